@@ -1,0 +1,92 @@
+"""From a grader's evidence to probabilities that can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+from data_prep.vocabulary import SEVERITIES
+
+# Pulls an uncertain bias towards 0; equals about one target's evidence.
+_BIAS_PENALTY = 0.5
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Probabilities p ∝ prior · exp(logits / temperature + bias).
+
+    A large temperature falls back to the level prior, so a grader that sees nothing says so.
+    (Temperature and bias: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.)
+
+    Attributes:
+        temperature: > 0; above 1 the network was too sure.
+        bias: one number per severity, added to its logit; they sum to 0.
+
+    Raises:
+        ValueError: temperature not positive and finite, or bias not 3 finite numbers.
+    """
+
+    temperature: float = 1.0
+    bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"temperature must be positive, but got {self.temperature}")
+        if len(self.bias) != len(SEVERITIES) or not np.all(np.isfinite(self.bias)):
+            raise ValueError(f"bias must be 3 finite numbers, but got {self.bias}")
+
+    def probabilities(self, logits: ArrayLike, log_prior: ArrayLike) -> NDArray[np.float64]:
+        """Unweighted probabilities (n, 3) from evidence logits (n, 3) and log prior (n, 3)."""
+        z = np.asarray(logits, dtype=np.float64) / self.temperature + np.array(self.bias)
+        return np.asarray(softmax(z + np.asarray(log_prior, dtype=np.float64), axis=-1), dtype=np.float64)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"temperature": self.temperature, "bias": list(self.bias)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
+        bias = [float(value) for value in values["bias"]]
+        return cls(float(values["temperature"]), (bias[0], bias[1], bias[2]))
+
+
+def fit_calibration(logits: ArrayLike, log_prior: ArrayLike, truth: ArrayLike) -> Calibration:
+    """The temperature and bias under which unweighted log loss is least.
+
+    Args:
+        logits, log_prior, truth: (n, 3); truth one-hot or the probability of each severity.
+
+    Raises:
+        ValueError: shapes differ or there is no row.
+    """
+    z, prior, target = (np.asarray(value, dtype=np.float64) for value in (logits, log_prior, truth))
+    if z.size == 0 or z.shape[1:] != (len(SEVERITIES),) or not z.shape == prior.shape == target.shape:
+        raise ValueError(f"expected three (n, 3) arrays, but got {z.shape}, {prior.shape}, {target.shape}")
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        bias = parameters[1:] - parameters[1:].mean()
+        log_p = log_softmax(z * np.exp(-parameters[0]) + bias + prior, axis=1)
+        return float(-(target * log_p).sum() / len(z) + _BIAS_PENALTY * (bias**2).sum() / len(z))
+
+    bounds = [(-3.0, 5.0)] + [(-5.0, 5.0)] * len(SEVERITIES)
+    found = minimize(loss, np.zeros(1 + len(SEVERITIES)), method="L-BFGS-B", bounds=bounds)
+    bias = found.x[1:] - found.x[1:].mean()
+    return Calibration(float(np.exp(found.x[0])), (float(bias[0]), float(bias[1]), float(bias[2])))
+
+
+def expected_calibration_error(probability: ArrayLike, happened: ArrayLike, bins: int = 15) -> float:
+    """Mean |probability − frequency| over bins of equally many predictions.
+
+    Args:
+        probability: (n,) predicted probability of an event.
+        happened: (n,) 0 or 1, or the event's true probability.
+    """
+    p, y = np.asarray(probability, dtype=np.float64), np.asarray(happened, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    groups = [group for group in np.array_split(order, min(bins, len(p))) if len(group)]
+    return float(sum(len(g) * abs(p[g].mean() - y[g].mean()) for g in groups) / max(1, len(p)))

@@ -1,0 +1,198 @@
+"""Everything that shapes a grader, in one frozen configuration that is saved beside its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from data_prep.vocabulary import ConditionGroup
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """How the crop of one target is cut.
+
+    Attributes:
+        size_mm: side of the square crop.
+        size_px: pixels along a side.
+        slices: slices in the crop, odd.
+        slice_step_mm: stacks with a smaller gap are thinned out to about this step.
+        margin_px: cached training crops are larger by this much on every side, to jitter in.
+        margin_slices: and by this many slices at both ends.
+    """
+
+    size_mm: float = 48.0
+    size_px: int = 96
+    slices: int = 5
+    slice_step_mm: float = 4.0
+    margin_px: int = 16
+    margin_slices: int = 2
+
+    @property
+    def step_mm(self) -> float:
+        """Millimetres per pixel."""
+        return self.size_mm / self.size_px
+
+    @property
+    def cached_size_px(self) -> int:
+        return self.size_px + 2 * self.margin_px
+
+    @property
+    def cached_size_mm(self) -> float:
+        return self.cached_size_px * self.step_mm
+
+    @property
+    def cached_slices(self) -> int:
+        return self.slices + 2 * self.margin_slices
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network of one grader.
+
+    Attributes:
+        backbone: ``compact_resnet``, or a timm model that takes ``features_only``.
+        backbone_stage: which feature map of a timm backbone is pooled (stride 2, 4, 8, 16, 32).
+        backbone_channels: channels of the compact_resnet after its stem and each of its blocks.
+        attention_heads: independent attention maps over positions and slices.
+        level_channels: size of the level embedding.
+        hidden_channels: width of the head's hidden layer.
+        dropout: share of pooled features dropped in training.
+    """
+
+    backbone: str = "compact_resnet"
+    backbone_stage: int = 3
+    backbone_channels: tuple[int, ...] = (16, 32, 64, 128)
+    attention_heads: int = 4
+    level_channels: int = 16
+    hidden_channels: int = 128
+    dropout: float = 0.2
+
+
+@dataclass(frozen=True)
+class JitterConfig:
+    """Random changes of training crops: the localiser's error, and scanners and patients not yet seen.
+
+    Attributes:
+        shift_sd_mm: in-plane error of the localiser, per axis.
+        shift_tail_share, shift_tail_sd_mm: share of crops with the larger error of a missed structure.
+        slice_shift_1_share, slice_shift_2_share: share of crops cut 1 (2) slices beside, both sides together.
+        rotation_deg, scale: uniform within ± this (scale: fraction).
+        gamma: log of the exponent is uniform within ± log(this).
+        brightness_slope: bias across the crop, as a fraction of white, uniform within ± this.
+        blur_share, blur_sd_px: share of blurred crops and the largest Gaussian width.
+        noise_sd: largest standard deviation of added noise, as a fraction of white.
+        slice_drop_share: share of crops that lose one slice beside the middle.
+    """
+
+    shift_sd_mm: float = 2.5
+    shift_tail_share: float = 0.1
+    shift_tail_sd_mm: float = 5.0
+    slice_shift_1_share: float = 0.35
+    slice_shift_2_share: float = 0.05
+    rotation_deg: float = 10.0
+    scale: float = 0.1
+    gamma: float = 1.5
+    brightness_slope: float = 0.2
+    blur_share: float = 0.3
+    blur_sd_px: float = 1.2
+    noise_sd: float = 0.06
+    slice_drop_share: float = 0.05
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The training loop.
+
+    Attributes:
+        epochs, batch_size_crops: passes over the cache, crops per step.
+        learning_rate, weight_decay: of AdamW; the rate rises during ``warmup_share`` of all steps, then
+            falls along a cosine to a hundredth.
+        severity_weights: loss weights of Normal/Mild, Moderate, Severe. With the metric's 1, 2, 4 the
+            softmax estimates q ∝ weights·p; calibration divides them out again.
+        ema_decay: of the running mean of the weights that is kept in the end.
+        gradient_norm: gradients are clipped to this norm.
+        seed: of the initial weights, the order and the jitter.
+        threads: of torch.
+        bfloat16: compute convolutions in bfloat16 (faster where the processor has it).
+    """
+
+    epochs: int = 12
+    batch_size_crops: int = 32
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    warmup_share: float = 0.1
+    severity_weights: tuple[float, float, float] = (1.0, 2.0, 4.0)
+    ema_decay: float = 0.99
+    gradient_norm: float = 5.0
+    seed: int = 0
+    threads: int = 1
+    bfloat16: bool = True
+
+
+@dataclass(frozen=True)
+class GraderConfig:
+    """One grader: a condition group, its crop, network, jitter and training."""
+
+    group: ConditionGroup
+    crop: CropConfig = field(default_factory=CropConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    jitter: JitterConfig = field(default_factory=JitterConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON holds them."""
+        return asdict(self) | {"group": self.group.value}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GraderConfig:
+        """Read ``to_dict``'s form; parts may be left out, ``group`` may not.
+
+        Raises:
+            ValueError: a key that does not exist, at any depth; named with its place.
+        """
+        if "group" not in values:
+            raise ValueError("a grader's configuration needs the key 'group'")
+        group = ConditionGroup(values["group"])
+        base = _merge(default_config(group), {k: v for k, v in values.items() if k != "group"}, "")
+        return base
+
+
+# A canal crop shows a level from pedicle to pedicle; foramen and recess crops one structure and its walls.
+_CROP_SIZE_MM = {
+    ConditionGroup.SPINAL: 54.0,
+    ConditionGroup.FORAMINAL: 44.0,
+    ConditionGroup.SUBARTICULAR: 44.0,
+}
+
+
+def default_config(group: ConditionGroup) -> GraderConfig:
+    """The configuration that the bundled grader of a group is trained with."""
+    return GraderConfig(group=group, crop=CropConfig(size_mm=_CROP_SIZE_MM[group]))
+
+
+_Config = TypeVar("_Config")
+
+
+def _merge(base: _Config, values: Mapping[str, Any], place: str) -> _Config:
+    """``base`` with ``values`` put in, nested configurations merged key by key."""
+    assert is_dataclass(base) and not isinstance(base, type)
+    known = {item.name for item in fields(base)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        named = ", ".join(repr(place + key) for key in unknown)
+        raise ValueError(f"unknown configuration key {named}; known here: {', '.join(sorted(known))}")
+    hints = get_type_hints(type(base))
+    merged: dict[str, Any] = {}
+    for name in known:
+        current = getattr(base, name)
+        if name not in values:
+            merged[name] = current
+        elif is_dataclass(current):
+            merged[name] = _merge(current, values[name], f"{place}{name}.")
+        elif isinstance(current, tuple):
+            merged[name] = tuple(values[name])
+        else:
+            merged[name] = hints[name](values[name])
+    return type(base)(**merged)

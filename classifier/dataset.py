@@ -1,0 +1,211 @@
+"""Cached training crops: cut once, jittered again and again.
+
+A cache is a folder with one ``.npz`` per study and a ``cache.json`` that says how it was cut. A build that
+was interrupted goes on where it stopped. Right sides are mirrored onto the left when they are cut.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier.config import CropConfig
+from classifier.prior import level_prior
+from classifier.target_crops import target_crop
+from data_prep.crops import PixelMemo
+from data_prep.files import atomic_write, safe_id
+from data_prep.study_types import LevelPoint, Study
+from data_prep.vocabulary import LEVELS, SEVERITIES, TARGET_BY_COLUMN, ConditionGroup, Target
+
+CropConfigs = Mapping[ConditionGroup, CropConfig]
+Truth = Mapping[Target, NDArray[np.float64]]
+
+_CACHE_FILE = "cache.json"
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledStudy:
+    """A study with the points and grades to learn from.
+
+    Attributes:
+        study: its images.
+        points: at most one per target.
+        truth: (3,) probability of each severity per target; one-hot where only a reader's label is known.
+        labels: severity index per target, as a reader gave it.
+    """
+
+    study: Study
+    points: tuple[LevelPoint, ...]
+    truth: Truth
+    labels: Mapping[Target, int]
+
+
+@dataclass(frozen=True, eq=False)
+class CropCache:
+    """The crops of one condition group, all studies together.
+
+    Attributes:
+        crops: uint8 (n, cached_slices, cached_size_px, cached_size_px).
+        valid: bool (n, cached_slices).
+        level: int64 (n,) 0 for L1/L2 … 4 for L5/S1.
+        truth: float32 (n, 3) probability of each severity: what is learnt.
+        label: int64 (n,) severity index as a reader gave it: what is scored.
+        log_prior: float32 (n, 3) log share of each severity at that level in this data.
+        row_ids: (n,) ``{study_id}_{condition}_{level}``.
+    """
+
+    crops: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    level: NDArray[np.int64]
+    truth: NDArray[np.float32]
+    label: NDArray[np.int64]
+    log_prior: NDArray[np.float32]
+    row_ids: NDArray[np.str_]
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(getattr(self, name)) for name in self.__dataclass_fields__}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"a crop cache needs arrays of equal length, but got {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    @classmethod
+    def join(cls, parts: Sequence[CropCache]) -> CropCache:
+        """Several caches as one. Raises ValueError when there is none."""
+        if not parts:
+            raise ValueError("no crop cache to join")
+        return cls(**{
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in cls.__dataclass_fields__
+        })  # fmt: skip
+
+
+def cut_study(item: LabelledStudy, configs: CropConfigs) -> dict[str, NDArray[Any]]:
+    """All crops of one study, as the arrays of its cache file (names ``{group}.{array}``).
+
+    Targets without a grade, a series or a slice are left out.
+    """
+    read = PixelMemo()
+    rows: dict[ConditionGroup, list[tuple[Any, ...]]] = {group: [] for group in configs}
+    for point in item.points:
+        target = Target(point.condition, point.level)
+        group = point.condition.group
+        if group not in configs or target not in item.labels:
+            continue
+        crop = target_crop(item.study, point, configs[group], cached=True, read=read)
+        if not isinstance(crop, str):
+            pixels = np.rint(crop.pixels * 255).astype(np.uint8)
+            rows[group].append((pixels, crop.valid, target, item.truth[target], item.labels[target]))
+    arrays: dict[str, NDArray[Any]] = {}
+    for group, found in rows.items():
+        side, depth = configs[group].cached_size_px, configs[group].cached_slices
+        arrays |= {
+            f"{group}.crops": np.array([row[0] for row in found], np.uint8).reshape(-1, depth, side, side),
+            f"{group}.valid": np.array([row[1] for row in found], np.bool_).reshape(-1, depth),
+            f"{group}.level": np.array([row[2].level.index for row in found], np.int64),
+            f"{group}.truth": np.array([row[3] for row in found], np.float32).reshape(-1, 3),
+            f"{group}.label": np.array([row[4] for row in found], np.int64),
+            f"{group}.row_ids": np.array([row[2].row_id(item.study.study_id) for row in found], np.str_),
+        }
+    return arrays
+
+
+def build_cache(
+    sources: Sequence[tuple[str, Callable[[], LabelledStudy | None]]],
+    folder: Path,
+    configs: CropConfigs,
+    *,
+    natural_grades: bool,
+    jobs: int = 1,
+) -> Iterator[str]:
+    """Write the cache file of every study that has none yet; yields the names as they are done.
+
+    The result does not depend on ``jobs``. Nothing is written before the first name is asked for.
+
+    Args:
+        sources: (name, function that loads the study; None when it cannot be used).
+        natural_grades: whether severities occur as often as in the real table (the level prior applies).
+
+    Raises:
+        ValueError: the folder holds a cache that was cut in another way.
+    """
+    description = {
+        "crops": {group.value: asdict(config) for group, config in configs.items()},
+        "natural_grades": natural_grades,
+    }
+    path = folder / _CACHE_FILE
+    if not path.exists():
+        with atomic_write(path) as stream:
+            stream.write(json.dumps(description, indent=2) + "\n")
+    elif json.loads(path.read_text()) != description:
+        raise ValueError(
+            f"crop cache '{folder.name}' was cut with another configuration: choose a new folder"
+        )
+    waiting = [source for source in sources if not (folder / f"{safe_id(source[0])}.npz").exists()]
+    work = partial(_cut_and_save, folder=folder, configs=configs)
+    if jobs == 1:
+        yield from map(work, waiting)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap(work, waiting)
+
+
+def _cut_and_save(
+    source: tuple[str, Callable[[], LabelledStudy | None]], *, folder: Path, configs: CropConfigs
+) -> str:
+    name, load = source
+    item = load()
+    if item is not None:
+        with atomic_write(folder / f"{safe_id(name)}.npz", binary=True) as stream:
+            arrays: dict[str, Any] = cut_study(item, configs)
+            np.savez(stream, **arrays)
+    return name
+
+
+def load_cache(folder: Path, group: ConditionGroup, crop: CropConfig) -> CropCache:
+    """Read one condition group of a cache folder, studies in the order of their file names.
+
+    Raises:
+        ValueError: no such cache, cut with another configuration, or without any crop of the group.
+    """
+    path = folder / _CACHE_FILE
+    if not path.exists():
+        raise ValueError(f"'{folder.name}' is no crop cache ({_CACHE_FILE} is missing)")
+    description = json.loads(path.read_text())
+    if description["crops"].get(group.value) != asdict(crop):
+        raise ValueError(f"crop cache '{folder.name}' was not cut for this {group.value} configuration")
+    names = ("crops", "valid", "level", "truth", "label", "row_ids")
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+    for file in sorted(folder.glob("*.npz")):
+        with np.load(file, allow_pickle=False) as stored:
+            for name in names:
+                parts[name].append(stored[f"{group}.{name}"])
+    if not sum(map(len, parts["crops"])):
+        raise ValueError(f"crop cache '{folder.name}' has no {group.value} crop")
+    arrays = {name: np.concatenate(part) for name, part in parts.items()}
+    if description["natural_grades"]:
+        log_prior = np.stack([np.log(level_prior(_target_of(row_id))) for row_id in arrays["row_ids"]])
+    else:
+        log_prior = np.log(_shares_by_level(arrays["truth"], arrays["level"]))[arrays["level"]]
+    return CropCache(**arrays, log_prior=log_prior.astype(np.float32))
+
+
+def _target_of(row_id: str) -> Target:
+    """The target of a row id whose study id may itself contain underscores."""
+    return next(target for column, target in TARGET_BY_COLUMN.items() if row_id.endswith("_" + column))
+
+
+def _shares_by_level(truth: NDArray[np.float32], level: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(5, 3) share of each severity at each level, with one imagined target of each (Laplace)."""
+    counts = np.ones((len(LEVELS), len(SEVERITIES)))
+    np.add.at(counts, level, truth)
+    return counts / counts.sum(axis=1, keepdims=True)

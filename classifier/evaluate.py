@@ -1,0 +1,133 @@
+"""How good the graders are: the official score, and what a reader of a paper would ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_auc_score
+
+from classifier.calibration import expected_calibration_error
+from classifier.dataset import LabelledStudy
+from classifier.losses import competition_log_loss
+from classifier.metric import PROBABILITY_COLUMNS, score
+from classifier.predict import Grader
+from classifier.prior import competition_weighted, level_prior
+from data_prep.study_types import SpineLevels
+from data_prep.vocabulary import SEVERITIES, TARGETS, ConditionGroup, Severity, Target
+
+
+@dataclass(frozen=True, eq=False)
+class GradedTarget:
+    """One labelled target and what was predicted for it.
+
+    Attributes:
+        label: severity index as a reader gave it.
+        truth: (3,) probability of each severity; one-hot when only the label is known.
+        probabilities: (3,) calibrated, unweighted.
+        flags: of the grade.
+    """
+
+    study_id: str
+    target: Target
+    label: int
+    truth: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+    flags: tuple[str, ...] = ()
+
+
+def grade_labelled(
+    grader: Grader, sources: Iterable[Callable[[], LabelledStudy | None]]
+) -> Iterable[GradedTarget]:
+    """Grade studies at their annotated points; targets without a label are left out."""
+    for load in sources:
+        item = load()
+        if item is None:
+            continue
+        grades = grader.grade(item.study, SpineLevels(item.study.study_id, points=item.points))
+        for target, label in item.labels.items():
+            grade = grades[target]
+            yield GradedTarget(
+                item.study.study_id, target, label, item.truth[target], grade.probabilities, grade.flags
+            )
+
+
+def evaluate(graded: Iterable[GradedTarget]) -> dict[str, Any]:
+    """All figures of a set of graded targets.
+
+    Returns:
+        ``score`` with its terms (the official metric; None unless every group has a label),
+        ``prior_score`` (the level prior's), ``oracle_score`` (the true probabilities' where they are known),
+        ``groups`` (per condition group, see ``group_figures``), ``n_studies``, ``n_targets``, ``flags``.
+
+    Raises:
+        ValueError: nothing to evaluate.
+    """
+    rows = list(graded)
+    if not rows:
+        raise ValueError("no labelled target with a study: nothing to evaluate")
+    prior = [level_prior(row.target) for row in rows]
+    truth = [row.truth for row in rows]
+    flags = [flag for row in rows for flag in row.flags]
+    known = any(0 < value < 1 for row in rows for value in row.truth)
+    return {
+        "score": _official(rows, [row.probabilities for row in rows]),
+        "prior_score": _official(rows, prior),
+        "oracle_score": _official(rows, truth) if known else None,
+        "groups": {
+            group.value: group_figures(members)
+            for group in ConditionGroup
+            if (members := [row for row in rows if row.target.condition.group is group])
+        },
+        "n_studies": len({row.study_id for row in rows}),
+        "n_targets": len(rows),
+        "flags": {flag: flags.count(flag) for flag in sorted(set(flags))},
+    }
+
+
+def group_figures(rows: list[GradedTarget]) -> dict[str, float | int | None]:
+    """Figures of one condition group; AUC and balanced figures are None when a class does not occur."""
+    p = np.array([row.probabilities for row in rows])
+    label = np.array([row.label for row in rows])
+    one_hot = np.eye(len(SEVERITIES))[label]
+    decided = p.argmax(axis=1)
+    # Under the competition's weights the cheapest decision is the largest q, which dares to say severe.
+    weighted = competition_weighted(p).argmax(axis=1)
+    severe, worse = label == Severity.SEVERE.index, label >= Severity.MODERATE.index
+    several = len(set(label.tolist())) > 1
+    return {
+        "n": len(rows),
+        "log_loss": competition_log_loss(p, one_hot),
+        "prior_log_loss": competition_log_loss(np.array([level_prior(row.target) for row in rows]), one_hot),
+        "accuracy": float((decided == label).mean()),
+        "balanced_accuracy": float(balanced_accuracy_score(label, weighted)) if several else None,
+        "kappa_linear": float(cohen_kappa_score(label, decided, weights="linear")) if several else None,
+        "auc_severe": _auc(severe, p[:, Severity.SEVERE.index]),
+        "auc_moderate_or_worse": _auc(worse, 1 - p[:, Severity.NORMAL_MILD.index]),
+        "ece_severe": expected_calibration_error(p[:, Severity.SEVERE.index], severe),
+        "ece_moderate_or_worse": expected_calibration_error(1 - p[:, Severity.NORMAL_MILD.index], worse),
+    }
+
+
+def _auc(happened: NDArray[np.bool_], probability: NDArray[np.float64]) -> float | None:
+    return float(roc_auc_score(happened, probability)) if 0 < happened.sum() < len(happened) else None
+
+
+def _official(rows: list[GradedTarget], probabilities: list[NDArray[np.float64]]) -> dict[str, float] | None:
+    """The metric's terms for unweighted probabilities, submitted competition-weighted."""
+    if {row.target.condition.group for row in rows} != set(ConditionGroup):
+        return None
+    labels: dict[str, dict[str, str | None]] = {}
+    for row in rows:
+        cells = labels.setdefault(row.study_id, {target.column: None for target in TARGETS})
+        cells[row.target.column] = SEVERITIES[row.label].value
+    table = pd.DataFrame([{"study_id": study_id, **cells} for study_id, cells in labels.items()])
+    q = competition_weighted(probabilities)
+    submission = pd.DataFrame(q, columns=PROBABILITY_COLUMNS)
+    submission.insert(0, "row_id", [row.target.row_id(row.study_id) for row in rows])
+    terms = score(submission, table).to_dict()
+    return {name: terms[name] for name in ("score", *(g.value for g in ConditionGroup), "any_severe_spinal")}

@@ -1,0 +1,43 @@
+"""What the graders are trained on and judged by: log loss under the competition's weights."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from classifier.prior import COMPETITION_WEIGHTS, competition_weighted
+
+
+def weighted_loss(logits: Tensor, log_prior: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """Mean weighted cross-entropy of evidence logits.
+
+    The network gives the EVIDENCE z of a crop; with how often each severity occurs at that level,
+    p ∝ exp(z)·prior, and under sample weights w the loss is least at q ∝ w·p. So prior and weights are put
+    in here and the network need not learn them; z = 0 is the level prior. (Logit adjustment: Menon et al.,
+    "Long-tail learning via logit adjustment", ICLR 2021.)
+
+    Args:
+        logits: (B, 3) z.
+        log_prior: (B, 3) log share of each severity in the data that the crop is from.
+        truth: (B, 3) probability of each severity, one-hot for plain labels.
+        weights: (3,) of the severities.
+
+    Returns:
+        Scalar: Σ w·truth·(−ln q) / Σ w·truth.
+    """
+    log_q = (logits + log_prior + weights.log()).log_softmax(dim=1)
+    weighted_truth = truth * weights
+    return -(weighted_truth * log_q).sum() / weighted_truth.sum()
+
+
+def competition_log_loss(probabilities: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+    """The metric's log loss of one condition group for unweighted p (n, 3), submitted as q ∝ (1, 2, 4)·p.
+
+    Args:
+        truth: (n, 3) probability of each severity; with one-hot rows this is the official term, with the
+            oracle's probabilities its expected value.
+    """
+    log_q = np.log(np.clip(competition_weighted(probabilities), 1e-12, 1.0))
+    weighted_truth = truth * COMPETITION_WEIGHTS
+    return float(-(weighted_truth * log_q).sum() / weighted_truth.sum())

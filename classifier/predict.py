@@ -1,0 +1,129 @@
+"""Grades the 25 targets of a study at the points that the localiser found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from classifier.grade import Grade, GradeSource
+from classifier.prior import level_prior
+from classifier.storage import BUNDLED_WEIGHTS, StoredGrader, load_grader
+from classifier.target_crops import target_crop
+from data_prep.crops import Crop, PixelMemo
+from data_prep.study_types import PointSource, SpineLevels, Study
+from data_prep.vocabulary import TARGETS, ConditionGroup, Target
+
+LEVEL_ABSENT = "level_absent"
+NO_POINT = "no_point"
+# A point that a person set is as good as one that a detector saw.
+_SOURCE: dict[PointSource, GradeSource] = {
+    PointSource.SEEN: "seen",
+    PointSource.ANNOTATED: "seen",
+    PointSource.PREDICTED: "predicted",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Grader:
+    """The three graders of a weights folder.
+
+    Attributes:
+        graders: one per condition group.
+        threads: of torch while grading; what was set before is restored. None leaves it.
+    """
+
+    graders: Mapping[ConditionGroup, StoredGrader]
+    threads: int | None = None
+
+    @classmethod
+    def load(cls, folder: str | Path, *, threads: int | None = None) -> Grader:
+        """Load all three graders of a folder.
+
+        Raises:
+            WeightsRejected: missing, or not what the manifest says.
+        """
+        return cls({group: load_grader(Path(folder), group) for group in ConditionGroup}, threads)
+
+    @classmethod
+    def load_bundled(cls, *, threads: int | None = None) -> Grader:
+        """Load the graders that come with the project. Raises WeightsRejected."""
+        return cls.load(BUNDLED_WEIGHTS, threads=threads)
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each weights file by name, for the record of a prediction."""
+        return {f"{group.value}.safetensors": item.sha256 for group, item in self.graders.items()}
+
+    def grade(self, study: Study, levels: SpineLevels) -> dict[Target, Grade]:
+        """Grade all 25 targets of one study.
+
+        A target that cannot be looked at gets the level prior and a flag: ``level_absent`` (its level is not
+        in the image), ``no_point``, ``no_series`` (of the kind that shows it), ``no_slice`` (near the point).
+
+        Args:
+            levels: where to look; points alone suffice.
+
+        Returns:
+            One grade per target, in the order of TARGETS, with calibrated unweighted probabilities. The same
+            study gives the same bytes whatever else is graded.
+        """
+        read = PixelMemo()
+        crops: dict[Target, Crop] = {}
+        grades: dict[Target, Grade] = {}
+        for target in TARGETS:
+            point = levels.point(target.condition, target.level)
+            if point is None:
+                flag = NO_POINT if target.level in levels.levels else LEVEL_ABSENT
+                grades[target] = _prior_grade(target, flag)
+                continue
+            config = self.graders[target.condition.group].config.crop
+            crop = target_crop(study, point, config, read=read)
+            if isinstance(crop, str):
+                grades[target] = _prior_grade(target, crop)
+                continue
+            crops[target] = crop
+        for target, probabilities in self.grade_crops(crops).items():
+            point = levels.point(target.condition, target.level)
+            assert point is not None
+            grades[target] = Grade(probabilities, _SOURCE[point.source])
+        return {target: grades[target] for target in TARGETS}
+
+    def grade_crops(self, crops: Mapping[Target, Crop]) -> dict[Target, NDArray[np.float64]]:
+        """Calibrated unweighted probabilities (3,) of crops, one forward pass per condition group."""
+        out: dict[Target, NDArray[np.float64]] = {}
+        for group, grader in self.graders.items():
+            targets = [target for target in crops if target.condition.group is group]
+            if not targets:
+                continue
+            pixels = torch.from_numpy(np.stack([crops[target].pixels for target in targets]))
+            valid = torch.from_numpy(np.stack([crops[target].valid for target in targets]))
+            level = torch.tensor([target.level.index for target in targets])
+            with torch_threads(self.threads), torch.inference_mode():
+                logits = grader.network(pixels, valid, level).double().numpy()
+            log_prior = np.log([level_prior(target) for target in targets])
+            probabilities = grader.calibration.probabilities(logits, log_prior)
+            out |= dict(zip(targets, probabilities, strict=True))
+        return out
+
+
+@contextmanager
+def torch_threads(threads: int | None) -> Iterator[None]:
+    """Run a block with another number of torch threads."""
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        if threads is not None:
+            torch.set_num_threads(before)
+
+
+def _prior_grade(target: Target, flag: str) -> Grade:
+    return Grade(level_prior(target), "prior", (flag,))

@@ -1,0 +1,119 @@
+"""A grader on disk: fp16 safetensors, a JSON beside it that describes it, and a manifest over both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+
+from classifier.calibration import Calibration
+from classifier.config import GraderConfig
+from classifier.model import GraderNetwork
+from data_prep.files import atomic_write
+from data_prep.manifest import WeightsRejected, read_verified, write_manifest
+from data_prep.vocabulary import ConditionGroup
+
+BUNDLED_WEIGHTS = Path(__file__).parent / "weights"
+_VERSIONED = ("torch", "timm", "numpy", "opencv-python")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredGrader:
+    """A grader as it was saved.
+
+    Attributes:
+        config: how it was made.
+        network: in evaluation mode, float32, weights rounded to fp16.
+        calibration: identity until calibrated.
+        metrics: what was measured, for the model card.
+        sha256: of the weights file.
+    """
+
+    config: GraderConfig
+    network: GraderNetwork
+    calibration: Calibration
+    metrics: Mapping[str, Any]
+    sha256: str
+
+
+def save_grader(
+    folder: Path,
+    config: GraderConfig,
+    network: GraderNetwork,
+    calibration: Calibration,
+    metrics: Mapping[str, Any],
+) -> None:
+    """Write ``{group}.safetensors`` and ``{group}.json`` and renew the folder's manifest.
+
+    Floating-point weights are stored as fp16; every file is written whole or not at all.
+    """
+    tensors = {
+        name: (value.half() if value.dtype.is_floating_point else value).contiguous().cpu()
+        for name, value in network.state_dict().items()
+    }
+    with atomic_write(folder / f"{config.group.value}.safetensors", binary=True) as stream:
+        stream.write(save_safetensors(tensors))
+    description = {
+        "config": config.to_dict(),
+        "calibration": calibration.to_dict(),
+        "metrics": dict(metrics),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONED},
+        "git_revision": git_revision(),
+    }
+    with atomic_write(folder / f"{config.group.value}.json") as stream:
+        stream.write(json.dumps(description, indent=2) + "\n")
+    write_manifest(folder)
+
+
+def load_grader(folder: Path, group: ConditionGroup) -> StoredGrader:
+    """Read one grader; both its files are checked against the manifest before anything is built.
+
+    Raises:
+        WeightsRejected: missing, not as in the manifest, or not the weights of the described network.
+    """
+    description = json.loads(read_verified(folder, f"{group.value}.json"))
+    name = f"{group.value}.safetensors"
+    content = read_verified(folder, name)
+    try:
+        config = GraderConfig.from_dict(description["config"])
+        network = GraderNetwork(config.network, config.crop)
+        network.load_state_dict(load_safetensors(content))
+        calibration = Calibration.from_dict(description["calibration"])
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise WeightsRejected(
+            f"'{folder.name}/{name}' does not fit the network that '{group.value}.json' describes "
+            f"({type(error).__name__}): run `make models`"
+        ) from None
+    network = network.float().eval().to(memory_format=torch.channels_last)
+    return StoredGrader(
+        config, network, calibration, description["metrics"], hashlib.sha256(content).hexdigest()
+    )
+
+
+def stored_groups(folder: Path) -> tuple[ConditionGroup, ...]:
+    """The condition groups whose weights lie in a folder."""
+    return tuple(group for group in ConditionGroup if (folder / f"{group.value}.safetensors").exists())
+
+
+def git_revision() -> str:
+    """Revision of the source tree, ``+`` when it has changes, ``unknown`` outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        answers = [
+            subprocess.run(["git", *call], cwd=here, capture_output=True, text=True, timeout=10, check=True)
+            for call in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return answers[0].stdout.strip() + ("+" if answers[1].stdout.strip() else "")

@@ -1,0 +1,94 @@
+"""The steps behind the commands: build caches, train the graders, calibrate them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classifier.calibration import expected_calibration_error, fit_calibration
+from classifier.config import GraderConfig, default_config
+from classifier.dataset import CropCache, build_cache, load_cache
+from classifier.losses import competition_log_loss
+from classifier.sources import Source
+from classifier.storage import load_grader, save_grader
+from classifier.train import EpochReport, grade_cache, train_grader
+from data_prep.vocabulary import ConditionGroup, Severity
+
+# Every choosing crop is graded under this many draws of the localiser's error.
+_CALIBRATION_DRAWS = 3
+
+
+def cut_crops(
+    sources: Sequence[Source],
+    folder: Path,
+    *,
+    natural_grades: bool,
+    jobs: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Build a crop cache for all three graders with their default crops; goes on where it stopped."""
+    configs = {group: default_config(group).crop for group in ConditionGroup}
+    names = build_cache(sources, folder, configs, natural_grades=natural_grades, jobs=jobs)
+    for done, _ in enumerate(names, start=1):
+        progress(done, len(sources))
+
+
+def train_groups(
+    configs: Iterable[GraderConfig],
+    caches: Sequence[Path],
+    choosing: Path | None,
+    folder: Path,
+    *,
+    report: Callable[[ConditionGroup, EpochReport], None],
+) -> None:
+    """Train graders one after another on the crops of several caches."""
+    for config in configs:
+        group = config.group
+        train = CropCache.join([load_cache(cache, group, config.crop) for cache in caches])
+        watched = None if choosing is None else load_cache(choosing, group, config.crop)
+        train_grader(config, train, watched, folder, report=lambda row, group=group: report(group, row))  # type: ignore[misc]
+
+
+def calibrate_groups(
+    run: Path, groups: Iterable[ConditionGroup], choosing: Path, output: Path
+) -> dict[str, dict[str, Any]]:
+    """Fit temperature and bias of trained graders on choosing crops and save the graders to ``output``.
+
+    The crops are jittered as in training, because the pipeline's points have the localiser's error too.
+
+    Returns:
+        Per group: the calibration, the log loss under the competition's weights before and after, the level
+        prior's and the oracle's, and the expected calibration errors after.
+    """
+    figures = {}
+    for group in groups:
+        stored = load_grader(run, group)
+        cache = load_cache(choosing, group, stored.config.crop)
+        draws = [
+            grade_cache(stored.network, cache, stored.config, jitter_seed=seed)
+            for seed in range(_CALIBRATION_DRAWS)
+        ]
+        logits = np.concatenate(draws)
+        log_prior = np.tile(cache.log_prior.astype(np.float64), (_CALIBRATION_DRAWS, 1))
+        truth = np.tile(cache.truth.astype(np.float64), (_CALIBRATION_DRAWS, 1))
+        calibration = fit_calibration(logits, log_prior, truth)
+        p = calibration.probabilities(logits, log_prior)
+        severe, mild = Severity.SEVERE.index, Severity.NORMAL_MILD.index
+        figures[group.value] = {
+            **calibration.to_dict(),
+            "log_loss": competition_log_loss(p, truth),
+            "log_loss_uncalibrated": competition_log_loss(
+                type(calibration)().probabilities(logits, log_prior), truth
+            ),
+            "prior_log_loss": competition_log_loss(np.exp(log_prior), truth),
+            "oracle_log_loss": competition_log_loss(truth, truth),
+            "ece_severe": expected_calibration_error(p[:, severe], truth[:, severe]),
+            "ece_moderate_or_worse": expected_calibration_error(1 - p[:, mild], 1 - truth[:, mild]),
+            "crops": len(cache),
+        }
+        metrics = {**stored.metrics, "choosing": figures[group.value]}
+        save_grader(output, stored.config, stored.network, calibration, metrics)
+    return figures

@@ -1,0 +1,59 @@
+"""Writing files so that a killed run never leaves half of one, and names that are safe to write."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+_PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
+# Cells that start so are formulas to spreadsheet programs (OWASP, "CSV Injection").
+_FORMULA_STARTS = ("=", "+", "-", "@")
+
+
+@contextmanager
+def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """Open a file that takes its name only when the block ends without an error.
+
+    The content goes to ``.{name}.partial`` in the same folder, is flushed to the disk and renamed. The
+    partial name is fixed, so that a run that is started again after a kill overwrites what was left.
+
+    Args:
+        path: the file to write; missing folders are made.
+        binary: bytes, else UTF-8 text with ``\\n`` line ends on every platform.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "wb") if binary else open(partial, "w", encoding="utf-8", newline="\n") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def safe_id(text: str) -> str:
+    """An identifier from a header or a folder name, safe as a file name, in a CSV cell and on a terminal.
+
+    Letters, digits, ``.``, ``_`` and ``-`` stay; an identifier that had anything else, or does not start
+    with a letter or digit, gets eight characters of its SHA-256, so that two never become one.
+    """
+    if _PLAIN_ID.fullmatch(text):
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    kept = _NOT_PLAIN.sub("-", text).strip("._-")[:64]
+    return f"{kept}-{digest}" if kept else f"id-{digest}"
+
+
+def csv_cell(text: str) -> str:
+    """Text without control characters that no spreadsheet program takes for a formula."""
+    text = "".join(char if char.isprintable() else "?" for char in text)
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text

@@ -1,0 +1,232 @@
+"""One patient: the spine, the profiles of every structure along it, and the soft tissue around it.
+
+Severity acts here: the latent of a target (grade scale, see severity.py) changes the profile of one
+structure near one disc plane and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL, N_PLANES, SAMPLES_PER_LEVEL, Spine, make_spine
+from data_prep.vocabulary import Condition, ConditionGroup, Level, Side, Target
+
+FloatArray = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
+
+# One row per disc plane T8/T9 … S5/Co; lumbar values from PHANTOM.md ("Published measures").
+_HALF_DEPTH = [12, 12.5, 13, 13.5, 14, 15, 15.8, 16.3, 16.7, 16.3, 11.5, 8, 6.5, 5.5, 4]
+_HALF_WIDTH = [15, 15.5, 16, 17.5, 19, 20.5, 21.8, 23, 24, 25, 23, 20, 17, 12, 7]
+_DISC_FRONT = [3.5, 3.8, 4.2, 5.2, 6.8, 8.5, 10.2, 11.3, 13.0, 14.0, 4.0, 2.0, 1.2, 1, 1]
+_DISC_MIDDLE = [4.0, 4.4, 5.0, 6.2, 7.8, 9.2, 10.6, 11.5, 12.4, 11.6, 4.4, 2.2, 1.2, 1, 1]
+_DISC_BACK = [3.2, 3.5, 4.0, 5.0, 6.0, 6.8, 7.8, 8.4, 8.8, 7.0, 3.2, 1.8, 1.0, 1, 1]
+_SAC_HALF_DEPTH = [6.6, 6.6, 6.8, 7.0, 7.2, 7.2, 7.0, 6.8, 6.6, 6.0, 4.6, 2.5, 0.5, 0.3, 0.3]
+_SAC_HALF_WIDTH = [8.0, 8.0, 8.2, 8.6, 9.0, 9.0, 8.8, 8.7, 8.6, 8.2, 6.6, 3.5, 0.5, 0.3, 0.3]
+_SAC_GAP = [1.2, 1.2, 1.2, 1.2, 1.2, 1.2, 1.2, 1.3, 1.7, 3.3, 4.5, 5.0, 4.0, 3.0, 3.0]
+_PSOAS = [0, 0, 0, 0, 0.1, 0.35, 0.6, 0.85, 1.0, 0.95, 0.85, 0.7, 0.5, 0.3, 0.1]
+# From the disc plane up to the middle of the foramen's root, and back from the canal point (mm): puts the
+# annotated foramen where "Geometry of the annotations" (DOMAIN.md) has it.
+FORAMEN_ABOVE_MM = (6.0, 6.0, 6.0, 6.0, 5.0)
+FORAMEN_BACK_MM = (-3.0, -3.5, -4.0, -4.5, -6.5)
+FORAMEN_SIDE_MM = 16.5
+RECESS_SIDE_MM = 9.0
+RECESS_BACK_MM = -2.6
+ROOT_RADIUS_MM = (2.0, 2.15, 2.3, 2.5, 2.7)
+# The latent range over which anatomy changes: below, a structure is simply normal, above, closed.
+LATENT_RANGE = (-0.8, 3.2)
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """A patient as implicit functions: cut it with ``render.render_tissue``.
+
+    Attributes:
+        spine: curve, frame and pose.
+        profile: float32 (samples,) per structure along the spine; names in ``_profiles``.
+        discs: float32 (planes,) per property: front, middle, back height (mm), worn (0–1), marrow.
+        foramen, recess: float32 (2, planes, k) for right, left; columns in ``_foramina`` and ``_recesses``.
+        roots: float32 (k, 2) places of the cauda equina roots in the unit disc of the sac.
+        soft: scalars of the soft tissue (mm, or shares).
+        noise_shift: (3,) where the patient lies in the noise volume.
+    """
+
+    spine: Spine
+    profile: dict[str, Float32Array]
+    discs: dict[str, Float32Array]
+    foramen: Float32Array
+    recess: Float32Array
+    roots: Float32Array
+    soft: dict[str, float]
+    noise_shift: FloatArray
+
+    def canal_mm(self, plane: int) -> FloatArray:
+        """The patient point (3,) in the middle of the thecal sac behind a disc plane."""
+        return self.spine.at_disc(plane, 0.0, self.sac_back_mm(plane), 0.0)
+
+    def sac_back_mm(self, plane: int) -> float:
+        """Distance from the disc centre back to the middle of the sac."""
+        return float(self.profile["sac_centre"][plane * SAMPLES_PER_LEVEL])
+
+    def recess_mm(self, level: Level, side: Side) -> FloatArray:
+        """The patient point (3,) in the lateral recess."""
+        plane, scale = FIRST_LUMBAR + level.index, self.spine.stature
+        back = self.sac_back_mm(plane) + RECESS_BACK_MM * scale
+        return self.spine.at_disc(plane, side.sign * RECESS_SIDE_MM * scale, back, -1.0)
+
+    def foramen_mm(self, level: Level, side: Side) -> FloatArray:
+        """The patient point (3,) in the neural foramen."""
+        plane, scale = FIRST_LUMBAR + level.index, self.spine.stature
+        back = self.sac_back_mm(plane) + FORAMEN_BACK_MM[level.index] * scale
+        above = FORAMEN_ABOVE_MM[level.index] * scale
+        return self.spine.at_disc(plane, side.sign * FORAMEN_SIDE_MM * scale, back, above)
+
+
+def make_body(seed: int, latents: Mapping[Target, float]) -> Body:
+    """Build the patient ``seed``; everything but the diseased structures depends on the seed alone."""
+    rng = np.random.default_rng([seed, 2])
+    spine = make_spine(rng)
+    discs = _draw_discs(rng, spine.stature)
+    profile = _profiles(rng, spine.stature, latents)
+    return Body(
+        spine=spine,
+        profile={name: values.astype(np.float32) for name, values in profile.items()},
+        discs=discs,
+        foramen=_foramina(spine.stature, latents),
+        recess=_recesses(spine.stature, latents),
+        roots=_draw_roots(rng),
+        soft=_draw_soft(rng, spine.stature),
+        noise_shift=rng.uniform(0, 1000, 3),
+    )
+
+
+def _severity(latents: Mapping[Target, float], condition: Condition, level: Level) -> float:
+    """How far a structure is closed: 0 normal, 1.8 at the first boundary, 2.8 at the second, 4 at most."""
+    low, high = LATENT_RANGE
+    return float(np.clip(latents[Target(condition, level)], low, high) - low)
+
+
+def _draw_discs(rng: np.random.Generator, scale: float) -> dict[str, Float32Array]:
+    # Degeneration is drawn apart from the latents: it must not carry the grade.
+    worn = np.clip(rng.beta(1.2, 1.6) + rng.normal(0, 0.2, N_PLANES), 0.0, 1.0)
+    worn[LUMBOSACRAL + 1 :] = 0.8
+    height = scale * (1.0 - 0.45 * worn**1.5) * rng.normal(1.0, 0.06, N_PLANES)
+    height[LUMBOSACRAL + 1] *= rng.uniform(0.5, 1.5)
+    fatty = np.clip(rng.normal(0.5, 0.13) + rng.normal(0, 0.03, N_PLANES), 0.2, 0.8)
+    values = {
+        "front": np.array(_DISC_FRONT) * height,
+        "middle": np.array(_DISC_MIDDLE) * height,
+        "back": np.array(_DISC_BACK) * height,
+        "worn": worn,
+        "marrow": fatty,
+        "bulge": rng.uniform(0.0, 1.2, N_PLANES) + 0.5 * worn,
+    }
+    return {name: value.astype(np.float32) for name, value in values.items()}
+
+
+def _profiles(
+    rng: np.random.Generator, scale: float, latents: Mapping[Target, float]
+) -> dict[str, FloatArray]:
+    position = np.arange((N_PLANES - 1) * SAMPLES_PER_LEVEL + 1) / SAMPLES_PER_LEVEL
+
+    def along(values: list[float], factor: float = 1.0) -> FloatArray:
+        return np.interp(position, np.arange(N_PLANES), np.array(values)) * scale * factor
+
+    fraction = position % 1.0
+    waist = 1.0 - 0.09 * np.sin(np.pi * fraction) ** 2
+    half_depth = along(_HALF_DEPTH, rng.normal(1.0, 0.04))
+    sac_size = float(np.clip(rng.normal(1.0, 0.08), 0.8, 1.2))
+    sac_depth, sac_width = along(_SAC_HALF_DEPTH, sac_size), along(_SAC_HALF_WIDTH, sac_size)
+    gap = along(_SAC_GAP)
+    squeeze = np.zeros_like(position)
+    for level in Level:
+        closed = _severity(latents, Condition.SPINAL_CANAL_STENOSIS, level)
+        from_disc_mm = (position - FIRST_LUMBAR - level.index) * 35.0
+        squeeze += closed * np.exp(-((from_disc_mm / 7.0) ** 4))
+    # Area of the sac: 1 at severity 0, .52 at the first boundary, .36 at the second (dural sac area at
+    # L4/5: controls 152, cut-off 111, stenosis 80 ± 35 mm², PHANTOM.md).
+    area = np.exp(-0.36 * squeeze)
+    # The conus ends at T12–L2 (PHANTOM.md).
+    conus = FIRST_LUMBAR - 0.6 + float(np.clip(rng.normal(0.0, 0.45), -1.0, 1.0))
+    return {
+        "half_depth": half_depth * waist,
+        "half_width": along(_HALF_WIDTH, rng.normal(1.0, 0.04)) * waist,
+        "back_wall": half_depth * (0.4 + 0.6 * waist),
+        "sac_centre": half_depth + gap + sac_depth,
+        "sac_depth_normal": sac_depth,
+        "sac_width_normal": sac_width,
+        "sac_depth": sac_depth * area**0.55,
+        "sac_width": sac_width * area**0.45,
+        "squeeze": squeeze,
+        "cord": np.clip((conus - position) / 0.9, 0.0, 1.0) ** 0.6 * scale,
+        "psoas": np.interp(position, np.arange(N_PLANES), _PSOAS),
+    }
+
+
+def _foramina(scale: float, latents: Mapping[Target, float]) -> Float32Array:
+    """(2, planes, 6), mm, per foramen.
+
+    Half depth and half height of the fat, its middle above the disc, its middle behind the canal point,
+    radius of the root, half height when free.
+    """
+    table = np.zeros((2, N_PLANES, 6), dtype=np.float32)
+    for row, side in enumerate((Side.RIGHT, Side.LEFT)):
+        for plane in range(N_PLANES):
+            index = int(np.clip(plane - FIRST_LUMBAR, 0, 4))
+            closed = 0.0
+            if FIRST_LUMBAR <= plane <= LUMBOSACRAL:
+                condition = Condition.of(ConditionGroup.FORAMINAL, side)
+                closed = _severity(latents, condition, list(Level)[index])
+            # Width 8.8 and height 18 when free; 5.8 and 12.8 at the first boundary, where height counts as
+            # narrowed (12–15, PHANTOM.md), 4.2 and 9.8 at the second, about the root's own size.
+            table[row, plane] = (
+                4.4 - 0.82 * closed,
+                9.0 - 1.45 * closed,
+                FORAMEN_ABOVE_MM[index] - 1.5 + 0.8 * closed,
+                FORAMEN_BACK_MM[index],
+                ROOT_RADIUS_MM[index],
+                9.0,
+            )
+    return table * np.float32(scale)
+
+
+def _recesses(scale: float, latents: Mapping[Target, float]) -> Float32Array:
+    """(2, planes, 4): half depth and width of the open recess, radius of its root, share of fat lost."""
+    table = np.zeros((2, N_PLANES, 4), dtype=np.float32)
+    for row, side in enumerate((Side.RIGHT, Side.LEFT)):
+        for level in Level:
+            closed = _severity(latents, Condition.of(ConditionGroup.SUBARTICULAR, side), level)
+            # Depth 7 when free, 4.4 at the first boundary, 3.0 at the second: stenosed at ≤ 3 (PHANTOM.md).
+            table[row, FIRST_LUMBAR + level.index] = (
+                3.5 - 0.72 * closed,
+                3.3 - 0.45 * closed,
+                1.3,
+                0.2 * closed,
+            )
+    table[..., :3] *= np.float32(scale)
+    return table
+
+
+def _draw_roots(rng: np.random.Generator) -> Float32Array:
+    """The roots of the cauda equina lie behind and to the sides in a person on the back."""
+    angle = rng.uniform(np.deg2rad(-10), np.deg2rad(190), 22)
+    radius = np.sqrt(rng.uniform(0.12, 0.72, 22))
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype(np.float32)
+
+
+def _draw_soft(rng: np.random.Generator, scale: float) -> dict[str, float]:
+    fat = float(np.clip(rng.lognormal(np.log(17.0), 0.5), 5.0, 50.0))
+    return {
+        "fat_back": fat,
+        "fat_side": 0.8 * fat + 4.0,
+        "half_width": scale * rng.uniform(140, 170) + fat,
+        "front": scale * rng.uniform(85, 120) + fat,
+        "muscle_fat": float(np.clip(rng.beta(1.3, 6.0), 0.02, 0.8)),
+        "flavum": float(np.clip(rng.normal(3.8, 0.8), 2.5, 6.5)) * scale,
+        "aorta": rng.uniform(7.0, 9.5),
+        "kidney_height": rng.normal(25.0, 12.0),
+        "spinous": scale * rng.uniform(24.0, 31.0),
+    }

@@ -1,0 +1,149 @@
+"""What is graded: the thecal sac, the lateral recesses and the neural foramina."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.phantom.body import FORAMEN_SIDE_MM, RECESS_BACK_MM, RECESS_SIDE_MM
+from data_prep.phantom.painter import Painter, ellipse, tunnel
+from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL, SpineCoordinates
+
+RealArray = NDArray[np.floating]  # float32 in practice; numpy's stubs lose track of it
+
+ROOTLET_RADIUS_MM = 0.7
+
+
+def paint_canal(painter: Painter) -> None:
+    """Paint foramina, epidural fat, recesses and the sac with cord and roots."""
+    at = painter.at
+    behind = at.back_mm - painter.profile("sac_centre", at)
+    where = np.flatnonzero((np.abs(at.left_mm) < 30) & (np.abs(behind) < 16))
+    if not len(where):
+        return
+    at, behind = at.take(where), behind[where]
+    _paint_foramina(painter, at, where, behind)
+    _paint_epidural(painter, at, where, behind)
+    _paint_recesses(painter, at, where, behind)
+    _paint_sac(painter, at, where, behind)
+
+
+def _paint_foramina(
+    painter: Painter, at: SpineCoordinates, where: NDArray[np.intp], behind: RealArray
+) -> None:
+    scale = painter.body.spine.stature
+    near = np.flatnonzero(
+        (np.abs(at.left_mm) > 8) & (at.position < LUMBOSACRAL + 0.4) & (np.abs(at.above_mm) < 20)
+    )
+    if not len(near):
+        return
+    side = (at.left_mm[near] > 0).astype(np.intp)
+    half_back, half_up, middle, back, root, normal_up = painter.body.foramen[side, at.disc[near]].T
+    u, v, w = np.abs(at.left_mm[near]), behind[near] - back, at.above_mm[near]
+    out, length = u - 19.0 * scale, 9.5 * scale
+    signals = painter.signals
+    # What fills a narrowed foramen is dark: bulging disc, capsule, osteophyte.
+    free = tunnel(v, w - 4.5 * scale, 4.6 * scale, normal_up + 0.4, out, length)
+    painter.paint(free, signals["ligament"], where[near])
+    open_fat = tunnel(v, w - middle, half_back, half_up, out, length)
+    painter.paint(open_fat, signals["fat"], where[near])
+    # The root leaves downwards and forwards as it goes out; it is flattened where there is no room.
+    out = u - FORAMEN_SIDE_MM * scale
+    deep = np.minimum(root, np.maximum(half_back - 0.2, 0.8))
+    high = np.minimum(root, np.maximum(half_up - 0.5, 1.2))
+    sink = w - 7.2 * scale + 0.35 * out
+    exit_root = tunnel(v + 0.15 * out, sink, deep, high, out - 2.5, length)
+    painter.paint(exit_root, signals["root"], where[near])
+
+
+def _paint_epidural(
+    painter: Painter, at: SpineCoordinates, where: NDArray[np.intp], behind: RealArray
+) -> None:
+    signals = painter.signals
+    depth, width = painter.profile("sac_depth_normal", at), painter.profile("sac_width_normal", at)
+    back_wall = painter.profile("back_wall", at) - painter.profile("sac_centre", at)
+    room = ellipse(at.left_mm, behind, width + 2.2, depth + 1.2)
+    fat = 0.75 * signals["fat"] + 0.25 * signals["ligament"]
+    painter.paint(room, fat, where)
+    # In front of the sac at L5/S1 and in the sacrum lies fat.
+    low = np.flatnonzero(at.position > LUMBOSACRAL - 0.45)
+    if len(low):
+        gap = np.maximum(behind[low], back_wall[low] + 0.6 - behind[low])
+        gap = np.maximum(gap, np.abs(at.left_mm[low]) - width[low] - 1.0)
+        painter.paint(gap, signals["fat"], where[low])
+    behind_sac = ellipse(at.left_mm, behind - depth - 2.6, 4.2, 3.2)
+    behind_sac = np.maximum(behind_sac, np.abs(at.above_mm) - 10.0)
+    painter.paint(behind_sac, signals["fat"], where)
+    # Disc, flavum and facets close in as the sac is squeezed.
+    squeeze = painter.profile("squeeze", at)
+    tight = np.flatnonzero(squeeze > 0.02)
+    if len(tight):
+        tube = ellipse(at.left_mm[tight], behind[tight], width[tight] + 0.5, depth[tight] + 1.2)
+        painter.paint(tube, signals["ligament"], where[tight], np.clip(squeeze[tight] * 1.2, 0, 1))
+
+
+def _paint_recesses(
+    painter: Painter, at: SpineCoordinates, where: NDArray[np.intp], behind: RealArray
+) -> None:
+    scale, signals = painter.body.spine.stature, painter.signals
+    lumbar = (at.disc >= FIRST_LUMBAR) & (at.disc <= LUMBOSACRAL)
+    near = np.flatnonzero(lumbar & (np.abs(at.above_mm + 1.0) < 8.5) & (np.abs(at.left_mm) > 3))
+    if not len(near):
+        return
+    side = (at.left_mm[near] > 0).astype(np.intp)
+    half_back, half_left, root, lost = painter.body.recess[side, at.disc[near]].T
+    u = np.abs(at.left_mm[near]) - (RECESS_SIDE_MM + 0.9) * scale
+    v = behind[near] - RECESS_BACK_MM * scale
+    along = at.above_mm[near] + 1.0
+    wall = tunnel(u, v, 3.6 * scale, 4.0 * scale, along, 8.5)
+    painter.paint(wall, signals["ligament"], where[near])
+    # On T2 the open recess is bright: fat and the fluid in the root's sleeve.
+    bright = 0.6 * signals["fat"] + 0.4 * signals["csf"]
+    bright = bright + lost * (signals["ligament"] - bright)
+    painter.paint(tunnel(u, v, half_left, half_back, along, 8.0), bright, where[near])
+    deep = np.minimum(root, np.maximum(half_back - 0.3, 0.5))
+    painter.paint(tunnel(u, v, root, deep, along, 8.0), signals["root"], where[near])
+
+
+def _paint_sac(painter: Painter, at: SpineCoordinates, where: NDArray[np.intp], behind: RealArray) -> None:
+    signals = painter.signals
+    depth, width = painter.profile("sac_depth", at), painter.profile("sac_width", at)
+    inside = np.flatnonzero((np.abs(at.left_mm) < width + 2) & (np.abs(behind) < depth + 2))
+    if not len(inside):
+        return
+    at, behind, where = at.take(inside), behind[inside], where[inside]
+    depth, width = depth[inside], width[inside]
+    sac = ellipse(at.left_mm, behind, width, depth)
+    painter.paint(sac - 0.5, signals["ligament"], where)
+    # Roots closer together leave less fluid between them; beyond the second boundary there is none.
+    crowd = np.clip((painter.profile("squeeze", at) - 0.9) / 2.3, 0.0, 1.0) * 0.9
+    painter.paint(sac, signals["csf"] + crowd * (signals["root"] - signals["csf"]), where)
+    cord = painter.profile("cord", at)
+    a, b = at.left_mm, behind - 0.12 * depth
+    _paint_rootlets(painter, at, where, behind, depth, width)
+    painter.paint(ellipse(a, b, 4.6 * cord + 0.05, 3.6 * cord + 0.05), signals["cord"], where)
+
+
+def _paint_rootlets(
+    painter: Painter,
+    at: SpineCoordinates,
+    where: NDArray[np.intp],
+    behind: RealArray,
+    depth: RealArray,
+    width: RealArray,
+) -> None:
+    # Roots start at the conus and leave level by level.
+    below_conus = painter.profile("cord", at) < 0.6
+    roots = painter.body.roots
+    left = np.clip(np.round(len(roots) * (1.0 - (at.position - 6.0) * 0.16)), 5, len(roots))
+    for number, (u, v) in enumerate(roots):
+        near = np.flatnonzero(
+            below_conus
+            & (number < left)
+            & (np.abs(at.left_mm - u * width) < 1.6)
+            & (np.abs(behind - v * depth) < 1.6)
+        )
+        if len(near):
+            a, b = at.left_mm[near] - u * width[near], behind[near] - v * depth[near]
+            distance = np.sqrt(a * a + b * b) - ROOTLET_RADIUS_MM
+            painter.paint(distance, painter.signals["root"], where[near])

@@ -1,0 +1,200 @@
+"""Writes phantom studies as a data set in the RSNA layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import (
+    UID,
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    RLELossless,
+    generate_uid,
+)
+
+from data_prep.phantom.plan import SeriesPlan, Size
+from data_prep.phantom.severity import READER_NOISE
+from data_prep.phantom.study import PhantomStudy, make_study
+from data_prep.study_types import Slice
+from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, SeriesKind
+
+PHANTOM_VERSION = "1.0"
+
+_Row = dict[str, object]
+_POINT_COLUMNS = ["study_id", "series_id", "instance_number", "condition", "level", "x", "y"]
+_SERIES_COLUMNS = ["study_id", "series_id", "series_description"]
+
+
+def write_dataset(
+    out: Path,
+    *,
+    studies: int,
+    seed: int,
+    size: Size = "small",
+    jobs: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Write ``studies`` patients, seeds ``seed`` … ``seed + studies - 1``, as an RSNA-shaped data set.
+
+    Files: ``train.csv``, ``train_label_coordinates.csv``, ``train_series_descriptions.csv``,
+    ``sample_submission.csv``, ``oracle.csv`` (row_id and the unweighted probability of each severity),
+    ``phantom.json`` and ``train_images/{study}/{series}/{instance}.dcm``. The bytes depend on ``seed``,
+    ``studies`` and ``size`` only. ``progress`` is called with the number of studies done.
+    Tables are written last.
+
+    Raises:
+        ValueError: ``studies`` or ``jobs`` below 1, or a negative seed.
+    """
+    if studies < 1 or jobs < 1 or seed < 0:
+        raise ValueError(f"need studies ≥ 1, jobs ≥ 1, seed ≥ 0, but got {studies}, {jobs}, {seed}")
+    images = out / "train_images"
+    images.mkdir(parents=True, exist_ok=True)
+    write = partial(_write_study, images=images, size=size)
+    seeds = range(seed, seed + studies)
+    tables: list[_StudyRows] = []
+    if jobs == 1:
+        for done, rows in enumerate(map(write, seeds), start=1):
+            tables.append(rows)
+            if progress is not None:
+                progress(done)
+    else:
+        with ProcessPoolExecutor(min(jobs, studies), mp_context=get_context("spawn")) as pool:
+            for done, rows in enumerate(pool.map(write, seeds), start=1):
+                tables.append(rows)
+                if progress is not None:
+                    progress(done)
+    _write_tables(out, tables)
+    parameters = {
+        "version": PHANTOM_VERSION,
+        "seed": seed,
+        "studies": studies,
+        "size": size,
+        "reader_noise": {group.value: noise for group, noise in READER_NOISE.items()},
+    }
+    (out / "phantom.json").write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
+
+
+class _StudyRows:
+    """The rows that one study adds to the tables."""
+
+    def __init__(self, phantom: PhantomStudy) -> None:
+        study_id = phantom.study.study_id
+        self.labels: _Row = {"study_id": study_id}
+        self.labels.update({target.column: phantom.severities[target].value for target in TARGETS})
+        self.points: list[_Row] = [
+            dict(
+                zip(
+                    _POINT_COLUMNS,
+                    (
+                        study_id, point.series_id, point.instance_number, point.condition.label,
+                        point.level.label, point.xy_px[0], point.xy_px[1],
+                    ),
+                    strict=True,
+                )
+            )
+            for point in phantom.points
+            if point.xy_px is not None
+        ]  # fmt: skip
+        self.series: list[_Row] = [
+            dict(zip(_SERIES_COLUMNS, (study_id, item.series_id, item.kind), strict=True))
+            for item in phantom.study.series
+        ]
+        self.oracle: list[_Row] = [
+            {
+                "row_id": target.row_id(study_id),
+                **{s.column: phantom.oracle[target][s.index] for s in SEVERITIES},
+            }
+            for target in sorted(TARGETS, key=lambda target: target.column)
+        ]
+
+
+def _write_study(seed: int, *, images: Path, size: Size) -> _StudyRows:
+    phantom = make_study(seed, size=size)
+    rng = np.random.default_rng([seed, 6])
+    compressed, full_headers = bool(rng.random() < 0.3), bool(rng.random() < 0.4)
+    for series, plan in zip(phantom.study.series, phantom.plans, strict=True):
+        folder = images / phantom.study.study_id / series.series_id
+        folder.mkdir(parents=True, exist_ok=True)
+        for item in series.slices:
+            dataset = _dicom(phantom.study.study_id, plan, item, full_headers)
+            if compressed:
+                dataset.compress(RLELossless, generate_instance_uid=False)
+            dataset.save_as(folder / f"{item.instance_number}.dcm", enforce_file_format=True)
+    return _StudyRows(phantom)
+
+
+def _dicom(study_id: str, plan: SeriesPlan, item: Slice, full_headers: bool) -> FileDataset:
+    """One slice with the headers of the real data: bare as the anonymiser left them, or complete."""
+    plane = item.plane
+    instance_uid = UID(f"{study_id}.{plan.series_id}.{item.instance_number}")
+    sop_class = MRImageStorage if full_headers else EnhancedMRImageStorage
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = sop_class
+    meta.MediaStorageSOPInstanceUID = instance_uid
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPInstanceUID = instance_uid
+    dataset.SeriesDescription = "T1" if plan.kind is SeriesKind.SAGITTAL_T1 else "T2"
+    dataset.PatientID = study_id
+    dataset.SliceThickness = f"{plan.thickness_mm:.4g}"
+    dataset.SpacingBetweenSlices = f"{plan.spacing_mm:.4g}"
+    dataset.PatientPosition = "HFS"
+    dataset.StudyInstanceUID = study_id
+    dataset.SeriesInstanceUID = f"{study_id}.{plan.series_id}"
+    dataset.InstanceNumber = item.instance_number
+    dataset.ImagePositionPatient = [f"{value:.8g}" for value in plane.origin_mm]
+    dataset.ImageOrientationPatient = [f"{value:.8f}" for value in (*plane.x_axis, *plane.y_axis)]
+    # As the anonymiser of the real data does, every series has a frame of reference of its own.
+    dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=[study_id, plan.series_id])
+    dataset.SliceLocation = f"{float(plane.origin_mm @ plane.normal):.6g}"
+    if full_headers:
+        dataset.SOPClassUID = sop_class
+        dataset.Modality = "MR"
+        dataset.RepetitionTime = f"{plan.contrast.tr_ms:.6g}"
+        dataset.EchoTime = f"{plan.contrast.te_ms:.6g}"
+        if plan.contrast.ti_ms is not None:
+            dataset.InversionTime = f"{plan.contrast.ti_ms:.6g}"
+        dataset.MagneticFieldStrength = f"{plan.contrast.field_t:.2g}"
+    _set_pixels(dataset, item)
+    return dataset
+
+
+def _set_pixels(dataset: FileDataset, item: Slice) -> None:
+    pixels = item.pixels().astype(np.uint16)
+    white = float(np.percentile(pixels[::2, ::2], 99))
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.Rows, dataset.Columns = item.plane.shape
+    dataset.PixelSpacing = [f"{item.plane.spacing_mm[1]:.8g}", f"{item.plane.spacing_mm[0]:.8g}"]
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.PixelRepresentation = 0
+    dataset.WindowCenter = f"{white / 2:.0f}"
+    dataset.WindowWidth = f"{max(white, 2.0):.0f}"
+    dataset.PixelData = pixels.astype("<u2").tobytes()
+
+
+def _write_tables(out: Path, tables: list[_StudyRows]) -> None:
+    columns = ["study_id", *(target.column for target in TARGETS)]
+    _write(pd.DataFrame([rows.labels for rows in tables], columns=columns), out / "train.csv")
+    points = [row for rows in tables for row in rows.points]
+    _write(pd.DataFrame(points, columns=_POINT_COLUMNS), out / "train_label_coordinates.csv")
+    series = [row for rows in tables for row in rows.series]
+    _write(pd.DataFrame(series, columns=_SERIES_COLUMNS), out / "train_series_descriptions.csv")
+    oracle = pd.DataFrame([row for rows in tables for row in rows.oracle], columns=list(SUBMISSION_COLUMNS))
+    sample = oracle.copy()
+    sample[list(SUBMISSION_COLUMNS[1:])] = 1.0 / 3.0
+    _write(sample, out / "sample_submission.csv")
+    _write(oracle, out / "oracle.csv")
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    table.to_csv(path, index=False, float_format="%.10g", lineterminator="\n")

@@ -1,0 +1,95 @@
+"""Pedicles, laminae, spinous processes, facets and the flaval ligament."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.phantom.painter import Painter, ellipse, tunnel
+from data_prep.phantom.spine import LUMBOSACRAL, SpineCoordinates
+from data_prep.phantom.vertebrae import CORTEX_MM, marrow_signal
+
+RealArray = NDArray[np.floating]  # float32 in practice; numpy's stubs lose track of it
+
+
+def paint_posterior(painter: Painter) -> None:
+    """Paint the neural arches over the muscles."""
+    at = painter.at
+    behind = at.back_mm - painter.profile("sac_centre", at)
+    where = np.flatnonzero((np.abs(at.left_mm) < 30) & (behind > -16) & (behind < 50))
+    if not len(where):
+        return
+    at, behind = at.take(where), behind[where]
+    scale = painter.body.spine.stature
+    fraction = at.position % 1.0
+    side = np.abs(at.left_mm)
+    sac = painter.profile("sac_depth_normal", at)
+    lumbar = at.position < LUMBOSACRAL + 0.1
+    bone = _pedicle(painter, at, behind, side, fraction, scale)
+    bone = np.minimum(bone, _lamina(behind, side, fraction, sac, scale))
+    bone = np.minimum(bone, _spinous(painter, at, behind, sac, fraction))
+    facet = ellipse(side - 16.0 * scale, behind - 5.0 * scale, 7.0 * scale, 5.6 * scale)
+    facet = np.where(lumbar, np.maximum(facet, np.abs(at.above_mm + 1.0) - 9.5), np.float32(9.0))
+    bone = np.minimum(bone, facet)
+    painter.paint(bone, painter.signals["cortex"], where)
+    painter.paint(bone + CORTEX_MM * 1.2, marrow_signal(painter, at), where)
+    _paint_joint(painter, where, facet, side - 16.0 * scale, behind - 5.0 * scale)
+    _paint_flavum(painter, at, where, behind, side, sac)
+
+
+def _pedicle(
+    painter: Painter,
+    at: SpineCoordinates,
+    behind: RealArray,
+    side: RealArray,
+    fraction: RealArray,
+    scale: float,
+) -> RealArray:
+    # Height 12.9 of a 36 mm segment, width 6 at L1 to 16 at L5 (PHANTOM.md); just under the upper disc.
+    half_width = np.clip(3.5 + 0.9 * (at.position - 5.0), 3.2, 7.5) * scale
+    middle = painter.profile("sac_width_normal", at) + 3.0 * scale + half_width
+    return tunnel(
+        side - middle, (fraction - 0.335) * 36.0, half_width, 7.2 * scale, behind + 2.0, 12.5 * scale
+    )
+
+
+def _lamina(
+    behind: RealArray, side: RealArray, fraction: RealArray, sac: RealArray, scale: float
+) -> RealArray:
+    line = behind - sac - 7.5 * scale + 0.62 * side
+    plate = np.maximum(np.abs(line) - 2.9 * scale, side - 17.0 * scale)
+    return np.maximum(plate, (np.abs(fraction - 0.66) - 0.21) * 30.0)
+
+
+def _spinous(
+    painter: Painter, at: SpineCoordinates, behind: RealArray, sac: RealArray, fraction: RealArray
+) -> RealArray:
+    length = painter.body.soft["spinous"] * np.where(
+        at.position > LUMBOSACRAL, np.float32(0.35), np.float32(1)
+    )
+    out = behind - sac - 6.0
+    # The process slants to the feet.
+    height = ellipse(out - length / 2, (fraction - 0.70 - 0.004 * out) * 33.0, length / 2, 9.5)
+    return np.maximum(height, np.abs(at.left_mm) - 3.0)
+
+
+def _paint_joint(
+    painter: Painter, where: NDArray[np.intp], facet: RealArray, a: RealArray, b: RealArray
+) -> None:
+    across = np.abs(0.75 * a + 0.66 * b) - 0.6
+    painter.paint(np.maximum(across, facet), painter.signals["ligament"], where)
+
+
+def _paint_flavum(
+    painter: Painter,
+    at: SpineCoordinates,
+    where: NDArray[np.intp],
+    behind: RealArray,
+    side: RealArray,
+    sac: RealArray,
+) -> None:
+    thick = painter.body.soft["flavum"]
+    line = behind - sac - 4.6 + 0.60 * side
+    band = np.maximum(np.abs(line) - thick / 2, np.abs(side - 6.5) - 5.5)
+    band = np.maximum(band, np.abs(at.above_mm) - 12.0)
+    painter.paint(band, painter.signals["ligament"], where)

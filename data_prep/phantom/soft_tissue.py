@@ -1,0 +1,135 @@
+"""Skin, fat, muscles, vessels, kidneys and bowel: blobs around the spine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.phantom.body import Body
+from data_prep.phantom.painter import Painter, ellipse
+from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL
+
+RealArray = NDArray[np.floating]  # float32 in practice; numpy's stubs lose track of it
+
+MUSCLE_BACK_MM = 40.0
+SPINE_BACK_MM = 24.0
+
+
+@dataclass(frozen=True, eq=False)
+class Torso:
+    """The points inside the skin: their index, and how deep (mm) each lies under the skin."""
+
+    index: NDArray[np.intp]
+    depth_mm: RealArray
+
+
+def _back_line(body: Body) -> tuple[RealArray, RealArray]:
+    """Heights (ascending) and y of the skin of the back: the canal's line, smoothed, moved back."""
+    line = body.spine.line[::-1]
+    canal_y = line[:, 1] + SPINE_BACK_MM * line[:, 7]
+    kernel = np.ones(321, dtype=np.float32) / 321
+    smooth = np.convolve(np.pad(canal_y, 160, mode="edge"), kernel, mode="valid")
+    # The skin follows the lordosis less than the spine does.
+    level = np.maximum(smooth, canal_y - 8.0)
+    return line[:, 2], level + body.spine.stature * MUSCLE_BACK_MM + body.soft["fat_back"] + 2.0
+
+
+def inside_torso(body: Body, body_mm: RealArray) -> Torso:
+    """Find the points (n, 3) of body coordinates that are not air."""
+    heights, skin_y = _back_line(body)
+    back = np.interp(body_mm[:, 2], heights, skin_y).astype(np.float32)
+    front = np.float32(-body.soft["front"])
+    middle, half = (back + front) / 2, (back - front) / 2
+    a = (body_mm[:, 0] / np.float32(body.soft["half_width"])) ** 2
+    b = ((body_mm[:, 1] - middle) / half) ** 2
+    radius = np.sqrt(np.maximum(a + b - 0.55 * a * b, 0.0))
+    depth = (1.0 - radius) * half
+    index = np.flatnonzero((depth > 0) & (a < 1) & (b < 1))
+    return Torso(index, depth[index].astype(np.float32))
+
+
+def paint_soft_tissue(painter: Painter, torso: Torso) -> None:
+    """Paint from the outside in: fat, skin, belly, muscles, vessels."""
+    at, signals = painter.at, painter.signals
+    painter.signal[:] = signals["fat"] * (0.97 + 0.04 * painter.noise(at.body_mm, 2.3))
+    painter.paint(torso.depth_mm - 2.0, signals["skin"])
+    _paint_belly(painter, torso)
+    _paint_back_muscles(painter, torso)
+    _paint_psoas(painter)
+    _paint_vessels(painter)
+
+
+def _paint_belly(painter: Painter, torso: Torso) -> None:
+    at, signals, soft = painter.at, painter.signals, painter.body.soft
+    where = np.flatnonzero((torso.depth_mm > soft["fat_side"]) & (at.back_mm < 14.0))
+    if not len(where):
+        return
+    body_mm, depth = at.body_mm[where], torso.depth_mm[where]
+    wall = soft["fat_side"] + 9.0
+    painter.paint(np.abs(depth - wall) - 5.0, signals["muscle"], where)
+    texture = painter.noise(body_mm, 7.0, smooth=True)
+    behind_bowel = np.clip((-12.0 - at.back_mm[where] + 5.0 * texture) / 10.0, 0, 1)
+    bowel = np.clip(1.5 * (texture + 0.3), 0, 1) * np.clip((depth - wall - 4.0) / 4.0, 0, 1) * behind_bowel
+    painter.paint(np.full_like(depth, -9.0), signals["bowel"] * (1 + 0.25 * texture), where, opacity=bowel)
+    for side in (-1.0, 1.0):
+        x, y = body_mm[:, 0] - side * 68.0, body_mm[:, 1] + 2.0
+        z = body_mm[:, 2] - 50.0 - soft["kidney_height"] - 6.0 * side
+        radius = np.sqrt((x / 27) ** 2 + (y / 26) ** 2 + (z / 55) ** 2)
+        painter.paint((radius - 1) * 26, signals["kidney"], where)
+        painter.paint((radius - 0.4) * 26, signals["fat"], where)
+
+
+def _paint_back_muscles(painter: Painter, torso: Torso) -> None:
+    at, signals, soft = painter.at, painter.signals, painter.body.soft
+    behind = at.back_mm - painter.profile("sac_centre", at)
+    where = np.flatnonzero((behind > -9) & (np.abs(at.left_mm) < 80) & (torso.depth_mm > soft["fat_back"]))
+    if not len(where):
+        return
+    scale = painter.body.spine.stature
+    side, behind = np.abs(at.left_mm[where]), behind[where]
+    erector = ellipse(side - 34.0 * scale, behind - 19.0 * scale, 33.0 * scale, 21.0 * scale)
+    quadratus = ellipse(side - 62.0 * scale, behind + 2.0, 16.0 * scale, 8.0 * scale)
+    bundle = np.minimum(erector, np.where(at.position[where] < LUMBOSACRAL - 0.3, quadratus, np.float32(9)))
+    bundle = np.maximum(bundle, soft["fat_back"] + 1.0 - torso.depth_mm[where])
+    texture = painter.noise(at.body_mm[where] * np.array([1, 1, 0.3], dtype=np.float32), 1.2, smooth=True)
+    streak = np.clip(0.9 * texture - 1.5 + 3.0 * soft["muscle_fat"], 0.0, 1.0)
+    value = signals["muscle"] + streak * (0.8 * signals["fat"] - signals["muscle"])
+    painter.paint(bundle, value, where)
+    fascia = np.abs(side - 18.0 * scale - 0.35 * behind) - 0.5
+    painter.paint(np.maximum(fascia, bundle), 0.7 * signals["fat"], where)
+
+
+def _paint_psoas(painter: Painter) -> None:
+    at = painter.at
+    size = painter.profile("psoas", at)
+    where = np.flatnonzero((size > 0.05) & (np.abs(at.left_mm) < 90) & (np.abs(at.back_mm) < 45))
+    if not len(where):
+        return
+    at, size = at.take(where), size[where]
+    lower = np.clip(at.position - LUMBOSACRAL + 0.6, 0.0, 3.0)
+    half_a, half_b = 3.0 + 15.0 * size, 4.0 + 17.0 * size
+    middle = painter.profile("half_width", at) * 0.85 + half_a + 4.0 * lower
+    muscle = ellipse(np.abs(at.left_mm) - middle, at.back_mm + 1.0 + 14.0 * lower, half_a, half_b)
+    value = painter.signals["muscle"] * (1 + 0.08 * painter.noise(at.body_mm, 1.4))
+    painter.paint(muscle, value, where)
+
+
+def _paint_vessels(painter: Painter) -> None:
+    at, radius = painter.at, painter.body.soft["aorta"]
+    front = at.back_mm + painter.profile("half_depth", at)
+    where = np.flatnonzero((front < 4) & (front > -32) & (np.abs(at.left_mm) < 70))
+    if not len(where):
+        return
+    at, front = at.take(where), front[where]
+    # The aorta divides at L4, the vena cava a little lower.
+    split = np.maximum(at.position - (FIRST_LUMBAR + 2.7), 0.0)
+    right = np.abs(at.left_mm + 13.0 + 16.0 * split)
+    left = np.abs(at.left_mm - 7.0 - 20.0 * split)
+    narrow = np.where(split > 0, np.float32(0.68), np.float32(1.0))
+    void = painter.signals["vessel"]
+    for across, size in ((left, radius), (right, radius * 1.15)):
+        tube = ellipse(across, front + radius + 1.5, size * narrow, radius * narrow)
+        painter.paint(tube - 1.0, 0.6 * painter.signals["muscle"], where)
+        painter.paint(tube, void, where)

@@ -1,0 +1,200 @@
+"""The spine curve with its moving frame, and spine coordinates of any point of the body.
+
+Body coordinates: LPS axes (+x left, +y back, +z head), millimetres, origin near the L3/L4 disc. The patient
+lies turned and shifted on the table; ``Spine.to_body`` undoes that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import CubicSpline
+
+FloatArray = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
+
+PLANE_NAMES = (
+    "T8/T9", "T9/T10", "T10/T11", "T11/T12", "T12/L1",
+    "L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1",
+    "S1/S2", "S2/S3", "S3/S4", "S4/S5", "S5/Co",
+)  # fmt: skip
+FIRST_LUMBAR = PLANE_NAMES.index("L1/L2")
+LUMBOSACRAL = PLANE_NAMES.index("L5/S1")
+N_PLANES = len(PLANE_NAMES)
+SAMPLES_PER_LEVEL = 64
+
+# Distance (mm) from each disc centre to the next: lumbar about 36 (DESIGN.md), T12 and above and the sacrum
+# from the vertebral heights of PHANTOM.md and of sacral anatomy.
+_DISC_GAPS_MM = np.array([27, 28, 29.5, 31.5, 34, 35.5, 36, 36, 36, 31, 25, 22, 19, 17], dtype=float)
+# Tilt of the downward direction towards the back (degrees). With a canal point 24 mm behind the disc centre
+# these give the published canal gaps 34 33 31 25 mm and segment angles −12 −8 +2.5 +16.5° (DESIGN.md).
+_TILT_DEG = np.array([4, 1, -3.5, -8, -12.5, -14, -10.5, -3.5, 7, 28, 43, 54, 52, 38, 15], dtype=float)
+
+
+@dataclass(frozen=True, eq=False)
+class SpineCoordinates:
+    """Where points lie relative to the spine. All arrays (n,), float32 or intp.
+
+    Attributes:
+        body_mm: (n, 3) body coordinates.
+        position: plane index + fraction of the way to the next plane (0 at T8/T9, foot-ward).
+        sample: row of the profile tables.
+        left_mm, back_mm: offsets from the centre line in the moving frame.
+        disc: index of the nearest disc plane; above_mm: signed distance from it, positive to the head.
+    """
+
+    body_mm: Float32Array
+    position: Float32Array
+    sample: NDArray[np.intp]
+    left_mm: Float32Array
+    back_mm: Float32Array
+    disc: NDArray[np.intp]
+    above_mm: Float32Array
+
+    def take(self, index: NDArray[np.intp]) -> SpineCoordinates:
+        """The coordinates of some of the points."""
+        return SpineCoordinates(
+            self.body_mm[index], self.position[index], self.sample[index], self.left_mm[index],
+            self.back_mm[index], self.disc[index], self.above_mm[index],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Spine:
+    """Disc planes and the centre line through them.
+
+    Attributes:
+        centres_mm: (planes, 3) disc centres; up, left, back: (planes, 3) frame of each disc; body frame.
+        line: (samples, 9) centre, left and back vectors along the curve, float32.
+        rotation: (3, 3) and offset_mm (3,): patient = rotation @ body + offset.
+        stature: scale of all lengths.
+    """
+
+    centres_mm: FloatArray
+    up: FloatArray
+    left: FloatArray
+    back: FloatArray
+    line: Float32Array
+    rotation: FloatArray
+    offset_mm: FloatArray
+    stature: float
+
+    def to_body(self, xyz_mm: ArrayLike) -> FloatArray:
+        """Patient LPS (..., 3) to body coordinates."""
+        return (np.asarray(xyz_mm, dtype=np.float64) - self.offset_mm) @ self.rotation
+
+    def to_patient(self, body_mm: ArrayLike) -> FloatArray:
+        """Body coordinates (..., 3) to patient LPS."""
+        return np.asarray(body_mm, dtype=np.float64) @ self.rotation.T + self.offset_mm
+
+    def at_disc(self, plane: int, left_mm: float, back_mm: float, above_mm: float) -> FloatArray:
+        """The patient point (3,) with these offsets from a disc centre in the frame of the disc."""
+        body = (
+            self.centres_mm[plane]
+            + left_mm * self.left[plane]
+            + back_mm * self.back[plane]
+            + above_mm * self.up[plane]
+        )
+        return self.to_patient(body)
+
+    def coordinates(self, body_mm: Float32Array) -> SpineCoordinates:
+        """Spine coordinates of body points (n, 3).
+
+        A point lies between two disc planes; the fraction is its distance from the upper plane over the sum
+        of both distances. Far from the spine, where planes would cross, the distance in y is held.
+        """
+        line_y = np.interp(body_mm[:, 2], self.line[::-1, 2], self.line[::-1, 1]).astype(np.float32)
+        held = body_mm.copy()
+        held[:, 1] = line_y + np.clip(body_mm[:, 1] - line_y, -48.0, 52.0)
+        np.clip(held[:, 0], -60.0, 60.0, out=held[:, 0])
+        up = self.up.astype(np.float32)
+        distance = held @ up.T - np.sum(up * self.centres_mm, axis=1).astype(np.float32)
+        below = np.clip(np.count_nonzero(distance < 0, axis=1) - 1, 0, N_PLANES - 2)
+        rows = np.arange(len(below))
+        from_upper = np.maximum(-distance[rows, below], 0.0)
+        from_lower = np.maximum(distance[rows, below + 1], 0.0)
+        fraction = from_upper / np.maximum(from_upper + from_lower, 1e-3)
+        position = (below + fraction).astype(np.float32)
+        sample = np.minimum((position * SAMPLES_PER_LEVEL + 0.5).astype(np.intp), len(self.line) - 1)
+        local = self.line[sample]
+        offset = body_mm - local[:, :3]
+        nearer_lower = from_lower < from_upper
+        return SpineCoordinates(
+            body_mm=body_mm,
+            position=position,
+            sample=sample,
+            left_mm=np.einsum("ij,ij->i", offset, local[:, 3:6]),
+            back_mm=np.einsum("ij,ij->i", offset, local[:, 6:9]),
+            disc=below + nearer_lower,
+            above_mm=np.where(nearer_lower, from_lower, -from_upper),
+        )
+
+
+def make_spine(rng: np.random.Generator) -> Spine:
+    """Draw a spine: lordosis, sacral slope, scoliosis, stature (± 8 %) and how the patient lies."""
+    stature = float(np.clip(rng.normal(1.0, 0.06), 0.85, 1.15))
+    gaps = _DISC_GAPS_MM * stature * rng.normal(1.0, 0.03, N_PLANES - 1)
+    tilt = np.deg2rad(_draw_tilts(rng))
+    along = np.concatenate([[0.0], np.cumsum(gaps)])
+    scoliosis = _draw_scoliosis(rng, along)
+    # The curve is found by integrating its direction, so that it is smooth and as long as the gaps say.
+    fine = np.linspace(0, along[-1], 2000)
+    tilt_fine, side_fine = CubicSpline(along, tilt)(fine), CubicSpline(along, scoliosis)(fine)
+    step = np.stack(
+        [np.sin(side_fine), np.sin(tilt_fine) * np.cos(side_fine), -np.cos(tilt_fine) * np.cos(side_fine)], 1
+    )
+    curve = np.concatenate([[np.zeros(3)], np.cumsum(step[1:] + step[:-1], axis=0) * (fine[1] / 2)])
+    samples = np.interp(
+        np.arange((N_PLANES - 1) * SAMPLES_PER_LEVEL + 1) / SAMPLES_PER_LEVEL, np.arange(N_PLANES), along
+    )
+    centre = np.stack([np.interp(samples, fine, curve[:, axis]) for axis in range(3)], axis=1)
+    up = -np.stack([np.interp(samples, fine, step[:, axis]) for axis in range(3)], axis=1)
+    up /= np.linalg.norm(up, axis=1, keepdims=True)
+    # Coupled rotation: the vertebrae turn into the curve.
+    twist = np.interp(samples, fine, -0.5 * side_fine)
+    left = np.stack([np.cos(twist), np.sin(twist), np.zeros_like(twist)], axis=1)
+    left -= up * np.sum(left * up, axis=1, keepdims=True)
+    left /= np.linalg.norm(left, axis=1, keepdims=True)
+    back = np.cross(up, left)
+    at_planes = np.arange(N_PLANES) * SAMPLES_PER_LEVEL
+    centre -= centre[PLANE_NAMES.index("L3/L4") * SAMPLES_PER_LEVEL]
+    angles = np.deg2rad(rng.normal(0.0, [2.0, 1.5, 3.0]))
+    return Spine(
+        centres_mm=centre[at_planes],
+        up=up[at_planes],
+        left=left[at_planes],
+        back=back[at_planes],
+        line=np.concatenate([centre, left, back], axis=1).astype(np.float32),
+        rotation=_rotation(angles),
+        offset_mm=rng.normal([0.0, 10.0, -200.0], [6.0, 15.0, 120.0]),
+        stature=stature,
+    )
+
+
+def _draw_tilts(rng: np.random.Generator) -> FloatArray:
+    middle = _TILT_DEG[FIRST_LUMBAR : LUMBOSACRAL + 1].mean()
+    lordosis = np.clip(rng.normal(1.0, 0.2), 0.5, 1.5)
+    tilt = middle + (_TILT_DEG - middle) * lordosis
+    sacral = slice(LUMBOSACRAL + 1, None)
+    tilt[sacral] = _TILT_DEG[sacral] + (tilt[LUMBOSACRAL] - _TILT_DEG[LUMBOSACRAL]) + rng.normal(0, 4)
+    return tilt + rng.normal(0.0, 4.0) + rng.normal(0.0, 1.2, N_PLANES)
+
+
+def _draw_scoliosis(rng: np.random.Generator, along: FloatArray) -> FloatArray:
+    """Side tilt (radians) at each plane; the Cobb angle is about twice its amplitude, mostly < 10°."""
+    amplitude = np.deg2rad(np.clip(rng.gamma(1.4, 1.6), 0.0, 14.0)) * rng.choice([-1, 1])
+    phase, wave = rng.uniform(0, 2 * np.pi), rng.uniform(220, 400)
+    tilt = amplitude * np.sin(2 * np.pi * along / wave + phase)
+    fade = np.clip((along[LUMBOSACRAL] - along) / 60.0, 0.2, 1.0)
+    return tilt * fade
+
+
+def _rotation(angles: FloatArray) -> FloatArray:
+    cx, cy, cz = np.cos(angles)
+    sx, sy, sz = np.sin(angles)
+    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    return about_z @ about_y @ about_x

@@ -1,0 +1,269 @@
+"""The types that travel: slices, series, studies, points and what was rejected."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from data_prep.geometry import FloatArray, Orientation, SlicePlane
+from data_prep.vocabulary import Condition, Level, SeriesKind
+
+
+class Reason(StrEnum):
+    """Why a file, a series or a study was rejected, or what a reader should be warned of."""
+
+    NOT_DICOM = "not_dicom"
+    TRUNCATED = "truncated"
+    UNREADABLE = "unreadable"
+    TOO_LARGE = "too_large"
+    MULTI_FRAME = "multi_frame_not_supported"
+    TRANSFER_SYNTAX = "transfer_syntax_not_supported"
+    MISSING_GEOMETRY = "missing_geometry"
+    BAD_GEOMETRY = "bad_geometry"
+    NO_PIXELS = "no_pixels"
+    BAD_PIXELS = "bad_pixels"
+    DUPLICATE = "duplicate_instance"
+    LOCALISER = "localiser"
+    UNKNOWN_KIND = "series_kind_unknown"
+    NO_SLICES = "no_readable_slices"
+    NO_SERIES = "no_usable_series"
+    NO_IMAGES = "no_images"
+    FAILED = "internal_failure"
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """One thing that was not used, and why.
+
+    Attributes:
+        reason: code for programs.
+        message: one sentence for people; no patient data, no path above the study folder.
+        study_id, series_id, file: where; empty when the thing is larger than that. ``file`` is a bare name.
+    """
+
+    reason: Reason
+    message: str
+    study_id: str = ""
+    series_id: str = ""
+    file: str = ""
+
+    @property
+    def place(self) -> str:
+        return "/".join(part for part in (self.study_id, self.series_id, self.file) if part)
+
+    def __str__(self) -> str:
+        return f"[{self.reason.value}] {self.place or 'input'}: {self.message}"
+
+
+class DicomRejected(Exception):
+    """A file, series or study cannot be used.
+
+    Attributes:
+        rejection: why.
+        rejections: the smaller rejections that led to it (files and series of a rejected study).
+    """
+
+    def __init__(self, rejection: Rejection, rejections: tuple[Rejection, ...] = ()) -> None:
+        super().__init__(str(rejection))
+        self.rejection = rejection
+        self.rejections = rejections
+
+    def __reduce__(self) -> tuple[type[DicomRejected], tuple[Rejection, tuple[Rejection, ...]]]:
+        """Survive the way back from a worker process, which Exception by itself does not."""
+        return type(self), (self.rejection, self.rejections)
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """One image: where it lies and, when asked, what it shows.
+
+    Attributes:
+        plane: pixel grid in patient space.
+        instance_number: name of the file in the RSNA layout, else InstanceNumber. No spatial order.
+        read_pixels: returns float32 (rows, columns), bright = high signal. May raise DicomRejected.
+    """
+
+    plane: SlicePlane
+    instance_number: int
+    read_pixels: Callable[[], NDArray[np.float32]]
+
+    def pixels(self) -> NDArray[np.float32]:
+        """Decode now. Shape ``plane.shape``, dtype float32. Raises DicomRejected."""
+        return self.read_pixels()
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Slices of one acquisition.
+
+    Attributes:
+        kind: what it shows, or None when it could not be told.
+        stacks: groups of parallel slices, each in spatial order along the group's normal:
+            sagittal right → left (increasing x), axial foot → head (increasing z), coronal front → back.
+    """
+
+    study_id: str
+    series_id: str
+    kind: SeriesKind | None
+    stacks: tuple[tuple[Slice, ...], ...]
+    kind_source: str = "unknown"
+
+    def __post_init__(self) -> None:
+        if not self.stacks or any(not stack for stack in self.stacks):
+            raise ValueError(f"series {self.series_id} needs at least one slice in every stack")
+
+    @property
+    def slices(self) -> tuple[Slice, ...]:
+        """All slices, stack after stack."""
+        return tuple(item for stack in self.stacks for item in stack)
+
+    @property
+    def orientation(self) -> Orientation:
+        """That of most slices: a steep L5/S1 stack of an axial series can be nearer to coronal."""
+        counts = Counter(item.plane.orientation for item in self.slices)
+        return max(counts, key=lambda orientation: (counts[orientation], orientation.value))
+
+    def by_instance(self, instance_number: int) -> Slice:
+        """The slice with this instance number. Raises KeyError."""
+        for item in self.slices:
+            if item.instance_number == instance_number:
+                return item
+        raise KeyError(f"series {self.series_id} has no instance {instance_number}")
+
+    def nearest(self, xyz_mm: ArrayLike) -> tuple[Slice, float]:
+        """The slice whose plane lies nearest to a patient point and shows it, and |distance| in mm.
+
+        Slices that show the point inside their image are preferred over those that do not.
+        """
+        point = np.asarray(xyz_mm, dtype=np.float64)
+
+        def cost(item: Slice) -> tuple[bool, float]:
+            inside = bool(item.plane.contains_px(item.plane.to_px(point)))
+            return (not inside, abs(float(item.plane.distance_mm(point))))
+
+        best = min(self.slices, key=cost)
+        return best, cost(best)[1]
+
+    def gap_mm(self, item: Slice) -> float:
+        """Distance from ``item`` to its nearest neighbour in its stack; 5 mm when it has none."""
+        stack = next(stack for stack in self.stacks if item in stack)
+        gaps = [
+            abs(float(item.plane.distance_mm(other.plane.centre_mm))) for other in stack if other is not item
+        ]
+        return min(gaps, default=5.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """One patient's examination.
+
+    Attributes:
+        series: usable series.
+        rejections: files and series of this study that were not used.
+    """
+
+    study_id: str
+    series: tuple[Series, ...]
+    rejections: tuple[Rejection, ...] = ()
+
+    def of_kind(self, kind: SeriesKind) -> tuple[Series, ...]:
+        """Series of a kind, the one with most slices first (ties by series id)."""
+        found = [series for series in self.series if series.kind == kind]
+        return tuple(sorted(found, key=lambda series: (-len(series.slices), series.series_id)))
+
+
+class PointSource(StrEnum):
+    """How a point was found: detected in the image, predicted by geometry, or annotated by a person."""
+
+    SEEN = "seen"
+    PREDICTED = "predicted"
+    ANNOTATED = "annotated"
+
+
+@dataclass(frozen=True, eq=False)
+class LevelPoint:
+    """The place where a condition is read at a level.
+
+    Attributes:
+        condition, level: the target it belongs to.
+        xyz_mm: (3,) patient LPS.
+        series_id, instance_number, xy_px: the slice that shows it and (column, row) there;
+            None when no slice lies within one slice gap.
+        confidence: 0–1, that this is the structure named (1 for annotations).
+        uncertainty_mm: expected 3-D error (one standard deviation).
+    """
+
+    condition: Condition
+    level: Level
+    xyz_mm: FloatArray
+    source: PointSource
+    confidence: float = 1.0
+    uncertainty_mm: float = 0.0
+    series_id: str | None = None
+    instance_number: int | None = None
+    xy_px: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        xyz = np.array(self.xyz_mm, dtype=np.float64)
+        if xyz.shape != (3,) or not np.all(np.isfinite(xyz)):
+            raise ValueError(f"xyz_mm must be 3 finite numbers, but got {xyz.tolist()}")
+        object.__setattr__(self, "xyz_mm", xyz)
+        if not 0.0 <= self.confidence <= 1.0:
+            raise ValueError(f"confidence must lie in [0, 1], but got {self.confidence}")
+
+
+@dataclass(frozen=True, eq=False)
+class SpineFrame:
+    """The local frame of the spine at a level, patient LPS unit vectors (3,).
+
+    ``up`` along the canal to the head, ``left`` to the patient's left, ``back`` to the back;
+    orthonormal.
+    """
+
+    up: FloatArray
+    left: FloatArray
+    back: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class SpineLevel:
+    """One disc of the chain: centre and the point in the canal behind it (3,) mm, frame, evidence."""
+
+    disc_mm: FloatArray
+    canal_mm: FloatArray
+    frame: SpineFrame
+    confidence: float
+    uncertainty_mm: float
+    source: PointSource = PointSource.SEEN
+
+
+@dataclass(frozen=True, eq=False)
+class SpineLevels:
+    """Every level of a study.
+
+    Attributes:
+        levels: the five levels; a level that is not in the image is missing from the dict.
+        points: at most one per target, for conditions at levels that are present.
+        numbering_confidence: 0–1, that no level is off by one.
+        voters: series ids that took part.
+        flags: codes such as ``numbering_uncertain``, ``no_sagittal_t2``.
+    """
+
+    study_id: str
+    levels: dict[Level, SpineLevel] = field(default_factory=dict)
+    points: tuple[LevelPoint, ...] = ()
+    numbering_confidence: float = 0.0
+    voters: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+
+    def point(self, condition: Condition, level: Level) -> LevelPoint | None:
+        """The point of a target, or None."""
+        for item in self.points:
+            if item.condition == condition and item.level == level:
+                return item
+        return None

@@ -1,0 +1,50 @@
+"""One thing that is wrong or odd in a data set, with examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A kind of problem.
+
+    Attributes:
+        code: for programs.
+        message: for people.
+        count: how often it occurs.
+        examples: where, at most 5.
+        fatal: the data cannot be used; otherwise a quirk that the program survives.
+    """
+
+    code: str
+    message: str
+    count: int
+    examples: tuple[str, ...] = ()
+    fatal: bool = False
+
+    def __str__(self) -> str:
+        shown = f" ({', '.join(self.examples)}{', …' if self.count > len(self.examples) else ''})"
+        kind = "error" if self.fatal else "quirk"
+        return f"{kind} [{self.code}] {self.count} x {self.message}{shown if self.examples else ''}"
+
+
+class TablesInvalid(ValueError):
+    """Tables that cannot be used; ``problems`` holds all that was found, fatal or not."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(str(item) for item in problems if item.fatal))
+        self.problems = problems
+
+    def __reduce__(self) -> tuple[type[TablesInvalid], tuple[tuple[Problem, ...]]]:
+        return type(self), (self.problems,)
+
+
+def problem(code: str, message: str, places: Iterable[object], *, fatal: bool = False) -> Problem:
+    """A problem counted by its places, the first of which are its examples."""
+    named = [str(place) for place in places]
+    return Problem(code, message, len(named), tuple(islice(named, _EXAMPLES)), fatal)

@@ -1,0 +1,179 @@
+"""The words of the task: levels, conditions, severities, series kinds and the 25 targets of a study.
+
+Spellings follow the RSNA 2024 Lumbar Spine Degenerative Classification tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """A graded intervertebral level, spelled as in column names (``l1_l2``), head to foot."""
+
+    L1_L2 = "l1_l2"
+    L2_L3 = "l2_l3"
+    L3_L4 = "l3_l4"
+    L4_L5 = "l4_l5"
+    L5_S1 = "l5_s1"
+
+    @property
+    def label(self) -> str:
+        """Spelling of the coordinate table and of readers: ``L1/L2``."""
+        return self.value.upper().replace("_", "/")
+
+    @property
+    def index(self) -> int:  # type: ignore[override]
+        """0 for L1/L2 … 4 for L5/S1."""
+        return LEVELS.index(self)
+
+    @classmethod
+    def parse(cls, text: str) -> Level:
+        """Read ``L1/L2`` or ``l1_l2``. Raises ValueError naming the text."""
+        return cls(str(text).strip().lower().replace("/", "_"))
+
+
+LEVELS: tuple[Level, ...] = tuple(Level)
+
+
+class Side(StrEnum):
+    """The PATIENT's side. ``RIGHT`` has smaller x in patient LPS than ``LEFT``."""
+
+    LEFT = "left"
+    RIGHT = "right"
+
+    @property
+    def sign(self) -> int:
+        """+1 for left, -1 for right: the direction along LPS x."""
+        return 1 if self is Side.LEFT else -1
+
+    @property
+    def other(self) -> Side:
+        return Side.RIGHT if self is Side.LEFT else Side.LEFT
+
+
+class ConditionGroup(StrEnum):
+    """Left and right pooled: the three terms of the official metric and the three graders."""
+
+    SPINAL = "spinal"
+    FORAMINAL = "foraminal"
+    SUBARTICULAR = "subarticular"
+
+
+class SeriesKind(StrEnum):
+    """What a series shows, spelled as in ``train_series_descriptions.csv``."""
+
+    SAGITTAL_T1 = "Sagittal T1"
+    SAGITTAL_T2 = "Sagittal T2/STIR"
+    AXIAL_T2 = "Axial T2"
+
+
+class Condition(StrEnum):
+    """A graded condition, spelled as in column names and row ids."""
+
+    SPINAL_CANAL_STENOSIS = "spinal_canal_stenosis"
+    LEFT_NEURAL_FORAMINAL_NARROWING = "left_neural_foraminal_narrowing"
+    RIGHT_NEURAL_FORAMINAL_NARROWING = "right_neural_foraminal_narrowing"
+    LEFT_SUBARTICULAR_STENOSIS = "left_subarticular_stenosis"
+    RIGHT_SUBARTICULAR_STENOSIS = "right_subarticular_stenosis"
+
+    @property
+    def label(self) -> str:
+        """Spelling of the coordinate table: ``Left Neural Foraminal Narrowing``."""
+        return self.value.replace("_", " ").title()
+
+    @property
+    def side(self) -> Side | None:
+        """The patient's side, or None for the spinal canal."""
+        prefix = self.value.split("_", 1)[0]
+        return Side(prefix) if prefix in ("left", "right") else None
+
+    @property
+    def group(self) -> ConditionGroup:
+        return next(group for group in ConditionGroup if group.value in self.value)
+
+    @property
+    def series_kind(self) -> SeriesKind:
+        """The series on which the condition is annotated in the RSNA data."""
+        return _ANNOTATED_ON[self.group]
+
+    @classmethod
+    def of(cls, group: ConditionGroup, side: Side | None) -> Condition:
+        """The condition of a group on a side (None for the canal). Raises KeyError if there is none."""
+        return _BY_GROUP_AND_SIDE[group, side]
+
+    @classmethod
+    def parse(cls, text: str) -> Condition:
+        """Read ``Spinal Canal Stenosis`` or ``spinal_canal_stenosis``. Raises ValueError naming the text."""
+        return cls(str(text).strip().lower().replace(" ", "_"))
+
+
+CONDITIONS: tuple[Condition, ...] = tuple(Condition)
+_ANNOTATED_ON = {
+    ConditionGroup.SPINAL: SeriesKind.SAGITTAL_T2,
+    ConditionGroup.FORAMINAL: SeriesKind.SAGITTAL_T1,
+    ConditionGroup.SUBARTICULAR: SeriesKind.AXIAL_T2,
+}
+_BY_GROUP_AND_SIDE = {(condition.group, condition.side): condition for condition in Condition}
+
+
+class Severity(StrEnum):
+    """A grade, spelled as in ``train.csv``, mildest first."""
+
+    NORMAL_MILD = "Normal/Mild"
+    MODERATE = "Moderate"
+    SEVERE = "Severe"
+
+    @property
+    def index(self) -> int:  # type: ignore[override]
+        return SEVERITIES.index(self)
+
+    @property
+    def column(self) -> str:
+        """Column of a submission: ``normal_mild``, ``moderate``, ``severe``."""
+        return self.value.lower().replace("/", "_")
+
+    @property
+    def weight(self) -> int:
+        """Sample weight in the official metric: 1, 2, 4."""
+        return 2**self.index
+
+
+SEVERITIES: tuple[Severity, ...] = tuple(Severity)
+SUBMISSION_COLUMNS: tuple[str, ...] = ("row_id", *(severity.column for severity in SEVERITIES))
+
+
+@dataclass(frozen=True, order=True)
+class Target:
+    """One of the 25 things graded in a study: a condition at a level."""
+
+    condition: Condition
+    level: Level
+
+    @property
+    def column(self) -> str:
+        """Column of ``train.csv``: ``spinal_canal_stenosis_l1_l2``."""
+        return f"{self.condition.value}_{self.level.value}"
+
+    def row_id(self, study_id: str | int) -> str:
+        """Row id of a submission: ``{study_id}_{condition}_{level}``."""
+        return f"{study_id}_{self.column}"
+
+
+TARGETS: tuple[Target, ...] = tuple(Target(condition, level) for condition in CONDITIONS for level in LEVELS)
+TARGET_BY_COLUMN: dict[str, Target] = {target.column: target for target in TARGETS}
+
+
+def split_row_id(row_id: str) -> tuple[str, Target]:
+    """Split a row id into study id, which may hold underscores itself, and target.
+
+    Raises ValueError if the text does not end in one of the 25 target columns.
+    """
+    parts = str(row_id).split("_")
+    for first in range(1, len(parts)):
+        column = "_".join(parts[first:])
+        study_id = "_".join(parts[:first])
+        if study_id and column in TARGET_BY_COLUMN:
+            return study_id, TARGET_BY_COLUMN[column]
+    raise ValueError(f"row id {row_id!r} is not '{{study_id}}_{{condition}}_{{level}}'")

@@ -1,0 +1,1 @@
+"""Stage 1: finds every intervertebral level in every series. Imports data_prep only."""

@@ -1,0 +1,125 @@
+"""Recess points seen on axial slices, where they agree with the geometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from data_prep.study_types import (
+    DicomRejected,
+    LevelPoint,
+    PointSource,
+    Series,
+    Slice,
+    SpineLevel,
+    Study,
+)
+from data_prep.vocabulary import Condition, ConditionGroup, Level, SeriesKind, Side
+from detector.candidates import CandidateConfig, SliceCandidate, slice_candidates
+from detector.canonical import CanonicalImage, canonical_image
+from detector.inference import SlicePredictor
+from detector.spec import AXIAL
+
+RECESSES = (
+    Condition.of(ConditionGroup.SUBARTICULAR, Side.RIGHT),
+    Condition.of(ConditionGroup.SUBARTICULAR, Side.LEFT),
+)  # in the order of AXIAL.keypoints
+
+
+@dataclass(frozen=True)
+class AxialConfig:
+    """When a detection replaces the prediction of the geometry.
+
+    Attributes:
+        slices_per_level: slices nearest to the level that are looked at.
+        max_from_geometry_mm: in-plane distance of each recess from where geometry expects it.
+        min_score: of the detection.
+        uncertainty_mm: expected error of a point that was seen.
+    """
+
+    slices_per_level: int = 2
+    max_slice_distance_mm: float = 6.0
+    max_from_geometry_mm: float = 8.0
+    min_score: float = 0.3
+    uncertainty_mm: float = 2.5
+    candidates: CandidateConfig = field(default_factory=lambda: CandidateConfig(min_score=0.1))
+
+
+def refine_recesses(
+    study: Study,
+    levels: dict[Level, SpineLevel],
+    points: tuple[LevelPoint, ...],
+    predictor: SlicePredictor,
+    config: AxialConfig,
+) -> tuple[LevelPoint, ...]:
+    """Replace predicted recess points by seen ones, on the slice nearest to the level that shows them."""
+    by_target = {(point.condition, point.level): point for point in points}
+    looked_at: list[tuple[Level, Series, Slice, CanonicalImage]] = []
+    for level in levels:
+        expected = [by_target[condition, level].xyz_mm for condition in RECESSES]
+        for series, item in _slices_near(study, np.mean(expected, axis=0), config):
+            try:
+                pixels = item.pixels()
+            except DicomRejected:
+                continue
+            image = canonical_image(
+                item.plane, pixels, mm_per_px=AXIAL.mm_per_px, max_side_px=AXIAL.max_canvas_px
+            )
+            looked_at.append((level, series, item, image))
+    predictions = predictor.predict([image.image for *_, image in looked_at])
+    for (level, series, item, image), (prediction, pad) in zip(looked_at, predictions, strict=True):
+        pair = [by_target[condition, level] for condition in RECESSES]
+        if any(point.source is PointSource.SEEN for point in pair):
+            continue  # a nearer slice has shown them
+        found = slice_candidates(
+            prediction,
+            image,
+            AXIAL,
+            config.candidates,
+            series_id=series.series_id,
+            instance_number=item.instance_number,
+            pad_px=pad,
+        )
+        match = _agreeing(found, pair, item, config)
+        if match is None:
+            continue
+        for condition, point, xyz in zip(RECESSES, pair, match.points_mm, strict=True):
+            x, y = item.plane.to_px(xyz)
+            by_target[condition, level] = replace(
+                point,
+                xyz_mm=xyz,
+                source=PointSource.SEEN,
+                uncertainty_mm=config.uncertainty_mm,
+                series_id=series.series_id,
+                instance_number=item.instance_number,
+                xy_px=(float(x), float(y)),
+            )
+    return tuple(by_target[point.condition, point.level] for point in points)
+
+
+def _slices_near(study: Study, middle_mm: np.ndarray, config: AxialConfig) -> list[tuple[Series, Slice]]:
+    """Axial slices of every series that show the level, nearest first."""
+    near = [
+        (abs(float(item.plane.distance_mm(middle_mm))), series.series_id, item.instance_number, series, item)
+        for series in study.of_kind(SeriesKind.AXIAL_T2)
+        for item in series.slices
+        if bool(item.plane.contains_px(item.plane.to_px(middle_mm)))
+    ]
+    near = [entry for entry in near if entry[0] <= config.max_slice_distance_mm]
+    near.sort(key=lambda entry: entry[:3])
+    return [(series, item) for *_, series, item in near[: config.slices_per_level]]
+
+
+def _agreeing(
+    found: list[SliceCandidate], pair: list[LevelPoint], item: Slice, config: AxialConfig
+) -> SliceCandidate | None:
+    """The best candidate whose two recesses lie, in the slice, near to where geometry expects them."""
+    for candidate in sorted(found, key=lambda c: -c.score):
+        if candidate.score < config.min_score:
+            return None
+        expected = item.plane.to_mm(item.plane.to_px(np.stack([point.xyz_mm for point in pair])))
+        errors = np.linalg.norm(candidate.points_mm - expected, axis=1)
+        if float(errors.max()) <= config.max_from_geometry_mm:
+            return candidate
+    return None

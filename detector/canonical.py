@@ -1,0 +1,59 @@
+"""Every slice at one orientation and one scale before a network sees it.
+
+Sagittal: head up, front of the body left. Axial: front up, the patient's right on the image's left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.crops import display_axes, resample
+from data_prep.geometry import SlicePlane
+
+BLACK_PERCENTILE, WHITE_PERCENTILE = 0.5, 99.5
+
+
+@dataclass(frozen=True, eq=False)
+class CanonicalImage:
+    """A slice as a network sees it: uint8 (rows, columns), windowed, on an isotropic grid."""
+
+    image: NDArray[np.uint8]
+    plane: SlicePlane
+
+
+def canonical_plane(plane: SlicePlane, *, mm_per_px: float, max_side_px: int) -> SlicePlane:
+    """The canonical grid of a slice: all of it, or its middle when a side would exceed ``max_side_px``."""
+    rightwards, downwards = display_axes(plane)
+    rows, columns = plane.shape
+    size_mm = np.array([columns * plane.spacing_mm[0], rows * plane.spacing_mm[1]])
+    if abs(float(rightwards @ plane.x_axis)) < 0.5:  # the slice is stored on its side
+        size_mm = size_mm[::-1]
+    width, height = (int(np.clip(round(side / mm_per_px), 1, max_side_px)) for side in size_mm)
+    corner = rightwards * (width - 1) / 2 + downwards * (height - 1) / 2
+    return SlicePlane(
+        origin_mm=plane.centre_mm - corner * mm_per_px,
+        x_axis=rightwards,
+        y_axis=downwards,
+        spacing_mm=(mm_per_px, mm_per_px),
+        shape=(height, width),
+    )
+
+
+def canonical_image(
+    plane: SlicePlane, pixels: NDArray[np.float32], *, mm_per_px: float, max_side_px: int
+) -> CanonicalImage:
+    """Orient, resample and window one slice. ``pixels``: float32 (rows, columns) on ``plane``."""
+    target = canonical_plane(plane, mm_per_px=mm_per_px, max_side_px=max_side_px)
+    return CanonicalImage(image=window(resample(pixels, plane, target)), plane=target)
+
+
+def window(
+    image: NDArray[np.float32], black: float = BLACK_PERCENTILE, white: float = WHITE_PERCENTILE
+) -> NDArray[np.uint8]:
+    """Cut to 8 bits between two percentiles; a constant image becomes 0."""
+    low, high = np.percentile(image[::2, ::2], [black, white])
+    scaled = (image - low) * (255.0 / max(float(high - low), 1e-6))
+    return np.clip(scaled, 0, 255).astype(np.uint8)

@@ -1,0 +1,304 @@
+"""``lumbar detector``: train, evaluate and run the level detectors. Importable without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from detector.spec import DetectorKind
+
+if TYPE_CHECKING:
+    from data_prep.study_types import LevelPoint, Rejection, SpineLevels, Study
+    from detector.slices import ExternalSlices, LabelledSlice
+
+app = typer.Typer(help="Find levels: train, evaluate, predict.", no_args_is_help=True)
+errors = Console(stderr=True, soft_wrap=True)
+
+ExternalOption = Annotated[
+    Path | None,
+    typer.Option(help="External sagittal slices: a folder with images/, level_points.csv, split.csv."),
+]
+InputArgument = Annotated[
+    Path, typer.Argument(metavar="INPUT", help="Study, images folder or tree of DICOM files.")
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option(help="Folder of a trained detector; the bundled one if left out.")
+]
+ScaleOption = Annotated[float, typer.Option(help="Pixel size of the external slices, mm.")]
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A bar on stderr with an estimate of the time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors) as progress:
+        yield progress
+
+
+@app.command(epilog="Example: lumbar detector train rsna/ -o runs/sagittal --kind sagittal")
+def train(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    data: Annotated[Path | None, typer.Argument(help="Data set in the RSNA layout.")] = None,
+    kind: Annotated[DetectorKind, typer.Option(help="Which detector.")] = DetectorKind.SAGITTAL,
+    external: ExternalOption = None,
+    external_mm_per_px: ScaleOption = 0.47,
+    phantoms: Annotated[int, typer.Option(help="Synthetic studies to add, made on the fly.")] = 0,
+    seed: Annotated[int, typer.Option(help="First seed of the synthetic studies, and of the training.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Passes of --samples-per-epoch views.")] = 16,
+    samples_per_epoch: Annotated[int, typer.Option(help="Random views per epoch.")] = 1200,
+    threads: Annotated[int, typer.Option(help="CPU threads of the training.")] = 2,
+    jobs: Annotated[int, typer.Option(help="Processes that make synthetic studies.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu, 0, or 0,1 for several GPUs.")] = "cpu",
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the run folder.")] = False,
+) -> None:
+    """Train one detector on annotated studies, external slices and synthetic studies, in any mixture."""
+    from detector.slices import SlicesUnusable
+    from detector.train import TrainConfig, train_detector
+
+    try:
+        sources, choosing = _training_slices(data, kind, external, external_mm_per_px, phantoms, seed, jobs)
+        config = TrainConfig(
+            kind=kind,
+            epochs=epochs,
+            samples_per_epoch=samples_per_epoch,
+            threads=threads,
+            device=device,
+            seed=seed,
+        )
+        with progress_bar() as progress:
+            task = progress.add_task(f"training {kind.value} detector", total=epochs)
+
+            def on_epoch(done: int, metrics: dict[str, float]) -> None:
+                share = metrics.get("metrics/within_6mm", 0.0)
+                progress.update(task, completed=done, description=f"within 6 mm: {share:.3f}")
+
+            weights = train_detector(config, sources, choosing, output, resume=resume, on_epoch=on_epoch)
+    except SlicesUnusable as error:
+        errors.print(f"[red]nothing to train on:[/] {error}")
+        raise typer.Exit(1) from None
+    errors.print(f"weights: {weights.name} in {output}")
+
+
+@app.command(epilog="Example: lumbar detector predict train_images/100206310 -o levels.csv")
+def predict(
+    path: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="Study, images folder or tree of DICOM files.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="levels.csv to write.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of a trained detector; bundled if left out.")
+    ] = None,
+    series_table: Annotated[Path | None, typer.Option(help="train_series_descriptions.csv.")] = None,
+) -> None:
+    """Find the levels of every study and write their points as levels.csv."""
+    from detector.levels_table import write_levels
+
+    predictions, rejections = _predict_all(path, weights, series_table)
+    if not predictions:
+        raise typer.Exit(1)
+    write_levels([levels for _, levels in predictions], output)
+    for _, levels in predictions:
+        flags = f" [{', '.join(levels.flags)}]" if levels.flags else ""
+        errors.print(
+            f"{levels.study_id}: {len(levels.levels)} levels, "
+            f"numbering {levels.numbering_confidence:.2f}{flags}",
+            markup=False,
+        )
+    raise typer.Exit(3 if rejections else 0)
+
+
+@app.command(epilog="Example: lumbar detector evaluate rsna/ --json")
+def evaluate(
+    data: Annotated[Path | None, typer.Argument(help="Data set in the RSNA layout.")] = None,
+    external: ExternalOption = None,
+    external_mm_per_px: ScaleOption = 0.47,
+    part: Annotated[str, typer.Option(help="Part of split.csv to judge on: report or choosing.")] = "report",
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of a trained detector; bundled if left out.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
+) -> None:
+    """Errors of the detected points against annotated ones, per condition group, in millimetres."""
+    import pandas as pd
+
+    from detector.evaluate import point_errors, summarise
+    from detector.slices import SlicesUnusable
+
+    try:
+        cases = (
+            _external_cases(external, external_mm_per_px, part)
+            if external is not None
+            else _annotated_cases(data)
+        )
+    except SlicesUnusable as error:
+        errors.print(f"[red]nothing to evaluate:[/] {error}")
+        raise typer.Exit(1) from None
+    detector = _detector(weights)
+    rows = []
+    with progress_bar() as progress:
+        for study, annotated in progress.track(cases, description="evaluating"):
+            rows.append(point_errors(study, detector.predict(study), annotated))
+    report = {group: dataclasses.asdict(figures) for group, figures in summarise(pd.concat(rows)).items()}
+    if as_json:
+        typer.echo(json.dumps({"studies": len(cases), **report}))
+        return
+    table = Table(title=f"{len(cases)} studies")
+    names = (
+        "n",
+        "missing",
+        "median_in_plane_mm",
+        "p95_in_plane_mm",
+        "median_3d_mm",
+        "wrong_level",
+        "wrong_side",
+    )
+    for name in ("group", *names):
+        table.add_column(name.replace("_", " "))
+    for group, figures in report.items():
+        table.add_row(group, *(str(figures[name]) for name in names))
+    Console().print(table)
+
+
+def _training_slices(
+    data: Path | None,
+    kind: DetectorKind,
+    external: Path | None,
+    mm_per_px: float,
+    phantoms: int,
+    seed: int,
+    jobs: int,
+) -> tuple[list[tuple[float, list[LabelledSlice]]], list[LabelledSlice]]:
+    """Training sources, each with its weight, and slices of other patients to choose on."""
+    from detector.slices import SlicesUnusable, split_patients
+    from detector.study_slices import phantom_slices, rsna_slices
+
+    sources: list[tuple[float, list[LabelledSlice]]] = []
+    choosing: list[LabelledSlice] = []
+    if external is not None:
+        if kind is not DetectorKind.SAGITTAL:
+            raise SlicesUnusable("external slices are sagittal: leave --external out for the axial detector")
+        training, chosen = split_patients(_split(external, "train"))
+        for average in (1, 4):  # as they are, and as thick as clinical slices
+            sources.append((0.5, _external_slices(external, mm_per_px, average).load(training)))
+        choosing += _external_slices(external, mm_per_px, 4).load(chosen)
+    if phantoms:
+        sources.append((1.0, phantom_slices(kind, studies=phantoms, seed=seed, jobs=jobs)))
+        choosing += phantom_slices(kind, studies=max(4, phantoms // 40), seed=100_000 + seed, jobs=jobs)
+    if data is not None:
+        with progress_bar() as progress:
+            task = progress.add_task("reading slices", total=None)
+            found = rsna_slices(
+                data, kind, progress=lambda done, total: progress.update(task, completed=done, total=total)
+            )
+        training, chosen = split_patients(tuple(sorted({item.patient for item in found})), every=10)
+        sources.append((1.0, [item for item in found if item.patient in training]))
+        choosing += [item for item in found if item.patient in chosen]
+    return sources, choosing
+
+
+def _external_slices(folder: Path, mm_per_px: float, average: int) -> ExternalSlices:
+    from detector.slices import ExternalSlices
+
+    return ExternalSlices(folder, folder / "level_points.csv", mm_per_px, average_slices=average)
+
+
+def _split(folder: Path, part: str) -> tuple[str, ...]:
+    """Patients of a part of ``split.csv`` (columns patient, part)."""
+    import pandas as pd
+
+    from detector.slices import SlicesUnusable
+
+    path = folder / "split.csv"
+    if not path.is_file():
+        raise SlicesUnusable(f"{folder.name}/split.csv not found: name each patient's part (train or report)")
+    table = pd.read_csv(path)
+    return tuple(str(p) for p in table.loc[table["part"] == part, "patient"])
+
+
+def _external_cases(folder: Path, mm_per_px: float, part: str) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+    from detector.external_studies import external_study
+    from detector.slices import split_patients
+
+    source = _external_slices(folder, mm_per_px, 4)
+    patients = (
+        tuple(sorted(split_patients(_split(folder, "train"))[1]))
+        if part == "choosing"
+        else _split(folder, part)
+    )
+    return [external_study(source, patient, slice_gap_mm=0.9, every=4) for patient in patients]
+
+
+def _annotated_cases(data: Path | None) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+    from data_prep.annotations import annotated_points
+    from data_prep.studies import find_studies
+    from data_prep.study_types import DicomRejected
+    from data_prep.tables import read_tables
+    from detector.slices import SlicesUnusable
+
+    if data is None:
+        raise SlicesUnusable("give DATA, a folder in the RSNA layout, or --external")
+    coordinates = read_tables(data).coordinates
+    if coordinates is None:
+        raise SlicesUnusable(f"{data.name}/train_label_coordinates.csv is missing")
+    cases = []
+    for entry in find_studies(data):
+        try:
+            study = entry.load()
+        except DicomRejected:
+            continue
+        points, _ = annotated_points(study, coordinates)
+        if points:
+            cases.append((study, points))
+    if not cases:
+        raise SlicesUnusable(f"{data.name}: no study has both images and annotated points")
+    return cases
+
+
+def _detector(weights: Path | None):  # type: ignore[no-untyped-def]
+    """The bundled detector or that of a folder; a refusal ends the program with exit code 1."""
+    from data_prep.manifest import WeightsRejected
+    from detector.predict import LevelDetector
+
+    try:
+        return LevelDetector.load(weights) if weights is not None else LevelDetector.load_bundled()
+    except WeightsRejected as error:
+        errors.print(f"weights refused: {error}", markup=False)
+        raise typer.Exit(1) from None
+
+
+def _predict_all(
+    path: Path, weights: Path | None, series_table: Path | None
+) -> tuple[list[tuple[Study, SpineLevels]], list[Rejection]]:
+    """Levels of every study under a path; what was rejected is printed and returned."""
+    from data_prep.studies import find_studies
+    from data_prep.study_types import DicomRejected
+
+    rejections: list[Rejection] = []
+    predictions: list[tuple[Study, SpineLevels]] = []
+    try:
+        entries = find_studies(path, series_table=series_table)
+    except DicomRejected as error:
+        errors.print(str(error), markup=False)
+        return [], [error.rejection]
+    detector = _detector(weights)
+    with progress_bar() as progress:
+        for entry in progress.track(entries, description="finding levels"):
+            try:
+                study = entry.load()
+            except DicomRejected as error:
+                rejections += [error.rejection, *error.rejections]
+                continue
+            rejections += study.rejections
+            predictions.append((study, detector.predict(study)))
+    for rejection in rejections:
+        errors.print(str(rejection), markup=False)
+    return predictions, rejections

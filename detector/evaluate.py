@@ -1,0 +1,131 @@
+"""Errors of detected points against annotated ones, per condition group, in millimetres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from data_prep.study_types import LevelPoint, Series, SpineLevels, Study
+from data_prep.vocabulary import ConditionGroup
+
+RADII_MM = (4.0, 6.0, 10.0)
+
+
+@dataclass(frozen=True)
+class PointErrors:
+    """Errors of one condition group.
+
+    ``missing`` counts annotated targets without a detected point; they count as errors in every share.
+    In-plane distances are measured in the annotated slice's plane. ``slice_exact`` and
+    ``slice_within_one`` compare slices of the same series only (``slice_n`` of them).
+    """
+
+    n: int
+    missing: int
+    median_in_plane_mm: float
+    p95_in_plane_mm: float
+    median_3d_mm: float
+    p95_3d_mm: float
+    within_in_plane: dict[str, float]
+    within_3d: dict[str, float]
+    wrong_level: int
+    wrong_side: int
+    slice_n: int
+    slice_exact: float
+    slice_within_one: float
+
+
+def point_errors(study: Study, detected: SpineLevels, annotated: tuple[LevelPoint, ...]) -> pd.DataFrame:
+    """One row per annotated target of a study.
+
+    Columns: study_id, group, condition, level, missing, in_plane_mm, distance_mm, wrong_level, wrong_side,
+    slice_steps (difference in spatial slice order; NaN across series).
+    """
+    rows = []
+    for truth in annotated:
+        found = detected.point(truth.condition, truth.level)
+        row: dict[str, object] = {
+            "study_id": study.study_id,
+            "group": truth.condition.group.value,
+            "condition": truth.condition.value,
+            "level": truth.level.value,
+            "missing": found is None,
+            "in_plane_mm": np.inf,
+            "distance_mm": np.inf,
+            "wrong_level": False,
+            "wrong_side": False,
+            "slice_steps": np.nan,
+        }
+        if found is not None:
+            series = next(s for s in study.series if s.series_id == truth.series_id)
+            row.update(_compare(truth, found, annotated, series))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _compare(
+    truth: LevelPoint, found: LevelPoint, annotated: tuple[LevelPoint, ...], series: Series
+) -> dict[str, object]:
+    assert truth.instance_number is not None
+    plane = series.by_instance(truth.instance_number).plane
+    shown = found.xyz_mm
+    if found.series_id == series.series_id and found.instance_number is not None and found.xy_px is not None:
+        shown = series.by_instance(found.instance_number).plane.to_mm(found.xy_px)
+    offset = shown - truth.xyz_mm
+    in_plane = offset - plane.normal * float(offset @ plane.normal)
+    same = [p for p in annotated if p.condition == truth.condition]
+    nearest = min(same, key=lambda p: float(np.linalg.norm(p.xyz_mm - shown)))
+    sides = [p for p in annotated if p.condition.group is truth.condition.group and p.level is truth.level]
+    nearest_side = min(sides, key=lambda p: float(np.linalg.norm(p.xyz_mm - shown)))
+    return {
+        "in_plane_mm": float(np.linalg.norm(in_plane)),
+        "distance_mm": float(np.linalg.norm(offset)),
+        "wrong_level": nearest.level is not truth.level,
+        "wrong_side": nearest_side.condition is not truth.condition,
+        "slice_steps": _slice_steps(series, truth, found),
+    }
+
+
+def _slice_steps(series: Series, truth: LevelPoint, found: LevelPoint) -> float:
+    """Slices between two points along one stack; NaN when they are not in one stack."""
+    if found.series_id != series.series_id:
+        return np.nan
+    for stack in series.stacks:
+        numbers = [item.instance_number for item in stack]
+        if truth.instance_number in numbers and found.instance_number in numbers:
+            return float(abs(numbers.index(truth.instance_number) - numbers.index(found.instance_number)))
+    return np.nan
+
+
+def summarise(errors: pd.DataFrame) -> dict[str, PointErrors]:
+    """Figures per condition group that has annotated points."""
+    report = {}
+    for group in ConditionGroup:
+        rows = errors[errors["group"] == group.value]
+        if rows.empty:
+            continue
+        steps = rows["slice_steps"].dropna().to_numpy(float)
+        plane, distance = rows["in_plane_mm"].to_numpy(float), rows["distance_mm"].to_numpy(float)
+        report[group.value] = PointErrors(
+            n=len(rows),
+            missing=int(rows["missing"].sum()),
+            median_in_plane_mm=round(float(np.median(plane)), 2),
+            p95_in_plane_mm=_percentile(plane, 95),
+            median_3d_mm=round(float(np.median(distance)), 2),
+            p95_3d_mm=_percentile(distance, 95),
+            within_in_plane={f"{r:g}": round(float((plane <= r).mean()), 4) for r in RADII_MM},
+            within_3d={f"{r:g}": round(float((distance <= r).mean()), 4) for r in RADII_MM},
+            wrong_level=int(rows["wrong_level"].sum()),
+            wrong_side=int(rows["wrong_side"].sum()),
+            slice_n=len(steps),
+            slice_exact=round(float((steps == 0).mean()), 4) if len(steps) else float("nan"),
+            slice_within_one=round(float((steps <= 1).mean()), 4) if len(steps) else float("nan"),
+        )
+    return report
+
+
+def _percentile(values: np.ndarray, percent: float) -> float:
+    """Upper percentile that does not interpolate towards a missing point's infinity."""
+    return round(float(np.percentile(values, percent, method="higher")), 2)

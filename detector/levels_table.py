@@ -1,0 +1,51 @@
+"""``levels.csv``: points in the form of ``train_label_coordinates.csv``, with confidence and source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from data_prep.files import atomic_write
+from data_prep.study_types import SpineLevels
+
+LEVELS_COLUMNS = (
+    "study_id",
+    "series_id",
+    "instance_number",
+    "condition",
+    "level",
+    "x",
+    "y",
+    "confidence",
+    "uncertainty_mm",
+    "source",
+)
+
+
+def levels_table(predictions: list[SpineLevels]) -> pd.DataFrame:
+    """One row per point that lies on a slice; x, y are (column, row) pixels of that slice."""
+    rows = [
+        (
+            levels.study_id,
+            point.series_id,
+            point.instance_number,
+            point.condition.label,
+            point.level.label,
+            round(point.xy_px[0], 3),
+            round(point.xy_px[1], 3),
+            round(point.confidence, 4),
+            round(point.uncertainty_mm, 2),
+            point.source.value,
+        )
+        for levels in predictions
+        for point in levels.points
+        if point.xy_px is not None
+    ]
+    return pd.DataFrame(rows, columns=list(LEVELS_COLUMNS))
+
+
+def write_levels(predictions: list[SpineLevels], path: Path) -> None:
+    """Write ``levels.csv``."""
+    with atomic_write(path) as handle:
+        levels_table(predictions).to_csv(handle, index=False)

@@ -1,0 +1,99 @@
+"""The keypoint network: ultralytics' PoseModel with both kinds of evidence, WHERE and WHICH, in one head.
+
+Every object of a level also counts as ``disc``: the class scores then say which level it may be,
+the ``disc`` score whether it is a disc at all, and a view without a cue to the numbering can be
+labelled ``disc`` alone.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("YOLO_OFFLINE", "1")
+os.environ.setdefault("YOLO_AUTOINSTALL", "False")
+os.environ.setdefault("YOLO_VERBOSE", "False")
+
+import torch
+from ultralytics.nn.tasks import PoseModel
+from ultralytics.utils.loss import v8PoseLoss
+from ultralytics.utils.tal import TaskAlignedAssigner
+
+from detector.spec import DetectorSpec
+
+
+class DiscAssigner(TaskAlignedAssigner):
+    """Task-aligned assignment whose score targets also fill the ``disc`` column."""
+
+    disc_class: int
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the parent; target scores (batch, anchors, classes) get the ``disc`` column."""
+        labels, boxes, scores, foreground, index = super().forward(*args, **kwargs)
+        scores = scores.clone()
+        scores[..., self.disc_class] = scores.amax(dim=-1)
+        return labels, boxes, scores, foreground, index
+
+
+class LevelPoseLoss(v8PoseLoss):
+    """Pose loss with the assigner above."""
+
+    def __init__(self, model: torch.nn.Module, disc_class: int) -> None:
+        super().__init__(model)
+        self.assigner.__class__ = DiscAssigner
+        self.assigner.disc_class = disc_class  # type: ignore[assignment]
+
+
+class LevelPoseModel(PoseModel):
+    """PoseModel that trains with ``LevelPoseLoss`` when its spec has a ``disc`` class."""
+
+    disc_class: Any = None
+
+    def init_criterion(self) -> v8PoseLoss:
+        """The training loss."""
+        if self.disc_class is None:
+            return v8PoseLoss(self)
+        return LevelPoseLoss(self, self.disc_class)
+
+
+def build_network(spec: DetectorSpec) -> LevelPoseModel:
+    """An untrained network for a spec: one grey channel in, classes and keypoints of the spec out."""
+    model = LevelPoseModel(
+        spec.architecture,
+        ch=1,
+        nc=len(spec.class_names),
+        data_kpt_shape=(len(spec.keypoints), 3),
+        verbose=False,
+    )
+    model.disc_class = spec.disc_class
+    model.names = dict(enumerate(spec.class_names))
+    return model
+
+
+def network_from_bytes(spec: DetectorSpec, content: bytes) -> LevelPoseModel:
+    """Network with the weights of a safetensors file's bytes (fp16 there, fp32 here), ready for inference.
+
+    Raises:
+        RuntimeError: the tensors do not fit the spec's architecture.
+    """
+    from safetensors.torch import load
+
+    model = build_network(spec)
+    tensors = load(content)
+    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    return model.eval().requires_grad_(False)
+
+
+def save_network(model: torch.nn.Module, path: Path) -> None:
+    """Write weights as fp16 safetensors. Buffers that are counters stay integers."""
+    from safetensors.torch import save
+
+    from data_prep.files import atomic_write
+
+    tensors = {
+        name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+        for name, value in model.state_dict().items()
+    }
+    with atomic_write(path, binary=True) as handle:
+        handle.write(save(tensors))

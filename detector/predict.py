@@ -1,0 +1,278 @@
+"""Levels of a study: candidates from the slices, one numbered chain, points for all 25 targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.geometry import FloatArray
+from data_prep.study_types import (
+    DicomRejected,
+    PointSource,
+    Series,
+    Slice,
+    SpineLevel,
+    SpineLevels,
+    Study,
+)
+from data_prep.vocabulary import LEVELS, Level, SeriesKind
+from detector.anatomy import frames_along
+from detector.axial import AxialConfig, refine_recesses
+from detector.candidates import (
+    CandidateConfig,
+    SliceCandidate,
+    merge_candidates,
+    slice_candidates,
+)
+from detector.canonical import CanonicalImage, canonical_image
+from detector.inference import SlicePredictor
+from detector.levels import CANAL_GAPS_MM, ChainConfig, ChainDisc, NumberedChain, best_chain, number_chain
+from detector.points import all_points
+from detector.spec import AXIAL, SAGITTAL, DetectorKind
+
+BUNDLED_WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """What is looked at and what is believed.
+
+    Attributes:
+        central_slices: sagittal slices looked at, around the middle of the series.
+        max_offset_mm: of those, none farther than this from the middle.
+        uncertain_below: numbering confidence under which ``numbering_uncertain`` is flagged.
+        view_margin_mm: a level that was not seen but must lie at least this far inside the image is
+            placed by extrapolation; farther out it is absent.
+    """
+
+    central_slices: int = 7
+    max_offset_mm: float = 18.0
+    uncertain_below: float = 0.8
+    view_margin_mm: float = 8.0
+    candidates: CandidateConfig = field(default_factory=CandidateConfig)
+    chain: ChainConfig = field(default_factory=ChainConfig)
+    axial: AxialConfig = field(default_factory=AxialConfig)
+
+
+class LevelDetector:
+    """Finds the five levels of a study and the point of every target.
+
+    Sagittal T2 decides; without it sagittal T1 does, flagged. Axial slices refine the recesses.
+    """
+
+    def __init__(
+        self,
+        sagittal: SlicePredictor,
+        axial: SlicePredictor | None,
+        config: PredictConfig | None = None,
+    ) -> None:
+        self.sagittal, self.axial = sagittal, axial
+        self.config = config or PredictConfig()
+
+    @classmethod
+    def load_bundled(cls, config: PredictConfig | None = None) -> LevelDetector:
+        """The detectors that ship with the project. Raises WeightsRejected."""
+        return cls.load(BUNDLED_WEIGHTS, config)
+
+    @classmethod
+    def load(cls, folder: Path, config: PredictConfig | None = None) -> LevelDetector:
+        """Detectors of a folder with ``sagittal.safetensors``, perhaps ``axial.safetensors``, and a manifest.
+
+        Raises:
+            WeightsRejected: no manifest, or a file is not what the manifest says.
+        """
+        axial_name = f"{DetectorKind.AXIAL.value}.safetensors"
+        return cls(
+            SlicePredictor.load(folder, SAGITTAL),
+            SlicePredictor.load(folder, AXIAL) if (folder / axial_name).is_file() else None,
+            config,
+        )
+
+    def predict(self, study: Study) -> SpineLevels:
+        """All levels of a study. Never raises for what the images show: what is missing is flagged."""
+        series, flags = _sagittal_series(study)
+        if not series:
+            return SpineLevels(study.study_id, flags=("no_sagittal", "numbering_uncertain"))
+        chain = self.chain(series)
+        if chain is None:
+            return SpineLevels(study.study_id, flags=(*flags, "no_level_found", "numbering_uncertain"))
+        levels = self._levels(chain, series)
+        if chain.confidence < self.config.uncertain_below:
+            flags = (*flags, "numbering_uncertain")
+        if len(levels) < len(LEVELS):
+            flags = (*flags, "level_absent")
+        points = all_points(study, levels, series[0])
+        if self.axial is not None:
+            points = refine_recesses(study, levels, points, self.axial, self.config.axial)
+        return SpineLevels(
+            study_id=study.study_id,
+            levels=levels,
+            points=points,
+            numbering_confidence=chain.confidence,
+            voters=tuple(
+                sorted({m.series_id for d in chain.discs if d.candidate for m in d.candidate.members})
+            ),
+            flags=flags,
+        )
+
+    def chain(self, series: tuple[Series, ...]) -> NumberedChain | None:
+        """The numbered chain of discs seen in sagittal series of one study, or None when nothing is seen."""
+        found: list[SliceCandidate] = []
+        views: list[CanonicalImage] = []
+        for item in series:
+            canonicals, candidates = self._look(item)
+            found.extend(candidates)
+            views.extend(canonicals)
+        discs = best_chain(merge_candidates(found, self.config.candidates), self.config.chain)
+        if not discs:
+            return None
+        return number_chain(_straightened(discs), self.config.chain, view_z_mm=_view_z_mm(views))
+
+    def _look(self, series: Series) -> tuple[list[CanonicalImage], list[SliceCandidate]]:
+        """Canonical images and candidates of the central slices of a series, in one batch."""
+        slices, images = [], []
+        for item in central_slices(series, self.config.central_slices, self.config.max_offset_mm):
+            try:
+                pixels = item.pixels()
+            except DicomRejected:
+                continue  # listed by whoever reads the whole study; the neighbours serve
+            slices.append(item)
+            images.append(
+                canonical_image(
+                    item.plane, pixels, mm_per_px=SAGITTAL.mm_per_px, max_side_px=SAGITTAL.max_canvas_px
+                )
+            )
+        found: list[SliceCandidate] = []
+        for item, image, (prediction, pad) in zip(
+            slices, images, self.sagittal.predict([image.image for image in images]), strict=True
+        ):
+            found.extend(
+                slice_candidates(
+                    prediction,
+                    image,
+                    SAGITTAL,
+                    self.config.candidates,
+                    series_id=series.series_id,
+                    instance_number=item.instance_number,
+                    pad_px=pad,
+                )
+            )
+        return images, found
+
+    def _levels(self, chain: NumberedChain, series: tuple[Series, ...]) -> dict[Level, SpineLevel]:
+        known = {position + chain.offset: disc for position, disc in enumerate(chain.discs)}
+        first = SAGITTAL.level_names.index(LEVELS[0].label)
+        wanted = {first + level.index: level for level in LEVELS}
+        known.update(_extrapolated(known, wanted, series, self.config.view_margin_mm))
+        order = sorted(known)
+        frames = frames_along(
+            np.stack([known[i].canal_mm for i in order]), np.stack([known[i].disc_mm for i in order])
+        )
+        levels: dict[Level, SpineLevel] = {}
+        for index, frame in zip(order, frames, strict=True):
+            if index not in wanted:
+                continue
+            disc = known[index]
+            seen = disc.candidate is not None
+            score = disc.candidate.score if disc.candidate is not None else 0.3
+            levels[wanted[index]] = SpineLevel(
+                disc_mm=disc.disc_mm,
+                canal_mm=disc.canal_mm,
+                frame=frame,
+                confidence=float(np.clip(score, 0, 1)) * chain.confidence,
+                uncertainty_mm=2.0 + disc.candidate.spread_mm if disc.candidate is not None else 7.0,
+                source=PointSource.SEEN if seen else PointSource.PREDICTED,
+            )
+        return {level: levels[level] for level in LEVELS if level in levels}
+
+
+def _voters(chain: NumberedChain) -> tuple[str, ...]:
+    seen = [disc.candidate for disc in chain.discs if disc.candidate is not None]
+    return tuple(sorted({member.series_id for candidate in seen for member in candidate.members}))
+
+
+def central_slices(series: Series, count: int, max_offset_mm: float) -> list[Slice]:
+    """Up to ``count`` slices of the largest stack around its middle, none farther than ``max_offset_mm``."""
+    stack = max(series.stacks, key=len)
+    normal = stack[0].plane.normal
+    places = np.array([float(item.plane.centre_mm @ normal) for item in stack])
+    middle = (places.min() + places.max()) / 2
+    order = np.argsort(np.abs(places - middle), kind="stable")
+    chosen = [int(i) for i in order[:count] if abs(places[i] - middle) <= max_offset_mm]
+    return [stack[i] for i in sorted(chosen or [int(order[0])])]
+
+
+def _sagittal_series(study: Study) -> tuple[tuple[Series, ...], tuple[str, ...]]:
+    """The series that decide the levels, and flags."""
+    t2 = study.of_kind(SeriesKind.SAGITTAL_T2)
+    if t2:
+        return t2[:2], ()
+    return study.of_kind(SeriesKind.SAGITTAL_T1)[:2], ("no_sagittal_t2",)
+
+
+def _view_z_mm(views: list[CanonicalImage]) -> tuple[float, float] | None:
+    """Lowest and highest z in the middle of the images."""
+    if not views:
+        return None
+    plane = views[len(views) // 2].plane
+    rows, columns = plane.shape
+    ends = plane.to_mm([[(columns - 1) / 2, 0], [(columns - 1) / 2, rows - 1]])[:, 2]
+    return float(ends.min()), float(ends.max())
+
+
+def _straightened(discs: tuple[ChainDisc, ...]) -> tuple[ChainDisc, ...]:
+    """Replace each point's place across the slices by a smooth curve along the chain.
+
+    A single disc is seen on few thick slices; the spine as a whole bends slowly (a parabola in x).
+    """
+    if len(discs) < 3:
+        return discs
+    z = np.array([disc.canal_mm[2] for disc in discs])
+    x = np.array([disc.canal_mm[0] for disc in discs])
+    weights = np.array([disc.candidate.score if disc.candidate else 0.05 for disc in discs])
+    degree = 2 if len(discs) >= 5 else 1
+    fit = np.polynomial.Polynomial.fit(z, x, degree, w=weights)
+
+    def moved(disc: ChainDisc) -> ChainDisc:
+        at = float(fit(disc.canal_mm[2]))
+        return ChainDisc(
+            np.array([at, *disc.disc_mm[1:]]), np.array([at, *disc.canal_mm[1:]]), disc.candidate
+        )
+
+    return tuple(moved(disc) for disc in discs)
+
+
+def _extrapolated(
+    known: dict[int, ChainDisc],
+    wanted: dict[int, Level],
+    series: tuple[Series, ...],
+    margin_mm: float,
+) -> dict[int, ChainDisc]:
+    """Levels next to the chain's ends that were not seen although the image must show them."""
+    added: dict[int, ChainDisc] = {}
+    if not set(known) & set(wanted) or len(known) < 3:
+        return added
+    for direction in (-1, 1):
+        have = {**known, **added}
+        index = (min if direction < 0 else max)(have) + direction
+        while index in wanted:
+            near, before = have[index - direction], have[index - 2 * direction]
+            step = near.canal_mm - before.canal_mm
+            usual = CANAL_GAPS_MM[min(max(wanted[index].index - (direction > 0), 0), 3)]
+            step = step / max(float(np.linalg.norm(step)), 1.0) * usual
+            disc = ChainDisc(near.disc_mm + step, near.canal_mm + step, None)
+            if not _shown(disc.canal_mm, series, margin_mm) or not _shown(disc.disc_mm, series, margin_mm):
+                break
+            added[index] = have[index] = disc
+            index += direction
+    return added
+
+
+def _shown(point_mm: FloatArray, series: tuple[Series, ...], margin_mm: float) -> bool:
+    for item in series:
+        plane = item.nearest(point_mm)[0].plane
+        if bool(plane.contains_px(plane.to_px(point_mm), margin_px=margin_mm / max(plane.spacing_mm))):
+            return True
+    return False

@@ -1,0 +1,74 @@
+"""What the detectors look for, and the scale they look at: importable without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from data_prep.vocabulary import LEVELS
+
+
+class DetectorKind(StrEnum):
+    """The plane that a detector works in; also the stem of its weight file."""
+
+    SAGITTAL = "sagittal"
+    AXIAL = "axial"
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """Classes, keypoints and canonical scale of one detector.
+
+    Attributes:
+        level_names: discs that are told apart, head to foot; the class index is the position.
+        class_names: classes of the network. The sagittal network has one more than levels: ``disc``,
+            which is true for every disc whatever its level (WHERE and WHICH are separate questions).
+        keypoints: names in order.
+        mm_per_px: scale of the canonical image.
+        train_canvas_px: (width, height) of a training image.
+        box_mm: side of the square box around an object.
+        max_canvas_px: largest side that is looked at, the middle of larger images.
+    """
+
+    kind: DetectorKind
+    level_names: tuple[str, ...]
+    class_names: tuple[str, ...]
+    keypoints: tuple[str, ...]
+    mm_per_px: float
+    train_canvas_px: tuple[int, int]
+    box_mm: float
+    max_canvas_px: int
+    flip_idx: tuple[int, ...]
+    architecture: str = "yolo11n-pose.yaml"
+
+    @property
+    def disc_class(self) -> int | None:
+        """Index of the class that is true for every disc, or None."""
+        return self.class_names.index("disc") if "disc" in self.class_names else None
+
+
+SAGITTAL_LEVELS: tuple[str, ...] = ("T11/T12", "T12/L1", *(level.label for level in LEVELS))
+
+SAGITTAL = DetectorSpec(
+    kind=DetectorKind.SAGITTAL,
+    level_names=SAGITTAL_LEVELS,
+    class_names=(*SAGITTAL_LEVELS, "disc"),
+    keypoints=("disc", "canal"),
+    mm_per_px=1.0,
+    train_canvas_px=(320, 320),
+    box_mm=36.0,
+    max_canvas_px=512,
+    flip_idx=(0, 1),
+)
+AXIAL = DetectorSpec(
+    kind=DetectorKind.AXIAL,
+    level_names=(),
+    class_names=("level",),
+    keypoints=("right_recess", "left_recess"),
+    mm_per_px=0.7,
+    train_canvas_px=(256, 256),
+    box_mm=40.0,
+    max_canvas_px=384,
+    flip_idx=(1, 0),
+)
+SPECS: dict[DetectorKind, DetectorSpec] = {SAGITTAL.kind: SAGITTAL, AXIAL.kind: AXIAL}

@@ -1,0 +1,225 @@
+"""The command line ``lumbar``: thin, and importing what a command needs only when it runs.
+
+Exit codes: 0 all done; 3 done, but a file, series or study was rejected; 2 usage; 1 nothing done.
+Progress and what was rejected go to stderr, results to stdout.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import classifier.cli
+import detector.cli
+from pipeline import console
+
+if TYPE_CHECKING:
+    from data_prep.study_types import Rejection
+    from pipeline.batch import BatchReport
+    from pipeline.predict import Pipeline
+
+app = typer.Typer(
+    name="lumbar",
+    help="Finds the five lumbar levels on MRI and grades stenosis at each: 25 targets per study.",
+    epilog="Exit codes: 0 done · 3 done, but something was rejected · 2 usage · 1 nothing done. "
+    "Not a medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+)
+app.add_typer(detector.cli.app, name="detector")
+app.add_typer(classifier.cli.app, name="classifier")
+
+
+class PhantomSize(StrEnum):
+    """Matrix sizes and slice counts of synthetic studies."""
+
+    SMALL = "small"
+    FULL = "full"
+
+
+Input = Annotated[
+    Path,
+    typer.Argument(help="RSNA images folder, one study, or any tree of DICOM files.", exists=True),
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.", file_okay=False)]
+SeriesTable = Annotated[
+    Path | None,
+    typer.Option(help="CSV with study_id, series_id, series_description.", exists=True, dir_okay=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")]
+
+
+def main() -> None:
+    """Entry point of ``lumbar`` and ``python -m pipeline``."""
+    try:
+        app(prog_name="lumbar")
+    except OSError as error:  # a full disk, a folder that must not be written
+        console.err.print(f"{error.strerror or type(error).__name__}: {error.filename or 'input or output'}")
+        sys.exit(console.NOTHING_DONE)
+
+
+@app.command(epilog="Example: lumbar predict train_images/100206310 -o graded")
+def predict(
+    input: Input,
+    output: Output,
+    series_table: SeriesTable = None,
+    pictures: Annotated[bool, typer.Option(help="Draw a picture of each study.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Grade every study under INPUT: submission.csv, predictions.json, pictures. Goes on after a kill."""
+    report = _graded(input, output, series_table, pictures=pictures)
+    if as_json:
+        console.print_json(report.to_dict())
+    else:
+        console.print_batch(report)
+    console.exit_by(report.rejections)
+
+
+@app.command(epilog="Example: lumbar demo -o demo-output")
+def demo(
+    output: Output = Path("demo-output"),
+    seed: Annotated[int, typer.Option(help="Which synthetic patient.", min=0)] = 200_000,
+) -> None:
+    """Make one synthetic study, grade it, and put truth beside prediction."""
+    from pipeline.demo import make_demo_study, truth_beside_prediction
+
+    with console.progress("making a synthetic patient", 1) as done:
+        images = make_demo_study(output / "phantom", seed)
+        done()
+    report = _graded(images, output, None, pictures=True)
+    rows = truth_beside_prediction(images.parent / "train.csv", report.predictions)
+    console.print_rows("truth beside prediction", rows)
+    console.print_batch(report)
+    console.exit_by(report.rejections)
+
+
+@app.command(epilog="Example: lumbar show train_images/100206310 -o pictures")
+def show(input: Input, output: Output, series_table: SeriesTable = None) -> None:
+    """Draw the levels on the slices of every series, and a montage per study."""
+    from data_prep.files import safe_id
+    from pipeline.series_figures import draw_overlays
+    from pipeline.study_figures import draw_montage
+
+    entries = _found(input, series_table)
+    pipeline = _loaded_pipeline()
+    rejections: list[Rejection] = []
+    with console.progress("studies", len(entries)) as done:
+        for entry in entries:
+            prediction, study = pipeline.predict_entry(entry)
+            draw_montage(study, prediction, output / f"{safe_id(entry.study_id)}.png")
+            if study is not None and prediction.levels is not None:
+                draw_overlays(study, prediction.levels, output)
+            rejections += prediction.rejections
+            done(entry.study_id)
+    console.list_rejections(rejections)
+    console.out.print(f"pictures    {output}")
+    console.exit_by(rejections)
+
+
+@app.command(epilog="Example: lumbar score submission.csv train.csv --json")
+def score(
+    submission: Annotated[Path, typer.Argument(help="submission.csv", exists=True, dir_okay=False)],
+    labels: Annotated[Path, typer.Argument(help="train.csv, or the folder that holds it.", exists=True)],
+    as_json: AsJson = False,
+) -> None:
+    """The official metric with all its terms. A bad submission is refused, every problem listed."""
+    import pandas as pd
+
+    from classifier.metric import score as official_score
+    from pipeline.submission import read_submission, validate_submission
+
+    try:
+        table = pd.read_csv(labels / "train.csv" if labels.is_dir() else labels, dtype=str)
+        if "study_id" not in table.columns:
+            raise ValueError("the label table lacks the column study_id")
+        frame = read_submission(submission)
+        validate_submission(frame, table["study_id"])
+        report = official_score(frame, table)
+    except ValueError as error:
+        console.fail(str(error))
+    if as_json:
+        console.print_json(report.to_dict())
+    else:
+        console.print_score(report)
+
+
+@app.command(epilog="Example: lumbar phantom synthetic --studies 100 --seed 0 --jobs 2")
+def phantom(
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write into.", file_okay=False)],
+    studies: Annotated[int, typer.Option(help="How many patients.", min=1)] = 10,
+    seed: Annotated[int, typer.Option(help="Patient k is made from seed + k alone.", min=0)] = 0,
+    size: Annotated[
+        PhantomSize, typer.Option(help="full: real matrix sizes and slice counts.")
+    ] = PhantomSize.SMALL,
+    jobs: Annotated[int, typer.Option(help="Processes; the files are the same.", min=1)] = 1,
+) -> None:
+    """Make a synthetic data set in the RSNA layout, with oracle.csv."""
+    from data_prep.phantom import write_dataset
+
+    with console.progress("patients", studies) as done:
+        write_dataset(
+            output, studies=studies, seed=seed, size=size.value, jobs=jobs, progress=lambda _: done()
+        )
+    console.out.print(f"data set    {output}")
+
+
+@app.command(epilog="Example: lumbar check rsna-2024-lumbar --no-images")
+def check(
+    data: Annotated[Path, typer.Argument(help="Folder in the RSNA layout.", exists=True, file_okay=False)],
+    images: Annotated[bool, typer.Option(help="Read the DICOM files too.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Validate tables and images, and list every quirk found."""
+    from data_prep.check import check_data
+
+    with console.progress("studies", None) as done:
+        report = check_data(data, images=images, progress=lambda _, total: done(of=total))
+    if as_json:
+        console.print_json(report.to_dict())
+    else:
+        console.print_check(report)
+    console.list_rejections(report.rejections)
+    if not report.is_usable:
+        raise typer.Exit(console.NOTHING_DONE)
+    console.exit_by(report.rejections)
+
+
+def _loaded_pipeline() -> Pipeline:
+    from data_prep.manifest import WeightsRejected
+    from pipeline.predict import Pipeline
+
+    with console.err.status("loading models"):
+        try:
+            return Pipeline.load()
+        except WeightsRejected as rejected:
+            console.fail(str(rejected))
+
+
+def _found(path: Path, series_table: Path | None) -> tuple[Any, ...]:
+    from data_prep.studies import find_studies
+    from data_prep.study_types import DicomRejected
+
+    with console.err.status("looking for studies"):
+        try:
+            return find_studies(path, series_table=series_table)
+        except DicomRejected as rejected:
+            console.list_rejections(rejected.rejections)
+            console.fail(str(rejected.rejection))
+
+
+def _graded(path: Path, output: Path, series_table: Path | None, *, pictures: bool) -> BatchReport:
+    from pipeline.batch import run_batch
+    from pipeline.study_figures import draw_montage
+
+    entries = _found(path, series_table)
+    pipeline = _loaded_pipeline()
+    draw = draw_montage if pictures else None
+    with console.progress("studies", len(entries)) as done:
+        report = run_batch(pipeline, entries, output, draw=draw, progress=done)
+    console.list_rejections(report.rejections)
+    return report

@@ -1,0 +1,48 @@
+"""The demonstration: one synthetic patient, whose truth is known, through the whole line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from data_prep.phantom import write_dataset
+from data_prep.vocabulary import CONDITIONS, LEVELS, Severity, Target
+
+# Real matrix sizes: what the graders were trained for, and what a reader expects to see.
+DEMO_SIZE: Final = "full"
+
+
+def make_demo_study(folder: Path, seed: int) -> Path:
+    """Make one synthetic study in the RSNA layout. Returns its images folder."""
+    write_dataset(folder, studies=1, seed=seed, size=DEMO_SIZE, jobs=1)
+    return folder / "train_images"
+
+
+def truth_beside_prediction(labels: Path, predictions: Path) -> list[dict[str, str]]:
+    """One row per target: level, condition, truth, predicted severity and its probability.
+
+    Args:
+        labels: ``train.csv`` with one study.
+        predictions: ``predictions.json`` of the same study.
+    """
+    with labels.open(newline="", encoding="utf-8") as stream:
+        truth = next(csv.DictReader(stream))
+    study = json.loads(predictions.read_text(encoding="utf-8"))["studies"][0]
+    predicted = {f"{row['condition']}_{row['level']}": row for row in study["targets"]}
+    return [_row(Target(condition, level), truth, predicted) for level in LEVELS for condition in CONDITIONS]
+
+
+def _row(target: Target, truth: dict[str, str], predicted: dict[str, dict[str, Any]]) -> dict[str, str]:
+    found = predicted[target.column]
+    severity = Severity(found["severity"])
+    true = truth[target.column]
+    return {
+        "level": target.level.label,
+        "condition": target.condition.value.replace("_", " "),
+        "truth": true or "no label",
+        "prediction": severity.value,
+        "probability": f"{found['probabilities'][severity.column]:.0%}",
+        "": "" if true in (severity.value, "") else "differs",
+    }

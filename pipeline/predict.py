@@ -1,0 +1,182 @@
+"""From a study to its 25 grades: the detector finds the levels, the graders read each target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier.grade import Grade
+from data_prep.studies import StudyEntry, find_studies
+from data_prep.study_types import DicomRejected, Reason, Rejection, Slice, SpineLevels, Study
+from data_prep.vocabulary import TARGETS, Target
+from pipeline.prediction import Provenance, StudyPrediction, prior_grade
+
+# Detector, graders and pictures read the same slices; a study of 100 slices of 512² takes 100 MB.
+_CACHE_BYTES = 512 * 1024 * 1024
+
+
+class LevelFinder(Protocol):
+    """What the pipeline asks of a detector."""
+
+    def predict(self, study: Study) -> SpineLevels: ...
+
+
+class StudyGrader(Protocol):
+    """What the pipeline asks of the graders: all 25 targets, the level prior for what cannot be seen."""
+
+    def grade(self, study: Study, levels: SpineLevels) -> Mapping[Target, Grade]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    """Detector and graders, joined.
+
+    Attributes:
+        detector, grader: the two stages.
+        provenance: hashes, configuration and versions that are written beside the results.
+    """
+
+    detector: LevelFinder
+    grader: StudyGrader
+    provenance: Provenance = field(default_factory=Provenance)
+
+    @classmethod
+    def load(cls) -> Pipeline:
+        """The pipeline with the weights that ship with the project.
+
+        Raises:
+            WeightsRejected: weights are missing or do not have the SHA-256 of their manifest.
+        """
+        # Here, because both bring torch, which commands that grade nothing need not wait for.
+        from classifier.predict import Grader
+        from detector.predict import LevelDetector
+
+        detector = LevelDetector.load_bundled()
+        settings = {"detector": asdict(detector.config)}
+        provenance = Provenance(models=bundled_model_hashes(), configuration=settings)
+        return cls(detector, Grader.load_bundled(), provenance)
+
+    def predict(self, path: str | Path, *, series_table: Path | None = None) -> tuple[StudyPrediction, ...]:
+        """Grade every study under a path, in memory.
+
+        Args:
+            path: an RSNA images folder, one study, or any tree of DICOM files.
+            series_table: ``study_id, series_id, series_description``; RSNA names are looked for otherwise.
+
+        Raises:
+            DicomRejected: no study was found.
+        """
+        entries = find_studies(Path(path), series_table=series_table)
+        return tuple(self.predict_entry(entry)[0] for entry in entries)
+
+    def predict_entry(self, entry: StudyEntry) -> tuple[StudyPrediction, Study | None]:
+        """Load and grade one study that was found; never raises for what is wrong with the study.
+
+        Returns:
+            The prediction, and the study for pictures; None when it could not be loaded.
+        """
+        try:
+            study = entry.load()
+        except DicomRejected as rejected:
+            return self._rejected(entry.study_id, rejected.rejection, rejected.rejections), None
+        except Exception as error:  # one study must never end a batch
+            return self._rejected(entry.study_id, _failure(error, "reading", entry.study_id)), None
+        study = with_pixel_cache(study)
+        return self.predict_study(study), study
+
+    def predict_study(self, study: Study) -> StudyPrediction:
+        """Grade a loaded study; a failure inside a stage becomes a rejection with the level prior."""
+        levels = None
+        stage = "detection"
+        try:
+            levels = self.detector.predict(study)
+            stage = "grading"
+            grades = self.grader.grade(study, levels)
+            return StudyPrediction(
+                study.study_id, grades, levels, levels.flags, study.rejections, provenance=self.provenance
+            )
+        except DicomRejected as rejected:
+            return self._rejected(study.study_id, rejected.rejection, study.rejections, levels)
+        except Exception as error:  # one study must never end a batch
+            failure = _failure(error, stage, study.study_id)
+            return self._rejected(study.study_id, failure, study.rejections, levels)
+
+    def _rejected(
+        self,
+        study_id: str,
+        rejection: Rejection,
+        others: tuple[Rejection, ...] = (),
+        levels: SpineLevels | None = None,
+    ) -> StudyPrediction:
+        return StudyPrediction(
+            study_id,
+            {target: prior_grade(target, "study_rejected") for target in TARGETS},
+            levels,
+            ("study_rejected",),
+            (*others, rejection),
+            rejected=True,
+            provenance=self.provenance,
+        )
+
+
+def bundled_model_hashes() -> dict[str, str]:
+    """``detector/FILE`` and ``classifier/FILE`` → SHA-256, from the manifests of the bundled weights.
+
+    Raises:
+        WeightsRejected: a manifest is missing or unreadable.
+    """
+    import classifier
+    import detector
+    from data_prep.manifest import read_manifest
+
+    hashes: dict[str, str] = {}
+    for package in (detector, classifier):
+        weights = Path(package.__path__[0]) / "weights"
+        hashes |= {f"{package.__name__}/{name}": digest for name, digest in read_manifest(weights).items()}
+    return hashes
+
+
+def _failure(error: Exception, stage: str, study_id: str) -> Rejection:
+    # The type only: messages of foreign code may quote headers or paths.
+    return Rejection(Reason.FAILED, f"{stage} failed ({type(error).__name__})", study_id)
+
+
+class _PixelCache:
+    """Keeps decoded slices up to a number of bytes; what comes later is decoded each time."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._left = max_bytes
+        self._pixels: dict[int, NDArray[np.float32]] = {}
+
+    def read(self, item: Slice) -> NDArray[np.float32]:
+        key = id(item)
+        if key in self._pixels:
+            return self._pixels[key]
+        pixels = item.pixels()
+        if pixels.nbytes <= self._left:
+            self._left -= pixels.nbytes
+            pixels.flags.writeable = False
+            self._pixels[key] = pixels
+        return pixels
+
+
+def with_pixel_cache(study: Study, max_bytes: int = _CACHE_BYTES) -> Study:
+    """The same study, whose slices are decoded once for as long as it lives. Pixels are read-only."""
+    cache = _PixelCache(max_bytes)
+
+    def cached(item: Slice) -> Slice:
+        # The closure keeps ``item`` alive, so that its id stays its own.
+        return replace(item, read_pixels=lambda: cache.read(item))
+
+    return replace(
+        study,
+        series=tuple(
+            replace(series, stacks=tuple(tuple(cached(item) for item in stack) for stack in series.stacks))
+            for series in study.series
+        ),
+    )

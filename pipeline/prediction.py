@@ -1,0 +1,157 @@
+"""What is known about a study at the end of the line, and how it is written."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from classifier.grade import Grade
+from classifier.prior import level_prior
+from data_prep.study_types import LevelPoint, Rejection, SpineLevels
+from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Level, Target
+from pipeline import __version__
+
+_PACKAGES = ("torch", "ultralytics", "openvino", "timm", "numpy", "opencv-python", "pydicom")
+_PROBABILITY_DECIMALS = 9
+_MM_DECIMALS = 3
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made a prediction.
+
+    Attributes:
+        models: name of a weights file → SHA-256.
+        configuration: settings that shape the result.
+        software: package → version.
+    """
+
+    models: Mapping[str, str] = field(default_factory=dict)
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    software: Mapping[str, str] = field(default_factory=lambda: installed_versions())
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "software": dict(self.software),
+            "models": dict(sorted(self.models.items())),
+            "configuration": dict(self.configuration),
+        }
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of this program, Python and the packages that shape a result."""
+    found = {"lumbar": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class StudyPrediction:
+    """The 25 grades of a study and where they came from.
+
+    Attributes:
+        study_id: of the folder, the series table or the headers.
+        grades: all 25 targets; calibrated, unweighted probabilities.
+        levels: what the detector found, or None when it did not get so far.
+        flags: codes for the study as a whole, such as ``numbering_uncertain``.
+        rejections: files and series that were not used; the study itself, when it was rejected.
+        rejected: nothing of the study could be graded: every grade is the level prior.
+        provenance: models, configuration, software.
+
+    Raises:
+        ValueError: a target has no grade.
+    """
+
+    study_id: str
+    grades: Mapping[Target, Grade]
+    levels: SpineLevels | None = None
+    flags: tuple[str, ...] = ()
+    rejections: tuple[Rejection, ...] = ()
+    rejected: bool = False
+    provenance: Provenance = field(default_factory=Provenance)
+
+    def __post_init__(self) -> None:
+        missing = [target.column for target in TARGETS if target not in self.grades]
+        if missing:
+            raise ValueError(f"study {self.study_id} has no grade for {', '.join(missing)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: levels in millimetres and pixels, calibrated p, flags, rejections; no provenance.
+
+        Probabilities have nine decimals, millimetres and pixels three.
+        """
+        found = self.levels or SpineLevels(self.study_id)
+        return {
+            "study_id": self.study_id,
+            "rejected": self.rejected,
+            "flags": list(self.flags),
+            "numbering_confidence": round(found.numbering_confidence, 4),
+            "voters": list(found.voters),
+            "levels": {level.value: _level_record(found, level) for level in LEVELS},
+            "targets": [_target_record(target, self.grades[target], found) for target in TARGETS],
+            "rejections": [asdict(rejection) for rejection in self.rejections],
+        }
+
+
+def prior_grade(target: Target, flag: str) -> Grade:
+    """The level prior as a grade, with the reason why nothing better is known."""
+    return Grade(level_prior(target), "prior", (flag,))
+
+
+def probabilities_in(record: Mapping[str, Any]) -> dict[Target, list[float]]:
+    """Target → calibrated p of ``StudyPrediction.to_dict``, in the order of SEVERITIES."""
+    by_column = {f"{row['condition']}_{row['level']}": row["probabilities"] for row in record["targets"]}
+    return {target: [by_column[target.column][s.column] for s in SEVERITIES] for target in TARGETS}
+
+
+def _level_record(found: SpineLevels, level: Level) -> dict[str, Any] | None:
+    """None stands for: this level is not in the image."""
+    spine_level = found.levels.get(level)
+    if spine_level is None:
+        return None
+    return {
+        "disc_mm": _rounded(spine_level.disc_mm),
+        "canal_mm": _rounded(spine_level.canal_mm),
+        "confidence": round(spine_level.confidence, 4),
+        "uncertainty_mm": round(spine_level.uncertainty_mm, 2),
+        "source": str(spine_level.source),
+    }
+
+
+def _target_record(target: Target, grade: Grade, found: SpineLevels) -> dict[str, Any]:
+    point = found.point(target.condition, target.level)
+    return {
+        "condition": target.condition.value,
+        "level": target.level.value,
+        "severity": grade.severity.value,
+        "probabilities": {
+            severity.column: round(float(p), _PROBABILITY_DECIMALS)
+            for severity, p in zip(SEVERITIES, grade.probabilities, strict=True)
+        },
+        "source": grade.source,
+        "flags": list(grade.flags),
+        "point": None if point is None else _point_record(point),
+    }
+
+
+def _point_record(point: LevelPoint) -> dict[str, Any]:
+    return {
+        "xyz_mm": _rounded(point.xyz_mm),
+        "series_id": point.series_id,
+        "instance_number": point.instance_number,
+        "xy_px": None if point.xy_px is None else _rounded(point.xy_px),
+        "confidence": round(point.confidence, 4),
+        "uncertainty_mm": round(point.uncertainty_mm, 2),
+        "source": str(point.source),
+    }
+
+
+def _rounded(values: Iterable[float]) -> list[float]:
+    return [round(float(value), _MM_DECIMALS) for value in values]

@@ -1,0 +1,132 @@
+"""Grading a study: 25 valid grades whatever is missing, left equal to mirrored right, weights checked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from classifier.calibration import Calibration
+from classifier.model import GraderNetwork
+from classifier.predict import Grader, torch_threads
+from classifier.prior import level_prior
+from classifier.storage import load_grader, save_grader
+from data_prep.manifest import WeightsRejected, write_manifest
+from data_prep.study_types import PointSource, SpineLevels
+from data_prep.vocabulary import (
+    TARGETS,
+    Condition,
+    ConditionGroup,
+    Level,
+    SeriesKind,
+    Target,
+)
+from tests.classifier.synthetic import all_points, textured_study, tiny_config
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Untrained graders whose logits are large enough to differ between crops."""
+    folder = tmp_path_factory.mktemp("weights")
+    for seed, group in enumerate(ConditionGroup):
+        torch.manual_seed(seed)
+        config = tiny_config(group)
+        network = GraderNetwork(config.network, config.crop)
+        torch.nn.init.normal_(network.head[-1].weight, std=3.0)
+        save_grader(folder, config, network, Calibration(), {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def grader(folder: Path) -> Grader:
+    return Grader.load(folder)
+
+
+def test_every_target_gets_a_valid_grade(grader: Grader) -> None:
+    points = list(all_points())
+    points[7] = replace(points[7], source=PointSource.PREDICTED)
+    grades = grader.grade(textured_study(), SpineLevels("7", points=tuple(points)))
+    assert tuple(grades) == TARGETS
+    assert all(grade.flags == () for grade in grades.values())
+    sources = [grades[Target(point.condition, point.level)].source for point in points]
+    assert sources == ["seen"] * 7 + ["predicted"] + ["seen"] * 17
+    stacked = np.array([grade.probabilities for grade in grades.values()])
+    assert np.allclose(stacked.sum(axis=1), 1) and len(np.unique(stacked.round(6), axis=0)) == 25
+
+
+def test_what_cannot_be_seen_gets_the_level_prior_and_a_flag(grader: Grader) -> None:
+    study = textured_study(kinds=(SeriesKind.SAGITTAL_T2, SeriesKind.AXIAL_T2))
+    points = [point for point in all_points() if point.level is not Level.L1_L2]
+    far = replace(points[0], xyz_mm=np.array([80.0, 0.0, 0.0]))
+    outside = replace(points[1], xyz_mm=np.array([0.0, 400.0, 0.0]))
+    grades = grader.grade(study, SpineLevels("7", points=(far, outside, *points[2:])))
+    canal = Condition.SPINAL_CANAL_STENOSIS
+    expected = {
+        Target(canal, Level.L1_L2): ("level_absent",),
+        Target(canal, Level.L2_L3): ("no_slice",),
+        Target(canal, Level.L3_L4): ("no_slice",),
+        Target(canal, Level.L4_L5): (),
+        Target(Condition.LEFT_NEURAL_FORAMINAL_NARROWING, Level.L5_S1): ("no_series",),
+        Target(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L5_S1): (),
+    }
+    for target, flags in expected.items():
+        grade = grades[target]
+        assert grade.flags == flags
+        assert (grade.source == "prior") == bool(flags)
+        if flags:
+            assert np.allclose(grade.probabilities, level_prior(target))
+
+
+def test_nothing_found_gives_25_priors(grader: Grader) -> None:
+    grades = grader.grade(textured_study(), SpineLevels("7"))
+    assert len(grades) == 25 and {grade.flags for grade in grades.values()} == {("level_absent",)}
+
+
+def test_mirrored_patient_gets_the_same_grades_on_the_other_side(grader: Grader) -> None:
+    levels = SpineLevels("7", points=all_points())
+    plain, mirrored = (grader.grade(textured_study(mirrored=flag), levels) for flag in (False, True))
+    changes = []
+    for target, grade in plain.items():
+        if target.condition.side is not None:
+            swapped = Condition.of(target.condition.group, target.condition.side.other)
+            other = mirrored[Target(swapped, target.level)]
+            log_p, log_other = np.log(grade.probabilities), np.log(other.probabilities)
+            assert np.allclose(log_p, log_other, atol=2e-3)
+            changes.append(np.abs(log_p - np.log(mirrored[target].probabilities)).max())
+    assert np.median(changes) > 0.02
+
+
+def test_same_study_gives_the_same_bytes_and_threads_are_restored(folder: Path) -> None:
+    levels = SpineLevels("7", points=all_points())
+    with torch_threads(2):
+        graded = [Grader.load(folder, threads=1).grade(textured_study(), levels) for _ in range(2)]
+        assert torch.get_num_threads() == 2
+    for target in TARGETS:
+        assert graded[0][target].probabilities.tobytes() == graded[1][target].probabilities.tobytes()
+
+
+def test_a_flipped_byte_in_the_weights_is_refused(folder: Path, tmp_path: Path) -> None:
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    content = bytearray((tmp_path / "foraminal.safetensors").read_bytes())
+    content[-5] ^= 4
+    (tmp_path / "foraminal.safetensors").write_bytes(content)
+    with pytest.raises(WeightsRejected, match=r"foraminal\.safetensors' is not the released file"):
+        Grader.load(tmp_path)
+
+
+def test_a_pickle_in_place_of_weights_is_refused_even_with_a_manifest(folder: Path, tmp_path: Path) -> None:
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    torch.save({"weights": [1, 2, 3]}, tmp_path / "spinal.safetensors")
+    write_manifest(tmp_path)
+    with pytest.raises(WeightsRejected, match="does not fit the network"):
+        load_grader(tmp_path, ConditionGroup.SPINAL)
+
+
+def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(WeightsRejected, match="make models"):
+        Grader.load(tmp_path)

@@ -1,0 +1,44 @@
+"""Every slice reaches the network in one orientation and scale, and every pixel keeps its place."""
+
+import numpy as np
+import pytest
+
+from data_prep.geometry import SlicePlane
+from detector.canonical import canonical_image, canonical_plane, window
+
+SAGITTAL_AXES = [
+    ([0, 1, 0], [0, 0, -1]),  # as usual
+    ([0, -1, 0], [0, 0, -1]),  # front of the body right
+    ([0, 0, -1], [0, 1, 0]),  # stored on its side
+    ([0, 0, 1], [0, -1, 0]),
+]
+
+
+@pytest.mark.parametrize(("x_axis", "y_axis"), SAGITTAL_AXES)
+def test_a_landmark_keeps_its_place_whatever_the_storage(x_axis: list[int], y_axis: list[int]) -> None:
+    plane = SlicePlane(
+        origin_mm=np.array([3.0, -40.0, 25.0]),
+        x_axis=np.array(x_axis, float),
+        y_axis=np.array(y_axis, float),
+        spacing_mm=(0.5, 0.8),
+        shape=(180, 240),
+    )
+    landmark = plane.to_mm([150.0, 60.0])
+    columns, rows = np.meshgrid(np.arange(240), np.arange(180))
+    spot = np.exp(-((columns - 150) ** 2 * 0.25 + (rows - 60) ** 2 * 0.64) / 40).astype(np.float32)
+    canonical = canonical_image(plane, spot, mm_per_px=1.0, max_side_px=512)
+    row, column = np.argwhere(canonical.image == 255).mean(axis=0)
+    assert np.linalg.norm(canonical.plane.to_mm([column, row]) - landmark) < 1.0
+    assert canonical.plane.x_axis @ [0, 1, 0] > 0.99  # back of the body right
+    assert canonical.plane.y_axis @ [0, 0, -1] > 0.99  # head up
+
+
+def test_size_follows_millimetres_and_is_bounded() -> None:
+    plane = SlicePlane(np.zeros(3), np.array([0, 1.0, 0]), np.array([0, 0, -1.0]), (0.5, 1.5), (400, 300))
+    assert canonical_plane(plane, mm_per_px=1.0, max_side_px=512).shape == (512, 150)
+    cut = canonical_plane(plane, mm_per_px=1.0, max_side_px=512)
+    np.testing.assert_allclose(cut.centre_mm, plane.centre_mm, atol=1e-9)
+
+
+def test_a_constant_image_becomes_black_not_nan() -> None:
+    assert window(np.full((20, 20), 7.0, np.float32)).max() == 0

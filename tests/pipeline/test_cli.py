@@ -1,0 +1,182 @@
+"""The command line: light to start, exit codes, every problem named, nothing of the patient on the screen."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import pipeline.cli
+from classifier.prior import level_prior
+from data_prep.manifest import WeightsRejected
+from data_prep.vocabulary import TARGETS
+from pipeline.cli import app
+from pipeline.predict import Pipeline
+from pipeline.submission import build_submission, write_submission
+from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_study, write_table
+
+COMMANDS = ["predict", "demo", "show", "score", "phantom", "check"]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "test_images"
+    write_study(folder, "501")
+    write_table(folder, ["501"])
+    return folder
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundled weights need a second to load; what is tested here is what happens around them."""
+    monkeypatch.setattr(Pipeline, "load", classmethod(lambda cls: stand_in_pipeline()))
+
+
+def lumbar(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def write_labels(path: Path, study_ids: list[str]) -> None:
+    rows = [f"{study}" + ",Normal/Mild" * 25 for study in study_ids]
+    path.write_text("\n".join(["study_id," + ",".join(t.column for t in TARGETS), *rows]))
+
+
+def test_help_imports_no_heavy_package() -> None:
+    code = (
+        "import sys, pipeline.cli\n"
+        "from typer.testing import CliRunner\n"
+        "result = CliRunner().invoke(pipeline.cli.app, ['--help'])\n"
+        "assert result.exit_code == 0 and 'predict' in result.output\n"
+        "heavy = ('torch', 'ultralytics', 'openvino', 'cv2', 'matplotlib', 'pandas', 'numpy')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = lumbar(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example: lumbar {command}" in result.output
+
+
+def test_python_m_pipeline_is_lumbar() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "no-such-command"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "lumbar" in done.stderr
+
+
+def test_score_prints_every_term(tmp_path: Path) -> None:
+    submission, labels = tmp_path / "submission.csv", tmp_path / "train.csv"
+    write_submission(build_submission({"9": {t: level_prior(t) for t in TARGETS}}), submission)
+    write_labels(labels, ["9"])
+    figures = json.loads(lumbar("score", submission, labels, "--json").stdout)
+    assert list(figures)[:5] == ["score", "spinal", "foraminal", "subarticular", "any_severe_spinal"]
+    printed = lumbar("score", submission, tmp_path).stdout
+    assert f"{figures['score']:.4f}" in printed
+    assert f"{figures['any_severe_spinal']:.4f}" in printed
+
+
+def test_score_refuses_with_every_problem(tmp_path: Path) -> None:
+    submission, labels = tmp_path / "submission.csv", tmp_path / "train.csv"
+    frame = build_submission({"9": {t: level_prior(t) for t in TARGETS}})
+    frame.loc[0, "severe"] = float("nan")
+    frame.loc[1, "row_id"] = "9_unknown\x1b[2J"
+    write_submission(frame, submission)
+    write_labels(labels, ["9"])
+    result = lumbar("score", submission, labels)
+    assert result.exit_code == 1
+    assert "1 missing: 9_left_neural_foraminal_narrowing_l2_l3" in result.stderr
+    assert "1 unknown: 9_unknown" in result.stderr
+    assert "1 not finite: 9_left_neural_foraminal_narrowing_l1_l2" in result.stderr
+    assert "\x1b[2J" not in result.output
+
+
+def test_score_refuses_a_table_without_labels(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("row_id,normal_mild\n1,2\n")
+    assert lumbar("score", tmp_path / "a.csv", tmp_path / "a.csv").exit_code == 1
+    assert lumbar("score", tmp_path / "missing.csv", tmp_path / "a.csv").exit_code == 2
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_predict_writes_results_and_says_where(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = lumbar("predict", images, "-o", out)
+    assert result.exit_code == 0, result.output
+    assert "1 of 1 studies graded" in result.stdout
+    assert (out / "pictures" / "501.png").stat().st_size > 10_000
+    assert len((out / "submission.csv").read_text().splitlines()) == 26
+    again = json.loads(lumbar("predict", images, "-o", out, "--json").stdout)
+    assert (again["studies"], again["resumed"], again["rejected"], again["rejections"]) == (1, 1, 0, [])
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_predict_names_what_it_rejects_and_exits_with_3(images: Path, tmp_path: Path) -> None:
+    (images / "501" / "12" / "2.dcm").write_text(CANARY)
+    result = lumbar("predict", images, "-o", tmp_path / "out", "--no-pictures")
+    assert result.exit_code == 3
+    assert "rejected [not_dicom] 501/12/2.dcm" in result.stderr
+    assert "CANARY" not in result.output
+    assert (tmp_path / "out" / "submission.csv").is_file()
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_predict_on_an_empty_folder_does_nothing_and_says_why(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = lumbar("predict", tmp_path / "empty", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "[no_images]" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_predict_without_weights_says_what_to_do(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(cls: type[Pipeline]) -> Pipeline:
+        raise WeightsRejected("no weights: run `make models`")
+
+    monkeypatch.setattr(Pipeline, "load", classmethod(refused))
+    result = lumbar("predict", images, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "run `make models`" in result.stderr
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_show_draws_every_series_and_the_study(images: Path, tmp_path: Path) -> None:
+    result = lumbar("show", images, "-o", tmp_path / "pictures")
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert names == ["501.png", "501_11.png", "501_12.png", "501_13.png"]
+
+
+def test_check_lists_quirks_and_rejections(images: Path) -> None:
+    (images.parent / "train_images").mkdir()
+    write_study(images.parent / "train_images", "501")
+    write_labels(images.parent / "train.csv", ["501"])
+    result = lumbar("check", images.parent, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["studies_loaded"] == 1
+    (images.parent / "train_images" / "501" / "11" / "3.dcm").write_text("no")
+    broken = lumbar("check", images.parent)
+    assert broken.exit_code == 3
+    assert "[not_dicom] 501/11/3.dcm" in broken.stderr
+
+
+def test_a_folder_that_cannot_be_written_ends_with_1(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(
+        sys, "argv", ["lumbar", "phantom", str(tmp_path / "file" / "below"), "--studies", "1"]
+    )
+    with pytest.raises(SystemExit) as caught:
+        pipeline.cli.main()
+    assert caught.value.code == 1
+    assert "Not a directory" in capsys.readouterr().err

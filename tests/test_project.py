@@ -1,0 +1,73 @@
+"""The project as a whole: one-way imports, exact pins, a package list that matches the folders."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("data_prep", "detector", "classifier", "pipeline")
+ALLOWED = {
+    "data_prep": set(),
+    "detector": {"data_prep"},
+    "classifier": {"data_prep"},
+    "pipeline": {"data_prep", "detector", "classifier"},
+}
+
+
+def imports_of(package: str) -> Iterator[tuple[Path, str]]:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from ((path, alias.name.split(".")[0]) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path} imports relatively"
+                yield path, (node.module or "").split(".")[0]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_go_one_way(package: str) -> None:
+    for path, name in imports_of(package):
+        if name in PACKAGES:
+            assert name in ALLOWED[package] | {package}, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_data_prep_needs_no_network_library() -> None:
+    modules = sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "data_prep").rglob("*.py")
+    )
+    code = f"import importlib, sys\nfor m in {modules}: importlib.import_module(m)\n"
+    code += "print([m for m in ('torch', 'ultralytics', 'openvino', 'timm') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_imported_package_is_pinned_exactly() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert all(re.fullmatch(r"[0-9][0-9a-z.]*", version) for version in pins.values())
+    distributions = packages_distributions()
+    for package in PACKAGES:
+        for path, name in imports_of(package):
+            if name in PACKAGES or name in sys.stdlib_module_names:
+                continue
+            found = {item.lower() for item in distributions.get(name, [])}
+            assert found & {pin.lower() for pin in pins}, f"{path.relative_to(ROOT)}: {name} is not pinned"
+
+
+def test_the_package_list_has_every_folder_with_code() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("__init__.py")
+    }
+    assert set(listed) == found
