@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_auc_score
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from classifier.calibration import expected_calibration_error
 from classifier.dataset import LabelledStudy
@@ -98,13 +98,14 @@ def group_figures(rows: list[GradedTarget]) -> dict[str, float | int | None]:
     # Under the competition's weights the cheapest decision is the largest q, which dares to say severe.
     weighted = competition_weighted(p).argmax(axis=1)
     severe, worse = label == Severity.SEVERE.index, label >= Severity.MODERATE.index
+    recalls = [(weighted == severity)[label == severity].mean() for severity in np.unique(label)]
     several = len(set(label.tolist())) > 1
     return {
         "n": len(rows),
         "log_loss": competition_log_loss(p, one_hot),
         "prior_log_loss": competition_log_loss(np.array([level_prior(row.target) for row in rows]), one_hot),
         "accuracy": float((decided == label).mean()),
-        "balanced_accuracy": float(balanced_accuracy_score(label, weighted)) if several else None,
+        "balanced_accuracy": float(np.mean(recalls)) if several else None,
         "kappa_linear": float(cohen_kappa_score(label, decided, weights="linear")) if several else None,
         "auc_severe": _auc(severe, p[:, Severity.SEVERE.index]),
         "auc_moderate_or_worse": _auc(worse, 1 - p[:, Severity.NORMAL_MILD.index]),

@@ -24,8 +24,12 @@ class ResidualBlock(nn.Module):
             nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels_out),
         )
+        # Pooling before the 1×1 convolution (ResNet-D) keeps every pixel; and the strided 1×1 convolution in
+        # channels_last of torch 2.14 (oneDNN) writes out of bounds in its backward pass.
         self.shortcut = nn.Sequential(
-            nn.Conv2d(channels_in, channels_out, 1, stride=2, bias=False), nn.BatchNorm2d(channels_out)
+            nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False),
+            nn.Conv2d(channels_in, channels_out, 1, bias=False),
+            nn.BatchNorm2d(channels_out),
         )
 
     def forward(self, x: Tensor) -> Tensor:

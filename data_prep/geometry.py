@@ -85,7 +85,10 @@ class SlicePlane:
         pixel_spacing: ArrayLike,
         shape: tuple[int, int],
     ) -> SlicePlane:
-        """Build from ImagePositionPatient (3), ImageOrientationPatient (6), PixelSpacing (row, column), (rows, columns)."""
+        """Build from ImagePositionPatient (3), ImageOrientationPatient (6) and PixelSpacing (row, column).
+
+        ``shape`` is (rows, columns).
+        """
         axes = np.asarray(orientation, dtype=np.float64).reshape(2, 3)
         between_rows, between_columns = (float(v) for v in np.asarray(pixel_spacing, dtype=np.float64))
         return cls(

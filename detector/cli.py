@@ -168,6 +168,29 @@ def evaluate(
     Console().print(table)
 
 
+@app.command(epilog="Example: lumbar detector bundle runs/sagittal runs/axial -o detector/weights")
+def bundle(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that `train` wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Weights folder to write.")],
+) -> None:
+    """Collect trained detectors in one weights folder with a SHA-256 manifest."""
+    import shutil
+
+    from data_prep.manifest import write_manifest
+
+    output.mkdir(parents=True, exist_ok=True)
+    for run in runs:
+        trained = [kind.value for kind in DetectorKind if (run / f"{kind.value}.safetensors").is_file()]
+        if not trained:
+            errors.print(f"{run.name}: no finished detector there", markup=False)
+            raise typer.Exit(1)
+        for stem in trained:
+            for suffix in (".safetensors", ".json"):
+                shutil.copyfile(run / f"{stem}{suffix}", output / f"{stem}{suffix}")
+    write_manifest(output)
+    errors.print(f"{len(runs)} runs bundled in {output.name}/", markup=False)
+
+
 def _training_slices(
     data: Path | None,
     kind: DetectorKind,

@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from data_prep.phantom import write_dataset
-from data_prep.vocabulary import CONDITIONS, LEVELS, Severity, Target
+from data_prep.vocabulary import CONDITIONS, LEVELS, ConditionGroup, Severity, Target
 
 # Real matrix sizes: what the graders were trained for, and what a reader expects to see.
 DEMO_SIZE: Final = "full"
+_PLACES = {
+    ConditionGroup.SPINAL: "canal",
+    ConditionGroup.FORAMINAL: "foramen",
+    ConditionGroup.SUBARTICULAR: "recess",
+}
 
 
 def make_demo_study(folder: Path, seed: int) -> Path:
@@ -21,7 +26,7 @@ def make_demo_study(folder: Path, seed: int) -> Path:
 
 
 def truth_beside_prediction(labels: Path, predictions: Path) -> list[dict[str, str]]:
-    """One row per target: level, condition, truth, predicted severity and its probability.
+    """One row per target: level, place, truth, predicted severity and its probability.
 
     Args:
         labels: ``train.csv`` with one study.
@@ -40,7 +45,7 @@ def _row(target: Target, truth: dict[str, str], predicted: dict[str, dict[str, A
     true = truth[target.column]
     return {
         "level": target.level.label,
-        "condition": target.condition.value.replace("_", " "),
+        "place": " ".join(filter(None, (target.condition.side, _PLACES[target.condition.group]))),
         "truth": true or "no label",
         "prediction": severity.value,
         "probability": f"{found['probabilities'][severity.column]:.0%}",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from classifier.grade import Grade
 from data_prep.crops import extract_crop
 from data_prep.geometry import FloatArray
-from data_prep.study_types import LevelPoint, PointSource, Series, Slice, SpineLevels, Study
+from data_prep.study_types import LevelPoint, PointSource, Slice, SpineLevels, Study
 from data_prep.vocabulary import LEVELS, Condition, SeriesKind, Severity, Target
 from pipeline.page import LEVEL_COLOURS, Page, displayed
 from pipeline.prediction import StudyPrediction
@@ -120,7 +120,7 @@ def _draw_target(
     left: int,
     top: int,
 ) -> None:
-    pixels = None if study is None or point is None else _tile(study, point, target)
+    pixels = None if study is None or point is None else _tile(study, point)
     prior = grade.source == "prior"
     if pixels is None:
         page.text(
@@ -151,19 +151,13 @@ def _draw_target(
     )
 
 
-def _tile(study: Study, point: LevelPoint, target: Target) -> NDArray[np.float32] | None:
-    series = _series_for(study, point, target)
-    if series is None:
+def _tile(study: Study, point: LevelPoint) -> NDArray[np.float32] | None:
+    """The slice around a point; None where no slice shows it, for a neighbour would mislead."""
+    series = next((item for item in study.series if item.series_id == point.series_id), None)
+    if series is None or point.xy_px is None:
         return None
     crop = extract_crop(series, point.xyz_mm, size_mm=_CROP_SIZE_MM, size_px=_TILE_PX, slices=1)
     return crop.pixels[0] if crop.valid[0] and crop.inside else None
-
-
-def _series_for(study: Study, point: LevelPoint, target: Target) -> Series | None:
-    for series in study.series:
-        if series.series_id == point.series_id:
-            return series
-    return next(iter(study.of_kind(target.condition.series_kind)), None)
 
 
 def canal_middle_mm(levels: SpineLevels) -> FloatArray | None:

@@ -56,12 +56,17 @@ class Painter:
         opacity: float | RealArray = 1.0,
     ) -> None:
         """Cover the inside of a structure; ``where`` are the points that the arrays belong to."""
-        cover = self.occupancy(distance_mm) * np.float32(1.0) * opacity
+        self.blend(value, self.occupancy(distance_mm) * opacity, where)
+
+    def blend(
+        self, value: float | RealArray, share: RealArray, where: NDArray[np.intp] | None = None
+    ) -> None:
+        """Mix a tissue in with its share (0–1) of each pixel."""
         if where is None:
-            self.signal += cover * (value - self.signal)
+            self.signal += share * (value - self.signal)
         else:
             old = self.signal[where]
-            self.signal[where] = old + cover * (value - old)
+            self.signal[where] = old + share * (value - old)
 
     def profile(self, name: str, at: SpineCoordinates) -> RealArray:
         """A structure's measure along the spine, at each point."""

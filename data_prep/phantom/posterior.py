@@ -69,7 +69,7 @@ def _spinous(
     )
     out = behind - sac - 6.0
     # The process slants to the feet.
-    height = ellipse(out - length / 2, (fraction - 0.70 - 0.004 * out) * 33.0, length / 2, 9.5)
+    height = ellipse(out - length / 2, (fraction - 0.70 - 0.004 * out) * 33.0, length / 2, 10.5)
     return np.maximum(height, np.abs(at.left_mm) - 3.0)
 
 

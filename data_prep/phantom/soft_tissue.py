@@ -29,8 +29,8 @@ def _back_line(body: Body) -> tuple[RealArray, RealArray]:
     """Heights (ascending) and y of the skin of the back: the canal's line, smoothed, moved back."""
     line = body.spine.line[::-1]
     canal_y = line[:, 1] + SPINE_BACK_MM * line[:, 7]
-    kernel = np.ones(321, dtype=np.float32) / 321
-    smooth = np.convolve(np.pad(canal_y, 160, mode="edge"), kernel, mode="valid")
+    kernel = np.ones(225, dtype=np.float32) / 225
+    smooth = np.convolve(np.pad(canal_y, 112, mode="edge"), kernel, mode="valid")
     # The skin follows the lordosis less than the spine does.
     level = np.maximum(smooth, canal_y - 8.0)
     return line[:, 2], level + body.spine.stature * MUSCLE_BACK_MM + body.soft["fat_back"] + 2.0
@@ -72,7 +72,7 @@ def _paint_belly(painter: Painter, torso: Torso) -> None:
     texture = painter.noise(body_mm, 7.0, smooth=True)
     behind_bowel = np.clip((-12.0 - at.back_mm[where] + 5.0 * texture) / 10.0, 0, 1)
     bowel = np.clip(1.5 * (texture + 0.3), 0, 1) * np.clip((depth - wall - 4.0) / 4.0, 0, 1) * behind_bowel
-    painter.paint(np.full_like(depth, -9.0), signals["bowel"] * (1 + 0.25 * texture), where, opacity=bowel)
+    painter.blend(signals["bowel"] * (1 + 0.25 * texture), bowel, where)
     for side in (-1.0, 1.0):
         x, y = body_mm[:, 0] - side * 68.0, body_mm[:, 1] + 2.0
         z = body_mm[:, 2] - 50.0 - soft["kidney_height"] - 6.0 * side
@@ -97,6 +97,10 @@ def _paint_back_muscles(painter: Painter, torso: Torso) -> None:
     streak = np.clip(0.9 * texture - 1.5 + 3.0 * soft["muscle_fat"], 0.0, 1.0)
     value = signals["muscle"] + streak * (0.8 * signals["fat"] - signals["muscle"])
     painter.paint(bundle, value, where)
+    # Between and behind the spinous processes: ligaments and small muscles in fat.
+    midline = np.maximum(side - 5.0, np.abs(behind - 24.0 * scale) - 15.0 * scale)
+    between = 0.6 * signals["muscle"] + 0.4 * signals["fat"]
+    painter.paint(midline, between * (1 + 0.15 * texture), where)
     fascia = np.abs(side - 18.0 * scale - 0.35 * behind) - 0.5
     painter.paint(np.maximum(fascia, bundle), 0.7 * signals["fat"], where)
 

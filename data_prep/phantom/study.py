@@ -14,7 +14,7 @@ from data_prep.phantom.body import Body, make_body
 from data_prep.phantom.plan import SeriesPlan, Size, plan_study
 from data_prep.phantom.render import render_tissue
 from data_prep.phantom.scanner import Scanner
-from data_prep.phantom.severity import Grading, draw_grading
+from data_prep.phantom.severity import draw_grading
 from data_prep.phantom.spine import FIRST_LUMBAR, PLANE_NAMES
 from data_prep.phantom.tissue import Contrast
 from data_prep.study_types import LevelPoint, PointSource, Series, Slice, Study
@@ -172,6 +172,3 @@ def _structure_mm(body: Body, target: Target) -> FloatArray:
     if target.condition.group is ConditionGroup.FORAMINAL:
         return body.foramen_mm(target.level, Side(side))
     return body.recess_mm(target.level, Side(side))
-
-
-__all__ = ["Grading", "PhantomDisc", "PhantomStudy", "make_study", "render"]

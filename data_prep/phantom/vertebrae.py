@@ -84,9 +84,7 @@ def _paint_discs(
     depth = painter.profile("half_depth", at)
     # The nucleus passes into the annulus over some millimetres.
     core = np.maximum(outline + 0.3 * depth, slab + 0.9)
-    painter.paint(
-        np.full_like(core, -9.0), nucleus, where, opacity=np.clip(0.5 - core / 4.5, 0, 1) * (slab < 0)
-    )
+    painter.blend(nucleus, np.clip(0.5 - core / 4.5, 0, 1) * (slab < 0), where)
 
 
 def _paint_sacral_wings(painter: Painter) -> None:

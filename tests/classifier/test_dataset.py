@@ -61,7 +61,7 @@ def test_processes_do_not_change_the_cache_and_a_second_build_does_nothing(
 
 def test_a_cache_of_another_cut_is_refused(cache_folder: Path) -> None:
     other = {group: replace(crop, size_mm=30.0) for group, crop in SMALL_CROPS.items()}
-    with pytest.raises(ValueError, match="cut in another way"):
+    with pytest.raises(ValueError, match="cut with another configuration"):
         list(build_cache([], cache_folder, other, natural_grades=True))
     with pytest.raises(ValueError, match="not cut for this spinal configuration"):
         load_cache(cache_folder, ConditionGroup.SPINAL, CropConfig())

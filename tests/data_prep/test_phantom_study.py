@@ -162,3 +162,23 @@ def test_full_size_has_clinical_matrices() -> None:
     for series in phantom.study.series:
         assert min(series.slices[0].plane.shape) >= 224
     assert len(phantom.study.of_kind(SeriesKind.SAGITTAL_T1)[0].slices) >= 15
+
+
+def test_nothing_but_the_anatomy_carries_the_grade() -> None:
+    mild, severe = (make_study(9, latents=dict.fromkeys(TARGETS, value)) for value in (-0.8, 3.0))
+    assert mild.severities != severe.severities
+    for first, second in zip(mild.points, severe.points, strict=True):
+        assert (first.series_id, first.instance_number, first.xy_px) == (
+            second.series_id,
+            second.instance_number,
+            second.xy_px,
+        )
+    for one, other in zip(mild.plans, severe.plans, strict=True):
+        assert (one.contrast, one.scanner, one.instance_numbers) == (
+            other.contrast,
+            other.scanner,
+            other.instance_numbers,
+        )
+    # 60 mm in front of the spine nothing differs, not even by a grey value.
+    belly = _plane_at(mild.discs[5].canal_mm - np.array([0, 85, 0]), SAGITTAL_AXES)
+    assert np.array_equal(render(mild.body, belly, T2), render(severe.body, belly, T2))
