@@ -14,6 +14,7 @@ import numpy as np
 from data_prep.annotations import annotated_points
 from data_prep.geometry import FloatArray
 from data_prep.phantom import PhantomStudy, make_study
+from data_prep.phantom.tissue import TISSUE_SPREAD
 from data_prep.studies import find_studies
 from data_prep.study_types import DicomRejected, LevelPoint, Series, Slice, Study
 from data_prep.tables import read_tables
@@ -24,6 +25,7 @@ from detector.slices import LabelledSlice, SlicesUnusable
 from detector.spec import AXIAL, SAGITTAL, DetectorKind, DetectorSpec
 
 SAGITTAL_KINDS = (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1)
+RANDOM_TISSUE_SPREAD = 0.4
 MAX_DISTANCE_MM = {DetectorKind.SAGITTAL: 11.0, DetectorKind.AXIAL: 4.5}
 
 
@@ -83,11 +85,12 @@ def _labelled(
     )
 
 
-def phantom_slices(
-    kind: DetectorKind, *, studies: int, seed: int, size: str = "small", jobs: int = 1
-) -> list[LabelledSlice]:
-    """Labelled slices of synthetic studies of seeds ``seed … seed + studies − 1``, made in memory."""
-    work = partial(_slices_of_phantom, kind, size)
+def phantom_slices(kind: DetectorKind, *, studies: int, seed: int, jobs: int = 1) -> list[LabelledSlice]:
+    """Labelled slices of synthetic studies of seeds ``seed … seed + studies − 1``, made in memory.
+
+    Every second study has tissues of random brightness; every fourth has the matrix of a real scanner.
+    """
+    work = partial(_slices_of_phantom, kind)
     seeds = range(seed, seed + studies)
     if jobs == 1:
         return [item for one in seeds for item in work(one)]
@@ -95,8 +98,9 @@ def phantom_slices(
         return [item for found in pool.map(work, seeds, chunksize=4) for item in found]
 
 
-def _slices_of_phantom(kind: DetectorKind, size: str, seed: int) -> list[LabelledSlice]:
-    phantom = make_study(seed, size=size)  # type: ignore[arg-type]
+def _slices_of_phantom(kind: DetectorKind, seed: int) -> list[LabelledSlice]:
+    spread = RANDOM_TISSUE_SPREAD if seed % 2 else TISSUE_SPREAD
+    phantom = make_study(seed, size="full" if seed % 4 == 0 else "small", tissue_spread=spread)
     if kind is DetectorKind.AXIAL:
         objects = recess_pairs(phantom.points)
         return slices_of_study(phantom.study, objects, AXIAL, (SeriesKind.AXIAL_T2,))

@@ -12,7 +12,7 @@ from data_prep.geometry import Orientation, SlicePlane
 from data_prep.phantom.body import Body
 from data_prep.phantom.scanner import Scanner, draw_scanner
 from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL
-from data_prep.phantom.tissue import Contrast, draw_contrast
+from data_prep.phantom.tissue import TISSUE_SPREAD, Contrast, draw_contrast
 from data_prep.vocabulary import SeriesKind
 
 FloatArray = NDArray[np.float64]
@@ -137,7 +137,9 @@ def _axial_stack(
     return tuple(SlicePlane(corner + up * offset, left, back, (step, step), shape) for offset in offsets)
 
 
-def plan_study(body: Body, rng: np.random.Generator, size: Size = "small") -> tuple[SeriesPlan, ...]:
+def plan_study(
+    body: Body, rng: np.random.Generator, size: Size = "small", tissue_spread: float = TISSUE_SPREAD
+) -> tuple[SeriesPlan, ...]:
     """Plan one series of each kind. Numeric series ids and everything else come from ``rng``."""
     field_t = float(rng.choice([1.5, 3.0]))
     sagittal = draw_sagittal_plan(rng, size)
@@ -148,7 +150,15 @@ def plan_study(body: Body, rng: np.random.Generator, size: Size = "small") -> tu
         if kind is SeriesKind.SAGITTAL_T1 and rng.random() < 0.4:
             planes = sagittal_planes(body, sagittal, rng)
         plans.append(
-            _series(rng, kind, series_id, field_t, (planes,), sagittal.thickness_mm, sagittal.spacing_mm)
+            _series(
+                rng,
+                kind,
+                series_id,
+                (planes,),
+                thickness_mm=sagittal.thickness_mm,
+                spacing_mm=sagittal.spacing_mm,
+                contrast=draw_contrast(kind, rng, field_t, tissue_spread=tissue_spread),
+            )
         )
     angled = bool(rng.random() < 0.5)
     side = int(rng.choice([136, 144, 160]) if size == "small" else rng.choice([256, 320, 384]))
@@ -158,7 +168,17 @@ def plan_study(body: Body, rng: np.random.Generator, size: Size = "small") -> tu
     stacks = axial_stacks(
         body, rng, angled=angled, field_mm=field, shape=(side, side), per_disc=per_disc, spacing_mm=spacing
     )
-    plans.append(_series(rng, SeriesKind.AXIAL_T2, series_ids[2], field_t, stacks, spacing - 0.4, spacing))
+    plans.append(
+        _series(
+            rng,
+            SeriesKind.AXIAL_T2,
+            series_ids[2],
+            stacks,
+            thickness_mm=spacing - 0.4,
+            spacing_mm=spacing,
+            contrast=draw_contrast(SeriesKind.AXIAL_T2, rng, field_t, tissue_spread=tissue_spread),
+        )
+    )
     return tuple(plans)
 
 
@@ -166,16 +186,17 @@ def _series(
     rng: np.random.Generator,
     kind: SeriesKind,
     series_id: str,
-    field_t: float,
     stacks: tuple[Stack, ...],
+    *,
     thickness_mm: float,
     spacing_mm: float,
+    contrast: Contrast,
 ) -> SeriesPlan:
     orientation = Orientation.AXIAL if kind is SeriesKind.AXIAL_T2 else Orientation.SAGITTAL
     return SeriesPlan(
         kind=kind,
         series_id=series_id,
-        contrast=draw_contrast(kind, rng, field_t),
+        contrast=contrast,
         scanner=draw_scanner(rng, orientation),
         stacks=stacks,
         instance_numbers=_number(sum(len(stack) for stack in stacks), rng),

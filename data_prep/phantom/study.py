@@ -16,7 +16,7 @@ from data_prep.phantom.render import render_tissue
 from data_prep.phantom.scanner import Scanner
 from data_prep.phantom.severity import draw_grading
 from data_prep.phantom.spine import FIRST_LUMBAR, PLANE_NAMES
-from data_prep.phantom.tissue import Contrast
+from data_prep.phantom.tissue import TISSUE_SPREAD, Contrast
 from data_prep.study_types import LevelPoint, PointSource, Series, Slice, Study
 from data_prep.vocabulary import TARGETS, ConditionGroup, SeriesKind, Severity, Side, Target
 
@@ -68,16 +68,19 @@ def make_study(
     size: Size = "small",
     study_id: str | None = None,
     latents: Mapping[Target, float] | None = None,
+    tissue_spread: float = TISSUE_SPREAD,
 ) -> PhantomStudy:
     """Make the patient ``seed``; nothing is rendered yet.
 
     ``latents`` forces some targets on the grade scale; all else about the patient stays the same.
+    ``tissue_spread`` is how far tissue signals stray from physics (sd of their log); detectors learn from
+    0.3–0.5, where brightness hardly tells what a tissue is.
     """
     grading = draw_grading(seed, latents)
     body = make_body(seed, grading.latents)
     name = study_id or str(FIRST_STUDY_ID + seed)
     rng = np.random.default_rng([seed, 3])
-    plans = plan_study(body, rng, size)
+    plans = plan_study(body, rng, size, tissue_spread)
     series = tuple(_series(body, plan, name, [seed, 4, number]) for number, plan in enumerate(plans))
     study = Study(name, series)
     return PhantomStudy(

@@ -72,6 +72,7 @@ class Contrast:
 
 
 STIR_SHARE = 0.2
+TISSUE_SPREAD = 0.08  # sd of the log of a tissue's signal between patients
 
 
 def draw_contrast(
@@ -79,7 +80,7 @@ def draw_contrast(
     rng: np.random.Generator,
     field_t: float,
     stir: bool | None = None,
-    tissue_spread: float = 0.08,
+    tissue_spread: float = TISSUE_SPREAD,
 ) -> Contrast:
     """Draw a sequence with TR and TE in the ranges of PHANTOM.md.
 
