@@ -86,9 +86,11 @@ def train(
         _cut(data, phantoms, seed, enriched, caches[0], jobs)
 
     def report(name: ConditionGroup, row: EpochReport) -> None:
+        watched = ""
+        if row.choosing_loss is not None:
+            watched = f", choosing {row.choosing_loss:.4f} (level prior {row.choosing_prior_loss:.4f})"
         _stderr.print(
-            f"{name.value} epoch {row.epoch}: train {row.train_loss:.4f}, choosing {row.choosing_loss:.4f} "
-            f"(level prior {row.choosing_prior_loss:.4f}), {row.seconds:.0f} s"
+            f"{name.value} epoch {row.epoch}: train {row.train_loss:.4f}{watched}, {row.seconds:.0f} s"
         )
 
     try:

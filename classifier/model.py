@@ -40,7 +40,8 @@ class ResidualBlock(nn.Module):
 class CompactResnet(nn.Module):
     """A stem and one residual block per further entry of ``channels``; each halves the resolution.
 
-    On a processor its dense convolutions train about three times as fast as depthwise ones of equal quality.
+    Its dense convolutions train about three times as fast on a processor as the depthwise ones of
+    mobilenetv4_conv_small (7.6 against 22 ms per crop of 5 × 96 × 96, one core with AVX512-BF16).
     """
 
     def __init__(self, channels: tuple[int, ...]) -> None:

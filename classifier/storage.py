@@ -82,14 +82,15 @@ def load_grader(folder: Path, group: ConditionGroup) -> StoredGrader:
     Raises:
         WeightsRejected: missing, not as in the manifest, or not the weights of the described network.
     """
-    description = json.loads(read_verified(folder, f"{group.value}.json"))
     name = f"{group.value}.safetensors"
-    content = read_verified(folder, name)
+    described, content = read_verified(folder, f"{group.value}.json"), read_verified(folder, name)
     try:
+        description = json.loads(described)
         config = GraderConfig.from_dict(description["config"])
         network = GraderNetwork(config.network, config.crop)
         network.load_state_dict(load_safetensors(content))
         calibration = Calibration.from_dict(description["calibration"])
+        metrics = dict(description["metrics"])
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise WeightsRejected(
             f"'{folder.name}/{name}' does not fit the network that '{group.value}.json' describes "

@@ -40,8 +40,8 @@ class EpochReport:
     epoch: int
     learning_rate: float
     train_loss: float
-    choosing_loss: float
-    choosing_prior_loss: float
+    choosing_loss: float | None
+    choosing_prior_loss: float | None
     seconds: float
 
 
@@ -189,10 +189,10 @@ def _central_batch(cache: CropCache, chosen: NDArray[np.int64], crop: CropConfig
 
 def _choosing_losses(
     network: GraderNetwork, choosing: CropCache | None, config: GraderConfig
-) -> tuple[float, float]:
-    """Loss on the choosing crops, with fixed jitter, and the level prior's; NaN without such crops."""
+) -> tuple[float | None, float | None]:
+    """Loss on the choosing crops, with fixed jitter, and the level prior's; None without such crops."""
     if choosing is None:
-        return math.nan, math.nan
+        return None, None
     logits = grade_cache(network, choosing, config, jitter_seed=0)
     truth = choosing.truth.astype(np.float64)
     return (

@@ -27,10 +27,11 @@ from detector.candidates import (
     slice_candidates,
 )
 from detector.canonical import CanonicalImage, canonical_image
+from detector.foramina import ForamenConfig, refine_foramina
 from detector.inference import SlicePredictor
 from detector.levels import CANAL_GAPS_MM, ChainConfig, ChainDisc, NumberedChain, best_chain, number_chain
 from detector.points import all_points
-from detector.spec import AXIAL, SAGITTAL, DetectorKind
+from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorSpec
 
 BUNDLED_WEIGHTS = Path(__file__).parent / "weights"
 
@@ -54,21 +55,24 @@ class PredictConfig:
     candidates: CandidateConfig = field(default_factory=CandidateConfig)
     chain: ChainConfig = field(default_factory=ChainConfig)
     axial: AxialConfig = field(default_factory=AxialConfig)
+    foramen: ForamenConfig = field(default_factory=ForamenConfig)
 
 
 class LevelDetector:
     """Finds the five levels of a study and the point of every target.
 
-    Sagittal T2 decides; without it sagittal T1 does, flagged. Axial slices refine the recesses.
+    Sagittal T2 decides; without it sagittal T1 does, flagged. Axial slices refine the recesses, sagittal T1
+    the foramina, when detectors for them are given.
     """
 
     def __init__(
         self,
         sagittal: SlicePredictor,
-        axial: SlicePredictor | None,
+        axial: SlicePredictor | None = None,
+        foramen: SlicePredictor | None = None,
         config: PredictConfig | None = None,
     ) -> None:
-        self.sagittal, self.axial = sagittal, axial
+        self.sagittal, self.axial, self.foramen = sagittal, axial, foramen
         self.config = config or PredictConfig()
 
     @classmethod
@@ -78,17 +82,17 @@ class LevelDetector:
 
     @classmethod
     def load(cls, folder: Path, config: PredictConfig | None = None) -> LevelDetector:
-        """Detectors of a folder with ``sagittal.safetensors``, perhaps ``axial.safetensors``, and a manifest.
+        """Detectors of a folder with ``sagittal.safetensors``, a manifest, perhaps axial and foramen.
 
         Raises:
             WeightsRejected: no manifest, or a file is not what the manifest says.
         """
-        axial_name = f"{DetectorKind.AXIAL.value}.safetensors"
-        return cls(
-            SlicePredictor.load(folder, SAGITTAL),
-            SlicePredictor.load(folder, AXIAL) if (folder / axial_name).is_file() else None,
-            config,
-        )
+
+        def optional(spec: DetectorSpec) -> SlicePredictor | None:
+            there = (folder / f"{spec.kind.value}.safetensors").is_file()
+            return SlicePredictor.load(folder, spec) if there else None
+
+        return cls(SlicePredictor.load(folder, SAGITTAL), optional(AXIAL), optional(FORAMEN), config)
 
     def predict(self, study: Study) -> SpineLevels:
         """All levels of a study. Never raises for what the images show: what is missing is flagged."""
@@ -106,6 +110,8 @@ class LevelDetector:
         points = all_points(study, levels, series[0])
         if self.axial is not None:
             points = refine_recesses(study, levels, points, self.axial, self.config.axial)
+        if self.foramen is not None:
+            points = refine_foramina(study, points, self.foramen, self.config.foramen)
         return SpineLevels(
             study_id=study.study_id,
             levels=levels,

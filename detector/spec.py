@@ -9,10 +9,11 @@ from data_prep.vocabulary import LEVELS
 
 
 class DetectorKind(StrEnum):
-    """The plane that a detector works in; also the stem of its weight file."""
+    """What a detector finds: discs, recess pairs or foramina. Also the stem of its weight file."""
 
     SAGITTAL = "sagittal"
     AXIAL = "axial"
+    FORAMEN = "foramen"
 
 
 @dataclass(frozen=True)
@@ -71,4 +72,15 @@ AXIAL = DetectorSpec(
     max_canvas_px=384,
     flip_idx=(1, 0),
 )
-SPECS: dict[DetectorKind, DetectorSpec] = {SAGITTAL.kind: SAGITTAL, AXIAL.kind: AXIAL}
+FORAMEN = DetectorSpec(
+    kind=DetectorKind.FORAMEN,
+    level_names=(),
+    class_names=("foramen",),
+    keypoints=("foramen",),
+    mm_per_px=0.8,
+    train_canvas_px=(320, 320),
+    box_mm=24.0,
+    max_canvas_px=512,
+    flip_idx=(0,),
+)
+SPECS: dict[DetectorKind, DetectorSpec] = {spec.kind: spec for spec in (SAGITTAL, AXIAL, FORAMEN)}

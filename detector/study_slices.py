@@ -22,11 +22,11 @@ from data_prep.vocabulary import ConditionGroup, SeriesKind
 from detector.axial import RECESSES
 from detector.canonical import canonical_image
 from detector.slices import LabelledSlice, SlicesUnusable
-from detector.spec import AXIAL, SAGITTAL, DetectorKind, DetectorSpec
+from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorKind, DetectorSpec
 
 SAGITTAL_KINDS = (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1)
 RANDOM_TISSUE_SPREAD = 0.4
-MAX_DISTANCE_MM = {DetectorKind.SAGITTAL: 11.0, DetectorKind.AXIAL: 4.5}
+MAX_DISTANCE_MM = {DetectorKind.SAGITTAL: 11.0, DetectorKind.AXIAL: 4.5, DetectorKind.FORAMEN: 3.5}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +101,20 @@ def phantom_slices(kind: DetectorKind, *, studies: int, seed: int, jobs: int = 1
 def _slices_of_phantom(kind: DetectorKind, seed: int) -> list[LabelledSlice]:
     spread = RANDOM_TISSUE_SPREAD if seed % 2 else TISSUE_SPREAD
     phantom = make_study(seed, size="full" if seed % 4 == 0 else "small", tissue_spread=spread)
+    if kind is DetectorKind.SAGITTAL:
+        return slices_of_study(phantom.study, phantom_discs(phantom), SAGITTAL, SAGITTAL_KINDS)
+    return _slices_with_points(phantom.study, phantom.points, kind)
+
+
+def _slices_with_points(
+    study: Study, points: tuple[LevelPoint, ...], kind: DetectorKind
+) -> list[LabelledSlice]:
+    """Slices of a study for a detector that learns from annotated points alone."""
     if kind is DetectorKind.AXIAL:
-        objects = recess_pairs(phantom.points)
-        return slices_of_study(phantom.study, objects, AXIAL, (SeriesKind.AXIAL_T2,))
-    return slices_of_study(phantom.study, phantom_discs(phantom), SAGITTAL, SAGITTAL_KINDS)
+        return slices_of_study(study, recess_pairs(points), AXIAL, (SeriesKind.AXIAL_T2,))
+    if kind is DetectorKind.FORAMEN:
+        return slices_of_study(study, foramina(points), FORAMEN, (SeriesKind.SAGITTAL_T1,))
+    return slices_of_study(study, canal_objects(points), SAGITTAL, SAGITTAL_KINDS)
 
 
 def phantom_discs(phantom: PhantomStudy) -> list[LabelledObject]:
@@ -129,6 +139,15 @@ def recess_pairs(points: tuple[LevelPoint, ...]) -> list[LabelledObject]:
     ]
 
 
+def foramina(points: tuple[LevelPoint, ...]) -> list[LabelledObject]:
+    """Annotated foramina as objects, either side."""
+    return [
+        LabelledObject("foramen", point.xyz_mm[None])
+        for point in points
+        if point.condition.group is ConditionGroup.FORAMINAL
+    ]
+
+
 def canal_objects(points: tuple[LevelPoint, ...]) -> list[LabelledObject]:
     """Annotated canal points as sagittal objects whose disc centre is unknown."""
     unknown = np.full(3, np.nan)
@@ -145,6 +164,7 @@ def rsna_slices(
     """Labelled slices of a data set in the RSNA layout with ``train_label_coordinates.csv``.
 
     Sagittal: canal points on T2 and, because patient coordinates agree, on T1. Axial: recess pairs.
+    Foramen: foramina on T1.
 
     Raises:
         SlicesUnusable: no coordinates, or no study whose images and points can be used together.
@@ -160,10 +180,7 @@ def rsna_slices(
         except DicomRejected:
             continue
         points, _ = annotated_points(study, tables.coordinates)
-        if kind is DetectorKind.AXIAL:
-            labelled += slices_of_study(study, recess_pairs(points), AXIAL, (SeriesKind.AXIAL_T2,))
-        else:
-            labelled += slices_of_study(study, canal_objects(points), SAGITTAL, SAGITTAL_KINDS)
+        labelled += _slices_with_points(study, points, kind)
         if progress is not None:
             progress(number, len(entries))
     if not labelled:

@@ -117,7 +117,7 @@ def _start_epoch(trainer: LevelTrainer) -> None:
 def share_within(
     model: torch.nn.Module, slices: list[LabelledSlice], spec: DetectorSpec, *, radius_mm: float
 ) -> float:
-    """Share of annotated last keypoints (canal; left recess) that the best-scoring anchor finds."""
+    """Share of annotated last keypoints (canal; left recess; foramen) that the best-scoring anchor finds."""
     was_training = model.training
     model = model.eval()
     hits = total = 0
@@ -131,9 +131,11 @@ def share_within(
         for class_index, truth in zip(view.classes, view.keypoints_px[:, -1], strict=True):
             if not np.isfinite(truth).all():
                 continue
-            best = int(prediction[4 + class_index].argmax())
-            error_mm = np.linalg.norm(keypoints[-1, :2, best] - truth) * spec.mm_per_px
-            hits += bool(error_mm <= radius_mm)
+            errors_mm = np.linalg.norm(keypoints[-1, :2].T - truth, axis=1) * spec.mm_per_px
+            scores = prediction[4 + class_index]
+            if not spec.level_names:  # several objects of one class: each is looked for around its place
+                scores = np.where(errors_mm <= 3 * radius_mm, scores, 0.0)
+            hits += bool(errors_mm[scores.argmax()] <= radius_mm)
             total += 1
     model.train(was_training)
     return hits / max(total, 1)
