@@ -97,9 +97,7 @@ def load_grader(folder: Path, group: ConditionGroup) -> StoredGrader:
             f"({type(error).__name__}): run `make models`"
         ) from None
     network = network.float().eval().to(memory_format=torch.channels_last)
-    return StoredGrader(
-        config, network, calibration, description["metrics"], hashlib.sha256(content).hexdigest()
-    )
+    return StoredGrader(config, network, calibration, metrics, hashlib.sha256(content).hexdigest())
 
 
 def stored_groups(folder: Path) -> tuple[ConditionGroup, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,12 +126,14 @@ def evaluate(
     weights: Annotated[
         Path | None, typer.Option(help="Folder of a trained detector; bundled if left out.")
     ] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Folder for pictures of the worst cases.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
 ) -> None:
     """Errors of the detected points against annotated ones, per condition group, in millimetres."""
     import pandas as pd
 
-    from detector.evaluate import point_errors, summarise
+    from detector.evaluate import numbering_report, point_errors, summarise
+    from detector.figures import draw_worst
     from detector.slices import SlicesUnusable
 
     try:
@@ -143,13 +146,20 @@ def evaluate(
         errors.print(f"[red]nothing to evaluate:[/] {error}")
         raise typer.Exit(1) from None
     detector = _detector(weights)
-    rows = []
+    rows, found = [], []
     with progress_bar() as progress:
         for study, annotated in progress.track(cases, description="evaluating"):
-            rows.append(point_errors(study, detector.predict(study), annotated))
-    report = {group: dataclasses.asdict(figures) for group, figures in summarise(pd.concat(rows)).items()}
+            found.append(detector.predict(study))
+            rows.append(point_errors(study, found[-1], annotated))
+    table_of_errors = pd.concat(rows)
+    report = {group: dataclasses.asdict(figures) for group, figures in summarise(table_of_errors).items()}
+    numbering = dataclasses.asdict(numbering_report(table_of_errors, found))
+    if pictures is not None:
+        triples = [(study, levels, points) for (study, points), levels in zip(cases, found, strict=True)]
+        draw_worst(triples, table_of_errors, pictures)
     if as_json:
-        typer.echo(json.dumps({"studies": len(cases), **report}))
+        figures = {"studies": len(cases), **report, "numbering": numbering}
+        typer.echo(json.dumps(_without_nan(figures), allow_nan=False))
         return
     table = Table(title=f"{len(cases)} studies")
     names = (
@@ -166,6 +176,10 @@ def evaluate(
     for group, figures in report.items():
         table.add_row(group, *(str(figures[name]) for name in names))
     Console().print(table)
+    Console().print(
+        f"numbering: {numbering['wrong']} of {numbering['studies']} studies wrong, mean confidence "
+        f"{numbering['mean_confidence']:.2f}, calibration error {numbering['calibration_error']:.3f}"
+    )
 
 
 @app.command(epilog="Example: lumbar detector bundle runs/sagittal runs/axial -o detector/weights")
@@ -189,6 +203,13 @@ def bundle(
                 shutil.copyfile(run / f"{stem}{suffix}", output / f"{stem}{suffix}")
     write_manifest(output)
     errors.print(f"{len(runs)} runs bundled in {output.name}/", markup=False)
+
+
+def _without_nan(value: object) -> object:
+    """JSON has no NaN and no infinity: both become null (nothing to average; a point is missing)."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _training_slices(

@@ -37,6 +37,49 @@ class PointErrors:
     slice_within_one: float
 
 
+@dataclass(frozen=True)
+class NumberingReport:
+    """How well the numbering confidence tells right from wrong.
+
+    A study is numbered wrong when any detected point lies nearest to another level's annotated one.
+    ``calibration_error`` is the mean difference between confidence and share right over ten bins,
+    weighted by their size (expected calibration error). ``flagged_wrong`` and ``flagged_right`` are the
+    shares of wrongly and rightly numbered studies with one of ``NUMBERING_FLAGS``; NaN without such a study.
+    """
+
+    studies: int
+    wrong: int
+    mean_confidence: float
+    calibration_error: float
+    flagged_wrong: float
+    flagged_right: float
+
+
+NUMBERING_FLAGS = frozenset({"numbering_uncertain", "transitional_suspected"})
+
+
+def numbering_report(errors: pd.DataFrame, detected: list[SpineLevels]) -> NumberingReport:
+    """Calibration of the numbering over studies. ``errors``: rows of ``point_errors`` of these studies."""
+    wrong_by_study = errors.groupby("study_id")["wrong_level"].any()
+    wrong = np.array([bool(wrong_by_study.get(levels.study_id, False)) for levels in detected])
+    confidence = np.array([levels.numbering_confidence for levels in detected])
+    flagged = np.array([bool(NUMBERING_FLAGS & set(levels.flags)) for levels in detected])
+    bins = np.minimum((confidence * 10).astype(int), 9)
+    gaps = [
+        abs(float(confidence[bins == b].mean()) - float((~wrong[bins == b]).mean()))
+        * float((bins == b).mean())
+        for b in np.unique(bins)
+    ]
+    return NumberingReport(
+        studies=len(detected),
+        wrong=int(wrong.sum()),
+        mean_confidence=round(float(confidence.mean()), 4),
+        calibration_error=round(float(sum(gaps)), 4),
+        flagged_wrong=round(float(flagged[wrong].mean()), 4) if wrong.any() else float("nan"),
+        flagged_right=round(float(flagged[~wrong].mean()), 4) if (~wrong).any() else float("nan"),
+    )
+
+
 def point_errors(study: Study, detected: SpineLevels, annotated: tuple[LevelPoint, ...]) -> pd.DataFrame:
     """One row per annotated target of a study.
 

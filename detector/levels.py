@@ -76,6 +76,11 @@ class NumberedChain:
     confidence: float
     offsets: dict[int, float]
 
+    def discs_below_sacrum(self, min_score: float) -> int:
+        """Number of discs seen below L5/S1 that score at least ``min_score``."""
+        below = self.discs[max(0, len(SAGITTAL_LEVELS) - self.offset) :]
+        return sum(disc.candidate is not None and disc.candidate.score >= min_score for disc in below)
+
     def index_of(self, level_name: str) -> int | None:
         """Position in ``discs`` of a level, or None when the chain does not reach it."""
         position = SAGITTAL_LEVELS.index(level_name) - self.offset

@@ -32,6 +32,7 @@ from detector.inference import SlicePredictor
 from detector.levels import CANAL_GAPS_MM, ChainConfig, ChainDisc, NumberedChain, best_chain, number_chain
 from detector.points import all_points
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorSpec
+from detector.voting import VotingConfig, join_votes
 
 BUNDLED_WEIGHTS = Path(__file__).parent / "weights"
 
@@ -46,12 +47,15 @@ class PredictConfig:
         uncertain_below: numbering confidence under which ``numbering_uncertain`` is flagged.
         view_margin_mm: a level that was not seen but must lie at least this far inside the image is
             placed by extrapolation; farther out it is absent.
+        transitional_score: a disc below L5/S1 that scores more than this suggests a transitional vertebra.
     """
 
     central_slices: int = 7
     max_offset_mm: float = 18.0
     uncertain_below: float = 0.8
     view_margin_mm: float = 8.0
+    transitional_score: float = 0.35
+    voting: VotingConfig = field(default_factory=VotingConfig)
     candidates: CandidateConfig = field(default_factory=CandidateConfig)
     chain: ChainConfig = field(default_factory=ChainConfig)
     axial: AxialConfig = field(default_factory=AxialConfig)
@@ -99,9 +103,13 @@ class LevelDetector:
         series, flags = _sagittal_series(study)
         if not series:
             return SpineLevels(study.study_id, flags=("no_sagittal", "numbering_uncertain"))
-        chain = self.chain(series)
+        chain, disagreeing = self.chain(series)
         if chain is None:
             return SpineLevels(study.study_id, flags=(*flags, "no_level_found", "numbering_uncertain"))
+        if disagreeing:
+            flags = (*flags, "series_disagree")
+        if chain.discs_below_sacrum(self.config.transitional_score):
+            flags = (*flags, "transitional_suspected")
         levels = self._levels(chain, series)
         if chain.confidence < self.config.uncertain_below:
             flags = (*flags, "numbering_uncertain")
@@ -123,18 +131,25 @@ class LevelDetector:
             flags=flags,
         )
 
-    def chain(self, series: tuple[Series, ...]) -> NumberedChain | None:
-        """The numbered chain of discs seen in sagittal series of one study, or None when nothing is seen."""
-        found: list[SliceCandidate] = []
-        views: list[CanonicalImage] = []
-        for item in series:
-            canonicals, candidates = self._look(item)
-            found.extend(candidates)
-            views.extend(canonicals)
-        discs = best_chain(merge_candidates(found, self.config.candidates), self.config.chain)
-        if not discs:
-            return None
-        return number_chain(_straightened(discs), self.config.chain, view_z_mm=_view_z_mm(views))
+    def chain(self, series: tuple[Series, ...]) -> tuple[NumberedChain | None, tuple[str, ...]]:
+        """The numbered chain of discs seen in sagittal series of one study; the first series leads.
+
+        Returns:
+            The chain, or None when nothing is seen; ids of the series that show the spine elsewhere.
+        """
+        views, found = self._look(series[0])
+        discs = merge_candidates(found, self.config.candidates)
+        disagreeing = []
+        for item in series[1:]:
+            others = merge_candidates(self._look(item)[1], self.config.candidates)
+            discs, agrees = join_votes(discs, others, self.config.voting)
+            if not agrees:
+                disagreeing.append(item.series_id)
+        chain = best_chain(discs, self.config.chain)
+        if not chain:
+            return None, tuple(disagreeing)
+        numbered = number_chain(_straightened(chain), self.config.chain, view_z_mm=_view_z_mm(views))
+        return numbered, tuple(disagreeing)
 
     def _look(self, series: Series) -> tuple[list[CanonicalImage], list[SliceCandidate]]:
         """Canonical images and candidates of the central slices of a series, in one batch."""
@@ -211,11 +226,11 @@ def central_slices(series: Series, count: int, max_offset_mm: float) -> list[Sli
 
 
 def _sagittal_series(study: Study) -> tuple[tuple[Series, ...], tuple[str, ...]]:
-    """The series that decide the levels, and flags."""
-    t2 = study.of_kind(SeriesKind.SAGITTAL_T2)
+    """The series that decide the levels, the leading one first, and flags."""
+    t2, t1 = study.of_kind(SeriesKind.SAGITTAL_T2), study.of_kind(SeriesKind.SAGITTAL_T1)
     if t2:
-        return t2[:2], ()
-    return study.of_kind(SeriesKind.SAGITTAL_T1)[:2], ("no_sagittal_t2",)
+        return (*t2[:2], *t1[:1]), ()
+    return t1[:2], ("no_sagittal_t2",)
 
 
 def _view_z_mm(views: list[CanonicalImage]) -> tuple[float, float] | None:

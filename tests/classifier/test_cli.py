@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from classifier.cli import app
+from data_prep.phantom import write_dataset
 
 TINY = {
     "network": {"backbone_channels": [8, 8, 8], "attention_heads": 2, "hidden_channels": 8},
@@ -45,6 +46,17 @@ def test_train_calibrate_and_evaluate_on_phantoms(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "weights" / "spinal.json").read_text())
     assert stored["config"]["training"]["epochs"] == 1
     assert stored["metrics"]["choosing"]["crops"] == 5
+
+
+def test_train_and_evaluate_on_a_folder_in_the_rsna_layout(tmp_path: Path) -> None:
+    data, run, config = tmp_path / "data", tmp_path / "run", tmp_path / "config.json"
+    write_dataset(data, studies=1, seed=3, size="small")
+    config.write_text(json.dumps(TINY))
+    assert lumbar("train", data, "--config", config, "-o", run)[0] == 0
+    code, out, _ = lumbar("evaluate", data, "--weights", run, "--json")
+    figures = json.loads(out)
+    assert code == 0 and figures["n_targets"] == 25 and figures["flags"] == {}
+    assert figures["oracle_score"] is None
 
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:

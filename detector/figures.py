@@ -1,0 +1,85 @@
+"""Pictures of detected beside annotated points, for the cases that went worst."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from data_prep.files import safe_id
+from data_prep.study_types import DicomRejected, LevelPoint, SpineLevels, Study
+from detector.canonical import canonical_image
+
+# Okabe and Ito's blue and orange: told apart by colour-blind readers, and here also by shape. OpenCV is BGR.
+ANNOTATED_BGR, DETECTED_BGR = (178, 114, 0), (0, 159, 230)
+MM_PER_PX = 0.4
+HALF_SIDE_MM = 45.0
+
+
+def draw_worst(
+    cases: Iterable[tuple[Study, SpineLevels, tuple[LevelPoint, ...]]],
+    errors: pd.DataFrame,
+    folder: Path,
+    *,
+    count: int = 12,
+) -> list[Path]:
+    """Write a picture of each of the ``count`` targets with the largest 3-D errors, worst first.
+
+    Args:
+        cases: studies with detected and annotated points.
+        errors: rows of ``point_errors`` of these studies.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    by_study = {study.study_id: (study, found, annotated) for study, found, annotated in cases}
+    written = []
+    for rank, row in enumerate(
+        errors.sort_values("distance_mm", ascending=False).head(count).itertuples(), 1
+    ):
+        study, found, annotated = by_study[str(row.study_id)]
+        truth = next(p for p in annotated if (p.condition, p.level) == (row.condition, row.level))
+        picture = draw_point(study, truth, found.point(truth.condition, truth.level))
+        if picture is not None:
+            name = f"{rank:02d}_{safe_id(study.study_id)}_{row.condition}_{row.level}.png"
+            cv2.imwrite(str(folder / name), picture)
+            written.append(folder / name)
+    return written
+
+
+def draw_point(study: Study, truth: LevelPoint, found: LevelPoint | None) -> NDArray[np.uint8] | None:
+    """The annotated slice around the annotated point (ring), with the detected point (cross) projected on it.
+
+    Returns:
+        uint8 (rows, columns, 3) BGR, square pixels; None when the slice cannot be decoded.
+    """
+    series = next(item for item in study.series if item.series_id == truth.series_id)
+    assert truth.instance_number is not None
+    item = series.by_instance(truth.instance_number)
+    try:
+        pixels = item.pixels()
+    except DicomRejected:
+        return None
+    canonical = canonical_image(item.plane, pixels, mm_per_px=MM_PER_PX, max_side_px=4096)
+    picture = cv2.cvtColor(canonical.image, cv2.COLOR_GRAY2BGR)
+    at = canonical.plane.to_px(truth.xyz_mm)
+    cv2.circle(picture, _whole(at), 9, ANNOTATED_BGR, 2, cv2.LINE_AA)
+    label = "missing"
+    if found is not None:
+        there = canonical.plane.to_px(found.xyz_mm)
+        cv2.drawMarker(picture, _whole(there), DETECTED_BGR, cv2.MARKER_CROSS, 16, 2, cv2.LINE_AA)
+        label = f"{np.linalg.norm(found.xyz_mm - truth.xyz_mm):.1f} mm, {found.source.value}"
+    half = round(HALF_SIDE_MM / MM_PER_PX)
+    left, top = np.clip(np.rint(at).astype(int) - half, 0, None)
+    cut = np.ascontiguousarray(picture[top : top + 2 * half, left : left + 2 * half])
+    for line, text in enumerate((f"{truth.level.label} {truth.condition.value}", label)):
+        cv2.putText(
+            cut, text, (4, 14 + 16 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA
+        )
+    return np.asarray(cut, dtype=np.uint8)
+
+
+def _whole(xy_px: NDArray[np.float64]) -> tuple[int, int]:
+    return round(float(xy_px[0])), round(float(xy_px[1]))
