@@ -53,13 +53,7 @@ def test_a_shift_in_the_plane_is_measured_in_millimetres(phantom: PhantomStudy) 
 
 
 def test_levels_off_by_one_and_swapped_sides_are_counted(phantom: PhantomStudy) -> None:
-    levels = list(Level)
-    off_by_one = tuple(
-        replace(point, level=levels[point.level.index - 1])
-        for point in phantom.points
-        if point.level.index > 0
-    )
-    report = summarise(point_errors(phantom.study, detected(phantom, off_by_one), phantom.points))
+    report = summarise(point_errors(phantom.study, detected(phantom, one_up(phantom)), phantom.points))
     assert report["spinal"].wrong_level == 4 and report["spinal"].missing == 1
     swap = {c: Condition.of(c.group, c.side.other) if c.side else c for c in Condition}
     swapped = tuple(replace(point, condition=swap[point.condition]) for point in phantom.points)
@@ -76,12 +70,7 @@ def test_missing_points_count_against_every_share(phantom: PhantomStudy) -> None
 
 
 def test_numbering_report_compares_confidence_with_truth(phantom: PhantomStudy) -> None:
-    levels = list(Level)
-    wrong = tuple(
-        replace(point, level=levels[point.level.index - 1])
-        for point in phantom.points
-        if point.level.index > 0
-    )
+    wrong = one_up(phantom)
     errors = point_errors(phantom.study, detected(phantom, wrong), phantom.points)
     sure = numbering_report(errors, [detected(phantom, wrong, confidence=0.99)])
     unsure = replace(detected(phantom, wrong, confidence=0.2), flags=("numbering_uncertain",))
