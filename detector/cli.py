@@ -58,7 +58,13 @@ def train(
     samples_per_epoch: Annotated[int, typer.Option(help="Random views per epoch.")] = 1200,
     threads: Annotated[int, typer.Option(help="CPU threads of the training.")] = 2,
     jobs: Annotated[int, typer.Option(help="Processes that make synthetic studies.")] = 2,
-    device: Annotated[str, typer.Option(help="cpu, 0, or 0,1 for several GPUs.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, or the number of a GPU.")] = "cpu",
+    start_from: Annotated[
+        Path | None, typer.Option(help="Weights folder to begin with, such as detector/weights.")
+    ] = None,
+    rate: Annotated[
+        float, typer.Option(help="Learning rate at the start; lower it with --start-from.")
+    ] = 1.5e-3,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the run folder.")] = False,
 ) -> None:
     """Train one detector on annotated studies, external slices and synthetic studies, in any mixture."""
@@ -74,7 +80,9 @@ def train(
             threads=threads,
             device=device,
             seed=seed,
+            initial_rate=rate,
         )
+        first = None if start_from is None else _weights_of(start_from, kind)
         with progress_bar() as progress:
             task = progress.add_task(f"training {kind.value} detector", total=epochs)
 
@@ -82,7 +90,9 @@ def train(
                 share = metrics.get("metrics/within_6mm", 0.0)
                 progress.update(task, completed=done, description=f"within 6 mm: {share:.3f}")
 
-            weights = train_detector(config, sources, choosing, output, resume=resume, on_epoch=on_epoch)
+            weights = train_detector(
+                config, sources, choosing, output, resume=resume, start_from=first, on_epoch=on_epoch
+            )
     except SlicesUnusable as error:
         errors.print(f"[red]nothing to train on:[/] {error}")
         raise typer.Exit(1) from None
@@ -203,6 +213,19 @@ def bundle(
                 shutil.copyfile(run / f"{stem}{suffix}", output / f"{stem}{suffix}")
     write_manifest(output)
     errors.print(f"{len(runs)} runs bundled in {output.name}/", markup=False)
+
+
+def _weights_of(folder: Path, kind: DetectorKind) -> bytes:
+    """A trained detector's weight file, checked against the manifest when the folder has one."""
+    from data_prep.manifest import MANIFEST_NAME, read_verified
+    from detector.slices import SlicesUnusable
+
+    name = f"{kind.value}.safetensors"
+    if (folder / MANIFEST_NAME).is_file():
+        return read_verified(folder, name)
+    if not (folder / name).is_file():
+        raise SlicesUnusable(f"{folder.name}/{name} not found: --start-from wants a finished run")
+    return (folder / name).read_bytes()
 
 
 def _without_nan(value: object) -> object:

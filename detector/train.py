@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -57,9 +58,11 @@ class LevelTrainer(PoseTrainer):
         sources: list[tuple[float, list[LabelledSlice]]],
         choosing: list[LabelledSlice],
         overrides: dict[str, Any],
+        start_from: bytes | None,
     ) -> None:
         self.config, self.sources, self.choosing = config, sources, choosing
         self.spec: DetectorSpec = SPECS[config.kind]
+        self.start_from = start_from
         super().__init__(overrides=overrides)
         self.add_callback("on_train_epoch_start", _start_epoch)
 
@@ -89,8 +92,10 @@ class LevelTrainer(PoseTrainer):
         )
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> LevelPoseModel:
-        """The network of the spec, with the weights of a checkpoint when resuming."""
+        """The network of the spec, with the weights of a checkpoint when resuming, or those to start from."""
         model = build_network(self.spec)
+        if weights is None and self.start_from is not None:
+            model = network_from_bytes(self.spec, self.start_from).train().requires_grad_(True)
         if weights is not None:
             model.load(weights)
         return model
@@ -148,6 +153,7 @@ def train_detector(
     run: Path,
     *,
     resume: bool = False,
+    start_from: bytes | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Path:
     """Train, and write ``{kind}.safetensors`` and ``{kind}.json`` into ``run``.
@@ -156,6 +162,7 @@ def train_detector(
         sources: (weight, slices) pairs to draw training views from.
         choosing: slices of other patients; scored after every epoch, never trained on.
         resume: go on from the last checkpoint in ``run`` when there is one.
+        start_from: a safetensors file of the same kind to begin with, instead of random weights.
 
     Returns:
         Path of the weight file.
@@ -203,7 +210,7 @@ def train_detector(
     }
     if resume and checkpoint.is_file():
         overrides["resume"] = str(checkpoint)
-    trainer = LevelTrainer(config, sources, choosing, overrides)
+    trainer = LevelTrainer(config, sources, choosing, overrides, start_from)
     if on_epoch is not None:
         trainer.add_callback(
             "on_fit_epoch_end", lambda t: on_epoch(t.epoch + 1, {**(t.metrics or {}), "epochs": t.epochs})
@@ -230,6 +237,7 @@ def _export(trainer: LevelTrainer, run: Path) -> Path:
             {"weight": weight, "slices": len(slices), "patients": sorted({item.patient for item in slices})}
             for weight, slices in trainer.sources
         ],
+        "started_from_sha256": hashlib.sha256(trainer.start_from).hexdigest() if trainer.start_from else None,
         "choosing_patients": sorted({item.patient for item in trainer.choosing}),
         "within_6mm_choosing_single_maxima": trainer.fitness,
         "versions": {"torch": torch.__version__, "ultralytics": _ultralytics_version()},
