@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from classifier.config import CropConfig
 from classifier.prior import level_prior
 from classifier.target_crops import target_crop
-from data_prep.crops import PixelMemo
 from data_prep.files import atomic_write, safe_id
+from data_prep.pixel_cache import PixelCache
 from data_prep.study_types import LevelPoint, Study
 from data_prep.vocabulary import LEVELS, SEVERITIES, TARGET_BY_COLUMN, ConditionGroup, Target
 
@@ -94,14 +94,14 @@ def cut_study(item: LabelledStudy, configs: CropConfigs) -> dict[str, NDArray[An
 
     Targets without a grade, a series or a slice are left out.
     """
-    read = PixelMemo()
+    study = PixelCache(item.study).study
     rows: dict[ConditionGroup, list[tuple[Any, ...]]] = {group: [] for group in configs}
     for point in item.points:
         target = Target(point.condition, point.level)
         group = point.condition.group
         if group not in configs or target not in item.labels:
             continue
-        crop = target_crop(item.study, point, configs[group], cached=True, read=read)
+        crop = target_crop(study, point, configs[group], cached=True)
         if not isinstance(crop, str):
             pixels = np.rint(crop.pixels * 255).astype(np.uint8)
             rows[group].append((pixels, crop.valid, target, item.truth[target], item.labels[target]))

@@ -24,7 +24,7 @@ class Grade:
             renormalised on construction. The competition's 1/2/4 weights enter in ``submission.csv`` only.
         source: ``seen``: graded at a point that a detector saw; ``predicted``: at a point that geometry
             placed; ``prior``: not graded, the probabilities are the level prior.
-        flags: codes that a reader should see, such as ``level_not_in_image``.
+        flags: codes that a reader should see, such as ``level_absent``.
 
     Raises:
         ValueError: not three finite numbers in [0, 1] that sum to 1 within 1e-6, or an unknown source.

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from classifier.prior import COMPETITION_WEIGHTS, competition_weighted
+from classifier.metric import SEVERITY_WEIGHTS
+from classifier.prior import competition_weighted
 
 
 def weighted_loss(logits: Tensor, log_prior: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
@@ -39,5 +40,5 @@ def competition_log_loss(probabilities: NDArray[np.float64], truth: NDArray[np.f
             oracle's probabilities its expected value.
     """
     log_q = np.log(np.clip(competition_weighted(probabilities), 1e-12, 1.0))
-    weighted_truth = truth * COMPETITION_WEIGHTS
+    weighted_truth = truth * SEVERITY_WEIGHTS
     return float(-(weighted_truth * log_q).sum() / weighted_truth.sum())

@@ -12,11 +12,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data_prep.vocabulary import SEVERITIES, TARGET_BY_COLUMN, TARGETS, ConditionGroup, Severity
+from data_prep.vocabulary import (
+    SEVERITIES,
+    SUBMISSION_COLUMNS,
+    TARGET_BY_COLUMN,
+    TARGETS,
+    ConditionGroup,
+    Severity,
+)
 
-PROBABILITY_COLUMNS = [severity.column for severity in SEVERITIES]
+PROBABILITY_COLUMNS = list(SUBMISSION_COLUMNS[1:])
 _SEVERITY_INDEX = {severity.value: severity.index for severity in SEVERITIES}
-_SAMPLE_WEIGHTS = np.array([severity.weight for severity in SEVERITIES], dtype=np.float64)
+# In the order of SEVERITIES.
+SEVERITY_WEIGHTS: NDArray[np.float64] = np.array([severity.weight for severity in SEVERITIES], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ def long_labels(labels: pd.DataFrame) -> pd.DataFrame:
     if unknown:
         raise ValueError(f"the label table has unknown severities: {', '.join(map(repr, unknown))}")
     out["severity"] = out["severity"].astype(int)
-    out["weight"] = _SAMPLE_WEIGHTS[out["severity"]]
+    out["weight"] = SEVERITY_WEIGHTS[out["severity"]]
     out["row_id"] = out["study_id"] + "_" + out["target"]
     out["group"] = out["target"].map(lambda name: TARGET_BY_COLUMN[name].condition.group.value)
     out["level"] = out["target"].map(lambda name: TARGET_BY_COLUMN[name].level.value)

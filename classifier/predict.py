@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from classifier.grade import Grade, GradeSource
-from classifier.prior import level_prior
+from classifier.prior import level_prior, prior_grade
 from classifier.storage import BUNDLED_WEIGHTS, StoredGrader, load_grader
 from classifier.target_crops import target_crop
-from data_prep.crops import Crop, PixelMemo
+from data_prep.crops import Crop
+from data_prep.pixel_cache import PixelCache
 from data_prep.study_types import PointSource, SpineLevels, Study
 from data_prep.vocabulary import TARGETS, ConditionGroup, Target
 
@@ -73,19 +74,19 @@ class Grader:
             One grade per target, in the order of TARGETS, with calibrated unweighted probabilities. The same
             study gives the same bytes whatever else is graded.
         """
-        read = PixelMemo()
+        study = PixelCache(study).study
         crops: dict[Target, Crop] = {}
         grades: dict[Target, Grade] = {}
         for target in TARGETS:
             point = levels.point(target.condition, target.level)
             if point is None:
                 flag = NO_POINT if target.level in levels.levels else LEVEL_ABSENT
-                grades[target] = _prior_grade(target, flag)
+                grades[target] = prior_grade(target, flag)
                 continue
             config = self.graders[target.condition.group].config.crop
-            crop = target_crop(study, point, config, read=read)
+            crop = target_crop(study, point, config)
             if isinstance(crop, str):
-                grades[target] = _prior_grade(target, crop)
+                grades[target] = prior_grade(target, crop)
                 continue
             crops[target] = crop
         for target, probabilities in self.grade_crops(crops).items():
@@ -123,7 +124,3 @@ def torch_threads(threads: int | None) -> Iterator[None]:
     finally:
         if threads is not None:
             torch.set_num_threads(before)
-
-
-def _prior_grade(target: Target, flag: str) -> Grade:
-    return Grade(level_prior(target), "prior", (flag,))

@@ -16,10 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from classifier.metric import long_labels
+from classifier.grade import Grade
+from classifier.metric import SEVERITY_WEIGHTS, long_labels
 from data_prep.vocabulary import LEVELS, SEVERITIES, ConditionGroup, Target
-
-COMPETITION_WEIGHTS: NDArray[np.float64] = np.array([s.weight for s in SEVERITIES], dtype=np.float64)
 
 
 def competition_weighted(probabilities: ArrayLike) -> NDArray[np.float64]:
@@ -27,7 +26,7 @@ def competition_weighted(probabilities: ArrayLike) -> NDArray[np.float64]:
 
     Minimising E[w(y)·(−ln q(y))] over q on the simplex gives q(y) ∝ w(y)·p(y).
     """
-    weighted = np.asarray(probabilities, dtype=np.float64) * COMPETITION_WEIGHTS
+    weighted = np.asarray(probabilities, dtype=np.float64) * SEVERITY_WEIGHTS
     return weighted / weighted.sum(axis=-1, keepdims=True)
 
 
@@ -115,3 +114,8 @@ def bundled_level_prior() -> LevelPrior:
 def level_prior(target: Target) -> NDArray[np.float64]:
     """(3,) unweighted probability of each severity at a target, from the real RSNA label table."""
     return bundled_level_prior()(target)
+
+
+def prior_grade(target: Target, flag: str) -> Grade:
+    """The level prior as a grade, with the reason why nothing better is known."""
+    return Grade(level_prior(target), "prior", (flag,))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from classifier.config import CropConfig
-from data_prep.crops import Crop, PixelReader, extract_crop
-from data_prep.study_types import LevelPoint, Series, Slice, Study
+from data_prep.crops import Crop, extract_crop
+from data_prep.study_types import LevelPoint, Series, Study
 from data_prep.vocabulary import Side
 
 NO_SERIES = "no_series"
@@ -28,19 +28,11 @@ def series_for(study: Study, point: LevelPoint) -> Series | None:
     return min(candidates, key=cost, default=None)
 
 
-def target_crop(
-    study: Study,
-    point: LevelPoint,
-    config: CropConfig,
-    *,
-    cached: bool = False,
-    read: PixelReader = Slice.pixels,
-) -> Crop | str:
+def target_crop(study: Study, point: LevelPoint, config: CropConfig, *, cached: bool = False) -> Crop | str:
     """Cut the crop of one target; right sides are mirrored onto the left.
 
     Args:
         cached: cut the larger crop that training jitters in.
-        read: how to get a slice's pixels, for instance a ``PixelMemo``.
 
     Returns:
         The crop, or why there is none: ``no_series``, or ``no_slice`` when no readable slice shows the point
@@ -62,6 +54,5 @@ def target_crop(
         slices=config.cached_slices if cached else config.slices,
         mirror=point.condition.side is Side.RIGHT,
         slice_step_mm=config.slice_step_mm,
-        read=read,
     )
     return crop if crop.valid[len(crop.valid) // 2] else NO_SLICE

@@ -7,7 +7,6 @@ as in a mirror that swaps left and right, so that a right-side target looks like
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from data_prep.geometry import FloatArray, Orientation, SlicePlane
-from data_prep.study_types import DicomRejected, Series, Slice
+from data_prep.study_types import DicomRejected, Series
 
 # Percentiles that become 0 and 1: enough clipping to ignore single hot pixels, too little to hide CSF.
 BLACK_PERCENTILE = 1.0
@@ -29,8 +28,6 @@ _DISPLAY_AXES: dict[Orientation, tuple[FloatArray, FloatArray]] = {
     Orientation.AXIAL: (np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])),
     Orientation.CORONAL: (np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.0, -1.0])),
 }
-
-PixelReader = Callable[[Slice], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,23 +48,6 @@ class Crop:
     planes: tuple[SlicePlane | None, ...]
     distance_mm: float
     inside: bool
-
-
-class PixelMemo:
-    """Reads each slice's pixels once, for as long as this object lives.
-
-    The 25 crops of a study share slices, and decoding costs more than cropping.
-    """
-
-    def __init__(self) -> None:
-        self._pixels: dict[int, tuple[Slice, NDArray[np.float32]]] = {}
-
-    def __call__(self, item: Slice) -> NDArray[np.float32]:
-        """Pixels float32 (rows, columns). Raises DicomRejected."""
-        # The slice itself is kept too, so that its id cannot be given to another one.
-        if id(item) not in self._pixels:
-            self._pixels[id(item)] = (item, item.pixels())
-        return self._pixels[id(item)][1]
 
 
 def display_axes(plane: SlicePlane, *, mirror: bool = False) -> tuple[FloatArray, FloatArray]:
@@ -165,7 +145,6 @@ def extract_crop(
     slices: int,
     mirror: bool = False,
     slice_step_mm: float | None = None,
-    read: PixelReader = Slice.pixels,
 ) -> Crop:
     """Cut ``slices`` neighbouring slices around a patient point out of the stack that shows it best.
 
@@ -178,7 +157,6 @@ def extract_crop(
         mirror: swap the patient's left and right: columns of axial crops, slice order of sagittal ones.
         slice_step_mm: take every second, third … slice of a stack whose gap is smaller than this;
             None takes neighbours.
-        read: how to get a slice's pixels, for instance a ``PixelMemo``.
 
     Returns:
         The crop. Slices beyond the stack's end, or that cannot be decoded, are 0 and not valid.
@@ -213,7 +191,7 @@ def extract_crop(
         grid = crop_plane(item.plane, centre, size_mm=size_mm, size_px=size_px, mirror=mirror)
         planes.append(grid)
         try:
-            source = read(item)
+            source = item.pixels()
         except DicomRejected:
             continue
         raw[position] = np.nan_to_num(resample(source, item.plane, grid))

@@ -18,8 +18,7 @@ from rich.table import Table
 from detector.spec import DetectorKind
 
 if TYPE_CHECKING:
-    from data_prep.study_types import LevelPoint, Rejection, SpineLevels, Study
-    from detector.slices import ExternalSlices, LabelledSlice
+    from data_prep.study_types import Rejection, SpineLevels, Study
 
 app = typer.Typer(help="Find levels: train, evaluate, predict.", no_args_is_help=True)
 errors = Console(stderr=True, soft_wrap=True)
@@ -69,10 +68,22 @@ def train(
 ) -> None:
     """Train one detector on annotated studies, external slices and synthetic studies, in any mixture."""
     from detector.slices import SlicesUnusable
+    from detector.sources import training_slices
     from detector.train import TrainConfig, train_detector
 
     try:
-        sources, choosing = _training_slices(data, kind, external, external_mm_per_px, phantoms, seed, jobs)
+        with progress_bar() as progress:
+            reading = progress.add_task("reading slices", total=None)
+            sources, choosing = training_slices(
+                data,
+                kind,
+                external,
+                external_mm_per_px,
+                phantoms,
+                seed,
+                jobs,
+                lambda done, total: progress.update(reading, completed=done, total=total),
+            )
         config = TrainConfig(
             kind=kind,
             epochs=epochs,
@@ -145,12 +156,13 @@ def evaluate(
     from detector.evaluate import numbering_report, point_errors, summarise
     from detector.figures import draw_worst
     from detector.slices import SlicesUnusable
+    from detector.sources import annotated_cases, external_cases
 
     try:
         cases = (
-            _external_cases(external, external_mm_per_px, part)
+            external_cases(external, external_mm_per_px, part)
             if external is not None
-            else _annotated_cases(data)
+            else annotated_cases(data)
         )
     except SlicesUnusable as error:
         errors.print(f"[red]nothing to evaluate:[/] {error}")
@@ -190,6 +202,33 @@ def evaluate(
         f"numbering: {numbering['wrong']} of {numbering['studies']} studies wrong, mean confidence "
         f"{numbering['mean_confidence']:.2f}, calibration error {numbering['calibration_error']:.3f}"
     )
+
+
+@app.command(epilog="Example: lumbar detector calibrate detector/weights --phantoms 100")
+def calibrate(
+    weights: Annotated[Path, typer.Argument(help="Weights folder; gets numbering.json and a new manifest.")],
+    phantoms: Annotated[int, typer.Option(help="Synthetic studies of choosing seeds.")] = 100,
+    seed: Annotated[int, typer.Option(help="First seed, in the choosing range.")] = 100_000,
+    external: ExternalOption = None,
+    external_mm_per_px: ScaleOption = 0.47,
+) -> None:
+    """Fit the weights of the numbering, and so its confidence, on patients that trained nothing."""
+    from data_prep.files import atomic_write
+    from data_prep.manifest import write_manifest
+    from detector.levels import ChainConfig
+    from detector.numbering import fit_weights
+    from detector.predict import NUMBERING_FILE
+    from detector.sources import numbering_cases
+
+    cases = numbering_cases(
+        _detector(weights), phantoms=phantoms, seed=seed, external=external, mm_per_px=external_mm_per_px
+    )
+    fitted, loss = fit_weights(cases, ChainConfig().weights)
+    right = sum(bool((case.terms @ fitted).argmax() == case.truth) for case in cases)
+    with atomic_write(weights / NUMBERING_FILE) as stream:
+        json.dump({"weights": fitted, "studies": len(cases), "loss": round(loss, 4), "right": right}, stream)
+    write_manifest(weights)
+    errors.print(f"{right} of {len(cases)} studies numbered right; weights {fitted}", markup=False)
 
 
 @app.command(epilog="Example: lumbar detector bundle runs/sagittal runs/axial -o detector/weights")
@@ -233,101 +272,6 @@ def _without_nan(value: object) -> object:
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _training_slices(
-    data: Path | None,
-    kind: DetectorKind,
-    external: Path | None,
-    mm_per_px: float,
-    phantoms: int,
-    seed: int,
-    jobs: int,
-) -> tuple[list[tuple[float, list[LabelledSlice]]], list[LabelledSlice]]:
-    """Training sources, each with its weight, and slices of other patients to choose on."""
-    from detector.slices import SlicesUnusable, split_patients
-    from detector.study_slices import phantom_slices, rsna_slices
-
-    sources: list[tuple[float, list[LabelledSlice]]] = []
-    choosing: list[LabelledSlice] = []
-    if external is not None:
-        if kind is not DetectorKind.SAGITTAL:
-            raise SlicesUnusable("external slices are sagittal: leave --external out for the axial detector")
-        training, chosen = split_patients(_split(external, "train"))
-        for average in (1, 4):  # as they are, and as thick as clinical slices
-            sources.append((0.5, _external_slices(external, mm_per_px, average).load(training)))
-        choosing += _external_slices(external, mm_per_px, 4).load(chosen)
-    if phantoms:
-        sources.append((1.0, phantom_slices(kind, studies=phantoms, seed=seed, jobs=jobs)))
-        choosing += phantom_slices(kind, studies=max(4, phantoms // 40), seed=100_000 + seed, jobs=jobs)
-    if data is not None:
-        with progress_bar() as progress:
-            task = progress.add_task("reading slices", total=None)
-            found = rsna_slices(
-                data, kind, progress=lambda done, total: progress.update(task, completed=done, total=total)
-            )
-        training, chosen = split_patients(tuple(sorted({item.patient for item in found})), every=10)
-        sources.append((1.0, [item for item in found if item.patient in training]))
-        choosing += [item for item in found if item.patient in chosen]
-    return sources, choosing
-
-
-def _external_slices(folder: Path, mm_per_px: float, average: int) -> ExternalSlices:
-    from detector.slices import ExternalSlices
-
-    return ExternalSlices(folder, folder / "level_points.csv", mm_per_px, average_slices=average)
-
-
-def _split(folder: Path, part: str) -> tuple[str, ...]:
-    """Patients of a part of ``split.csv`` (columns patient, part)."""
-    import pandas as pd
-
-    from detector.slices import SlicesUnusable
-
-    path = folder / "split.csv"
-    if not path.is_file():
-        raise SlicesUnusable(f"{folder.name}/split.csv not found: name each patient's part (train or report)")
-    table = pd.read_csv(path)
-    return tuple(str(p) for p in table.loc[table["part"] == part, "patient"])
-
-
-def _external_cases(folder: Path, mm_per_px: float, part: str) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
-    from detector.external_studies import external_study
-    from detector.slices import split_patients
-
-    source = _external_slices(folder, mm_per_px, 4)
-    patients = (
-        tuple(sorted(split_patients(_split(folder, "train"))[1]))
-        if part == "choosing"
-        else _split(folder, part)
-    )
-    return [external_study(source, patient, slice_gap_mm=0.9, every=4) for patient in patients]
-
-
-def _annotated_cases(data: Path | None) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
-    from data_prep.annotations import annotated_points
-    from data_prep.studies import find_studies
-    from data_prep.study_types import DicomRejected
-    from data_prep.tables import read_tables
-    from detector.slices import SlicesUnusable
-
-    if data is None:
-        raise SlicesUnusable("give DATA, a folder in the RSNA layout, or --external")
-    coordinates = read_tables(data).coordinates
-    if coordinates is None:
-        raise SlicesUnusable(f"{data.name}/train_label_coordinates.csv is missing")
-    cases = []
-    for entry in find_studies(data):
-        try:
-            study = entry.load()
-        except DicomRejected:
-            continue
-        points, _ = annotated_points(study, coordinates)
-        if points:
-            cases.append((study, points))
-    if not cases:
-        raise SlicesUnusable(f"{data.name}: no study has both images and annotated points")
-    return cases
 
 
 def _detector(weights: Path | None):  # type: ignore[no-untyped-def]

@@ -34,8 +34,8 @@ class ChainConfig:
         presence_cost: a disc has to score more than this to lengthen the chain.
         skip_cost: price of one disc that is not seen between two that are.
         unknown_share: evidence left for discs outside T11/T12 … L5/S1.
-        class_weight, shape_weight, view_weight: of the three terms of the numbering.
-        temperature: of the softmax over offsets; fitted on patients that train nothing.
+        weights: of the terms of ``numbering_terms``; fitted on patients that train nothing
+            (``detector/numbering.py``), so that the softmax over offsets is a calibrated probability.
     """
 
     disc_gap_mm: float = 35.0
@@ -45,10 +45,7 @@ class ChainConfig:
     presence_cost: float = 0.15
     skip_cost: float = 0.6
     unknown_share: float = 0.1
-    class_weight: float = 1.0
-    shape_weight: float = 0.25
-    view_weight: float = 0.5
-    temperature: float = 1.5
+    weights: tuple[float, ...] = (0.67, 0.17, 0.33, 0.33, 2.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,31 +146,50 @@ def number_chain(
     """
     if not discs:
         raise ValueError("a chain needs at least one disc")
-    count = len(discs)
-    offsets = range(FIRST_LUMBAR - count + 1, len(SAGITTAL_LEVELS))
-    scores = np.array([_offset_score(discs, offset, config, view_z_mm) for offset in offsets])
-    weights = np.exp((scores - scores.max()) / config.temperature)
-    weights /= weights.sum()
-    winner = int(np.argmax(weights))
+    offsets = possible_offsets(len(discs))
+    scores = numbering_terms(discs, config, view_z_mm) @ np.array(config.weights)
+    shares = np.exp(scores - scores.max())
+    shares /= shares.sum()
+    winner = int(np.argmax(shares))
     return NumberedChain(
         discs=discs,
         offset=offsets[winner],
-        confidence=float(weights[winner]),
-        offsets={offset: float(weight) for offset, weight in zip(offsets, weights, strict=True)},
+        confidence=float(shares[winner]),
+        offsets={offset: float(share) for offset, share in zip(offsets, shares, strict=True)},
     )
 
 
-def _offset_score(
-    discs: tuple[ChainDisc, ...],
-    offset: int,
-    config: ChainConfig,
-    view_z_mm: tuple[float, float] | None,
-) -> float:
-    return (
-        config.class_weight * _class_score(discs, offset, config)
-        + config.shape_weight * _shape_score(discs, offset)
-        + config.view_weight * _view_score(discs, offset, view_z_mm)
+def possible_offsets(count: int) -> range:
+    """Offsets that give at least one of ``count`` discs a lumbar level."""
+    return range(FIRST_LUMBAR - count + 1, len(SAGITTAL_LEVELS))
+
+
+def numbering_terms(
+    discs: tuple[ChainDisc, ...], config: ChainConfig, view_z_mm: tuple[float, float] | None
+) -> FloatArray:
+    """Evidence for every possible offset, (offsets, 5); larger is better.
+
+    Columns: log share of the class scores; log density of the shape of the canal; of the place in the
+    view; minus the number of lumbar levels out of the chain; minus the scores of discs below L5/S1 (by
+    convention L5/S1 is the last well-formed disc).
+    """
+    return np.array(
+        [
+            (
+                _class_score(discs, offset, config),
+                _shape_score(discs, offset),
+                _view_score(discs, offset, view_z_mm),
+                -float(len(LEVELS) - len(_lumbar_canal(discs, offset)[0])),
+                -_score_below_sacrum(discs, offset),
+            )
+            for offset in possible_offsets(len(discs))
+        ]
     )
+
+
+def _score_below_sacrum(discs: tuple[ChainDisc, ...], offset: int) -> float:
+    below = discs[max(0, len(SAGITTAL_LEVELS) - offset) :]
+    return sum(disc.candidate.score for disc in below if disc.candidate is not None)
 
 
 def _class_score(discs: tuple[ChainDisc, ...], offset: int, config: ChainConfig) -> float:
@@ -213,7 +229,7 @@ def _shape_score(discs: tuple[ChainDisc, ...], offset: int) -> float:
     """Log density of the gap ratios and segment angles, per segment that is in the chain."""
     levels, canal = _lumbar_canal(discs, offset)
     if len(levels) < 3:
-        return -2.0 * (4 - max(len(levels) - 1, 0))
+        return 0.0
     lengths, angles = segment_shape(canal)
     part = levels[:-1]
     ratios = lengths / lengths.mean() * CANAL_GAP_RATIOS[part].mean()
@@ -221,11 +237,11 @@ def _shape_score(discs: tuple[ChainDisc, ...], offset: int) -> float:
     tilt = np.mean(angles - SEGMENT_ANGLES_DEG[part])  # the whole spine may lean
     z_angle = (angles - tilt * 0.5 - SEGMENT_ANGLES_DEG[part]) / SEGMENT_ANGLE_SD_DEG[part]
     density = -0.5 * (np.clip(z_ratio, -4, 4) ** 2 + np.clip(z_angle, -4, 4) ** 2)
-    return float(density.sum()) - 2.0 * (4 - len(part))
+    return float(density.sum())
 
 
 def _view_score(discs: tuple[ChainDisc, ...], offset: int, view_z_mm: tuple[float, float] | None) -> float:
-    """Log prior that a lumbar examination shows L1/L2 … L5/S1, each near its usual height in the view.
+    """Log density of the place of the lumbar levels in the view.
 
     Usual heights: normalised y .300 .416 .531 .641 .730 (sd .055) of the canal points in 1,885 series.
     The sd is widened, because other hospitals plan otherwise.
@@ -234,9 +250,7 @@ def _view_score(discs: tuple[ChainDisc, ...], offset: int, view_z_mm: tuple[floa
         return 0.0
     low, high = view_z_mm
     levels, canal = _lumbar_canal(discs, offset)
-    if not len(levels):
-        return -20.0
     usual = np.array([0.300, 0.416, 0.531, 0.641, 0.730])[levels]
     seen = (high - canal[:, 2]) / max(high - low, 1.0)
     offset_from_usual = float(np.mean(seen - usual))
-    return -0.5 * (offset_from_usual / 0.10) ** 2 - 1.0 * (len(LEVELS) - len(levels))
+    return -0.5 * (offset_from_usual / 0.10) ** 2

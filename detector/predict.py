@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from data_prep.geometry import FloatArray
+from data_prep.manifest import read_verified
 from data_prep.study_types import (
     DicomRejected,
-    PointSource,
     Series,
     Slice,
-    SpineLevel,
     SpineLevels,
     Study,
 )
-from data_prep.vocabulary import LEVELS, Level, SeriesKind
-from detector.anatomy import frames_along
+from data_prep.vocabulary import LEVELS, SeriesKind
 from detector.axial import AxialConfig, refine_recesses
 from detector.candidates import (
     CandidateConfig,
@@ -29,11 +27,13 @@ from detector.candidates import (
 from detector.canonical import CanonicalImage, canonical_image
 from detector.foramina import ForamenConfig, refine_foramina
 from detector.inference import SlicePredictor
-from detector.levels import CANAL_GAPS_MM, ChainConfig, ChainDisc, NumberedChain, best_chain, number_chain
+from detector.levels import ChainConfig, ChainDisc, NumberedChain, best_chain, number_chain
 from detector.points import all_points
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorSpec
+from detector.spine import spine_levels, straightened
 from detector.voting import VotingConfig, join_votes
 
+NUMBERING_FILE = "numbering.json"  # weights of the numbering, fitted by `lumbar detector calibrate`
 BUNDLED_WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -60,6 +60,21 @@ class PredictConfig:
     chain: ChainConfig = field(default_factory=ChainConfig)
     axial: AxialConfig = field(default_factory=AxialConfig)
     foramen: ForamenConfig = field(default_factory=ForamenConfig)
+
+
+@dataclass(frozen=True, eq=False)
+class Sighting:
+    """What the sagittal series of a study show.
+
+    Attributes:
+        discs: the chain, head to foot; empty when nothing is seen.
+        view_z_mm: lowest and highest z of the leading series' images.
+        disagreeing: ids of series that show the spine elsewhere.
+    """
+
+    discs: tuple[ChainDisc, ...]
+    view_z_mm: tuple[float, float] | None
+    disagreeing: tuple[str, ...]
 
 
 class LevelDetector:
@@ -96,21 +111,25 @@ class LevelDetector:
             there = (folder / f"{spec.kind.value}.safetensors").is_file()
             return SlicePredictor.load(folder, spec) if there else None
 
+        if config is None and (folder / NUMBERING_FILE).is_file():
+            weights = json.loads(read_verified(folder, NUMBERING_FILE))["weights"]
+            config = PredictConfig(chain=ChainConfig(weights=tuple(weights)))
         return cls(SlicePredictor.load(folder, SAGITTAL), optional(AXIAL), optional(FORAMEN), config)
 
     def predict(self, study: Study) -> SpineLevels:
         """All levels of a study. Never raises for what the images show: what is missing is flagged."""
-        series, flags = _sagittal_series(study)
+        series, flags = sagittal_series(study)
         if not series:
             return SpineLevels(study.study_id, flags=("no_sagittal", "numbering_uncertain"))
-        chain, disagreeing = self.chain(series)
-        if chain is None:
+        sighting = self.look(series)
+        if not sighting.discs:
             return SpineLevels(study.study_id, flags=(*flags, "no_level_found", "numbering_uncertain"))
-        if disagreeing:
+        chain = number_chain(sighting.discs, self.config.chain, view_z_mm=sighting.view_z_mm)
+        if sighting.disagreeing:
             flags = (*flags, "series_disagree")
         if chain.discs_below_sacrum(self.config.transitional_score):
             flags = (*flags, "transitional_suspected")
-        levels = self._levels(chain, series)
+        levels = spine_levels(chain, series, margin_mm=self.config.view_margin_mm)
         if chain.confidence < self.config.uncertain_below:
             flags = (*flags, "numbering_uncertain")
         if len(levels) < len(LEVELS):
@@ -131,12 +150,8 @@ class LevelDetector:
             flags=flags,
         )
 
-    def chain(self, series: tuple[Series, ...]) -> tuple[NumberedChain | None, tuple[str, ...]]:
-        """The numbered chain of discs seen in sagittal series of one study; the first series leads.
-
-        Returns:
-            The chain, or None when nothing is seen; ids of the series that show the spine elsewhere.
-        """
+    def look(self, series: tuple[Series, ...]) -> Sighting:
+        """The chain of discs seen in sagittal series of one study, not yet numbered; the first leads."""
         views, found = self._look(series[0])
         discs = merge_candidates(found, self.config.candidates)
         disagreeing = []
@@ -145,11 +160,8 @@ class LevelDetector:
             discs, agrees = join_votes(discs, others, self.config.voting)
             if not agrees:
                 disagreeing.append(item.series_id)
-        chain = best_chain(discs, self.config.chain)
-        if not chain:
-            return None, tuple(disagreeing)
-        numbered = number_chain(_straightened(chain), self.config.chain, view_z_mm=_view_z_mm(views))
-        return numbered, tuple(disagreeing)
+        chain = straightened(best_chain(discs, self.config.chain))
+        return Sighting(chain, _view_z_mm(views), tuple(disagreeing))
 
     def _look(self, series: Series) -> tuple[list[CanonicalImage], list[SliceCandidate]]:
         """Canonical images and candidates of the central slices of a series, in one batch."""
@@ -182,32 +194,6 @@ class LevelDetector:
             )
         return images, found
 
-    def _levels(self, chain: NumberedChain, series: tuple[Series, ...]) -> dict[Level, SpineLevel]:
-        known = {position + chain.offset: disc for position, disc in enumerate(chain.discs)}
-        first = SAGITTAL.level_names.index(LEVELS[0].label)
-        wanted = {first + level.index: level for level in LEVELS}
-        known.update(_extrapolated(known, wanted, series, self.config.view_margin_mm))
-        order = sorted(known)
-        frames = frames_along(
-            np.stack([known[i].canal_mm for i in order]), np.stack([known[i].disc_mm for i in order])
-        )
-        levels: dict[Level, SpineLevel] = {}
-        for index, frame in zip(order, frames, strict=True):
-            if index not in wanted:
-                continue
-            disc = known[index]
-            seen = disc.candidate is not None
-            score = disc.candidate.score if disc.candidate is not None else 0.3
-            levels[wanted[index]] = SpineLevel(
-                disc_mm=disc.disc_mm,
-                canal_mm=disc.canal_mm,
-                frame=frame,
-                confidence=float(np.clip(score, 0, 1)) * chain.confidence,
-                uncertainty_mm=2.0 + disc.candidate.spread_mm if disc.candidate is not None else 7.0,
-                source=PointSource.SEEN if seen else PointSource.PREDICTED,
-            )
-        return {level: levels[level] for level in LEVELS if level in levels}
-
 
 def _voters(chain: NumberedChain) -> tuple[str, ...]:
     seen = [disc.candidate for disc in chain.discs if disc.candidate is not None]
@@ -225,7 +211,7 @@ def central_slices(series: Series, count: int, max_offset_mm: float) -> list[Sli
     return [stack[i] for i in sorted(chosen or [int(order[0])])]
 
 
-def _sagittal_series(study: Study) -> tuple[tuple[Series, ...], tuple[str, ...]]:
+def sagittal_series(study: Study) -> tuple[tuple[Series, ...], tuple[str, ...]]:
     """The series that decide the levels, the leading one first, and flags."""
     t2, t1 = study.of_kind(SeriesKind.SAGITTAL_T2), study.of_kind(SeriesKind.SAGITTAL_T1)
     if t2:
@@ -241,59 +227,3 @@ def _view_z_mm(views: list[CanonicalImage]) -> tuple[float, float] | None:
     rows, columns = plane.shape
     ends = plane.to_mm([[(columns - 1) / 2, 0], [(columns - 1) / 2, rows - 1]])[:, 2]
     return float(ends.min()), float(ends.max())
-
-
-def _straightened(discs: tuple[ChainDisc, ...]) -> tuple[ChainDisc, ...]:
-    """Replace each point's place across the slices by a smooth curve along the chain.
-
-    A single disc is seen on few thick slices; the spine as a whole bends slowly (a parabola in x).
-    """
-    if len(discs) < 3:
-        return discs
-    z = np.array([disc.canal_mm[2] for disc in discs])
-    x = np.array([disc.canal_mm[0] for disc in discs])
-    weights = np.array([disc.candidate.score if disc.candidate else 0.05 for disc in discs])
-    degree = 2 if len(discs) >= 5 else 1
-    fit = np.polynomial.Polynomial.fit(z, x, degree, w=weights)
-
-    def moved(disc: ChainDisc) -> ChainDisc:
-        at = float(fit(disc.canal_mm[2]))
-        return ChainDisc(
-            np.array([at, *disc.disc_mm[1:]]), np.array([at, *disc.canal_mm[1:]]), disc.candidate
-        )
-
-    return tuple(moved(disc) for disc in discs)
-
-
-def _extrapolated(
-    known: dict[int, ChainDisc],
-    wanted: dict[int, Level],
-    series: tuple[Series, ...],
-    margin_mm: float,
-) -> dict[int, ChainDisc]:
-    """Levels next to the chain's ends that were not seen although the image must show them."""
-    added: dict[int, ChainDisc] = {}
-    if not set(known) & set(wanted) or len(known) < 3:
-        return added
-    for direction in (-1, 1):
-        have = {**known, **added}
-        index = (min if direction < 0 else max)(have) + direction
-        while index in wanted:
-            near, before = have[index - direction], have[index - 2 * direction]
-            step = near.canal_mm - before.canal_mm
-            usual = CANAL_GAPS_MM[min(max(wanted[index].index - (direction > 0), 0), 3)]
-            step = step / max(float(np.linalg.norm(step)), 1.0) * usual
-            disc = ChainDisc(near.disc_mm + step, near.canal_mm + step, None)
-            if not _shown(disc.canal_mm, series, margin_mm) or not _shown(disc.disc_mm, series, margin_mm):
-                break
-            added[index] = have[index] = disc
-            index += direction
-    return added
-
-
-def _shown(point_mm: FloatArray, series: tuple[Series, ...], margin_mm: float) -> bool:
-    for item in series:
-        plane = item.nearest(point_mm)[0].plane
-        if bool(plane.contains_px(plane.to_px(point_mm), margin_px=margin_mm / max(plane.spacing_mm))):
-            return True
-    return False

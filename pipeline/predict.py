@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from classifier.grade import Grade
+from classifier.prior import prior_grade
+from data_prep.pixel_cache import PixelCache
 from data_prep.studies import StudyEntry, find_studies
-from data_prep.study_types import DicomRejected, Reason, Rejection, Slice, SpineLevels, Study
+from data_prep.study_types import DicomRejected, Reason, Rejection, SpineLevels, Study
 from data_prep.vocabulary import TARGETS, Target
-from pipeline.prediction import Provenance, StudyPrediction, prior_grade
-
-# Detector, graders and pictures read the same slices; a study of 100 slices of 512² takes 100 MB.
-_CACHE_BYTES = 512 * 1024 * 1024
+from pipeline.prediction import Provenance, StudyPrediction
 
 
 class LevelFinder(Protocol):
@@ -78,7 +74,8 @@ class Pipeline:
         """Load and grade one study that was found; never raises for what is wrong with the study.
 
         Returns:
-            The prediction, and the study for pictures; None when it could not be loaded.
+            The prediction, and the study for pictures, its slices decoded once; None when it could not be
+            loaded.
         """
         try:
             study = entry.load()
@@ -86,25 +83,30 @@ class Pipeline:
             return self._rejected(entry.study_id, rejected.rejection, rejected.rejections), None
         except Exception as error:  # one study must never end a batch
             return self._rejected(entry.study_id, _failure(error, "reading", entry.study_id)), None
-        study = with_pixel_cache(study)
-        return self.predict_study(study), study
+        cache = PixelCache(study)
+        return self._predict(cache), cache.study
 
     def predict_study(self, study: Study) -> StudyPrediction:
-        """Grade a loaded study; a failure inside a stage becomes a rejection with the level prior."""
-        levels = None
+        """Grade a loaded study; a failure inside a stage becomes a rejection with the level prior.
+
+        Slices that were looked at and cannot be decoded join the study's rejections.
+        """
+        return self._predict(PixelCache(study))
+
+    def _predict(self, cache: PixelCache) -> StudyPrediction:
+        study, levels = cache.study, None
         stage = "detection"
         try:
             levels = self.detector.predict(study)
             stage = "grading"
             grades = self.grader.grade(study, levels)
-            return StudyPrediction(
-                study.study_id, grades, levels, levels.flags, study.rejections, provenance=self.provenance
-            )
-        except DicomRejected as rejected:
-            return self._rejected(study.study_id, rejected.rejection, study.rejections, levels)
         except Exception as error:  # one study must never end a batch
             failure = _failure(error, stage, study.study_id)
-            return self._rejected(study.study_id, failure, study.rejections, levels)
+            return self._rejected(study.study_id, failure, (*study.rejections, *cache.rejections), levels)
+        rejections = (*study.rejections, *cache.rejections)
+        return StudyPrediction(
+            study.study_id, grades, levels, levels.flags, rejections, provenance=self.provenance
+        )
 
     def _rejected(
         self,
@@ -144,39 +146,3 @@ def bundled_model_hashes() -> dict[str, str]:
 def _failure(error: Exception, stage: str, study_id: str) -> Rejection:
     # The type only: messages of foreign code may quote headers or paths.
     return Rejection(Reason.FAILED, f"{stage} failed ({type(error).__name__})", study_id)
-
-
-class _PixelCache:
-    """Keeps decoded slices up to a number of bytes; what comes later is decoded each time."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._left = max_bytes
-        self._pixels: dict[int, NDArray[np.float32]] = {}
-
-    def read(self, item: Slice) -> NDArray[np.float32]:
-        key = id(item)
-        if key in self._pixels:
-            return self._pixels[key]
-        pixels = item.pixels()
-        if pixels.nbytes <= self._left:
-            self._left -= pixels.nbytes
-            pixels.flags.writeable = False
-            self._pixels[key] = pixels
-        return pixels
-
-
-def with_pixel_cache(study: Study, max_bytes: int = _CACHE_BYTES) -> Study:
-    """The same study, whose slices are decoded once for as long as it lives. Pixels are read-only."""
-    cache = _PixelCache(max_bytes)
-
-    def cached(item: Slice) -> Slice:
-        # The closure keeps ``item`` alive, so that its id stays its own.
-        return replace(item, read_pixels=lambda: cache.read(item))
-
-    return replace(
-        study,
-        series=tuple(
-            replace(series, stacks=tuple(tuple(cached(item) for item in stack) for stack in series.stacks))
-            for series in study.series
-        ),
-    )

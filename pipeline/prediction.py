@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from classifier.grade import Grade
-from classifier.prior import level_prior
 from data_prep.study_types import LevelPoint, Rejection, SpineLevels
 from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Level, Target
 from pipeline import __version__
@@ -98,11 +97,6 @@ class StudyPrediction:
             "targets": [_target_record(target, self.grades[target], found) for target in TARGETS],
             "rejections": [asdict(rejection) for rejection in self.rejections],
         }
-
-
-def prior_grade(target: Target, flag: str) -> Grade:
-    """The level prior as a grade, with the reason why nothing better is known."""
-    return Grade(level_prior(target), "prior", (flag,))
 
 
 def probabilities_in(record: Mapping[str, Any]) -> dict[Target, list[float]]:

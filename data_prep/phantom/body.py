@@ -12,7 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL, N_PLANES, SAMPLES_PER_LEVEL, Spine, make_spine
+from data_prep.phantom.posture import Posture, Transitional, draw_posture
+from data_prep.phantom.spine import (
+    FIRST_LUMBAR,
+    LUMBOSACRAL,
+    N_PLANES,
+    SAMPLES_PER_LEVEL,
+    Spine,
+    make_spine,
+    slip_forward,
+)
+from data_prep.phantom.wear import draw_discs, draw_haemangioma
 from data_prep.vocabulary import Condition, ConditionGroup, Level, Side, Target
 
 FloatArray = NDArray[np.float64]
@@ -21,9 +31,6 @@ Float32Array = NDArray[np.float32]
 # One row per disc plane T8/T9 … S5/Co; lumbar values from PHANTOM.md ("Published measures").
 _HALF_DEPTH = [12, 12.5, 13, 13.5, 14, 15, 15.8, 16.3, 16.7, 16.3, 11.5, 8, 6.5, 5.5, 4]
 _HALF_WIDTH = [15, 15.5, 16, 17.5, 19, 20.5, 21.8, 23, 24, 25, 23, 20, 17, 12, 7]
-_DISC_FRONT = [3.5, 3.8, 4.2, 5.2, 6.8, 8.5, 10.2, 11.3, 13.0, 14.0, 4.0, 2.0, 1.2, 1, 1]
-_DISC_MIDDLE = [4.0, 4.4, 5.0, 6.2, 7.8, 9.2, 10.6, 11.5, 12.4, 11.6, 4.4, 2.2, 1.2, 1, 1]
-_DISC_BACK = [3.2, 3.5, 4.0, 5.0, 6.0, 6.8, 7.8, 8.4, 8.8, 7.0, 3.2, 1.8, 1.0, 1, 1]
 _SAC_HALF_DEPTH = [6.6, 6.6, 6.8, 7.0, 7.2, 7.2, 7.0, 6.8, 6.6, 6.0, 4.6, 2.5, 0.5, 0.3, 0.3]
 _SAC_HALF_WIDTH = [8.0, 8.0, 8.2, 8.6, 9.0, 9.0, 8.8, 8.7, 8.6, 8.2, 6.6, 3.5, 0.5, 0.3, 0.3]
 _SAC_GAP = [1.2, 1.2, 1.2, 1.2, 1.2, 1.2, 1.2, 1.3, 1.7, 3.3, 4.5, 5.0, 4.0, 3.0, 3.0]
@@ -47,7 +54,9 @@ class Body:
     Attributes:
         spine: curve, frame and pose.
         profile: float32 (samples,) per structure along the spine; names in ``_profiles``.
-        discs: float32 (planes,) per property: front, middle, back height (mm), worn (0–1), marrow.
+        transitional: whether the lumbosacral vertebra is transitional.
+        discs: float32 (planes,) or (planes, 2) per property, see ``wear.draw_discs``.
+        haemangioma: position along the spine, left, back, radius (mm), change of the fat share.
         foramen, recess: float32 (2, planes, k) for right, left; columns in ``_foramina`` and ``_recesses``.
         roots: float32 (k, 2) places of the cauda equina roots in the unit disc of the sac.
         soft: scalars of the soft tissue (mm, or shares).
@@ -55,8 +64,10 @@ class Body:
     """
 
     spine: Spine
+    transitional: bool
     profile: dict[str, Float32Array]
     discs: dict[str, Float32Array]
+    haemangioma: tuple[float, float, float, float, float]
     foramen: Float32Array
     recess: Float32Array
     roots: Float32Array
@@ -85,16 +96,21 @@ class Body:
         return self.spine.at_disc(plane, side.sign * FORAMEN_SIDE_MM * scale, back, above)
 
 
-def make_body(seed: int, latents: Mapping[Target, float]) -> Body:
-    """Build the patient ``seed``; everything but the diseased structures depends on the seed alone."""
+def make_body(seed: int, latents: Mapping[Target, float], transitional: Transitional = "natural") -> Body:
+    """Build the patient ``seed``; everything but the diseased structures depends on the seed alone.
+
+    ``transitional`` forces or forbids a transitional vertebra; the rest of the patient changes with it.
+    """
     rng = np.random.default_rng([seed, 2])
-    spine = make_spine(rng)
-    discs = _draw_discs(rng, spine.stature)
-    profile = _profiles(rng, spine.stature, latents)
+    posture = draw_posture(rng, transitional)
+    spine = make_spine(rng, posture)
+    profile = _profiles(rng, posture, latents)
     return Body(
         spine=spine,
+        transitional=posture.transition is not None,
         profile={name: values.astype(np.float32) for name, values in profile.items()},
-        discs=discs,
+        discs=draw_discs(rng, posture),
+        haemangioma=draw_haemangioma(rng, spine.stature),
         foramen=_foramina(spine.stature, latents),
         recess=_recesses(spine.stature, latents),
         roots=_draw_roots(rng),
@@ -109,27 +125,10 @@ def _severity(latents: Mapping[Target, float], condition: Condition, level: Leve
     return float(np.clip(latents[Target(condition, level)], low, high) - low)
 
 
-def _draw_discs(rng: np.random.Generator, scale: float) -> dict[str, Float32Array]:
-    # Degeneration is drawn apart from the latents: it must not carry the grade.
-    worn = np.clip(rng.beta(1.2, 1.6) + rng.normal(0, 0.2, N_PLANES), 0.0, 1.0)
-    worn[LUMBOSACRAL + 1 :] = 0.8
-    height = scale * (1.0 - 0.45 * worn**1.5) * rng.normal(1.0, 0.06, N_PLANES)
-    height[LUMBOSACRAL + 1] *= rng.uniform(0.5, 1.5)
-    fatty = np.clip(rng.normal(0.5, 0.13) + rng.normal(0, 0.03, N_PLANES), 0.2, 0.8)
-    values = {
-        "front": np.array(_DISC_FRONT) * height,
-        "middle": np.array(_DISC_MIDDLE) * height,
-        "back": np.array(_DISC_BACK) * height,
-        "worn": worn,
-        "marrow": fatty,
-        "bulge": rng.uniform(0.0, 1.2, N_PLANES) + 0.5 * worn,
-    }
-    return {name: value.astype(np.float32) for name, value in values.items()}
-
-
 def _profiles(
-    rng: np.random.Generator, scale: float, latents: Mapping[Target, float]
+    rng: np.random.Generator, posture: Posture, latents: Mapping[Target, float]
 ) -> dict[str, FloatArray]:
+    scale = posture.stature
     position = np.arange((N_PLANES - 1) * SAMPLES_PER_LEVEL + 1) / SAMPLES_PER_LEVEL
 
     def along(values: list[float], factor: float = 1.0) -> FloatArray:
@@ -141,6 +140,17 @@ def _profiles(
     sac_size = float(np.clip(rng.normal(1.0, 0.08), 0.8, 1.2))
     sac_depth, sac_width = along(_SAC_HALF_DEPTH, sac_size), along(_SAC_HALF_WIDTH, sac_size)
     gap = along(_SAC_GAP)
+    half_widths = along(_HALF_WIDTH, rng.normal(1.0, 0.04))
+    moved = 0.0
+    if posture.transition is not None:
+        moved = posture.transition.shift
+        square = posture.transition.rudiment * np.exp(-((position - LUMBOSACRAL - 0.9) ** 2) / 0.3)
+        half_depth += 3.0 * square
+        half_widths += 2.0 * square
+    slide = np.zeros_like(position)
+    if posture.slip is not None:
+        # The sac bends over the step that the slip makes in the spine.
+        slide = slip_forward(*posture.slip) - slip_forward(*posture.slip, over_levels=0.18)
     squeeze = np.zeros_like(position)
     for level in Level:
         closed = _severity(latents, Condition.SPINAL_CANAL_STENOSIS, level)
@@ -150,19 +160,20 @@ def _profiles(
     # L4/5: controls 152, cut-off 111, stenosis 80 ± 35 mm², PHANTOM.md).
     area = np.exp(-0.36 * squeeze)
     # The conus ends at T12–L2 (PHANTOM.md).
-    conus = FIRST_LUMBAR - 0.6 + float(np.clip(rng.normal(0.0, 0.45), -1.0, 1.0))
+    conus = FIRST_LUMBAR - 0.6 + moved + float(np.clip(rng.normal(0.0, 0.45), -1.0, 1.0))
     return {
         "half_depth": half_depth * waist,
-        "half_width": along(_HALF_WIDTH, rng.normal(1.0, 0.04)) * waist,
+        "half_width": half_widths * waist,
         "back_wall": half_depth * (0.4 + 0.6 * waist),
-        "sac_centre": half_depth + gap + sac_depth,
+        "sac_centre": half_depth + gap + sac_depth + slide,
         "sac_depth_normal": sac_depth,
         "sac_width_normal": sac_width,
         "sac_depth": sac_depth * area**0.55,
         "sac_width": sac_width * area**0.45,
         "squeeze": squeeze,
         "cord": np.clip((conus - position) / 0.9, 0.0, 1.0) ** 0.6 * scale,
-        "psoas": np.interp(position, np.arange(N_PLANES), _PSOAS),
+        "vessel_position": position - moved,
+        "psoas": np.interp(position - moved, np.arange(N_PLANES), _PSOAS),
     }
 
 
@@ -228,5 +239,8 @@ def _draw_soft(rng: np.random.Generator, scale: float) -> dict[str, float]:
         "flavum": float(np.clip(rng.normal(3.8, 0.8), 2.5, 6.5)) * scale,
         "aorta": rng.uniform(7.0, 9.5),
         "kidney_height": rng.normal(25.0, 12.0),
+        "irregular": rng.uniform(0.3, 0.65),
+        "facet": rng.uniform(0.88, 1.25),
+        "marrow_texture": rng.uniform(0.04, 0.13),
         "spinous": scale * rng.uniform(24.0, 31.0),
     }

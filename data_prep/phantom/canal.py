@@ -44,9 +44,11 @@ def _paint_foramina(
     signals = painter.signals
     # What fills a narrowed foramen is dark: bulging disc, capsule, osteophyte.
     free = tunnel(v, w - 4.5 * scale, 4.6 * scale, normal_up + 0.4, out, length)
-    painter.paint(free, signals["ligament"], where[near])
+    narrowed = np.clip((4.4 * scale - half_back) / (1.2 * scale), 0.0, 1.0)
+    fat = signals["fat"] * (0.95 + 0.06 * painter.noise(at.body_mm[near], 1.0))
+    painter.paint(free, fat + narrowed * (signals["ligament"] - fat), where[near])
     open_fat = tunnel(v, w - middle, half_back, half_up, out, length)
-    painter.paint(open_fat, signals["fat"], where[near])
+    painter.paint(open_fat, fat, where[near])
     # The root leaves downwards and forwards as it goes out; it is flattened where there is no room.
     out = u - FORAMEN_SIDE_MM * scale
     deep = np.minimum(root, np.maximum(half_back - 0.2, 0.8))

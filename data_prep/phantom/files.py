@@ -27,7 +27,7 @@ from data_prep.phantom.study import PhantomStudy, make_study
 from data_prep.study_types import Slice
 from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, SeriesKind
 
-PHANTOM_VERSION = "1.0"
+PHANTOM_VERSION = "2.0"
 
 _Row = dict[str, object]
 _POINT_COLUMNS = ["study_id", "series_id", "instance_number", "condition", "level", "x", "y"]

@@ -27,6 +27,22 @@ def noise_volume() -> RealArray:
     return (total / total.std()).astype(np.float32)
 
 
+@cache
+def _warp_volume() -> RealArray:
+    """Periodic displacements (64, 64, 64, 3), mean 0, sd 1, smooth over 5 mm; the same for everybody."""
+    white = np.random.default_rng(1).standard_normal((3, _NOISE_SIZE, _NOISE_SIZE, _NOISE_SIZE))
+    smooth = [gaussian_filter(layer, 5.0, mode="wrap") for layer in white]
+    return np.stack([layer / layer.std() for layer in smooth], axis=-1).astype(np.float32)
+
+
+def warped(body: Body, body_mm: RealArray) -> RealArray:
+    """Body points (n, 3) a little displaced, so that no structure is as regular as its formula."""
+    index = (body_mm + body.noise_shift.astype(np.float32)).astype(np.int32) % _NOISE_SIZE
+    flat = (index[:, 0] * _NOISE_SIZE + index[:, 1]) * _NOISE_SIZE + index[:, 2]
+    shift = _warp_volume().reshape(-1, 3)[flat]
+    return body_mm + np.float32(body.soft["irregular"]) * shift
+
+
 class Painter:
     """Paints layers on the points of one cut.
 

@@ -24,17 +24,28 @@ def paint_posterior(painter: Painter) -> None:
     fraction = at.position % 1.0
     side = np.abs(at.left_mm)
     sac = painter.profile("sac_depth_normal", at)
-    lumbar = at.position < LUMBOSACRAL + 0.1
     bone = _pedicle(painter, at, behind, side, fraction, scale)
     bone = np.minimum(bone, _lamina(behind, side, fraction, sac, scale))
     bone = np.minimum(bone, _spinous(painter, at, behind, sac, fraction))
-    facet = ellipse(side - 16.0 * scale, behind - 5.0 * scale, 7.0 * scale, 5.6 * scale)
-    facet = np.where(lumbar, np.maximum(facet, np.abs(at.above_mm + 1.0) - 9.5), np.float32(9.0))
-    bone = np.minimum(bone, facet)
+    upper, lower = _facets(painter, at, behind, side, scale)
+    bone = np.minimum(bone, np.minimum(upper, lower))
     painter.paint(bone, painter.signals["cortex"], where)
     painter.paint(bone + CORTEX_MM * 1.2, marrow_signal(painter, at), where)
-    _paint_joint(painter, where, facet, side - 16.0 * scale, behind - 5.0 * scale)
+    joint = np.maximum(np.abs(upper - lower) - 1.1, np.minimum(upper, lower) - 0.5)
+    painter.paint(np.maximum(joint, np.maximum(upper, lower) - 2.5), painter.signals["ligament"], where)
     _paint_flavum(painter, at, where, behind, side, sac)
+
+
+def _facets(
+    painter: Painter, at: SpineCoordinates, behind: RealArray, side: RealArray, scale: float
+) -> tuple[RealArray, RealArray]:
+    """The articular processes of the vertebrae below (in front) and above (behind) a disc."""
+    size = painter.body.soft["facet"] * scale
+    lean = np.float32(0.12) * at.above_mm
+    front = tunnel(side - 18.0 * scale, behind - 2.0 + lean, 5.4 * size, 4.6 * size, at.above_mm + 3.0, 13.0)
+    rear = tunnel(side - 14.5 * scale, behind - 8.6 + lean, 5.4 * size, 4.4 * size, at.above_mm - 4.0, 15.0)
+    lumbar = at.position < LUMBOSACRAL + 0.25
+    return np.where(lumbar, front, np.float32(9.0)), np.where(lumbar, rear, np.float32(9.0))
 
 
 def _pedicle(
@@ -71,13 +82,6 @@ def _spinous(
     # The process slants to the feet.
     height = ellipse(out - length / 2, (fraction - 0.70 - 0.004 * out) * 33.0, length / 2, 10.5)
     return np.maximum(height, np.abs(at.left_mm) - 3.0)
-
-
-def _paint_joint(
-    painter: Painter, where: NDArray[np.intp], facet: RealArray, a: RealArray, b: RealArray
-) -> None:
-    across = np.abs(0.75 * a + 0.66 * b) - 0.6
-    painter.paint(np.maximum(across, facet), painter.signals["ligament"], where)
 
 
 def _paint_flavum(

@@ -6,19 +6,24 @@ thick slices are the mean of several thin cuts. Both together are the partial vo
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.geometry import SlicePlane
 from data_prep.phantom.body import Body
 from data_prep.phantom.canal import paint_canal
-from data_prep.phantom.painter import Painter
+from data_prep.phantom.painter import Painter, warped
 from data_prep.phantom.posterior import paint_posterior
 from data_prep.phantom.soft_tissue import inside_torso, paint_soft_tissue
 from data_prep.phantom.tissue import Contrast
 from data_prep.phantom.vertebrae import paint_vertebrae
 
 Float32Array = NDArray[np.float32]
+
+FINEST_MM = 0.7
 
 
 def render_tissue(
@@ -28,6 +33,26 @@ def render_tissue(
 
     ``thickness_mm`` is averaged over ``cuts`` parallel planes.
     """
+    acquired = _acquired(plane)
+    signal = _mean_of_cuts(body, acquired, contrast, thickness_mm, cuts)
+    if acquired.shape == plane.shape:
+        return signal
+    return cv2.resize(signal, plane.shape[::-1], interpolation=cv2.INTER_CUBIC).clip(0.0)
+
+
+def _acquired(plane: SlicePlane) -> SlicePlane:
+    """The same field of view with pixels of at least ``FINEST_MM``: scanners interpolate to finer ones."""
+    rows, columns = plane.shape
+    fewer = min(rows, int(np.ceil(rows * plane.spacing_mm[1] / FINEST_MM)))
+    narrower = min(columns, int(np.ceil(columns * plane.spacing_mm[0] / FINEST_MM)))
+    spacing = plane.spacing_mm[0] * columns / narrower, plane.spacing_mm[1] * rows / fewer
+    corner = plane.to_mm([0.5 * (spacing[i] / plane.spacing_mm[i] - 1.0) for i in range(2)])
+    return replace(plane, origin_mm=corner, spacing_mm=spacing, shape=(fewer, narrower))
+
+
+def _mean_of_cuts(
+    body: Body, plane: SlicePlane, contrast: Contrast, thickness_mm: float, cuts: int
+) -> Float32Array:
     rows, columns = plane.shape
     rotation = body.spine.rotation
     x_axis, y_axis, normal = (axis @ rotation for axis in (plane.x_axis, plane.y_axis, plane.normal))
@@ -47,7 +72,7 @@ def _cut(body: Body, body_mm: Float32Array, contrast: Contrast, pixel_mm: float)
     torso = inside_torso(body, body_mm)
     if not len(torso.index):
         return image
-    coordinates = body.spine.coordinates(body_mm[torso.index])
+    coordinates = body.spine.coordinates(warped(body, body_mm[torso.index]))
     painter = Painter(body, contrast.signals, coordinates, pixel_mm)
     paint_soft_tissue(painter, torso)
     paint_vertebrae(painter)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import correlate1d, gaussian_filter
 
 from data_prep.geometry import Orientation, SlicePlane
 from data_prep.phantom.body import Body
@@ -16,6 +16,7 @@ from data_prep.phantom.tissue import Contrast
 Float32Array = NDArray[np.float32]
 
 MAX_STORED = 4095  # 12 bits
+CANAL_MM = 24.0  # about how far behind the L3/L4 disc centre the canal lies
 
 
 @dataclass(frozen=True)
@@ -23,30 +24,45 @@ class Scanner:
     """The appearance that a scanner gives to one series.
 
     Attributes:
-        coil_reach_mm: distance from the skin of the back over which the surface coil's signal falls to 1/e.
+        coil_reach_mm: distance from the spine towards the belly over which the coil's signal falls to 1/e.
         coil_corrected: share of that fall which the vendor's filter takes away, 0–1.
+        coil_centre_mm, coil_half_mm: height of the coil's middle above the L3/L4 disc, and its half length.
         shading: (3,) linear drift of the gain per 100 mm along patient x, y, z.
         blur_px: standard deviation of the point spread.
+        bandwidth: share of the pixel grid's frequencies that was acquired; below 1, edges ring.
         noise: standard deviation of the noise before the magnitude, as a share of ``white``.
-        white: stored value of the brightest tissue near the coil.
-        band_mm: saturation band in front of the spine (sagittal only): distance from the L3/L4 disc, or None.
+        white: stored value of the brightest tissue at the spine.
+        band_mm: saturation band in front of the spine: distance from the L3/L4 disc, or None.
+        ghost: strength of the ghosts of motion, and ghost_px their distance; along rows if ghost_rows.
+        fat_shift_px: displacement of fat along the other direction (chemical shift).
     """
 
     coil_reach_mm: float = 120.0
     coil_corrected: float = 0.5
+    coil_centre_mm: float = 0.0
+    coil_half_mm: float = 250.0
     shading: tuple[float, float, float] = (0.0, 0.0, 0.0)
     blur_px: float = 0.45
+    bandwidth: float = 1.0
     noise: float = 0.02
     white: float = 900.0
     band_mm: float | None = None
+    ghost: float = 0.0
+    ghost_px: int = 20
+    ghost_rows: bool = True
+    fat_shift_px: float = 0.0
 
     def acquire(
         self, signal: Float32Array, plane: SlicePlane, body: Body, contrast: Contrast, noise_seed: list[int]
     ) -> Float32Array:
         """Stored values, whole numbers 0–4095 as float32 (rows, columns), of a noise-free slice."""
         brightest = max(contrast.signals["fat"], contrast.signals["csf"])
-        gain = self._gain(plane, body)
-        image = gaussian_filter(signal / np.float32(brightest) * gain, self.blur_px)
+        if self.fat_shift_px:
+            signal = self._shift_fat(signal, contrast.signals["fat"])
+        image = signal / np.float32(brightest) * self._gain(plane, body)
+        if self.ghost > 0:
+            image = self._with_ghosts(image)
+        image = self._point_spread(image)
         rng = np.random.default_rng(noise_seed)
         # The magnitude of a complex signal with Gaussian noise in both parts is Rician.
         real = image + rng.standard_normal(image.shape, dtype=np.float32) * np.float32(self.noise)
@@ -54,31 +70,70 @@ class Scanner:
         stored = np.rint(np.hypot(real, imaginary) * np.float32(self.white))
         return np.clip(stored, 0, MAX_STORED).astype(np.float32)
 
+    def _shift_fat(self, signal: Float32Array, fat: float) -> Float32Array:
+        """Move what is as bright as fat by part of a pixel: borders darken here and brighten there."""
+        share = np.clip(signal * np.float32(2.0 / max(fat, 1e-6)) - 1.0, 0.0, 1.0)
+        part = signal * share
+        axis = 1 if self.ghost_rows else 0
+        moved = np.roll(part, int(np.sign(self.fat_shift_px)), axis=axis)
+        return np.maximum(signal + np.float32(abs(self.fat_shift_px)) * (moved - part), 0.0)
+
+    def _with_ghosts(self, image: Float32Array) -> Float32Array:
+        axis = 0 if self.ghost_rows else 1
+        total = image.copy()
+        for order, sign in ((1, 1.0), (2, -0.5)):
+            for step in (order * self.ghost_px, -order * self.ghost_px):
+                total += np.float32(sign * self.ghost) * np.roll(image, step, axis=axis)
+        return np.abs(total)
+
+    def _point_spread(self, image: Float32Array) -> Float32Array:
+        blurred = gaussian_filter(image, self.blur_px, truncate=3.0)
+        if self.bandwidth >= 1.0:
+            return blurred
+        kernel = self.bandwidth * np.sinc(self.bandwidth * np.arange(-7, 8))
+        kernel = (kernel / kernel.sum()).astype(np.float32)
+        return np.abs(correlate1d(correlate1d(blurred, kernel, axis=0), kernel, axis=1))
+
     def _gain(self, plane: SlicePlane, body: Body) -> Float32Array:
         rows, columns = plane.shape
         corner = plane.to_mm([(0, 0), (columns - 1, 0), (0, rows - 1)]) - body.spine.to_patient(np.zeros(3))
-        x = np.linspace(0, 1, columns, dtype=np.float32)[None, :, None]
-        y = np.linspace(0, 1, rows, dtype=np.float32)[:, None, None]
-        step_x, step_y = corner[1] - corner[0], corner[2] - corner[0]
-        place = (corner[0] + x * step_x + y * step_y).astype(np.float32)
+        along_x = np.linspace(0, 1, columns, dtype=np.float32)[None, :]
+        along_y = np.linspace(0, 1, rows, dtype=np.float32)[:, None]
+
+        def over_image(values: NDArray[np.float64]) -> Float32Array:
+            """A linear function of place, from its values in three corners."""
+            start, right, down = values.astype(np.float32)
+            return (start + along_x * (right - start)) + along_y * (down - start)
+
+        y, z = over_image(corner[:, 1]), over_image(corner[:, 2])
         skin_y = 24.0 + MUSCLE_BACK_MM + body.soft["fat_back"]
-        fall = np.maximum(skin_y - place[..., 1], 0.0) / self.coil_reach_mm * (1.0 - self.coil_corrected)
-        drift = place @ (np.array(self.shading, dtype=np.float32) / 100.0)
-        gain = np.exp(-fall + np.clip(drift, -0.8, 0.8))
-        if self.band_mm is not None and plane.orientation is Orientation.SAGITTAL:
-            gain *= 0.12 + 0.88 / (1.0 + np.exp(np.clip(-(place[..., 1] + self.band_mm) / 5.0, -30, 30)))
-        return gain.astype(np.float32)
+        depth = np.maximum(skin_y - y, 0.0) - np.float32(skin_y - CANAL_MM)
+        fall = depth * np.float32((1.0 - self.coil_corrected) / self.coil_reach_mm)
+        drift = np.clip(over_image(corner @ np.array(self.shading) / 100.0), -0.8, 0.8)
+        from_coil = (z - np.float32(self.coil_centre_mm)) / np.float32(self.coil_half_mm)
+        gain = np.exp(drift - fall - np.minimum(np.square(np.square(from_coil)), np.float32(1.6)))
+        if self.band_mm is not None:
+            gain *= 0.12 + 0.88 / (1.0 + np.exp(np.clip((y + np.float32(self.band_mm)) / -5, -30, 30)))
+        return gain
 
 
 def draw_scanner(rng: np.random.Generator, orientation: Orientation) -> Scanner:
-    """Draw the appearance of a series; noise as SNR 15–60 of white (PHANTOM.md: 8–60)."""
+    """Draw the appearance of a series: SNR 8–60 at the spine (PHANTOM.md), coils from far to very near."""
     sagittal = orientation is Orientation.SAGITTAL
+    moved, ringing, shifted = rng.random(3)
     return Scanner(
-        coil_reach_mm=rng.uniform(60, 160),
-        coil_corrected=rng.uniform(0.1, 1.0),
-        shading=tuple(rng.normal(0.0, [0.08, 0.05, 0.12])),
-        blur_px=rng.uniform(0.3, 0.6),
-        noise=1.0 / rng.uniform(15, 60),
-        white=rng.uniform(350, 2200),
-        band_mm=rng.uniform(38, 75) if sagittal and rng.random() < 0.6 else None,
+        coil_reach_mm=rng.uniform(35, 130),
+        coil_corrected=rng.beta(0.8, 1.2),
+        coil_centre_mm=rng.normal(0.0, 25.0),
+        coil_half_mm=rng.uniform(150, 320),
+        shading=tuple(rng.normal(0.0, [0.10, 0.08, 0.15])),
+        blur_px=rng.uniform(0.25, 0.75),
+        bandwidth=rng.uniform(0.6, 0.95) if ringing < 0.5 else 1.0,
+        noise=float(np.exp(-rng.uniform(np.log(11), np.log(60)))),
+        white=rng.uniform(250, 1500),
+        band_mm=rng.uniform(25, 75) if rng.random() < (0.6 if sagittal else 0.35) else None,
+        ghost=rng.uniform(0.01, 0.06) if moved < 0.25 else 0.0,
+        ghost_px=int(rng.integers(8, 60)),
+        ghost_rows=bool(rng.random() < (0.7 if sagittal else 0.3)),
+        fat_shift_px=rng.uniform(-0.9, 0.9) if shifted < 0.5 else 0.0,
     )

@@ -94,14 +94,15 @@ def _paint_back_muscles(painter: Painter, torso: Torso) -> None:
     bundle = np.minimum(erector, np.where(at.position[where] < LUMBOSACRAL - 0.3, quadratus, np.float32(9)))
     bundle = np.maximum(bundle, soft["fat_back"] + 1.0 - torso.depth_mm[where])
     texture = painter.noise(at.body_mm[where] * np.array([1, 1, 0.3], dtype=np.float32), 1.2, smooth=True)
-    streak = np.clip(0.9 * texture - 1.5 + 3.0 * soft["muscle_fat"], 0.0, 1.0)
-    value = signals["muscle"] + streak * (0.8 * signals["fat"] - signals["muscle"])
+    lower = 0.10 * np.clip(at.position[where] - LUMBOSACRAL + 2.0, -2.0, 3.0)
+    streak = np.clip(0.9 * texture - 1.4 + 3.0 * soft["muscle_fat"] + lower, 0.0, 1.0)
+    value = signals["muscle"] * (1 + 0.08 * texture) + streak * (0.8 * signals["fat"] - signals["muscle"])
     painter.paint(bundle, value, where)
     # Between and behind the spinous processes: ligaments and small muscles in fat.
     midline = np.maximum(side - 5.0, np.abs(behind - 24.0 * scale) - 15.0 * scale)
     between = 0.6 * signals["muscle"] + 0.4 * signals["fat"]
     painter.paint(midline, between * (1 + 0.15 * texture), where)
-    fascia = np.abs(side - 18.0 * scale - 0.35 * behind) - 0.5
+    fascia = np.abs(side - 18.0 * scale - 0.35 * behind + 2.5 * texture) - 0.3 - 0.8 * texture
     painter.paint(np.maximum(fascia, bundle), 0.7 * signals["fat"], where)
 
 
@@ -128,7 +129,7 @@ def _paint_vessels(painter: Painter) -> None:
         return
     at, front = at.take(where), front[where]
     # The aorta divides at L4, the vena cava a little lower.
-    split = np.maximum(at.position - (FIRST_LUMBAR + 2.7), 0.0)
+    split = np.maximum(painter.profile("vessel_position", at) - (FIRST_LUMBAR + 2.7), 0.0)
     right = np.abs(at.left_mm + 13.0 + 16.0 * split)
     left = np.abs(at.left_mm - 7.0 - 20.0 * split)
     narrow = np.where(split > 0, np.float32(0.68), np.float32(1.0))

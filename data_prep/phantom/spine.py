@@ -12,25 +12,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline
 
+from data_prep.phantom.posture import FIRST_LUMBAR, LUMBOSACRAL, N_PLANES, PLANE_NAMES, Posture
+
 FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
 
-PLANE_NAMES = (
-    "T8/T9", "T9/T10", "T10/T11", "T11/T12", "T12/L1",
-    "L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1",
-    "S1/S2", "S2/S3", "S3/S4", "S4/S5", "S5/Co",
-)  # fmt: skip
-FIRST_LUMBAR = PLANE_NAMES.index("L1/L2")
-LUMBOSACRAL = PLANE_NAMES.index("L5/S1")
-N_PLANES = len(PLANE_NAMES)
-SAMPLES_PER_LEVEL = 64
+__all__ = [
+    "FIRST_LUMBAR",
+    "LUMBOSACRAL",
+    "N_PLANES",
+    "PLANE_NAMES",
+    "SAMPLES_PER_LEVEL",
+    "Spine",
+    "make_spine",
+    "slip_forward",
+]
 
-# Distance (mm) from each disc centre to the next: lumbar about 36 (DESIGN.md), T12 and above and the sacrum
-# from the vertebral heights of PHANTOM.md and of sacral anatomy.
-_DISC_GAPS_MM = np.array([27, 28, 29.5, 31.5, 34, 35.5, 36, 36, 36, 31, 25, 22, 19, 17], dtype=float)
-# Tilt of the downward direction towards the back (degrees). With a canal point 24 mm behind the disc centre
-# these give the published canal gaps 34 33 31 25 mm and segment angles −12 −8 +2.5 +16.5° (DESIGN.md).
-_TILT_DEG = np.array([4, 1, -3.5, -8, -12.5, -14, -10.5, -3.5, 7, 28, 43, 54, 52, 38, 15], dtype=float)
+SAMPLES_PER_LEVEL = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,16 +130,13 @@ class Spine:
         )
 
 
-def make_spine(rng: np.random.Generator) -> Spine:
-    """Draw a spine: lordosis, sacral slope, scoliosis, stature (± 8 %) and how the patient lies."""
-    stature = float(np.clip(rng.normal(1.0, 0.06), 0.85, 1.15))
-    gaps = _DISC_GAPS_MM * stature * rng.normal(1.0, 0.03, N_PLANES - 1)
-    tilt = np.deg2rad(_draw_tilts(rng))
-    along = np.concatenate([[0.0], np.cumsum(gaps)])
-    scoliosis = _draw_scoliosis(rng, along)
+def make_spine(rng: np.random.Generator, posture: Posture) -> Spine:
+    """Lay a posture out in space, and the patient on the table: a little turned and off its axis."""
+    along = np.concatenate([[0.0], np.cumsum(posture.gaps_mm)])
     # The curve is found by integrating its direction, so that it is smooth and as long as the gaps say.
     fine = np.linspace(0, along[-1], 2000)
-    tilt_fine, side_fine = CubicSpline(along, tilt)(fine), CubicSpline(along, scoliosis)(fine)
+    tilt_fine = CubicSpline(along, posture.tilt)(fine)
+    side_fine = CubicSpline(along, posture.side_tilt)(fine)
     step = np.stack(
         [np.sin(side_fine), np.sin(tilt_fine) * np.cos(side_fine), -np.cos(tilt_fine) * np.cos(side_fine)], 1
     )
@@ -159,8 +154,11 @@ def make_spine(rng: np.random.Generator) -> Spine:
     left /= np.linalg.norm(left, axis=1, keepdims=True)
     back = np.cross(up, left)
     at_planes = np.arange(N_PLANES) * SAMPLES_PER_LEVEL
+    if posture.slip is not None:
+        plane, slip_mm = posture.slip
+        centre -= slip_forward(plane, slip_mm)[:, None] * back[plane * SAMPLES_PER_LEVEL]
     centre -= centre[PLANE_NAMES.index("L3/L4") * SAMPLES_PER_LEVEL]
-    angles = np.deg2rad(rng.normal(0.0, [2.0, 1.5, 3.0]))
+    angles = np.deg2rad(rng.normal(0.0, [2.5, 2.5, 4.5]))
     return Spine(
         centres_mm=centre[at_planes],
         up=up[at_planes],
@@ -168,27 +166,15 @@ def make_spine(rng: np.random.Generator) -> Spine:
         back=back[at_planes],
         line=np.concatenate([centre, left, back], axis=1).astype(np.float32),
         rotation=_rotation(angles),
-        offset_mm=rng.normal([0.0, 10.0, -200.0], [6.0, 15.0, 120.0]),
-        stature=stature,
+        offset_mm=rng.normal([0.0, 10.0, -200.0], [10.0, 15.0, 120.0]),
+        stature=posture.stature,
     )
 
 
-def _draw_tilts(rng: np.random.Generator) -> FloatArray:
-    middle = _TILT_DEG[FIRST_LUMBAR : LUMBOSACRAL + 1].mean()
-    lordosis = np.clip(rng.normal(1.0, 0.2), 0.5, 1.5)
-    tilt = middle + (_TILT_DEG - middle) * lordosis
-    sacral = slice(LUMBOSACRAL + 1, None)
-    tilt[sacral] = _TILT_DEG[sacral] + (tilt[LUMBOSACRAL] - _TILT_DEG[LUMBOSACRAL]) + rng.normal(0, 4)
-    return tilt + rng.normal(0.0, 4.0) + rng.normal(0.0, 1.2, N_PLANES)
-
-
-def _draw_scoliosis(rng: np.random.Generator, along: FloatArray) -> FloatArray:
-    """Side tilt (radians) at each plane; the Cobb angle is about twice its amplitude, mostly < 10°."""
-    amplitude = np.deg2rad(np.clip(rng.gamma(1.4, 1.6), 0.0, 14.0)) * rng.choice([-1, 1])
-    phase, wave = rng.uniform(0, 2 * np.pi), rng.uniform(220, 400)
-    tilt = amplitude * np.sin(2 * np.pi * along / wave + phase)
-    fade = np.clip((along[LUMBOSACRAL] - along) / 60.0, 0.2, 1.0)
-    return tilt * fade
+def slip_forward(plane: int, slip_mm: float, over_levels: float = 0.05) -> FloatArray:
+    """Millimetres (samples,) by which the spine has slid forwards above a disc, 0 below it."""
+    position = np.arange((N_PLANES - 1) * SAMPLES_PER_LEVEL + 1) / SAMPLES_PER_LEVEL
+    return slip_mm / (1.0 + np.exp(np.clip((position - plane) / over_levels, -50, 50)))
 
 
 def _rotation(angles: FloatArray) -> FloatArray:

@@ -103,7 +103,9 @@ def test_canal_point_is_bright_on_t2_and_foramen_on_t1_in_health() -> None:
         for level in LEVELS:
             canal = next(disc.canal_mm for disc in phantom.discs if disc.name == level.label)
             view = render(phantom.body, _plane_at(canal, SAGITTAL_AXES), T2, thickness_mm=2.0)
-            assert view[10:15, 11:14].mean() > 0.6 * T2.signals["csf"]
+            # The cord may end as low as L1/L2.
+            brightness = 0.6 if level is not Level.L1_L2 else 0.2
+            assert view[10:15, 11:14].mean() > brightness * T2.signals["csf"]
             foramen = phantom.body.foramen_mm(level, Side.LEFT)
             view = render(phantom.body, _plane_at(foramen, SAGITTAL_AXES), T1, thickness_mm=2.0)
             assert view[6:19, 8:17].max() > 0.85 * T1.signals["fat"]

@@ -1,0 +1,66 @@
+"""Decodes each slice of a study once, and remembers which could not be decoded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.study_types import DicomRejected, Rejection, Series, Slice, Study
+
+# A study of 100 slices of 512² takes 100 MB.
+DEFAULT_MAX_BYTES = 512 * 1024 * 1024
+
+
+class PixelCache:
+    """A study whose slices are decoded once, for detector, graders and pictures that look at the same ones.
+
+    Whoever reads ``study`` may skip a slice that cannot be decoded: it is listed in ``rejections``.
+
+    Attributes:
+        study: the same study; pixels are read-only and kept up to ``max_bytes``, later ones decoded each time.
+    """
+
+    def __init__(self, study: Study, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self._left_bytes = max_bytes
+        self._pixels: dict[tuple[int, int], NDArray[np.float32]] = {}
+        self._failures: dict[tuple[int, int], DicomRejected] = {}
+        self.study = replace(
+            study, series=tuple(self._series(place, series) for place, series in enumerate(study.series))
+        )
+
+    @property
+    def rejections(self) -> tuple[Rejection, ...]:
+        """The slices that were asked for and could not be decoded, series after series, in spatial order."""
+        return tuple(self._failures[key].rejection for key in sorted(self._failures))
+
+    def _series(self, place: int, series: Series) -> Series:
+        stacks, first = [], 0
+        for stack in series.stacks:
+            stacks.append(
+                tuple(
+                    replace(item, read_pixels=partial(self._read, (place, first + index), item))
+                    for index, item in enumerate(stack)
+                )
+            )
+            first += len(stack)
+        return replace(series, stacks=tuple(stacks))
+
+    def _read(self, key: tuple[int, int], item: Slice) -> NDArray[np.float32]:
+        if key in self._failures:
+            raise self._failures[key]
+        if key in self._pixels:
+            return self._pixels[key]
+        try:
+            pixels = item.pixels()
+        except DicomRejected as rejected:
+            self._failures[key] = rejected
+            raise
+        pixels = pixels.view()
+        pixels.flags.writeable = False
+        if pixels.nbytes <= self._left_bytes:
+            self._left_bytes -= pixels.nbytes
+            self._pixels[key] = pixels
+        return pixels

@@ -1,0 +1,91 @@
+"""Fits the weights of the numbering on patients that trained nothing.
+
+A multinomial logit over the integer offsets of each study: its maximum-likelihood weights make the softmax
+of ``number_chain`` a calibrated probability.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+
+from data_prep.geometry import FloatArray
+from detector.levels import ChainConfig, ChainDisc, numbering_terms, possible_offsets
+from detector.spec import SAGITTAL_LEVELS
+
+NEAR_MM = 14.0
+
+
+@dataclass(frozen=True, eq=False)
+class NumberedCase:
+    """A chain whose true offset is known.
+
+    Attributes:
+        terms: (offsets, terms) of ``numbering_terms``.
+        truth: row of the true offset.
+        weight: of the study in the fit.
+    """
+
+    terms: FloatArray
+    truth: int
+    weight: float = 1.0
+
+
+def numbered_case(
+    discs: tuple[ChainDisc, ...],
+    config: ChainConfig,
+    view_z_mm: tuple[float, float] | None,
+    canal_by_level: dict[str, FloatArray],
+    *,
+    weight: float = 1.0,
+) -> NumberedCase | None:
+    """Compare a chain with known canal points (3,) mm by level name.
+
+    Returns:
+        None when no disc of the chain lies near a known one, or they do not agree on one offset.
+    """
+    votes: Counter[int] = Counter()
+    for position, disc in enumerate(discs):
+        for name, canal in canal_by_level.items():
+            if name in SAGITTAL_LEVELS and np.linalg.norm((disc.canal_mm - canal)[1:]) < NEAR_MM:
+                votes[SAGITTAL_LEVELS.index(name) - position] += 1
+    offsets = possible_offsets(len(discs))
+    if not votes or (len(votes) > 1 and votes.most_common(2)[1][1] * 2 > votes.most_common(1)[0][1]):
+        return None
+    offset = votes.most_common(1)[0][0]
+    if offset not in offsets:
+        return None
+    return NumberedCase(numbering_terms(discs, config, view_z_mm), offsets.index(offset), weight)
+
+
+def fit_weights(
+    cases: list[NumberedCase], start: tuple[float, ...], *, strength: float = 0.5
+) -> tuple[tuple[float, ...], float]:
+    """Non-negative weights that make the true offsets likeliest, drawn to ``start`` by a quadratic prior.
+
+    Args:
+        strength: of the prior, in units of the relative difference to ``start``.
+
+    Returns:
+        The weights, and the mean negative log likelihood of the true offsets.
+    """
+    origin = np.array(start)
+
+    def loss(weights: FloatArray) -> float:
+        drift = (weights - origin) / np.maximum(origin, 0.1)
+        return _negative_log_likelihood(cases, weights) + strength * float(drift @ drift)
+
+    fitted = minimize(loss, origin, method="L-BFGS-B", bounds=[(0.0, None)] * len(origin)).x
+    mean = _negative_log_likelihood(cases, fitted) / sum(case.weight for case in cases)
+    return tuple(round(float(value), 4) for value in fitted), mean
+
+
+def _negative_log_likelihood(cases: list[NumberedCase], weights: FloatArray) -> float:
+    total = 0.0
+    for case in cases:
+        scores = case.terms @ weights
+        total += case.weight * float(np.logaddexp.reduce(scores) - scores[case.truth])
+    return total

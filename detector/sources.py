@@ -1,0 +1,128 @@
+"""Where training slices and evaluation cases come from: RSNA layout, external slices, phantoms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from data_prep.annotations import annotated_points
+from data_prep.geometry import FloatArray
+from data_prep.phantom import make_study
+from data_prep.studies import find_studies
+from data_prep.study_types import DicomRejected, LevelPoint, Study
+from data_prep.tables import read_tables
+from detector.external_studies import external_study
+from detector.numbering import NumberedCase, numbered_case
+from detector.predict import LevelDetector, sagittal_series
+from detector.slices import ExternalSlices, LabelledSlice, SlicesUnusable, split_patients
+from detector.spec import DetectorKind
+from detector.study_slices import phantom_slices, rsna_slices
+
+
+def training_slices(
+    data: Path | None,
+    kind: DetectorKind,
+    external: Path | None,
+    mm_per_px: float,
+    phantoms: int,
+    seed: int,
+    jobs: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[tuple[float, list[LabelledSlice]]], list[LabelledSlice]]:
+    """Training sources, each with its weight, and slices of other patients to choose on."""
+    sources: list[tuple[float, list[LabelledSlice]]] = []
+    choosing: list[LabelledSlice] = []
+    if external is not None:
+        if kind is not DetectorKind.SAGITTAL:
+            raise SlicesUnusable("external slices are sagittal: leave --external out for the axial detector")
+        training, chosen = split_patients(_split(external, "train"))
+        for average in (1, 4):  # as they are, and as thick as clinical slices
+            sources.append((0.5, external_slices(external, mm_per_px, average).load(training)))
+        choosing += external_slices(external, mm_per_px, 4).load(chosen)
+    if phantoms:
+        sources.append((1.0, phantom_slices(kind, studies=phantoms, seed=seed, jobs=jobs)))
+        choosing += phantom_slices(kind, studies=max(4, phantoms // 40), seed=100_000 + seed, jobs=jobs)
+    if data is not None:
+        found = rsna_slices(data, kind, progress=progress)
+        training, chosen = split_patients(tuple(sorted({item.patient for item in found})), every=10)
+        sources.append((1.0, [item for item in found if item.patient in training]))
+        choosing += [item for item in found if item.patient in chosen]
+    return sources, choosing
+
+
+def external_slices(folder: Path, mm_per_px: float, average: int) -> ExternalSlices:
+    """The external slices of a folder, averaged over ``average`` neighbours."""
+    return ExternalSlices(folder, folder / "level_points.csv", mm_per_px, average_slices=average)
+
+
+def _split(folder: Path, part: str) -> tuple[str, ...]:
+    """Patients of a part of ``split.csv`` (columns patient, part)."""
+    path = folder / "split.csv"
+    if not path.is_file():
+        raise SlicesUnusable(f"{folder.name}/split.csv not found: name each patient's part (train or report)")
+    table = pd.read_csv(path)
+    return tuple(str(p) for p in table.loc[table["part"] == part, "patient"])
+
+
+def external_cases(folder: Path, mm_per_px: float, part: str) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+    """Patients of a part of ``split.csv`` as studies with annotated canal points.
+
+    ``choosing`` is the share of the training part that no training sees.
+    """
+    source = external_slices(folder, mm_per_px, 4)
+    if part == "choosing":
+        patients = tuple(sorted(split_patients(_split(folder, "train"))[1]))
+    else:
+        patients = _split(folder, part)
+    return [external_study(source, patient, slice_gap_mm=0.9, every=4) for patient in patients]
+
+
+def annotated_cases(data: Path | None) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+    """Studies of a data set in the RSNA layout that have both images and annotated points."""
+    if data is None:
+        raise SlicesUnusable("give DATA, a folder in the RSNA layout, or --external")
+    coordinates = read_tables(data).coordinates
+    if coordinates is None:
+        raise SlicesUnusable(f"{data.name}/train_label_coordinates.csv is missing")
+    cases = []
+    for entry in find_studies(data):
+        try:
+            study = entry.load()
+        except DicomRejected:
+            continue
+        points, _ = annotated_points(study, coordinates)
+        if points:
+            cases.append((study, points))
+    if not cases:
+        raise SlicesUnusable(f"{data.name}: no study has both images and annotated points")
+    return cases
+
+
+def numbering_cases(
+    detector: LevelDetector, *, phantoms: int, seed: int, external: Path | None, mm_per_px: float
+) -> list[NumberedCase]:
+    """Chains with known numbering: phantoms of choosing seeds and the choosing part of external patients.
+
+    External patients, being real, together weigh as much as the phantoms.
+    """
+    cases: list[NumberedCase | None] = []
+    for number in range(seed, seed + phantoms):
+        phantom = make_study(number)
+        canal = {disc.name: disc.canal_mm for disc in phantom.discs}
+        cases.append(_numbered(detector, phantom.study, canal, 1.0))
+    if external is not None:
+        real = external_cases(external, mm_per_px, "choosing")
+        for study, points in real:
+            canal = {point.level.label: point.xyz_mm for point in points}
+            cases.append(_numbered(detector, study, canal, max(1.0, phantoms / len(real))))
+    return [case for case in cases if case is not None]
+
+
+def _numbered(
+    detector: LevelDetector, study: Study, canal: dict[str, FloatArray], weight: float
+) -> NumberedCase | None:
+    series, _ = sagittal_series(study)
+    sighting = detector.look(series)
+    return numbered_case(sighting.discs, detector.config.chain, sighting.view_z_mm, canal, weight=weight)
