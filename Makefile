@@ -2,13 +2,9 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 DEMO ?= demo-output
-# For `make models`: where runs go, a folder of external sagittal slices, and how many synthetic patients.
+# For `make models`: where runs go, and a folder of external sagittal slices.
 RUNS ?= runs
 SPIDER ?=
-AXIAL_PHANTOMS ?= 300
-GRADER_PHANTOMS ?= 600
-CHOOSING_PHANTOMS ?= 150
-JOBS ?= 2
 
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
@@ -49,17 +45,34 @@ lint: $(TOOLS) ## lint and types only
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-models: $(RUNTIME) ## train the bundled weights anew: make models SPIDER=folder
-	@test -n "$(SPIDER)" || { echo "give SPIDER=, a folder with images/, level_points.csv and split.csv" >&2; exit 2; }
-	$(BIN)/lumbar detector train -o $(RUNS)/sagittal --kind sagittal --external $(SPIDER)
-	$(BIN)/lumbar detector train -o $(RUNS)/axial --kind axial --phantoms $(AXIAL_PHANTOMS) --seed 0 --jobs $(JOBS)
-	cp $(RUNS)/sagittal/sagittal.safetensors $(RUNS)/sagittal/sagittal.json detector/weights/
-	cp $(RUNS)/axial/axial.safetensors $(RUNS)/axial/axial.json detector/weights/
-	$(BIN)/python -c "from data_prep.manifest import write_manifest; write_manifest('detector/weights')"
-	$(BIN)/lumbar classifier cut --phantoms $(GRADER_PHANTOMS) --seed 0 --enriched -o $(RUNS)/crops --jobs $(JOBS)
-	$(BIN)/lumbar classifier cut --phantoms $(CHOOSING_PHANTOMS) --seed 100000 -o $(RUNS)/crops-choosing --jobs $(JOBS)
-	$(BIN)/lumbar classifier train --crops $(RUNS)/crops --choosing $(RUNS)/crops-choosing -o $(RUNS)/graders
+# Each step is a file that is made once: an interrupted `make models` goes on where it was.
+SAGITTAL := $(RUNS)/sagittal/sagittal.safetensors
+POINTS := $(RUNS)/axial/axial.safetensors $(RUNS)/foramen/foramen.safetensors
+GRADERS := $(RUNS)/graders/subarticular.safetensors
+
+models: $(SAGITTAL) $(POINTS) $(GRADERS) ## train the bundled weights anew: make -j2 models SPIDER=folder
+	$(BIN)/lumbar detector bundle $(RUNS)/sagittal $(RUNS)/axial $(RUNS)/foramen -o detector/weights
+	$(BIN)/lumbar detector calibrate detector/weights --phantoms 100 --external $(SPIDER)
 	$(BIN)/lumbar classifier calibrate $(RUNS)/graders --choosing $(RUNS)/crops-choosing -o classifier/weights
+
+$(RUNS)/sagittal-spider/sagittal.safetensors: | $(RUNTIME)
+	@test -n "$(SPIDER)" || { echo "give SPIDER=, a folder with images/, level_points.csv and split.csv" >&2; exit 2; }
+	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --epochs 16 --threads 1 --resume
+
+$(SAGITTAL): $(RUNS)/sagittal-spider/sagittal.safetensors
+	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --phantoms 300 --jobs 1 --epochs 14 --threads 1 \
+	    --start-from $(<D) --rate 0.001 --resume
+
+$(POINTS): | $(RUNTIME)
+	$(BIN)/lumbar detector train -o $(@D) --kind $(basename $(@F)) --phantoms 260 --jobs 1 --epochs 8 \
+	    --samples-per-epoch 1000 --threads 1 --resume
+
+$(RUNS)/crops-choosing: | $(RUNTIME)
+	$(BIN)/lumbar classifier cut --phantoms 100 --seed 100000 -o $@
+
+$(GRADERS): $(RUNS)/crops-choosing
+	$(BIN)/lumbar classifier cut --phantoms 240 --seed 0 --enriched -o $(RUNS)/crops
+	$(BIN)/lumbar classifier train --crops $(RUNS)/crops --choosing $< -o $(@D) --epochs 8 --threads 1
 
 format: $(TOOLS) ## format the code
 	$(BIN)/ruff check --fix .

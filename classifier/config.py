@@ -155,8 +155,7 @@ class GraderConfig:
         if "group" not in values:
             raise ValueError("a grader's configuration needs the key 'group'")
         group = ConditionGroup(values["group"])
-        base = _merge(default_config(group), {k: v for k, v in values.items() if k != "group"}, "")
-        return base
+        return _merge(default_config(group), {k: v for k, v in values.items() if k != "group"}, "")
 
 
 # A canal crop shows a level from pedicle to pedicle; foramen and recess crops one structure and its walls.

@@ -23,7 +23,7 @@ from classifier.target_crops import target_crop
 from data_prep.files import atomic_write, safe_id
 from data_prep.pixel_cache import PixelCache
 from data_prep.study_types import LevelPoint, Study
-from data_prep.vocabulary import LEVELS, SEVERITIES, TARGET_BY_COLUMN, ConditionGroup, Target
+from data_prep.vocabulary import LEVELS, SEVERITIES, ConditionGroup, Target, split_row_id
 
 CropConfigs = Mapping[ConditionGroup, CropConfig]
 Truth = Mapping[Target, NDArray[np.float64]]
@@ -193,15 +193,10 @@ def load_cache(folder: Path, group: ConditionGroup, crop: CropConfig) -> CropCac
         raise ValueError(f"crop cache '{folder.name}' has no {group.value} crop")
     arrays = {name: np.concatenate(part) for name, part in parts.items()}
     if description["natural_grades"]:
-        log_prior = np.stack([np.log(level_prior(_target_of(row_id))) for row_id in arrays["row_ids"]])
+        log_prior = np.stack([np.log(level_prior(split_row_id(row_id)[1])) for row_id in arrays["row_ids"]])
     else:
         log_prior = np.log(_shares_by_level(arrays["truth"], arrays["level"]))[arrays["level"]]
     return CropCache(**arrays, log_prior=log_prior.astype(np.float32))
-
-
-def _target_of(row_id: str) -> Target:
-    """The target of a row id whose study id may itself contain underscores."""
-    return next(target for column, target in TARGET_BY_COLUMN.items() if row_id.endswith("_" + column))
 
 
 def _shares_by_level(truth: NDArray[np.float32], level: NDArray[np.int64]) -> NDArray[np.float64]:

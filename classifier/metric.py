@@ -24,7 +24,9 @@ from data_prep.vocabulary import (
 PROBABILITY_COLUMNS = list(SUBMISSION_COLUMNS[1:])
 _SEVERITY_INDEX = {severity.value: severity.index for severity in SEVERITIES}
 # In the order of SEVERITIES.
-SEVERITY_WEIGHTS: NDArray[np.float64] = np.array([severity.weight for severity in SEVERITIES], dtype=np.float64)
+SEVERITY_WEIGHTS: NDArray[np.float64] = np.array(
+    [severity.weight for severity in SEVERITIES], dtype=np.float64
+)
 
 
 @dataclass(frozen=True)

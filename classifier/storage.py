@@ -100,11 +100,6 @@ def load_grader(folder: Path, group: ConditionGroup) -> StoredGrader:
     return StoredGrader(config, network, calibration, metrics, hashlib.sha256(content).hexdigest())
 
 
-def stored_groups(folder: Path) -> tuple[ConditionGroup, ...]:
-    """The condition groups whose weights lie in a folder."""
-    return tuple(group for group in ConditionGroup if (folder / f"{group.value}.safetensors").exists())
-
-
 def git_revision() -> str:
     """Revision of the source tree, ``+`` when it has changes, ``unknown`` outside a checkout."""
     here = Path(__file__).parent

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from data_prep.files import printable
+
 if TYPE_CHECKING:
     from data_prep.study_types import Rejection
 
@@ -24,11 +26,6 @@ SOME_REJECTED = 3
 # No markup: square brackets in identifiers and reason codes are text.
 out = Console(highlight=False, markup=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-
-
-def printable(text: str) -> str:
-    """The text without control characters: what comes from a header must not drive the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 @contextmanager

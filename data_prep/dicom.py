@@ -34,10 +34,10 @@ from data_prep.dicom_checks import (
     check_pixel_element,
     checked_size,
     finite_number,
-    printable,
     transfer_syntax_of,
     whole_number,
 )
+from data_prep.files import printable
 from data_prep.geometry import SlicePlane
 from data_prep.study_types import DicomRejected, Reason, Rejection
 

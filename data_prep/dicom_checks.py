@@ -57,11 +57,6 @@ class Refused(Exception):
         self.reason = reason
 
 
-def printable(text: str) -> str:
-    """The text without control characters, at most 128 long: safe for terminals and logs."""
-    return "".join(char if char.isprintable() else "?" for char in text)[:128]
-
-
 def checked_size(path: Path, limits: ReadLimits) -> int:
     """Bytes of a regular file within the limit."""
     status = path.stat()
@@ -81,7 +76,7 @@ def transfer_syntax_of(path: Path, file: BinaryIO) -> str:
         raise Refused(Reason.NOT_DICOM, "not a DICOM file: the preamble is missing")
     syntax = str(read_file_meta_info(path).get("TransferSyntaxUID", ""))
     if syntax not in _NATIVE and syntax not in _ENCAPSULATED:
-        shown = printable(syntax) if all(c.isdigit() or c == "." for c in syntax) else "?"
+        shown = syntax[:64] if all(c.isdigit() or c == "." for c in syntax) else "?"
         raise Refused(Reason.TRANSFER_SYNTAX, f"transfer syntax {shown or 'missing'} is not supported")
     return syntax
 

@@ -53,7 +53,12 @@ def safe_id(text: str) -> str:
     return f"{kept}-{digest}" if kept else f"id-{digest}"
 
 
+def printable(text: str) -> str:
+    """The text without control characters: what comes from a header or a disk must not drive a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 def csv_cell(text: str) -> str:
     """Text without control characters that no spreadsheet program takes for a formula."""
-    text = "".join(char if char.isprintable() else "?" for char in text)
+    text = printable(text)
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
+
+from data_prep.files import atomic_write
 
 MANIFEST_NAME = "manifest.json"
 # What a weights folder may contain; anything else beside them (cards, logs, checkpoints) is never loaded.
 _LISTED_SUFFIXES = (".safetensors", ".json", ".yaml", ".onnx", ".xml", ".bin")
-
-
 _REMEDY = "restore it from a release, or run `make models`"
 
 
@@ -29,7 +28,7 @@ def write_manifest(folder: str | Path) -> Path:
     """Write ``manifest.json`` with the SHA-256 of every weights and configuration file of a folder.
 
     Listed are the files directly in ``folder`` that end in .safetensors, .json, .yaml, .onnx, .xml or .bin.
-    Written to a temporary file and renamed, so that an interruption leaves the old manifest.
+    An interruption leaves the old manifest.
 
     Returns:
         Path of the manifest.
@@ -41,11 +40,9 @@ def write_manifest(folder: str | Path) -> Path:
         if path.is_file() and path.suffix in _LISTED_SUFFIXES and path.name != MANIFEST_NAME
     )
     content = {"files": {name: file_sha256(folder / name) for name in listed}}
-    target = folder / MANIFEST_NAME
-    temporary = folder / f".{MANIFEST_NAME}.{os.getpid()}"
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(target)
-    return target
+    with atomic_write(folder / MANIFEST_NAME) as stream:
+        stream.write(json.dumps(content, indent=2) + "\n")
+    return folder / MANIFEST_NAME
 
 
 def read_manifest(folder: str | Path) -> dict[str, str]:

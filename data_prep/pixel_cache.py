@@ -20,7 +20,7 @@ class PixelCache:
     Whoever reads ``study`` may skip a slice that cannot be decoded: it is listed in ``rejections``.
 
     Attributes:
-        study: the same study; pixels are read-only and kept up to ``max_bytes``, later ones decoded each time.
+        study: the same study with read-only pixels; those beyond ``max_bytes`` are decoded each time.
     """
 
     def __init__(self, study: Study, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:

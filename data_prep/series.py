@@ -10,7 +10,8 @@ from functools import partial
 import numpy as np
 
 from data_prep.dicom import SliceHeader, read_pixels
-from data_prep.dicom_checks import DEFAULT_LIMITS, ReadLimits, printable
+from data_prep.dicom_checks import DEFAULT_LIMITS, ReadLimits
+from data_prep.files import printable
 from data_prep.geometry import FloatArray, Orientation, SlicePlane
 from data_prep.series_kind import Weighting, weighting_from_headers, weighting_from_sagittal_image
 from data_prep.study_types import DicomRejected, Reason, Rejection, Series, Slice

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from data_prep.dicom_checks import printable
+from data_prep.files import printable, safe_id
 from data_prep.study_types import DicomRejected, Reason, Rejection
 from data_prep.vocabulary import SeriesKind
 
@@ -36,7 +35,7 @@ def read_series_table(path: Path) -> SeriesTable:
             known = {kind.value.lower(): kind for kind in SeriesKind}
             for row in reader:
                 study_id, series_id, text = [(row[column] or "").strip() for column in _COLUMNS]
-                if not re.fullmatch(r"[0-9A-Za-z.-]{1,64}", study_id):
+                if safe_id(study_id) != study_id:
                     raise ValueError("study_id is no identifier")
                 table.setdefault(study_id, {})[series_id] = known.get(text.lower())
             return table

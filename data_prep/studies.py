@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_prep.dicom import SliceHeader, is_dicom, read_slice
-from data_prep.dicom_checks import DEFAULT_LIMITS, ReadLimits, printable
+from data_prep.dicom_checks import DEFAULT_LIMITS, ReadLimits
+from data_prep.files import printable, safe_id
 from data_prep.series import build_series
 from data_prep.series_table import IMAGE_FOLDERS, SeriesTable, find_series_table
 from data_prep.study_types import DicomRejected, Reason, Rejection, Series, Study
@@ -56,7 +58,10 @@ class StudyEntry:
             DicomRejected: no image exists or none can be used; ``rejections`` says what was rejected.
         """
         rejections = list(self.rejections)
-        headers = self.headers if self.folder is None else dict(self._read_folder(self.folder, rejections))
+        headers: Mapping[str, Sequence[SliceHeader]] = self.headers
+        if self.folder is not None:
+            headers = dict(self._read_folder(self.folder, rejections))
+            rejections += self._misplaced(self.folder)
         series = list(self._build(headers, rejections))
         if series:
             return Study(self.study_id, tuple(series), tuple(rejections))
@@ -70,7 +75,7 @@ class StudyEntry:
         self, folder: Path, rejections: list[Rejection]
     ) -> Iterator[tuple[str, Sequence[SliceHeader]]]:
         for series_folder in _subfolders(folder):
-            series_id = printable(series_folder.name)
+            series_id = _identifier(series_folder.name)
             if self.only_series not in (None, series_id):
                 continue
             try:
@@ -81,6 +86,17 @@ class StudyEntry:
                 continue
             if paths:
                 yield series_id, _read_all(paths, self.limits, rejections, self.study_id, series_id)
+
+    def _misplaced(self, folder: Path) -> list[Rejection]:
+        """Images that lie beside or below the folders of the series."""
+        if self.only_series is not None:
+            return []
+        message = "lies beside or below the folders of the series"
+        return [
+            Rejection(Reason.MISPLACED, message, self.study_id, file=printable(path.name))
+            for path in _image_files(_files_below(folder, []))
+            if len(path.relative_to(folder).parts) != 2
+        ]
 
     def _build(
         self, headers: Mapping[str, Sequence[SliceHeader]], rejections: list[Rejection]
@@ -170,10 +186,27 @@ def _entries_of_images_folder(folder: Path, table: SeriesTable, limits: ReadLimi
             entries[child.name] = StudyEntry(child.name, child, kinds=kinds, limits=limits)
             continue
         for entry in _entries_of_other_folder(child, table, limits):
-            entries[entry.study_id] = entry
+            entries[entry.study_id] = _joined(entries.get(entry.study_id), entry)
     if not entries:
         raise DicomRejected(Rejection(Reason.NO_IMAGES, f"no study in {printable(folder.name)!r}"))
     return tuple(entries[study_id] for study_id in sorted(entries, key=_natural))
+
+
+def _joined(earlier: StudyEntry | None, entry: StudyEntry) -> StudyEntry:
+    """One entry of two folders that hold the same study; of an RSNA study's copy only the mention is kept."""
+    if earlier is None or not (earlier.folder or earlier.headers or earlier.rejections):
+        return entry
+    if earlier.folder is not None:
+        message = "a folder of another layout holds the same study and is not read"
+        return replace(
+            earlier,
+            rejections=(*earlier.rejections, Rejection(Reason.DUPLICATE_STUDY, message, entry.study_id)),
+        )
+    headers = {
+        series_id: (*earlier.headers.get(series_id, ()), *entry.headers.get(series_id, ()))
+        for series_id in (*earlier.headers, *entry.headers)
+    }
+    return replace(earlier, headers=headers, rejections=(*earlier.rejections, *entry.rejections))
 
 
 def _entries_of_other_folder(child: Path, table: SeriesTable, limits: ReadLimits) -> tuple[StudyEntry, ...]:
@@ -191,37 +224,56 @@ def _entries_of_other_folder(child: Path, table: SeriesTable, limits: ReadLimits
 
 def _entries_of_tree(path: Path, table: SeriesTable, limits: ReadLimits) -> tuple[StudyEntry, ...]:
     """Read every header under a path and group by the identifiers in them."""
-    rejections: list[Rejection] = []
     studies: dict[str, dict[str, list[SliceHeader]]] = {}
-    study_of_folder: dict[Path, str] = {}
+    studies_below: dict[Path, set[str]] = defaultdict(set)
     top = path.parent if path.is_file() else path
     rejected: list[tuple[Path, Rejection]] = []
-    for file in _image_files([path] if path.is_file() else _files_below(path)):
+    unreadable: list[Path] = []
+    for file in _image_files([path] if path.is_file() else _files_below(path, unreadable)):
+        rejections: list[Rejection] = []
         headers = _read_all([file], limits, rejections)
         rejected += [(file.parent, rejection) for rejection in rejections]
-        rejections.clear()
         for header in headers:
             study_id = _identifier(header.study_uid) or _identifier(top.name) or "study"
             series_id = _series_identifier(header) or _identifier(file.parent.name) or "series"
             studies.setdefault(study_id, {}).setdefault(series_id, []).append(header)
-            study_of_folder.setdefault(file.parent, study_id)
+            for folder in (file.parent, *file.parent.parents):
+                studies_below[folder].add(study_id)
+    for folder in unreadable:
+        place = printable(folder.name)
+        rejected.append((folder, Rejection(Reason.UNREADABLE, "the folder cannot be read", file=place)))
     if not studies:
         message = f"no readable DICOM image in {printable(path.name)!r}"
         raise DicomRejected(Rejection(Reason.NO_IMAGES, message), tuple(item for _, item in rejected))
-    by_study: dict[str, list[Rejection]] = {}
+    by_study: dict[str, list[Rejection]] = defaultdict(list)
     for folder, rejection in rejected:
-        study_id = study_of_folder.get(folder, next(iter(studies)))
-        by_study.setdefault(study_id, []).append(replace(rejection, study_id=study_id))
+        study_id = _study_of_folder(folder, studies_below)
+        by_study[study_id].append(replace(rejection, study_id=study_id))
     return tuple(
         StudyEntry(
             study_id,
-            headers={series_id: tuple(group) for series_id, group in studies[study_id].items()},
+            headers={series_id: tuple(group) for series_id, group in studies.get(study_id, {}).items()},
             rejections=tuple(by_study.get(study_id, ())),
             kinds=table.get(study_id, {}),
             limits=limits,
         )
-        for study_id in sorted(studies, key=_natural)
+        for study_id in sorted({*studies, *by_study}, key=_natural)
     )
+
+
+def _study_of_folder(folder: Path, studies_below: Mapping[Path, set[str]]) -> str:
+    """The study that a folder of rejected files belongs to.
+
+    It is the one study of the nearest folder around it that holds any. Beside several studies, a folder that
+    holds none of them is taken for a study of its own, so that one whose every file is bad is not lost.
+    """
+    inner = folder
+    while folder not in studies_below:
+        inner, folder = folder, folder.parent
+    known = studies_below[folder]
+    if len(known) == 1 or inner == folder:
+        return min(known, key=_natural)
+    return _identifier(inner.name)
 
 
 def _read_all(
@@ -241,8 +293,8 @@ def _read_all(
 
 
 def _identifier(text: str) -> str:
-    """The text as an identifier that is safe as a file name and in a row id."""
-    return re.sub(r"[^0-9A-Za-z.-]", "-", text.strip()).lstrip(".-")[:64]
+    """The text as an identifier that is safe as a file name and in a row id; "" stays empty."""
+    return safe_id(text.strip()) if text.strip() else ""
 
 
 def _series_identifier(header: SliceHeader) -> str:
@@ -276,11 +328,17 @@ def _files(folder: Path) -> list[Path]:
     return sorted((Path(entry.path) for entry in os.scandir(folder) if not entry.is_dir()), key=_path_order)
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    yield from _files(folder)
-    for child in _subfolders(folder):
+def _files_below(folder: Path, unreadable: list[Path]) -> Iterator[Path]:
+    """All files of a tree; folders that cannot be listed are added to ``unreadable``."""
+    try:
+        files, children = _files(folder), _subfolders(folder)
+    except OSError:
+        unreadable.append(folder)
+        return
+    yield from files
+    for child in children:
         if not child.is_symlink():
-            yield from _files_below(child)
+            yield from _files_below(child, unreadable)
 
 
 def _image_files(paths: Iterable[Path]) -> Iterator[Path]:

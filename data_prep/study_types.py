@@ -28,6 +28,8 @@ class Reason(StrEnum):
     NO_PIXELS = "no_pixels"
     BAD_PIXELS = "bad_pixels"
     DUPLICATE = "duplicate_instance"
+    DUPLICATE_STUDY = "duplicate_study"
+    MISPLACED = "misplaced_file"
     LOCALISER = "localiser"
     UNKNOWN_KIND = "series_kind_unknown"
     NO_SLICES = "no_readable_slices"

@@ -15,7 +15,8 @@ import typer
 
 import classifier.cli
 import detector.cli
-from pipeline import console
+from data_prep import console
+from pipeline import summaries
 
 if TYPE_CHECKING:
     from data_prep.study_types import Rejection
@@ -80,7 +81,7 @@ def predict(
     if as_json:
         console.print_json(report.to_dict())
     else:
-        console.print_batch(report)
+        summaries.print_batch(report)
     console.exit_by(report.rejections)
 
 
@@ -98,7 +99,7 @@ def demo(
     report = _graded(images, output, None, pictures=True)
     rows = truth_beside_prediction(images.parent / "train.csv", report.predictions)
     console.print_rows("truth beside prediction", rows)
-    console.print_batch(report)
+    summaries.print_batch(report)
     console.exit_by(report.rejections)
 
 
@@ -149,7 +150,7 @@ def score(
     if as_json:
         console.print_json(report.to_dict())
     else:
-        console.print_score(report)
+        summaries.print_score(report)
 
 
 @app.command(epilog="Example: lumbar phantom synthetic --studies 100 --seed 0 --jobs 2")
@@ -186,7 +187,7 @@ def check(
     if as_json:
         console.print_json(report.to_dict())
     else:
-        console.print_check(report)
+        summaries.print_check(report)
     console.list_rejections(report.rejections)
     if not report.is_usable:
         raise typer.Exit(console.NOTHING_DONE)

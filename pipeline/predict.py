@@ -127,19 +127,19 @@ class Pipeline:
 
 
 def bundled_model_hashes() -> dict[str, str]:
-    """``detector/FILE`` and ``classifier/FILE`` → SHA-256, from the manifests of the bundled weights.
+    """``detector/FILE`` and ``classifier/FILE`` → SHA-256 of the bundled weights.
 
     Raises:
-        WeightsRejected: a manifest is missing or unreadable.
+        WeightsRejected: a manifest is missing, or a file is not what it says.
     """
     import classifier
     import detector
-    from data_prep.manifest import read_manifest
+    from data_prep.manifest import verify_manifest
 
     hashes: dict[str, str] = {}
     for package in (detector, classifier):
         weights = Path(package.__path__[0]) / "weights"
-        hashes |= {f"{package.__name__}/{name}": digest for name, digest in read_manifest(weights).items()}
+        hashes |= {f"{package.__name__}/{name}": digest for name, digest in verify_manifest(weights).items()}
     return hashes
 
 

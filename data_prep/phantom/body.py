@@ -28,13 +28,31 @@ from data_prep.vocabulary import Condition, ConditionGroup, Level, Side, Target
 FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
 
-# One row per disc plane T8/T9 … S5/Co; lumbar values from PHANTOM.md ("Published measures").
-_HALF_DEPTH = [12, 12.5, 13, 13.5, 14, 15, 15.8, 16.3, 16.7, 16.3, 11.5, 8, 6.5, 5.5, 4]
-_HALF_WIDTH = [15, 15.5, 16, 17.5, 19, 20.5, 21.8, 23, 24, 25, 23, 20, 17, 12, 7]
-_SAC_HALF_DEPTH = [6.6, 6.6, 6.8, 7.0, 7.2, 7.2, 7.0, 6.8, 6.6, 6.0, 4.6, 2.5, 0.5, 0.3, 0.3]
-_SAC_HALF_WIDTH = [8.0, 8.0, 8.2, 8.6, 9.0, 9.0, 8.8, 8.7, 8.6, 8.2, 6.6, 3.5, 0.5, 0.3, 0.3]
-_SAC_GAP = [1.2, 1.2, 1.2, 1.2, 1.2, 1.2, 1.2, 1.3, 1.7, 3.3, 4.5, 5.0, 4.0, 3.0, 3.0]
-_PSOAS = [0, 0, 0, 0, 0.1, 0.35, 0.6, 0.85, 1.0, 0.95, 0.85, 0.7, 0.5, 0.3, 0.1]
+# One row per disc plane T3/T4 … S5/Co; lumbar values from PHANTOM.md ("Published measures").
+_HALF_DEPTH = [
+    9, 9.5, 10.2, 10.8, 11.4, 12, 12.5, 13, 13.5, 14,
+    15, 15.8, 16.3, 16.7, 16.3, 11.5, 8, 6.5, 5.5, 4,
+]  # fmt: skip
+_HALF_WIDTH = [
+    13, 13.4, 13.8, 14.2, 14.6, 15, 15.5, 16, 17.5, 19,
+    20.5, 21.8, 23, 24, 25, 23, 20, 17, 12, 7,
+]  # fmt: skip
+_SAC_HALF_DEPTH = [
+    6, 6.1, 6.2, 6.4, 6.5, 6.6, 6.6, 6.8, 7.0, 7.2,
+    7.2, 7.0, 6.8, 6.6, 6.0, 4.6, 2.5, 0.5, 0.3, 0.3,
+]  # fmt: skip
+_SAC_HALF_WIDTH = [
+    7.2, 7.4, 7.6, 7.8, 7.9, 8.0, 8.0, 8.2, 8.6, 9.0,
+    9.0, 8.8, 8.7, 8.6, 8.2, 6.6, 3.5, 0.5, 0.3, 0.3,
+]  # fmt: skip
+_SAC_GAP = [
+    1.2, 1.2, 1.2, 1.2, 1.2, 1.2, 1.2, 1.2, 1.2, 1.2,
+    1.2, 1.2, 1.3, 1.7, 3.3, 4.5, 5.0, 4.0, 3.0, 3.0,
+]  # fmt: skip
+_PSOAS = [
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0.1,
+    0.35, 0.6, 0.85, 1.0, 0.95, 0.85, 0.7, 0.5, 0.3, 0.1,
+]  # fmt: skip
 # From the disc plane up to the middle of the foramen's root, and back from the canal point (mm): puts the
 # annotated foramen where "Geometry of the annotations" (DOMAIN.md) has it.
 FORAMEN_ABOVE_MM = (6.0, 6.0, 6.0, 6.0, 5.0)

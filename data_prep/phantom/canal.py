@@ -137,7 +137,7 @@ def _paint_rootlets(
     # Roots start at the conus and leave level by level.
     below_conus = painter.profile("cord", at) < 0.6
     roots = painter.body.roots
-    left = np.clip(np.round(len(roots) * (1.0 - (at.position - 6.0) * 0.16)), 5, len(roots))
+    left = np.clip(np.round(len(roots) * (1.0 - (at.position - FIRST_LUMBAR - 1.0) * 0.16)), 5, len(roots))
     for number, (u, v) in enumerate(roots):
         near = np.flatnonzero(
             below_conus

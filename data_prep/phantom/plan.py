@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,12 +13,16 @@ from data_prep.geometry import Orientation, SlicePlane
 from data_prep.phantom.body import Body
 from data_prep.phantom.scanner import Scanner, draw_scanner
 from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL
-from data_prep.phantom.tissue import TISSUE_SPREAD, Contrast, draw_contrast
-from data_prep.vocabulary import SeriesKind
+from data_prep.phantom.tissue import TISSUE_SPREAD, Contrast, draw_contrast, randomise_tissues
+from data_prep.vocabulary import LEVELS, SeriesKind, Side
 
 FloatArray = NDArray[np.float64]
 Size = Literal["small", "full"]
+View = Literal["whole", "cut", "mixed"]
 Stack = tuple[SlicePlane, ...]
+
+CUT_SHARE = 0.15  # of the studies of a mixed data set
+LUMBAR_PLANES = tuple(range(FIRST_LUMBAR, LUMBOSACRAL + 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,30 +47,61 @@ class SeriesPlan:
 
 @dataclass(frozen=True)
 class SagittalPlan:
-    """Field of view, matrix and slices of a sagittal series (mm, pixels)."""
+    """Field of view, matrix and slices of a sagittal series (mm, pixels).
+
+    ``up_mm`` moves the field of view towards the head from the middle of the lumbar spine.
+    """
 
     field_mm: tuple[float, float]
     shape: tuple[int, int]
     slices: int
     thickness_mm: float
     spacing_mm: float
+    up_mm: float = 0.0
 
 
 def draw_sagittal_plan(rng: np.random.Generator, size: Size) -> SagittalPlan:
     """Ranges of PHANTOM.md (field 240–350, thickness 3–5, gap 0.3–1); ``small`` has 1.1–1.5 mm pixels."""
-    field = rng.uniform(250, 320)
+    field = rng.uniform(245, 345)
     if size == "small":
         rows = int(rng.choice([192, 208, 224]))
         slices = int(rng.integers(12, 15))
     else:
-        rows = int(rng.choice([320, 384, 448, 512]))
+        rows = int(rng.choice([320, 384, 448, 512, 640]))
         slices = int(rng.integers(15, 20))
-    narrow = 1.0 if rng.random() < 0.75 else 0.8
-    thickness = rng.uniform(3.4, 4.2)
+    narrow = 1.0 if rng.random() < 0.75 else rng.uniform(0.7, 0.95)
+    # Few scanners store pixels that are not square.
+    stretch = rng.uniform(1.1, 1.5) if rng.random() < 0.06 else 1.0
+    thickness = rng.uniform(3.2, 4.6)
     # The stack must reach both rows of foramina.
-    spacing = max(thickness + rng.uniform(0.3, 0.9), 54.0 / (slices - 1))
-    shape = (rows, 2 * int(rows * narrow / 2))
-    return SagittalPlan((field, field * shape[1] / rows), shape, slices, thickness, spacing)
+    spacing = max(thickness + rng.uniform(0.3, 1.0), 54.0 / (slices - 1))
+    shape = (rows, 2 * int(rows * narrow / stretch / 2))
+    return SagittalPlan((field, field * narrow), shape, slices, thickness, spacing)
+
+
+def cut_view(body: Body, plan: SagittalPlan, rng: np.random.Generator, size: Size) -> SagittalPlan:
+    """A field of view that lacks the sacrum or upper lumbar levels, or that shows most of the spine."""
+    lumbar_mm = float(np.linalg.norm(body.canal_mm(FIRST_LUMBAR) - body.canal_mm(LUMBOSACRAL)))
+    half = plan.field_mm[0] / 2
+    draw = rng.random()
+    if draw < 0.4:
+        # The lower edge lies between the L5/S1 disc and the L3/L4 disc.
+        return replace(plan, up_mm=half - lumbar_mm / 2 + rng.uniform(8.0, 50.0))
+    if draw < 0.7:
+        return replace(plan, up_mm=lumbar_mm / 2 - half - rng.uniform(6.0, 70.0))
+    height = rng.uniform(400, 500)
+    rows = 224 if size == "small" else int(rng.choice([448, 512, 640]))
+    width = height * rng.uniform(0.5, 0.9)
+    shape = (rows, 2 * int(rows * width / height / 2))
+    up_mm = height / 2 - lumbar_mm / 2 - rng.uniform(30, 110)
+    return replace(plan, field_mm=(height, width), shape=shape, up_mm=up_mm)
+
+
+def _reaching_foramina(body: Body, plan: SagittalPlan) -> SagittalPlan:
+    """As many slices as both rows of foramina need; a bent spine needs more."""
+    x = [body.foramen_mm(level, side)[0] for level in LEVELS for side in Side]
+    needed = int(np.ceil((max(x) - min(x) + 8.0) / plan.spacing_mm)) + 1
+    return replace(plan, slices=max(plan.slices, needed))
 
 
 def sagittal_planes(body: Body, plan: SagittalPlan, rng: np.random.Generator) -> Stack:
@@ -81,7 +117,10 @@ def sagittal_planes(body: Body, plan: SagittalPlan, rng: np.random.Generator) ->
     down = np.array([0.0, 0.0, -1.0]) + left * left[2]
     down /= np.linalg.norm(down)
     back = np.cross(left, down)
-    centre = middle + rng.normal(0, [1.0, 8.0, 10.0]) + back * rng.uniform(-40, 5)
+    foramina = np.array([body.foramen_mm(level, side) - middle for level in LEVELS for side in Side]) @ left
+    aside = (foramina.max() + foramina.min()) / 2
+    centre = middle + left * aside - down * plan.up_mm
+    centre = centre + rng.normal(0, [1.0, 8.0, 10.0]) + back * rng.uniform(-40, 5)
     spacing = (plan.field_mm[1] / plan.shape[1], plan.field_mm[0] / plan.shape[0])
     corner = centre - back * (plan.field_mm[1] - spacing[0]) / 2 - down * (plan.field_mm[0] - spacing[1]) / 2
     offsets = (np.arange(plan.slices) - (plan.slices - 1) / 2) * plan.spacing_mm
@@ -97,10 +136,13 @@ def axial_stacks(
     shape: tuple[int, int],
     per_disc: int,
     spacing_mm: float,
+    lumbar: Sequence[int] = LUMBAR_PLANES,
 ) -> tuple[Stack, ...]:
-    """Disc-angled stacks of ``per_disc`` slices, L5/S1 first, or one contiguous stack over all discs."""
+    """Disc-angled stacks of ``per_disc`` slices, lowest first, or one contiguous stack over all discs.
+
+    ``lumbar`` are the indices of the disc planes to cover, from the head down.
+    """
     spine = body.spine
-    lumbar = range(FIRST_LUMBAR, LUMBOSACRAL + 1)
     left = spine.rotation[:, 0] + rng.normal(0.0, 0.02, 3)
     if angled:
         stacks = []
@@ -109,7 +151,7 @@ def axial_stacks(
             middle = body.canal_mm(plane) + up * rng.normal(0.0, 0.8)
             stacks.append(_axial_stack(middle, up, left, field_mm, shape, per_disc, spacing_mm))
         return tuple(stacks)
-    top, bottom = body.canal_mm(FIRST_LUMBAR), body.canal_mm(LUMBOSACRAL)
+    top, bottom = body.canal_mm(lumbar[0]), body.canal_mm(lumbar[-1])
     up = np.mean([spine.rotation @ spine.up[plane] for plane in lumbar], axis=0) + rng.normal(0, 0.03, 3)
     up /= np.linalg.norm(up)
     heights = [float((body.canal_mm(plane) - bottom) @ up) for plane in lumbar]
@@ -138,48 +180,96 @@ def _axial_stack(
 
 
 def plan_study(
-    body: Body, rng: np.random.Generator, size: Size = "small", tissue_spread: float = TISSUE_SPREAD
+    body: Body,
+    rng: np.random.Generator,
+    size: Size = "small",
+    tissue_spread: float = TISSUE_SPREAD,
+    view: View = "whole",
+    randomised: bool = False,
 ) -> tuple[SeriesPlan, ...]:
-    """Plan one series of each kind. Numeric series ids and everything else come from ``rng``."""
+    """Plan sagittal T2 and T1 and one to four axial series (``small``: mostly one).
+
+    Numeric series ids and everything else come from ``rng``. ``view``: whether the sagittal field holds all
+    lumbar levels; ``mixed`` cuts 15 %. ``randomised`` gives every tissue a random brightness.
+    """
     field_t = float(rng.choice([1.5, 3.0]))
     sagittal = draw_sagittal_plan(rng, size)
+    cut = (rng.random() < CUT_SHARE) if view == "mixed" else view == "cut"
+    if cut:
+        sagittal = cut_view(body, sagittal, rng, size)
+    sagittal = _reaching_foramina(body, sagittal)
     planes = sagittal_planes(body, sagittal, rng)
-    series_ids = [str(value) for value in rng.choice(4_000_000_000, size=3, replace=False) + 10_000_000]
+    series_ids = iter(str(value) for value in rng.choice(4_000_000_000, size=6, replace=False) + 10_000_000)
     plans = []
-    for kind, series_id in zip((SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1), series_ids[:2], strict=True):
+    for kind in (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1):
         if kind is SeriesKind.SAGITTAL_T1 and rng.random() < 0.4:
             planes = sagittal_planes(body, sagittal, rng)
         plans.append(
             _series(
                 rng,
                 kind,
-                series_id,
+                next(series_ids),
                 (planes,),
                 thickness_mm=sagittal.thickness_mm,
                 spacing_mm=sagittal.spacing_mm,
-                contrast=draw_contrast(kind, rng, field_t, tissue_spread=tissue_spread),
+                contrast=_contrast(kind, rng, field_t, tissue_spread, randomised),
             )
         )
+    lumbar = _seen_levels(body, planes) if cut and rng.random() < 0.5 else LUMBAR_PLANES
+    # 335 of 1,975 real studies have 2–4 axial series (DOMAIN.md).
+    count = 1 if size == "small" else int(rng.choice([1, 2, 3, 4], p=[0.83, 0.12, 0.03, 0.02]))
+    for number in range(count):
+        part = lumbar if number == 0 else lumbar[int(rng.integers(len(lumbar))) :]
+        contrast = _contrast(SeriesKind.AXIAL_T2, rng, field_t, tissue_spread, randomised)
+        plans.append(_axial_plan(body, rng, size, next(series_ids), contrast, part))
+    return tuple(plans)
+
+
+def _seen_levels(body: Body, planes: Stack) -> tuple[int, ...]:
+    """The lumbar disc planes whose canal point is in a sagittal field of view, at least one."""
+    plane = planes[len(planes) // 2]
+    seen = [i for i in LUMBAR_PLANES if plane.contains_px(plane.to_px(body.canal_mm(i)))]
+    return tuple(seen) or LUMBAR_PLANES[2:3]
+
+
+def _contrast(
+    kind: SeriesKind, rng: np.random.Generator, field_t: float, tissue_spread: float, randomised: bool
+) -> Contrast:
+    contrast = draw_contrast(kind, rng, field_t, tissue_spread=tissue_spread)
+    return randomise_tissues(contrast, rng) if randomised else contrast
+
+
+def _axial_plan(
+    body: Body,
+    rng: np.random.Generator,
+    size: Size,
+    series_id: str,
+    contrast: Contrast,
+    lumbar: Sequence[int],
+) -> SeriesPlan:
     angled = bool(rng.random() < 0.5)
-    side = int(rng.choice([136, 144, 160]) if size == "small" else rng.choice([256, 320, 384]))
+    side = int(rng.choice([136, 144, 160]) if size == "small" else rng.choice([256, 320, 384, 512]))
     field = rng.uniform(120, 140) if size == "small" else rng.uniform(160, 220)
     spacing = rng.uniform(4.2, 4.8) if angled or size == "full" else rng.uniform(5.5, 6.2)
-    per_disc = 3 if size == "small" else int(rng.integers(5, 7))
     stacks = axial_stacks(
-        body, rng, angled=angled, field_mm=field, shape=(side, side), per_disc=per_disc, spacing_mm=spacing
+        body,
+        rng,
+        angled=angled,
+        field_mm=field,
+        shape=(side, side),
+        per_disc=3 if size == "small" else int(rng.integers(4, 7)),
+        spacing_mm=spacing,
+        lumbar=lumbar,
     )
-    plans.append(
-        _series(
-            rng,
-            SeriesKind.AXIAL_T2,
-            series_ids[2],
-            stacks,
-            thickness_mm=spacing - 0.4,
-            spacing_mm=spacing,
-            contrast=draw_contrast(SeriesKind.AXIAL_T2, rng, field_t, tissue_spread=tissue_spread),
-        )
+    return _series(
+        rng,
+        SeriesKind.AXIAL_T2,
+        series_id,
+        stacks,
+        thickness_mm=spacing - 0.4,
+        spacing_mm=spacing,
+        contrast=contrast,
     )
-    return tuple(plans)
 
 
 def _series(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.phantom.painter import Painter, ellipse, tunnel
-from data_prep.phantom.spine import LUMBOSACRAL, SpineCoordinates
+from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL, SpineCoordinates
 from data_prep.phantom.vertebrae import CORTEX_MM, marrow_signal
 
 RealArray = NDArray[np.floating]  # float32 in practice; numpy's stubs lose track of it
@@ -57,7 +57,7 @@ def _pedicle(
     scale: float,
 ) -> RealArray:
     # Height 12.9 of a 36 mm segment, width 6 at L1 to 16 at L5 (PHANTOM.md); just under the upper disc.
-    half_width = np.clip(3.5 + 0.9 * (at.position - 5.0), 3.2, 7.5) * scale
+    half_width = np.clip(3.5 + 0.9 * (at.position - FIRST_LUMBAR), 3.2, 7.5) * scale
     middle = painter.profile("sac_width_normal", at) + 3.0 * scale + half_width
     return tunnel(
         side - middle, (fraction - 0.335) * 36.0, half_width, 7.2 * scale, behind + 2.0, 12.5 * scale

@@ -12,6 +12,7 @@ FloatArray = NDArray[np.float64]
 Transitional = Literal["natural", "never", "always"]
 
 PLANE_NAMES = (
+    "T3/T4", "T4/T5", "T5/T6", "T6/T7", "T7/T8",
     "T8/T9", "T9/T10", "T10/T11", "T11/T12", "T12/L1",
     "L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1",
     "S1/S2", "S2/S3", "S3/S4", "S4/S5", "S5/Co",
@@ -22,10 +23,14 @@ N_PLANES = len(PLANE_NAMES)
 
 # Distance (mm) from each disc centre to the next: lumbar about 36 (DESIGN.md), T12 and above and the sacrum
 # from the vertebral heights of PHANTOM.md and of sacral anatomy.
-_DISC_GAPS_MM = np.array([27, 28, 29.5, 31.5, 34, 35.5, 36, 36, 36, 30, 25, 22, 19, 17], dtype=float)
+_DISC_GAPS_MM = np.array(
+    [23.5, 24, 25, 25.5, 26, 27, 28, 29.5, 31.5, 34, 35.5, 36, 36, 36, 29, 25, 22, 19, 17], dtype=float
+)
 # Tilt of the downward direction towards the back (degrees). With a canal point 24 mm behind the disc centre
 # these give the published canal gaps 34 33 31 25 mm and segment angles −12 −8 +2.5 +16.5° (DESIGN.md).
-_TILT_DEG = np.array([4, 1, -3.5, -8, -12.5, -14, -10.5, -3.5, 7, 28, 43, 54, 52, 38, 15], dtype=float)
+_TILT_DEG = np.array(
+    [24, 21, 17, 13, 8.5, 4, 1, -3.5, -8, -12.5, -14, -10.5, -3.5, 7, 28, 43, 54, 52, 38, 15], dtype=float
+)
 
 TRANSITIONAL_SHARE = 0.10
 SLIP_SHARE = 0.08
@@ -121,7 +126,11 @@ def _draw_transition(rng: np.random.Generator, transitional: Transitional) -> Tr
 
 
 def _draw_fracture(rng: np.random.Generator) -> tuple[int, float] | None:
-    present, vertebra, left_over = rng.random() < FRACTURE_SHARE, rng.integers(3, 9), rng.uniform(0.68, 0.88)
+    present, vertebra, left_over = (
+        rng.random() < FRACTURE_SHARE,
+        rng.integers(FIRST_LUMBAR - 2, LUMBOSACRAL),
+        rng.uniform(0.68, 0.88),
+    )
     return (int(vertebra), float(left_over)) if present else None
 
 

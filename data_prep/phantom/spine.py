@@ -37,7 +37,7 @@ class SpineCoordinates:
 
     Attributes:
         body_mm: (n, 3) body coordinates.
-        position: plane index + fraction of the way to the next plane (0 at T8/T9, foot-ward).
+        position: plane index + fraction of the way to the next plane (0 at T3/T4, foot-ward).
         sample: row of the profile tables.
         left_mm, back_mm: offsets from the centre line in the moving frame.
         disc: index of the nearest disc plane; above_mm: signed distance from it, positive to the head.
@@ -107,12 +107,14 @@ class Spine:
         held = body_mm.copy()
         held[:, 1] = line_y + np.clip(body_mm[:, 1] - line_y, -48.0, 52.0)
         np.clip(held[:, 0], -60.0, 60.0, out=held[:, 0])
-        up = self.up.astype(np.float32)
-        distance = held @ up.T - np.sum(up * self.centres_mm, axis=1).astype(np.float32)
-        below = np.clip(np.count_nonzero(distance < 0, axis=1) - 1, 0, N_PLANES - 2)
+        first, last = self._planes_near(float(body_mm[:, 2].min()), float(body_mm[:, 2].max()))
+        up = self.up[first:last].astype(np.float32)
+        distance = held @ up.T - np.sum(up * self.centres_mm[first:last], axis=1).astype(np.float32)
+        below = np.clip(np.count_nonzero(distance < 0, axis=1) - 1, 0, last - first - 2)
         rows = np.arange(len(below))
         from_upper = np.maximum(-distance[rows, below], 0.0)
         from_lower = np.maximum(distance[rows, below + 1], 0.0)
+        below += first
         fraction = from_upper / np.maximum(from_upper + from_lower, 1e-3)
         position = (below + fraction).astype(np.float32)
         sample = np.minimum((position * SAMPLES_PER_LEVEL + 0.5).astype(np.intp), len(self.line) - 1)
@@ -128,6 +130,14 @@ class Spine:
             disc=below + nearer_lower,
             above_mm=np.where(nearer_lower, from_lower, -from_upper),
         )
+
+    def _planes_near(self, lowest_mm: float, highest_mm: float) -> tuple[int, int]:
+        """Range of the disc planes that a point between these heights can lie next to."""
+        heights = self.centres_mm[:, 2]
+        first = int(np.count_nonzero(heights > highest_mm + 95.0))
+        last = N_PLANES - int(np.count_nonzero(heights < lowest_mm - 95.0))
+        first = min(first, N_PLANES - 2)
+        return first, max(last, first + 2)
 
 
 def make_spine(rng: np.random.Generator, posture: Posture) -> Spine:

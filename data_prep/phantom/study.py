@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.geometry import SlicePlane
 from data_prep.phantom.body import Body, make_body
-from data_prep.phantom.plan import SeriesPlan, Size, plan_study
+from data_prep.phantom.plan import SeriesPlan, Size, View, plan_study
+from data_prep.phantom.posture import Transitional
 from data_prep.phantom.render import render_tissue
 from data_prep.phantom.scanner import Scanner
 from data_prep.phantom.severity import draw_grading
@@ -22,11 +24,16 @@ from data_prep.vocabulary import TARGETS, ConditionGroup, SeriesKind, Severity, 
 
 FloatArray = NDArray[np.float64]
 
+Appearance = Literal["physics", "randomised", "mixed"]
+
 FIRST_STUDY_ID = 900_000_000
-ANNOTATED_DISCS = tuple(PLANE_NAMES[2:11])  # T10/T11 … S1/S2
+ANNOTATED_DISCS = PLANE_NAMES[PLANE_NAMES.index("T10/T11") : PLANE_NAMES.index("S1/S2") + 1]
 # Scatter of a human annotator in the plane (mm), and along the normal when a recess slice is chosen.
 ANNOTATION_SCATTER_MM = 0.8
 RECESS_SLICE_SCATTER_MM = 1.5
+# A slice this near shows a structure as well as any other; one this far does not show it.
+ANNOTATION_REACH_MM = 2.5
+LOST_MM = 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +53,12 @@ class PhantomStudy:
         study: series of the three kinds; pixels render on the first call and are kept.
         body: the patient, for other planes and contrasts (``render``).
         plans: how each series was made, in the order of ``study.series``.
-        points: the 25 annotated points, each on a slice of the series kind of its condition.
+        points: the annotated points, each on a slice of the series kind of its condition; 25 unless the view
+            is cut.
         discs: T10/T11 … S1/S2.
         severities: the labels; oracle: (3,) unweighted probability of each severity, exact.
         latents: grade scale (1 and 2 are the boundaries between the severities).
+        transitional: whether the lumbosacral vertebra is transitional.
     """
 
     study: Study
@@ -60,6 +69,7 @@ class PhantomStudy:
     severities: dict[Target, Severity]
     oracle: dict[Target, FloatArray]
     latents: dict[Target, float]
+    transitional: bool = False
 
 
 def make_study(
@@ -69,18 +79,25 @@ def make_study(
     study_id: str | None = None,
     latents: Mapping[Target, float] | None = None,
     tissue_spread: float = TISSUE_SPREAD,
+    appearance: Appearance = "physics",
+    transitional: Transitional = "natural",
+    view: View = "whole",
 ) -> PhantomStudy:
     """Make the patient ``seed``; nothing is rendered yet.
 
     ``latents`` forces some targets on the grade scale; all else about the patient stays the same.
-    ``tissue_spread`` is how far tissue signals stray from physics (sd of their log); detectors learn from
-    0.3–0.5, where brightness hardly tells what a tissue is.
+    ``tissue_spread`` is how far tissue signals stray from physics (sd of their log). ``appearance``
+    ``randomised`` draws every tissue's signal at random instead, ``mixed`` does so for every other patient.
+    ``transitional`` forces or forbids a transitional vertebra (10 %); levels are counted up from the last
+    well-formed disc, L5/S1. ``view`` ``cut`` makes a field of view that lacks levels or shows most of the
+    spine, ``mixed`` does so in 15 %: levels outside have labels but no points.
     """
     grading = draw_grading(seed, latents)
-    body = make_body(seed, grading.latents)
+    body = make_body(seed, grading.latents, transitional)
     name = study_id or str(FIRST_STUDY_ID + seed)
     rng = np.random.default_rng([seed, 3])
-    plans = plan_study(body, rng, size, tissue_spread)
+    randomised = appearance == "randomised" or (appearance == "mixed" and rng.random() < 0.5)
+    plans = plan_study(body, rng, size, tissue_spread, view, randomised)
     series = tuple(_series(body, plan, name, [seed, 4, number]) for number, plan in enumerate(plans))
     study = Study(name, series)
     return PhantomStudy(
@@ -92,6 +109,7 @@ def make_study(
         severities=grading.severities,
         oracle=grading.oracle,
         latents=grading.latents,
+        transitional=body.transitional,
     )
 
 
@@ -154,18 +172,27 @@ def _point(body: Body, study: Study, target: Target, rng: np.random.Generator) -
     if not candidates:
         return None
     where = _structure_mm(body, target)
-    item, _ = candidates[0].nearest(where)
-    item, _ = candidates[0].nearest(where + along * item.plane.normal)
+    # Of several series, readers take the one with a slice through the structure.
+    series = min(candidates, key=lambda item: max(abs(_gap_mm(item, where)) - ANNOTATION_REACH_MM, 0.0))
+    item, _ = series.nearest(where)
+    item, _ = series.nearest(where + along * item.plane.normal)
     xy = item.plane.to_px(where) + scatter / np.array(item.plane.spacing_mm)
+    if not item.plane.contains_px(xy) or abs(float(item.plane.distance_mm(where))) > LOST_MM:
+        return None
     return LevelPoint(
         condition=target.condition,
         level=target.level,
         xyz_mm=item.plane.to_mm(xy),
         source=PointSource.ANNOTATED,
-        series_id=candidates[0].series_id,
+        series_id=series.series_id,
         instance_number=item.instance_number,
         xy_px=(float(xy[0]), float(xy[1])),
     )
+
+
+def _gap_mm(series: Series, where: FloatArray) -> float:
+    item, _ = series.nearest(where)
+    return float(item.plane.distance_mm(where))
 
 
 def _structure_mm(body: Body, target: Target) -> FloatArray:

@@ -7,7 +7,7 @@ Eur Radiol 2012;22:1011 (T2), T1 as cartilage in Gold. Bone cortex and ligament 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -101,3 +101,16 @@ def draw_contrast(
         tr_ms, te_ms = rng.uniform(3500, 5000), rng.uniform(40, 70)
         return Contrast(kind, tr_ms, te_ms, inversion, field_t, tissue_factors)
     return Contrast(kind, rng.uniform(2500, 5000), rng.uniform(80, 120), None, field_t, tissue_factors)
+
+
+def randomise_tissues(contrast: Contrast, rng: np.random.Generator) -> Contrast:
+    """The same sequence with the signal of every tissue drawn anew, evenly over 0.02–0.9.
+
+    As in SynthSeg (Billot et al., Med Image Anal 2023;86:102789): no tissue has a brightness to rely on.
+    """
+    wanted = rng.uniform(0.02, 0.9, len(TISSUES))
+    factors = tuple(
+        (tissue, float(value / max(contrast.signal(tissue), 1e-4)))
+        for tissue, value in zip(TISSUES, wanted, strict=True)
+    )
+    return replace(contrast, tissue_factors=factors)

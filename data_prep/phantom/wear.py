@@ -9,12 +9,24 @@ from data_prep.phantom.posture import FIRST_LUMBAR, LUMBOSACRAL, N_PLANES, Postu
 
 Float32Array = NDArray[np.float32]
 
-# One row per disc plane T8/T9 … S5/Co; lumbar values from PHANTOM.md ("Published measures").
-_DISC_FRONT = [3.5, 3.8, 4.2, 5.2, 6.8, 8.5, 10.2, 11.3, 13.0, 14.0, 4.0, 2.0, 1.2, 1, 1]
-_DISC_MIDDLE = [4.0, 4.4, 5.0, 6.2, 7.8, 9.2, 10.6, 11.5, 12.4, 11.6, 4.4, 2.2, 1.2, 1, 1]
-_DISC_BACK = [3.2, 3.5, 4.0, 5.0, 6.0, 6.8, 7.8, 8.4, 8.8, 7.0, 3.2, 1.8, 1.0, 1, 1]
+# One row per disc plane T3/T4 … S5/Co; lumbar values from PHANTOM.md ("Published measures").
+_DISC_FRONT = [
+    2.8, 2.9, 3.1, 3.2, 3.4, 3.5, 3.8, 4.2, 5.2, 6.8,
+    8.5, 10.2, 11.3, 13.0, 14.0, 4.0, 2.0, 1.2, 1, 1,
+]  # fmt: skip
+_DISC_MIDDLE = [
+    3.2, 3.3, 3.5, 3.7, 3.9, 4.0, 4.4, 5.0, 6.2, 7.8,
+    9.2, 10.6, 11.5, 12.4, 11.6, 4.4, 2.2, 1.2, 1, 1,
+]  # fmt: skip
+_DISC_BACK = [
+    2.6, 2.7, 2.8, 3.0, 3.1, 3.2, 3.5, 4.0, 5.0, 6.0,
+    6.8, 7.8, 8.4, 8.8, 7.0, 3.2, 1.8, 1.0, 1, 1,
+]  # fmt: skip
 # The lowest discs wear first.
-_WEAR = [0.0, 0.0, 0.02, 0.05, 0.0, 0.0, 0.02, 0.05, 0.15, 0.15, 0, 0, 0, 0, 0]
+_WEAR = [
+    0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.02, 0.05, 0.0,
+    0.0, 0.02, 0.05, 0.15, 0.15, 0, 0, 0, 0, 0,
+]  # fmt: skip
 
 
 def draw_discs(rng: np.random.Generator, posture: Posture) -> dict[str, Float32Array]:

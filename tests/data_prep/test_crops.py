@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from data_prep.crops import Crop, PixelMemo, crop_plane, display_axes, extract_crop, resample
+from data_prep.crops import Crop, crop_plane, display_axes, extract_crop, resample
 from data_prep.geometry import Orientation, SlicePlane
 from data_prep.study_types import DicomRejected, Reason, Rejection, Series, Slice
 from data_prep.vocabulary import SeriesKind
@@ -183,18 +183,6 @@ def test_coarser_grid_averages_instead_of_skipping() -> None:
     stripes = np.tile(np.array([0.0, 100.0], dtype=np.float32), (160, 80))
     coarse = SlicePlane(np.array([10.0, 10, 0]), fine.x_axis, fine.y_axis, (1.0, 1.0), (20, 20))
     assert np.allclose(resample(stripes, fine, coarse), 50.0, atol=1.0)
-
-
-def test_pixel_memo_decodes_each_slice_once() -> None:
-    calls: list[int] = []
-    plane = SlicePlane(np.zeros(3), np.array([0.0, 1, 0]), np.array([0.0, 0, -1]), (1.0, 1.0), (4, 4))
-
-    def decode() -> NDArray[np.float32]:
-        calls.append(1)
-        return np.zeros((4, 4), dtype=np.float32)
-
-    memo, item = PixelMemo(), Slice(plane, 1, decode)
-    assert memo(item) is memo(item) and len(calls) == 1
 
 
 def test_even_number_of_slices_is_refused() -> None:

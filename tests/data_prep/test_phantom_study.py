@@ -7,6 +7,7 @@ import pytest
 
 from data_prep.geometry import Orientation, SlicePlane
 from data_prep.phantom import Contrast, PhantomStudy, make_study, render
+from data_prep.phantom.posture import FIRST_LUMBAR
 from data_prep.study_types import LevelPoint, Slice
 from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, SeriesKind, Side, Target
 
@@ -133,7 +134,7 @@ def test_severity_changes_the_anatomy_at_its_target_step_by_step_and_nowhere_els
     target: Target, axes: tuple[list[float], list[float]], contrast: Contrast
 ) -> None:
     def place(body, level: Level) -> np.ndarray:  # type: ignore[no-untyped-def]
-        index = 5 + level.index
+        index = FIRST_LUMBAR + level.index
         if target.condition is CANAL:
             return body.canal_mm(index)
         side = target.condition.side or Side.LEFT

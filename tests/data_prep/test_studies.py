@@ -135,11 +135,12 @@ def test_rsna_files_in_another_tree_keep_their_ids(tmp_path: Path) -> None:
     assert [series.series_id for series in study.series] == ["11", "12", "13"]
 
 
-def test_identifiers_are_made_safe(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_identifiers_are_made_safe_and_stay_apart(tmp_path: Path) -> None:
     write_series(tmp_path / "x", StudyInstanceUID="../../etc_x", SeriesInstanceUID="a/b")
-    study = load_only(tmp_path / "x")
-    assert study.study_id == "etc-x"
-    assert study.series[0].series_id == "a-b"
+    write_series(tmp_path / "y", StudyInstanceUID="../etc_x", SeriesInstanceUID="a-b")
+    ids = [(entry.study_id, *entry.headers) for entry in find_studies(tmp_path)]
+    assert sorted(ids) == [("etc_x-3b34f409", "a-b"), ("etc_x-8cb7b38b", "a-b-c14cddc0")]
 
 
 def test_folders_of_other_layouts_beside_rsna_studies_are_not_lost(tmp_path: Path) -> None:
@@ -193,6 +194,64 @@ def test_a_study_without_any_usable_series_says_why(tmp_path: Path) -> None:
     error = rejected(tmp_path / "100")
     assert error.rejection.reason is Reason.NO_SERIES
     assert [item.reason for item in error.rejections] == [Reason.UNKNOWN_KIND]
+
+
+def test_two_folders_of_one_study_beside_rsna_studies_are_joined(tmp_path: Path) -> None:
+    write_study(tmp_path / "100")
+    write_series(tmp_path / "first", study_uid="1.2.4", series_uid="1.2.4.1")
+    write_series(tmp_path / "second", orientation=AXIAL, study_uid="1.2.4", series_uid="1.2.4.2")
+    shutil.copytree(tmp_path / "100", tmp_path / "third")
+    rsna, joined = (entry.load() for entry in find_studies(tmp_path))
+    assert [series.series_id for series in joined.series] == ["1.2.4.1", "1.2.4.2"]
+    assert [(item.study_id, item.reason) for item in rsna.rejections] == [("100", Reason.DUPLICATE_STUDY)]
+
+
+def test_images_outside_the_series_folders_are_listed(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "100")
+    shutil.copy(study / "11" / "1.dcm", study / "loose.dcm")
+    (study / "11" / "deeper").mkdir()
+    shutil.copy(study / "11" / "1.dcm", study / "11" / "deeper" / "2.dcm")
+    loaded = load_only(study)
+    assert [(item.file, item.reason) for item in loaded.rejections] == [
+        ("loose.dcm", Reason.MISPLACED),
+        ("2.dcm", Reason.MISPLACED),
+    ]
+
+
+def test_a_study_of_a_tree_whose_every_file_is_bad_is_an_entry(tmp_path: Path) -> None:
+    for study in ("1.2.3", "1.2.5"):
+        write_series(tmp_path / study / "s", study_uid=study, series_uid=f"{study}.1")
+    write_series(tmp_path / "Müller" / "s")
+    # A bad series of a study of which another series can be read is that study's.
+    write_series(tmp_path / "1.2.5" / "bad")
+    for name in ("Müller/s", "1.2.5/bad"):
+        for path in (tmp_path / name).iterdir():
+            path.write_bytes(b"")
+    first, second, bad = find_studies(tmp_path)
+    assert (first.study_id, second.study_id) == ("1.2.3", "1.2.5")
+    assert bad.study_id.startswith("M-ller-")
+    assert (len(first.rejections), len(second.rejections)) == (0, 5)
+    with pytest.raises(DicomRejected) as caught:
+        bad.load()
+    assert caught.value.rejection.reason is Reason.NO_SERIES
+    assert len(caught.value.rejections) == 5
+
+
+def test_a_folder_of_a_tree_that_cannot_be_listed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_series(tmp_path / "open")
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refusing(path: Path) -> object:  # root, who may run the tests, is refused nothing
+        if Path(path).name == "closed":
+            raise PermissionError("no")
+        return scandir(path)
+
+    monkeypatch.setattr("data_prep.studies.os.scandir", refusing)
+    study = load_only(tmp_path)
+    assert [(item.place, item.reason) for item in study.rejections] == [("1.2.3/closed", Reason.UNREADABLE)]
 
 
 def test_bad_files_of_a_tree_are_listed_with_the_study_beside_them(tmp_path: Path) -> None:

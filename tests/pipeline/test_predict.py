@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from classifier.prior import level_prior
-from data_prep.studies import find_studies
 from data_prep.study_types import DicomRejected, Reason
 from data_prep.vocabulary import TARGETS, Condition, Level, SeriesKind, Target
-from pipeline.predict import Pipeline, with_pixel_cache
+from pipeline.predict import Pipeline
 from pipeline.prediction import StudyPrediction, probabilities_in
 from tests.pipeline.stand_in import (
     CANARY,
@@ -118,18 +117,6 @@ def test_a_prediction_needs_all_targets(images: Path) -> None:
     del grades[TARGETS[7]]
     with pytest.raises(ValueError, match=f"no grade for {TARGETS[7].column}"):
         StudyPrediction("501", grades)
-
-
-def test_slices_are_decoded_once_while_a_study_is_graded(images: Path) -> None:
-    entry = find_studies(images / "501")[0]
-    cached = with_pixel_cache(entry.load())
-    series = cached.series[0]
-    first = series.slices[0].pixels()
-    assert series.slices[0].pixels() is first
-    assert not np.array_equal(series.slices[1].pixels(), first)
-    uncached = with_pixel_cache(entry.load(), max_bytes=100).series[0].slices[0]
-    assert uncached.pixels() is not uncached.pixels()
-    np.testing.assert_array_equal(uncached.pixels(), first)
 
 
 def test_a_graded_study_does_not_depend_on_its_neighbours(images: Path) -> None:

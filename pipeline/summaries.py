@@ -1,10 +1,11 @@
-"""What the reports of the commands look like on stdout."""
+"""What the commands print on stdout when they are done."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from data_prep.console import out, print_rows, printable
+from data_prep.console import out, print_rows
+from data_prep.files import printable
 
 if TYPE_CHECKING:
     from classifier.metric import ScoreReport
