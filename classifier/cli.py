@@ -1,4 +1,4 @@
-"""``lumbar classifier``: train, calibrate and evaluate the graders alone."""
+"""``lumbar classifier``: cut crops, train, calibrate and evaluate the graders alone. Loads torch when needed."""
 
 from __future__ import annotations
 
@@ -8,178 +8,205 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+
+from data_prep import console
+from data_prep.vocabulary import ConditionGroup
 
 if TYPE_CHECKING:
-    from classifier.sources import Source
-    from data_prep.vocabulary import ConditionGroup
+    from classifier.config import GraderConfig
+    from classifier.dataset import Source
+    from data_prep.study_types import Rejection
 
-app = typer.Typer(no_args_is_help=True, help="The graders alone: train, calibrate, evaluate.")
-_stderr = Console(stderr=True)
+app = typer.Typer(no_args_is_help=True, help="The graders alone: cut crops, train, calibrate, evaluate.")
 
 # Seeds of phantoms: below for training, 100,000–199,999 for choosing and calibrating, then reporting.
 _FIRST_CHOOSING_SEED = 100_000
+_FIRST_REPORTING_SEED = 200_000
 
 Data = Annotated[
-    Path | None, typer.Argument(help="Folder in the RSNA layout; leave out to use --phantoms.", exists=True)
+    Path | None,
+    typer.Argument(
+        metavar="[DATA]",
+        help="Folder in the RSNA layout; leave out to use --phantoms.",
+        exists=True,
+        file_okay=False,
+    ),
 ]
 Phantoms = Annotated[int, typer.Option(min=0, help="Use this many synthetic studies, made on the fly.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the first synthetic study.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes that cut crops.")]
-Groups = Annotated[list[str] | None, typer.Option("--group", help="spinal, foraminal or subarticular.")]
+Enriched = Annotated[
+    bool, typer.Option(help="Synthetic studies with all severities equally often, for training.")
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes that cut crops; the crops are the same.")]
+Groups = Annotated[
+    list[ConditionGroup] | None, typer.Option("--group", help="Only this condition group; repeatable.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")]
 
 
-@app.command()
+@app.command(
+    epilog="Example: lumbar classifier cut --phantoms 200 --seed 0 --enriched -o runs/crops --jobs 2"
+)
 def cut(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the crop cache.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the crop cache.")],
     data: Data = None,
     phantoms: Phantoms = 0,
     seed: Seed = 0,
-    enriched: Annotated[
-        bool, typer.Option(help="Phantoms with all severities equally often, for training.")
-    ] = False,
+    enriched: Enriched = False,
     jobs: Jobs = 1,
 ) -> None:
-    """Cut and cache the crops of many studies; goes on where it stopped.
-
-    Example: lumbar classifier cut --phantoms 200 --seed 0 --enriched -o runs/crops-train --jobs 2
-    """
-    _cut(data, phantoms, seed, enriched, output, jobs)
+    """Cut and cache the crops of many studies; goes on where it stopped."""
+    console.exit_by(_cut(data, phantoms, seed, enriched, output, jobs))
 
 
-@app.command()
+@app.command(epilog="Example: lumbar classifier train --phantoms 100 --seed 0 -o runs/graders")
 def train(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for weights, logs, checkpoints.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for weights, logs, checkpoints.")],
     data: Data = None,
     phantoms: Phantoms = 0,
     seed: Seed = 0,
-    enriched: Annotated[bool, typer.Option(help="Phantoms with all severities equally often.")] = False,
+    enriched: Enriched = False,
     crops: Annotated[
         list[Path] | None, typer.Option(help="Crop cache from `cut`, instead of cutting; repeatable.")
     ] = None,
     choosing: Annotated[Path | None, typer.Option(help="Crop cache to watch while training.")] = None,
     group: Groups = None,
     config: Annotated[
-        Path | None, typer.Option(help='JSON with changes, such as {"training": {"epochs": 5}}.')
+        Path | None,
+        typer.Option(
+            help='JSON with changes, such as {"training": {"epochs": 5}}.', exists=True, dir_okay=False
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the crops.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the training.")] = None,
     jobs: Jobs = 1,
 ) -> None:
-    """Train the three graders (or one --group); an interrupted training goes on where it stopped.
-
-    Example: lumbar classifier train --phantoms 100 --seed 0 -o runs/graders
-    """
-    from classifier.config import GraderConfig
+    """Train the three graders (or one --group); an interrupted training goes on where it stopped."""
     from classifier.train import EpochReport, TrainingFailed
     from classifier.workflow import train_groups
 
-    changes = json.loads(config.read_text()) if config is not None else {}
-    given = {"epochs": epochs, "threads": threads}
-    changes["training"] = changes.get("training", {}) | {k: v for k, v in given.items() if v is not None}
     if phantoms and seed + phantoms > _FIRST_CHOOSING_SEED:
         raise typer.BadParameter("phantoms of seeds from 100,000 on are kept for choosing and reporting")
-    caches = list(crops or [])
-    if not caches:
-        caches = [output / "crops"]
-        _cut(data, phantoms, seed, enriched, caches[0], jobs)
+    configs = _configs(group or list(ConditionGroup), config, {"epochs": epochs, "threads": threads})
+    rejections: list[Rejection] = []
+    if not crops:
+        crops = [output / "crops"]
+        rejections = _cut(data, phantoms, seed, enriched, crops[0], jobs)
 
     def report(name: ConditionGroup, row: EpochReport) -> None:
         watched = ""
         if row.choosing_loss is not None:
             watched = f", choosing {row.choosing_loss:.4f} (level prior {row.choosing_prior_loss:.4f})"
-        _stderr.print(
+        console.err.print(
             f"{name.value} epoch {row.epoch}: train {row.train_loss:.4f}{watched}, {row.seconds:.0f} s"
         )
 
     try:
-        configs = [GraderConfig.from_dict({**changes, "group": name.value}) for name in _groups(group)]
-        train_groups(configs, caches, choosing, output, report=report)
+        train_groups(configs, crops, choosing, output, report=report)
     except (TrainingFailed, ValueError) as error:
-        raise _failed(error) from None
-    _stderr.print("weights written; next: lumbar classifier calibrate")
+        console.fail(str(error))
+    console.err.print("weights written; next: lumbar classifier calibrate")
+    console.exit_by(rejections)
 
 
-@app.command()
+@app.command(
+    epilog="Example: lumbar classifier calibrate runs/graders --choosing runs/crops-choosing -o graders"
+)
 def calibrate(
-    run: Annotated[Path, typer.Argument(help="Folder that `train` wrote.", exists=True, file_okay=False)],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder that `train` wrote.", exists=True, file_okay=False)
+    ],
     choosing: Annotated[Path, typer.Option(help="Crop cache of choosing phantoms, from `cut`.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: the run itself.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Weights folder to write; default: the run itself.")
+    ] = None,
     group: Groups = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Fit temperature and bias on phantoms that were not trained on, and write the finished weights.
-
-    Example: lumbar classifier calibrate runs/graders --choosing runs/crops-choosing -o classifier/weights
-    """
+    """Fit temperature and bias on phantoms that were not trained on, and write the finished weights."""
     from classifier.workflow import calibrate_groups
     from data_prep.manifest import WeightsRejected
 
     try:
-        figures = calibrate_groups(run, _groups(group), choosing, output or run)
+        figures = calibrate_groups(run, group or list(ConditionGroup), choosing, output or run)
     except (WeightsRejected, ValueError) as error:
-        raise _failed(error) from None
-    _print_figures(figures, as_json)
+        console.fail(str(error))
+    if as_json:
+        console.print_json(figures)
+    else:
+        _print_groups("calibration", figures)
 
 
-@app.command()
+@app.command(epilog="Example: lumbar classifier evaluate path/to/rsna --json")
 def evaluate(
     data: Data = None,
     phantoms: Phantoms = 0,
-    seed: Seed = 200_000,
-    weights: Annotated[Path | None, typer.Option(help="Weights folder; default: the bundled one.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
+    seed: Seed = _FIRST_REPORTING_SEED,
+    weights: Annotated[Path | None, typer.Option(help="Weights folder; the bundled one if left out.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Grade at the annotated points and compare with the labels: score, accuracy, kappa, AUC, calibration.
-
-    Example: lumbar classifier evaluate path/to/rsna --json
-    """
+    """Grade at the annotated points and compare with the labels: score, accuracy, kappa, AUC, calibration."""
     from classifier.evaluate import evaluate as figures_of
     from classifier.evaluate import grade_labelled
     from classifier.predict import Grader
     from data_prep.manifest import WeightsRejected
 
+    sources = _sources(data, phantoms, seed, enriched=False)
+    rejections: list[Rejection] = []
     try:
         grader = Grader.load(weights) if weights is not None else Grader.load_bundled()
-        sources = _sources(data, phantoms, seed, False)
-        figures = figures_of(grade_labelled(grader, (load for _, load in sources)))
+        with console.progress("grading", len(sources)) as done:
+            graded = []
+            for name, load in sources:
+                graded += grade_labelled(grader, load, rejections)
+                done(name)
+        figures = figures_of(graded)
     except (WeightsRejected, ValueError) as error:
-        raise _failed(error) from None
+        console.list_rejections(rejections)
+        console.fail(str(error))
+    console.list_rejections(rejections)
     if as_json:
-        typer.echo(json.dumps(figures, indent=2))
-        return
-    for name in ("score", "prior_score", "oracle_score"):
-        if figures[name] is not None:
-            terms = ", ".join(f"{key} {value:.4f}" for key, value in figures[name].items() if key != "score")
-            typer.echo(f"{name:<12} {figures[name]['score']:.4f}  ({terms})")
-    _print_figures(figures["groups"], False)
+        console.print_json(figures)
+    else:
+        _print_scores(figures)
+        _print_groups("condition groups", figures["groups"])
+    console.exit_by(rejections)
 
 
-def _cut(data: Path | None, phantoms: int, seed: int, enriched: bool, folder: Path, jobs: int) -> None:
-    from rich.progress import Progress
+def _configs(
+    groups: list[ConditionGroup], file: Path | None, training: Mapping[str, int | None]
+) -> list[GraderConfig]:
+    """Default configurations with the changes of a JSON file, then those of the command line."""
+    from classifier.config import GraderConfig
 
+    given = {name: value for name, value in training.items() if value is not None}
+    try:
+        changes = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
+        changes["training"] = changes.get("training", {}) | given
+        return [GraderConfig.from_dict({**changes, "group": group.value}) for group in groups]
+    except (ValueError, TypeError, AttributeError) as error:
+        console.fail(f"configuration: {error}")
+
+
+def _cut(
+    data: Path | None, phantoms: int, seed: int, enriched: bool, folder: Path, jobs: int
+) -> list[Rejection]:
+    """Cut crops into a folder; what was rejected is printed and returned."""
     from classifier.workflow import cut_crops
 
-    sources = _sources(data, phantoms, seed, enriched)
-    with Progress(console=_stderr, transient=True) as progress:
-        task = progress.add_task("cutting crops", total=len(sources))
+    sources = _sources(data, phantoms, seed, enriched=enriched)
+    with console.progress("cutting crops", len(sources)) as done:
         try:
-            cut_crops(
-                sources,
-                folder,
-                natural_grades=not enriched,
-                jobs=jobs,
-                progress=lambda done, _: progress.update(task, completed=done),
-            )
+            rejections = cut_crops(sources, folder, natural_grades=not enriched, jobs=jobs, progress=done)
         except ValueError as error:
-            raise _failed(error) from None
+            console.fail(str(error))
+    console.list_rejections(rejections)
+    return rejections
 
 
-def _sources(data: Path | None, phantoms: int, seed: int, enriched: bool) -> list[Source]:
+def _sources(data: Path | None, phantoms: int, seed: int, *, enriched: bool) -> list[Source]:
     from classifier.sources import phantom_sources, rsna_sources
     from data_prep.study_types import DicomRejected
-    from data_prep.table_problems import TablesInvalid
 
     if (data is None) == (phantoms == 0):
         raise typer.BadParameter("give either a DATA folder or --phantoms N")
@@ -187,32 +214,28 @@ def _sources(data: Path | None, phantoms: int, seed: int, enriched: bool) -> lis
         return phantom_sources(phantoms, seed, enriched=enriched)
     try:
         return rsna_sources(data)
-    except (ValueError, TablesInvalid, DicomRejected) as error:
-        raise _failed(error) from None
+    except (ValueError, DicomRejected) as error:
+        console.fail(str(error))
 
 
-def _groups(names: list[str] | None) -> list[ConditionGroup]:
-    from data_prep.vocabulary import ConditionGroup
-
-    try:
-        return [ConditionGroup(name) for name in names] if names else list(ConditionGroup)
-    except ValueError as error:
-        raise typer.BadParameter(f"{error}: spinal, foraminal or subarticular") from None
-
-
-def _failed(error: Exception) -> typer.Exit:
-    _stderr.print(f"[red]error:[/red] {error}", highlight=False)
-    return typer.Exit(1)
+def _print_scores(figures: Mapping[str, Any]) -> None:
+    """The official metric of the graders, the level prior and, where it is known, the truth."""
+    shown = {"graders": "score", "level prior": "prior_score", "oracle": "oracle_score"}
+    rows = [
+        {"": name} | {term: f"{value:.4f}" for term, value in figures[key].items()}
+        for name, key in shown.items()
+        if figures[key] is not None
+    ]
+    if rows:
+        console.print_rows("official metric, lower is better", rows)
 
 
-def _print_figures(figures: Mapping[str, Mapping[str, Any]], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(figures, indent=2))
-        return
-    table = Table("", *figures)
-    for name in next(iter(figures.values()), {}):
-        table.add_row(name, *(_text(part[name]) for part in figures.values()))
-    Console().print(table)
+def _print_groups(title: str, figures: Mapping[str, Mapping[str, Any]]) -> None:
+    names = next(iter(figures.values()))
+    console.print_rows(
+        title,
+        [{"": name} | {group: _text(part[name]) for group, part in figures.items()} for name in names],
+    )
 
 
 def _text(value: object) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from classifier.prior import level_prior
 from classifier.target_crops import target_crop
 from data_prep.files import atomic_write, safe_id
 from data_prep.pixel_cache import PixelCache
-from data_prep.study_types import LevelPoint, Study
+from data_prep.study_types import DicomRejected, LevelPoint, Rejection, Study
 from data_prep.vocabulary import LEVELS, SEVERITIES, ConditionGroup, Target, split_row_id
 
 CropConfigs = Mapping[ConditionGroup, CropConfig]
@@ -46,6 +46,9 @@ class LabelledStudy:
     points: tuple[LevelPoint, ...]
     truth: Truth
     labels: Mapping[Target, int]
+
+
+Source = tuple[str, Callable[[], LabelledStudy]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,14 +97,13 @@ def cut_study(item: LabelledStudy, configs: CropConfigs) -> dict[str, NDArray[An
 
     Targets without a grade, a series or a slice are left out.
     """
-    study = PixelCache(item.study).study
     rows: dict[ConditionGroup, list[tuple[Any, ...]]] = {group: [] for group in configs}
     for point in item.points:
         target = Target(point.condition, point.level)
         group = point.condition.group
         if group not in configs or target not in item.labels:
             continue
-        crop = target_crop(study, point, configs[group], cached=True)
+        crop = target_crop(item.study, point, configs[group], cached=True)
         if not isinstance(crop, str):
             pixels = np.rint(crop.pixels * 255).astype(np.uint8)
             rows[group].append((pixels, crop.valid, target, item.truth[target], item.labels[target]))
@@ -120,19 +122,19 @@ def cut_study(item: LabelledStudy, configs: CropConfigs) -> dict[str, NDArray[An
 
 
 def build_cache(
-    sources: Sequence[tuple[str, Callable[[], LabelledStudy | None]]],
+    sources: Sequence[Source],
     folder: Path,
     configs: CropConfigs,
     *,
     natural_grades: bool,
     jobs: int = 1,
-) -> Iterator[str]:
-    """Write the cache file of every study that has none yet; yields the names as they are done.
+) -> Iterator[tuple[str, tuple[Rejection, ...]]]:
+    """Write the cache file of every study that has none yet; yields names and rejections as they are done.
 
     The result does not depend on ``jobs``. Nothing is written before the first name is asked for.
 
     Args:
-        sources: (name, function that loads the study; None when it cannot be used).
+        sources: name, and function that loads the study or raises DicomRejected.
         natural_grades: whether severities occur as often as in the real table (the level prior applies).
 
     Raises:
@@ -159,16 +161,17 @@ def build_cache(
         yield from pool.imap(work, waiting)
 
 
-def _cut_and_save(
-    source: tuple[str, Callable[[], LabelledStudy | None]], *, folder: Path, configs: CropConfigs
-) -> str:
+def _cut_and_save(source: Source, *, folder: Path, configs: CropConfigs) -> tuple[str, tuple[Rejection, ...]]:
     name, load = source
-    item = load()
-    if item is not None:
-        with atomic_write(folder / f"{safe_id(name)}.npz", binary=True) as stream:
-            arrays: dict[str, Any] = cut_study(item, configs)
-            np.savez(stream, **arrays)
-    return name
+    try:
+        item = load()
+    except DicomRejected as rejected:
+        return name, (*rejected.rejections, rejected.rejection)
+    cache = PixelCache(item.study)
+    arrays: dict[str, Any] = cut_study(replace(item, study=cache.study), configs)
+    with atomic_write(folder / f"{safe_id(name)}.npz", binary=True) as stream:
+        np.savez(stream, **arrays)
+    return name, (*item.study.rejections, *cache.rejections)
 
 
 def load_cache(folder: Path, group: ConditionGroup, crop: CropConfig) -> CropCache:

@@ -17,7 +17,8 @@ from classifier.losses import competition_log_loss
 from classifier.metric import PROBABILITY_COLUMNS, score
 from classifier.predict import Grader
 from classifier.prior import competition_weighted, level_prior
-from data_prep.study_types import SpineLevels
+from data_prep.pixel_cache import PixelCache
+from data_prep.study_types import DicomRejected, Rejection, SpineLevels
 from data_prep.vocabulary import SEVERITIES, TARGETS, ConditionGroup, Severity, Target
 
 
@@ -41,19 +42,33 @@ class GradedTarget:
 
 
 def grade_labelled(
-    grader: Grader, sources: Iterable[Callable[[], LabelledStudy | None]]
-) -> Iterable[GradedTarget]:
-    """Grade studies at their annotated points; targets without a label are left out."""
-    for load in sources:
+    grader: Grader, load: Callable[[], LabelledStudy], rejections: list[Rejection]
+) -> list[GradedTarget]:
+    """Grade a study at its annotated points; targets without a label are left out.
+
+    Args:
+        load: loads the study, as in ``classifier.sources``.
+        rejections: files, series and studies that cannot be used are added here.
+    """
+    try:
         item = load()
-        if item is None:
-            continue
-        grades = grader.grade(item.study, SpineLevels(item.study.study_id, points=item.points))
-        for target, label in item.labels.items():
-            grade = grades[target]
-            yield GradedTarget(
-                item.study.study_id, target, label, item.truth[target], grade.probabilities, grade.flags
-            )
+    except DicomRejected as rejected:
+        rejections += (*rejected.rejections, rejected.rejection)
+        return []
+    cache = PixelCache(item.study)
+    grades = grader.grade(cache.study, SpineLevels(item.study.study_id, points=item.points))
+    rejections += (*item.study.rejections, *cache.rejections)
+    return [
+        GradedTarget(
+            item.study.study_id,
+            target,
+            label,
+            item.truth[target],
+            grades[target].probabilities,
+            grades[target].flags,
+        )
+        for target, label in item.labels.items()
+    ]
 
 
 def evaluate(graded: Iterable[GradedTarget]) -> dict[str, Any]:

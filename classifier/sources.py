@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,17 +11,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from classifier.dataset import LabelledStudy
+from classifier.dataset import LabelledStudy, Source
 from data_prep.annotations import annotated_points
 from data_prep.phantom import PhantomStudy, SeriesPlan, make_study, render
 from data_prep.phantom.plan import Size
 from data_prep.studies import StudyEntry, find_studies
-from data_prep.study_types import DicomRejected, Series, Slice, Study
+from data_prep.study_types import Series, Slice, Study
 from data_prep.tables import read_tables
 from data_prep.vocabulary import SEVERITIES, TARGETS, Severity, Target
 
 PhantomSize = Literal["small", "full", "mixed"]
-Source = tuple[str, Callable[[], LabelledStudy | None]]
 
 # Grade scale of the phantom: 1 and 2 are the boundaries between the severities.
 _ENRICHED_LATENT = (-0.75, 2.75)
@@ -136,11 +134,8 @@ def rsna_sources(data: Path) -> list[Source]:
     ]
 
 
-def _load_rsna(entry: StudyEntry, coordinates: pd.DataFrame, labels: pd.Series) -> LabelledStudy | None:
-    try:
-        study = entry.load()
-    except DicomRejected:
-        return None
+def _load_rsna(entry: StudyEntry, coordinates: pd.DataFrame, labels: pd.Series) -> LabelledStudy:
+    study = entry.load()
     points, _ = annotated_points(study, coordinates)
     known: dict[Target, int] = {
         target: Severity(str(labels[target.column])).index

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from classifier.calibration import expected_calibration_error, fit_calibration
+from classifier.calibration import Calibration, expected_calibration_error, fit_calibration
 from classifier.config import GraderConfig, default_config
-from classifier.dataset import CropCache, build_cache, load_cache
+from classifier.dataset import CropCache, Source, build_cache, load_cache
 from classifier.losses import competition_log_loss
-from classifier.sources import Source
 from classifier.storage import load_grader, save_grader
 from classifier.train import EpochReport, grade_cache, train_grader
+from data_prep.study_types import Rejection
 from data_prep.vocabulary import ConditionGroup, Severity
 
 # Every choosing crop is graded under this many draws of the localiser's error.
@@ -27,13 +27,22 @@ def cut_crops(
     *,
     natural_grades: bool,
     jobs: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> None:
-    """Build a crop cache for all three graders with their default crops; goes on where it stopped."""
+    progress: Callable[[str], None] = lambda name: None,
+) -> list[Rejection]:
+    """Build a crop cache for all three graders with their default crops; goes on where it stopped.
+
+    Args:
+        progress: called with the name of each study when its crops are cut.
+
+    Returns:
+        Files, series and studies that could not be used.
+    """
     configs = {group: default_config(group).crop for group in ConditionGroup}
-    names = build_cache(sources, folder, configs, natural_grades=natural_grades, jobs=jobs)
-    for done, _ in enumerate(names, start=1):
-        progress(done, len(sources))
+    rejections: list[Rejection] = []
+    for name, found in build_cache(sources, folder, configs, natural_grades=natural_grades, jobs=jobs):
+        rejections += found
+        progress(name)
+    return rejections
 
 
 def train_groups(
@@ -81,7 +90,7 @@ def calibrate_groups(
             **calibration.to_dict(),
             "log_loss": competition_log_loss(p, truth),
             "log_loss_uncalibrated": competition_log_loss(
-                type(calibration)().probabilities(logits, log_prior), truth
+                Calibration().probabilities(logits, log_prior), truth
             ),
             "prior_log_loss": competition_log_loss(np.exp(log_prior), truth),
             "oracle_log_loss": competition_log_loss(truth, truth),

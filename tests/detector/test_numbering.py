@@ -1,0 +1,75 @@
+"""Fitted weights recover what numbers a spine, and make the confidence honest."""
+
+import numpy as np
+import pytest
+
+from detector.levels import (
+    ChainConfig,
+    ChainDisc,
+    best_chain,
+    number_chain,
+    numbering_terms,
+    possible_offsets,
+)
+from detector.numbering import NumberedCase, fit_weights, numbered_case
+from tests.detector.test_levels import CANAL, candidate
+
+CONFIG = ChainConfig()
+
+
+def simulated_cases(weights: np.ndarray, count: int, seed: int) -> list[NumberedCase]:
+    """Studies whose true offset is drawn from the softmax with known weights."""
+    rng = np.random.default_rng(seed)
+    cases = []
+    for _ in range(count):
+        terms = rng.normal(0, 2, (8, len(weights)))
+        scores = terms @ weights
+        shares = np.exp(scores - scores.max())
+        cases.append(NumberedCase(terms, int(rng.choice(8, p=shares / shares.sum()))))
+    return cases
+
+
+def test_known_weights_are_recovered() -> None:
+    truth = np.array([0.8, 0.2, 0.5, 0.1, 1.5])
+    fitted, _ = fit_weights(simulated_cases(truth, 1500, 0), CONFIG.weights, strength=0.01)
+    np.testing.assert_allclose(fitted, truth, atol=0.15)
+
+
+def test_fitted_confidence_is_calibrated_on_other_studies() -> None:
+    truth = np.array([0.3, 0.1, 0.2, 0.1, 0.3])  # weak evidence: the default weights are far too sure
+    fitted, _ = fit_weights(simulated_cases(truth, 800, 1), CONFIG.weights, strength=0.01)
+    confidence, right = [], []
+    for case in simulated_cases(truth, 800, 2):
+        scores = case.terms @ np.array(fitted)
+        shares = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+        confidence.append(shares.max())
+        right.append(shares.argmax() == case.truth)
+    assert abs(np.mean(confidence) - np.mean(right)) < 0.04
+
+
+def test_weights_are_never_negative_and_stay_near_their_start_without_evidence() -> None:
+    terms = np.zeros((5, 5))
+    fitted, _ = fit_weights([NumberedCase(terms, 0)], CONFIG.weights)
+    np.testing.assert_allclose(fitted, CONFIG.weights, atol=1e-3)
+    against = [NumberedCase(np.eye(5) * -3, 0) for _ in range(50)]
+    assert min(fit_weights(against, CONFIG.weights, strength=0.01)[0]) >= 0
+
+
+def test_the_true_offset_is_read_from_known_canal_points() -> None:
+    chain = best_chain([candidate(i) for i in range(1, 7)], CONFIG)
+    canal = {name: np.array([0.0, *CANAL[i]]) for i, name in ((2, "L1/L2"), (4, "L3/L4"), (6, "L5/S1"))}
+    case = numbered_case(chain, CONFIG, None, canal)
+    assert case is not None
+    assert possible_offsets(len(chain))[case.truth] == 1
+    assert numbered_case(chain, CONFIG, None, {"L1/L2": np.array([0.0, 300.0, 0.0])}) is None
+
+
+def test_a_well_formed_disc_below_counts_against_calling_the_one_above_l5_s1() -> None:
+    below = candidate(6)
+    extra = ChainDisc(below.disc_mm + [0, 15, -30], below.canal_mm + [0, 15, -25], below)
+    chain = (*best_chain([candidate(i) for i in range(7)], CONFIG), extra)
+    terms = numbering_terms(chain, CONFIG, None)
+    offsets = list(possible_offsets(len(chain)))
+    assert terms[offsets.index(0), 4] == pytest.approx(-below.score)
+    assert terms[offsets.index(-1), 4] == 0
+    assert number_chain(chain, CONFIG).discs_below_sacrum(0.5) in (0, 1)
