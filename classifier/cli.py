@@ -1,4 +1,4 @@
-"""``lumbar classifier``: cut crops, train, calibrate and evaluate the graders alone. Loads torch when needed."""
+"""``lumbar classifier``: cut crops, train, calibrate and evaluate the graders. Importable without torch."""
 
 from __future__ import annotations
 

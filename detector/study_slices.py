@@ -8,13 +8,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from data_prep.annotations import annotated_points
 from data_prep.geometry import FloatArray
 from data_prep.phantom import PhantomStudy, make_study
-from data_prep.phantom.tissue import TISSUE_SPREAD
 from data_prep.studies import find_studies
 from data_prep.study_types import DicomRejected, LevelPoint, Series, Slice, Study
 from data_prep.tables import read_tables
@@ -25,7 +25,6 @@ from detector.slices import LabelledSlice, SlicesUnusable
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorKind, DetectorSpec
 
 SAGITTAL_KINDS = (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1)
-RANDOM_TISSUE_SPREAD = 0.4
 MAX_DISTANCE_MM = {DetectorKind.SAGITTAL: 11.0, DetectorKind.AXIAL: 4.5, DetectorKind.FORAMEN: 3.5}
 
 
@@ -88,7 +87,8 @@ def _labelled(
 def phantom_slices(kind: DetectorKind, *, studies: int, seed: int, jobs: int = 1) -> list[LabelledSlice]:
     """Labelled slices of synthetic studies of seeds ``seed … seed + studies − 1``, made in memory.
 
-    Every second study has tissues of random brightness; every fourth has the matrix of a real scanner.
+    Every second study has tissues of random brightness, every fourth the matrix of a real scanner; some views
+    are cut, and a tenth of the patients has transitional anatomy.
     """
     work = partial(_slices_of_phantom, kind)
     seeds = range(seed, seed + studies)
@@ -99,8 +99,8 @@ def phantom_slices(kind: DetectorKind, *, studies: int, seed: int, jobs: int = 1
 
 
 def _slices_of_phantom(kind: DetectorKind, seed: int) -> list[LabelledSlice]:
-    spread = RANDOM_TISSUE_SPREAD if seed % 2 else TISSUE_SPREAD
-    phantom = make_study(seed, size="full" if seed % 4 == 0 else "small", tissue_spread=spread)
+    size: Literal["small", "full"] = "full" if seed % 4 == 0 else "small"
+    phantom = make_study(seed, size=size, appearance="randomised" if seed % 2 else "physics", view="mixed")
     if kind is DetectorKind.SAGITTAL:
         return slices_of_study(phantom.study, phantom_discs(phantom), SAGITTAL, SAGITTAL_KINDS)
     return _slices_with_points(phantom.study, phantom.points, kind)

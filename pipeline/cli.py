@@ -47,14 +47,52 @@ class PhantomSize(StrEnum):
     FULL = "full"
 
 
+class PhantomAppearance(StrEnum):
+    """How bright tissues are on synthetic images."""
+
+    PHYSICS = "physics"
+    RANDOMISED = "randomised"
+    MIXED = "mixed"
+
+
+class PhantomView(StrEnum):
+    """Whether every lumbar level is in the sagittal field of view."""
+
+    WHOLE = "whole"
+    CUT = "cut"
+    MIXED = "mixed"
+
+
+class PhantomTransitional(StrEnum):
+    """Whether patients have a transitional lumbosacral vertebra."""
+
+    NATURAL = "natural"
+    NEVER = "never"
+    ALWAYS = "always"
+
+
+class PhantomQuirks(StrEnum):
+    """Oddities of real data sets in synthetic ones."""
+
+    NONE = "none"
+    REAL = "real"
+    ALL = "all"
+
+
 Input = Annotated[
     Path,
-    typer.Argument(help="RSNA images folder, one study, or any tree of DICOM files.", exists=True),
+    typer.Argument(
+        metavar="INPUT", help="RSNA images folder, one study, or any tree of DICOM files.", exists=True
+    ),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.", file_okay=False)]
 SeriesTable = Annotated[
     Path | None,
-    typer.Option(help="CSV with study_id, series_id, series_description.", exists=True, dir_okay=False),
+    typer.Option(
+        help="CSV with study_id, series_id, series_description; RSNA names are looked for if left out.",
+        exists=True,
+        dir_okay=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")]
 
@@ -70,14 +108,17 @@ def main() -> None:
 
 @app.command(epilog="Example: lumbar predict train_images/100206310 -o graded")
 def predict(
-    input: Input,
+    path: Input,
     output: Output,
     series_table: SeriesTable = None,
     pictures: Annotated[bool, typer.Option(help="Draw a picture of each study.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Grade every study under INPUT: submission.csv, predictions.json, pictures. Goes on after a kill."""
-    report = _graded(input, output, series_table, pictures=pictures)
+    """Grade every study under INPUT: submission.csv, predictions.json, pictures.
+
+    Started again after an interruption, it does what is missing.
+    """
+    report = _graded(path, output, series_table, pictures=pictures)
     if as_json:
         console.print_json(report.to_dict())
     else:
@@ -104,13 +145,14 @@ def demo(
 
 
 @app.command(epilog="Example: lumbar show train_images/100206310 -o pictures")
-def show(input: Input, output: Output, series_table: SeriesTable = None) -> None:
+def show(path: Input, output: Output, series_table: SeriesTable = None) -> None:
     """Draw the levels on the slices of every series, and a montage per study."""
     from data_prep.files import safe_id
     from pipeline.series_figures import draw_overlays
     from pipeline.study_figures import draw_montage
 
-    entries = _found(input, series_table)
+    entries = _found(path, series_table)
+    _make_writable(output)
     pipeline = _loaded_pipeline()
     rejections: list[Rejection] = []
     with console.progress("studies", len(entries)) as done:
@@ -128,8 +170,13 @@ def show(input: Input, output: Output, series_table: SeriesTable = None) -> None
 
 @app.command(epilog="Example: lumbar score submission.csv train.csv --json")
 def score(
-    submission: Annotated[Path, typer.Argument(help="submission.csv", exists=True, dir_okay=False)],
-    labels: Annotated[Path, typer.Argument(help="train.csv, or the folder that holds it.", exists=True)],
+    submission: Annotated[
+        Path, typer.Argument(metavar="SUBMISSION", help="submission.csv", exists=True, dir_okay=False)
+    ],
+    labels: Annotated[
+        Path,
+        typer.Argument(metavar="LABELS", help="train.csv, or the folder that holds it.", exists=True),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """The official metric with all its terms. A bad submission is refused, every problem listed."""
@@ -162,20 +209,44 @@ def phantom(
         PhantomSize, typer.Option(help="full: real matrix sizes and slice counts.")
     ] = PhantomSize.SMALL,
     jobs: Annotated[int, typer.Option(help="Processes; the files are the same.", min=1)] = 1,
+    appearance: Annotated[
+        PhantomAppearance, typer.Option(help="randomised: every tissue as bright as chance has it.")
+    ] = PhantomAppearance.PHYSICS,
+    view: Annotated[
+        PhantomView, typer.Option(help="cut: sagittal images lack levels; mixed: in 15 %.")
+    ] = PhantomView.WHOLE,
+    transitional: Annotated[
+        PhantomTransitional, typer.Option(help="Transitional vertebrae; natural: in 10 %.")
+    ] = PhantomTransitional.NATURAL,
+    quirks: Annotated[
+        PhantomQuirks, typer.Option(help="Oddities of real data: never, at their real rates, or all soon.")
+    ] = PhantomQuirks.NONE,
 ) -> None:
     """Make a synthetic data set in the RSNA layout, with oracle.csv."""
     from data_prep.phantom import write_dataset
 
     with console.progress("patients", studies) as done:
         write_dataset(
-            output, studies=studies, seed=seed, size=size.value, jobs=jobs, progress=lambda _: done()
+            output,
+            studies=studies,
+            seed=seed,
+            size=size.value,
+            jobs=jobs,
+            progress=lambda _: done(),
+            appearance=appearance.value,
+            transitional=transitional.value,
+            view=view.value,
+            quirks=quirks.value,
         )
     console.out.print(f"data set    {output}")
 
 
 @app.command(epilog="Example: lumbar check rsna-2024-lumbar --no-images")
 def check(
-    data: Annotated[Path, typer.Argument(help="Folder in the RSNA layout.", exists=True, file_okay=False)],
+    data: Annotated[
+        Path,
+        typer.Argument(metavar="DATA", help="Folder in the RSNA layout.", exists=True, file_okay=False),
+    ],
     images: Annotated[bool, typer.Option(help="Read the DICOM files too.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -217,11 +288,22 @@ def _found(path: Path, series_table: Path | None) -> tuple[Any, ...]:
             console.fail(str(rejected.rejection))
 
 
+def _make_writable(folder: Path) -> None:
+    """Make the folder and write to it now: a study takes seconds, a batch hours. Raises OSError."""
+    from data_prep.files import atomic_write
+
+    probe = folder / ".writable"
+    with atomic_write(probe):
+        pass
+    probe.unlink()
+
+
 def _graded(path: Path, output: Path, series_table: Path | None, *, pictures: bool) -> BatchReport:
     from pipeline.batch import run_batch
     from pipeline.study_figures import draw_montage
 
     entries = _found(path, series_table)
+    _make_writable(output)
     pipeline = _loaded_pipeline()
     draw = draw_montage if pictures else None
     with console.progress("studies", len(entries)) as done:

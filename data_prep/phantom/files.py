@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import (
     UID,
@@ -21,11 +23,15 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from data_prep.phantom.plan import SeriesPlan, Size
+from data_prep.geometry import SlicePlane
+from data_prep.phantom.plan import SeriesPlan, Size, View
+from data_prep.phantom.posture import Transitional
+from data_prep.phantom.quirks import QuirkMode, Quirks, draw_quirks, renumber
+from data_prep.phantom.scanner import MAX_STORED
 from data_prep.phantom.severity import READER_NOISE
-from data_prep.phantom.study import PhantomStudy, make_study
-from data_prep.study_types import Slice
-from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, SeriesKind
+from data_prep.phantom.study import Appearance, PhantomStudy, make_study, repeat_series
+from data_prep.study_types import LevelPoint, Series
+from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, SeriesKind, Target
 
 PHANTOM_VERSION = "2.0"
 
@@ -42,14 +48,19 @@ def write_dataset(
     size: Size = "small",
     jobs: int = 1,
     progress: Callable[[int], None] | None = None,
+    appearance: Appearance = "physics",
+    transitional: Transitional = "natural",
+    view: View = "whole",
+    quirks: QuirkMode = "none",
 ) -> None:
     """Write ``studies`` patients, seeds ``seed`` … ``seed + studies - 1``, as an RSNA-shaped data set.
 
     Files: ``train.csv``, ``train_label_coordinates.csv``, ``train_series_descriptions.csv``,
     ``sample_submission.csv``, ``oracle.csv`` (row_id and the unweighted probability of each severity),
     ``phantom.json`` and ``train_images/{study}/{series}/{instance}.dcm``. The bytes depend on ``seed``,
-    ``studies`` and ``size`` only. ``progress`` is called with the number of studies done.
-    Tables are written last.
+    ``studies`` and the options only, not on ``jobs``. ``progress`` is called with the number of studies
+    done. Tables are written last. ``appearance``, ``transitional`` and ``view``: see ``make_study``.
+    ``quirks``: the oddities of DOMAIN.md never, at about their real rates, or all of them soon.
 
     Raises:
         ValueError: ``studies`` or ``jobs`` below 1, or a negative seed.
@@ -58,7 +69,8 @@ def write_dataset(
         raise ValueError(f"need studies ≥ 1, jobs ≥ 1, seed ≥ 0, but got {studies}, {jobs}, {seed}")
     images = out / "train_images"
     images.mkdir(parents=True, exist_ok=True)
-    write = partial(_write_study, images=images, size=size)
+    make = partial(make_study, size=size, appearance=appearance, transitional=transitional, view=view)
+    write = partial(_write_study, images=images, make=make, quirks=quirks)
     seeds = range(seed, seed + studies)
     tables: list[_StudyRows] = []
     if jobs == 1:
@@ -78,6 +90,10 @@ def write_dataset(
         "seed": seed,
         "studies": studies,
         "size": size,
+        "appearance": appearance,
+        "transitional": transitional,
+        "view": view,
+        "quirks": quirks,
         "reader_noise": {group.value: noise for group, noise in READER_NOISE.items()},
     }
     (out / "phantom.json").write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
@@ -86,27 +102,21 @@ def write_dataset(
 class _StudyRows:
     """The rows that one study adds to the tables."""
 
-    def __init__(self, phantom: PhantomStudy) -> None:
+    def __init__(self, phantom: PhantomStudy, written: _Written, quirks: Quirks) -> None:
         study_id = phantom.study.study_id
         self.labels: _Row = {"study_id": study_id}
-        self.labels.update({target.column: phantom.severities[target].value for target in TARGETS})
+        for target in TARGETS:
+            label = phantom.severities[target].value
+            self.labels[target.column] = None if target in quirks.empty_labels else label
         self.points: list[_Row] = [
-            dict(
-                zip(
-                    _POINT_COLUMNS,
-                    (
-                        study_id, point.series_id, point.instance_number, point.condition.label,
-                        point.level.label, point.xy_px[0], point.xy_px[1],
-                    ),
-                    strict=True,
-                )
-            )
+            self._point(study_id, point, written, quirks)
             for point in phantom.points
-            if point.xy_px is not None
-        ]  # fmt: skip
+            if point.series_id in written.numbers
+            and Target(point.condition, point.level) not in quirks.unlocated
+        ]
         self.series: list[_Row] = [
             dict(zip(_SERIES_COLUMNS, (study_id, item.series_id, item.kind), strict=True))
-            for item in phantom.study.series
+            for item, _ in written.series
         ]
         self.oracle: list[_Row] = [
             {
@@ -116,26 +126,65 @@ class _StudyRows:
             for target in sorted(TARGETS, key=lambda target: target.column)
         ]
 
+    @staticmethod
+    def _point(study_id: str, point: LevelPoint, written: _Written, quirks: Quirks) -> _Row:
+        x, y = point.xy_px or (0.0, 0.0)
+        if Target(point.condition, point.level) in quirks.misplaced:
+            x, y = 5.0 + x % 1.0, 5.0 + y % 1.0
+        number = written.numbers[point.series_id or ""][point.instance_number or 0]
+        place = (study_id, point.series_id, number, point.condition.label, point.level.label, x, y)
+        return dict(zip(_POINT_COLUMNS, place, strict=True))
 
-def _write_study(seed: int, *, images: Path, size: Size) -> _StudyRows:
-    phantom = make_study(seed, size=size)
+
+@dataclass(frozen=True, eq=False)
+class _Written:
+    """The series of a study as they are written, and the instance numbers they get there."""
+
+    series: list[tuple[Series, SeriesPlan]]
+    numbers: dict[str, dict[int, int]]
+
+
+def _written(phantom: PhantomStudy, quirks: Quirks, rng: np.random.Generator) -> _Written:
+    series = list(zip(phantom.study.series, phantom.plans, strict=True))
+    if quirks.repeated is not None:
+        first = next(number for number, (item, _) in enumerate(series) if item.kind is quirks.repeated)
+        series.append(repeat_series(phantom, first, rng))
+    series = [(item, plan) for item, plan in series if item.kind is not quirks.missing]
+    numbers = {}
+    for item, plan in series:
+        same = {number: number for number in plan.instance_numbers}
+        numbers[item.series_id] = renumber(plan.instance_numbers, rng) if quirks.renumbered else same
+    return _Written(series, numbers)
+
+
+def _write_study(
+    seed: int, *, images: Path, make: Callable[[int], PhantomStudy], quirks: QuirkMode
+) -> _StudyRows:
+    phantom, odd = make(seed), draw_quirks(seed, quirks)
     rng = np.random.default_rng([seed, 6])
     compressed, full_headers = bool(rng.random() < 0.3), bool(rng.random() < 0.4)
-    for series, plan in zip(phantom.study.series, phantom.plans, strict=True):
+    written = _written(phantom, odd, rng)
+    for series, plan in written.series:
         folder = images / phantom.study.study_id / series.series_id
         folder.mkdir(parents=True, exist_ok=True)
-        for item in series.slices:
-            dataset = _dicom(phantom.study.study_id, plan, item, full_headers)
+        for place, item in enumerate(series.slices):
+            pixels = item.pixels().astype(np.uint16)
+            if odd.mixed_shapes and place == 0:
+                pixels = pixels[:-4, :-2]
+            number = written.numbers[series.series_id][item.instance_number]
+            dataset = _dicom(phantom.study.study_id, plan, item.plane, number, full_headers)
+            _set_pixels(dataset, pixels, item.plane, odd.inverted)
             if compressed:
                 dataset.compress(RLELossless, generate_instance_uid=False)
-            dataset.save_as(folder / f"{item.instance_number}.dcm", enforce_file_format=True)
-    return _StudyRows(phantom)
+            dataset.save_as(folder / f"{number}.dcm", enforce_file_format=True)
+    return _StudyRows(phantom, written, odd)
 
 
-def _dicom(study_id: str, plan: SeriesPlan, item: Slice, full_headers: bool) -> FileDataset:
+def _dicom(
+    study_id: str, plan: SeriesPlan, plane: SlicePlane, number: int, full_headers: bool
+) -> FileDataset:
     """One slice with the headers of the real data: bare as the anonymiser left them, or complete."""
-    plane = item.plane
-    instance_uid = UID(f"{study_id}.{plan.series_id}.{item.instance_number}")
+    instance_uid = UID(f"{study_id}.{plan.series_id}.{number}")
     sop_class = MRImageStorage if full_headers else EnhancedMRImageStorage
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = sop_class
@@ -150,7 +199,7 @@ def _dicom(study_id: str, plan: SeriesPlan, item: Slice, full_headers: bool) -> 
     dataset.PatientPosition = "HFS"
     dataset.StudyInstanceUID = study_id
     dataset.SeriesInstanceUID = f"{study_id}.{plan.series_id}"
-    dataset.InstanceNumber = item.instance_number
+    dataset.InstanceNumber = number
     dataset.ImagePositionPatient = [f"{value:.8g}" for value in plane.origin_mm]
     dataset.ImageOrientationPatient = [f"{value:.8f}" for value in (*plane.x_axis, *plane.y_axis)]
     # As the anonymiser of the real data does, every series has a frame of reference of its own.
@@ -164,17 +213,17 @@ def _dicom(study_id: str, plan: SeriesPlan, item: Slice, full_headers: bool) -> 
         if plan.contrast.ti_ms is not None:
             dataset.InversionTime = f"{plan.contrast.ti_ms:.6g}"
         dataset.MagneticFieldStrength = f"{plan.contrast.field_t:.2g}"
-    _set_pixels(dataset, item)
     return dataset
 
 
-def _set_pixels(dataset: FileDataset, item: Slice) -> None:
-    pixels = item.pixels().astype(np.uint16)
+def _set_pixels(dataset: FileDataset, pixels: NDArray[np.uint16], plane: SlicePlane, inverted: bool) -> None:
+    if inverted:
+        pixels = MAX_STORED - pixels
     white = float(np.percentile(pixels[::2, ::2], 99))
     dataset.SamplesPerPixel = 1
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.Rows, dataset.Columns = item.plane.shape
-    dataset.PixelSpacing = [f"{item.plane.spacing_mm[1]:.8g}", f"{item.plane.spacing_mm[0]:.8g}"]
+    dataset.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.PixelSpacing = [f"{plane.spacing_mm[1]:.8g}", f"{plane.spacing_mm[0]:.8g}"]
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
     dataset.PixelRepresentation = 0
     dataset.WindowCenter = f"{white / 2:.0f}"

@@ -215,6 +215,8 @@ def plan_study(
                 contrast=_contrast(kind, rng, field_t, tissue_spread, randomised),
             )
         )
+    if cut:  # coils reach as far as the field of view
+        plans = [replace(plan, scanner=replace(plan.scanner, coil_half_mm=500.0)) for plan in plans]
     lumbar = _seen_levels(body, planes) if cut and rng.random() < 0.5 else LUMBAR_PLANES
     # 335 of 1,975 real studies have 2–4 axial series (DOMAIN.md).
     count = 1 if size == "small" else int(rng.choice([1, 2, 3, 4], p=[0.83, 0.12, 0.03, 0.02]))

@@ -112,8 +112,8 @@ def _draw_tilts(rng: np.random.Generator) -> FloatArray:
     tilt[sacral] = _TILT_DEG[sacral] + (tilt[LUMBOSACRAL] - _TILT_DEG[LUMBOSACRAL]) + rng.normal(0, 6)
     # The apex of the lordosis lies higher or lower from patient to patient; some L5/S1 are steep.
     position = np.arange(N_PLANES) - (FIRST_LUMBAR + 2)
-    tilt += rng.normal(0.0, 2.5) * np.clip(position, -3, 3)
-    return tilt + rng.normal(0.0, 6.5) + rng.normal(0.0, 2.2, N_PLANES)
+    tilt += rng.normal(0.0, 2.5) * np.clip(position, -2, 3)
+    return tilt + np.clip(rng.normal(0.0, 6.5), -14, 14) + rng.normal(0.0, 2.2, N_PLANES)
 
 
 def _draw_transition(rng: np.random.Generator, transitional: Transitional) -> Transition | None:

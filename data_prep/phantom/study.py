@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -15,7 +15,7 @@ from data_prep.phantom.body import Body, make_body
 from data_prep.phantom.plan import SeriesPlan, Size, View, plan_study
 from data_prep.phantom.posture import Transitional
 from data_prep.phantom.render import render_tissue
-from data_prep.phantom.scanner import Scanner
+from data_prep.phantom.scanner import Scanner, draw_scanner
 from data_prep.phantom.severity import draw_grading
 from data_prep.phantom.spine import FIRST_LUMBAR, PLANE_NAMES
 from data_prep.phantom.tissue import TISSUE_SPREAD, Contrast
@@ -111,6 +111,15 @@ def make_study(
         latents=grading.latents,
         transitional=body.transitional,
     )
+
+
+def repeat_series(phantom: PhantomStudy, number: int, rng: np.random.Generator) -> tuple[Series, SeriesPlan]:
+    """Series ``number`` of a study acquired once more, with another scanner setting."""
+    plan = phantom.plans[number]
+    scanner = draw_scanner(rng, phantom.study.series[number].orientation)
+    again = replace(plan, series_id=str(int(plan.series_id) + 1), scanner=scanner)
+    seed = [int(rng.integers(2**31)), number]
+    return _series(phantom.body, again, phantom.study.study_id, seed), again
 
 
 def render(

@@ -120,3 +120,22 @@ def test_description_of_the_data_set(dataset: Path) -> None:
 def test_senseless_requests_are_refused(tmp_path: Path, studies: int, jobs: int, seed: int) -> None:
     with pytest.raises(ValueError, match="need studies ≥ 1, jobs ≥ 1, seed ≥ 0"):
         write_dataset(tmp_path, studies=studies, seed=seed, jobs=jobs)
+
+
+def test_quirks_are_written_and_the_tables_tell_of_them(tmp_path: Path) -> None:
+    write_dataset(tmp_path, studies=3, seed=300_110, quirks="all", view="mixed", appearance="mixed")
+    labels = pd.read_csv(tmp_path / "train.csv")
+    points = pd.read_csv(tmp_path / "train_label_coordinates.csv")
+    series = pd.read_csv(tmp_path / "train_series_descriptions.csv")
+    assert labels.isna().to_numpy().any()
+    assert ((points.x < 7) & (points.y < 7)).any()
+    counts = series.groupby(["study_id", "series_description"]).size().unstack(fill_value=0)
+    assert (counts == 0).to_numpy().any() and (counts[["Axial T2", "Sagittal T1"]] > 1).to_numpy().any()
+    for row in points.itertuples():
+        folder = tmp_path / "train_images" / str(row.study_id) / str(row.series_id)
+        assert (folder / f"{row.instance_number}.dcm").is_file()
+    headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in tmp_path.rglob("*.dcm")]
+    assert {header.PhotometricInterpretation for header in headers} == {"MONOCHROME1", "MONOCHROME2"}
+    shapes = {(header.SeriesInstanceUID, header.Rows) for header in headers}
+    assert len(shapes) > len({header.SeriesInstanceUID for header in headers})
+    assert max(header.InstanceNumber for header in headers) > 100
