@@ -113,10 +113,10 @@ def _slice_near_points(
 
 
 def rsna_sources(data: Path) -> list[Source]:
-    """Studies of a folder in the RSNA layout that have labels and points.
+    """Studies of a folder in the RSNA layout that have images, labels and points.
 
     Raises:
-        ValueError: the labels or the coordinates are missing.
+        ValueError: the labels or the coordinates are missing, or no study has all three.
         TablesInvalid: the tables cannot be used.
         DicomRejected: no study is there.
     """
@@ -127,11 +127,14 @@ def rsna_sources(data: Path) -> list[Source]:
         )
     labels = {str(row["study_id"]): row for _, row in tables.train.iterrows()}
     points = {str(name): rows for name, rows in tables.coordinates.groupby("study_id")}
-    return [
+    found: list[Source] = [
         (entry.study_id, partial(_load_rsna, entry, points[entry.study_id], labels[entry.study_id]))
         for entry in find_studies(data)
-        if entry.study_id in points and entry.study_id in labels
+        if entry.study_id in points and entry.study_id in labels and not entry.is_only_listed
     ]
+    if not found:
+        raise ValueError(f"'{data.name}' has no study with images, labels and points: try `lumbar check`")
+    return found
 
 
 def _load_rsna(entry: StudyEntry, coordinates: pd.DataFrame, labels: pd.Series) -> LabelledStudy:

@@ -48,6 +48,11 @@ class StudyEntry:
     only_series: str | None = None
     limits: ReadLimits = DEFAULT_LIMITS
 
+    @property
+    def is_only_listed(self) -> bool:
+        """Whether the series table names the study, but nothing of it was found."""
+        return self.folder is None and not self.headers and not self.rejections
+
     def load(self) -> Study:
         """Read all headers, type the series and put their slices in order. No pixels are kept.
 
@@ -194,7 +199,7 @@ def _entries_of_images_folder(folder: Path, table: SeriesTable, limits: ReadLimi
 
 def _joined(earlier: StudyEntry | None, entry: StudyEntry) -> StudyEntry:
     """One entry of two folders that hold the same study; of an RSNA study's copy only the mention is kept."""
-    if earlier is None or not (earlier.folder or earlier.headers or earlier.rejections):
+    if earlier is None or earlier.is_only_listed:
         return entry
     if earlier.folder is not None:
         message = "a folder of another layout holds the same study and is not read"

@@ -126,7 +126,8 @@ def _cut_window(
     whole = (0, 0, columns, rows)
     if rng.random() >= config.cut_probability or len(item.names) < 3 or spec.disc_class is None:
         return whole, False
-    centres = item.keypoints_px[:, 0]
+    disc, canal = item.keypoints_px[:, 0], item.keypoints_px[:, 1]
+    centres = np.where(np.isfinite(disc), disc, canal)  # RSNA tables know the canal point alone
     order = np.argsort(centres[:, 1])
     ys, xs = centres[order, 1], centres[order, 0]
     names = [item.names[i] for i in order]
@@ -134,6 +135,7 @@ def _cut_window(
     deep = rng.random() < config.deep_cut_probability
     top_discs = int(rng.integers(0, 5 if deep else 3))  # discs lost above
     lost_below = int(rng.integers(0, 3)) if deep and rng.random() < 0.6 else 0
+    top_discs = min(top_discs, len(ys) - 2)  # two discs at least stay in view
     if top_discs + lost_below > len(ys) - 2:
         lost_below = 0
     above = ys[top_discs - 1] if top_discs else 0.0

@@ -53,7 +53,8 @@ def canonical_image(
 def window(
     image: NDArray[np.float32], black: float = BLACK_PERCENTILE, white: float = WHITE_PERCENTILE
 ) -> NDArray[np.uint8]:
-    """Cut to 8 bits between two percentiles; a constant image becomes 0."""
+    """Cut to 8 bits between two percentiles; a constant image becomes 0, and so does NaN."""
+    image = np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
     low, high = np.percentile(image[::2, ::2], [black, white])
     scaled = (image - low) * (255.0 / max(float(high - low), 1e-6))
     return np.clip(scaled, 0, 255).astype(np.uint8)

@@ -47,6 +47,8 @@ class PredictConfig:
         uncertain_below: numbering confidence under which ``numbering_uncertain`` is flagged.
         view_margin_mm: a level that was not seen but must lie at least this far inside the image is
             placed by extrapolation; farther out it is absent.
+        min_evidence: a chain whose disc scores add up to less is no spine.
+        few_slices: a leading series with fewer slices is flagged: its middle may not be the spine's.
         transitional_score: a disc below L5/S1 that scores more than this suggests a transitional vertebra.
     """
 
@@ -55,6 +57,8 @@ class PredictConfig:
     uncertain_below: float = 0.8
     view_margin_mm: float = 8.0
     transitional_score: float = 0.35
+    min_evidence: float = 0.8
+    few_slices: int = 3
     voting: VotingConfig = field(default_factory=VotingConfig)
     candidates: CandidateConfig = field(default_factory=CandidateConfig)
     chain: ChainConfig = field(default_factory=ChainConfig)
@@ -121,6 +125,8 @@ class LevelDetector:
         series, flags = sagittal_series(study)
         if not series:
             return SpineLevels(study.study_id, flags=("no_sagittal", "numbering_uncertain"))
+        if len(series[0].slices) < self.config.few_slices:
+            flags = (*flags, "few_slices")
         sighting = self.look(series)
         if not sighting.discs:
             return SpineLevels(study.study_id, flags=(*flags, "no_level_found", "numbering_uncertain"))
@@ -161,6 +167,8 @@ class LevelDetector:
             if not agrees:
                 disagreeing.append(item.series_id)
         chain = straightened(best_chain(discs, self.config.chain))
+        if sum(disc.candidate.score for disc in chain if disc.candidate) < self.config.min_evidence:
+            chain = ()
         return Sighting(chain, _view_z_mm(views), tuple(disagreeing))
 
     def _look(self, series: Series) -> tuple[list[CanonicalImage], list[SliceCandidate]]:

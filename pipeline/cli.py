@@ -134,11 +134,12 @@ def demo(
     """Make one synthetic study, grade it, and put truth beside prediction."""
     from pipeline.demo import make_demo_study, truth_beside_prediction
 
+    phantom = output / "phantom"
     with console.progress("making a synthetic patient", 1) as done:
-        images = make_demo_study(output / "phantom", seed)
+        study = make_demo_study(phantom, seed)
         done()
-    report = _graded(images, output, None, pictures=True)
-    rows = truth_beside_prediction(images.parent / "train.csv", report.predictions)
+    report = _graded(study, output, None, pictures=True)
+    rows = truth_beside_prediction(phantom, report.predictions)
     console.print_rows("truth beside prediction", rows)
     summaries.print_batch(report)
     console.exit_by(report.rejections)
@@ -239,6 +240,25 @@ def phantom(
             quirks=quirks.value,
         )
     console.out.print(f"data set    {output}")
+
+
+@app.command("phantom-check", epilog="Example: lumbar phantom-check --studies 200")
+def phantom_check(
+    studies: Annotated[int, typer.Option(help="How many patients.", min=10)] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the first patient.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Anatomy and labels of synthetic patients beside published figures. Nothing is drawn."""
+    from dataclasses import asdict
+
+    from data_prep.phantom.plausibility import measure
+
+    with console.err.status("making patients"):
+        rows = [asdict(item) for item in measure(studies, seed)]
+    if as_json:
+        console.print_json({"studies": studies, "seed": seed, "measures": rows})
+    else:
+        console.print_rows(f"{studies} synthetic patients beside published figures", rows)
 
 
 @app.command(epilog="Example: lumbar check rsna-2024-lumbar --no-images")

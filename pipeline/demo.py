@@ -20,23 +20,32 @@ _PLACES = {
 
 
 def make_demo_study(folder: Path, seed: int) -> Path:
-    """Make one synthetic study in the RSNA layout. Returns its images folder."""
+    """Make one synthetic study in the RSNA layout.
+
+    Returns:
+        The study's folder: the data set may hold those of earlier seeds too.
+    """
     write_dataset(folder, studies=1, seed=seed, size=DEMO_SIZE, jobs=1)
-    return folder / "train_images"
+    return folder / "train_images" / _labels(folder)["study_id"]
 
 
-def truth_beside_prediction(labels: Path, predictions: Path) -> list[dict[str, str]]:
+def truth_beside_prediction(folder: Path, predictions: Path) -> list[dict[str, str]]:
     """One row per target: level, place, truth, predicted severity and its probability.
 
     Args:
-        labels: ``train.csv`` with one study.
+        folder: what ``make_demo_study`` wrote.
         predictions: ``predictions.json`` of the same study.
     """
-    with labels.open(newline="", encoding="utf-8") as stream:
-        truth = next(csv.DictReader(stream))
+    truth = _labels(folder)
     study = json.loads(predictions.read_text(encoding="utf-8"))["studies"][0]
     predicted = {f"{row['condition']}_{row['level']}": row for row in study["targets"]}
     return [_row(Target(condition, level), truth, predicted) for level in LEVELS for condition in CONDITIONS]
+
+
+def _labels(folder: Path) -> dict[str, str]:
+    """The one row of ``train.csv``."""
+    with (folder / "train.csv").open(newline="", encoding="utf-8") as stream:
+        return next(csv.DictReader(stream))
 
 
 def _row(target: Target, truth: dict[str, str], predicted: dict[str, dict[str, Any]]) -> dict[str, str]:

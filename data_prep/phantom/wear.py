@@ -42,7 +42,7 @@ def draw_discs(rng: np.random.Generator, posture: Posture) -> dict[str, Float32A
     worn = np.clip(1.3 * age * rng.beta(1.6, 1.6, N_PLANES) + np.array(_WEAR) + rng.normal(0, 0.1), 0.0, 1.0)
     worn[LUMBOSACRAL + 1 :] = 0.8
     # Up to 60 % lower (PHANTOM.md); some dark discs keep their height, some collapse.
-    collapse = np.clip(worn**1.5 + rng.normal(0.0, 0.15, N_PLANES) * worn, 0.0, 1.0)
+    collapse = np.clip(worn**2 + rng.normal(0.0, 0.15, N_PLANES) * worn, 0.0, 1.0)
     height = scale * (1.0 - 0.6 * collapse) * rng.normal(1.0, 0.06, N_PLANES)
     front = np.array(_DISC_FRONT) * height * rng.normal(1.0, 0.08, N_PLANES)
     middle, back = np.array(_DISC_MIDDLE) * height, np.array(_DISC_BACK) * height

@@ -1,6 +1,8 @@
 """Labels move with the pixels they describe."""
 
 import numpy as np
+import pytest
+import torch
 
 from detector.augment import AugmentConfig, augmented_view
 from detector.dataset import to_sample
@@ -54,6 +56,20 @@ def test_a_view_without_a_cue_to_the_numbering_is_labelled_disc_alone() -> None:
     assert ambiguous, "some deep cuts leave no cue"
     assert all(kind == {SAGITTAL.disc_class} for kind in ambiguous)
     assert len(ambiguous) < 60, "most views keep a cue"
+
+
+@pytest.mark.parametrize("shown", [1, 2, 3, 5])
+@pytest.mark.parametrize("canal_only", [False, True])
+def test_any_number_of_discs_can_be_cut(shown: int, canal_only: bool) -> None:
+    whole, rng = spotted_slice(), np.random.default_rng(6)
+    keypoints = whole.keypoints_px[:shown].copy()
+    if canal_only:
+        keypoints[:, 0] = np.nan
+    item = LabelledSlice(whole.image, whole.names[:shown], keypoints, "p", "few")
+    for _ in range(60):
+        view = augmented_view(item, SAGITTAL, AugmentConfig(), rng)
+        sample = to_sample(view, SAGITTAL)
+        assert torch.isfinite(sample["bboxes"]).all() and len(view.classes) <= shown
 
 
 def test_sample_boxes_centre_on_the_disc_and_unseen_keypoints_are_invisible() -> None:

@@ -1,0 +1,89 @@
+"""Series that show no spine, or show it elsewhere, are flagged: never a crash, never a silent guess."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from data_prep.geometry import SlicePlane
+from data_prep.phantom import PhantomStudy, make_study
+from data_prep.study_types import DicomRejected, Reason, Rejection, Series, Slice, Study
+from data_prep.vocabulary import SeriesKind
+from detector.predict import LevelDetector
+
+
+@pytest.fixture(scope="module")
+def detector() -> LevelDetector:
+    return LevelDetector.load_bundled()
+
+
+@pytest.fixture(scope="module")
+def phantom() -> PhantomStudy:
+    return make_study(200_410)
+
+
+def rebuilt(study: Study, change: Callable[[Series, Slice], Slice | None]) -> Study:
+    """The study with every slice changed, or left out (None)."""
+    series = []
+    for item in study.series:
+        stacks = [[new for s in stack if (new := change(item, s)) is not None] for stack in item.stacks]
+        kept = tuple(tuple(stack) for stack in stacks if stack)
+        if kept:
+            series.append(replace(item, stacks=kept))
+    return Study(study.study_id, tuple(series))
+
+
+def showing(pixels: Callable[[SlicePlane], NDArray[np.float32]]) -> Callable[[Series, Slice], Slice]:
+    return lambda _, item: replace(item, read_pixels=lambda: pixels(item.plane))
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        lambda plane: np.zeros(plane.shape, np.float32),
+        lambda plane: np.full(plane.shape, np.nan, np.float32),
+        lambda plane: np.random.default_rng(1).random(plane.shape).astype(np.float32),
+    ],
+    ids=["black", "nan", "noise"],
+)
+def test_images_without_a_spine_give_no_level(
+    detector: LevelDetector, phantom: PhantomStudy, pixels: Callable[[SlicePlane], NDArray[np.float32]]
+) -> None:
+    levels = detector.predict(rebuilt(phantom.study, showing(pixels)))
+    assert levels.points == () and levels.levels == {}
+    assert set(levels.flags) >= {"no_level_found", "numbering_uncertain"}
+
+
+def test_slices_that_cannot_be_decoded_give_no_level(detector: LevelDetector, phantom: PhantomStudy) -> None:
+    def broken(plane: SlicePlane) -> NDArray[np.float32]:
+        raise DicomRejected(Rejection(Reason.BAD_PIXELS, "broken"))
+
+    assert "no_level_found" in detector.predict(rebuilt(phantom.study, showing(broken))).flags
+
+
+def test_a_patient_who_moved_between_series_is_flagged(
+    detector: LevelDetector, phantom: PhantomStudy
+) -> None:
+    def moved(series: Series, item: Slice) -> Slice:
+        if series.kind is not SeriesKind.SAGITTAL_T1:
+            return item
+        return replace(item, plane=replace(item.plane, origin_mm=item.plane.origin_mm + [0, 14, 0]))
+
+    still, shifted = (detector.predict(study) for study in (phantom.study, rebuilt(phantom.study, moved)))
+    assert "series_disagree" not in still.flags
+    assert "series_disagree" in shifted.flags
+
+
+def test_a_series_of_one_slice_is_used_and_flagged(detector: LevelDetector, phantom: PhantomStudy) -> None:
+    middle = {
+        series.series_id: series.slices[len(series.slices) // 2].instance_number
+        for series in phantom.study.series
+    }
+    study = rebuilt(
+        phantom.study, lambda series, s: s if s.instance_number == middle[series.series_id] else None
+    )
+    levels = detector.predict(study)
+    assert "few_slices" in levels.flags
+    assert len(levels.levels) >= 4
