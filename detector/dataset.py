@@ -70,7 +70,7 @@ def to_sample(view: View, spec: DetectorSpec, name: str = "") -> dict[str, Any]:
         "img": torch.from_numpy(view.image[None].copy()),
         "cls": torch.from_numpy(view.classes.astype(np.float32).reshape(count, 1)),
         "bboxes": torch.from_numpy(boxes.astype(np.float32).reshape(count, 4)),
-        "keypoints": torch.from_numpy(keypoints.astype(np.float32).reshape(count, -1, 3)),
+        "keypoints": torch.from_numpy(keypoints.astype(np.float32).reshape(count, len(spec.keypoints), 3)),
         "batch_idx": torch.zeros(count),
         "im_file": name,
         "ori_shape": (rows, columns),
