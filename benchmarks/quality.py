@@ -2,8 +2,8 @@
 
     python -m benchmarks.quality --phantoms 100 --shared ../shared -o benchmarks/results
 
-Synthetic patients have seeds from 200,000, used neither for training nor for choosing. ``--shared`` is a folder
-with ``real/rsna2024`` and ``real/spider_t2_space``; without it only phantoms are measured.
+Synthetic patients have seeds from 200,000, used neither for training nor for choosing. ``--shared`` is a
+folder with ``real/rsna2024`` and ``real/spider_t2_space``; without it only phantoms are measured.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ from detector.external_studies import external_study
 from detector.slices import ExternalSlices
 from pipeline import Pipeline
 
-FIRST_SEED = 200_000
+FIRST_SEED, FIRST_HARD_SEED = 200_000, 210_000
 RSNA_STUDIES = ("100206310", "4003253")
 
 
 def on_phantoms(pipeline: Pipeline, count: int) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Detection and end-to-end grading of reporting phantoms, in memory."""
+    """End-to-end grading of reporting phantoms, and detection on those without transitional anatomy."""
     errors, levels, graded = [], [], []
     for seed in track(range(FIRST_SEED, FIRST_SEED + count), description="phantoms"):
         phantom = make_study(seed)
         prediction = pipeline.predict_study(phantom.study)
         found = prediction.levels or SpineLevels(phantom.study.study_id)
-        levels.append(found)
-        errors.append(point_errors(phantom.study, found, phantom.points))
+        if not phantom.transitional:
+            levels.append(found)
+            errors.append(point_errors(phantom.study, found, phantom.points))
         for target in TARGETS:
             grade = prediction.grades[target]
             graded.append(
@@ -64,6 +65,18 @@ def on_phantoms(pipeline: Pipeline, count: int) -> tuple[dict[str, Any], pd.Data
         "grading_end_to_end": figures,
         "skill": round((prior - ours) / (prior - oracle), 4),
     }, table
+
+
+def on_hard_phantoms(pipeline: Pipeline, count: int) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Numbering of cut views and of transitional anatomy: half of ``count`` studies each."""
+    errors, levels = [], []
+    for seed in track(range(FIRST_HARD_SEED, FIRST_HARD_SEED + count), description="hard phantoms"):
+        cut = seed % 2 == 0
+        phantom = make_study(seed, view="cut" if cut else "whole", transitional="never" if cut else "always")
+        levels.append(pipeline.detector.predict(phantom.study))
+        errors.append(point_errors(phantom.study, levels[-1], phantom.points))
+    table = pd.concat(errors)
+    return {"n": count, "detection": _detection(table, levels)}, table
 
 
 def on_rsna(pipeline: Pipeline, root: Path) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -116,6 +129,7 @@ def main() -> None:
         parts["spider_report"] = on_spider(pipeline, arguments.shared / "real" / "spider_t2_space")
     if arguments.phantoms:
         parts["phantoms"] = on_phantoms(pipeline, arguments.phantoms)
+        parts["hard_phantoms"] = on_hard_phantoms(pipeline, arguments.phantoms // 2)
     report = {
         "phantom_version": PHANTOM_VERSION,
         "models": dict(pipeline.provenance.models),
