@@ -26,7 +26,7 @@ _FIRST_REPORTING_SEED = 200_000
 Data = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[DATA]",
+        metavar="DATA",
         help="Folder in the RSNA layout; leave out to use --phantoms.",
         exists=True,
         file_okay=False,

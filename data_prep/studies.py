@@ -221,7 +221,8 @@ def _entries_of_other_folder(child: Path, table: SeriesTable, limits: ReadLimits
     try:
         found = _entries_of_tree(child, table, limits)
     except DicomRejected as rejected:
-        return (StudyEntry(own_id, rejections=rejected.rejections, kinds=kinds, limits=limits),)
+        bad = tuple(replace(item, study_id=own_id) for item in rejected.rejections)
+        return (StudyEntry(own_id, rejections=bad, kinds=kinds, limits=limits),)
     if _is_number(child.name) and len(found) == 1:
         return (replace(found[0], study_id=own_id, kinds=kinds),)
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,8 +20,6 @@ from pipeline import summaries
 
 if TYPE_CHECKING:
     from data_prep.study_types import Rejection
-    from pipeline.batch import BatchReport
-    from pipeline.predict import Pipeline
 
 app = typer.Typer(
     name="lumbar",
@@ -94,6 +92,22 @@ SeriesTable = Annotated[
         dir_okay=False,
     ),
 ]
+DetectorWeights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Weights folder of `lumbar detector bundle`; the bundled one if left out.",
+        exists=True,
+        file_okay=False,
+    ),
+]
+ClassifierWeights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Weights folder of `lumbar classifier calibrate`; the bundled one if left out.",
+        exists=True,
+        file_okay=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")]
 
 
@@ -112,13 +126,24 @@ def predict(
     output: Output,
     series_table: SeriesTable = None,
     pictures: Annotated[bool, typer.Option(help="Draw a picture of each study.")] = True,
+    detector_weights: DetectorWeights = None,
+    classifier_weights: ClassifierWeights = None,
     as_json: AsJson = False,
 ) -> None:
     """Grade every study under INPUT: submission.csv, predictions.json, pictures.
 
     Started again after an interruption, it does what is missing.
     """
-    report = _graded(path, output, series_table, pictures=pictures)
+    from pipeline.steps import grade_all
+
+    report = grade_all(
+        path,
+        output,
+        series_table=series_table,
+        pictures=pictures,
+        detector_weights=detector_weights,
+        classifier_weights=classifier_weights,
+    )
     if as_json:
         console.print_json(report.to_dict())
     else:
@@ -133,12 +158,13 @@ def demo(
 ) -> None:
     """Make one synthetic study, grade it, and put truth beside prediction."""
     from pipeline.demo import make_demo_study, truth_beside_prediction
+    from pipeline.steps import grade_all
 
     phantom = output / "phantom"
     with console.progress("making a synthetic patient", 1) as done:
         study = make_demo_study(phantom, seed)
         done()
-    report = _graded(study, output, None, pictures=True)
+    report = grade_all(study, output)
     rows = truth_beside_prediction(phantom, report.predictions)
     console.print_rows("truth beside prediction", rows)
     summaries.print_batch(report)
@@ -150,11 +176,12 @@ def show(path: Input, output: Output, series_table: SeriesTable = None) -> None:
     """Draw the levels on the slices of every series, and a montage per study."""
     from data_prep.files import safe_id
     from pipeline.series_figures import draw_overlays
+    from pipeline.steps import find_entries, load_pipeline, make_writable
     from pipeline.study_figures import draw_montage
 
-    entries = _found(path, series_table)
-    _make_writable(output)
-    pipeline = _loaded_pipeline()
+    entries = find_entries(path, series_table)
+    make_writable(output)
+    pipeline = load_pipeline()
     rejections: list[Rejection] = []
     with console.progress("studies", len(entries)) as done:
         for entry in entries:
@@ -283,50 +310,3 @@ def check(
     if not report.is_usable:
         raise typer.Exit(console.NOTHING_DONE)
     console.exit_by(report.rejections)
-
-
-def _loaded_pipeline() -> Pipeline:
-    from data_prep.manifest import WeightsRejected
-    from pipeline.predict import Pipeline
-
-    with console.err.status("loading models"):
-        try:
-            return Pipeline.load()
-        except WeightsRejected as rejected:
-            console.fail(str(rejected))
-
-
-def _found(path: Path, series_table: Path | None) -> tuple[Any, ...]:
-    from data_prep.studies import find_studies
-    from data_prep.study_types import DicomRejected
-
-    with console.err.status("looking for studies"):
-        try:
-            return find_studies(path, series_table=series_table)
-        except DicomRejected as rejected:
-            console.list_rejections(rejected.rejections)
-            console.fail(str(rejected.rejection))
-
-
-def _make_writable(folder: Path) -> None:
-    """Make the folder and write to it now: a study takes seconds, a batch hours. Raises OSError."""
-    from data_prep.files import atomic_write
-
-    probe = folder / ".writable"
-    with atomic_write(probe):
-        pass
-    probe.unlink()
-
-
-def _graded(path: Path, output: Path, series_table: Path | None, *, pictures: bool) -> BatchReport:
-    from pipeline.batch import run_batch
-    from pipeline.study_figures import draw_montage
-
-    entries = _found(path, series_table)
-    _make_writable(output)
-    pipeline = _loaded_pipeline()
-    draw = draw_montage if pictures else None
-    with console.progress("studies", len(entries)) as done:
-        report = run_batch(pipeline, entries, output, draw=draw, progress=done)
-    console.list_rejections(report.rejections)
-    return report

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from classifier.grade import Grade
 from classifier.prior import prior_grade
+from data_prep.manifest import verify_manifest
 from data_prep.pixel_cache import PixelCache
 from data_prep.studies import StudyEntry, find_studies
 from data_prep.study_types import DicomRejected, Reason, Rejection, SpineLevels, Study
@@ -42,20 +43,35 @@ class Pipeline:
     provenance: Provenance = field(default_factory=Provenance)
 
     @classmethod
-    def load(cls) -> Pipeline:
-        """The pipeline with the weights that ship with the project.
+    def load(
+        cls, *, detector_weights: Path | None = None, classifier_weights: Path | None = None
+    ) -> Pipeline:
+        """The pipeline with the weights that ship with the project, or with others.
+
+        Args:
+            detector_weights: folder that ``lumbar detector bundle`` wrote; None: the bundled one.
+            classifier_weights: folder that ``lumbar classifier calibrate`` wrote; None: the bundled one.
 
         Raises:
             WeightsRejected: weights are missing or do not have the SHA-256 of their manifest.
         """
         # Here, because both bring torch, which commands that grade nothing need not wait for.
+        import classifier.storage
+        import detector.predict
         from classifier.predict import Grader
-        from detector.predict import LevelDetector
 
-        detector = LevelDetector.load_bundled()
-        settings = {"detector": asdict(detector.config)}
-        provenance = Provenance(models=bundled_model_hashes(), configuration=settings)
-        return cls(detector, Grader.load_bundled(), provenance)
+        folders = {
+            "detector": detector_weights or detector.predict.BUNDLED_WEIGHTS,
+            "classifier": classifier_weights or classifier.storage.BUNDLED_WEIGHTS,
+        }
+        finder = detector.predict.LevelDetector.load(folders["detector"])
+        grader = Grader.load(folders["classifier"])
+        models = {
+            f"{stage}/{name}": digest
+            for stage, folder in folders.items()
+            for name, digest in verify_manifest(folder).items()
+        }
+        return cls(finder, grader, Provenance(models, {"detector": asdict(finder.config)}))
 
     def predict(self, path: str | Path, *, series_table: Path | None = None) -> tuple[StudyPrediction, ...]:
         """Grade every study under a path, in memory.
@@ -124,23 +140,6 @@ class Pipeline:
             rejected=True,
             provenance=self.provenance,
         )
-
-
-def bundled_model_hashes() -> dict[str, str]:
-    """``detector/FILE`` and ``classifier/FILE`` → SHA-256 of the bundled weights.
-
-    Raises:
-        WeightsRejected: a manifest is missing, or a file is not what it says.
-    """
-    import classifier
-    import detector
-    from data_prep.manifest import verify_manifest
-
-    hashes: dict[str, str] = {}
-    for package in (detector, classifier):
-        weights = Path(package.__path__[0]) / "weights"
-        hashes |= {f"{package.__name__}/{name}": digest for name, digest in verify_manifest(weights).items()}
-    return hashes
 
 
 def _failure(error: Exception, stage: str, study_id: str) -> Rejection:

@@ -42,9 +42,10 @@ def _paint_foramina(
     u, v, w = np.abs(at.left_mm[near]), behind[near] - back, at.above_mm[near]
     out, length = u - 19.0 * scale, 9.5 * scale
     signals = painter.signals
-    # What fills a narrowed foramen is dark: bulging disc, capsule, osteophyte.
-    free = tunnel(v, w - 4.5 * scale, 4.6 * scale, normal_up + 0.4, out, length)
+    # What fills a narrowed foramen is dark and grows out of disc and facet: bulge, capsule, osteophyte.
     narrowed = np.clip((4.4 * scale - half_back) / (1.2 * scale), 0.0, 1.0)
+    reach = 1.5 * scale * narrowed
+    free = tunnel(v, w - 4.5 * scale, 4.6 * scale + reach, normal_up + 0.4, out, length)
     fat = signals["fat"] * (0.95 + 0.06 * painter.noise(at.body_mm[near], 1.0))
     painter.paint(free, fat + narrowed * (signals["ligament"] - fat), where[near])
     open_fat = tunnel(v, w - middle, half_back, half_up, out, length)
@@ -97,10 +98,12 @@ def _paint_recesses(
     u = np.abs(at.left_mm[near]) - (RECESS_SIDE_MM + 0.9) * scale
     v = behind[near] - RECESS_BACK_MM * scale
     along = at.above_mm[near] + 1.0
-    wall = tunnel(u, v, 3.6 * scale, 4.0 * scale, along, 8.5)
-    painter.paint(wall, signals["ligament"], where[near])
-    # On T2 the open recess is bright: fat and the fluid in the root's sleeve.
+    # On T2 the open recess is bright: fat and the fluid in the root's sleeve. What narrows it is dark.
     bright = 0.6 * signals["fat"] + 0.4 * signals["csf"]
+    narrowed = np.clip(lost / 0.24, 0.0, 1.0)
+    reach = 0.7 * scale * narrowed
+    wall = tunnel(u, v, 3.6 * scale + reach, 4.0 * scale + reach, along, 8.5)
+    painter.paint(wall, bright + narrowed * (signals["ligament"] - bright), where[near])
     bright = bright + lost * (signals["ligament"] - bright)
     painter.paint(tunnel(u, v, half_left, half_back, along, 8.0), bright, where[near])
     deep = np.minimum(root, np.maximum(half_back - 0.3, 0.5))

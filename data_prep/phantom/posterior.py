@@ -16,7 +16,7 @@ def paint_posterior(painter: Painter) -> None:
     """Paint the neural arches over the muscles."""
     at = painter.at
     behind = at.back_mm - painter.profile("sac_centre", at)
-    where = np.flatnonzero((np.abs(at.left_mm) < 30) & (behind > -16) & (behind < 50))
+    where = np.flatnonzero((np.abs(at.left_mm) < 48) & (behind > -16) & (behind < 50))
     if not len(where):
         return
     at, behind = at.take(where), behind[where]
@@ -27,6 +27,7 @@ def paint_posterior(painter: Painter) -> None:
     bone = _pedicle(painter, at, behind, side, fraction, scale)
     bone = np.minimum(bone, _lamina(behind, side, fraction, sac, scale))
     bone = np.minimum(bone, _spinous(painter, at, behind, sac, fraction))
+    bone = np.minimum(bone, _transverse(at, behind, side, fraction, scale))
     upper, lower = _facets(painter, at, behind, side, scale)
     bone = np.minimum(bone, np.minimum(upper, lower))
     painter.paint(bone, painter.signals["cortex"], where)
@@ -42,8 +43,8 @@ def _facets(
     """The articular processes of the vertebrae below (in front) and above (behind) a disc."""
     size = painter.body.soft["facet"] * scale
     lean = np.float32(0.12) * at.above_mm
-    front = tunnel(side - 18.0 * scale, behind - 2.0 + lean, 5.4 * size, 4.6 * size, at.above_mm + 3.0, 13.0)
-    rear = tunnel(side - 14.5 * scale, behind - 8.6 + lean, 5.4 * size, 4.4 * size, at.above_mm - 4.0, 15.0)
+    front = tunnel(side - 18.0 * scale, behind - 2.0 + lean, 6.0 * size, 4.8 * size, at.above_mm + 3.0, 13.0)
+    rear = tunnel(side - 15.0 * scale, behind - 8.8 + lean, 6.2 * size, 4.8 * size, at.above_mm - 4.0, 15.0)
     lumbar = at.position < LUMBOSACRAL + 0.25
     return np.where(lumbar, front, np.float32(9.0)), np.where(lumbar, rear, np.float32(9.0))
 
@@ -62,6 +63,15 @@ def _pedicle(
     return tunnel(
         side - middle, (fraction - 0.335) * 36.0, half_width, 7.2 * scale, behind + 2.0, 12.5 * scale
     )
+
+
+def _transverse(
+    at: SpineCoordinates, behind: RealArray, side: RealArray, fraction: RealArray, scale: float
+) -> RealArray:
+    bone = tunnel(
+        behind - 3.0, (fraction - 0.42) * 36.0, 3.0 * scale, 5.5 * scale, side - 30.0 * scale, 15.0 * scale
+    )
+    return np.where(at.position < LUMBOSACRAL, bone, np.float32(9.0))
 
 
 def _lamina(

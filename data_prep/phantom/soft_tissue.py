@@ -84,12 +84,14 @@ def _paint_belly(painter: Painter, torso: Torso) -> None:
 def _paint_back_muscles(painter: Painter, torso: Torso) -> None:
     at, signals, soft = painter.at, painter.signals, painter.body.soft
     behind = at.back_mm - painter.profile("sac_centre", at)
-    where = np.flatnonzero((behind > -9) & (np.abs(at.left_mm) < 80) & (torso.depth_mm > soft["fat_back"]))
+    where = np.flatnonzero((behind > -9) & (np.abs(at.left_mm) < 96) & (torso.depth_mm > soft["fat_back"]))
     if not len(where):
         return
     scale = painter.body.spine.stature
     side, behind = np.abs(at.left_mm[where]), behind[where]
-    erector = ellipse(side - 34.0 * scale, behind - 19.0 * scale, 33.0 * scale, 21.0 * scale)
+    erector = ellipse(side - 38.0 * scale, behind - 19.0 * scale, 34.0 * scale, 20.0 * scale)
+    multifidus = ellipse(side - 15.0 * scale, behind - 23.0 * scale, 14.0 * scale, 16.0 * scale)
+    erector = np.minimum(erector, multifidus)
     quadratus = ellipse(side - 62.0 * scale, behind + 2.0, 16.0 * scale, 8.0 * scale)
     bundle = np.minimum(erector, np.where(at.position[where] < LUMBOSACRAL - 0.3, quadratus, np.float32(9)))
     bundle = np.maximum(bundle, soft["fat_back"] + 1.0 - torso.depth_mm[where])

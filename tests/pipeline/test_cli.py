@@ -33,7 +33,7 @@ def images(tmp_path: Path) -> Path:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bundled weights need a second to load; what is tested here is what happens around them."""
-    monkeypatch.setattr(Pipeline, "load", classmethod(lambda cls: stand_in_pipeline()))
+    monkeypatch.setattr(Pipeline, "load", classmethod(lambda cls, **_: stand_in_pipeline()))
 
 
 def lumbar(*arguments: object):
@@ -139,7 +139,7 @@ def test_predict_on_an_empty_folder_does_nothing_and_says_why(tmp_path: Path) ->
 def test_predict_without_weights_says_what_to_do(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(cls: type[Pipeline]) -> Pipeline:
+    def refused(cls: type[Pipeline], **_: Path | None) -> Pipeline:
         raise WeightsRejected("no weights: run `make models`")
 
     monkeypatch.setattr(Pipeline, "load", classmethod(refused))
