@@ -60,18 +60,18 @@ $(RUNS)/sagittal-spider/sagittal.safetensors: | $(RUNTIME)
 	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --epochs 16 --threads 1 --resume
 
 $(SAGITTAL): $(RUNS)/sagittal-spider/sagittal.safetensors
-	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --phantoms 300 --jobs 1 --epochs 14 --threads 1 \
+	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --phantoms 160 --jobs 1 --epochs 12 --threads 1 \
 	    --start-from $(<D) --rate 0.001 --resume
 
 $(POINTS): | $(RUNTIME)
-	$(BIN)/lumbar detector train -o $(@D) --kind $(basename $(@F)) --phantoms 260 --jobs 1 --epochs 8 \
+	$(BIN)/lumbar detector train -o $(@D) --kind $(basename $(@F)) --phantoms 160 --jobs 1 --epochs 7 \
 	    --samples-per-epoch 1000 --threads 1 --resume
 
 $(RUNS)/crops-choosing: | $(RUNTIME)
-	$(BIN)/lumbar classifier cut --phantoms 100 --seed 100000 -o $@
+	$(BIN)/lumbar classifier cut --phantoms 80 --seed 100000 -o $@
 
 $(GRADERS): $(RUNS)/crops-choosing
-	$(BIN)/lumbar classifier cut --phantoms 240 --seed 0 --enriched -o $(RUNS)/crops
+	$(BIN)/lumbar classifier cut --phantoms 160 --seed 0 --enriched -o $(RUNS)/crops
 	$(BIN)/lumbar classifier train --crops $(RUNS)/crops --choosing $< -o $(@D) --epochs 8 --threads 1
 
 format: $(TOOLS) ## format the code

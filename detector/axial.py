@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from data_prep.study_types import (
-    DicomRejected,
     LevelPoint,
     PointSource,
     Series,
@@ -16,15 +15,14 @@ from data_prep.study_types import (
     Study,
 )
 from data_prep.vocabulary import Condition, ConditionGroup, Level, SeriesKind, Side
-from detector.candidates import CandidateConfig, SliceCandidate, slice_candidates
-from detector.canonical import CanonicalImage, canonical_image
+from detector.candidates import CandidateConfig, SliceCandidate
 from detector.inference import SlicePredictor
-from detector.spec import AXIAL
+from detector.sightings import look_at
 
 RECESSES = (
     Condition.of(ConditionGroup.SUBARTICULAR, Side.RIGHT),
     Condition.of(ConditionGroup.SUBARTICULAR, Side.LEFT),
-)  # in the order of AXIAL.keypoints
+)  # in the order of spec.AXIAL.keypoints
 
 
 @dataclass(frozen=True)
@@ -55,33 +53,17 @@ def refine_recesses(
 ) -> tuple[LevelPoint, ...]:
     """Replace predicted recess points by seen ones, on the slice nearest to the level that shows them."""
     by_target = {(point.condition, point.level): point for point in points}
-    looked_at: list[tuple[Level, Series, Slice, CanonicalImage]] = []
+    near: list[tuple[Level, Series, Slice]] = []
     for level in levels:
         expected = [by_target[condition, level].xyz_mm for condition in RECESSES]
-        for series, item in _slices_near(study, np.mean(expected, axis=0), config):
-            try:
-                pixels = item.pixels()
-            except DicomRejected:
-                continue
-            image = canonical_image(
-                item.plane, pixels, mm_per_px=AXIAL.mm_per_px, max_side_px=AXIAL.max_canvas_px
-            )
-            looked_at.append((level, series, item, image))
-    predictions = predictor.predict([image.image for *_, image in looked_at])
-    for (level, series, item, image), (prediction, pad) in zip(looked_at, predictions, strict=True):
+        near += [(level, *pair) for pair in _slices_near(study, np.mean(expected, axis=0), config)]
+    slices = list({id(item): (series, item) for _, series, item in near}.values())
+    seen = {id(s.item): s for s in look_at(slices, predictor, config.candidates)}
+    for level, series, item in near:
         pair = [by_target[condition, level] for condition in RECESSES]
-        if any(point.source is PointSource.SEEN for point in pair):
-            continue  # a nearer slice has shown them
-        found = slice_candidates(
-            prediction,
-            image,
-            AXIAL,
-            config.candidates,
-            series_id=series.series_id,
-            instance_number=item.instance_number,
-            pad_px=pad,
-        )
-        match = _agreeing(found, pair, item, config)
+        if id(item) not in seen or any(point.source is PointSource.SEEN for point in pair):
+            continue  # not decoded, or a nearer slice has shown them
+        match = _agreeing(seen[id(item)].candidates, pair, item, config)
         if match is None:
             continue
         for condition, point, xyz in zip(RECESSES, pair, match.points_mm, strict=True):
@@ -112,7 +94,7 @@ def _slices_near(study: Study, middle_mm: np.ndarray, config: AxialConfig) -> li
 
 
 def _agreeing(
-    found: list[SliceCandidate], pair: list[LevelPoint], item: Slice, config: AxialConfig
+    found: tuple[SliceCandidate, ...], pair: list[LevelPoint], item: Slice, config: AxialConfig
 ) -> SliceCandidate | None:
     """The best candidate whose two recesses lie, in the slice, near to where geometry expects them."""
     for candidate in sorted(found, key=lambda c: -c.score):

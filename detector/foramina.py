@@ -6,12 +6,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from data_prep.study_types import DicomRejected, LevelPoint, PointSource, Series, Slice, Study
+from data_prep.study_types import LevelPoint, PointSource, Series, Slice, Study
 from data_prep.vocabulary import ConditionGroup, SeriesKind
-from detector.candidates import CandidateConfig, SliceCandidate, slice_candidates
-from detector.canonical import CanonicalImage, canonical_image
+from detector.candidates import CandidateConfig, SliceCandidate
 from detector.inference import SlicePredictor
-from detector.spec import FORAMEN
+from detector.sightings import SliceSighting, look_at
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def refine_foramina(
     A point stays on its side: only slices near to where geometry expects it are looked at.
     """
     wanted = [point for point in points if point.condition.group is ConditionGroup.FORAMINAL]
-    seen = _look(study, wanted, predictor, config)
+    seen = look_at(_slices_near(study, wanted, config), predictor, config.candidates)
     refined = {
         (point.condition, point.level): best
         for point in wanted
@@ -52,74 +51,46 @@ def refine_foramina(
     return tuple(refined.get((point.condition, point.level), point) for point in points)
 
 
-_Seen = tuple[Series, Slice, list[SliceCandidate]]
-
-
-def _look(
-    study: Study, wanted: list[LevelPoint], predictor: SlicePredictor, config: ForamenConfig
-) -> list[_Seen]:
-    """Candidates of every T1 slice that lies near to an expected foramen, in one batch."""
-    looked_at: list[tuple[Series, Slice, CanonicalImage]] = []
-    for series in study.of_kind(SeriesKind.SAGITTAL_T1):
-        for item in series.slices:
-            nearest = min(
-                (abs(float(item.plane.distance_mm(point.xyz_mm))) for point in wanted), default=np.inf
-            )
-            if nearest > config.max_slice_distance_mm:
-                continue
-            try:
-                pixels = item.pixels()
-            except DicomRejected:
-                continue
-            image = canonical_image(
-                item.plane, pixels, mm_per_px=FORAMEN.mm_per_px, max_side_px=FORAMEN.max_canvas_px
-            )
-            looked_at.append((series, item, image))
-    predictions = predictor.predict([image.image for *_, image in looked_at])
+def _slices_near(study: Study, wanted: list[LevelPoint], config: ForamenConfig) -> list[tuple[Series, Slice]]:
+    """T1 slices that lie near to an expected foramen."""
     return [
-        (
-            series,
-            item,
-            slice_candidates(
-                prediction,
-                image,
-                FORAMEN,
-                config.candidates,
-                series_id=series.series_id,
-                instance_number=item.instance_number,
-                pad_px=pad,
-            ),
+        (series, item)
+        for series in study.of_kind(SeriesKind.SAGITTAL_T1)
+        for item in series.slices
+        if any(
+            abs(float(item.plane.distance_mm(point.xyz_mm))) <= config.max_slice_distance_mm
+            for point in wanted
         )
-        for (series, item, image), (prediction, pad) in zip(looked_at, predictions, strict=True)
     ]
 
 
-def _best(point: LevelPoint, seen: list[_Seen], config: ForamenConfig) -> LevelPoint | None:
+def _best(point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig) -> LevelPoint | None:
     """The detection with the highest score, weighed by the distance of its slice, near to a point."""
-    best: tuple[float, Series, Slice, SliceCandidate] | None = None
-    for series, item, candidates in seen:
-        distance = float(item.plane.distance_mm(point.xyz_mm))
+    best: tuple[float, SliceSighting, SliceCandidate] | None = None
+    for sighting in seen:
+        plane = sighting.item.plane
+        distance = float(plane.distance_mm(point.xyz_mm))
         if abs(distance) > config.max_slice_distance_mm:
             continue
-        in_plane = point.xyz_mm - distance * item.plane.normal
-        for candidate in candidates:
+        in_plane = point.xyz_mm - distance * plane.normal
+        for candidate in sighting.candidates:
             if candidate.score < config.min_score:
                 continue
             if np.linalg.norm(candidate.points_mm[0] - in_plane) > config.max_from_geometry_mm:
                 continue
             value = candidate.score * float(np.exp(-0.5 * (distance / config.slice_sd_mm) ** 2))
             if best is None or value > best[0]:
-                best = (value, series, item, candidate)
+                best = (value, sighting, candidate)
     if best is None:
         return None
-    _, series, item, candidate = best
-    x, y = item.plane.to_px(candidate.points_mm[0])
+    _, sighting, candidate = best
+    x, y = sighting.item.plane.to_px(candidate.points_mm[0])
     return replace(
         point,
         xyz_mm=candidate.points_mm[0],
         source=PointSource.SEEN,
         uncertainty_mm=config.uncertainty_mm,
-        series_id=series.series_id,
-        instance_number=item.instance_number,
+        series_id=sighting.series.series_id,
+        instance_number=sighting.item.instance_number,
         xy_px=(float(x), float(y)),
     )

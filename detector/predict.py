@@ -10,7 +10,6 @@ import numpy as np
 
 from data_prep.manifest import read_verified
 from data_prep.study_types import (
-    DicomRejected,
     Series,
     Slice,
     SpineLevels,
@@ -18,17 +17,12 @@ from data_prep.study_types import (
 )
 from data_prep.vocabulary import LEVELS, SeriesKind
 from detector.axial import AxialConfig, refine_recesses
-from detector.candidates import (
-    CandidateConfig,
-    SliceCandidate,
-    merge_candidates,
-    slice_candidates,
-)
-from detector.canonical import CanonicalImage, canonical_image
+from detector.candidates import CandidateConfig, DiscCandidate, merge_candidates
 from detector.foramina import ForamenConfig, refine_foramina
 from detector.inference import SlicePredictor
 from detector.levels import ChainConfig, ChainDisc, NumberedChain, best_chain, number_chain
 from detector.points import all_points
+from detector.sightings import SliceSighting, look_at
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorSpec
 from detector.spine import spine_levels, straightened
 from detector.voting import VotingConfig, join_votes
@@ -158,49 +152,25 @@ class LevelDetector:
 
     def look(self, series: tuple[Series, ...]) -> Sighting:
         """The chain of discs seen in sagittal series of one study, not yet numbered; the first leads."""
-        views, found = self._look(series[0])
-        discs = merge_candidates(found, self.config.candidates)
+        leading = self._look(series[0])
+        discs = self._discs(leading)
         disagreeing = []
         for item in series[1:]:
-            others = merge_candidates(self._look(item)[1], self.config.candidates)
-            discs, agrees = join_votes(discs, others, self.config.voting)
+            discs, agrees = join_votes(discs, self._discs(self._look(item)), self.config.voting)
             if not agrees:
                 disagreeing.append(item.series_id)
         chain = straightened(best_chain(discs, self.config.chain))
         if sum(disc.candidate.score for disc in chain if disc.candidate) < self.config.min_evidence:
             chain = ()
-        return Sighting(chain, _view_z_mm(views), tuple(disagreeing))
+        return Sighting(chain, _view_z_mm(leading), tuple(disagreeing))
 
-    def _look(self, series: Series) -> tuple[list[CanonicalImage], list[SliceCandidate]]:
-        """Canonical images and candidates of the central slices of a series, in one batch."""
-        slices, images = [], []
-        for item in central_slices(series, self.config.central_slices, self.config.max_offset_mm):
-            try:
-                pixels = item.pixels()
-            except DicomRejected:
-                continue  # listed by whoever reads the whole study; the neighbours serve
-            slices.append(item)
-            images.append(
-                canonical_image(
-                    item.plane, pixels, mm_per_px=SAGITTAL.mm_per_px, max_side_px=SAGITTAL.max_canvas_px
-                )
-            )
-        found: list[SliceCandidate] = []
-        for item, image, (prediction, pad) in zip(
-            slices, images, self.sagittal.predict([image.image for image in images]), strict=True
-        ):
-            found.extend(
-                slice_candidates(
-                    prediction,
-                    image,
-                    SAGITTAL,
-                    self.config.candidates,
-                    series_id=series.series_id,
-                    instance_number=item.instance_number,
-                    pad_px=pad,
-                )
-            )
-        return images, found
+    def _discs(self, sightings: list[SliceSighting]) -> list[DiscCandidate]:
+        return merge_candidates([c for seen in sightings for c in seen.candidates], self.config.candidates)
+
+    def _look(self, series: Series) -> list[SliceSighting]:
+        """What the central slices of a series show."""
+        central = central_slices(series, self.config.central_slices, self.config.max_offset_mm)
+        return look_at([(series, item) for item in central], self.sagittal, self.config.candidates)
 
 
 def _voters(chain: NumberedChain) -> tuple[str, ...]:
@@ -227,11 +197,11 @@ def sagittal_series(study: Study) -> tuple[tuple[Series, ...], tuple[str, ...]]:
     return t1[:2], ("no_sagittal_t2",)
 
 
-def _view_z_mm(views: list[CanonicalImage]) -> tuple[float, float] | None:
+def _view_z_mm(sightings: list[SliceSighting]) -> tuple[float, float] | None:
     """Lowest and highest z in the middle of the images."""
-    if not views:
+    if not sightings:
         return None
-    plane = views[len(views) // 2].plane
+    plane = sightings[len(sightings) // 2].plane
     rows, columns = plane.shape
     ends = plane.to_mm([[(columns - 1) / 2, 0], [(columns - 1) / 2, rows - 1]])[:, 2]
     return float(ends.min()), float(ends.max())

@@ -1,0 +1,61 @@
+"""Looks at slices with one detector: pixels, canonical image, network, candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from data_prep.geometry import SlicePlane
+from data_prep.study_types import DicomRejected, Series, Slice
+from detector.candidates import CandidateConfig, SliceCandidate, slice_candidates
+from detector.canonical import canonical_image
+from detector.inference import SlicePredictor
+
+
+@dataclass(frozen=True, eq=False)
+class SliceSighting:
+    """What a detector sees on one slice; ``plane`` is the canonical grid that it looked at."""
+
+    series: Series
+    item: Slice
+    plane: SlicePlane
+    candidates: tuple[SliceCandidate, ...]
+
+
+def look_at(
+    slices: list[tuple[Series, Slice]], predictor: SlicePredictor, config: CandidateConfig
+) -> list[SliceSighting]:
+    """Candidates of several slices in one batch, in their order.
+
+    Slices that cannot be decoded are left out: whoever reads the study lists them, their neighbours serve.
+    """
+    spec = predictor.spec
+    shown = []
+    for series, item in slices:
+        try:
+            pixels = item.pixels()
+        except DicomRejected:
+            continue
+        canonical = canonical_image(
+            item.plane, pixels, mm_per_px=spec.mm_per_px, max_side_px=spec.max_canvas_px
+        )
+        shown.append((series, item, canonical))
+    predictions = predictor.predict([canonical.image for *_, canonical in shown])
+    return [
+        SliceSighting(
+            series,
+            item,
+            canonical.plane,
+            tuple(
+                slice_candidates(
+                    prediction,
+                    canonical,
+                    spec,
+                    config,
+                    series_id=series.series_id,
+                    instance_number=item.instance_number,
+                    pad_px=pad,
+                )
+            ),
+        )
+        for (series, item, canonical), (prediction, pad) in zip(shown, predictions, strict=True)
+    ]
