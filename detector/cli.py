@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from data_prep.console import err, exit_by, fail, list_rejections, out, print_json, print_rows, progress
 from detector.spec import DetectorKind
 
 if TYPE_CHECKING:
-    from data_prep.study_types import Rejection, SpineLevels, Study
+    from data_prep.study_types import Rejection
+    from detector.predict import LevelDetector
 
 app = typer.Typer(help="Find levels: train, evaluate, predict.", no_args_is_help=True)
-errors = Console(stderr=True, soft_wrap=True)
+SHOWN = ("n", "missing", "median_in_plane_mm", "p95_in_plane_mm", "median_3d_mm", "wrong_level", "wrong_side")
 
 ExternalOption = Annotated[
     Path | None,
@@ -34,14 +33,6 @@ WeightsOption = Annotated[
     Path | None, typer.Option(help="Folder of a trained detector; the bundled one if left out.")
 ]
 ScaleOption = Annotated[float, typer.Option(help="Pixel size of the external slices, mm.")]
-
-
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A bar on stderr with an estimate of the time left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors) as progress:
-        yield progress
 
 
 @app.command(epilog="Example: lumbar detector train rsna/ -o runs/sagittal --kind sagittal")
@@ -67,47 +58,35 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the run folder.")] = False,
 ) -> None:
     """Train one detector on annotated studies, external slices and synthetic studies, in any mixture."""
-    from detector.slices import SlicesUnusable
     from detector.sources import training_slices
     from detector.train import TrainConfig, train_detector
 
-    try:
-        with progress_bar() as progress:
-            reading = progress.add_task("reading slices", total=None)
-            sources, choosing = training_slices(
-                data,
-                kind,
-                external,
-                external_mm_per_px,
-                phantoms,
-                seed,
-                jobs,
-                lambda done, total: progress.update(reading, completed=done, total=total),
-            )
-        config = TrainConfig(
-            kind=kind,
-            epochs=epochs,
-            samples_per_epoch=samples_per_epoch,
-            threads=threads,
-            device=device,
-            seed=seed,
-            initial_rate=rate,
+    with _failures_named(), progress("reading slices", None) as read:
+        sources, choosing = training_slices(
+            data, kind, external, external_mm_per_px, phantoms, seed, jobs, lambda _, total: read(of=total)
         )
+    config = TrainConfig(
+        kind=kind,
+        epochs=epochs,
+        samples_per_epoch=samples_per_epoch,
+        threads=threads,
+        device=device,
+        seed=seed,
+        initial_rate=rate,
+    )
+    with _failures_named(), progress(f"training {kind.value} detector", epochs) as epoch_done:
+
+        def on_epoch(done: int, metrics: dict[str, float]) -> None:
+            share = metrics.get("metrics/within_6mm", 0.0)
+            epoch_done(f"{share:.3f} of choosing points within 6 mm")
+            if not err.is_terminal:  # a bar is drawn on terminals alone; a log wants lines
+                err.print(f"epoch {done} of {epochs}: {share:.3f} of choosing points within 6 mm")
+
         first = None if start_from is None else _weights_of(start_from, kind)
-        with progress_bar() as progress:
-            task = progress.add_task(f"training {kind.value} detector", total=epochs)
-
-            def on_epoch(done: int, metrics: dict[str, float]) -> None:
-                share = metrics.get("metrics/within_6mm", 0.0)
-                progress.update(task, completed=done, description=f"within 6 mm: {share:.3f}")
-
-            weights = train_detector(
-                config, sources, choosing, output, resume=resume, start_from=first, on_epoch=on_epoch
-            )
-    except SlicesUnusable as error:
-        errors.print(f"[red]nothing to train on:[/] {error}")
-        raise typer.Exit(1) from None
-    errors.print(f"weights: {weights.name} in {output}")
+        weights = train_detector(
+            config, sources, choosing, output, resume=resume, start_from=first, on_epoch=on_epoch
+        )
+    err.print(f"weights: {weights.name} in {output}")
 
 
 @app.command(epilog="Example: lumbar detector predict train_images/100206310 -o levels.csv")
@@ -122,20 +101,33 @@ def predict(
     series_table: Annotated[Path | None, typer.Option(help="train_series_descriptions.csv.")] = None,
 ) -> None:
     """Find the levels of every study and write their points as levels.csv."""
+    from data_prep.studies import find_studies
+    from data_prep.study_types import DicomRejected
     from detector.levels_table import write_levels
 
-    predictions, rejections = _predict_all(path, weights, series_table)
+    rejections: list[Rejection] = []
+    predictions = []
+    with _failures_named():
+        entries = find_studies(path, series_table=series_table)
+        detector = _detector(weights)
+    with progress("finding levels", len(entries)) as done:
+        for entry in entries:
+            try:
+                study = entry.load()
+                rejections += study.rejections
+                predictions.append(detector.predict(study))
+            except DicomRejected as error:
+                rejections += [error.rejection, *error.rejections]
+            done(entry.study_id)
+    list_rejections(rejections)
     if not predictions:
-        raise typer.Exit(1)
-    write_levels([levels for _, levels in predictions], output)
-    for _, levels in predictions:
+        fail("no study could be used")
+    write_levels(predictions, output)
+    for levels in predictions:
         flags = f" [{', '.join(levels.flags)}]" if levels.flags else ""
-        errors.print(
-            f"{levels.study_id}: {len(levels.levels)} levels, "
-            f"numbering {levels.numbering_confidence:.2f}{flags}",
-            markup=False,
-        )
-    raise typer.Exit(3 if rejections else 0)
+        confidence = f"numbering {levels.numbering_confidence:.2f}"
+        err.print(f"{levels.study_id}: {len(levels.levels)} levels, {confidence}{flags}")
+    exit_by(rejections)
 
 
 @app.command(epilog="Example: lumbar detector evaluate rsna/ --json")
@@ -155,50 +147,38 @@ def evaluate(
 
     from detector.evaluate import numbering_report, point_errors, summarise
     from detector.figures import draw_worst
-    from detector.slices import SlicesUnusable
     from detector.sources import annotated_cases, external_cases
 
-    try:
-        cases = (
-            external_cases(external, external_mm_per_px, part)
-            if external is not None
-            else annotated_cases(data)
-        )
-    except SlicesUnusable as error:
-        errors.print(f"[red]nothing to evaluate:[/] {error}")
-        raise typer.Exit(1) from None
-    detector = _detector(weights)
+    with _failures_named():
+        detector = _detector(weights)
+        if external is not None:
+            cases = external_cases(external, external_mm_per_px, part)
+        else:
+            cases = annotated_cases(data)
     rows, found = [], []
-    with progress_bar() as progress:
-        for study, annotated in progress.track(cases, description="evaluating"):
+    with progress("evaluating", len(cases)) as done:
+        for study, annotated in cases:
             found.append(detector.predict(study))
             rows.append(point_errors(study, found[-1], annotated))
-    table_of_errors = pd.concat(rows)
-    report = {group: dataclasses.asdict(figures) for group, figures in summarise(table_of_errors).items()}
-    numbering = dataclasses.asdict(numbering_report(table_of_errors, found))
+            done(study.study_id)
+    table = pd.concat(rows)
+    report = {group: dataclasses.asdict(figures) for group, figures in summarise(table).items()}
+    numbering = dataclasses.asdict(numbering_report(table, found))
     if pictures is not None:
         triples = [(study, levels, points) for (study, points), levels in zip(cases, found, strict=True)]
-        draw_worst(triples, table_of_errors, pictures)
+        draw_worst(triples, table, pictures)
     if as_json:
         figures = {"studies": len(cases), **report, "numbering": numbering}
-        typer.echo(json.dumps(_without_nan(figures), allow_nan=False))
+        print_json({key: _without_nan(value) for key, value in figures.items()})
         return
-    table = Table(title=f"{len(cases)} studies")
-    names = (
-        "n",
-        "missing",
-        "median_in_plane_mm",
-        "p95_in_plane_mm",
-        "median_3d_mm",
-        "wrong_level",
-        "wrong_side",
+    print_rows(
+        f"{len(cases)} studies",
+        [
+            {"group": group, **{name.replace("_", " "): str(figures[name]) for name in SHOWN}}
+            for group, figures in report.items()
+        ],
     )
-    for name in ("group", *names):
-        table.add_column(name.replace("_", " "))
-    for group, figures in report.items():
-        table.add_row(group, *(str(figures[name]) for name in names))
-    Console().print(table)
-    Console().print(
+    out.print(
         f"numbering: {numbering['wrong']} of {numbering['studies']} studies wrong, mean confidence "
         f"{numbering['mean_confidence']:.2f}, calibration error {numbering['calibration_error']:.3f}"
     )
@@ -220,15 +200,16 @@ def calibrate(
     from detector.predict import NUMBERING_FILE
     from detector.sources import numbering_cases
 
-    cases = numbering_cases(
-        _detector(weights), phantoms=phantoms, seed=seed, external=external, mm_per_px=external_mm_per_px
-    )
+    with _failures_named(), progress("looking at studies", None):
+        cases = numbering_cases(
+            _detector(weights), phantoms=phantoms, seed=seed, external=external, mm_per_px=external_mm_per_px
+        )
     fitted, loss = fit_weights(cases, ChainConfig().weights)
     right = sum(bool((case.terms @ fitted).argmax() == case.truth) for case in cases)
     with atomic_write(weights / NUMBERING_FILE) as stream:
         json.dump({"weights": fitted, "studies": len(cases), "loss": round(loss, 4), "right": right}, stream)
     write_manifest(weights)
-    errors.print(f"{right} of {len(cases)} studies numbered right; weights {fitted}", markup=False)
+    err.print(f"{right} of {len(cases)} studies numbered right; weights {fitted}")
 
 
 @app.command(epilog="Example: lumbar detector bundle runs/sagittal runs/axial -o detector/weights")
@@ -245,13 +226,12 @@ def bundle(
     for run in runs:
         trained = [kind.value for kind in DetectorKind if (run / f"{kind.value}.safetensors").is_file()]
         if not trained:
-            errors.print(f"{run.name}: no finished detector there", markup=False)
-            raise typer.Exit(1)
+            fail(f"{run.name}: no finished detector there")
         for stem in trained:
             for suffix in (".safetensors", ".json"):
                 shutil.copyfile(run / f"{stem}{suffix}", output / f"{stem}{suffix}")
     write_manifest(output)
-    errors.print(f"{len(runs)} runs bundled in {output.name}/", markup=False)
+    err.print(f"{len(runs)} runs bundled in {output.name}/")
 
 
 def _weights_of(folder: Path, kind: DetectorKind) -> bytes:
@@ -274,42 +254,22 @@ def _without_nan(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _detector(weights: Path | None):  # type: ignore[no-untyped-def]
-    """The bundled detector or that of a folder; a refusal ends the program with exit code 1."""
-    from data_prep.manifest import WeightsRejected
+def _detector(weights: Path | None) -> LevelDetector:
+    """The bundled detector or that of a folder. Raises WeightsRejected."""
     from detector.predict import LevelDetector
 
-    try:
-        return LevelDetector.load(weights) if weights is not None else LevelDetector.load_bundled()
-    except WeightsRejected as error:
-        errors.print(f"weights refused: {error}", markup=False)
-        raise typer.Exit(1) from None
+    return LevelDetector.load(weights) if weights is not None else LevelDetector.load_bundled()
 
 
-def _predict_all(
-    path: Path, weights: Path | None, series_table: Path | None
-) -> tuple[list[tuple[Study, SpineLevels]], list[Rejection]]:
-    """Levels of every study under a path; what was rejected is printed and returned."""
-    from data_prep.studies import find_studies
+@contextmanager
+def _failures_named() -> Iterator[None]:
+    """Data or weights that cannot be used end the program with their message and exit code 1."""
+    from data_prep.manifest import WeightsRejected
     from data_prep.study_types import DicomRejected
+    from data_prep.table_problems import TablesInvalid
+    from detector.slices import SlicesUnusable
 
-    rejections: list[Rejection] = []
-    predictions: list[tuple[Study, SpineLevels]] = []
     try:
-        entries = find_studies(path, series_table=series_table)
-    except DicomRejected as error:
-        errors.print(str(error), markup=False)
-        return [], [error.rejection]
-    detector = _detector(weights)
-    with progress_bar() as progress:
-        for entry in progress.track(entries, description="finding levels"):
-            try:
-                study = entry.load()
-            except DicomRejected as error:
-                rejections += [error.rejection, *error.rejections]
-                continue
-            rejections += study.rejections
-            predictions.append((study, detector.predict(study)))
-    for rejection in rejections:
-        errors.print(str(rejection), markup=False)
-    return predictions, rejections
+        yield
+    except (SlicesUnusable, TablesInvalid, DicomRejected, WeightsRejected) as error:
+        fail(str(error))

@@ -144,10 +144,7 @@ def _drawn(
 def _marker(pipeline: Pipeline, entry: StudyEntry) -> str:
     """SHA-256 of the study's file list (place, size, time of change), series kinds, models and software."""
     content = {
-        "files": [
-            (str(path.relative_to(top)), path.stat().st_size, path.stat().st_mtime_ns)
-            for top, path in _input_files(entry)
-        ],
+        "files": [(str(path.relative_to(top)), *_size_and_time(path)) for top, path in _input_files(entry)],
         "kinds": {series: str(kind) for series, kind in entry.kinds.items()},
         "only_series": entry.only_series,
         "rejections": [str(rejection) for rejection in entry.rejections],
@@ -165,6 +162,15 @@ def _input_files(entry: StudyEntry) -> Iterator[tuple[Path, Path]]:
     paths = sorted(header.path for group in entry.headers.values() for header in group)
     for path in paths:
         yield path.parent.parent, path
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes and nanoseconds; -1 for what is not there, such as the target of a dead link."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
 
 
 def _record_of(path: Path, marker: str) -> dict[str, Any] | None:

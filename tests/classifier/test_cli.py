@@ -58,6 +58,12 @@ def test_train_and_evaluate_on_a_folder_in_the_rsna_layout(tmp_path: Path) -> No
     assert code == 0 and figures["n_targets"] == 25 and figures["flags"] == {}
     assert figures["oracle_score"] is None
 
+    (series, *_) = (data / "train_images").glob("*/*")
+    (series / "notes.dcm").write_text("no image")
+    for arguments in (("evaluate", data, "--weights", run), ("cut", data, "-o", tmp_path / "crops")):
+        code, _, err = lumbar(*arguments)
+        assert code == 3 and f"rejected [not_dicom] {series.parent.name}/{series.name}/notes.dcm" in err
+
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     assert lumbar("train", "-o", tmp_path)[0] == 2
@@ -69,6 +75,10 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     config.write_text('{"training": {"epoch": 1}}')
     code, _, err = lumbar("train", "--crops", tmp_path, "--config", config, "-o", tmp_path)
     assert code == 1 and "training.epoch" in err
+    config.write_text("[1]")
+    code, _, err = lumbar("train", "--crops", tmp_path, "--config", config, "-o", tmp_path)
+    assert code == 1 and "configuration" in err
+    assert lumbar("train", "--phantoms", 1, "--group", "hip", "-o", tmp_path)[0] == 2
 
 
 def test_evaluate_on_the_real_studies(real_rsna: Path, tmp_path: Path) -> None:

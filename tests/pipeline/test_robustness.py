@@ -1,0 +1,229 @@
+"""Broken studies through the command line with the bundled models: named with a reason, and nothing lost."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+from pydicom.datadict import DicomDictionary
+from pydicom.dataelem import DataElement
+from pydicom.encaps import encapsulate
+from pydicom.uid import RLELossless
+from typer.testing import CliRunner, Result
+
+from data_prep.vocabulary import SeriesKind
+from pipeline.cli import app
+from pipeline.predict import Pipeline
+from pipeline.submission import read_submission, validate_submission
+
+CANARY = "CANARY^JOHN\x1b[31m"
+_TEXT_VRS = {"LO": 64, "SH": 16, "PN": 64, "ST": 1024, "LT": 1024, "UT": 1024, "UC": 64, "AE": 16}
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(bundled_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pipeline, "load", classmethod(lambda cls, **_: bundled_pipeline))
+
+
+def studies_in(data: Path) -> list[Path]:
+    return sorted((data / "train_images").iterdir())
+
+
+def series_folder(study: Path, kind: SeriesKind) -> Path:
+    """The first series of a kind, from the table of the data set."""
+    with (study.parents[1] / "train_series_descriptions.csv").open(newline="") as file:
+        return next(
+            study / row["series_id"]
+            for row in csv.DictReader(file)
+            if (row["study_id"], row["series_description"]) == (study.name, kind.value)
+        )
+
+
+def lumbar(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def predict(path: Path, out: Path, *, exit_code: int) -> tuple[list[dict[str, Any]], Result]:
+    """The records of the studies; the submission has been found valid."""
+    result = lumbar("predict", path, "-o", out, "--no-pictures")
+    assert result.exit_code == exit_code, result.output
+    records = json.loads((out / "predictions.json").read_text())["studies"]
+    validate_submission(read_submission(out / "submission.csv"), [record["study_id"] for record in records])
+    for record in records:
+        for item in record["rejections"]:
+            assert f"[{item['reason']}]" in result.stderr and item["file"] in result.stderr
+    return records, result
+
+
+def spoil_pixels(path: Path) -> None:
+    """A header that is whole, in front of RLE segments that cannot be decoded."""
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = RLELossless
+    dataset.PixelData = encapsulate([b"\x01\0\0\0\x40\0\0\0" + b"\xff" * 200])
+    dataset["PixelData"].VR = "OB"
+    dataset.save_as(path)
+
+
+def truncate(study: Path) -> tuple[str, str]:
+    path = series_folder(study, SeriesKind.SAGITTAL_T2) / "5.dcm"
+    path.write_bytes(path.read_bytes()[:700])
+    return "truncated", "5.dcm"
+
+
+def cut_pixels(study: Path) -> tuple[str, str]:
+    path = series_folder(study, SeriesKind.AXIAL_T2) / "5.dcm"
+    path.write_bytes(path.read_bytes()[:-200])
+    return "truncated", "5.dcm"
+
+
+def add_text(study: Path) -> tuple[str, str]:
+    (series_folder(study, SeriesKind.SAGITTAL_T1) / "notes.dcm").write_text("no image")
+    return "not_dicom", "notes.dcm"
+
+
+def add_copy(study: Path) -> tuple[str, str]:
+    folder = series_folder(study, SeriesKind.AXIAL_T2)
+    shutil.copy(folder / "5.dcm", folder / "905.dcm")
+    return "duplicate_instance", "905.dcm"
+
+
+def add_loose_image(study: Path) -> tuple[str, str]:
+    shutil.copy(series_folder(study, SeriesKind.AXIAL_T2) / "5.dcm", study / "loose.dcm")
+    return "misplaced_file", "loose.dcm"
+
+
+def add_dead_link(study: Path) -> tuple[str, str]:
+    (series_folder(study, SeriesKind.AXIAL_T2) / "link.dcm").symlink_to(study / "nowhere")
+    return "unreadable", "link.dcm"
+
+
+@pytest.mark.parametrize("damage", [truncate, cut_pixels, add_text, add_copy, add_loose_image, add_dead_link])
+def test_a_bad_file_is_named_and_its_study_is_graded(
+    data: Path, tmp_path: Path, damage: Callable[[Path], tuple[str, str]]
+) -> None:
+    study = studies_in(data)[0]
+    expected = damage(study)
+    (record,), _ = predict(study, tmp_path / "out", exit_code=3)
+    assert [(item["reason"], item["file"]) for item in record["rejections"]] == [expected]
+    assert not record["rejected"]
+    assert all(record["levels"].values())
+
+
+def test_slices_that_cannot_be_decoded_are_listed_once_each(data: Path, tmp_path: Path) -> None:
+    study = studies_in(data)[0]
+    spoilt = set()
+    for kind in SeriesKind:
+        for path in sorted(series_folder(study, kind).iterdir())[::2]:
+            spoil_pixels(path)
+            spoilt.add((path.parent.name, path.name))
+    (record,), result = predict(study, tmp_path / "out", exit_code=3)
+    assert {item["reason"] for item in record["rejections"]} == {"bad_pixels"}
+    listed = [(item["series_id"], item["file"]) for item in record["rejections"]]
+    assert len(listed) == len(set(listed)) and set(listed) <= spoilt
+    # The detector looks at the middle of T2 and T1, the graders at all three kinds.
+    assert {series for series, _ in listed} == {series for series, _ in spoilt}
+    assert not record["rejected"]
+    assert result.stderr.count("[bad_pixels]") == len(listed)
+
+
+def test_a_study_without_any_pixels_gets_the_prior_and_says_so(data: Path, tmp_path: Path) -> None:
+    study = studies_in(data)[0]
+    for path in study.rglob("*.dcm"):
+        spoil_pixels(path)
+    (record,), _ = predict(study, tmp_path / "out", exit_code=3)
+    assert "no_level_found" in record["flags"]
+    assert {target["source"] for target in record["targets"]} == {"prior"}
+    assert len(record["rejections"]) >= 7
+
+
+@pytest.mark.parametrize(
+    ("left_out", "flag", "graded"),
+    [
+        ([SeriesKind.SAGITTAL_T2], "no_sagittal_t2", {SeriesKind.SAGITTAL_T1, SeriesKind.AXIAL_T2}),
+        ([SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1], "no_sagittal", set()),
+        ([SeriesKind.AXIAL_T2], None, {SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1}),
+    ],
+)
+def test_what_a_missing_series_would_show_gets_the_prior_and_a_flag(
+    data: Path, tmp_path: Path, left_out: list[SeriesKind], flag: str | None, graded: set[SeriesKind]
+) -> None:
+    study = studies_in(data)[0]
+    for kind in left_out:
+        shutil.rmtree(series_folder(study, kind))
+    (record,), _ = predict(study, tmp_path / "out", exit_code=0)
+    assert flag is None or flag in record["flags"]
+    assert not record["rejected"]
+    kinds = {"spinal": "Sagittal T2/STIR", "neural": "Sagittal T1", "subarticular": "Axial T2"}
+    for target in record["targets"]:
+        kind = next(kinds[word] for word in kinds if word in target["condition"])
+        assert (target["source"] == "prior") == (kind not in graded)
+        assert bool(target["flags"]) == (target["source"] == "prior")
+
+
+def test_a_bad_study_among_good_ones_and_a_listed_one_keep_their_rows(data: Path, tmp_path: Path) -> None:
+    bad, good = studies_in(data)
+    for path in bad.rglob("*.dcm"):
+        path.write_bytes(b"")
+    with (data / "train_series_descriptions.csv").open("a") as file:
+        file.write("424242,1,Axial T2\n")
+    records, _ = predict(data, tmp_path / "out", exit_code=3)
+    assert [(r["study_id"], r["rejected"]) for r in records] == [
+        ("424242", True),
+        (bad.name, True),
+        (good.name, False),
+    ]
+    assert [record["rejections"][-1]["reason"] for record in records[:2]] == ["no_images", "no_usable_series"]
+
+
+def test_folder_names_of_any_script_are_read_and_never_written(data: Path, tmp_path: Path) -> None:
+    studies = studies_in(data)
+    studies[0].rename(studies[0].with_name("Müller Ünïcode 患者"))
+    records, _ = predict(data / "train_images", tmp_path / "out", exit_code=0)
+    assert [record["study_id"] for record in records] == [study.name for study in studies]
+    for path in (tmp_path / "out").rglob("*"):
+        assert path.name.isascii()
+
+
+def test_no_text_of_the_headers_leaves_the_program(data: Path, tmp_path: Path) -> None:
+    study = studies_in(data)[0]
+    paths = sorted(study.rglob("*.dcm"))
+    canary = _canary_elements()
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        dataset.update(canary)
+        dataset.save_as(path)
+    paths[0].write_bytes(paths[0].read_bytes()[:-100])
+    paths[1].write_text(CANARY)
+    out = tmp_path / "out"
+    results = [
+        lumbar("predict", study, "-o", out, "--no-pictures"),
+        lumbar("show", study, "-o", out / "show"),
+        lumbar("detector", "predict", study, "-o", out / "levels.csv"),
+        lumbar("check", data),
+    ]
+    assert [result.exit_code for result in results] == [3, 3, 3, 3]
+    for result in results:
+        assert "CANARY" not in result.output and "\x1b[31m" not in result.output
+    written = [path for path in out.rglob("*") if path.is_file()]
+    assert {path.suffix for path in written} == {".csv", ".json", ".png"}
+    for path in written:
+        assert b"CANARY" not in path.read_bytes(), path.name
+
+
+def _canary_elements() -> pydicom.Dataset:
+    """Every text element of the patient, study, series and equipment modules, with the canary in it."""
+    canary = pydicom.Dataset()
+    for tag, (vr, *_) in DicomDictionary.items():
+        if vr in _TEXT_VRS and 0x0008 <= tag >> 16 < 0x0040 and tag >> 16 != 0x0028:
+            # A control character is no valid text.
+            canary[tag] = DataElement(tag, vr, CANARY[: _TEXT_VRS[vr]], validation_mode=pydicom.config.IGNORE)
+    return canary
