@@ -18,6 +18,7 @@ from data_prep.geometry import FloatArray, SlicePlane
 from detector.canonical import canonical_image
 from detector.spec import SAGITTAL, DetectorSpec
 
+DISC_LABEL = 1
 EXTERNAL_COLUMNS = ("patient", "slice_index", "file", "level", "disc_x", "disc_y", "canal_x", "canal_y")
 
 
@@ -74,6 +75,30 @@ class ExternalSlices:
     def patients(self) -> tuple[str, ...]:
         """Patients with at least one labelled slice, sorted."""
         return tuple(sorted({str(p) for p in self.points()["patient"]}, key=lambda p: (len(p), p)))
+
+    def misnumbered(self) -> frozenset[str]:
+        """Patients whose tissue maps show a disc below the lowest labelled one in half of their slices.
+
+        Levels are counted up from the lowest disc: where a collapsed L5/S1 was overlooked, every level of
+        the table is one too high. Patients without tissue maps pass.
+        """
+        found = []
+        for patient, rows in self.points().groupby("patient"):
+            lowest = rows.groupby("file")["disc_y"].max()
+            below = [self._shows_disc_below(str(file), float(y)) for file, y in lowest.items()]
+            if np.mean(below) >= 0.5:
+                found.append(str(patient))
+        return frozenset(found)
+
+    def _shows_disc_below(self, file: str, y_px: float) -> bool:
+        path = self.root / "masks" / file
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
+        if mask is None:
+            return False
+        _, _, stats, centres = cv2.connectedComponentsWithStats((mask == DISC_LABEL).astype(np.uint8))
+        area_mm2 = stats[1:, cv2.CC_STAT_AREA] * self.mm_per_px**2
+        drop_mm = (centres[1:, 1] - y_px) * self.mm_per_px
+        return bool(np.any((area_mm2 >= 10) & (drop_mm >= 12)))
 
     def load(self, patients: frozenset[str], spec: DetectorSpec = SAGITTAL) -> list[LabelledSlice]:
         """Labelled slices of these patients, in the order of the table.

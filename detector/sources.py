@@ -37,7 +37,7 @@ def training_slices(
     if external is not None:
         if kind is not DetectorKind.SAGITTAL:
             raise SlicesUnusable("external slices are sagittal: leave --external out for the axial detector")
-        training, chosen = split_patients(_split(external, "train"))
+        training, chosen = _training_and_choosing(external, mm_per_px)
         for average in (1, 4):  # as they are, and as thick as clinical slices
             sources.append((0.5, external_slices(external, mm_per_px, average).load(training)))
         choosing += external_slices(external, mm_per_px, 4).load(chosen)
@@ -66,6 +66,13 @@ def _split(folder: Path, part: str) -> tuple[str, ...]:
     return tuple(str(p) for p in table.loc[table["part"] == part, "patient"])
 
 
+def _training_and_choosing(folder: Path, mm_per_px: float) -> tuple[frozenset[str], frozenset[str]]:
+    """The training part in two, without patients whose levels were counted wrong."""
+    wrong = external_slices(folder, mm_per_px, 1).misnumbered()
+    training, choosing = split_patients(_split(folder, "train"))
+    return training - wrong, choosing - wrong
+
+
 def external_cases(folder: Path, mm_per_px: float, part: str) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
     """Patients of a part of ``split.csv`` as studies with annotated canal points.
 
@@ -73,7 +80,7 @@ def external_cases(folder: Path, mm_per_px: float, part: str) -> list[tuple[Stud
     """
     source = external_slices(folder, mm_per_px, 4)
     if part == "choosing":
-        patients = tuple(sorted(split_patients(_split(folder, "train"))[1]))
+        patients = tuple(sorted(_training_and_choosing(folder, mm_per_px)[1]))
     else:
         patients = _split(folder, part)
     return [external_study(source, patient, slice_gap_mm=0.9, every=4) for patient in patients]

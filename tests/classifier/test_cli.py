@@ -32,11 +32,18 @@ def test_help_shows_an_example_and_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
 
 
-def test_train_calibrate_and_evaluate_on_phantoms(tmp_path: Path) -> None:
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps(TINY))
-    run, crops = tmp_path / "run", tmp_path / "crops"
-    assert lumbar("train", "--phantoms", 1, "--enriched", "--config", config, "-o", run)[0] == 0
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `train` writes: three tiny graders of one synthetic study."""
+    folder = tmp_path_factory.mktemp("graders")
+    (folder / "config.json").write_text(json.dumps(TINY))
+    arguments = ("--phantoms", 1, "--enriched", "--config", folder / "config.json")
+    assert lumbar("train", *arguments, "-o", folder / "run")[0] == 0
+    return folder / "run"
+
+
+def test_train_calibrate_and_evaluate_on_phantoms(run: Path, tmp_path: Path) -> None:
+    crops = tmp_path / "crops"
     assert lumbar("cut", "--phantoms", 1, "--seed", 100_001, "-o", crops)[0] == 0
     code, out, _ = lumbar("calibrate", run, "--choosing", crops, "-o", tmp_path / "weights", "--json")
     assert code == 0 and set(json.loads(out)) == {"spinal", "foraminal", "subarticular"}
@@ -81,11 +88,7 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     assert lumbar("train", "--phantoms", 1, "--group", "hip", "-o", tmp_path)[0] == 2
 
 
-def test_evaluate_on_the_real_studies(real_rsna: Path, tmp_path: Path) -> None:
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps(TINY))
-    run = tmp_path / "run"
-    assert lumbar("train", "--phantoms", 1, "--config", config, "-o", run)[0] == 0
+def test_evaluate_on_the_real_studies(real_rsna: Path, run: Path) -> None:
     code, out, _ = lumbar("evaluate", real_rsna, "--weights", run, "--json")
     assert code == 0
     figures = json.loads(out)

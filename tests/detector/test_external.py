@@ -18,7 +18,7 @@ def folder(tmp_path: Path) -> Path:
     rows = []
     for patient in (1, 2):
         for index in (10, 11, 12):
-            image = np.full((400, 300), 30 * (index - 9), np.uint8)
+            image = np.full((420, 300), 30 * (index - 9), np.uint8)
             name = f"00{patient}_0{index}.png"
             cv2.imwrite(str(tmp_path / "images" / name), image)
             for number, level in enumerate(("L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1")):
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_points_are_scaled_with_the_image(folder: Path) -> None:
     (item, *_) = ExternalSlices(folder, folder / "points.csv", mm_per_px=0.5).load(frozenset({"1"}))
-    assert item.image.shape == (200, 150)
+    assert item.image.shape == (210, 150)
     # Pixel centres: source 100.0 at half the scale is (100 + 0.5) / 2 - 0.5.
     np.testing.assert_allclose(item.keypoints_px[0, 0], [49.75, 29.75])
     assert np.isnan(item.keypoints_px[0, 1]).any(), "canal not annotated on this slice"
@@ -60,6 +60,19 @@ def test_parts_of_the_split_share_no_patient() -> None:
     training, choosing = split_patients(tuple(str(i) for i in range(21)))
     assert not training & choosing
     assert len(choosing) == 4 and len(training) == 17
+
+
+def test_a_patient_with_a_disc_below_the_lowest_label_is_misnumbered(folder: Path) -> None:
+    source = ExternalSlices(folder, folder / "points.csv", 0.5)
+    assert source.misnumbered() == frozenset()
+    (folder / "masks").mkdir()
+    for patient, overlooked in ((1, False), (2, True)):
+        for index in (10, 11, 12):
+            mask = np.zeros((420, 300), np.uint8)
+            for number in range(6 if overlooked else 5):
+                mask[56 + 70 * number : 64 + 70 * number, 80:120] = 1
+            cv2.imwrite(str(folder / "masks" / f"00{patient}_0{index}.png"), mask)
+    assert source.misnumbered() == frozenset({"2"})
 
 
 def test_missing_columns_are_named(folder: Path) -> None:
