@@ -67,12 +67,13 @@ $(POINTS): | $(RUNTIME)
 	$(BIN)/lumbar detector train -o $(@D) --kind $(basename $(@F)) --phantoms 160 --jobs 1 --epochs 7 \
 	    --samples-per-epoch 1000 --threads 1 --resume
 
-$(RUNS)/crops-choosing: | $(RUNTIME)
-	$(BIN)/lumbar classifier cut --phantoms 80 --seed 100000 -o $@
+$(RUNS)/crops-choosing/.cut: | $(RUNTIME)
+	$(BIN)/lumbar classifier cut --phantoms 80 --seed 100000 -o $(@D)
+	@touch $@
 
-$(GRADERS): $(RUNS)/crops-choosing
+$(GRADERS): $(RUNS)/crops-choosing/.cut
 	$(BIN)/lumbar classifier cut --phantoms 160 --seed 0 --enriched -o $(RUNS)/crops
-	$(BIN)/lumbar classifier train --crops $(RUNS)/crops --choosing $< -o $(@D) --epochs 8 --threads 1
+	$(BIN)/lumbar classifier train --crops $(RUNS)/crops --choosing $(<D) -o $(@D) --epochs 8 --threads 1
 
 format: $(TOOLS) ## format the code
 	$(BIN)/ruff check --fix .

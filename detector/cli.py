@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from detector.predict import LevelDetector
 
 app = typer.Typer(help="Find levels: train, evaluate, predict.", no_args_is_help=True)
+FIRST_CHOOSING_SEED = 100_000
 SHOWN = ("n", "missing", "median_in_plane_mm", "p95_in_plane_mm", "median_3d_mm", "wrong_level", "wrong_side")
 
 ExternalOption = Annotated[
@@ -42,10 +43,10 @@ def train(
     kind: Annotated[DetectorKind, typer.Option(help="Which detector.")] = DetectorKind.SAGITTAL,
     external: ExternalOption = None,
     external_mm_per_px: ScaleOption = 0.47,
-    phantoms: Annotated[int, typer.Option(help="Synthetic studies to add, made on the fly.")] = 0,
+    phantoms: Annotated[int, typer.Option(min=0, help="Synthetic studies to add, made on the fly.")] = 0,
     seed: Annotated[int, typer.Option(help="First seed of the synthetic studies, and of the training.")] = 0,
-    epochs: Annotated[int, typer.Option(help="Passes of --samples-per-epoch views.")] = 16,
-    samples_per_epoch: Annotated[int, typer.Option(help="Random views per epoch.")] = 1200,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes of --samples-per-epoch views.")] = 16,
+    samples_per_epoch: Annotated[int, typer.Option(min=1, help="Random views per epoch.")] = 1200,
     threads: Annotated[int, typer.Option(help="CPU threads of the training.")] = 2,
     jobs: Annotated[int, typer.Option(help="Processes that make synthetic studies.")] = 2,
     device: Annotated[str, typer.Option(help="cpu, or the number of a GPU.")] = "cpu",
@@ -61,6 +62,8 @@ def train(
     from detector.sources import training_slices
     from detector.train import TrainConfig, train_detector
 
+    if phantoms and seed + phantoms > FIRST_CHOOSING_SEED:
+        raise typer.BadParameter("phantoms of seeds from 100,000 on are kept for choosing and reporting")
     with _failures_named(), progress("reading slices", None) as read:
         sources, choosing = training_slices(
             data, kind, external, external_mm_per_px, phantoms, seed, jobs, lambda _, total: read(of=total)
@@ -214,7 +217,7 @@ def calibrate(
 
 @app.command(epilog="Example: lumbar detector bundle runs/sagittal runs/axial -o detector/weights")
 def bundle(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that `train` wrote.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders that `train` wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Weights folder to write.")],
 ) -> None:
     """Collect trained detectors in one weights folder with a SHA-256 manifest."""

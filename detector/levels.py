@@ -78,11 +78,6 @@ class NumberedChain:
         below = self.discs[max(0, len(SAGITTAL_LEVELS) - self.offset) :]
         return sum(disc.candidate is not None and disc.candidate.score >= min_score for disc in below)
 
-    def index_of(self, level_name: str) -> int | None:
-        """Position in ``discs`` of a level, or None when the chain does not reach it."""
-        position = SAGITTAL_LEVELS.index(level_name) - self.offset
-        return position if 0 <= position < len(self.discs) else None
-
 
 def best_chain(candidates: list[DiscCandidate], config: ChainConfig) -> tuple[ChainDisc, ...]:
     """The chain of discs, head to foot, with the highest sum of scores minus the cost of odd gaps.

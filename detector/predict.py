@@ -144,9 +144,7 @@ class LevelDetector:
             levels=levels,
             points=points,
             numbering_confidence=chain.confidence,
-            voters=tuple(
-                sorted({m.series_id for d in chain.discs if d.candidate for m in d.candidate.members})
-            ),
+            voters=_voters(chain),
             flags=flags,
         )
 

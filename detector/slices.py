@@ -5,7 +5,6 @@ Two sources today: a folder of external images with a CSV of points, and studies
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,11 +194,3 @@ def split_patients(
     """Patients that train, and every ``every``-th that only chooses (thresholds, epochs, calibration)."""
     choosing = frozenset(patients[offset::every])
     return frozenset(patients) - choosing, choosing
-
-
-def slices_by_patient(slices: list[LabelledSlice]) -> dict[str, list[LabelledSlice]]:
-    """Group by patient, keeping the order."""
-    groups: dict[str, list[LabelledSlice]] = defaultdict(list)
-    for item in slices:
-        groups[item.patient].append(item)
-    return dict(groups)

@@ -40,7 +40,6 @@ def test_a_whole_spine_is_numbered_with_high_confidence() -> None:
     assert len(chain) == 7
     assert numbered.offset == 0
     assert numbered.confidence > 0.95
-    assert numbered.index_of("L5/S1") == 6
 
 
 def test_ghosts_beside_the_spine_do_not_join_the_chain() -> None:
@@ -69,7 +68,6 @@ def test_cut_views_keep_their_numbering(first: int) -> None:
     discs = [candidate(i) for i in range(first, 7)]
     numbered = number_chain(best_chain(discs, ChainConfig()), ChainConfig())
     assert numbered.offset == first
-    assert numbered.index_of("T11/T12") == (0 if first == 0 else None)
 
 
 def test_evidence_split_between_two_numberings_lowers_the_confidence() -> None:
