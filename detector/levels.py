@@ -34,6 +34,7 @@ class ChainConfig:
         presence_cost: a disc has to score more than this to lengthen the chain.
         skip_cost: price of one disc that is not seen between two that are.
         unknown_share: evidence left for discs outside T11/T12 … L5/S1.
+        well_formed_score: a disc that scores as much is well formed: it cannot lie below L5/S1.
         weights: of the terms of ``numbering_terms``; fitted on patients that train nothing
             (``detector/numbering.py``), so that the softmax over offsets is a calibrated probability.
     """
@@ -45,6 +46,7 @@ class ChainConfig:
     presence_cost: float = 0.15
     skip_cost: float = 0.6
     unknown_share: float = 0.1
+    well_formed_score: float = 0.5
     weights: tuple[float, ...] = (0.67, 0.17, 0.33, 0.33, 2.0)
 
 
@@ -64,7 +66,7 @@ class NumberedChain:
     Attributes:
         discs: head to foot.
         offset: the first disc is ``SAGITTAL_LEVELS[offset]`` (may be negative: above T11/T12).
-        confidence: softmax probability of the offset.
+        confidence: softmax probability of the offset, over all that were weighed.
         offsets: every offset that was weighed, with its probability.
     """
 
@@ -73,10 +75,10 @@ class NumberedChain:
     confidence: float
     offsets: dict[int, float]
 
-    def discs_below_sacrum(self, min_score: float) -> int:
-        """Number of discs seen below L5/S1 that score at least ``min_score``."""
-        below = self.discs[max(0, len(SAGITTAL_LEVELS) - self.offset) :]
-        return sum(disc.candidate is not None and disc.candidate.score >= min_score for disc in below)
+    def suspects_transition(self, min_score: float) -> bool:
+        """Whether a disc below L5/S1 scores at least ``min_score``, or the convention overruled the evidence."""
+        likeliest = max(self.offsets, key=lambda offset: self.offsets[offset])
+        return likeliest != self.offset or _best_below_sacrum(self.discs, self.offset) >= min_score
 
 
 def best_chain(candidates: list[DiscCandidate], config: ChainConfig) -> tuple[ChainDisc, ...]:
@@ -133,6 +135,9 @@ def number_chain(
 ) -> NumberedChain:
     """Weigh every integer offset that leaves at least one lumbar disc in the chain.
 
+    The likeliest offset wins that keeps the convention: L5/S1 is the last well-formed disc. Where the
+    evidence prefers one that does not, the confidence of the winner says so.
+
     Args:
         view_z_mm: lowest and highest z that the sagittal images show, for the field-of-view prior.
 
@@ -145,7 +150,8 @@ def number_chain(
     scores = numbering_terms(discs, config, view_z_mm) @ np.array(config.weights)
     shares = np.exp(scores - scores.max())
     shares /= shares.sum()
-    winner = int(np.argmax(shares))
+    allowed = np.array([_best_below_sacrum(discs, o) < config.well_formed_score for o in offsets])
+    winner = int(np.argmax(np.where(allowed, shares, -1.0) if allowed.any() else shares))
     return NumberedChain(
         discs=discs,
         offset=offsets[winner],
@@ -175,16 +181,20 @@ def numbering_terms(
                 _shape_score(discs, offset),
                 _view_score(discs, offset, view_z_mm),
                 -float(len(LEVELS) - len(_lumbar_canal(discs, offset)[0])),
-                -_score_below_sacrum(discs, offset),
+                -sum(_scores_below_sacrum(discs, offset)),
             )
             for offset in possible_offsets(len(discs))
         ]
     )
 
 
-def _score_below_sacrum(discs: tuple[ChainDisc, ...], offset: int) -> float:
+def _scores_below_sacrum(discs: tuple[ChainDisc, ...], offset: int) -> list[float]:
     below = discs[max(0, len(SAGITTAL_LEVELS) - offset) :]
-    return sum(disc.candidate.score for disc in below if disc.candidate is not None)
+    return [disc.candidate.score for disc in below if disc.candidate is not None]
+
+
+def _best_below_sacrum(discs: tuple[ChainDisc, ...], offset: int) -> float:
+    return max(_scores_below_sacrum(discs, offset), default=0.0)
 
 
 def _class_score(discs: tuple[ChainDisc, ...], offset: int, config: ChainConfig) -> float:

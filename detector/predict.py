@@ -127,7 +127,7 @@ class LevelDetector:
         chain = number_chain(sighting.discs, self.config.chain, view_z_mm=sighting.view_z_mm)
         if sighting.disagreeing:
             flags = (*flags, "series_disagree")
-        if chain.discs_below_sacrum(self.config.transitional_score):
+        if chain.suspects_transition(self.config.transitional_score):
             flags = (*flags, "transitional_suspected")
         levels = spine_levels(chain, series, margin_mm=self.config.view_margin_mm)
         if chain.confidence < self.config.uncertain_below:

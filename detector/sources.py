@@ -110,13 +110,19 @@ def annotated_cases(data: Path | None) -> list[tuple[Study, tuple[LevelPoint, ..
 def numbering_cases(
     detector: LevelDetector, *, phantoms: int, seed: int, external: Path | None, mm_per_px: float
 ) -> list[NumberedCase]:
-    """Chains with known numbering: phantoms, some in cut views, and the choosing part of external patients.
+    """Chains with known numbering: phantoms and the choosing part of external patients.
+
+    A quarter of the phantoms is seen in cut views, a quarter has transitional anatomy.
 
     External patients, being real, together weigh as much as the phantoms.
     """
     cases: list[NumberedCase | None] = []
     for number in range(seed, seed + phantoms):
-        phantom = make_study(number, view="mixed")
+        phantom = make_study(
+            number,
+            view="cut" if number % 4 == 1 else "whole",
+            transitional="always" if number % 4 == 3 else "natural",
+        )
         canal = {disc.name: disc.canal_mm for disc in phantom.discs}
         cases.append(_numbered(detector, phantom.study, canal, 1.0))
     if external is not None:
