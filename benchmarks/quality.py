@@ -20,6 +20,7 @@ from rich.progress import track
 from classifier.evaluate import GradedTarget
 from classifier.evaluate import evaluate as grading_figures
 from data_prep.annotations import annotated_points
+from data_prep.console import without_nan
 from data_prep.files import atomic_write
 from data_prep.phantom import PHANTOM_VERSION, make_study
 from data_prep.studies import find_studies
@@ -136,10 +137,10 @@ def main() -> None:
         **{name: figures for name, (figures, _) in parts.items()},
     }
     with atomic_write(arguments.output / "quality.json") as stream:
-        json.dump(report, stream, indent=1, default=str)
+        json.dump(without_nan(report), stream, indent=1, allow_nan=False)
     with atomic_write(arguments.output / "point_errors.csv") as stream:
         pd.concat([table.assign(data=name) for name, (_, table) in parts.items()]).to_csv(stream, index=False)
-    print(json.dumps(report, indent=1, default=str))
+    print(json.dumps(without_nan(report), indent=1))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Imports nothing heavy: it is loaded by ``lumbar --help``.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -63,6 +64,13 @@ def exit_by(rejections: Iterable[Rejection]) -> None:
     """End with exit code 3 if anything was rejected."""
     if any(True for _ in rejections):
         raise typer.Exit(SOME_REJECTED)
+
+
+def without_nan(value: Any) -> Any:
+    """JSON has no NaN and no infinity: both become null (nothing to average; a point is missing)."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_json(figures: Mapping[str, Any]) -> None:

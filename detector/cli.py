@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data_prep.console import err, exit_by, fail, list_rejections, out, print_json, print_rows, progress
+from data_prep.console import (
+    err,
+    exit_by,
+    fail,
+    list_rejections,
+    out,
+    print_json,
+    print_rows,
+    progress,
+    without_nan,
+)
 from detector.spec import DetectorKind
 
 if TYPE_CHECKING:
@@ -172,7 +181,7 @@ def evaluate(
         draw_worst(triples, table, pictures)
     if as_json:
         figures = {"studies": len(cases), **report, "numbering": numbering}
-        print_json({key: _without_nan(value) for key, value in figures.items()})
+        print_json({key: without_nan(value) for key, value in figures.items()})
         return
     print_rows(
         f"{len(cases)} studies",
@@ -248,13 +257,6 @@ def _weights_of(folder: Path, kind: DetectorKind) -> bytes:
     if not (folder / name).is_file():
         raise SlicesUnusable(f"{folder.name}/{name} not found: --start-from wants a finished run")
     return (folder / name).read_bytes()
-
-
-def _without_nan(value: object) -> object:
-    """JSON has no NaN and no infinity: both become null (nothing to average; a point is missing)."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _detector(weights: Path | None) -> LevelDetector:

@@ -76,7 +76,7 @@ class NumberedChain:
     offsets: dict[int, float]
 
     def suspects_transition(self, min_score: float) -> bool:
-        """Whether a disc below L5/S1 scores at least ``min_score``, or the convention overruled the evidence."""
+        """Whether a disc below L5/S1 scores that much, or the convention overruled the evidence."""
         likeliest = max(self.offsets, key=lambda offset: self.offsets[offset])
         return likeliest != self.offset or _best_below_sacrum(self.discs, self.offset) >= min_score
 
