@@ -116,9 +116,12 @@ def slice_candidates(
 
 
 def merge_candidates(
-    candidates: list[SliceCandidate], config: CandidateConfig, *, best_slices: int = 3
+    candidates: list[SliceCandidate], config: CandidateConfig, *, slices_seen: int, best_slices: int = 3
 ) -> list[DiscCandidate]:
     """Join candidates of all sagittal slices into discs, best first.
+
+    A disc's score is the mean over its ``best_slices`` best slices, or over all ``slices_seen`` if fewer were
+    looked at; a slice that does not show it counts 0.
 
     Distances are measured in the patient's y–z plane: one disc is seen at many x.
     """
@@ -135,7 +138,7 @@ def merge_candidates(
                 break
         else:
             groups.append([item])
-    discs = [_join(group, best_slices) for group in groups]
+    discs = [_join(group, min(best_slices, slices_seen)) for group in groups]
     return sorted(discs, key=lambda disc: -disc.score)
 
 

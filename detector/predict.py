@@ -163,7 +163,8 @@ class LevelDetector:
         return Sighting(chain, _view_z_mm(leading), tuple(disagreeing))
 
     def _discs(self, sightings: list[SliceSighting]) -> list[DiscCandidate]:
-        return merge_candidates([c for seen in sightings for c in seen.candidates], self.config.candidates)
+        found = [candidate for seen in sightings for candidate in seen.candidates]
+        return merge_candidates(found, self.config.candidates, slices_seen=len(sightings))
 
     def _look(self, series: Series) -> list[SliceSighting]:
         """What the central slices of a series show."""

@@ -45,7 +45,9 @@ def join_votes(
     near = {key: match for key, match in matches.items() if match[1] <= config.match_mm}
     distances = [distance for _, distance in near.values()]
     shown = [disc for disc in asked if _within_reach(disc, seen, config.match_mm)]
-    if len(near) < config.agree_share * len(shown) or np.median(distances) > config.agree_mm:
+    if not shown:
+        return lead, True
+    if not near or len(near) < config.agree_share * len(shown) or np.median(distances) > config.agree_mm:
         return lead, False
     joined = []
     for disc in lead:

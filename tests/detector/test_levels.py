@@ -99,8 +99,10 @@ def seen(slice_number: int, x: float, y: float, z: float, score: float) -> Slice
 def test_sightings_of_one_disc_merge_over_slices_and_two_of_one_slice_do_not() -> None:
     sightings = [seen(i, 4.0 * i, 0.5 * i, -100, 0.9) for i in range(3)]
     sightings.append(seen(1, 4.0, 0.0, -134, 0.8))
-    discs = merge_candidates(sightings, CandidateConfig())
+    discs = merge_candidates(sightings, CandidateConfig(), slices_seen=3)
     assert len(discs) == 2
     assert discs[0].score == pytest.approx(0.9)
     assert discs[0].disc_mm[0] == pytest.approx(4.0)
     assert discs[1].score == pytest.approx(0.8 / 3), "seen on one slice of three counts a third"
+    alone = merge_candidates(sightings[-1:], CandidateConfig(), slices_seen=1)
+    assert alone[0].score == pytest.approx(0.8), "the only slice counts in full"

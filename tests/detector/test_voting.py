@@ -46,6 +46,14 @@ def test_a_series_that_shows_a_part_of_the_spine_votes_for_that_part() -> None:
     assert len(joined) == 6
 
 
+def test_a_series_that_shows_another_stretch_of_the_spine_says_nothing() -> None:
+    lead = discs()
+    far = [replace(disc, disc_mm=disc.disc_mm - [0, 0, 400]) for disc in discs()]
+    assert join_votes(lead, far, CONFIG) == (lead, True)
+    beside = [replace(disc, disc_mm=disc.disc_mm + [0, 90, 0]) for disc in discs()]
+    assert join_votes(lead, beside, CONFIG) == (lead, False), "same heights, nowhere near"
+
+
 def test_a_series_that_shows_nothing_says_nothing() -> None:
     lead = discs()
     assert join_votes(lead, [], CONFIG) == (lead, True)
