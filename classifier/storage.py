@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from classifier.config import GraderConfig
 from classifier.model import GraderNetwork
 from data_prep.files import atomic_write
 from data_prep.manifest import WeightsRejected, read_verified, write_manifest
+from data_prep.revision import git_revision
 from data_prep.vocabulary import ConditionGroup
 
 BUNDLED_WEIGHTS = Path(__file__).parent / "weights"
@@ -98,16 +98,3 @@ def load_grader(folder: Path, group: ConditionGroup) -> StoredGrader:
         ) from None
     network = network.float().eval().to(memory_format=torch.channels_last)
     return StoredGrader(config, network, calibration, metrics, hashlib.sha256(content).hexdigest())
-
-
-def git_revision() -> str:
-    """Revision of the source tree, ``+`` when it has changes, ``unknown`` outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        answers = [
-            subprocess.run(["git", *call], cwd=here, capture_output=True, text=True, timeout=10, check=True)
-            for call in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
-        ]
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return answers[0].stdout.strip() + ("+" if answers[1].stdout.strip() else "")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from data_prep.revision import git_revision
 from detector.augment import AugmentConfig, plain_view
 from detector.dataset import LevelDataset
 from detector.network import LevelPoseModel, build_network, network_from_bytes, save_network
@@ -240,6 +241,7 @@ def _export(trainer: LevelTrainer, run: Path) -> Path:
         "started_from_sha256": hashlib.sha256(trainer.start_from).hexdigest() if trainer.start_from else None,
         "choosing_patients": sorted({item.patient for item in trainer.choosing}),
         "within_6mm_choosing_single_maxima": trainer.fitness,
+        "git_revision": git_revision(),
         "versions": {"torch": torch.__version__, "ultralytics": _ultralytics_version()},
     }
     (run / f"{spec.kind.value}.json").write_text(json.dumps(description, indent=1, default=str))
