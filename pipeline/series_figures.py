@@ -8,7 +8,7 @@ from pathlib import Path
 from data_prep.files import safe_id
 from data_prep.study_types import LevelPoint, PointSource, Series, Slice, SpineLevels, Study
 from data_prep.vocabulary import Side
-from pipeline.page import LEVEL_COLOURS, Page, displayed
+from pipeline.page import LEVEL_COLOURS, Page, displayed, numbering_words
 
 _COLUMNS = 5
 _PANEL_PX = 330
@@ -45,7 +45,7 @@ def _draw_series(series: Series, points: list[LevelPoint], levels: SpineLevels, 
     page = Page.blank(max(columns * step + _GAP_PX, 700), _TITLE_PX + rows * (step + _CAPTION_PX))
     kind = series.kind.value if series.kind else "kind unknown"
     page.text(_GAP_PX, 20, f"Series {series.series_id} · {kind}", fontsize=12, weight="bold")
-    numbering = f"numbering {levels.numbering_confidence:.0%} sure"
+    numbering = numbering_words(levels.numbering_confidence)
     page.text(_GAP_PX, 42, f"{numbering} · filled: seen, open: predicted by geometry", color="#444444")
     for place, (item, group) in enumerate(slices):
         left = _GAP_PX + place % columns * step

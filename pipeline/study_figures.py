@@ -13,7 +13,7 @@ from data_prep.crops import extract_crop
 from data_prep.geometry import FloatArray
 from data_prep.study_types import LevelPoint, PointSource, Slice, SpineLevels, Study
 from data_prep.vocabulary import LEVELS, Condition, SeriesKind, Severity, Target
-from pipeline.page import LEVEL_COLOURS, Page, displayed
+from pipeline.page import LEVEL_COLOURS, Page, displayed, numbering_words
 from pipeline.prediction import StudyPrediction
 
 FOOTER = "Graders trained on synthetic anatomy - not a medical device"
@@ -86,7 +86,7 @@ def _summary(prediction: StudyPrediction, levels: SpineLevels) -> str:
         reason = prediction.rejections[-1]
         return f"rejected: [{reason.reason.value}] {reason.message}; every grade is the level prior"
     flags = f" · flags: {', '.join(prediction.flags)}" if prediction.flags else ""
-    return f"{len(levels.levels)} of 5 levels found · numbering {levels.numbering_confidence:.0%} sure{flags}"
+    return f"{len(levels.levels)} of 5 levels found · {numbering_words(levels.numbering_confidence)}{flags}"
 
 
 def _draw_sagittal(page: Page, study: Study | None, levels: SpineLevels) -> None:

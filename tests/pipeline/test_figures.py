@@ -11,7 +11,7 @@ import pytest
 from data_prep.geometry import SlicePlane
 from data_prep.studies import find_studies
 from data_prep.study_types import DicomRejected, Reason, Rejection, Slice, SpineLevels
-from pipeline.page import displayed
+from pipeline.page import displayed, numbering_words
 from pipeline.series_figures import draw_overlays
 from pipeline.study_figures import draw_montage, middle_slice
 from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
@@ -94,3 +94,8 @@ def test_a_slice_that_cannot_be_decoded_is_not_shown() -> None:
 
     plane = SlicePlane(np.zeros(3), np.array([0, 1, 0]), np.array([0, 0, -1]), (1, 1), (9, 9))
     assert displayed(Slice(plane, 1, refused), 100, 100) is None
+
+
+def test_no_caption_claims_a_certain_numbering() -> None:
+    assert numbering_words(1.0) == "numbering over 99% sure"
+    assert numbering_words(0.804) == "numbering 80% sure"
