@@ -2,8 +2,9 @@
 
 Offsets are anatomy in the spine's own frame, so lordosis, scoliosis and a patient off the table's axis
 need no special case. They are the spread of annotated points around the canal point of the same level
-in patient axes (recess midpoint 3 mm in front, half distance 5.5–11; foramina 14–19 to the side, 4–9
-above, 0–12 in front, growing with the lordosis), turned into that frame.
+in two RSNA studies, in patient axes (recess midpoint 3 mm in front, half distance 5.5–11; foramina 14–19
+to the side, 4–9 above, 0–12 in front, growing with the lordosis), turned into that frame. So figures on
+those two studies are not blind for foramina and recesses.
 """
 
 from __future__ import annotations

@@ -43,7 +43,6 @@ class AugmentConfig:
     white_percentile: tuple[float, float] = (96.5, 100.0)
     coarsest_resolution: float = 0.35
     noise: float = 0.06
-    invert_probability: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

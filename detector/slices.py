@@ -71,10 +71,6 @@ class ExternalSlices:
     mm_per_px: float
     average_slices: int = 1
 
-    def patients(self) -> tuple[str, ...]:
-        """Patients with at least one labelled slice, sorted."""
-        return tuple(sorted({str(p) for p in self.points()["patient"]}, key=lambda p: (len(p), p)))
-
     def misnumbered(self) -> frozenset[str]:
         """Patients whose tissue maps show a disc below the lowest labelled one in half of their slices.
 
