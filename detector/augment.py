@@ -6,7 +6,7 @@ level from whatever is in view, in whatever contrast.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from data_prep.geometry import FloatArray
 from detector.slices import LabelledSlice
 from detector.spec import DetectorSpec
+from detector.synthesis import SynthesisConfig, synthesised
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,7 @@ class AugmentConfig:
         rotation_deg, shift_fraction: largest rotation and shift (of the canvas).
         cut_probability: share of views that do not show all that the slice shows.
         deep_cut_probability: share of cut views whose cut goes through the lumbar levels.
-        relabel_contrast_probability: share of slices with a tissue map whose disc, bone and canal
-            get another brightness (T1-like and other contrasts, with the real texture kept).
+        synthesis: other shapes and contrasts of slices that have a tissue map.
     """
 
     scale: tuple[float, float] = (0.78, 1.28)
@@ -37,12 +37,12 @@ class AugmentConfig:
     shift_fraction: float = 0.15
     cut_probability: float = 0.65
     deep_cut_probability: float = 0.25
-    relabel_contrast_probability: float = 0.3
     bias_strength: float = 0.6
     gamma: tuple[float, float] = (0.5, 1.8)
     white_percentile: tuple[float, float] = (96.5, 100.0)
     coarsest_resolution: float = 0.35
     noise: float = 0.06
+    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +59,10 @@ def augmented_view(
     item: LabelledSlice, spec: DetectorSpec, config: AugmentConfig, rng: np.random.Generator
 ) -> View:
     """One random view of a labelled slice on the training canvas."""
+    if item.labels is not None:
+        item = synthesised(item, config.synthesis, rng)
     image = item.image.astype(np.float32)
     names, keypoints = np.array(item.names), item.keypoints_px
-    if item.labels is not None and rng.random() < config.relabel_contrast_probability:
-        image = _recontrast(image, item.labels, rng)
     window_px, ambiguous = _cut_window(item, spec, config, rng)
     canvas_width, canvas_height = spec.train_canvas_px
     matrix, zoom = _random_affine(window_px, spec, config, rng)
@@ -171,17 +171,6 @@ def _random_affine(
     target = canvas / 2 + rng.uniform(-1, 1, 2) * limit
     centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
     return np.concatenate([linear, (target - linear @ centre)[:, None]], axis=1), zoom
-
-
-def _recontrast(
-    image: NDArray[np.float32], labels: NDArray[np.uint8], rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """Other tissue brightness on real shapes and texture: each tissue gets its own gain."""
-    gain = np.ones_like(image)
-    for tissue, (low, high) in {1: (0.4, 1.8), 2: (0.5, 2.2), 3: (0.2, 1.2)}.items():
-        gain[labels == tissue] = np.exp(rng.uniform(np.log(low), np.log(high)))
-    gain[labels == 0] = np.exp(rng.uniform(np.log(0.7), np.log(1.3)))
-    return image * cv2.GaussianBlur(gain, (0, 0), 1.0)
 
 
 def _appearance(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,9 +59,16 @@ def train(
     seed: Annotated[int, typer.Option(help="First seed of the synthetic studies, and of the training.")] = 0,
     epochs: Annotated[int, typer.Option(min=1, help="Passes of --samples-per-epoch views.")] = 16,
     samples_per_epoch: Annotated[int, typer.Option(min=1, help="Random views per epoch.")] = 1200,
+    synthesis: Annotated[
+        bool, typer.Option(help="Bend slices with a tissue map and render them in other contrasts.")
+    ] = True,
     threads: Annotated[int, typer.Option(help="CPU threads of the training.")] = 2,
     jobs: Annotated[int, typer.Option(help="Processes that make synthetic studies.")] = 2,
-    device: Annotated[str, typer.Option(help="cpu, or the number of a GPU.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, the number of a GPU, or several: 0,1.")] = "cpu",
+    batch_size: Annotated[int, typer.Option(min=1, help="Slices per step, over all GPUs.")] = 8,
+    slice_cache: Annotated[
+        Path | None, typer.Option(help="Folder for slices read once; RUN/slices if left out.")
+    ] = None,
     start_from: Annotated[
         Path | None, typer.Option(help="Weights folder to begin with, such as detector/weights.")
     ] = None,
@@ -68,23 +78,38 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the run folder.")] = False,
 ) -> None:
     """Train one detector on annotated studies, external slices and synthetic studies, in any mixture."""
+    from detector.augment import AugmentConfig
     from detector.sources import training_slices
+    from detector.synthesis import NO_SYNTHESIS
     from detector.train import TrainConfig, train_detector
 
     if phantoms and seed + phantoms > FIRST_CHOOSING_SEED:
         raise typer.BadParameter("phantoms of seeds from 100,000 on are kept for choosing and reporting")
     with _failures_named(), progress("reading slices", None) as read:
         sources, choosing = training_slices(
-            data, kind, external, external_mm_per_px, phantoms, seed, jobs, lambda _, total: read(of=total)
+            data,
+            kind,
+            external,
+            external_mm_per_px,
+            phantoms,
+            seed,
+            jobs,
+            lambda _, total: read(of=total),
+            cache=slice_cache or output / "slices",
         )
+    if "," in device and "LOCAL_RANK" not in os.environ:
+        # The slices are cached now: every process reads them from there.
+        raise typer.Exit(subprocess.call(torchrun_command(device, sys.argv[1:])))
     config = TrainConfig(
         kind=kind,
         epochs=epochs,
         samples_per_epoch=samples_per_epoch,
+        batch_size_slices=batch_size,
         threads=threads,
         device=device,
         seed=seed,
         initial_rate=rate,
+        augment=AugmentConfig() if synthesis else AugmentConfig(synthesis=NO_SYNTHESIS),
     )
     with _failures_named(), progress(f"training {kind.value} detector", epochs) as epoch_done:
 
@@ -244,6 +269,13 @@ def bundle(
                 shutil.copyfile(run / f"{stem}{suffix}", output / f"{stem}{suffix}")
     write_manifest(output)
     err.print(f"{len(runs)} runs bundled in {output.name}/")
+
+
+def torchrun_command(device: str, arguments: list[str]) -> list[str]:
+    """The command that starts this program once per GPU of ``device`` (``0,1``) with the same arguments."""
+    count = len([number for number in device.split(",") if number.strip()])
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    return [sys.executable, *launcher, "-m", "pipeline", *arguments]
 
 
 def _weights_of(folder: Path, kind: DetectorKind) -> bytes:

@@ -81,5 +81,28 @@ def draw_point(study: Study, truth: LevelPoint, found: LevelPoint | None) -> NDA
     return np.asarray(cut, dtype=np.uint8)
 
 
+def draw_training(results: Path, path: Path) -> None:
+    """Plot a training log (``results.csv`` of ultralytics): losses, and the share of choosing points found.
+
+    Args:
+        results: CSV with the columns ``epoch``, ``train/…`` and ``metrics/within_6mm``.
+        path: PNG to write.
+    """
+    from matplotlib.figure import Figure
+
+    table = pd.read_csv(results).rename(columns=str.strip)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    losses, share = figure.subplots(1, 2)
+    for column in (name for name in table.columns if name.startswith("train/")):
+        losses.plot(table["epoch"], table[column], label=column.removeprefix("train/"))
+    losses.set(xlabel="epoch", ylabel="loss", yscale="log")
+    losses.legend(fontsize=8)
+    share.plot(table["epoch"], table["metrics/within_6mm"], marker="o", color="#0072B2")
+    share.set(xlabel="epoch", ylabel="choosing points within 6 mm", ylim=(0, 1))
+    for axis in (losses, share):
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
 def _whole(xy_px: NDArray[np.float64]) -> tuple[int, int]:
     return round(float(xy_px[0])), round(float(xy_px[1]))

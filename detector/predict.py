@@ -150,11 +150,11 @@ class LevelDetector:
 
     def look(self, series: tuple[Series, ...]) -> Sighting:
         """The chain of discs seen in sagittal series of one study, not yet numbered; the first leads."""
-        leading = self._look(series[0])
+        leading = self.see(series[0])
         discs = self._discs(leading)
         disagreeing = []
         for item in series[1:]:
-            discs, agrees = join_votes(discs, self._discs(self._look(item)), self.config.voting)
+            discs, agrees = join_votes(discs, self._discs(self.see(item)), self.config.voting)
             if not agrees:
                 disagreeing.append(item.series_id)
         chain = straightened(best_chain(discs, self.config.chain))
@@ -166,8 +166,8 @@ class LevelDetector:
         found = [candidate for seen in sightings for candidate in seen.candidates]
         return merge_candidates(found, self.config.candidates, slices_seen=len(sightings))
 
-    def _look(self, series: Series) -> list[SliceSighting]:
-        """What the central slices of a series show."""
+    def see(self, series: Series) -> list[SliceSighting]:
+        """What the central slices of a series show, slice by slice."""
         central = central_slices(series, self.config.central_slices, self.config.max_offset_mm)
         return look_at([(series, item) for item in central], self.sagittal, self.config.candidates)
 

@@ -9,16 +9,19 @@ import pandas as pd
 
 from data_prep.annotations import annotated_points
 from data_prep.geometry import FloatArray
-from data_prep.phantom import make_study
+from data_prep.phantom import PHANTOM_VERSION, make_study
 from data_prep.studies import find_studies
 from data_prep.study_types import DicomRejected, LevelPoint, Study
 from data_prep.tables import read_tables
-from detector.external_studies import external_study
+from detector.external_studies import external_slice_studies, external_study
 from detector.numbering import NumberedCase, numbered_case
 from detector.predict import LevelDetector, sagittal_series
+from detector.slice_cache import cached_slices
 from detector.slices import ExternalSlices, LabelledSlice, SlicesUnusable, split_patients
 from detector.spec import DetectorKind
-from detector.study_slices import phantom_slices, rsna_slices
+from detector.study_slices import phantom_slices, rsna_key, rsna_slices
+
+FIRST_CHOOSING_SEED = 100_000  # phantoms below train
 
 
 def training_slices(
@@ -30,8 +33,13 @@ def training_slices(
     seed: int,
     jobs: int,
     progress: Callable[[int, int], None] | None = None,
+    cache: Path | None = None,
 ) -> tuple[list[tuple[float, list[LabelledSlice]]], list[LabelledSlice]]:
-    """Training sources, each with its weight, and slices of other patients to choose on."""
+    """Training sources, each with its weight, and slices of other patients to choose on.
+
+    Args:
+        cache: folder that keeps what was read and rendered for the next training; None keeps nothing.
+    """
     sources: list[tuple[float, list[LabelledSlice]]] = []
     choosing: list[LabelledSlice] = []
     if external is not None:
@@ -42,10 +50,17 @@ def training_slices(
             sources.append((0.5, external_slices(external, mm_per_px, average).load(training)))
         choosing += external_slices(external, mm_per_px, 4).load(chosen)
     if phantoms:
-        sources.append((1.0, phantom_slices(kind, studies=phantoms, seed=seed, jobs=jobs)))
-        choosing += phantom_slices(kind, studies=max(4, phantoms // 40), seed=100_000 + seed, jobs=jobs)
+
+        def rendered(count: int, first: int) -> list[LabelledSlice]:
+            key = f"{kind.value}-phantom-{PHANTOM_VERSION}-{first}-{count}"
+            return cached_slices(
+                cache, key, lambda: phantom_slices(kind, studies=count, seed=first, jobs=jobs)
+            )
+
+        sources.append((1.0, rendered(phantoms, seed)))
+        choosing += rendered(max(4, phantoms // 40), FIRST_CHOOSING_SEED + seed)
     if data is not None:
-        found = rsna_slices(data, kind, progress=progress)
+        found = cached_slices(cache, rsna_key(data, kind), lambda: rsna_slices(data, kind, progress=progress))
         training, chosen = split_patients(tuple(sorted({item.patient for item in found})), every=10)
         sources.append((1.0, [item for item in found if item.patient in training]))
         choosing += [item for item in found if item.patient in chosen]
@@ -79,11 +94,26 @@ def external_cases(folder: Path, mm_per_px: float, part: str) -> list[tuple[Stud
     ``choosing`` is the share of the training part that no training sees.
     """
     source = external_slices(folder, mm_per_px, 4)
+    return [
+        external_study(source, patient, slice_gap_mm=0.9, every=4)
+        for patient in _patients(folder, mm_per_px, part)
+    ]
+
+
+def external_slice_cases(
+    folder: Path, mm_per_px: float, part: str
+) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+    """Every labelled slice of a part (``all``: of both parts) as a study of one slice."""
+    source = external_slices(folder, mm_per_px, 4)
+    parts = ("train", "report") if part == "all" else (part,)
+    patients = [patient for name in parts for patient in _patients(folder, mm_per_px, name)]
+    return [case for patient in patients for case in external_slice_studies(source, patient)]
+
+
+def _patients(folder: Path, mm_per_px: float, part: str) -> tuple[str, ...]:
     if part == "choosing":
-        patients = tuple(sorted(_training_and_choosing(folder, mm_per_px)[1]))
-    else:
-        patients = _split(folder, part)
-    return [external_study(source, patient, slice_gap_mm=0.9, every=4) for patient in patients]
+        return tuple(sorted(_training_and_choosing(folder, mm_per_px)[1]))
+    return _split(folder, part)
 
 
 def annotated_cases(data: Path | None) -> list[tuple[Study, tuple[LevelPoint, ...]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +23,7 @@ from data_prep.vocabulary import ConditionGroup, SeriesKind
 from detector.axial import RECESSES
 from detector.canonical import canonical_image
 from detector.slices import LabelledSlice, SlicesUnusable
-from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorKind, DetectorSpec
+from detector.spec import AXIAL, FORAMEN, SAGITTAL, SPECS, DetectorKind, DetectorSpec
 
 SAGITTAL_KINDS = (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1)
 MAX_DISTANCE_MM = {DetectorKind.SAGITTAL: 11.0, DetectorKind.AXIAL: 4.5, DetectorKind.FORAMEN: 3.5}
@@ -156,6 +157,23 @@ def canal_objects(points: tuple[LevelPoint, ...]) -> list[LabelledObject]:
         for point in points
         if point.condition.group is ConditionGroup.SPINAL
     ]
+
+
+def rsna_key(data: Path, kind: DetectorKind) -> str:
+    """Name of the cached slices of a data set: its points, its studies and the canonical scale decide.
+
+    Raises:
+        SlicesUnusable: no coordinates.
+    """
+    table = data / "train_label_coordinates.csv"
+    if not table.is_file():
+        raise SlicesUnusable(f"{data.name}/{table.name} is missing: a detector learns from it")
+    digest = hashlib.sha256(table.read_bytes())
+    for entry in find_studies(data):
+        digest.update(entry.study_id.encode())
+    spec = SPECS[kind]
+    digest.update(f"{spec.mm_per_px} {spec.max_canvas_px} {MAX_DISTANCE_MM[kind]}".encode())
+    return f"{kind.value}-rsna-{digest.hexdigest()[:12]}"
 
 
 def rsna_slices(

@@ -16,11 +16,13 @@ import torch
 from data_prep.revision import git_revision
 from detector.augment import AugmentConfig, plain_view
 from detector.dataset import LevelDataset
+from detector.figures import draw_training
 from detector.network import LevelPoseModel, build_network, network_from_bytes, save_network
 from detector.slices import LabelledSlice, SlicesUnusable
 from detector.spec import SPECS, DetectorKind, DetectorSpec
 
 from ultralytics.models.yolo.pose import PoseTrainer  # isort: skip  (after network.py has set YOLO_OFFLINE)
+from ultralytics.utils import RANK  # isort: skip
 
 OKS_SIGMA = 0.1  # per keypoint; ultralytics' default for few keypoints converges badly
 
@@ -33,6 +35,8 @@ class TrainConfig:
         samples_per_epoch: random views per epoch.
         initial_rate, final_rate_fraction: AdamW learning rate, cosine to this fraction.
         threads: torch threads; ultralytics would take cores − 1.
+        device: ``cpu``, the number of a GPU, or several numbers (``0,1``) in a process per GPU that torchrun
+            started; ``batch_size_slices`` is shared out among them.
     """
 
     kind: DetectorKind = DetectorKind.SAGITTAL
@@ -217,11 +221,13 @@ def train_detector(
             "on_fit_epoch_end", lambda t: on_epoch(t.epoch + 1, {**(t.metrics or {}), "epochs": t.epochs})
         )
     trainer.train()
-    return _export(trainer, run)
+    if RANK in {-1, 0}:
+        _export(trainer, run)
+    return run / f"{config.kind.value}.safetensors"
 
 
-def _export(trainer: LevelTrainer, run: Path) -> Path:
-    """Averaged weights of the last epoch as safetensors, with the configuration beside them."""
+def _export(trainer: LevelTrainer, run: Path) -> None:
+    """Averaged weights of the last epoch as safetensors; configuration, log and its plot beside them."""
     spec = trainer.spec
     assert trainer.ema is not None
     weights = run / f"{spec.kind.value}.safetensors"
@@ -248,7 +254,7 @@ def _export(trainer: LevelTrainer, run: Path) -> Path:
     results = run / "training" / "results.csv"
     if results.is_file():
         shutil.copyfile(results, run / f"{spec.kind.value}_results.csv")
-    return weights
+        draw_training(results, run / f"{spec.kind.value}_results.png")
 
 
 def _ultralytics_version() -> str:

@@ -33,7 +33,7 @@ def test_keypoints_stay_on_their_spots_in_every_view() -> None:
     for _ in range(40):
         view = augmented_view(item, SAGITTAL, GEOMETRY_ONLY, rng)
         for disc in view.keypoints_px[:, 0]:
-            if np.isfinite(disc).all() and (disc > 6).all() and (disc < 314).all():
+            if np.isfinite(disc).all() and (disc > 6).all() and (disc < 250).all():
                 x, y = np.rint(disc).astype(int)
                 patch = view.image[y - 6 : y + 7, x - 6 : x + 7]
                 centre = np.array(np.unravel_index(patch.argmax(), patch.shape))[::-1] - 6
@@ -81,7 +81,7 @@ def test_sample_boxes_centre_on_the_disc_and_unseen_keypoints_are_invisible() ->
     view = augmented_view(partial, SAGITTAL, plain, np.random.default_rng(0))
     sample = to_sample(view, SAGITTAL)
     assert sample["keypoints"][0, 1, 2] == 0 and sample["keypoints"][1, 1, 2] == 2
-    centres = sample["bboxes"][1:-1, :2].numpy() * 320
+    centres = sample["bboxes"][1:-1, :2].numpy() * np.array(SAGITTAL.train_canvas_px)
     np.testing.assert_allclose(centres, view.keypoints_px[1:-1, 0], atol=1.0)
 
 
