@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from data_prep.geometry import FloatArray
 from data_prep.study_types import (
     LevelPoint,
     PointSource,
@@ -17,6 +18,7 @@ from data_prep.study_types import (
 from data_prep.vocabulary import Condition, ConditionGroup, Level, SeriesKind, Side
 from detector.candidates import CandidateConfig, SliceCandidate
 from detector.inference import SlicePredictor
+from detector.points import agreed
 from detector.sightings import look_at
 
 RECESSES = (
@@ -32,6 +34,8 @@ class AxialConfig:
     Attributes:
         slices_per_level: slices nearest to the level that are looked at.
         max_from_geometry_mm: in-plane distance of each recess from where geometry expects it.
+        full_trust_mm: within this distance the detection is taken as it is; up to the limit it is
+            drawn back more and more to where geometry expects it.
         min_score: of the detection.
         uncertainty_mm: expected error of a point that was seen.
     """
@@ -39,6 +43,7 @@ class AxialConfig:
     slices_per_level: int = 2
     max_slice_distance_mm: float = 6.0
     max_from_geometry_mm: float = 8.0
+    full_trust_mm: float = 4.0
     min_score: float = 0.3
     uncertainty_mm: float = 2.5
     candidates: CandidateConfig = field(default_factory=lambda: CandidateConfig(min_score=0.1))
@@ -63,10 +68,17 @@ def refine_recesses(
         pair = [by_target[condition, level] for condition in RECESSES]
         if id(item) not in seen or any(point.source is PointSource.SEEN for point in pair):
             continue  # not decoded, or a nearer slice has shown them
-        match = _agreeing(seen[id(item)].candidates, pair, item, config)
+        expected = item.plane.to_mm(item.plane.to_px(np.stack([point.xyz_mm for point in pair])))
+        match = _agreeing(seen[id(item)].candidates, expected, config)
         if match is None:
             continue
-        for condition, point, xyz in zip(RECESSES, pair, match.points_mm, strict=True):
+        decided = agreed(
+            expected,
+            match.points_mm,
+            full_trust_mm=config.full_trust_mm,
+            limit_mm=config.max_from_geometry_mm,
+        )
+        for condition, point, xyz in zip(RECESSES, pair, decided, strict=True):
             x, y = item.plane.to_px(xyz)
             by_target[condition, level] = replace(
                 point,
@@ -94,14 +106,13 @@ def _slices_near(study: Study, middle_mm: np.ndarray, config: AxialConfig) -> li
 
 
 def _agreeing(
-    found: tuple[SliceCandidate, ...], pair: list[LevelPoint], item: Slice, config: AxialConfig
+    found: tuple[SliceCandidate, ...], expected_mm: FloatArray, config: AxialConfig
 ) -> SliceCandidate | None:
-    """The best candidate whose two recesses lie, in the slice, near to where geometry expects them."""
+    """The best candidate whose two recesses lie near to where geometry expects them in the slice, (2, 3)."""
     for candidate in sorted(found, key=lambda c: -c.score):
         if candidate.score < config.min_score:
             return None
-        expected = item.plane.to_mm(item.plane.to_px(np.stack([point.xyz_mm for point in pair])))
-        errors = np.linalg.norm(candidate.points_mm - expected, axis=1)
+        errors = np.linalg.norm(candidate.points_mm - expected_mm, axis=1)
         if float(errors.max()) <= config.max_from_geometry_mm:
             return candidate
     return None

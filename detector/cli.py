@@ -224,17 +224,17 @@ def evaluate(
 @app.command(epilog="Example: lumbar detector calibrate detector/weights --phantoms 100")
 def calibrate(
     weights: Annotated[Path, typer.Argument(help="Weights folder; gets numbering.json and a new manifest.")],
-    phantoms: Annotated[int, typer.Option(help="Synthetic studies of choosing seeds.")] = 100,
+    phantoms: Annotated[int, typer.Option(help="Synthetic studies of choosing seeds.")] = 200,
     seed: Annotated[int, typer.Option(help="First seed, in the choosing range.")] = 100_000,
     external: ExternalOption = None,
     external_mm_per_px: ScaleOption = 0.47,
 ) -> None:
-    """Fit the weights of the numbering, and so its confidence, on patients that trained nothing."""
+    """Fit the numbering, its confidence and its flag on patients that trained nothing."""
     from data_prep.files import atomic_write
     from data_prep.manifest import write_manifest
     from detector.levels import ChainConfig
-    from detector.numbering import fit_weights
-    from detector.predict import NUMBERING_FILE
+    from detector.numbering import choose_uncertain_below, fit_weights
+    from detector.predict import NUMBERING_FILE, PredictConfig
     from detector.sources import numbering_cases
 
     with _failures_named(), progress("looking at studies", None):
@@ -242,11 +242,18 @@ def calibrate(
             _detector(weights), phantoms=phantoms, seed=seed, external=external, mm_per_px=external_mm_per_px
         )
     fitted, loss = fit_weights(cases, ChainConfig().weights)
-    right = sum(bool((case.terms @ fitted).argmax() == case.truth) for case in cases)
+    flags = choose_uncertain_below(
+        cases, ChainConfig(weights=fitted), transitional_score=PredictConfig.transitional_score
+    )
+    record = {"weights": fitted, "studies": len(cases), "loss": round(loss, 4)}
     with atomic_write(weights / NUMBERING_FILE) as stream:
-        json.dump({"weights": fitted, "studies": len(cases), "loss": round(loss, 4), "right": right}, stream)
+        json.dump(record | dataclasses.asdict(flags), stream)
     write_manifest(weights)
-    err.print(f"{right} of {len(cases)} studies numbered right; weights {fitted}")
+    err.print(f"{flags.right} of {len(cases)} studies numbered right; weights {fitted}")
+    err.print(
+        f"uncertain below {flags.uncertain_below}: flags {flags.flagged_wrong} of {flags.wrong} wrong and "
+        f"{flags.flagged_right} of {flags.right} right ones"
+    )
 
 
 @app.command(epilog="Example: lumbar detector bundle runs/sagittal runs/axial -o detector/weights")

@@ -10,6 +10,7 @@ from data_prep.study_types import LevelPoint, PointSource, Series, Slice, Study
 from data_prep.vocabulary import ConditionGroup, SeriesKind
 from detector.candidates import CandidateConfig, SliceCandidate
 from detector.inference import SlicePredictor
+from detector.points import agreed
 from detector.sightings import SliceSighting, look_at
 
 
@@ -20,6 +21,8 @@ class ForamenConfig:
     Attributes:
         max_slice_distance_mm: slices farther from the expected point are not looked at.
         max_from_geometry_mm: in-plane distance of a detection from the expected point.
+        full_trust_mm: within this distance the detection is taken as it is; up to the limit it is
+            drawn back more and more to the expected point.
         slice_sd_mm: how far across the slices the expected point is trusted: a slice's score falls with
             its distance as a Gaussian of this width.
         min_score: of the detection.
@@ -28,6 +31,7 @@ class ForamenConfig:
 
     max_slice_distance_mm: float = 7.0
     max_from_geometry_mm: float = 8.0
+    full_trust_mm: float = 4.0
     slice_sd_mm: float = 4.0
     min_score: float = 0.3
     uncertainty_mm: float = 3.0
@@ -84,10 +88,17 @@ def _best(point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig) -
     if best is None:
         return None
     _, sighting, candidate = best
-    x, y = sighting.item.plane.to_px(candidate.points_mm[0])
+    plane = sighting.item.plane
+    decided = agreed(
+        point.xyz_mm - float(plane.distance_mm(point.xyz_mm)) * plane.normal,
+        candidate.points_mm[0],
+        full_trust_mm=config.full_trust_mm,
+        limit_mm=config.max_from_geometry_mm,
+    )
+    x, y = plane.to_px(decided)
     return replace(
         point,
-        xyz_mm=candidate.points_mm[0],
+        xyz_mm=decided,
         source=PointSource.SEEN,
         uncertainty_mm=config.uncertainty_mm,
         series_id=sighting.series.series_id,

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from data_prep.geometry import FloatArray
-from detector.levels import ChainConfig, ChainDisc, numbering_terms, possible_offsets
+from detector.levels import ChainConfig, ChainDisc, number_chain, numbering_terms, possible_offsets
 from detector.spec import SAGITTAL_LEVELS
 
 NEAR_MM = 14.0
@@ -27,11 +27,14 @@ class NumberedCase:
         terms: (offsets, terms) of ``numbering_terms``.
         truth: row of the true offset.
         weight: of the study in the fit.
+        discs, view_z_mm: the chain that the terms are of, for decisions beyond them.
     """
 
     terms: FloatArray
     truth: int
     weight: float = 1.0
+    discs: tuple[ChainDisc, ...] = ()
+    view_z_mm: tuple[float, float] | None = None
 
 
 def numbered_case(
@@ -58,7 +61,8 @@ def numbered_case(
     offset = votes.most_common(1)[0][0]
     if offset not in offsets:
         return None
-    return NumberedCase(numbering_terms(discs, config, view_z_mm), offsets.index(offset), weight)
+    terms = numbering_terms(discs, config, view_z_mm)
+    return NumberedCase(terms, offsets.index(offset), weight, discs, view_z_mm)
 
 
 def fit_weights(
@@ -81,6 +85,59 @@ def fit_weights(
     fitted = minimize(loss, origin, method="L-BFGS-B", bounds=[(0.0, None)] * len(origin)).x
     mean = _negative_log_likelihood(cases, fitted) / sum(case.weight for case in cases)
     return tuple(round(float(value), 4) for value in fitted), mean
+
+
+@dataclass(frozen=True)
+class FlagChoice:
+    """The confidence under which a numbering is called uncertain, and what that does to the choosing studies.
+
+    Attributes:
+        uncertain_below: the threshold.
+        wrong, right: studies numbered wrong and right.
+        flagged_wrong, flagged_right: how many of each are flagged, as uncertain or as transitional.
+    """
+
+    uncertain_below: float
+    wrong: int
+    right: int
+    flagged_wrong: int
+    flagged_right: int
+
+
+def choose_uncertain_below(
+    cases: list[NumberedCase],
+    config: ChainConfig,
+    *,
+    transitional_score: float,
+    catch_share: float = 0.9,
+    false_share: float = 0.08,
+) -> FlagChoice:
+    """The lowest threshold that flags ``catch_share`` of the wrong studies, if few right ones are flagged.
+
+    Where that would flag more than ``false_share`` of the right ones, the highest threshold that does not.
+    """
+    chains = [number_chain(case.discs, config, view_z_mm=case.view_z_mm) for case in cases]
+    truths = [possible_offsets(len(case.discs))[case.truth] for case in cases]
+    right = np.array([chain.offset == truth for chain, truth in zip(chains, truths, strict=True)])
+    suspected = np.array([chain.suspects_transition(transitional_score) for chain in chains])
+    confidence = np.array([chain.confidence for chain in chains])
+    best = None
+    for threshold in np.round(np.linspace(0.3, 0.99, 70), 2):
+        flagged = suspected | (confidence < threshold)
+        choice = FlagChoice(
+            float(threshold),
+            int((~right).sum()),
+            int(right.sum()),
+            int(flagged[~right].sum()),
+            int(flagged[right].sum()),
+        )
+        if best is not None and choice.flagged_right > false_share * choice.right:
+            break
+        best = choice
+        if choice.flagged_wrong >= catch_share * choice.wrong:
+            break
+    assert best is not None
+    return best
 
 
 def _negative_log_likelihood(cases: list[NumberedCase], weights: FloatArray) -> float:

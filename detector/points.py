@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 from numpy.typing import ArrayLike
 
+from data_prep.geometry import FloatArray
 from data_prep.study_types import LevelPoint, PointSource, Series, Slice, SpineLevel, Study
 from data_prep.vocabulary import TARGETS, ConditionGroup, Level, SeriesKind
 from detector.anatomy import UNCERTAINTY_MM, condition_point_mm
@@ -44,6 +46,22 @@ def all_points(study: Study, levels: dict[Level, SpineLevel], sagittal: Series) 
         )
         points.append(placed(point, own))
     return tuple(points)
+
+
+def agreed(
+    expected_mm: FloatArray, seen_mm: FloatArray, *, full_trust_mm: float, limit_mm: float
+) -> FloatArray:
+    """A seen point, drawn back to where geometry expects it as far as the two disagree.
+
+    Within ``full_trust_mm`` of each other the image is believed; the share of the image then falls in a
+    straight line to nothing at ``limit_mm``, so that a detection of the wrong structure does little harm.
+
+    Args:
+        expected_mm, seen_mm: (..., 3) in one plane.
+    """
+    apart = np.linalg.norm(seen_mm - expected_mm, axis=-1, keepdims=True)
+    trust = np.clip((limit_mm - apart) / max(limit_mm - full_trust_mm, 1e-6), 0.0, 1.0)
+    return np.asarray(expected_mm + trust * (seen_mm - expected_mm))
 
 
 def placed(point: LevelPoint, series: tuple[Series, ...]) -> LevelPoint:

@@ -110,8 +110,11 @@ class LevelDetector:
             return SlicePredictor.load(folder, spec) if there else None
 
         if config is None and (folder / NUMBERING_FILE).is_file():
-            weights = json.loads(read_verified(folder, NUMBERING_FILE))["weights"]
-            config = PredictConfig(chain=ChainConfig(weights=tuple(weights)))
+            fitted = json.loads(read_verified(folder, NUMBERING_FILE))
+            config = PredictConfig(
+                chain=ChainConfig(weights=tuple(fitted["weights"])),
+                uncertain_below=float(fitted.get("uncertain_below", PredictConfig.uncertain_below)),
+            )
         return cls(SlicePredictor.load(folder, SAGITTAL), optional(AXIAL), optional(FORAMEN), config)
 
     def predict(self, study: Study) -> SpineLevels:

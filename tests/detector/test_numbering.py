@@ -13,7 +13,7 @@ from detector.levels import (
     numbering_terms,
     possible_offsets,
 )
-from detector.numbering import NumberedCase, fit_weights, numbered_case
+from detector.numbering import NumberedCase, choose_uncertain_below, fit_weights, numbered_case
 from tests.detector.test_levels import CANAL, candidate
 
 CONFIG = ChainConfig()
@@ -47,6 +47,32 @@ def test_fitted_confidence_is_calibrated_on_other_studies() -> None:
         confidence.append(shares.max())
         right.append(shares.argmax() == case.truth)
     assert abs(np.mean(confidence) - np.mean(right)) < 0.04
+
+
+def test_the_flag_catches_wrong_numbers_and_spares_right_ones() -> None:
+    """Clear spines, and spines whose scores cannot tell one level from the next."""
+    clear = best_chain([candidate(i) for i in range(2, 7)], CONFIG)
+    offsets = list(possible_offsets(len(clear)))
+    unsure = []
+    for disc in clear:
+        assert disc.candidate is not None
+        scores = np.full(7, 0.05)
+        level = int(disc.candidate.class_scores.argmax())
+        scores[level] = scores[level - 1] = 0.4
+        unsure.append(replace(disc, candidate=replace(disc.candidate, class_scores=scores)))
+
+    def case(discs: tuple[ChainDisc, ...], truth: int) -> NumberedCase:
+        return NumberedCase(numbering_terms(discs, CONFIG, None), offsets.index(truth), discs=discs)
+
+    number = number_chain(tuple(unsure), CONFIG).offset
+    cases = [case(clear, 2)] * 30 + [case(tuple(unsure), 3 - number)] * 5
+    choice = choose_uncertain_below(cases, CONFIG, transitional_score=0.35)
+    assert (choice.right, choice.wrong) == (30, 5)
+    assert choice.flagged_wrong == 5 and choice.flagged_right == 0
+    assert number_chain(tuple(unsure), CONFIG).confidence < choice.uncertain_below < 1
+    # Where right ones are as unsure as wrong ones, sparing them comes first.
+    many = cases + [case(tuple(unsure), number)] * 30
+    assert choose_uncertain_below(many, CONFIG, transitional_score=0.35).flagged_right <= 0.08 * 60
 
 
 def test_weights_are_never_negative_and_stay_near_their_start_without_evidence() -> None:

@@ -6,6 +6,7 @@ from data_prep.geometry import SlicePlane
 from data_prep.study_types import PointSource, Series, Slice, SpineLevel
 from data_prep.vocabulary import LEVELS, Level, SeriesKind
 from detector.levels import ChainConfig, ChainDisc, best_chain, number_chain
+from detector.points import agreed
 from detector.spine import spine_levels, straightened
 from tests.detector.test_levels import CANAL, candidate
 
@@ -55,3 +56,11 @@ def test_the_place_across_the_slices_follows_the_spine_not_single_sightings() ->
     assert np.abs(smooth - 0.1 * np.arange(7)).max() < 2.6
     assert np.all(np.abs(np.diff(smooth)) < 2.0)
     assert straightened(()) == ()
+
+
+def test_a_detection_far_from_the_expected_place_is_drawn_back() -> None:
+    expected = np.zeros((4, 3))
+    seen = np.array([[2.0, 0, 0], [4.0, 0, 0], [6.0, 0, 0], [8.0, 0, 0]])
+    decided = agreed(expected, seen, full_trust_mm=4.0, limit_mm=8.0)
+    np.testing.assert_allclose(decided[:, 0], [2.0, 4.0, 3.0, 0.0])
+    np.testing.assert_allclose(decided[:, 1:], 0.0)
