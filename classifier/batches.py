@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,9 +46,8 @@ class Batch:
         """The same batch on another device."""
         if device.type == "cpu":
             return self
-        return Batch(
-            **{k: None if v is None else v.to(device, non_blocking=True) for k, v in vars(self).items()}
-        )
+        moved: dict[str, Any] = {k: v if v is None else v.to(device) for k, v in vars(self).items()}
+        return Batch(**moved)
 
     def logits(self, network: GraderNetwork) -> Tensor:
         """(B, 3) evidence of a network that is on the batch's device."""
@@ -162,8 +162,8 @@ def epoch_order(cache: CropCache, config: GraderConfig, epoch: int) -> list[NDAr
         # Cut where a study ends, near the even places.
         ends = np.flatnonzero(np.diff(place[order])) + 1
         wanted = np.arange(1, steps) * (len(order) / steps)
-        cuts = np.unique([ends[np.abs(ends - at).argmin()] for at in wanted]) if len(ends) else []
-        return [part for part in np.split(order, np.asarray(cuts, dtype=np.int64)) if len(part)]
+        cuts = {int(ends[np.abs(ends - at).argmin()]) for at in wanted} if len(ends) else set[int]()
+        return [part for part in np.split(order, sorted(cuts)) if len(part)]
     order = generator.permutation(len(cache))
     return [order[step * size : (step + 1) * size] for step in range(steps)]
 

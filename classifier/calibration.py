@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -106,28 +106,25 @@ def fit_calibration(logits: ArrayLike, log_prior: ArrayLike, truth: ArrayLike) -
     return Calibration(float(np.exp(found.x[0])), (float(bias[0]), float(bias[1]), float(bias[2])))
 
 
-def fit_prior_share(
-    calibration: Calibration, logits: ArrayLike, log_prior: ArrayLike, truth: ArrayLike
-) -> Calibration:
-    """The calibration with the share of the level prior under which the competition's log loss is least.
+def best_prior_share(probabilities: ArrayLike, prior: ArrayLike, truth: ArrayLike) -> float:
+    """The share of the level prior under which the competition's log loss is least; 0 where none is better.
 
     To be fitted on data that neither the grader nor the calibration has seen, of the kind that the share
-    shall guard against: another scanner range, or the folds left out. The share stays 0 where none is better.
+    shall guard against: another scanner range, or the folds left out.
 
     Args:
-        logits, log_prior, truth: as in ``fit_calibration``.
+        probabilities, prior, truth: (n, 3) calibrated, of the level prior, and one-hot or probable.
     """
-    z, prior, target = (np.asarray(value, dtype=np.float64) for value in (logits, log_prior, truth))
+    p, before, target = (np.asarray(value, dtype=np.float64) for value in (probabilities, prior, truth))
     weighted = target * SEVERITY_WEIGHTS
 
     def loss(share: float) -> float:
-        q = replace(calibration, prior_share=share).probabilities(z, prior) * SEVERITY_WEIGHTS
+        q = ((1 - share) * p + share * before) * SEVERITY_WEIGHTS
         q /= q.sum(axis=1, keepdims=True)
         return float(-(weighted * np.log(np.clip(q, 1e-12, 1.0))).sum() / weighted.sum())
 
     found = minimize_scalar(loss, bounds=(0.0, _MOST_PRIOR_SHARE), method="bounded")
-    share = float(found.x) if loss(float(found.x)) < loss(0.0) - _WORTH_A_SHARE else 0.0
-    return replace(calibration, prior_share=share)
+    return float(found.x) if loss(float(found.x)) < loss(0.0) - _WORTH_A_SHARE else 0.0
 
 
 def expected_calibration_error(probability: ArrayLike, happened: ArrayLike, bins: int = 15) -> float:

@@ -8,7 +8,6 @@ from typing import Any, TypeVar, get_type_hints
 
 from data_prep.vocabulary import ConditionGroup
 
-
 POOLINGS = ("attention", "mean")
 
 
@@ -198,7 +197,7 @@ class GraderConfig:
         if "group" not in values:
             raise ValueError("a grader's configuration needs the key 'group'")
         group = ConditionGroup(values["group"])
-        return _merge(default_config(group), {k: v for k, v in values.items() if k != "group"}, "")
+        return merged(default_config(group), {k: v for k, v in values.items() if k != "group"})
 
 
 # A canal crop shows a level from pedicle to pedicle; foramen and recess crops one structure and its walls.
@@ -217,8 +216,12 @@ def default_config(group: ConditionGroup) -> GraderConfig:
 _Config = TypeVar("_Config")
 
 
-def _merge(base: _Config, values: Mapping[str, Any], place: str) -> _Config:
-    """``base`` with ``values`` put in, nested configurations merged key by key."""
+def merged(base: _Config, values: Mapping[str, Any], place: str = "") -> _Config:
+    """``base`` with ``values`` put in, nested configurations merged key by key.
+
+    Raises:
+        ValueError: a key that does not exist, at any depth; named with its place.
+    """
     assert is_dataclass(base) and not isinstance(base, type)
     known = {item.name for item in fields(base)}
     unknown = sorted(set(values) - known)
@@ -226,15 +229,15 @@ def _merge(base: _Config, values: Mapping[str, Any], place: str) -> _Config:
         named = ", ".join(repr(place + key) for key in unknown)
         raise ValueError(f"unknown configuration key {named}; known here: {', '.join(sorted(known))}")
     hints = get_type_hints(type(base))
-    merged: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name in known:
         current = getattr(base, name)
         if name not in values:
-            merged[name] = current
+            found[name] = current
         elif is_dataclass(current):
-            merged[name] = _merge(current, values[name], f"{place}{name}.")
+            found[name] = merged(current, values[name], f"{place}{name}.")
         elif isinstance(current, tuple):
-            merged[name] = tuple(values[name])
+            found[name] = tuple(values[name])
         else:
-            merged[name] = hints[name](values[name])
-    return type(base)(**merged)
+            found[name] = hints[name](values[name])
+    return type(base)(**found)

@@ -78,12 +78,17 @@ class CropCache:
     second_valid: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
-        lengths = {name: len(value) for name, value in vars(self).items() if value is not None}
+        lengths = {name: len(value) for name, value in self.arrays().items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"a crop cache needs arrays of equal length, but got {lengths}")
 
     def __len__(self) -> int:
         return len(self.crops)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays by name, without those that this cache lacks."""
+        named = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in named.items() if value is not None}
 
     @classmethod
     def join(cls, parts: Sequence[CropCache]) -> CropCache:
@@ -94,13 +99,12 @@ class CropCache:
             raise ValueError("crop caches with and without the second view cannot be joined")
         return cls(**{
             name: np.concatenate([getattr(part, name) for part in parts])
-            for name, value in vars(parts[0]).items()
-            if value is not None
+            for name in parts[0].arrays()
         })  # fmt: skip
 
     def where(self, chosen: NDArray[Any]) -> CropCache:
         """Some of the crops, by mask or index."""
-        return CropCache(**{k: v[chosen] for k, v in vars(self).items() if v is not None})
+        return CropCache(**{name: value[chosen] for name, value in self.arrays().items()})
 
     @cached_property
     def study_ids(self) -> NDArray[np.str_]:
@@ -145,8 +149,8 @@ def cut_study(item: LabelledStudy, configs: CropConfigs) -> dict[str, NDArray[An
             f"{group}.row_ids": np.array([row[2].row_id(item.study.study_id) for row in found], np.str_),
         }
         if configs[group].second_view:
-            second = np.array([row[5] for row in found], np.uint8).reshape(-1, depth, side, side)
-            arrays[f"{group}.second"] = second
+            others = np.array([row[5] for row in found], np.uint8).reshape(-1, depth, side, side)
+            arrays[f"{group}.second"] = others
             arrays[f"{group}.second_valid"] = np.array([row[6] for row in found], np.bool_).reshape(-1, depth)
     return arrays
 

@@ -109,7 +109,7 @@ class Grader:
     def grade_crops(
         self, crops: Mapping[Target, Crop], second: Mapping[Target, Crop] | None = None
     ) -> dict[Target, NDArray[np.float64]]:
-        """Calibrated unweighted probabilities (3,) of one study's crops, one forward pass per condition group.
+        """Calibrated unweighted probabilities (3,) of one study, one forward pass per condition group.
 
         Args:
             second: the other view of the targets that have one, for graders that look at it.

@@ -1,4 +1,4 @@
-"""Tables of figures, per condition and level, with intervals over studies; and the official score with them."""
+"""Tables of figures per condition and level, and the official score, with intervals over studies."""
 
 from __future__ import annotations
 
@@ -93,16 +93,21 @@ class GradedRows:
         return np.asarray((counts / counts.sum(axis=2, keepdims=True))[self.group, self.level])
 
     @classmethod
-    def from_tables(cls, submission: pd.DataFrame, labels: pd.DataFrame) -> GradedRows:
-        """Labelled rows of a submission; q is taken back to p ∝ q / (1, 2, 4).
+    def from_tables(
+        cls, submission: pd.DataFrame, labels: pd.DataFrame, *, weighted: bool = True
+    ) -> GradedRows:
+        """Labelled rows of a submission, in the order of ``long_labels``.
 
         Args:
             submission: validated, ``row_id`` and three probabilities per row.
             labels: in the shape of ``train.csv``.
+            weighted: the probabilities are q, and are taken back to p ∝ q / (1, 2, 4); else they are p.
         """
         truth = long_labels(labels)
         q = submission.set_index(submission["row_id"].astype(str))[PROBABILITY_COLUMNS].astype(float)
-        p = q.loc[truth["row_id"]].to_numpy(np.float64) / SEVERITY_WEIGHTS
+        p = q.loc[truth["row_id"]].to_numpy(np.float64)
+        if weighted:
+            p = p / SEVERITY_WEIGHTS
         targets = [TARGET_BY_COLUMN[name] for name in truth["target"]]
         return cls(
             study_ids=truth["study_id"].to_numpy().astype(str),
@@ -177,7 +182,7 @@ def quality_tables(
     """One row per condition and level (and ``all`` levels), then per condition group, for what has labels.
 
     Returns:
-        ``condition``, ``level``, ``n``, ``severe`` (labels of that grade), ``moderate``, and for every name of
+        ``condition``, ``level``, ``n``, ``severe`` and ``moderate`` (labels), and for every name of
         FIGURES its ``value`` and ``interval``. Accuracy and kappa judge the most probable severity; balanced
         accuracy the cheapest decision under the competition's weights, the largest q. ``ece`` is the mean
         over the three severities of |probability − frequency|, in 15 bins of equally many predictions.

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Machine:
         workers: threads that prepare batches ahead; for a GPU, about one per core.
     """
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int = 0
 
 
@@ -103,7 +103,7 @@ def train_grader(
         load_pretrained(network, pretrained)
     if start_from is not None:
         network.load_state_dict(dict(start_from))
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)
     averaged = AveragedWeights(network, settings.ema_decay)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from data_prep.console import out, print_rows
 from data_prep.files import printable
@@ -21,6 +23,32 @@ def print_batch(report: BatchReport) -> None:
     out.print(f"predictions {report.predictions}")
     if report.pictures is not None:
         out.print(f"pictures    {report.pictures}")
+
+
+def print_training(figures: Mapping[str, Any], run: Path) -> None:
+    """The out-of-fold score, and where the weights and the report are."""
+    score = figures["score"]
+    if score["out_of_fold"] is not None:
+        rows = [
+            {
+                "": term.replace("_", " "),
+                "out of fold": _with_interval(item),
+                "level prior": f"{score['level_prior'][term]['value']:.4f}",
+                "saved": _with_interval(score["saved"][term]),
+            }
+            for term, item in score["out_of_fold"].items()
+        ]
+        print_rows("official metric, lower is better (95 % over studies)", rows)
+    out.print(f"report      {run / 'report.html'}")
+    out.print(f"weights     {run / 'weights'}")
+    weights = f"--detector-weights {run}/weights/detector --classifier-weights {run}/weights/graders"
+    out.print(f"next        lumbar predict INPUT -o OUT {weights}")
+
+
+def _with_interval(item: Mapping[str, Any]) -> str:
+    if item["interval"] is None:
+        return f"{item['value']:.4f}"
+    return f"{item['value']:.4f} ({item['interval'][0]:.4f} to {item['interval'][1]:.4f})"
 
 
 def print_check(report: CheckReport) -> None:
