@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,23 +13,18 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from classifier.quality import GradedRows, confusion, reliability
+from data_prep.files import atomic_write
 from data_prep.vocabulary import SEVERITIES, ConditionGroup, Severity
 
 # Okabe and Ito's colour-blind safe palette; every line is named as well.
-_EVENTS: tuple[
-    tuple[str, str, Callable[[GradedRows], tuple[NDArray[np.float64], NDArray[np.bool_]]]], ...
-] = (
-    (
-        "severe",
-        "#D55E00",
-        lambda rows: (rows.p[:, Severity.SEVERE.index], rows.label == Severity.SEVERE.index),
-    ),
-    (
-        "moderate or worse",
-        "#0072B2",
-        lambda rows: (1 - rows.p[:, Severity.NORMAL_MILD.index], rows.label > Severity.NORMAL_MILD.index),
-    ),
-)
+_COLOURS = {"severe": "#D55E00", "moderate or worse": "#0072B2"}
+
+
+def _event(rows: GradedRows, name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Probability of an event, and whether it happened."""
+    if name == "severe":
+        return rows.p[:, Severity.SEVERE.index], rows.label == Severity.SEVERE.index
+    return 1 - rows.p[:, Severity.NORMAL_MILD.index], rows.label > Severity.NORMAL_MILD.index
 
 
 def reliability_figure(rows: GradedRows) -> Figure:
@@ -46,8 +42,19 @@ def confusion_figure(rows: GradedRows) -> Figure:
     return _panels(rows, _draw_confusion)
 
 
+def save_figures(rows: GradedRows, folder: Path) -> None:
+    """Write ``reliability.png``, ``roc.png`` and ``confusion.png``."""
+    for name, figure in (
+        ("reliability", reliability_figure(rows)),
+        ("roc", roc_figure(rows)),
+        ("confusion", confusion_figure(rows)),
+    ):
+        with atomic_write(folder / f"{name}.png", binary=True) as stream:
+            figure.savefig(stream, format="png")
+
+
 def _panels(rows: GradedRows, draw: Callable[[Axes, GradedRows], None]) -> Figure:
-    figure = Figure(figsize=(10.5, 3.6), dpi=100, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(10.5, 4.0), dpi=100, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     for index, (axes, group) in enumerate(
         zip(figure.subplots(1, len(ConditionGroup), squeeze=False)[0], ConditionGroup, strict=True)
@@ -61,8 +68,8 @@ def _panels(rows: GradedRows, draw: Callable[[Axes, GradedRows], None]) -> Figur
 
 def _draw_reliability(axes: Axes, rows: GradedRows) -> None:
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
-    for name, colour, event in _EVENTS:
-        points = reliability(*event(rows))
+    for name, colour in _COLOURS.items():
+        points = reliability(*_event(rows, name))
         axes.plot(
             [point["probability"] for point in points],
             [point["frequency"] for point in points],
@@ -77,8 +84,8 @@ def _draw_reliability(axes: Axes, rows: GradedRows) -> None:
 
 def _draw_roc(axes: Axes, rows: GradedRows) -> None:
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle="--")
-    for name, colour, event in _EVENTS:
-        probability, happened = event(rows)
+    for name, colour in _COLOURS.items():
+        probability, happened = _event(rows, name)
         if 0 < happened.sum() < len(happened):
             false, true, _ = roc_curve(happened, probability)
             area = roc_auc_score(happened, probability)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,12 @@ class GradedRows:
         return GradedRows(
             self.study_ids[mask], self.condition[mask], self.level[mask], self.label[mask], self.p[mask]
         )
+
+    @classmethod
+    def join(cls, parts: Sequence[GradedRows]) -> GradedRows:
+        """Several sets of rows as one."""
+        names = ("study_ids", "condition", "level", "label", "p")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def with_p(self, p: FloatArray) -> GradedRows:
         """The same targets with other probabilities (n, 3)."""

@@ -277,12 +277,17 @@ def score(
         Path,
         typer.Argument(metavar="LABELS", help="train.csv, or the folder that holds it.", exists=True),
     ],
+    resamples: Annotated[int, typer.Option(min=0, help="Draws of studies behind the intervals.")] = 400,
     as_json: AsJson = False,
 ) -> None:
-    """The official metric with all its terms. A bad submission is refused, every problem listed."""
+    """The official metric with all its terms, and figures per condition and level, with 95 % intervals.
+
+    A bad submission is refused, every problem listed. Figures other than the metric judge p ∝ q / (1, 2, 4).
+    """
     import pandas as pd
 
     from classifier.metric import score as official_score
+    from classifier.quality import GradedRows, quality_tables, score_with_intervals
     from pipeline.submission import read_submission, validate_submission
 
     try:
@@ -292,12 +297,18 @@ def score(
         frame = read_submission(submission)
         validate_submission(frame, table["study_id"])
         report = official_score(frame, table)
+        rows = GradedRows.from_tables(frame, table)
     except ValueError as error:
         console.fail(str(error))
+    intervals = score_with_intervals(rows, resamples=resamples)
+    tables = quality_tables(rows, resamples=resamples)
     if as_json:
-        console.print_json(report.to_dict())
+        prior = score_with_intervals(rows.with_p(rows.prior), resamples=resamples)
+        more = {"intervals": intervals, "level_prior": prior, "tables": tables}
+        console.print_json(report.to_dict() | more)
     else:
-        summaries.print_score(report)
+        summaries.print_score(report, intervals)
+        classifier.cli.print_tables(tables)
 
 
 @app.command(epilog="Example: lumbar phantom synthetic --studies 100 --seed 0 --jobs 2")

@@ -59,8 +59,8 @@ def print_check(report: CheckReport) -> None:
         out.print(f"- {printable(str(problem))}")
 
 
-def print_score(report: ScoreReport) -> None:
-    """The official metric, term by term."""
+def print_score(report: ScoreReport, intervals: Mapping[str, Any] | None) -> None:
+    """The official metric, term by term, with 95 % intervals over studies."""
     terms = (
         ("spinal", report.spinal, f"{report.n_spinal} rows"),
         ("foraminal", report.foraminal, f"{report.n_foraminal} rows"),
@@ -70,5 +70,18 @@ def print_score(report: ScoreReport) -> None:
     )
     print_rows(
         "RSNA 2024 lumbar spine, official metric",
-        [{"": name, "log loss": f"{loss:.4f}", "n": count} for name, loss, count in terms],
+        [
+            {
+                "": name,
+                "log loss": f"{loss:.4f}",
+                "95 % interval": _interval(intervals, name.replace(" ", "_")),
+                "n": count,
+            }
+            for name, loss, count in terms
+        ],
     )
+
+
+def _interval(intervals: Mapping[str, Any] | None, term: str) -> str:
+    found = None if intervals is None else intervals[term]["interval"]
+    return "–" if found is None else f"{found[0]:.4f} to {found[1]:.4f}"

@@ -159,6 +159,8 @@ def train_one(
         start_from=start_weights(settings, kind),
         on_epoch=on_epoch,
     )
+    # Checkpoints of 80 MB that nothing resumes from any more.
+    shutil.rmtree(folder / "training" / "weights", ignore_errors=True)
 
 
 def _drop_broken_checkpoint(folder: Path, epochs: int) -> None:

@@ -197,7 +197,7 @@ def _write_weights(
     target = folder / "detector"
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(detectors.iterdir(), key=lambda path: path.name == "manifest.json"):
-        if path.suffix in (".safetensors", ".json") and path.name not in ("started.json", "done.json"):
+        if path.suffix in (".safetensors", ".json"):
             shutil.copyfile(path, target / path.name)
     for group, run in graders.items():
         stored = load_grader(run, group)

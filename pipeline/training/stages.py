@@ -16,8 +16,9 @@ from typing import Any
 from data_prep.files import atomic_write
 from pipeline.training.ranks import Ranks
 
-DONE_FILE = "done.json"
-_STARTED_FILE = "started.json"
+# Not .json: the folder may be one of weights, whose manifest lists such files.
+DONE_FILE = "done.marker"
+_STARTED_FILE = "started.marker"
 
 
 class RunInUse(RuntimeError):
