@@ -140,12 +140,19 @@ def _described(settings: TrainSettings, configs: Mapping[ConditionGroup, GraderC
 def _decode(data: TrainingData, stages: Stages) -> None:
     """Every DICOM file is read once."""
     ranks = stages.ranks
-    missing = [entry for entry in data.entries if not data.cache.holds(entry)]
-    if missing:
-        stages.say(f"decoding {len(missing)} studies")
-        for entry in ranks.mine(missing):
-            data.cache.add(entry)
-    ranks.wait(lambda: all(data.cache.holds(entry) for entry in missing))
+    mine = [entry for entry in ranks.mine(data.entries) if not data.cache.holds(entry)]
+    if mine:
+        stages.say(f"decoding {len(mine)} studies")
+    for entry in mine:
+        data.cache.add(entry)
+    waiting = list(data.entries)
+
+    def all_held() -> bool:
+        while waiting and data.cache.holds(waiting[-1]):
+            waiting.pop()
+        return not waiting
+
+    ranks.wait(all_held)
 
 
 def _detectors(
