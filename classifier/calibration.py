@@ -8,51 +8,78 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 
+from classifier.metric import SEVERITY_WEIGHTS
 from data_prep.vocabulary import SEVERITIES
 
 # Pulls an uncertain bias towards 0; equals about one target's evidence.
 _BIAS_PENALTY = 0.5
+# A grader that needs more of the prior than this should be trained again.
+_MOST_PRIOR_SHARE = 0.6
+# Log loss that a share of the prior has to save: less is noise.
+_WORTH_A_SHARE = 1e-4
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Probabilities p ∝ prior · exp(logits / temperature + bias).
+    """Probabilities p = (1 − s)·c + s·prior, with c ∝ prior · exp(logits / temperature + bias).
 
-    A large temperature falls back to the level prior, so a grader that sees nothing says so.
+    A large temperature falls back to the level prior, so a grader that sees nothing says so; a share s of the
+    prior bounds how wrong it can be on images unlike those that it knows.
     (Temperature and bias: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.)
 
     Attributes:
         temperature: > 0; above 1 the network was too sure.
         bias: one number per severity, added to its logit; they sum to 0.
+        prior_share: s, 0–1.
+        any_severe_pull: how far a submission's largest severe canal probability of a study is drawn towards
+            the best answer to "is any level severe" (``classifier.any_severe``); never changes p.
 
     Raises:
-        ValueError: temperature not positive and finite, or bias not 3 finite numbers.
+        ValueError: temperature not positive and finite, bias not 3 finite numbers, a share outside 0–1.
     """
 
     temperature: float = 1.0
     bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    prior_share: float = 0.0
+    any_severe_pull: float = 0.0
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"temperature must be positive, but got {self.temperature}")
         if len(self.bias) != len(SEVERITIES) or not np.all(np.isfinite(self.bias)):
             raise ValueError(f"bias must be 3 finite numbers, but got {self.bias}")
+        if not (0 <= self.prior_share <= 1 and 0 <= self.any_severe_pull <= 1):
+            raise ValueError(f"shares must lie in 0–1, but got {self.prior_share}, {self.any_severe_pull}")
 
     def probabilities(self, logits: ArrayLike, log_prior: ArrayLike) -> NDArray[np.float64]:
         """Unweighted probabilities (n, 3) from evidence logits (n, 3) and log prior (n, 3)."""
         z = np.asarray(logits, dtype=np.float64) / self.temperature + np.array(self.bias)
-        return np.asarray(softmax(z + np.asarray(log_prior, dtype=np.float64), axis=-1), dtype=np.float64)
+        prior = np.asarray(log_prior, dtype=np.float64)
+        p = np.asarray(softmax(z + prior, axis=-1), dtype=np.float64)
+        if self.prior_share:
+            p = (1 - self.prior_share) * p + self.prior_share * softmax(prior, axis=-1)
+        return p
 
     def to_dict(self) -> dict[str, Any]:
-        return {"temperature": self.temperature, "bias": list(self.bias)}
+        return {
+            "temperature": self.temperature,
+            "bias": list(self.bias),
+            "prior_share": self.prior_share,
+            "any_severe_pull": self.any_severe_pull,
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
         bias = [float(value) for value in values["bias"]]
-        return cls(float(values["temperature"]), (bias[0], bias[1], bias[2]))
+        return cls(
+            float(values["temperature"]),
+            (bias[0], bias[1], bias[2]),
+            float(values.get("prior_share", 0.0)),
+            float(values.get("any_severe_pull", 0.0)),
+        )
 
 
 def fit_calibration(logits: ArrayLike, log_prior: ArrayLike, truth: ArrayLike) -> Calibration:
@@ -77,6 +104,27 @@ def fit_calibration(logits: ArrayLike, log_prior: ArrayLike, truth: ArrayLike) -
     found = minimize(loss, np.zeros(1 + len(SEVERITIES)), method="L-BFGS-B", bounds=bounds)
     bias = found.x[1:] - found.x[1:].mean()
     return Calibration(float(np.exp(found.x[0])), (float(bias[0]), float(bias[1]), float(bias[2])))
+
+
+def best_prior_share(probabilities: ArrayLike, prior: ArrayLike, truth: ArrayLike) -> float:
+    """The share of the level prior under which the competition's log loss is least; 0 where none is better.
+
+    To be fitted on data that neither the grader nor the calibration has seen, of the kind that the share
+    shall guard against: another scanner range, or the folds left out.
+
+    Args:
+        probabilities, prior, truth: (n, 3) calibrated, of the level prior, and one-hot or probable.
+    """
+    p, before, target = (np.asarray(value, dtype=np.float64) for value in (probabilities, prior, truth))
+    weighted = target * SEVERITY_WEIGHTS
+
+    def loss(share: float) -> float:
+        q = ((1 - share) * p + share * before) * SEVERITY_WEIGHTS
+        q /= q.sum(axis=1, keepdims=True)
+        return float(-(weighted * np.log(np.clip(q, 1e-12, 1.0))).sum() / weighted.sum())
+
+    found = minimize_scalar(loss, bounds=(0.0, _MOST_PRIOR_SHARE), method="bounded")
+    return float(found.x) if loss(float(found.x)) < loss(0.0) - _WORTH_A_SHARE else 0.0
 
 
 def expected_calibration_error(probability: ArrayLike, happened: ArrayLike, bins: int = 15) -> float:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from data_prep import console
-from data_prep.vocabulary import ConditionGroup
+from data_prep.vocabulary import Condition, ConditionGroup
 
 if TYPE_CHECKING:
     from classifier.config import GraderConfig
@@ -42,6 +42,68 @@ Groups = Annotated[
     list[ConditionGroup] | None, typer.Option("--group", help="Only this condition group; repeatable.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")]
+Resamples = Annotated[int, typer.Option(min=0, help="Draws of studies behind the intervals.")]
+Pictures = Annotated[
+    Path | None,
+    typer.Option(help="Folder for plots of reliability, ROC and confusion.", file_okay=False),
+]
+
+# What a terminal of 80 columns has room for; --json has every figure.
+_SHOWN_TOGETHER = (
+    {"log_loss": "log loss", "kappa_linear": "linear kappa", "ece": "ECE of p"},
+    {
+        "auc_severe": "AUC severe",
+        "auc_moderate_or_worse": "AUC moderate+",
+        "balanced_accuracy": "balanced acc.",
+    },
+)
+_SHOWN_PER_LEVEL = {
+    "log_loss": "loss",
+    "kappa_linear": "kappa",
+    "auc_severe": "AUC sev",
+    "auc_moderate_or_worse": "AUC mod",
+    "ece": "ECE",
+}
+_PLACES = {"spinal": "canal", "neural": "foramen", "subarticular": "recess"}
+
+
+def print_tables(tables: Sequence[Mapping[str, Any]]) -> None:
+    """``classifier.quality.quality_tables`` for the terminal."""
+    together = [row for row in tables if row["level"] == "all"]
+    for shown in _SHOWN_TOGETHER:
+        rows = [
+            {"": _short(row["condition"]), "n": str(row["n"])}
+            | {title: _with_interval(row[name]) for name, title in shown.items()}
+            for row in together
+        ]
+        console.print_rows("all levels (95 % intervals over studies)", rows)
+    conditions = {condition.value for condition in Condition}
+    rows = [
+        {"": _short(row["condition"]), "level": row["level"], "n": str(row["n"])}
+        | {title: _plain(row[name]) for name, title in _SHOWN_PER_LEVEL.items()}
+        for row in tables
+        if row["level"] != "all" and row["condition"] in conditions
+    ]
+    console.print_rows("level by level", rows)
+
+
+def _short(condition: str) -> str:
+    """``left_neural_foraminal_narrowing`` → ``left foramen``; condition groups keep their name."""
+    words = condition.split("_")
+    if len(words) == 1:
+        return condition
+    place = next(place for word, place in _PLACES.items() if word in words)
+    return f"{words[0]} {place}" if words[0] in ("left", "right") else place
+
+
+def _plain(item: Mapping[str, Any]) -> str:
+    return "–" if item["value"] is None else f"{item['value']:.3f}"
+
+
+def _with_interval(item: Mapping[str, Any]) -> str:
+    if item["value"] is None or item["interval"] is None:
+        return _plain(item)
+    return f"{item['value']:.3f} {item['interval'][0]:.2f}–{item['interval'][1]:.2f}"
 
 
 @app.command(
@@ -120,17 +182,28 @@ def calibrate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Weights folder to write; default: the run itself.")
     ] = None,
+    shifted: Annotated[
+        Path | None,
+        typer.Option(help="Crop cache of another scanner range: fits a share of the level prior on it."),
+    ] = None,
+    pictures: Pictures = None,
     group: Groups = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit temperature and bias on phantoms that were not trained on, and write the finished weights."""
+    """Fit temperature, bias and share of the prior on studies that were not trained on; write the weights."""
     from classifier.workflow import calibrate_groups
     from data_prep.manifest import WeightsRejected
 
     try:
-        figures = calibrate_groups(run, group or list(ConditionGroup), choosing, output or run)
+        figures, rows = calibrate_groups(
+            run, group or list(ConditionGroup), choosing, output or run, shifted=shifted
+        )
     except (WeightsRejected, ValueError) as error:
         console.fail(str(error))
+    if pictures is not None:
+        from classifier.figures import save_figures
+
+        save_figures(rows, pictures)
     if as_json:
         console.print_json(figures)
     else:
@@ -143,12 +216,18 @@ def evaluate(
     phantoms: Phantoms = 0,
     seed: Seed = _FIRST_REPORTING_SEED,
     weights: Annotated[Path | None, typer.Option(help="Weights folder; the bundled one if left out.")] = None,
+    resamples: Resamples = 400,
+    pictures: Pictures = None,
     as_json: AsJson = False,
 ) -> None:
-    """Grade at the annotated points and compare with the labels: score, accuracy, kappa, AUC, calibration."""
+    """Grade at the annotated points and compare with the labels: score, accuracy, kappa, AUC, calibration.
+
+    Per condition and level, with 95 % intervals over studies.
+    """
+    from classifier.evaluate import as_rows, grade_labelled
     from classifier.evaluate import evaluate as figures_of
-    from classifier.evaluate import grade_labelled
     from classifier.predict import Grader
+    from classifier.quality import quality_tables, score_with_intervals
     from data_prep.manifest import WeightsRejected
 
     sources = _sources(data, phantoms, seed, enriched=False)
@@ -165,10 +244,18 @@ def evaluate(
         console.list_rejections(rejections)
         console.fail(str(error))
     console.list_rejections(rejections)
+    rows = as_rows(graded)
+    figures["score_intervals"] = score_with_intervals(rows, resamples=resamples)
+    figures["tables"] = quality_tables(rows, resamples=resamples)
+    if pictures is not None:
+        from classifier.figures import save_figures
+
+        save_figures(rows, pictures)
     if as_json:
         console.print_json(figures)
     else:
         _print_scores(figures)
+        print_tables(figures["tables"])
         _print_groups("condition groups", figures["groups"])
     console.exit_by(rejections)
 

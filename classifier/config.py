@@ -8,6 +8,8 @@ from typing import Any, TypeVar, get_type_hints
 
 from data_prep.vocabulary import ConditionGroup
 
+POOLINGS = ("attention", "mean")
+
 
 @dataclass(frozen=True)
 class CropConfig:
@@ -20,6 +22,8 @@ class CropConfig:
         slice_step_mm: stacks with a smaller gap are thinned out to about this step.
         margin_px: cached training crops are larger by this much on every side, to jitter in.
         margin_slices: and by this many slices at both ends.
+        second_view: cut the other view of the level, too: an axial crop for canal and foramen, a sagittal T2
+            crop for the recess, of the same size.
     """
 
     size_mm: float = 48.0
@@ -28,6 +32,7 @@ class CropConfig:
     slice_step_mm: float = 4.0
     margin_px: int = 16
     margin_slices: int = 2
+    second_view: bool = False
 
     @property
     def step_mm(self) -> float:
@@ -59,6 +64,12 @@ class NetworkConfig:
         level_channels: size of the level embedding.
         hidden_channels: width of the head's hidden layer.
         dropout: share of pooled features dropped in training.
+        pooling: ``attention``, or ``mean`` over slices and positions (for comparison).
+        level_context_layers: layers of a transformer over the levels of a study, so that a grader sees the
+            neighbouring levels; 0 grades every level by itself.
+
+    Raises:
+        ValueError: an unknown pooling.
     """
 
     backbone: str = "compact_resnet"
@@ -68,6 +79,12 @@ class NetworkConfig:
     level_channels: int = 16
     hidden_channels: int = 128
     dropout: float = 0.2
+    pooling: str = "attention"
+    level_context_layers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, but got {self.pooling!r}")
 
 
 @dataclass(frozen=True)
@@ -115,7 +132,15 @@ class TrainingConfig:
         gradient_norm: gradients are clipped to this norm.
         seed: of the initial weights, the order and the jitter.
         threads: of torch.
-        bfloat16: compute convolutions in bfloat16 (faster where the processor has it).
+        bfloat16: mixed precision: convolutions in bfloat16, on GPUs without it in float16.
+        mix_share, mix_alpha: share of batches whose crops are mixed in pairs, half of them by fading
+            (mixup: Zhang et al., ICLR 2018), half by pasting a box (CutMix: Yun et al., ICCV 2019);
+            the part of the partner is drawn from Beta(alpha, alpha).
+        any_severe_weight: weight of the metric's any-severe term in the loss of the canal grader; batches
+            then hold whole studies.
+
+    Raises:
+        ValueError: a share outside 0–1 or a negative weight.
     """
 
     epochs: int = 12
@@ -129,6 +154,13 @@ class TrainingConfig:
     seed: int = 0
     threads: int = 1
     bfloat16: bool = True
+    mix_share: float = 0.0
+    mix_alpha: float = 0.4
+    any_severe_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mix_share <= 1 or self.mix_alpha <= 0 or self.any_severe_weight < 0:
+            raise ValueError("mix_share must lie in 0–1, mix_alpha above 0, any_severe_weight not below 0")
 
 
 @dataclass(frozen=True)
@@ -140,6 +172,16 @@ class GraderConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     jitter: JitterConfig = field(default_factory=JitterConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    @property
+    def needs_whole_studies(self) -> bool:
+        """Whether a batch must hold all levels of a study (and side) together."""
+        return self.network.level_context_layers > 0 or self.any_severe_weight > 0
+
+    @property
+    def any_severe_weight(self) -> float:
+        """Weight of the any-severe term; the metric has it for the canal alone."""
+        return self.training.any_severe_weight if self.group is ConditionGroup.SPINAL else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON holds them."""
@@ -155,7 +197,7 @@ class GraderConfig:
         if "group" not in values:
             raise ValueError("a grader's configuration needs the key 'group'")
         group = ConditionGroup(values["group"])
-        return _merge(default_config(group), {k: v for k, v in values.items() if k != "group"}, "")
+        return merged(default_config(group), {k: v for k, v in values.items() if k != "group"})
 
 
 # A canal crop shows a level from pedicle to pedicle; foramen and recess crops one structure and its walls.
@@ -174,8 +216,12 @@ def default_config(group: ConditionGroup) -> GraderConfig:
 _Config = TypeVar("_Config")
 
 
-def _merge(base: _Config, values: Mapping[str, Any], place: str) -> _Config:
-    """``base`` with ``values`` put in, nested configurations merged key by key."""
+def merged(base: _Config, values: Mapping[str, Any], place: str = "") -> _Config:
+    """``base`` with ``values`` put in, nested configurations merged key by key.
+
+    Raises:
+        ValueError: a key that does not exist, at any depth; named with its place.
+    """
     assert is_dataclass(base) and not isinstance(base, type)
     known = {item.name for item in fields(base)}
     unknown = sorted(set(values) - known)
@@ -183,15 +229,15 @@ def _merge(base: _Config, values: Mapping[str, Any], place: str) -> _Config:
         named = ", ".join(repr(place + key) for key in unknown)
         raise ValueError(f"unknown configuration key {named}; known here: {', '.join(sorted(known))}")
     hints = get_type_hints(type(base))
-    merged: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name in known:
         current = getattr(base, name)
         if name not in values:
-            merged[name] = current
+            found[name] = current
         elif is_dataclass(current):
-            merged[name] = _merge(current, values[name], f"{place}{name}.")
+            found[name] = merged(current, values[name], f"{place}{name}.")
         elif isinstance(current, tuple):
-            merged[name] = tuple(values[name])
+            found[name] = tuple(values[name])
         else:
-            merged[name] = hints[name](values[name])
-    return type(base)(**merged)
+            found[name] = hints[name](values[name])
+    return type(base)(**found)

@@ -10,7 +10,7 @@ import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from classifier.config import CropConfig
 from classifier.prior import level_prior
-from classifier.target_crops import target_crop
+from classifier.target_crops import SECOND_VIEW, target_crop
 from data_prep.files import atomic_write, safe_id
 from data_prep.pixel_cache import PixelCache
 from data_prep.study_types import DicomRejected, LevelPoint, Rejection, Study
@@ -63,6 +63,8 @@ class CropCache:
         label: int64 (n,) severity index as a reader gave it: what is scored.
         log_prior: float32 (n, 3) log share of each severity at that level in this data.
         row_ids: (n,) ``{study_id}_{condition}_{level}``.
+        second, second_valid: the other view, as crops and valid; None without one. A target that the other
+            view does not show has no valid slice there.
     """
 
     crops: NDArray[np.uint8]
@@ -72,24 +74,51 @@ class CropCache:
     label: NDArray[np.int64]
     log_prior: NDArray[np.float32]
     row_ids: NDArray[np.str_]
+    second: NDArray[np.uint8] | None = None
+    second_valid: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
-        lengths = {name: len(getattr(self, name)) for name in self.__dataclass_fields__}
+        lengths = {name: len(value) for name, value in self.arrays().items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"a crop cache needs arrays of equal length, but got {lengths}")
 
     def __len__(self) -> int:
         return len(self.crops)
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays by name, without those that this cache lacks."""
+        named = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in named.items() if value is not None}
+
     @classmethod
     def join(cls, parts: Sequence[CropCache]) -> CropCache:
-        """Several caches as one. Raises ValueError when there is none."""
+        """Several caches as one. Raises ValueError when there is none, or not all have the other view."""
         if not parts:
             raise ValueError("no crop cache to join")
+        if len({part.second is None for part in parts}) > 1:
+            raise ValueError("crop caches with and without the second view cannot be joined")
         return cls(**{
             name: np.concatenate([getattr(part, name) for part in parts])
-            for name in cls.__dataclass_fields__
+            for name in parts[0].arrays()
         })  # fmt: skip
+
+    def where(self, chosen: NDArray[Any]) -> CropCache:
+        """Some of the crops, by mask or index."""
+        return CropCache(**{name: value[chosen] for name, value in self.arrays().items()})
+
+    @cached_property
+    def study_ids(self) -> NDArray[np.str_]:
+        """(n,) the study of every crop."""
+        return np.array([split_row_id(str(row_id))[0] for row_id in self.row_ids], dtype=np.str_)
+
+    @cached_property
+    def sequence(self) -> NDArray[np.int64]:
+        """(n,) crops of one study and side share a number: together they are the levels of one spine."""
+        names = [
+            f"{study_id} {target.condition.value}"
+            for study_id, target in (split_row_id(str(row_id)) for row_id in self.row_ids)
+        ]
+        return np.unique(names, return_inverse=True)[1].astype(np.int64).reshape(-1)
 
 
 def cut_study(item: LabelledStudy, configs: CropConfigs) -> dict[str, NDArray[Any]]:
@@ -106,7 +135,8 @@ def cut_study(item: LabelledStudy, configs: CropConfigs) -> dict[str, NDArray[An
         crop = target_crop(item.study, point, configs[group], cached=True)
         if not isinstance(crop, str):
             pixels = np.rint(crop.pixels * 255).astype(np.uint8)
-            rows[group].append((pixels, crop.valid, target, item.truth[target], item.labels[target]))
+            second = _second_view(item.study, point, configs[group]) if configs[group].second_view else ()
+            rows[group].append((pixels, crop.valid, target, item.truth[target], item.labels[target], *second))
     arrays: dict[str, NDArray[Any]] = {}
     for group, found in rows.items():
         side, depth = configs[group].cached_size_px, configs[group].cached_slices
@@ -118,7 +148,20 @@ def cut_study(item: LabelledStudy, configs: CropConfigs) -> dict[str, NDArray[An
             f"{group}.label": np.array([row[4] for row in found], np.int64),
             f"{group}.row_ids": np.array([row[2].row_id(item.study.study_id) for row in found], np.str_),
         }
+        if configs[group].second_view:
+            others = np.array([row[5] for row in found], np.uint8).reshape(-1, depth, side, side)
+            arrays[f"{group}.second"] = others
+            arrays[f"{group}.second_valid"] = np.array([row[6] for row in found], np.bool_).reshape(-1, depth)
     return arrays
+
+
+def _second_view(study: Study, point: LevelPoint, config: CropConfig) -> tuple[Any, Any]:
+    """Pixels and valid of the other view; nothing valid where it does not show the point."""
+    crop = target_crop(study, point, config, cached=True, kind=SECOND_VIEW[point.condition.group])
+    if isinstance(crop, str):
+        side, depth = config.cached_size_px, config.cached_slices
+        return np.zeros((depth, side, side), np.uint8), np.zeros(depth, np.bool_)
+    return np.rint(crop.pixels * 255).astype(np.uint8), crop.valid
 
 
 def build_cache(
@@ -148,7 +191,7 @@ def build_cache(
     if not path.exists():
         with atomic_write(path) as stream:
             stream.write(json.dumps(description, indent=2) + "\n")
-    elif json.loads(path.read_text()) != description:
+    elif _with_defaults(json.loads(path.read_text())) != description:
         raise ValueError(
             f"crop cache '{folder.name}' was cut with another configuration: choose a new folder"
         )
@@ -183,10 +226,12 @@ def load_cache(folder: Path, group: ConditionGroup, crop: CropConfig) -> CropCac
     path = folder / _CACHE_FILE
     if not path.exists():
         raise ValueError(f"'{folder.name}' is no crop cache ({_CACHE_FILE} is missing)")
-    description = json.loads(path.read_text())
+    description = _with_defaults(json.loads(path.read_text()))
     if description["crops"].get(group.value) != asdict(crop):
         raise ValueError(f"crop cache '{folder.name}' was not cut for this {group.value} configuration")
-    names = ("crops", "valid", "level", "truth", "label", "row_ids")
+    names = ["crops", "valid", "level", "truth", "label", "row_ids"]
+    if crop.second_view:
+        names += ["second", "second_valid"]
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     for file in sorted(folder.glob("*.npz")):
         with np.load(file, allow_pickle=False) as stored:
@@ -200,6 +245,12 @@ def load_cache(folder: Path, group: ConditionGroup, crop: CropConfig) -> CropCac
     else:
         log_prior = np.log(_shares_by_level(arrays["truth"], arrays["level"]))[arrays["level"]]
     return CropCache(**arrays, log_prior=log_prior.astype(np.float32))
+
+
+def _with_defaults(description: dict[str, Any]) -> dict[str, Any]:
+    """A cache's description; options that did not exist when it was cut have their default."""
+    default = asdict(CropConfig())
+    return {**description, "crops": {name: default | cut for name, cut in description["crops"].items()}}
 
 
 def _shares_by_level(truth: NDArray[np.float32], level: NDArray[np.int64]) -> NDArray[np.float64]:

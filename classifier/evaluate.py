@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,10 @@ from classifier.losses import competition_log_loss
 from classifier.metric import PROBABILITY_COLUMNS, score
 from classifier.predict import Grader
 from classifier.prior import competition_weighted, level_prior
+from classifier.quality import GradedRows
 from data_prep.pixel_cache import PixelCache
 from data_prep.study_types import DicomRejected, Rejection, SpineLevels
-from data_prep.vocabulary import SEVERITIES, TARGETS, ConditionGroup, Severity, Target
+from data_prep.vocabulary import CONDITIONS, SEVERITIES, TARGETS, ConditionGroup, Severity, Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +70,17 @@ def grade_labelled(
         )
         for target, label in item.labels.items()
     ]
+
+
+def as_rows(graded: Sequence[GradedTarget]) -> GradedRows:
+    """The same as columns, for tables and plots."""
+    return GradedRows(
+        study_ids=np.array([row.study_id for row in graded], dtype=np.str_),
+        condition=np.array([CONDITIONS.index(row.target.condition) for row in graded], dtype=np.int64),
+        level=np.array([row.target.level.index for row in graded], dtype=np.int64),
+        label=np.array([row.label for row in graded], dtype=np.int64),
+        p=np.array([row.probabilities for row in graded], dtype=np.float64).reshape(-1, len(SEVERITIES)),
+    )
 
 
 def evaluate(graded: Iterable[GradedTarget]) -> dict[str, Any]:

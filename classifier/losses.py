@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,6 +31,39 @@ def weighted_loss(logits: Tensor, log_prior: Tensor, truth: Tensor, weights: Ten
     log_q = (logits + log_prior + weights.log()).log_softmax(dim=1)
     weighted_truth = truth * weights
     return -(weighted_truth * log_q).sum() / weighted_truth.sum()
+
+
+def any_severe_loss(
+    logits: Tensor, log_prior: Tensor, truth: Tensor, weights: Tensor, sequence: Tensor
+) -> Tensor:
+    """The metric's any-severe-spinal term, for truth that may be a probability.
+
+    Per study m = max over its levels of q(severe); a study has the largest weight of its levels. With levels
+    independent given their truth, its expected loss is
+    w₂·P(any severe)·(−ln m) + (w₁·P(worst is moderate) + w₀·P(all mild))·(−ln(1 − m)).
+
+    Args:
+        logits, log_prior, truth, weights: as in ``weighted_loss``, canal crops only.
+        sequence: (B,) study of each crop, as a number.
+
+    Returns:
+        Scalar: the weighted mean over the studies in the batch.
+    """
+    log_q = (logits + log_prior + weights.log()).log_softmax(dim=1)
+    studies, number = torch.unique(sequence, return_inverse=True)
+
+    def of_study(values: Tensor, start: float, how: str) -> Tensor:
+        out = values.new_full((len(studies),), start)
+        return out.scatter_reduce(0, number, values, reduce=how, include_self=True)
+
+    eps = 1e-6
+    largest = of_study(log_q[:, 2].exp(), 0.0, "amax").clamp(eps, 1 - eps)
+    no_severe = of_study((1 - truth[:, 2]).clamp(0, 1), 1.0, "prod")
+    all_mild = of_study(truth[:, 0].clamp(0, 1), 1.0, "prod")
+    severe = weights[2] * (1 - no_severe)
+    other = weights[1] * (no_severe - all_mild) + weights[0] * all_mild
+    loss = -(severe * largest.log() + other * (1 - largest).log())
+    return loss.sum() / (severe + other).sum()
 
 
 def competition_log_loss(probabilities: NDArray[np.float64], truth: NDArray[np.float64]) -> float:

@@ -60,7 +60,7 @@ class CompactResnet(nn.Module):
 
 
 class TimmFeatures(nn.Module):
-    """One feature map of a timm backbone, from scratch."""
+    """One feature map of a timm backbone, from scratch; ``classifier.pretrained`` fills in weights."""
 
     def __init__(self, name: str, stage: int) -> None:
         super().__init__()
@@ -110,34 +110,111 @@ def _centred(slices: int, rows: int, columns: int) -> Tensor:
     return -(squares[0][:, None, None] + squares[1][None, :, None] + squares[2][None, None, :])
 
 
-class GraderNetwork(nn.Module):
-    """Severity logits of one target from its crop and its level."""
+class MeanPool(nn.Module):
+    """Plain mean over all positions of all valid slices: what attention is compared with."""
+
+    def forward(self, features: Tensor, valid: Tensor) -> Tensor:
+        """Pool features (B, S, C, H, W) over the slices where valid (B, S) is true: (B, C)."""
+        weight = valid.float()[:, :, None]
+        return (features.float().mean(dim=(3, 4)) * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+
+
+class CropEncoder(nn.Module):
+    """A backbone on every slice of a crop, pooled to one vector."""
 
     def __init__(self, network: NetworkConfig, crop: CropConfig) -> None:
         super().__init__()
-        if network.backbone == "compact_resnet":
-            self.backbone: nn.Module = CompactResnet(network.backbone_channels)
-        else:
-            self.backbone = TimmFeatures(network.backbone, network.backbone_stage)
+        self.backbone = _backbone(network)
         with torch.no_grad():
             shape = self.backbone.eval()(torch.zeros(1, 1, crop.size_px, crop.size_px)).shape
-        self.pool = AttentionPool(shape[1], network.attention_heads, crop.slices, shape[2], shape[3])
+        self.channels = shape[1]
+        self.pool = _pool(network, crop, shape)
+
+    def forward(self, pixels: Tensor, valid: Tensor) -> Tensor:
+        """(B, S, H, W) in [0, 1] and (B, S) → (B, channels); 0 where no slice is valid."""
+        batch, slices = pixels.shape[:2]
+        images = (pixels.flatten(0, 1)[:, None] * 2 - 1).contiguous(memory_format=torch.channels_last)
+        features = self.backbone(images).unflatten(0, (batch, slices))
+        return cast(Tensor, self.pool(features, valid)) * valid.any(dim=1)[:, None]
+
+
+class LevelContext(nn.Module):
+    """A small transformer over the levels of a study: what a level's neighbours say about it."""
+
+    def __init__(self, channels: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(
+            channels, 4, 2 * channels, dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.place = nn.Embedding(len(LEVELS), channels)
+        # Starts as no context at all.
+        self.gain = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, hidden: Tensor, level: Tensor, sequence: Tensor) -> Tensor:
+        """Add context to hidden (B, C); crops of one ``sequence`` number (B,) are one spine's levels."""
+        names, number = torch.unique(sequence, return_inverse=True)
+        tokens = hidden.new_zeros(len(names), len(LEVELS), hidden.shape[1])
+        absent = torch.ones(len(names), len(LEVELS), dtype=torch.bool, device=hidden.device)
+        tokens = tokens.index_put((number, level), hidden + self.place(level).to(hidden.dtype))
+        absent[number, level] = False
+        seen = self.encoder(tokens, src_key_padding_mask=absent)
+        return hidden + self.gain * seen[number, level]
+
+
+def _backbone(network: NetworkConfig) -> nn.Module:
+    if network.backbone == "compact_resnet":
+        return CompactResnet(network.backbone_channels)
+    return TimmFeatures(network.backbone, network.backbone_stage)
+
+
+def _pool(network: NetworkConfig, crop: CropConfig, shape: torch.Size) -> nn.Module:
+    if network.pooling == "mean":
+        return MeanPool()
+    return AttentionPool(shape[1], network.attention_heads, crop.slices, shape[2], shape[3])
+
+
+class GraderNetwork(nn.Module):
+    """Severity logits of one target from its crop and its level; with options, from more of the study."""
+
+    def __init__(self, network: NetworkConfig, crop: CropConfig) -> None:
+        super().__init__()
+        main = CropEncoder(network, crop)
+        # Flat names, so that weights from before the options load.
+        self.backbone, self.pool = main.backbone, main.pool
+        self.second = CropEncoder(network, crop) if crop.second_view else None
+        channels = main.channels + (self.second.channels if self.second is not None else 0)
         self.level = nn.Embedding(len(LEVELS), network.level_channels)
         self.head = nn.Sequential(
             nn.Dropout(network.dropout),
-            nn.Linear(shape[1] + network.level_channels, network.hidden_channels),
+            nn.Linear(channels + network.level_channels, network.hidden_channels),
             nn.ReLU(inplace=True),
             nn.Linear(network.hidden_channels, len(SEVERITIES)),
         )
+        self.context = (
+            LevelContext(network.hidden_channels, network.level_context_layers, network.dropout)
+            if network.level_context_layers
+            else None
+        )
         self.train()
 
-    def forward(self, pixels: Tensor, valid: Tensor, level: Tensor) -> Tensor:
+    def forward(
+        self,
+        pixels: Tensor,
+        valid: Tensor,
+        level: Tensor,
+        sequence: Tensor | None = None,
+        second: Tensor | None = None,
+        second_valid: Tensor | None = None,
+    ) -> Tensor:
         """Grade crops.
 
         Args:
             pixels: (B, S, H, W) float in [0, 1].
             valid: (B, S) bool, which slices exist.
             level: (B,) int64, 0 for L1/L2 … 4 for L5/S1.
+            sequence: (B,) int64, the same number for the levels of one study and side; None: each by itself.
+            second, second_valid: the other view, as pixels and valid; needed by a network that has one.
 
         Returns:
             (B, 3) float32 logits. Their softmax estimates the severities under the loss weights.
@@ -145,5 +222,13 @@ class GraderNetwork(nn.Module):
         batch, slices = pixels.shape[:2]
         images = (pixels.flatten(0, 1)[:, None] * 2 - 1).contiguous(memory_format=torch.channels_last)
         features = self.backbone(images).unflatten(0, (batch, slices))
-        pooled = self.pool(features, valid)
-        return cast(Tensor, self.head(torch.cat([pooled, self.level(level)], dim=1))).float()
+        parts = [self.pool(features, valid)]
+        if self.second is not None:
+            if second is None or second_valid is None:
+                raise ValueError("this grader looks at a second view, but none was given")
+            parts.append(self.second(second, second_valid))
+        hidden = self.head[:3](torch.cat([*parts, self.level(level)], dim=1))
+        if self.context is not None:
+            alone = torch.arange(batch, device=pixels.device)
+            hidden = self.context(hidden.float(), level, alone if sequence is None else sequence)
+        return cast(Tensor, self.head[3](hidden)).float()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from classifier.grade import Grade, GradeSource
 from classifier.prior import level_prior, prior_grade
 from classifier.storage import BUNDLED_WEIGHTS, StoredGrader, load_grader
-from classifier.target_crops import target_crop
+from classifier.target_crops import SECOND_VIEW, target_crop
 from data_prep.crops import Crop
 from data_prep.pixel_cache import PixelCache
 from data_prep.study_types import PointSource, SpineLevels, Study
-from data_prep.vocabulary import TARGETS, ConditionGroup, Target
+from data_prep.vocabulary import TARGETS, Condition, ConditionGroup, Target
 
 LEVEL_ABSENT = "level_absent"
 NO_POINT = "no_point"
@@ -76,6 +77,7 @@ class Grader:
         """
         study = PixelCache(study).study
         crops: dict[Target, Crop] = {}
+        second: dict[Target, Crop] = {}
         grades: dict[Target, Grade] = {}
         for target in TARGETS:
             point = levels.point(target.condition, target.level)
@@ -89,28 +91,53 @@ class Grader:
                 grades[target] = prior_grade(target, crop)
                 continue
             crops[target] = crop
-        for target, probabilities in self.grade_crops(crops).items():
+            if config.second_view:
+                other = target_crop(study, point, config, kind=SECOND_VIEW[target.condition.group])
+                if not isinstance(other, str):
+                    second[target] = other
+        for target, probabilities in self.grade_crops(crops, second).items():
             point = levels.point(target.condition, target.level)
             assert point is not None
             grades[target] = Grade(probabilities, _SOURCE[point.source])
         return {target: grades[target] for target in TARGETS}
 
-    def grade_crops(self, crops: Mapping[Target, Crop]) -> dict[Target, NDArray[np.float64]]:
-        """Calibrated unweighted probabilities (3,) of crops, one forward pass per condition group."""
+    @property
+    def any_severe_pull(self) -> float:
+        """For the submission, see ``classifier.any_severe``."""
+        return self.graders[ConditionGroup.SPINAL].calibration.any_severe_pull
+
+    def grade_crops(
+        self, crops: Mapping[Target, Crop], second: Mapping[Target, Crop] | None = None
+    ) -> dict[Target, NDArray[np.float64]]:
+        """Calibrated unweighted probabilities (3,) of one study, one forward pass per condition group.
+
+        Args:
+            second: the other view of the targets that have one, for graders that look at it.
+        """
         out: dict[Target, NDArray[np.float64]] = {}
         for group, grader in self.graders.items():
             targets = [target for target in crops if target.condition.group is group]
             if not targets:
                 continue
-            pixels = torch.from_numpy(np.stack([crops[target].pixels for target in targets]))
-            valid = torch.from_numpy(np.stack([crops[target].valid for target in targets]))
+            pixels, valid = _tensors([crops[target] for target in targets])
             level = torch.tensor([target.level.index for target in targets])
+            side = torch.tensor([list(Condition).index(target.condition) for target in targets])
+            others: tuple[Tensor, Tensor] | tuple[()] = ()
+            if grader.config.crop.second_view:
+                absent = Crop(np.zeros_like(pixels[0]), np.zeros(len(valid[0]), bool), (), 0.0, False)
+                others = _tensors([(second or {}).get(target, absent) for target in targets])
             with torch_threads(self.threads), torch.inference_mode():
-                logits = grader.network(pixels, valid, level).double().numpy()
+                logits = grader.network(pixels, valid, level, side, *others).double().numpy()
             log_prior = np.log([level_prior(target) for target in targets])
             probabilities = grader.calibration.probabilities(logits, log_prior)
             out |= dict(zip(targets, probabilities, strict=True))
         return out
+
+
+def _tensors(crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
+    """Pixels (B, S, H, W) and valid (B, S)."""
+    pixels, valid = np.stack([crop.pixels for crop in crops]), np.stack([crop.valid for crop in crops])
+    return torch.from_numpy(pixels), torch.from_numpy(valid)
 
 
 @contextmanager

@@ -5,18 +5,25 @@ from __future__ import annotations
 from classifier.config import CropConfig
 from data_prep.crops import Crop, extract_crop
 from data_prep.study_types import LevelPoint, Series, Study
-from data_prep.vocabulary import Side
+from data_prep.vocabulary import ConditionGroup, SeriesKind, Side
+
+# Where a level is looked at a second time. The recess is graded on axial slices, the others on sagittal ones.
+SECOND_VIEW = {
+    ConditionGroup.SPINAL: SeriesKind.AXIAL_T2,
+    ConditionGroup.FORAMINAL: SeriesKind.AXIAL_T2,
+    ConditionGroup.SUBARTICULAR: SeriesKind.SAGITTAL_T2,
+}
 
 NO_SERIES = "no_series"
 NO_SLICE = "no_slice"
 
 
-def series_for(study: Study, point: LevelPoint) -> Series | None:
+def series_for(study: Study, point: LevelPoint, kind: SeriesKind | None = None) -> Series | None:
     """The series on which a point is graded: its own if of the right kind, else the one that shows it best.
 
-    None when the study has no series of the kind on which the condition is read.
+    ``kind`` asks for another kind than the condition is read on. None when the study has no such series.
     """
-    candidates = study.of_kind(point.condition.series_kind)
+    candidates = study.of_kind(kind or point.condition.series_kind)
     for series in candidates:
         if series.series_id == point.series_id:
             return series
@@ -28,17 +35,25 @@ def series_for(study: Study, point: LevelPoint) -> Series | None:
     return min(candidates, key=cost, default=None)
 
 
-def target_crop(study: Study, point: LevelPoint, config: CropConfig, *, cached: bool = False) -> Crop | str:
+def target_crop(
+    study: Study,
+    point: LevelPoint,
+    config: CropConfig,
+    *,
+    cached: bool = False,
+    kind: SeriesKind | None = None,
+) -> Crop | str:
     """Cut the crop of one target; right sides are mirrored onto the left.
 
     Args:
         cached: cut the larger crop that training jitters in.
+        kind: look at the place in this kind of series instead of the one on which the condition is read.
 
     Returns:
         The crop, or why there is none: ``no_series``, or ``no_slice`` when no readable slice shows the point
         within one slice gap.
     """
-    series = series_for(study, point)
+    series = series_for(study, point, kind)
     if series is None:
         return NO_SERIES
     nearest, distance_mm = series.nearest(point.xyz_mm)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import io
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from classifier.averaging import AveragedWeights
+from classifier.batches import Batch, crop_batch, steps_per_epoch, training_batches
 from classifier.calibration import Calibration
-from classifier.config import CropConfig, GraderConfig
+from classifier.config import GraderConfig
 from classifier.dataset import CropCache
-from classifier.jitter import central_crop, jittered_crop
-from classifier.losses import competition_log_loss, weighted_loss
+from classifier.devices import mixed_dtype, mixed_precision
+from classifier.losses import any_severe_loss, competition_log_loss, weighted_loss
 from classifier.model import GraderNetwork
+from classifier.pretrained import load_pretrained
 from classifier.storage import save_grader
 from data_prep.files import atomic_write
-from data_prep.vocabulary import ConditionGroup
+from data_prep.manifest import file_sha256
+from data_prep.vocabulary import SEVERITIES
+
+_GRADED_AT_ONCE = 64
 
 
 class TrainingFailed(RuntimeError):
@@ -45,6 +50,19 @@ class EpochReport:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Machine:
+    """What a training runs on; it shapes no result beyond rounding.
+
+    Attributes:
+        device: see ``classifier.devices.resolve_device``.
+        workers: threads that prepare batches ahead; for a GPU, about one per core.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    workers: int = 0
+
+
 def train_grader(
     config: GraderConfig,
     train: CropCache,
@@ -52,6 +70,10 @@ def train_grader(
     folder: Path,
     *,
     report: Callable[[EpochReport], None] = lambda _: None,
+    machine: Machine | None = None,
+    start_from: Mapping[str, Tensor] | None = None,
+    pretrained: Path | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> GraderNetwork:
     """Train one grader and write its weights; goes on from ``{group}.checkpoint.pt`` when there is one.
 
@@ -62,129 +84,142 @@ def train_grader(
         train: crops to learn from.
         choosing: crops to watch, apart from ``train``; never learnt from.
         report: called after every epoch.
+        machine: device and threads; the processor if left out.
+        start_from: state dict of a grader of the same configuration to begin with.
+        pretrained: file with weights of the timm backbone, see ``classifier.pretrained``.
+        notes: written among the metrics, such as where the crops are from.
 
     Raises:
         TrainingFailed: the loss is not finite.
         ValueError: a checkpoint of another configuration is in the folder.
+        PretrainedUnusable: the pretrained file does not fit.
     """
-    settings = config.training
+    machine = machine or Machine()
+    settings, device = config.training, machine.device
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    network = GraderNetwork(config.network, config.crop).to(memory_format=torch.channels_last)
-    averaged = _AveragedWeights(network, settings.ema_decay)
+    network = GraderNetwork(config.network, config.crop)
+    if pretrained is not None:
+        load_pretrained(network, pretrained)
+    if start_from is not None:
+        network.load_state_dict(dict(start_from))
+    network = network.to(device).to(memory_format=torch.channels_last)
+    averaged = AveragedWeights(network, settings.ema_decay)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    steps_per_epoch = max(1, len(train) // settings.batch_size_crops)
+    steps = steps_per_epoch(train, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, _warmup_then_cosine(settings.epochs * steps_per_epoch, settings.warmup_share)
+        optimiser, _warmup_then_cosine(settings.epochs * steps, settings.warmup_share)
     )
-    weights = torch.tensor(settings.severity_weights)
+    # float16 needs its gradients scaled; bfloat16 has the range of float32.
+    scaler = torch.amp.GradScaler(device.type, enabled=_needs_scaling(device, settings.bfloat16))
+    weights = torch.tensor(settings.severity_weights, device=device)
     reports: list[EpochReport] = []
 
     checkpoint = folder / f"{config.group.value}.checkpoint.pt"
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, weights_only=True, map_location=device)
         if state["config"] != json.dumps(config.to_dict()):
             raise ValueError(f"'{checkpoint.name}' is of another configuration: choose a new folder")
         network.load_state_dict(state["network"])
         averaged.load_state_dict(state["averaged"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
+        scaler.load_state_dict(state["scaler"])
         reports = [EpochReport(**row) for row in state["reports"]]
 
     for epoch in range(len(reports), settings.epochs):
         started = time.monotonic()
         # The order and the jitter hang on seed and epoch alone: a resumed run equals an undisturbed one.
         torch.manual_seed(settings.seed * 10_007 + epoch)
-        order = np.random.default_rng((settings.seed, epoch)).permutation(len(train))
         network.train()
-        total_loss = 0.0
-        for step in range(steps_per_epoch):
-            chosen = order[step * settings.batch_size_crops : (step + 1) * settings.batch_size_crops]
-            pixels, valid = jittered_batch(train, chosen, config, (settings.seed, epoch))
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bfloat16):
-                logits = network(pixels, valid, torch.from_numpy(train.level[chosen]))
-            loss = weighted_loss(
-                logits.float(),
-                torch.from_numpy(train.log_prior[chosen]),
-                torch.from_numpy(train.truth[chosen]),
-                weights,
-            )
+        total_loss, done = 0.0, 0
+        for made in training_batches(train, config, epoch, workers=machine.workers):
+            batch = made.to(device)
+            with mixed_precision(device, enabled=settings.bfloat16):
+                logits = batch.logits(network)
+            loss = _loss(logits.float(), batch, weights, config)
             if not math.isfinite(loss.item()):
                 raise TrainingFailed(
-                    f"{config.group.value}: loss is {loss.item()} in epoch {epoch}, step {step}; "
+                    f"{config.group.value}: loss is {loss.item()} in epoch {epoch}, step {done}; "
                     "lower training.learning_rate or look at these crops"
                 )
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimiser)
             torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_norm)
-            optimiser.step()
+            scaler.step(optimiser)
+            scaler.update()
             schedule.step()
             averaged.update(network)
             total_loss += loss.item()
+            done += 1
         choosing_loss, prior_loss = _choosing_losses(averaged.network, choosing, config)
         reports.append(
             EpochReport(
                 epoch=epoch,
                 learning_rate=float(schedule.get_last_lr()[0]),
-                train_loss=total_loss / steps_per_epoch,
+                train_loss=total_loss / done,
                 choosing_loss=choosing_loss,
                 choosing_prior_loss=prior_loss,
                 seconds=time.monotonic() - started,
             )
         )
-        _save_checkpoint(checkpoint, config, network, averaged, optimiser, schedule, reports)
+        state = {
+            "config": json.dumps(config.to_dict()),
+            "network": network.state_dict(),
+            "averaged": averaged.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "schedule": schedule.state_dict(),
+            "scaler": scaler.state_dict(),
+            "reports": [vars(row) for row in reports],
+        }
+        _save_checkpoint(checkpoint, state)
         _write_log(folder / f"{config.group.value}.log.csv", reports)
         report(reports[-1])
-    save_grader(
-        folder,
-        config,
-        averaged.network,
-        Calibration(),
-        metrics={"epochs": [vars(row) for row in reports], "train_crops": len(train)},
-    )
+    metrics = {"epochs": [vars(row) for row in reports], "train_crops": len(train), **(notes or {})}
+    if pretrained is not None:
+        metrics["pretrained"] = {"file": pretrained.name, "sha256": file_sha256(pretrained)}
+    save_grader(folder, config, averaged.network, Calibration(), metrics)
     return averaged.network
 
 
-def jittered_batch(
-    cache: CropCache, chosen: NDArray[np.int64], config: GraderConfig, seed: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
-    """Pixels (B, S, H, W) float32 and valid (B, S) of some crops; ``seed`` and index fix the jitter."""
-    made = [
-        jittered_crop(
-            cache.crops[index],
-            cache.valid[index],
-            config.crop,
-            config.jitter,
-            np.random.default_rng((*seed, int(index))),
-            may_reverse_slices=config.group is ConditionGroup.SPINAL,
-        )
-        for index in chosen
-    ]
-    return torch.from_numpy(np.stack([m[0] for m in made])), torch.from_numpy(np.stack([m[1] for m in made]))
+def _needs_scaling(device: torch.device, mixed: bool) -> bool:
+    return mixed and mixed_dtype(device) is torch.float16
+
+
+def _loss(logits: Tensor, batch: Batch, weights: Tensor, config: GraderConfig) -> Tensor:
+    loss = weighted_loss(logits, batch.log_prior, batch.truth, weights)
+    if config.any_severe_weight > 0:
+        severe = any_severe_loss(logits, batch.log_prior, batch.truth, weights, batch.sequence)
+        loss = loss + config.any_severe_weight * severe
+    return loss
 
 
 @torch.inference_mode()
 def grade_cache(
     network: GraderNetwork, cache: CropCache, config: GraderConfig, *, jitter_seed: int | None = None
 ) -> NDArray[np.float64]:
-    """Logits (n, 3) of all crops of a cache, central ones, or jittered with ``jitter_seed``."""
+    """Logits (n, 3) of all crops of a cache, central ones, or jittered with ``jitter_seed``.
+
+    The levels of a study stay together, for graders that look at the neighbours.
+    """
     network.eval()
-    out = []
-    for start in range(0, len(cache), 64):
-        chosen = np.arange(start, min(start + 64, len(cache)))
-        if jitter_seed is None:
-            pixels, valid = _central_batch(cache, chosen, config.crop)
-        else:
-            pixels, valid = jittered_batch(cache, chosen, config, (jitter_seed,))
-        out.append(network(pixels, valid, torch.from_numpy(cache.level[chosen])).double().numpy())
-    return np.concatenate(out)
-
-
-def _central_batch(cache: CropCache, chosen: NDArray[np.int64], crop: CropConfig) -> tuple[Tensor, Tensor]:
-    made = [central_crop(cache.crops[index], cache.valid[index], crop) for index in chosen]
-    return torch.from_numpy(np.stack([m[0] for m in made])), torch.from_numpy(np.stack([m[1] for m in made]))
+    device = next(network.parameters()).device
+    seed = None if jitter_seed is None else (jitter_seed,)
+    order = np.argsort(cache.sequence, kind="stable")
+    # Where a sequence ends; none has more than five crops.
+    ends = np.append(np.flatnonzero(np.diff(cache.sequence[order])) + 1, len(order))
+    logits = np.empty((len(cache), len(SEVERITIES)))
+    first = 0
+    while first < len(order):
+        last = int(ends[(ends > first) & (ends <= max(first + _GRADED_AT_ONCE, ends[ends > first][0]))].max())
+        chosen = order[first:last]
+        batch = crop_batch(cache, chosen, config, seed).to(device)
+        logits[chosen] = batch.logits(network).double().cpu().numpy()
+        first = last
+    return logits
 
 
 def _choosing_losses(
@@ -201,33 +236,6 @@ def _choosing_losses(
     )
 
 
-class _AveragedWeights:
-    """Running mean of a network's weights and buffers; gentler at the start, when little is known."""
-
-    def __init__(self, network: GraderNetwork, decay: float) -> None:
-        self.network = copy.deepcopy(network)
-        self.decay = decay
-        self.steps = 0
-
-    @torch.no_grad()
-    def update(self, network: GraderNetwork) -> None:
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        source = network.state_dict()
-        for name, value in self.network.state_dict().items():
-            if value.dtype.is_floating_point:
-                value.lerp_(source[name], 1 - decay)
-            else:
-                value.copy_(source[name])
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"network": self.network.state_dict(), "steps": self.steps}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        self.steps = state["steps"]
-
-
 def _warmup_then_cosine(steps: int, warmup_share: float) -> Callable[[int], float]:
     warmup = max(1, round(steps * warmup_share))
 
@@ -240,23 +248,7 @@ def _warmup_then_cosine(steps: int, warmup_share: float) -> Callable[[int], floa
     return factor
 
 
-def _save_checkpoint(
-    path: Path,
-    config: GraderConfig,
-    network: GraderNetwork,
-    averaged: _AveragedWeights,
-    optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LambdaLR,
-    reports: list[EpochReport],
-) -> None:
-    state = {
-        "config": json.dumps(config.to_dict()),
-        "network": network.state_dict(),
-        "averaged": averaged.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "schedule": schedule.state_dict(),
-        "reports": [vars(row) for row in reports],
-    }
+def _save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     with atomic_write(path, binary=True) as stream:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from classifier.calibration import Calibration, expected_calibration_error, fit_calibration
+from classifier.calibration import (
+    Calibration,
+    best_prior_share,
+    expected_calibration_error,
+    fit_calibration,
+)
 from classifier.config import GraderConfig, default_config
 from classifier.dataset import CropCache, Source, build_cache, load_cache
 from classifier.losses import competition_log_loss
-from classifier.storage import load_grader, save_grader
+from classifier.quality import GradedRows
+from classifier.storage import StoredGrader, load_grader, save_grader
 from classifier.train import EpochReport, grade_cache, train_grader
 from data_prep.study_types import Rejection
-from data_prep.vocabulary import ConditionGroup, Severity
+from data_prep.vocabulary import CONDITIONS, ConditionGroup, Severity, split_row_id
 
 # Every choosing crop is graded under this many draws of the localiser's error.
 _CALIBRATION_DRAWS = 3
@@ -62,17 +70,27 @@ def train_groups(
 
 
 def calibrate_groups(
-    run: Path, groups: Iterable[ConditionGroup], choosing: Path, output: Path
-) -> dict[str, dict[str, Any]]:
+    run: Path,
+    groups: Iterable[ConditionGroup],
+    choosing: Path,
+    output: Path,
+    *,
+    shifted: Path | None = None,
+) -> tuple[dict[str, dict[str, Any]], GradedRows]:
     """Fit temperature and bias of trained graders on choosing crops and save the graders to ``output``.
 
     The crops are jittered as in training, because the pipeline's points have the localiser's error too.
+
+    Args:
+        shifted: crop cache of another range of scanners, neither trained on nor reported; the share of the
+            level prior is fitted on it, 0 where the grader alone is better there, too.
 
     Returns:
         Per group: the calibration, the log loss under the competition's weights before and after, the level
         prior's and the oracle's, and the expected calibration errors after.
     """
-    figures = {}
+    figures: dict[str, dict[str, Any]] = {}
+    rows = []
     for group in groups:
         stored = load_grader(run, group)
         cache = load_cache(choosing, group, stored.config.crop)
@@ -84,6 +102,10 @@ def calibrate_groups(
         log_prior = np.tile(cache.log_prior.astype(np.float64), (_CALIBRATION_DRAWS, 1))
         truth = np.tile(cache.truth.astype(np.float64), (_CALIBRATION_DRAWS, 1))
         calibration = fit_calibration(logits, log_prior, truth)
+        if shifted is not None:
+            calibration = _with_prior_share(
+                calibration, stored, load_cache(shifted, group, stored.config.crop)
+            )
         p = calibration.probabilities(logits, log_prior)
         severe, mild = Severity.SEVERE.index, Severity.NORMAL_MILD.index
         figures[group.value] = {
@@ -100,4 +122,19 @@ def calibrate_groups(
         }
         metrics = {**stored.metrics, "choosing": figures[group.value]}
         save_grader(output, stored.config, stored.network, calibration, metrics)
-    return figures
+        rows.append(_as_rows(cache, p[: len(cache)]))
+    return figures, GradedRows.join(rows)
+
+
+def _with_prior_share(calibration: Calibration, stored: StoredGrader, cache: CropCache) -> Calibration:
+    """The calibration with the share of the prior that is best on other scanners."""
+    logits = grade_cache(stored.network, cache, stored.config, jitter_seed=0)
+    log_prior = cache.log_prior.astype(np.float64)
+    p = calibration.probabilities(logits, log_prior)
+    return replace(calibration, prior_share=best_prior_share(p, np.exp(log_prior), cache.truth))
+
+
+def _as_rows(cache: CropCache, p: NDArray[np.float64]) -> GradedRows:
+    targets = [split_row_id(str(row_id))[1] for row_id in cache.row_ids]
+    condition = np.array([CONDITIONS.index(target.condition) for target in targets], dtype=np.int64)
+    return GradedRows(cache.study_ids, condition, cache.level, cache.label, p)

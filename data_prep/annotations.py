@@ -13,7 +13,7 @@ from data_prep.vocabulary import Condition, Level, Target
 
 
 def annotated_points(
-    study: Study, coordinates: pd.DataFrame
+    study: Study, coordinates: pd.DataFrame, *, keep_placeholders: bool = False
 ) -> tuple[tuple[LevelPoint, ...], tuple[str, ...]]:
     """The annotated points of a study in patient space.
 
@@ -22,6 +22,7 @@ def annotated_points(
         coordinates: ``study_id, series_id, instance_number, condition, level, x, y`` as in
             ``train_label_coordinates.csv`` or ``RsnaTables.coordinates``: ids as text or whole numbers, x and
             y zero-based pixels (column, row).
+        keep_placeholders: take points in the image corner for true ones; only to see what they do.
 
     Returns:
         Points (``ANNOTATED``, at most one per target, in the order of the table) with ``xyz_mm`` on the plane
@@ -39,7 +40,7 @@ def annotated_points(
         series_id, instance = str(row["series_id"]), int(row["instance_number"])
         xy_px = (float(row["x"]), float(row["y"]))
         located = _locate(series.get(series_id), instance, xy_px)
-        if placeholder:
+        if placeholder and not keep_placeholders:
             code = "placeholder_point"
         elif isinstance(located, str):
             code = located

@@ -126,6 +126,19 @@ def _series_of_points(coordinates: pd.DataFrame, series: pd.DataFrame) -> list[P
 
 def _canal_order(coordinates: pd.DataFrame) -> list[Problem]:
     """Series whose five canal points do not go down level by level, or do not lie on one smooth curve."""
+    inverted, displaced = canal_curve_faults(coordinates)
+    problems = []
+    if inverted:
+        message = "series whose canal points are not in the order of the levels"
+        problems.append(problem("level_order", message, map("/".join, inverted)))
+    if displaced:
+        message = "series with a canal point far from the curve of the other four"
+        problems.append(problem("displaced_point", message, map("/".join, displaced)))
+    return problems
+
+
+def canal_curve_faults(coordinates: pd.DataFrame) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Series (study, series id) with canal points in the wrong order, and those with one off the curve."""
     canal = coordinates[coordinates["condition"] == Condition.SPINAL_CANAL_STENOSIS.value]
     keys = ["study_id", "series_id"]
     wide = canal.drop_duplicates([*keys, "level"]).pivot(index=keys, columns="level", values=["x", "y"])
@@ -135,17 +148,10 @@ def _canal_order(coordinates: pd.DataFrame) -> list[Problem]:
         xy_px = row.reshape(2, len(LEVELS)).T
         heights = xy_px[np.isfinite(xy_px[:, 1]), 1]
         if (np.diff(heights) <= 0).any():
-            inverted.append("/".join(place))
+            inverted.append((str(place[0]), str(place[1])))
         elif len(heights) == len(LEVELS) and _leaves_curve(xy_px):
-            displaced.append("/".join(place))
-    problems = []
-    if inverted:
-        message = "series whose canal points are not in the order of the levels"
-        problems.append(problem("level_order", message, inverted))
-    if displaced:
-        message = "series with a canal point far from the curve of the other four"
-        problems.append(problem("displaced_point", message, displaced))
-    return problems
+            displaced.append((str(place[0]), str(place[1])))
+    return inverted, displaced
 
 
 def _leaves_curve(xy_px: np.ndarray) -> bool:

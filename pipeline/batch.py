@@ -93,7 +93,8 @@ def run_batch(
         {
             record["study_id"]: {target: np.array(p) for target, p in probabilities_in(record).items()}
             for record in records
-        }
+        },
+        any_severe_pull=getattr(pipeline.grader, "any_severe_pull", 0.0),
     )
     validate_submission(submission, [entry.study_id for entry in entries])
     write_submission(submission, out / "submission.csv")

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from classifier.any_severe import pulled
 from classifier.prior import competition_weighted
 from data_prep.files import atomic_write, csv_cell
-from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, Target
+from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, ConditionGroup, Target
 
 # The order of Kaggle's sample_submission.csv: by column name.
 SUBMISSION_TARGETS: tuple[Target, ...] = tuple(sorted(TARGETS, key=lambda target: target.column))
@@ -34,11 +35,14 @@ class SubmissionError(ValueError):
 
 def build_submission(
     probabilities: Mapping[str, Mapping[Target, NDArray[np.float64]]],
+    *,
+    any_severe_pull: float = 0.0,
 ) -> pd.DataFrame:
     """A submission from calibrated, unweighted probabilities.
 
     Args:
         probabilities: study id → target → (3,) p. Every study needs all 25 targets.
+        any_severe_pull: of the canal grader's calibration, see ``classifier.any_severe``.
 
     Returns:
         ``row_id, normal_mild, moderate, severe`` with q ∝ (1, 2, 4)·p, study after study in the order
@@ -49,9 +53,15 @@ def build_submission(
     """
     row_ids = [target.row_id(study) for study in probabilities for target in SUBMISSION_TARGETS]
     p = np.array([grades[target] for grades in probabilities.values() for target in SUBMISSION_TARGETS])
-    frame = pd.DataFrame(
-        competition_weighted(p.reshape(-1, len(SEVERITIES))), columns=[*SUBMISSION_COLUMNS[1:]]
-    )
+    p = p.reshape(-1, len(SEVERITIES))
+    q = competition_weighted(p)
+    if any_severe_pull > 0:
+        study = np.repeat(np.arange(len(probabilities)), len(SUBMISSION_TARGETS))
+        canal = np.tile(
+            [t.condition.group is ConditionGroup.SPINAL for t in SUBMISSION_TARGETS], len(probabilities)
+        )
+        q[canal] = pulled(p[canal], study[canal], any_severe_pull)
+    frame = pd.DataFrame(q, columns=[*SUBMISSION_COLUMNS[1:]])
     frame.insert(0, "row_id", np.array(row_ids, dtype=object))
     return frame
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from data_prep.console import out, print_rows
 from data_prep.files import printable
@@ -23,6 +25,32 @@ def print_batch(report: BatchReport) -> None:
         out.print(f"pictures    {report.pictures}")
 
 
+def print_training(figures: Mapping[str, Any], run: Path) -> None:
+    """The out-of-fold score, and where the weights and the report are."""
+    score = figures["score"]
+    if score["out_of_fold"] is not None:
+        rows = [
+            {
+                "": term.replace("_", " "),
+                "out of fold": _with_interval(item),
+                "level prior": f"{score['level_prior'][term]['value']:.4f}",
+                "saved": _with_interval(score["saved"][term]),
+            }
+            for term, item in score["out_of_fold"].items()
+        ]
+        print_rows("official metric, lower is better (95 % over studies)", rows)
+    out.print(f"report      {run / 'report.html'}")
+    out.print(f"weights     {run / 'weights'}")
+    weights = f"--detector-weights {run}/weights/detector --classifier-weights {run}/weights/graders"
+    out.print(f"next        lumbar predict INPUT -o OUT {weights}")
+
+
+def _with_interval(item: Mapping[str, Any]) -> str:
+    if item["interval"] is None:
+        return f"{item['value']:.4f}"
+    return f"{item['value']:.4f} ({item['interval'][0]:.4f} to {item['interval'][1]:.4f})"
+
+
 def print_check(report: CheckReport) -> None:
     """What a data set holds, and every quirk in it."""
     counts = f"{report.series} series, {report.slices} slices, {report.points} annotated points in images"
@@ -31,8 +59,8 @@ def print_check(report: CheckReport) -> None:
         out.print(f"- {printable(str(problem))}")
 
 
-def print_score(report: ScoreReport) -> None:
-    """The official metric, term by term."""
+def print_score(report: ScoreReport, intervals: Mapping[str, Any] | None) -> None:
+    """The official metric, term by term, with 95 % intervals over studies."""
     terms = (
         ("spinal", report.spinal, f"{report.n_spinal} rows"),
         ("foraminal", report.foraminal, f"{report.n_foraminal} rows"),
@@ -42,5 +70,18 @@ def print_score(report: ScoreReport) -> None:
     )
     print_rows(
         "RSNA 2024 lumbar spine, official metric",
-        [{"": name, "log loss": f"{loss:.4f}", "n": count} for name, loss, count in terms],
+        [
+            {
+                "": name,
+                "log loss": f"{loss:.4f}",
+                "95 % interval": _interval(intervals, name.replace(" ", "_")),
+                "n": count,
+            }
+            for name, loss, count in terms
+        ],
     )
+
+
+def _interval(intervals: Mapping[str, Any] | None, term: str) -> str:
+    found = None if intervals is None else intervals[term]["interval"]
+    return "–" if found is None else f"{found[0]:.4f} to {found[1]:.4f}"

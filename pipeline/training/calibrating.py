@@ -1,0 +1,94 @@
+"""Calibration, share of the prior and any-severe pull, fitted without looking at what they are judged on.
+
+What is reported for a fold uses parameters fitted on the OTHER folds' out-of-fold predictions; the final
+graders get parameters fitted on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier.any_severe import fit_pull, pulled
+from classifier.calibration import Calibration, best_prior_share, fit_calibration
+from data_prep.vocabulary import SEVERITIES, ConditionGroup, split_row_id
+from pipeline.training.grading import OutOfFold
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """Out-of-fold probabilities that can be believed, and the calibrations of the final graders.
+
+    Attributes:
+        p: per group (n, 3), rows as in the out-of-fold predictions.
+        final: per group, fitted on all folds.
+        pulls: per fold, the any-severe pull that was chosen on the other folds.
+    """
+
+    p: Mapping[ConditionGroup, FloatArray]
+    final: Mapping[ConditionGroup, Calibration]
+    pulls: Mapping[int, float]
+
+
+def calibrate(oof: Mapping[ConditionGroup, OutOfFold]) -> Calibrated:
+    """Fit everything, crosswise over the folds and on all of them."""
+    p, final = {}, {}
+    for group, rows in oof.items():
+        p[group] = np.empty((len(rows), len(SEVERITIES)))
+        for fold in np.unique(rows.fold):
+            mine = rows.fold == fold
+            fitted = _fit(rows, ~mine)
+            p[group][mine] = fitted.probabilities(rows.logits[mine], rows.log_prior[mine])
+        final[group] = _fit(rows, np.ones(len(rows), bool))
+    pulls = {}
+    if ConditionGroup.SPINAL in oof:
+        spinal, rows = p[ConditionGroup.SPINAL], oof[ConditionGroup.SPINAL]
+        study = study_numbers(rows)
+        for fold in np.unique(rows.fold):
+            others = rows.fold != fold
+            pulls[int(fold)] = (
+                fit_pull(spinal[others], rows.label[others], study[others]) if others.any() else 0.0
+            )
+        pull = fit_pull(spinal, rows.label, study)
+        final[ConditionGroup.SPINAL] = replace(final[ConditionGroup.SPINAL], any_severe_pull=pull)
+    return Calibrated(p, final, pulls)
+
+
+def submitted_canal(calibrated: Calibrated, rows: OutOfFold) -> FloatArray:
+    """(n, 3) q of the canal rows: weighted, and pulled as the other folds advise."""
+    p, study = calibrated.p[ConditionGroup.SPINAL], study_numbers(rows)
+    q = np.empty_like(p)
+    for fold, pull in calibrated.pulls.items():
+        mine = rows.fold == fold
+        q[mine] = pulled(p[mine], study[mine], pull)
+    return q
+
+
+def study_numbers(rows: OutOfFold) -> NDArray[np.int64]:
+    """(n,) the study of every row, as a number."""
+    names = [split_row_id(str(row_id))[0] for row_id in rows.row_ids]
+    return np.unique(names, return_inverse=True)[1].astype(np.int64).reshape(-1)
+
+
+def _fit(rows: OutOfFold, chosen: NDArray[np.bool_]) -> Calibration:
+    """Temperature and bias on the chosen rows; the share of the prior on their folds, one by one left out."""
+    folds = np.unique(rows.fold[chosen])
+    truth = np.eye(len(SEVERITIES))[rows.label]
+    if not chosen.any():
+        return Calibration()
+    fitted = fit_calibration(rows.logits[chosen], rows.log_prior[chosen], truth[chosen])
+    if len(folds) < 2:
+        return fitted
+    p = np.empty((len(rows), len(SEVERITIES)))
+    for fold in folds:
+        mine = chosen & (rows.fold == fold)
+        rest = chosen & ~mine
+        inner = fit_calibration(rows.logits[rest], rows.log_prior[rest], truth[rest])
+        p[mine] = inner.probabilities(rows.logits[mine], rows.log_prior[mine])
+    share = best_prior_share(p[chosen], np.exp(rows.log_prior[chosen]), truth[chosen])
+    return replace(fitted, prior_share=share)

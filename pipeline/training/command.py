@@ -1,0 +1,72 @@
+"""``lumbar train``: from options to a training, and every failure in one sentence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from classifier.devices import resolve_device
+from classifier.train import TrainingFailed
+from data_prep import console
+from data_prep.manifest import WeightsRejected
+from data_prep.study_types import DicomRejected
+from detector.slices import SlicesUnusable
+from pipeline.training.plan import Preset, load_plan
+from pipeline.training.ranks import RankFailed
+from pipeline.training.run import train_all
+from pipeline.training.settings import TrainSettings
+from pipeline.training.stages import RunInUse
+
+
+def train_from_command_line(
+    data: Path,
+    run: Path,
+    *,
+    preset: str,
+    changes: Path | None,
+    given: Mapping[str, Any],
+    device: str,
+    processes: int,
+    workers: int,
+    cache: Path | None,
+    pretrained: Path | None,
+) -> dict[str, Any] | None:
+    """Train; a failure says why and ends the program with exit code 1.
+
+    Returns:
+        The figures of ``report.json``; None in torchrun's processes other than the first.
+    """
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        console.err.print(f"{(time.monotonic() - started) / 60:6.1f} min  {text}")
+
+    try:
+        resolve_device(device)
+        plan = load_plan(Preset(preset), changes, given)
+        settings = TrainSettings(
+            data,
+            run,
+            plan,
+            cache=cache,
+            device=device,
+            processes=processes,
+            workers=workers,
+            pretrained=pretrained,
+        )
+        return train_all(settings, say)
+    except DicomRejected as rejected:
+        console.list_rejections(rejected.rejections)
+        console.fail(str(rejected.rejection))
+    except (
+        ValueError,
+        TypeError,
+        WeightsRejected,
+        SlicesUnusable,
+        TrainingFailed,
+        RankFailed,
+        RunInUse,
+    ) as error:
+        console.fail(str(error))

@@ -1,0 +1,272 @@
+"""The first stage on folds: labelled slices, detectors, and the points that they find in studies unseen."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_prep.files import atomic_write, safe_id
+from data_prep.manifest import read_verified, write_manifest
+from data_prep.study_types import DicomRejected, LevelPoint, PointSource, SpineLevels, Study
+from data_prep.vocabulary import Condition, Level, SeriesKind
+from detector.inference import SlicePredictor
+from detector.predict import BUNDLED_WEIGHTS, NUMBERING_FILE, LevelDetector
+from detector.slices import LabelledSlice
+from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorKind, DetectorSpec
+from detector.study_slices import (
+    SAGITTAL_KINDS,
+    canal_objects,
+    foramina,
+    phantom_slices,
+    recess_pairs,
+    slices_of_study,
+)
+from detector.train import TrainConfig, train_detector
+from pipeline.training.data import TrainingData
+from pipeline.training.plan import DetectorPlan, TrainPlan
+
+Slices = dict[DetectorKind, list[LabelledSlice]]
+
+# Studies among the training ones that only watch a detector's epochs: one in so many, and enough.
+_CHOOSING_EVERY = 10
+
+
+def labelled_slices(study: Study, points: tuple[LevelPoint, ...]) -> Slices:
+    """What each detector can learn from one study."""
+    return {
+        DetectorKind.SAGITTAL: slices_of_study(study, canal_objects(points), SAGITTAL, SAGITTAL_KINDS),
+        DetectorKind.AXIAL: slices_of_study(study, recess_pairs(points), AXIAL, (SeriesKind.AXIAL_T2,)),
+        DetectorKind.FORAMEN: slices_of_study(study, foramina(points), FORAMEN, (SeriesKind.SAGITTAL_T1,)),
+    }
+
+
+def save_slices(path: Path, slices: Slices) -> None:
+    """Write the labelled slices of a study, whole or not at all."""
+    arrays: dict[str, Any] = {}
+    for kind, found in slices.items():
+        for index, item in enumerate(found):
+            place = f"{kind.value}/{index}"
+            arrays[f"{place}/image"] = item.image
+            arrays[f"{place}/keypoints_px"] = item.keypoints_px
+            arrays[f"{place}/text"] = np.array([item.patient, item.name, *item.names], np.str_)
+    with atomic_write(path, binary=True) as stream:
+        np.savez(stream, **arrays)
+
+
+def load_slices(path: Path, kind: DetectorKind) -> list[LabelledSlice]:
+    """The slices of one detector in a file of ``save_slices``."""
+    with np.load(path, allow_pickle=False) as stored:
+        places = sorted(
+            {name.rsplit("/", 1)[0] for name in stored.files if name.startswith(f"{kind.value}/")},
+            key=lambda place: int(place.rsplit("/", 1)[1]),
+        )
+        slices = []
+        for place in places:
+            patient, name, *names = stored[f"{place}/text"].tolist()
+            slices.append(
+                LabelledSlice(
+                    image=stored[f"{place}/image"],
+                    names=tuple(names),
+                    keypoints_px=stored[f"{place}/keypoints_px"],
+                    patient=patient,
+                    name=name,
+                )
+            )
+    return slices
+
+
+def cut_slices(data: TrainingData, study_ids: Iterable[str], folder: Path) -> None:
+    """Write the labelled slices of studies that have none yet."""
+    for study_id in study_ids:
+        path = folder / f"{safe_id(study_id)}.npz"
+        if path.exists():
+            continue
+        try:
+            study = data.cache.load(study_id)
+        except DicomRejected:
+            save_slices(path, {})
+            continue
+        save_slices(path, labelled_slices(study, data.annotated(study)))
+
+
+def start_weights(plan: DetectorPlan, kind: DetectorKind) -> bytes | None:
+    """The safetensors to begin with, or None. Raises WeightsRejected."""
+    if plan.start == "scratch":
+        return None
+    return read_verified(BUNDLED_WEIGHTS, f"{kind.value}.safetensors")
+
+
+def train_one(
+    plan: TrainPlan,
+    kind: DetectorKind,
+    slices: Mapping[str, Path],
+    folder: Path,
+    *,
+    device: str,
+    say: Callable[[str], None],
+) -> None:
+    """Train one detector on the slices of some studies; goes on from its last checkpoint.
+
+    Args:
+        slices: study id → file of ``save_slices``.
+        device: as ultralytics spells it.
+    """
+    settings = plan.detectors
+    names = sorted(slices)
+    watching = names[_CHOOSING_EVERY // 2 :: _CHOOSING_EVERY]
+    training = [item for name in names if name not in watching for item in load_slices(slices[name], kind)]
+    choosing = [item for name in watching for item in load_slices(slices[name], kind)]
+    if not training:
+        say(f"{folder.name}: no annotated point, so no {kind.value} detector of these studies")
+        return
+    step = max(1, -(-len(choosing) // plan.choosing_slices))
+    sources = [(1.0, training)]
+    if settings.phantoms and settings.phantom_weight > 0:
+        made = phantom_slices(kind, studies=settings.phantoms, seed=0, jobs=1)
+        sources.append((settings.phantom_weight, made))
+    config = TrainConfig(
+        kind=kind,
+        epochs=settings.epochs,
+        samples_per_epoch=settings.samples_per_epoch,
+        batch_size_slices=settings.batch_size_slices,
+        initial_rate=settings.initial_rate,
+        threads=settings.threads,
+        seed=plan.seed,
+        device=device,
+    )
+
+    def on_epoch(done: int, metrics: dict[str, float]) -> None:
+        share = metrics.get("metrics/within_6mm", 0.0)
+        name = f"{folder.parent.parent.name} {kind.value}"
+        say(f"{name} epoch {done} of {settings.epochs}: {share:.3f} within 6 mm")
+
+    _drop_broken_checkpoint(folder, settings.epochs)
+    torch.set_num_threads(settings.threads)
+    train_detector(
+        config,
+        sources,
+        choosing[::step],
+        folder,
+        resume=True,
+        start_from=start_weights(settings, kind),
+        on_epoch=on_epoch,
+    )
+    # Checkpoints of 80 MB that nothing resumes from any more.
+    shutil.rmtree(folder / "training" / "weights", ignore_errors=True)
+
+
+def _drop_broken_checkpoint(folder: Path, epochs: int) -> None:
+    """Begin anew where the last checkpoint was cut off by a kill, or has no epoch left to resume."""
+    checkpoint = folder / "training" / "weights" / "last.pt"
+    if not checkpoint.is_file():
+        return
+    try:
+        # Written by this run a moment ago; ultralytics keeps whole objects in it.
+        epoch = torch.load(checkpoint, map_location="cpu", weights_only=False)["epoch"]
+    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, ValueError, AttributeError):
+        epoch = epochs
+    if not 0 <= epoch < epochs - 1:
+        shutil.rmtree(folder / "training", ignore_errors=True)
+
+
+def bundle(runs: Mapping[DetectorKind, Path], folder: Path) -> None:
+    """One weights folder of trained detectors, with the numbering that ships with the project."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, run in runs.items():
+        weights = run / f"{kind.value}.safetensors"
+        if not weights.is_file():
+            continue
+        for suffix in (".safetensors", ".json"):
+            _copy(run / f"{kind.value}{suffix}", folder / f"{kind.value}{suffix}")
+    if (BUNDLED_WEIGHTS / NUMBERING_FILE).is_file():
+        with atomic_write(folder / NUMBERING_FILE, binary=True) as stream:
+            stream.write(read_verified(BUNDLED_WEIGHTS, NUMBERING_FILE))
+    write_manifest(folder)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic_write(target, binary=True) as stream:
+        stream.write(source.read_bytes())
+
+
+def find_points(
+    data: TrainingData, study_ids: Sequence[str], weights: Path, folder: Path, device: str
+) -> None:
+    """Write the points that a detector finds in studies, those that have none yet."""
+    waiting = [name for name in study_ids if not (folder / f"{safe_id(name)}.json").exists()]
+    if not waiting:
+        return
+    detector = _detector(weights, device)
+    for study_id in waiting:
+        try:
+            levels = detector.predict(data.cache.load(study_id))
+        except DicomRejected:
+            levels = SpineLevels(study_id, flags=("study_rejected",))
+        save_points(folder / f"{safe_id(study_id)}.json", levels)
+
+
+def _detector(weights: Path, device: str) -> LevelDetector:
+    """The detectors of a folder on a device, spelled as ultralytics does."""
+    detector = LevelDetector.load(weights)
+    if device == "cpu":
+        return detector
+    place = f"cuda:{device}" if device.isdigit() else device
+
+    def moved(spec: DetectorSpec, there: bool) -> SlicePredictor | None:
+        return SlicePredictor.load(weights, spec, place) if there else None
+
+    sagittal = SlicePredictor.load(weights, SAGITTAL, place)
+    axial, foramen = moved(AXIAL, detector.axial is not None), moved(FORAMEN, detector.foramen is not None)
+    return LevelDetector(sagittal, axial, foramen, detector.config)
+
+
+def save_points(path: Path, levels: SpineLevels) -> None:
+    """Write the points of a study and how sure the numbering is."""
+    points = [
+        {
+            **asdict(point),
+            "xyz_mm": point.xyz_mm.tolist(),
+            "xy_px": None if point.xy_px is None else list(point.xy_px),
+        }
+        for point in levels.points
+    ]
+    content = {
+        "study_id": levels.study_id,
+        "points": points,
+        "numbering_confidence": levels.numbering_confidence,
+        "flags": list(levels.flags),
+    }
+    with atomic_write(path) as stream:
+        json.dump(content, stream)
+
+
+def read_points(path: Path) -> SpineLevels:
+    """Points of ``save_points``; the levels themselves are not kept."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    points = tuple(
+        LevelPoint(
+            **{
+                **row,
+                "condition": Condition(row["condition"]),
+                "level": Level(row["level"]),
+                "source": PointSource(row["source"]),
+                "xyz_mm": np.array(row["xyz_mm"]),
+                "xy_px": None if row["xy_px"] is None else tuple(row["xy_px"]),
+            }
+        )
+        for row in content["points"]
+    )
+    return SpineLevels(
+        content["study_id"],
+        points=points,
+        numbering_confidence=content["numbering_confidence"],
+        flags=tuple(content["flags"]),
+    )

@@ -1,0 +1,215 @@
+"""The second stage on folds: crops at the detectors' own points, graders, their grades of unseen studies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier.calibration import Calibration
+from classifier.config import GraderConfig
+from classifier.dataset import CropCache, LabelledStudy, Source, build_cache, load_cache
+from classifier.storage import BUNDLED_WEIGHTS, load_grader
+from classifier.train import EpochReport, Machine, grade_cache, train_grader
+from data_prep.files import atomic_write, safe_id
+from data_prep.study_types import LevelPoint
+from data_prep.vocabulary import SEVERITIES, ConditionGroup
+from pipeline.training.data import TrainingData
+from pipeline.training.detecting import read_points
+from pipeline.training.plan import CleaningPlan, TrainPlan
+
+FOUND, ANNOTATED = "found", "annotated"
+_OOF_FILE = "oof.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """What graders said of crops of studies that they had not seen.
+
+    Attributes:
+        row_ids: (n,) ``{study_id}_{condition}_{level}``.
+        logits: float64 (n, 3) evidence, not calibrated.
+        log_prior: float64 (n, 3).
+        label: int64 (n,).
+        fold: int64 (n,).
+    """
+
+    row_ids: NDArray[np.str_]
+    logits: NDArray[np.float64]
+    log_prior: NDArray[np.float64]
+    label: NDArray[np.int64]
+    fold: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+
+def graders_plan(plan: TrainPlan) -> dict[ConditionGroup, GraderConfig]:
+    """The resolved configuration of every grader. Raises ValueError, WeightsRejected."""
+    return {
+        group: plan.graders.config(
+            group,
+            load_grader(BUNDLED_WEIGHTS, group).config if plan.graders.start == "bundled" else None,
+        )
+        for group in ConditionGroup
+    }
+
+
+def crop_sources(
+    data: TrainingData, study_ids: Sequence[str], points: Path, cleaning: CleaningPlan, which: str
+) -> list[Source]:
+    """Studies with their labels and points, loaded when their crops are cut.
+
+    Args:
+        points: folder of points that detectors found which never saw the study.
+        which: ``found``: those points; ``annotated``: annotated points where the found one is missing or
+            farther than the cleaning plan allows.
+    """
+    return [
+        (study_id, partial(_labelled, data, study_id, points, cleaning.far_points_mm, which))
+        for study_id in study_ids
+    ]
+
+
+def _labelled(
+    data: TrainingData, study_id: str, points: Path, far_points_mm: float, which: str
+) -> LabelledStudy:
+    study = data.cache.load(study_id)
+    found = read_points(points / f"{safe_id(study_id)}.json").points
+    labels = data.grades(study_id)
+    one_hot = np.eye(len(SEVERITIES))
+    chosen = found if which == FOUND else _far(data.annotated(study), found, far_points_mm)
+    truth = {target: one_hot[index] for target, index in labels.items()}
+    return LabelledStudy(study, tuple(chosen), truth, labels)
+
+
+def _far(
+    annotated: Sequence[LevelPoint], found: Sequence[LevelPoint], far_points_mm: float
+) -> list[LevelPoint]:
+    """Annotated points without a found one within reach; none when the rule is off."""
+    if far_points_mm <= 0:
+        return []
+    places = {(point.condition, point.level): point.xyz_mm for point in found}
+    far = []
+    for point in annotated:
+        place = places.get((point.condition, point.level))
+        if place is None or float(np.linalg.norm(place - point.xyz_mm)) > far_points_mm:
+            far.append(point)
+    return far
+
+
+def cut_all(sources: Sequence[Source], folder: Path, configs: Mapping[ConditionGroup, GraderConfig]) -> None:
+    """Cut the crops of studies that have none yet; what cannot be cut has none."""
+    crops = {group: config.crop for group, config in configs.items()}
+    for _ in build_cache(sources, folder, crops, natural_grades=True):
+        pass
+
+
+def training_crops(crops: Path, config: GraderConfig) -> CropCache:
+    """The crops to learn from: at found points, but at annotated ones where the found point is far off."""
+    found = load_cache(crops / FOUND, config.group, config.crop)
+    try:
+        annotated = load_cache(crops / ANNOTATED, config.group, config.crop)
+    except ValueError:  # the rule is off, or no point was far
+        return found
+    return CropCache.join([found.where(~np.isin(found.row_ids, annotated.row_ids)), annotated])
+
+
+def cleaned(cache: CropCache, doubts: Mapping[str, NDArray[np.float64]], plan: CleaningPlan) -> CropCache:
+    """The crops without, or with softer, labels that the out-of-fold prediction strongly disagrees with.
+
+    Args:
+        doubts: row id → out-of-fold p (3,) of such labels.
+    """
+    if not doubts or plan.noise == "off":
+        return cache
+    in_doubt = np.isin(cache.row_ids, list(doubts))
+    if plan.noise == "drop":
+        return cache.where(~in_doubt)
+    truth = cache.truth.copy()
+    for index in np.flatnonzero(in_doubt):
+        p = doubts[str(cache.row_ids[index])]
+        truth[index] = (1 - plan.soften_share) * truth[index] + plan.soften_share * p
+    return replace(cache, truth=truth.astype(np.float32))
+
+
+def find_doubts(p: NDArray[np.float64], oof: OutOfFold, plan: CleaningPlan) -> dict[str, NDArray[np.float64]]:
+    """Row id → p (3,) where the label's out-of-fold probability is below the plan's bound."""
+    mine = p[np.arange(len(oof)), oof.label]
+    return {str(oof.row_ids[index]): p[index] for index in np.flatnonzero(mine < plan.noise_below)}
+
+
+def train_one(
+    plan: TrainPlan,
+    config: GraderConfig,
+    crops: Path,
+    held_out: frozenset[str],
+    doubts: Mapping[str, NDArray[np.float64]],
+    folder: Path,
+    *,
+    fold: int,
+    machine: Machine,
+    pretrained: Path | None,
+    say: Callable[[str], None],
+) -> None:
+    """Train one grader on all studies but those held out, and let it grade these."""
+    cache = training_crops(crops, config)
+    train = cleaned(cache.where(~np.isin(cache.study_ids, list(held_out))), doubts, plan.cleaning)
+
+    def report(row: EpochReport) -> None:
+        name = f"{folder.parent.parent.name} {config.group.value}"
+        say(f"{name} epoch {row.epoch + 1} of {config.training.epochs}: loss {row.train_loss:.4f}")
+
+    start = None
+    if plan.graders.start == "bundled":
+        start = load_grader(BUNDLED_WEIGHTS, config.group).network.state_dict()
+    notes: dict[str, Any] = {
+        "train_studies": len(set(train.study_ids.tolist())),
+        "held_out_studies": len(held_out),
+        "labels_in_doubt": len(set(doubts) & set(train.row_ids.tolist())),
+        "started_from": plan.graders.start,
+    }
+    network = train_grader(
+        config,
+        train,
+        None,
+        folder,
+        report=report,
+        machine=machine,
+        start_from=start,
+        pretrained=pretrained if start is None else None,
+        notes=notes,
+    )
+    if not held_out:
+        return
+    found = load_cache(crops / FOUND, config.group, config.crop)
+    unseen = found.where(np.isin(found.study_ids, list(held_out)))
+    logits = grade_cache(network, unseen, config) if len(unseen) else np.zeros((0, 3))
+    with atomic_write(folder / _OOF_FILE, binary=True) as stream:
+        np.savez(
+            stream,
+            row_ids=unseen.row_ids,
+            logits=logits,
+            log_prior=unseen.log_prior.astype(np.float64),
+            label=unseen.label,
+            fold=np.full(len(unseen), fold, np.int64),
+        )
+
+
+def read_out_of_fold(folders: Sequence[Path]) -> OutOfFold:
+    """The out-of-fold logits of one condition group, fold after fold."""
+    parts: list[dict[str, NDArray[Any]]] = []
+    for folder in folders:
+        with np.load(folder / _OOF_FILE, allow_pickle=False) as stored:
+            parts.append({name: stored[name] for name in stored.files})
+    return OutOfFold(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+def raw_probabilities(oof: OutOfFold) -> NDArray[np.float64]:
+    """(n, 3) p before calibration."""
+    return Calibration().probabilities(oof.logits, oof.log_prior)

@@ -1,0 +1,70 @@
+"""Several processes on one training: they share independent jobs and meet where all results are needed.
+
+Folds, detectors and graders are independent of each other, so processes need exchange no gradients: each
+takes its share of the jobs, on a GPU of its own when there are several, and files say what is done. It is
+torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK), or processes that ``lumbar train --processes`` starts.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+_Item = TypeVar("_Item")
+
+_POLL_SECONDS = 0.5
+
+
+class RankFailed(RuntimeError):
+    """Another process of this training ended with an error."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which of several processes this is.
+
+    Attributes:
+        rank, world: 0 … world − 1, and how many there are.
+        local_rank: rank on this machine: the number of its GPU.
+        check: raises RankFailed when another process has failed; called while waiting.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    check: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world:
+            raise ValueError(f"rank must lie in 0 … {self.world - 1}, but got {self.rank}")
+
+    @classmethod
+    def from_environment(cls) -> Ranks:
+        """As torchrun says; alone without it."""
+        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        return cls(rank, world, int(os.environ.get("LOCAL_RANK", str(rank))))
+
+    def mine(self, items: Sequence[_Item]) -> Sequence[_Item]:
+        """The share of this process."""
+        return items[self.rank :: self.world]
+
+    def wait(self, done: Callable[[], bool]) -> None:
+        """Come back when ``done``; the other processes are at work."""
+        while not done():
+            self.check()
+            time.sleep(_POLL_SECONDS)
+
+
+def end_with_parent(parent: int) -> None:
+    """Let this process end when the one that started it is gone, however it went."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

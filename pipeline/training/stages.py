@@ -1,0 +1,120 @@
+"""Jobs that leave a marker when they are done, so that a training killed at any time goes on where it was."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.files import atomic_write
+from pipeline.training.ranks import Ranks
+
+# Not .json: the folder may be one of weights, whose manifest lists such files.
+DONE_FILE = "done.marker"
+_STARTED_FILE = "started.marker"
+
+
+class RunInUse(RuntimeError):
+    """Another process is at work in the run folder."""
+
+
+def digest_of(content: Any) -> str:
+    """SHA-256 of plain values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work.
+
+    Attributes:
+        name: folder below the run that the work writes into, such as ``fold0/detector/sagittal``.
+        digest: of everything that the result depends on.
+        work: does it, in that folder; may find there what an earlier attempt of the same digest left.
+    """
+
+    name: str
+    digest: str
+    work: Callable[[Path], None]
+
+
+class Stages:
+    """The jobs of a run.
+
+    Attributes:
+        run: folder of the run.
+        seconds: of every job that this process did, by name.
+    """
+
+    def __init__(self, run: Path, ranks: Ranks, say: Callable[[str], None]) -> None:
+        self.run, self.ranks, self.say = run, ranks, say
+        self.seconds: dict[str, float] = {}
+        run.mkdir(parents=True, exist_ok=True)
+        # Held until the process ends, however it ends.
+        self._lock = (run / f".lock{ranks.rank}").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunInUse(f"another training is at work in '{run.name}'") from None
+
+    def do(self, jobs: Sequence[Job]) -> None:
+        """Do this process's share of the jobs that are not done, then wait for the others."""
+        for job in self.ranks.mine(jobs):
+            if self.is_done(job):
+                self.say(f"{job.name}: done before")
+                continue
+            folder = self.run / job.name
+            if _digest_in(folder / _STARTED_FILE) != job.digest:
+                # What is there is of another configuration.
+                shutil.rmtree(folder, ignore_errors=True)
+                _write(folder / _STARTED_FILE, {"digest": job.digest})
+            started = time.monotonic()
+            job.work(folder)
+            seconds = time.monotonic() - started
+            self.seconds[job.name] = seconds
+            _write(folder / DONE_FILE, {"digest": job.digest, "seconds": round(seconds, 1)})
+            self.say(f"{job.name}: {seconds:.0f} s")
+        waiting = list(jobs)
+
+        def all_done() -> bool:
+            while waiting and self.is_done(waiting[0]):
+                waiting.pop(0)
+            return not waiting
+
+        self.ranks.wait(all_done)
+
+    def is_done(self, job: Job) -> bool:
+        """Whether the job was finished with the same inputs."""
+        return _digest_in(self.run / job.name / DONE_FILE) == job.digest
+
+    def close(self) -> None:
+        """Let another training into the folder."""
+        self._lock.close()
+
+
+def seconds_of(run: Path) -> dict[str, float]:
+    """How long every finished job of a run took, by name; interrupted attempts are not counted."""
+    found = {}
+    for path in sorted(run.rglob(DONE_FILE)):
+        with suppress(OSError, ValueError, KeyError):
+            found[str(path.parent.relative_to(run))] = float(json.loads(path.read_text())["seconds"])
+    return found
+
+
+def _digest_in(path: Path) -> str | None:
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    with atomic_write(path) as stream:
+        json.dump(content, stream)
