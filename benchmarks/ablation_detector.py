@@ -34,6 +34,7 @@ from data_prep.vocabulary import SeriesKind
 from detector.augment import AugmentConfig
 from detector.levels import ChainConfig, number_chain
 from detector.predict import LevelDetector, PredictConfig, sagittal_series
+from detector.sightings import SliceSighting
 from detector.sources import external_cases, external_slice_cases, training_slices
 from detector.spec import SAGITTAL, DetectorKind
 from detector.synthesis import NO_SYNTHESIS
@@ -66,6 +67,19 @@ ROWS = (
     Row("both", external=True, phantoms=200),
     Row("both, label-map synthesis", external=True, phantoms=200, synthesis=True),
 )
+
+
+class RememberingDetector(LevelDetector):
+    """Looks at each series once, however often it is decoded."""
+
+    _seen: dict[int, list[SliceSighting]]
+
+    def see(self, series: Series) -> list[SliceSighting]:
+        """As the parent; series must stay alive as long as the detector."""
+        self._seen = getattr(self, "_seen", {})
+        if id(series) not in self._seen:
+            self._seen[id(series)] = super().see(series)
+        return self._seen[id(series)]
 
 
 def single_maxima(detector: LevelDetector, series: tuple[Series, ...]) -> Canal:
@@ -192,7 +206,7 @@ def main() -> None:
     }
     records = []
     for row in ROWS:
-        detector = LevelDetector.load(folders[row.name], PredictConfig())
+        detector = RememberingDetector.load(folders[row.name], PredictConfig())
         for decoding in track(DECODINGS, description=row.name):
             record: dict[str, object] = {"training": row.name, "decoding": decoding}
             for name, cases in data.items():
