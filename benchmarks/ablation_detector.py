@@ -234,7 +234,8 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         )
         axis.grid(axis="y", alpha=0.3)
     axes[0].set_title("Canal points within 6 mm at the right level")
-    axes[-1].legend(title=None, fontsize=8, loc="lower left")
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
