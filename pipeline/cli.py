@@ -69,6 +69,13 @@ class PhantomTransitional(StrEnum):
     ALWAYS = "always"
 
 
+class PhantomHeaders(StrEnum):
+    """Headers of synthetic studies: bare as in the RSNA data, or complete for an archive."""
+
+    RSNA = "rsna"
+    PACS = "pacs"
+
+
 class PhantomQuirks(StrEnum):
     """Oddities of real data sets in synthetic ones."""
 
@@ -133,6 +140,12 @@ def predict(
     output: Output,
     series_table: SeriesTable = None,
     pictures: Annotated[bool, typer.Option(help="Draw a picture of each study.")] = True,
+    sr: Annotated[
+        bool, typer.Option("--sr", help="A DICOM structured report per study; it names the patient.")
+    ] = False,
+    sc: Annotated[
+        bool, typer.Option("--sc", help="The picture as DICOM, too; it names the patient.")
+    ] = False,
     detector_weights: DetectorWeights = None,
     classifier_weights: ClassifierWeights = None,
     as_json: AsJson = False,
@@ -150,6 +163,8 @@ def predict(
         pictures=pictures,
         detector_weights=detector_weights,
         classifier_weights=classifier_weights,
+        report_objects=sr,
+        capture_objects=sc,
     )
     if as_json:
         console.print_json(report.to_dict())
@@ -332,6 +347,9 @@ def phantom(
     quirks: Annotated[
         PhantomQuirks, typer.Option(help="Oddities of real data: never, at their real rates, or all soon.")
     ] = PhantomQuirks.NONE,
+    headers: Annotated[
+        PhantomHeaders, typer.Option(help="pacs: valid UIDs and complete modules, which an archive accepts.")
+    ] = PhantomHeaders.RSNA,
 ) -> None:
     """Make a synthetic data set in the RSNA layout, with oracle.csv."""
     from data_prep.phantom import write_dataset
@@ -348,6 +366,7 @@ def phantom(
             transitional=transitional.value,
             view=view.value,
             quirks=quirks.value,
+            headers=headers.value,
         )
     console.out.print(f"data set    {output}")
 
