@@ -15,6 +15,8 @@ import typer
 
 import classifier.cli
 import detector.cli
+import pipeline.annotations_cli
+import pipeline.service.command
 from data_prep import console
 from pipeline import summaries
 
@@ -32,6 +34,10 @@ app = typer.Typer(
 )
 app.add_typer(detector.cli.app, name="detector")
 app.add_typer(classifier.cli.app, name="classifier")
+app.add_typer(pipeline.annotations_cli.app, name="annotations")
+app.command(epilog="Example: lumbar serve /var/spool/lumbar --to PACS@127.0.0.1:4242")(
+    pipeline.service.command.serve
+)
 
 
 # Of the reporting range; chosen by its labels alone: every severity occurs in every condition group.
