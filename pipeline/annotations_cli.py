@@ -52,7 +52,8 @@ def export(
     table = points or path / COORDINATES_FILE
     if not table.is_file():
         console.fail(f"no {COORDINATES_FILE} in the input: name a table of points with --points")
-    entries = find_entries(path, None)
+    # A table names thousands of studies, of which only some may be on this disk.
+    entries = [entry for entry in find_entries(path, None) if not entry.is_only_listed]
     try:
         with console.progress("studies", len(entries)) as done:
             report = export_annotations(

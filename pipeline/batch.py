@@ -19,7 +19,7 @@ import numpy as np
 
 from data_prep.files import atomic_write, safe_id
 from data_prep.studies import StudyEntry
-from data_prep.study_types import Rejection, Study
+from data_prep.study_types import Reason, Rejection, Study
 from pipeline.predict import Pipeline
 from pipeline.prediction import StudyPrediction, probabilities_in
 from pipeline.submission import build_submission, validate_submission, write_submission
@@ -114,7 +114,12 @@ def run_batch(
         n_studies=len(records),
         n_resumed=n_resumed,
         n_rejected=sum(record["rejected"] for record in records),
-        rejections=tuple(Rejection(**row) for record in records for row in record["rejections"]),
+        rejections=tuple(
+            # From an earlier run's file, a reason is text.
+            Rejection(**{**row, "reason": Reason(row["reason"])})
+            for record in records
+            for row in record["rejections"]
+        ),
     )
 
 

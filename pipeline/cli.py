@@ -35,9 +35,6 @@ app = typer.Typer(
 app.add_typer(detector.cli.app, name="detector")
 app.add_typer(classifier.cli.app, name="classifier")
 app.add_typer(pipeline.annotations_cli.app, name="annotations")
-app.command(epilog="Example: lumbar serve /var/spool/lumbar --to PACS@127.0.0.1:4242")(
-    pipeline.service.command.serve
-)
 
 
 # Of the reporting range; chosen by its labels alone: every severity occurs in every condition group.
@@ -418,3 +415,8 @@ def check(
     if not report.is_usable:
         raise typer.Exit(console.NOTHING_DONE)
     console.exit_by(report.rejections)
+
+
+app.command(epilog="Example: lumbar serve /var/spool/lumbar --to PACS@127.0.0.1:4242")(
+    pipeline.service.command.serve
+)

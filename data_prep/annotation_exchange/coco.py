@@ -50,6 +50,7 @@ def coco_text(
                 "category_id": CLASSES.index(level) + 1,
                 "keypoints": keypoints,
                 "num_keypoints": len(points),
+                "segmentation": [],
                 "bbox": box,
                 "area": round(box[2] * box[3], _DECIMALS),
                 "iscrowd": 0,

@@ -84,9 +84,8 @@ def serve(
         held = Spool(spool, max_bytes=config.max_spool_bytes)
     except SpoolInUse as error:
         console.fail(str(error))
-    pipeline = load_pipeline(detector_weights, classifier_weights)
     try:
-        serve_until_told(config, pipeline, held)
+        serve_until_told(config, lambda: load_pipeline(detector_weights, classifier_weights), held)
     except OSError as error:
         console.fail(f"cannot listen on {host}:{port} ({error.strerror or type(error).__name__})")
     finally:

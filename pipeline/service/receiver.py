@@ -27,7 +27,7 @@ SUCCESS, OUT_OF_RESOURCES, NOT_THIS_CLASS, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA9
 _GRADED_CLASSES = (MRImageStorage, EnhancedMRImageStorage)
 # An A-ASSOCIATE-RQ may name every storage class with every transfer syntax.
 _MIN_LONGEST_PDU = 256 * 1024
-_TIMEOUT_S = 60
+_GREETING_TIMEOUT_S, _TIMEOUT_S = 15, 60
 _LAST_ASSOCIATIONS_S = 10.0
 
 
@@ -43,7 +43,8 @@ class Receiver:
         self._ae.require_calling_aet = list(config.allowed_callers)
         self._ae.maximum_associations = config.max_associations
         self._ae.maximum_pdu_size = config.max_pdu_bytes
-        self._ae.acse_timeout = self._ae.dimse_timeout = self._ae.network_timeout = _TIMEOUT_S
+        self._ae.acse_timeout = _GREETING_TIMEOUT_S
+        self._ae.dimse_timeout = self._ae.network_timeout = _TIMEOUT_S
         self._ae.add_supported_context(Verification)
         for context in AllStoragePresentationContexts:
             # All, because a sender that forwards a study gives up when one of its objects is not taken.
@@ -66,9 +67,12 @@ class Receiver:
             return
         self._server.shutdown()
         until = time.monotonic() + _LAST_ASSOCIATIONS_S
-        while self._ae.active_associations and time.monotonic() < until:
+        while self._is_busy() and time.monotonic() < until:
             time.sleep(0.1)
         self._ae.shutdown()
+
+    def _is_busy(self) -> bool:
+        return any(association.is_established for association in self._ae.active_associations)
 
     def _bound_pdus(self, event: Event) -> None:
         """Refuse a PDU that claims to be longer than was agreed: the library would read up to 4 GiB."""

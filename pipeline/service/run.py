@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 from pipeline.predict import Pipeline
@@ -31,10 +32,16 @@ def set_up_log() -> None:
         foreign.propagate = False
 
 
-def serve(config: ServiceConfig, pipeline: Pipeline, spool: Spool) -> None:
+def serve(config: ServiceConfig, load: Callable[[], Pipeline], spool: Spool) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    A study that is being graded is finished first, within seconds; everything else is on disk.
+    It receives, and delivers what an earlier run left, before the models are there. When it is told to stop,
+    a study that is being graded is finished first, within seconds; everything else is on disk.
+
+    Args:
+        config: of the service.
+        load: loads the models.
+        spool: opened already.
 
     Raises:
         OSError: the port cannot be had.
@@ -49,26 +56,27 @@ def serve(config: ServiceConfig, pipeline: Pipeline, spool: Spool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, told_to_stop)
     receiver = Receiver(config, spool)
-    worker = Worker(config, spool, pipeline, new_results)
-    sender = Sender(config, spool, new_results)
     receiver.start()
-    threads = [
-        threading.Thread(target=part.run, args=(stop,), name=type(part).__name__) for part in (worker, sender)
-    ]
-    for thread in threads:
-        thread.start()
-    log.info(
-        "ready: %s listens on %s:%d, results go to %s",
-        config.ae_title,
-        config.host,
-        config.port,
-        config.destination,
-    )
+    log.info("%s listens on %s:%d", config.ae_title, config.host, config.port)
     if not config.is_local and not config.allowed_callers:
         log.warning("any AE that reaches this address may send; name callers with --allow")
-    while not stop.wait(1.0):
-        pass
-    receiver.stop()
-    for thread in threads:
-        thread.join()
+    threads = [_started(Sender(config, spool, new_results).run, stop)]
+    try:
+        worker = Worker(config, spool, load(), new_results)
+        threads.append(_started(worker.run, stop))
+        log.info("ready: results go to %s", config.destination)
+        while not stop.wait(1.0):
+            pass
+    finally:
+        stop.set()
+        new_results.set()
+        receiver.stop()
+        for thread in threads:
+            thread.join()
     log.info("stopped")
+
+
+def _started(run: Callable[[threading.Event], None], stop: threading.Event) -> threading.Thread:
+    thread = threading.Thread(target=run, args=(stop,))
+    thread.start()
+    return thread
