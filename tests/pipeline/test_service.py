@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import signal
 import socket
 import struct
 import threading
@@ -24,8 +25,10 @@ from pydicom.uid import (
     MRImageStorage,
 )
 from pynetdicom import AE, evt
+from typer.testing import CliRunner
 
 from data_prep.dicom_uids import derived_uid
+from pipeline.cli import app
 from pipeline.predict import Pipeline
 from pipeline.service.config import Peer, ServiceConfig
 from pipeline.service.receiver import Receiver
@@ -388,32 +391,56 @@ def test_results_wait_for_a_destination_that_is_away(
     server.shutdown()
 
 
-# --- privacy ---
+# --- the whole, and privacy ---
 
 
+@pytest.fixture
+def undisturbed() -> Iterator[None]:
+    """Puts back what the command sets for the whole process: signals and loggers."""
+    loggers = [logging.getLogger(name) for name in ("lumbar.serve", "pynetdicom", "pydicom", "highdicom")]
+    before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
+    signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for logger, handlers, propagate in before:
+        logger.handlers[:], logger.propagate = handlers, propagate
+    for number, handler in signals.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("undisturbed")
+def test_a_port_that_is_taken_and_a_spool_in_use_end_with_1(
+    config: ServiceConfig, spool: Spool, tmp_path: Path
+) -> None:
+    arguments = ["--to", "PACS@127.0.0.1:9", "--port", str(config.port)]
+    in_use = CliRunner().invoke(app, ["serve", str(config.spool), *arguments])
+    assert in_use.exit_code == 1 and "another service works in 'spool'" in in_use.stderr
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", config.port))
+        taken.listen()
+        port_taken = CliRunner().invoke(app, ["serve", str(tmp_path / "other"), *arguments])
+    assert port_taken.exit_code == 1 and "cannot listen on 127.0.0.1" in port_taken.stderr
+    nonsense = CliRunner().invoke(app, ["serve", str(tmp_path / "third"), "--to", "PACS"])
+    assert nonsense.exit_code == 2 and "AETITLE@host:port" in nonsense.stderr
+    assert not (tmp_path / "third").exists()
+
+
+@pytest.mark.usefixtures("undisturbed")
 def test_no_patient_gets_into_the_log(
     config: ServiceConfig, spool: Spool, images: list[Dataset], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    names = ("lumbar.serve", "pynetdicom", "pydicom", "highdicom")
-    loggers = [logging.getLogger(name) for name in names]
-    before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
     set_up_log()
-    try:
-        running = Receiver(config, spool)
-        running.start()
-        for dataset in images:
-            assert store(config, dataset) == 0
-        running.stop()
-        odd = copy.deepcopy(images[0])
-        odd.SOPInstanceUID, odd.PatientID = derived_uid("odd"), f"{CANARY}-2"
-        worker(config, spool).grade_settled()
-        odd.file_meta.MediaStorageSOPInstanceUID = odd.SOPInstanceUID
-        keep(spool, [*images, odd])
-        worker(config, spool).grade_settled()
-        Sender(config, spool, threading.Event()).deliver()
-    finally:
-        for logger, handlers, propagate in before:
-            logger.handlers[:], logger.propagate = handlers, propagate
+    running = Receiver(config, spool)
+    running.start()
+    for dataset in images:
+        assert store(config, dataset) == 0
+    running.stop()
+    odd = copy.deepcopy(images[0])
+    odd.SOPInstanceUID, odd.PatientID = derived_uid("odd"), f"{CANARY}-2"
+    worker(config, spool).grade_settled()
+    odd.file_meta.MediaStorageSOPInstanceUID = odd.SOPInstanceUID
+    keep(spool, [*images, odd])
+    worker(config, spool).grade_settled()
+    Sender(config, spool, threading.Event()).deliver()
     said = "".join(capfd.readouterr())
     assert f"study {STUDY}" in said and "graded, 1 results to send" in said
     assert "rejected [dicom_result_refused]" in said  # another patient's image joined the study

@@ -233,16 +233,3 @@ def test_studies_come_back_graded_and_nothing_is_lost_or_done_twice(
     wait_for("an empty outbox", lambda: node.waiting() == 0)
     assert node.log.count("grading") == 2
     assert "Phantom^" not in node.log and "PHANTOM-" not in node.log
-
-
-def test_a_port_that_is_taken_and_a_spool_in_use_end_with_1(
-    archive_and_node: tuple[Archive, Node], tmp_path: Path
-) -> None:
-    _, node = archive_and_node
-    node.start("listens")
-    serve = [sys.executable, "-m", "pipeline", "serve"]
-    same_spool = [str(node.folder / "spool"), "--to", "X@127.0.0.1:9", "--port", str(free_port())]
-    same_port = [str(tmp_path / "other"), "--to", "X@127.0.0.1:9", "--port", str(node.port)]
-    for arguments, message in ((same_spool, "another service works in"), (same_port, "cannot listen on")):
-        done = subprocess.run([*serve, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 1 and message in done.stderr, done.stderr
