@@ -61,7 +61,7 @@ def test_help_imports_no_heavy_package() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str) -> None:
-    result = lumbar(command, "--help")
+    result = lumbar(*command.split(), "--help")
     assert result.exit_code == 0
     assert f"Example: lumbar {command}" in result.output
 
