@@ -27,6 +27,8 @@ _ENCAPSULATED = (
     "1.2.840.10008.1.2.4.81",  # JPEG-LS near-lossless
     *_JPEG_2000,
 )
+# Nothing else is read: Deflated above all, which grows without bound.
+TRANSFER_SYNTAXES = (*_NATIVE, *_ENCAPSULATED)
 _EXPLICIT_BIG = _NATIVE[2]
 _PIXEL_GROUP = 0x7FE0
 _ITEM, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
@@ -75,7 +77,7 @@ def transfer_syntax_of(path: Path, file: BinaryIO) -> str:
     if start[128:] != b"DICM":
         raise Refused(Reason.NOT_DICOM, "not a DICOM file: the preamble is missing")
     syntax = str(read_file_meta_info(path).get("TransferSyntaxUID", ""))
-    if syntax not in _NATIVE and syntax not in _ENCAPSULATED:
+    if syntax not in TRANSFER_SYNTAXES:
         shown = syntax[:64] if all(c.isdigit() or c == "." for c in syntax) else "?"
         raise Refused(Reason.TRANSFER_SYNTAX, f"transfer syntax {shown or 'missing'} is not supported")
     return syntax

@@ -86,7 +86,7 @@ def build_series(
 
 def _slice(number: int, header: SliceHeader, study_id: str, series_id: str, limits: ReadLimits) -> Slice:
     reader = partial(read_pixels, header, limits=limits, study_id=study_id, series_id=series_id)
-    return Slice(header.plane, number, reader)
+    return Slice(header.plane, number, reader, header.path)
 
 
 def _without_duplicates(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,6 +37,7 @@ class Reason(StrEnum):
     NO_SERIES = "no_usable_series"
     NO_IMAGES = "no_images"
     FAILED = "internal_failure"
+    NO_RESULT = "dicom_result_refused"
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,13 @@ class Slice:
         plane: pixel grid in patient space.
         instance_number: name of the file in the RSNA layout, else InstanceNumber. No spatial order.
         read_pixels: returns float32 (rows, columns), bright = high signal. May raise DicomRejected.
+        path: the DICOM file, or None for a slice that was never one. Never written anywhere.
     """
 
     plane: SlicePlane
     instance_number: int
     read_pixels: Callable[[], NDArray[np.float32]]
+    path: Path | None = field(default=None, repr=False)
 
     def pixels(self) -> NDArray[np.float32]:
         """Decode now. Shape ``plane.shape``, dtype float32. Raises DicomRejected."""

@@ -11,18 +11,21 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data_prep.files import atomic_write, safe_id
 from data_prep.studies import StudyEntry
-from data_prep.study_types import Rejection, Study
+from data_prep.study_types import Reason, Rejection, Study
 from pipeline.predict import Pipeline
 from pipeline.prediction import StudyPrediction, probabilities_in
 from pipeline.submission import build_submission, validate_submission, write_submission
+
+if TYPE_CHECKING:
+    from pipeline.dicom_results.write import DicomResults
 
 PREDICTIONS_FORMAT = "lumbar-predictions/1"
 
@@ -70,6 +73,7 @@ def run_batch(
     *,
     draw: DrawStudy | None = None,
     progress: Callable[[str], None] | None = None,
+    dicom: DicomResults | None = None,
 ) -> BatchReport:
     """Grade studies and write ``submission.csv``, ``predictions.json``, ``studies/`` and ``pictures/``.
 
@@ -80,11 +84,12 @@ def run_batch(
             configuration are not done again.
         draw: draws the picture of a study, or None for no pictures.
         progress: called with each study id when it is done.
+        dicom: which DICOM objects each study gets, if any.
     """
     records = []
     n_resumed = 0
     for entry in entries:
-        record, resumed = _finished_study(pipeline, entry, out, draw)
+        record, resumed = _finished_study(pipeline, entry, out, draw, dicom)
         records.append(record)
         n_resumed += resumed
         if progress is not None:
@@ -109,24 +114,32 @@ def run_batch(
         n_studies=len(records),
         n_resumed=n_resumed,
         n_rejected=sum(record["rejected"] for record in records),
-        rejections=tuple(Rejection(**row) for record in records for row in record["rejections"]),
+        rejections=tuple(
+            # From an earlier run's file, a reason is text.
+            Rejection(**{**row, "reason": Reason(row["reason"])})
+            for record in records
+            for row in record["rejections"]
+        ),
     )
 
 
 def _finished_study(
-    pipeline: Pipeline, entry: StudyEntry, out: Path, draw: DrawStudy | None
+    pipeline: Pipeline, entry: StudyEntry, out: Path, draw: DrawStudy | None, dicom: DicomResults | None
 ) -> tuple[dict[str, Any], bool]:
     """The record of a study, and whether it was there already."""
     name = safe_id(entry.study_id)
     path, picture = out / "studies" / f"{name}.json", out / "pictures" / f"{name}.png"
-    marker = _marker(pipeline, entry)
+    marker = _marker(pipeline, entry, dicom)
     record = _record_of(path, marker)
-    if record is not None and (draw is None or picture.is_file()):
+    drawn = draw is None or picture.is_file()
+    if record is not None and drawn and (dicom is None or dicom.are_there(record, out)):
         return record, True
     prediction, study = pipeline.predict_entry(entry)
     if draw is not None:
         prediction = _drawn(draw, study, prediction, picture)
     record = prediction.to_dict()
+    if dicom is not None and (refusal := dicom.write(study, prediction, out, picture if draw else None)):
+        record["rejections"].append(asdict(refusal))
     # The record comes last: a study without it is not done.
     _write_json({"marker": marker, "study": record}, path)
     return record, False
@@ -142,9 +155,12 @@ def _drawn(
     return prediction
 
 
-def _marker(pipeline: Pipeline, entry: StudyEntry) -> str:
-    """SHA-256 of the study's file list (place, size, time of change), series kinds, models and software."""
-    content = {
+def _marker(pipeline: Pipeline, entry: StudyEntry, dicom: DicomResults | None) -> str:
+    """SHA-256 of the study's file list (place, size, time of change), series kinds, models and software.
+
+    Which DICOM objects were asked for is part of it, because the record says which were refused.
+    """
+    content: dict[str, Any] = {
         "files": [(str(path.relative_to(top)), *_size_and_time(path)) for top, path in _input_files(entry)],
         "kinds": {series: str(kind) for series, kind in entry.kinds.items()},
         "only_series": entry.only_series,
@@ -152,6 +168,8 @@ def _marker(pipeline: Pipeline, entry: StudyEntry) -> str:
         "provenance": pipeline.provenance.to_dict(),
         "format": PREDICTIONS_FORMAT,
     }
+    if dicom is not None:
+        content["dicom"] = asdict(dicom)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -15,6 +15,8 @@ import typer
 
 import classifier.cli
 import detector.cli
+import pipeline.annotations_cli
+import pipeline.service.command
 from data_prep import console
 from pipeline import summaries
 
@@ -32,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(detector.cli.app, name="detector")
 app.add_typer(classifier.cli.app, name="classifier")
+app.add_typer(pipeline.annotations_cli.app, name="annotations")
 
 
 # Of the reporting range; chosen by its labels alone: every severity occurs in every condition group.
@@ -67,6 +70,13 @@ class PhantomTransitional(StrEnum):
     NATURAL = "natural"
     NEVER = "never"
     ALWAYS = "always"
+
+
+class PhantomHeaders(StrEnum):
+    """Headers of synthetic studies: bare as in the RSNA data, or complete for an archive."""
+
+    RSNA = "rsna"
+    PACS = "pacs"
 
 
 class PhantomQuirks(StrEnum):
@@ -133,6 +143,12 @@ def predict(
     output: Output,
     series_table: SeriesTable = None,
     pictures: Annotated[bool, typer.Option(help="Draw a picture of each study.")] = True,
+    sr: Annotated[
+        bool, typer.Option("--sr", help="A DICOM structured report per study; it names the patient.")
+    ] = False,
+    sc: Annotated[
+        bool, typer.Option("--sc", help="The picture as DICOM, too; it names the patient.")
+    ] = False,
     detector_weights: DetectorWeights = None,
     classifier_weights: ClassifierWeights = None,
     as_json: AsJson = False,
@@ -150,6 +166,8 @@ def predict(
         pictures=pictures,
         detector_weights=detector_weights,
         classifier_weights=classifier_weights,
+        report_objects=sr,
+        capture_objects=sc,
     )
     if as_json:
         console.print_json(report.to_dict())
@@ -332,6 +350,9 @@ def phantom(
     quirks: Annotated[
         PhantomQuirks, typer.Option(help="Oddities of real data: never, at their real rates, or all soon.")
     ] = PhantomQuirks.NONE,
+    headers: Annotated[
+        PhantomHeaders, typer.Option(help="pacs: valid UIDs and complete modules, which an archive accepts.")
+    ] = PhantomHeaders.RSNA,
 ) -> None:
     """Make a synthetic data set in the RSNA layout, with oracle.csv."""
     from data_prep.phantom import write_dataset
@@ -348,6 +369,7 @@ def phantom(
             transitional=transitional.value,
             view=view.value,
             quirks=quirks.value,
+            headers=headers.value,
         )
     console.out.print(f"data set    {output}")
 
@@ -393,3 +415,8 @@ def check(
     if not report.is_usable:
         raise typer.Exit(console.NOTHING_DONE)
     console.exit_by(report.rejections)
+
+
+app.command(epilog="Example: lumbar serve /var/spool/lumbar --to PACS@127.0.0.1:4242")(
+    pipeline.service.command.serve
+)

@@ -49,13 +49,24 @@ def grade_all(
     pictures: bool = True,
     detector_weights: Path | None = None,
     classifier_weights: Path | None = None,
+    report_objects: bool = False,
+    capture_objects: bool = False,
 ) -> BatchReport:
-    """Grade every study under a path into a folder; what was rejected is printed."""
+    """Grade every study under a path into a folder; what was rejected is printed.
+
+    ``report_objects`` and ``capture_objects`` ask for DICOM SR and SC files.
+    """
     entries = find_entries(path, series_table)
     make_writable(output)
     pipeline = load_pipeline(detector_weights, classifier_weights)
     draw = draw_montage if pictures else None
+    dicom = None
+    if report_objects or capture_objects:
+        # Here, because few runs need the library behind it.
+        from pipeline.dicom_results.write import DicomResults
+
+        dicom = DicomResults(report=report_objects, capture=capture_objects)
     with console.progress("studies", len(entries)) as done:
-        report = run_batch(pipeline, entries, output, draw=draw, progress=done)
+        report = run_batch(pipeline, entries, output, draw=draw, progress=done, dicom=dicom)
     console.list_rejections(report.rejections)
     return report

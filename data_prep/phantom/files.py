@@ -24,6 +24,7 @@ from pydicom.uid import (
 )
 
 from data_prep.geometry import SlicePlane
+from data_prep.phantom.pacs_headers import HeaderVariant, complete_headers
 from data_prep.phantom.plan import SeriesPlan, Size, View
 from data_prep.phantom.posture import Transitional
 from data_prep.phantom.quirks import QuirkMode, Quirks, draw_quirks, renumber
@@ -52,6 +53,7 @@ def write_dataset(
     transitional: Transitional = "natural",
     view: View = "whole",
     quirks: QuirkMode = "none",
+    headers: HeaderVariant = "rsna",
 ) -> None:
     """Write ``studies`` patients, seeds ``seed`` … ``seed + studies - 1``, as an RSNA-shaped data set.
 
@@ -61,6 +63,7 @@ def write_dataset(
     ``studies`` and the options only, not on ``jobs``. ``progress`` is called with the number of studies
     done. Tables are written last. ``appearance``, ``transitional`` and ``view``: see ``make_study``.
     ``quirks``: the oddities of DOMAIN.md never, at about their real rates, or all of them soon.
+    ``headers``: as the anonymiser of the real data left them, or ``pacs``: complete, for an archive.
 
     Raises:
         ValueError: ``studies`` or ``jobs`` below 1, or a negative seed.
@@ -70,7 +73,7 @@ def write_dataset(
     images = out / "train_images"
     images.mkdir(parents=True, exist_ok=True)
     make = partial(make_study, size=size, appearance=appearance, transitional=transitional, view=view)
-    write = partial(_write_study, images=images, make=make, quirks=quirks)
+    write = partial(_write_study, images=images, make=make, quirks=quirks, headers=headers)
     seeds = range(seed, seed + studies)
     tables: list[_StudyRows] = []
     if jobs == 1:
@@ -94,6 +97,7 @@ def write_dataset(
         "transitional": transitional,
         "view": view,
         "quirks": quirks,
+        "headers": headers,
         "reader_noise": {group.value: noise for group, noise in READER_NOISE.items()},
     }
     (out / "phantom.json").write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
@@ -158,7 +162,12 @@ def _written(phantom: PhantomStudy, quirks: Quirks, rng: np.random.Generator) ->
 
 
 def _write_study(
-    seed: int, *, images: Path, make: Callable[[int], PhantomStudy], quirks: QuirkMode
+    seed: int,
+    *,
+    images: Path,
+    make: Callable[[int], PhantomStudy],
+    quirks: QuirkMode,
+    headers: HeaderVariant,
 ) -> _StudyRows:
     phantom, odd = make(seed), draw_quirks(seed, quirks)
     rng = np.random.default_rng([seed, 6])
@@ -173,6 +182,8 @@ def _write_study(
                 pixels = pixels[:-4, :-2]
             number = written.numbers[series.series_id][item.instance_number]
             dataset = _dicom(phantom.study.study_id, plan, item.plane, number, full_headers)
+            if headers == "pacs":
+                complete_headers(dataset, phantom.study.study_id, plan, number)
             _set_pixels(dataset, pixels, item.plane, odd.inverted)
             if compressed:
                 dataset.compress(RLELossless, generate_instance_uid=False)

@@ -11,10 +11,13 @@ import pandas as pd
 import pydicom
 import pytest
 
+from data_prep.dicom_uids import is_valid_uid
 from data_prep.geometry import SlicePlane
 from data_prep.phantom import make_study, write_dataset
 from data_prep.vocabulary import CONDITIONS, LEVELS, SUBMISSION_COLUMNS, TARGETS, SeriesKind, split_row_id
+from tests.dicom_tools import dciodvfy_errors
 
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 # Of the two studies, one has full headers and one is RLE compressed (see ``_write_study``).
 SEED = 300_010
 
@@ -139,3 +142,18 @@ def test_quirks_are_written_and_the_tables_tell_of_them(tmp_path: Path) -> None:
     shapes = {(header.SeriesInstanceUID, header.Rows) for header in headers}
     assert len(shapes) > len({header.SeriesInstanceUID for header in headers})
     assert max(header.InstanceNumber for header in headers) > 100
+
+
+def test_headers_for_an_archive_are_complete_and_the_pixels_the_same(dataset: Path, tmp_path: Path) -> None:
+    write_dataset(tmp_path, studies=1, seed=SEED, headers="pacs")
+    paths = sorted(tmp_path.rglob("*.dcm"))
+    headers = [pydicom.dcmread(path) for path in paths]
+    assert all(is_valid_uid(header[name].value) for header in headers for name in UIDS)
+    assert len({header.SOPInstanceUID for header in headers}) == len(paths)
+    assert len({header.StudyInstanceUID for header in headers}) == 1
+    assert len({header.SeriesInstanceUID for header in headers}) == 3
+    assert {header.PatientID for header in headers} == {f"PHANTOM-{paths[0].parts[-3]}"}
+    bare = pydicom.dcmread(dataset / paths[0].relative_to(tmp_path))
+    assert np.array_equal(headers[0].pixel_array, bare.pixel_array)
+    for path in paths[:: len(paths) // 4]:
+        assert dciodvfy_errors(path) == []

@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 import pipeline.cli
 from classifier.prior import level_prior
 from data_prep.manifest import WeightsRejected
+from data_prep.phantom import write_dataset
 from data_prep.vocabulary import TARGETS
 from pipeline.cli import app
 from pipeline.predict import Pipeline
 from pipeline.submission import build_submission, write_submission
 from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_study, write_table
 
-COMMANDS = ["predict", "demo", "show", "score", "phantom", "check"]
+COMMANDS = ["predict", "demo", "show", "score", "phantom", "check", "serve", "annotations export"]
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_help_imports_no_heavy_package() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str) -> None:
-    result = lumbar(command, "--help")
+    result = lumbar(*command.split(), "--help")
     assert result.exit_code == 0
     assert f"Example: lumbar {command}" in result.output
 
@@ -180,3 +181,20 @@ def test_a_folder_that_cannot_be_written_ends_with_1(
         pipeline.cli.main()
     assert caught.value.code == 1
     assert "Not a directory" in capsys.readouterr().err
+
+
+def test_annotations_go_out_and_come_back(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", studies=1, seed=300_400)
+    out, table = tmp_path / "out", tmp_path / "corrected.csv"
+    exported = lumbar("annotations", "export", tmp_path / "data", "-o", out, "--json")
+    assert exported.exit_code == 0, exported.output
+    assert json.loads(exported.stdout)["points"] == 25
+    for kind in ("coco", "yolo"):
+        assert lumbar("annotations", "import", out, "-o", table, "--format", kind).exit_code == 0
+        assert len(table.read_text().splitlines()) == 26
+    (out / "annotations" / "person_keypoints_train.json").write_text("{}")
+    refused = lumbar("annotations", "import", out, "-o", tmp_path / "none.csv")
+    assert refused.exit_code == 1 and "not a COCO keypoint file" in refused.stderr
+    assert not (tmp_path / "none.csv").exists()
+    no_table = lumbar("annotations", "export", tmp_path / "data" / "train_images", "-o", out)
+    assert no_table.exit_code == 1 and "--points" in no_table.stderr

@@ -1,0 +1,138 @@
+"""The receiving side: C-ECHO and C-STORE, within limits, nothing kept that is no MR image."""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+import warnings
+from typing import Any
+
+import pydicom
+from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
+from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom.events import Event
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from data_prep.dicom_checks import TRANSFER_SYNTAXES
+from data_prep.dicom_uids import is_valid_uid
+from pipeline.service.config import ServiceConfig
+from pipeline.service.spool import Spool, SpoolFull
+
+log = logging.getLogger("lumbar.serve")
+
+# Status codes of C-STORE: PS3.4 table B.2-1.
+SUCCESS, OUT_OF_RESOURCES, NOT_THIS_CLASS, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
+
+_GRADED_CLASSES = (MRImageStorage, EnhancedMRImageStorage)
+# An A-ASSOCIATE-RQ may name every storage class with every transfer syntax.
+_MIN_LONGEST_PDU = 256 * 1024
+_GREETING_TIMEOUT_S, _TIMEOUT_S = 15, 60
+_LAST_ASSOCIATIONS_S = 10.0
+
+
+class Receiver:
+    """Listens from ``start`` until ``stop``."""
+
+    def __init__(self, config: ServiceConfig, spool: Spool) -> None:
+        self._config, self._spool = config, spool
+        self._received: dict[int, int] = {}
+        self._server: Any = None
+        self._ae = AE(ae_title=config.ae_title)
+        self._ae.require_called_aet = True
+        self._ae.require_calling_aet = list(config.allowed_callers)
+        self._ae.maximum_associations = config.max_associations
+        self._ae.maximum_pdu_size = config.max_pdu_bytes
+        self._ae.acse_timeout = _GREETING_TIMEOUT_S
+        self._ae.dimse_timeout = self._ae.network_timeout = _TIMEOUT_S
+        self._ae.add_supported_context(Verification)
+        for context in AllStoragePresentationContexts:
+            # All, because a sender that forwards a study gives up when one of its objects is not taken.
+            self._ae.add_supported_context(str(context.abstract_syntax), list(TRANSFER_SYNTAXES))
+
+    def start(self) -> None:
+        """Listen, in threads of their own. Raises OSError: the port is taken."""
+        handlers: list[Any] = [
+            (evt.EVT_CONN_OPEN, self._bound_pdus),
+            (evt.EVT_CONN_CLOSE, self._forget),
+            (evt.EVT_PDU_RECV, self._count),
+            (evt.EVT_C_STORE, self._store),
+        ]
+        address = (self._config.host, self._config.port)
+        self._server = self._ae.start_server(address, block=False, evt_handlers=handlers)
+
+    def stop(self) -> None:
+        """Take no new association, give those that run a moment, then end them: senders try again."""
+        if self._server is None:
+            return
+        self._server.shutdown()
+        until = time.monotonic() + _LAST_ASSOCIATIONS_S
+        while self._is_busy() and time.monotonic() < until:
+            time.sleep(0.1)
+        self._ae.shutdown()
+
+    def _is_busy(self) -> bool:
+        return any(association.is_established for association in self._ae.active_associations)
+
+    def _bound_pdus(self, event: Event) -> None:
+        """Refuse a PDU that claims to be longer than was agreed: the library would read up to 4 GiB."""
+        connection: Any = event.assoc.dul.socket
+        longest, receive = max(self._config.max_pdu_bytes, _MIN_LONGEST_PDU), connection.recv
+
+        def bounded(count: int) -> bytearray:
+            if count > longest:
+                log.warning("a PDU of %d bytes was refused; the limit is %d", count, longest)
+                raise OSError("PDU too long")
+            received: bytearray = receive(count)
+            return received
+
+        connection.recv = bounded
+
+    def _forget(self, event: Event) -> None:
+        self._received.pop(id(event.assoc), None)
+
+    def _count(self, event: Event) -> None:
+        """End an association whose message grows beyond the limit, while it grows."""
+        for item in getattr(event.pdu, "presentation_data_value_items", ()):
+            value = item.presentation_data_value
+            length = self._received.get(id(event.assoc), 0) + len(value)
+            # Bit 1 of the message control header: the last fragment (PS3.8 annex E.2).
+            self._received[id(event.assoc)] = 0 if value[:1] and value[0] & 2 else length
+            if length > self._config.max_file_bytes:
+                log.warning("an object beyond %d bytes was refused", self._config.max_file_bytes)
+                event.assoc.abort()
+                return
+
+    def _store(self, event: Event) -> int:
+        """Keep an MR image; acknowledge and drop anything else. Never raises."""
+        try:
+            return self._kept(event)
+        except SpoolFull:
+            log.warning("the spool is full: an image was turned away")
+        except OSError as error:
+            log.error("an image could not be written (%s)", error.strerror or type(error).__name__)
+        except Exception as error:  # foreign code may quote the header
+            log.warning("an object was not understood (%s)", type(error).__name__)
+            return NOT_UNDERSTOOD
+        return OUT_OF_RESOURCES
+
+    def _kept(self, event: Event) -> int:
+        request: Any = event.request
+        if request.AffectedSOPClassUID not in _GRADED_CLASSES:
+            return SUCCESS
+        content = event.encoded_dataset()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(
+                io.BytesIO(content),
+                stop_before_pixels=True,
+                specific_tags=["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"],
+            )
+            study_uid, sop_uid = (str(header.get(k) or "") for k in ("StudyInstanceUID", "SOPInstanceUID"))
+        if header.get("SOPClassUID", request.AffectedSOPClassUID) != request.AffectedSOPClassUID:
+            return NOT_THIS_CLASS
+        if not (is_valid_uid(study_uid) and sop_uid == str(request.AffectedSOPInstanceUID)):
+            log.warning("refused: no valid StudyInstanceUID, or not the SOPInstanceUID announced")
+            return NOT_UNDERSTOOD
+        self._spool.store(study_uid, sop_uid, content)
+        return SUCCESS

@@ -1,0 +1,89 @@
+"""The sending side: results go to the destination until it confirms each of them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pydicom
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+)
+from pynetdicom import AE
+
+from pipeline.service.config import ServiceConfig
+from pipeline.service.spool import Spool
+
+log = logging.getLogger("lumbar.serve")
+
+_TIMEOUT_S = 30
+_IDLE_S = 5.0
+
+
+class Sender:
+    """The sending side; ``run`` returns when ``stop`` is set."""
+
+    def __init__(self, config: ServiceConfig, spool: Spool, new_results: threading.Event) -> None:
+        self._config, self._spool, self._new_results = config, spool, new_results
+        self._ae = AE(ae_title=config.ae_title)
+        self._ae.acse_timeout = self._ae.dimse_timeout = self._ae.network_timeout = _TIMEOUT_S
+        self._ae.connection_timeout = _TIMEOUT_S
+        for sop_class in (Comprehensive3DSRStorage, SecondaryCaptureImageStorage):
+            self._ae.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+
+    def run(self, stop: threading.Event) -> None:
+        """Deliver until told to stop. After a failure, wait twice as long as before, up to a limit."""
+        wait_s = self._config.retry_s
+        while not stop.is_set():
+            self._new_results.clear()
+            left = self.deliver(stop)
+            if left:
+                log.warning("%d results wait for %s", left, self._config.destination.ae_title)
+                stop.wait(wait_s)
+                wait_s = min(2 * wait_s, self._config.max_retry_s)
+            else:
+                wait_s = self._config.retry_s
+                self._new_results.wait(_IDLE_S)
+
+    def deliver(self, stop: threading.Event | None = None) -> int:
+        """Send what waits. Returns how many results still do."""
+        try:
+            paths = self._spool.waiting_results()
+            if paths:
+                self._send(paths, stop)
+            return len(self._spool.waiting_results())
+        except Exception as error:  # its message may quote a header
+            log.error("delivery failed (%s)", type(error).__name__)
+            return 1
+
+    def _send(self, paths: Sequence[Path], stop: threading.Event | None) -> None:
+        peer = self._config.destination
+        association = self._ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
+        if not association.is_established:
+            return
+        try:
+            for path in paths:
+                if not association.is_established or (stop is not None and stop.is_set()):
+                    return
+                # A result that the destination does not take must not keep it from the others.
+                try:
+                    status = association.send_c_store(pydicom.dcmread(path))
+                except ValueError:
+                    log.warning("the destination does not accept this kind of object")
+                    continue
+                code = status.get("Status")
+                # Warnings (PS3.4 table B.2-1) mean that it was stored.
+                if code == 0 or (code is not None and code & 0xF000 == 0xB000):
+                    self._spool.delivered(path)
+                    log.info("%s: delivered", path.stem)
+                else:
+                    shown = "no answer" if code is None else f"status 0x{code:04X}"
+                    log.warning("%s: not taken (%s)", path.stem, shown)
+        finally:
+            if association.is_established:
+                association.release()

@@ -1,0 +1,221 @@
+"""Images and results on their way, on disk: what is stored here survives a kill at any point.
+
+Layout of the folder:
+
+- ``studies/study-{hash}/images/{hash}.dcm``: what was received, one file per instance;
+- ``studies/study-{hash}/state.json``: which of them were graded, and how often it was tried;
+- ``outbox/{study}-{hash}.dcm``: results that the destination has not confirmed yet;
+- ``lock``: held by the one process that works here.
+
+Names are hashes: no identifier of a sender becomes a path.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from pydicom.dataset import Dataset
+
+from data_prep.files import atomic_write
+from pipeline.dicom_results.write import write_object
+
+_FORMAT = "lumbar-spool/1"
+
+
+class SpoolFull(Exception):
+    """There is no room for another image."""
+
+
+class SpoolInUse(Exception):
+    """Another process works in the same folder."""
+
+
+@dataclass(frozen=True)
+class WaitingStudy:
+    """A study that has images which were not graded yet.
+
+    Attributes:
+        key: its name in the spool.
+        images: folder of its images.
+        instances: the images that were there when it was found.
+        attempts: how often grading was started and did not end.
+    """
+
+    key: str
+    images: Path
+    instances: frozenset[str]
+    attempts: int
+
+
+class Spool:
+    """The folder of one service; safe to use from several threads.
+
+    Args:
+        folder: is made if it is not there, for its owner alone.
+        max_bytes: of all images together.
+
+    Raises:
+        SpoolInUse: another process works in the folder.
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+        self._studies, self.outbox = folder / "studies", folder / "outbox"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._held = _locked(folder / "lock")
+        for path in (self._studies, self.outbox):
+            path.mkdir(exist_ok=True, mode=0o700)
+        for partial in folder.rglob(".*.partial"):  # of a run that was killed
+            partial.unlink()
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._bytes = sum(path.stat().st_size for path in self._studies.glob("*/images/*.dcm"))
+        self._touched = {path.name for path in self._studies.iterdir() if path.is_dir()}
+
+    def close(self) -> None:
+        """Let another process work here."""
+        self._held.close()
+
+    def store(self, study_uid: str, sop_uid: str, content: bytes) -> None:
+        """Keep an image; when this returns, it is on the disk. The same instance again replaces it.
+
+        Raises:
+            SpoolFull: there is no room, even without the images of graded studies.
+            OSError: it cannot be written.
+        """
+        key = f"study-{_hash(study_uid)}"
+        path = self._studies / key / "images" / f"{_hash(sop_uid)}.dcm"
+        with self._lock:
+            before = path.stat().st_size if path.is_file() else 0
+            if self._bytes + len(content) - before > self._max_bytes:
+                self._make_room(len(content) - before)
+            with atomic_write(path, binary=True) as stream:
+                stream.write(content)
+            self._bytes += len(content) - before
+            self._touched.add(key)
+
+    def settled(self, quiet_s: float) -> list[WaitingStudy]:
+        """Studies with images that were not graded, none of which came within ``quiet_s``; longest first."""
+        with self._lock:
+            touched = sorted(self._touched)
+        found = []
+        for key in touched:
+            newest, study = self._look(key)
+            if study is None:
+                with self._lock:
+                    if self._look(key)[1] is None:
+                        self._touched.discard(key)
+            elif time.time() - newest >= quiet_s:
+                found.append((newest, study))
+        return [study for _, study in sorted(found, key=lambda pair: pair[0])]
+
+    def begin(self, study: WaitingStudy) -> None:
+        """Note that grading starts: should it end the program, the next run knows how often it did."""
+        state = self._state(study.key)
+        self._write_state(study.key, state["graded"], study.attempts + 1, state["outcome"])
+
+    def finish(self, study: WaitingStudy, outcome: str, results: Iterable[Dataset] = ()) -> None:
+        """Put the results into the outbox, then note that the images were graded.
+
+        A kill between the two makes the study be graded again, to the same results under the same names.
+        """
+        for result in results:
+            write_object(result, self.outbox / f"{study.key}-{_hash(result.SOPInstanceUID)}.dcm")
+        with self._lock:
+            graded = {*self._state(study.key)["graded"], *study.instances}
+            self._write_state(study.key, graded, 0, outcome)
+
+    def waiting_results(self) -> list[Path]:
+        """Results that were not delivered, oldest first."""
+        return sorted(self.outbox.glob("[!.]*.dcm"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+    def delivered(self, path: Path) -> None:
+        """The destination has confirmed a result."""
+        path.unlink(missing_ok=True)
+
+    def clean(self, keep_s: float) -> None:
+        """Delete the images of graded studies whose last one came ``keep_s`` ago; their state stays."""
+        with self._lock:
+            for key, newest, _ in self._graded():
+                if time.time() - newest >= keep_s:
+                    self._delete_images(key)
+
+    def _make_room(self, wanted: int) -> None:
+        """Delete images of graded studies, oldest first, until there is room. Raises SpoolFull."""
+        for key, _, _ in sorted(self._graded(), key=lambda item: item[1]):
+            self._delete_images(key)
+            if self._bytes + wanted <= self._max_bytes:
+                return
+        raise SpoolFull
+
+    def _graded(self) -> list[tuple[str, float, int]]:
+        """Key, newest arrival and number of images of the studies with nothing left to do."""
+        found = []
+        for folder in self._studies.iterdir():
+            newest, study = self._look(folder.name)
+            if study is None and newest:
+                found.append((folder.name, newest, len(list((folder / "images").iterdir()))))
+        return found
+
+    def _delete_images(self, key: str) -> None:
+        folder = self._studies / key / "images"
+        self._bytes -= sum(path.stat().st_size for path in folder.glob("*.dcm"))
+        shutil.rmtree(folder)
+
+    def _look(self, key: str) -> tuple[float, WaitingStudy | None]:
+        """When the newest image came (seconds; 0 without one), and the study if it waits."""
+        folder = self._studies / key / "images"
+        try:
+            images = {path.stem: path.stat().st_mtime for path in folder.glob("[!.]*.dcm")}
+        except OSError:  # deleted meanwhile
+            images = {}
+        newest = max(images.values(), default=0.0)
+        state = self._state(key)
+        if images.keys() <= set(state["graded"]):
+            return newest, None
+        # A clock that was set back must not let a study wait for ever.
+        return min(newest, time.time()), WaitingStudy(key, folder, frozenset(images), state["attempts"])
+
+    def _state(self, key: str) -> dict[str, Any]:
+        try:
+            state = json.loads((self._studies / key / "state.json").read_text(encoding="utf-8"))
+            if state["format"] == _FORMAT:
+                return {
+                    "graded": list(map(str, state["graded"])),
+                    "attempts": int(state["attempts"]),
+                    "outcome": str(state["outcome"]),
+                }
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return {"graded": [], "attempts": 0, "outcome": "waiting"}
+
+    def _write_state(self, key: str, graded: Iterable[str], attempts: int, outcome: str) -> None:
+        state = {"format": _FORMAT, "graded": sorted(graded), "attempts": attempts, "outcome": outcome}
+        with atomic_write(self._studies / key / "state.json") as stream:
+            json.dump(state, stream)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+
+
+def _locked(path: Path) -> IO[str]:
+    """The lock file, held until it is closed or the process ends, however it ends."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    stream = os.fdopen(descriptor, "r+")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        stream.close()
+        raise SpoolInUse(f"another service works in {path.parent.name!r}") from None
+    return stream

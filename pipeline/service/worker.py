@@ -1,0 +1,98 @@
+"""Grades what has settled in the spool, one study after the other."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from pydicom.dataset import Dataset
+
+from data_prep.files import printable
+from data_prep.studies import find_studies
+from data_prep.study_types import DicomRejected, Rejection
+from pipeline.dicom_results.write import DicomResults
+from pipeline.predict import Pipeline
+from pipeline.service.config import ServiceConfig
+from pipeline.service.spool import Spool, WaitingStudy
+
+log = logging.getLogger("lumbar.serve")
+
+_POLL_S = 1.0
+
+
+class Worker:
+    """The grading side; ``run`` returns when ``stop`` is set."""
+
+    def __init__(
+        self, config: ServiceConfig, spool: Spool, pipeline: Pipeline, new_results: threading.Event
+    ) -> None:
+        self._config, self._spool, self._pipeline = config, spool, pipeline
+        self._results = DicomResults(report=config.report, capture=config.capture)
+        self._new_results = new_results
+
+    def run(self, stop: threading.Event) -> None:
+        """Grade until told to stop; the study in hand is finished first."""
+        while not stop.wait(_POLL_S):
+            try:
+                self.grade_settled(stop)
+                self._spool.clean(self._config.keep_s)
+            except OSError as error:  # a full disk may be emptied again
+                log.error("the spool cannot be used (%s)", error.strerror or type(error).__name__)
+            except Exception as error:  # the service outlives whatever a study may do
+                log.error("internal failure (%s)", type(error).__name__)
+
+    def grade_settled(self, stop: threading.Event | None = None) -> None:
+        """Grade every study that has settled."""
+        for study in self._spool.settled(self._config.quiet_s):
+            if stop is not None and stop.is_set():
+                return
+            self._grade(study)
+
+    def _grade(self, study: WaitingStudy) -> None:
+        if study.attempts >= self._config.max_attempts:
+            log.error("%s: given up after %d attempts", study.key, study.attempts)
+            self._spool.finish(study, "failed")
+            return
+        self._spool.begin(study)
+        log.info("%s: grading %d images", study.key, len(study.instances))
+        try:
+            outcome, results = self._graded(study)
+        except OSError:
+            raise
+        except Exception as error:  # its message may quote a header
+            log.error("%s: grading failed (%s)", study.key, type(error).__name__)
+            return
+        self._spool.finish(study, outcome, results)
+        self._new_results.set()
+        log.info("%s: %s, %d results to send", study.key, outcome, len(results))
+
+    def _graded(self, waiting: WaitingStudy) -> tuple[str, tuple[Dataset, ...]]:
+        """What became of a study, and its results."""
+        try:
+            entries = [entry for entry in find_studies(waiting.images) if entry.headers]
+        except DicomRejected as rejected:
+            _list(waiting.key, (*rejected.rejections, rejected.rejection))
+            return "unreadable", ()
+        log.info("%s: study %s", waiting.key, printable(entries[0].study_id))
+        prediction, study = self._pipeline.predict_entry(entries[0])
+        _list(waiting.key, prediction.rejections)
+        if study is None or prediction.rejected:
+            return "rejected", ()
+        if all(grade.source == "prior" for grade in prediction.grades.values()):
+            log.info("%s: flags %s", waiting.key, ", ".join(prediction.flags) or "none")
+            return "nothing to grade", ()
+        try:
+            return "graded", self._results.build(study, prediction)
+        except DicomRejected as refused:
+            _list(waiting.key, (refused.rejection,))
+            return "refused", ()
+
+
+def _list(key: str, rejections: Sequence[Rejection]) -> None:
+    """Reason codes and how often: file names of the spool would tell nobody anything."""
+    counts: dict[str, int] = {}
+    for rejection in rejections:
+        counts[rejection.reason.value] = counts.get(rejection.reason.value, 0) + 1
+    for reason, count in counts.items():
+        log.info("%s: rejected [%s] × %d", key, reason, count)
