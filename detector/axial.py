@@ -60,8 +60,8 @@ def refine_recesses(
     by_target = {(point.condition, point.level): point for point in points}
     near: list[tuple[Level, Series, Slice]] = []
     for level in levels:
-        expected = [by_target[condition, level].xyz_mm for condition in RECESSES]
-        near += [(level, *pair) for pair in _slices_near(study, np.mean(expected, axis=0), config)]
+        middle_mm = np.mean([by_target[condition, level].xyz_mm for condition in RECESSES], axis=0)
+        near += [(level, *pair) for pair in _slices_near(study, middle_mm, config)]
     slices = list({id(item): (series, item) for _, series, item in near}.values())
     seen = {id(s.item): s for s in look_at(slices, predictor, config.candidates)}
     for level, series, item in near:
