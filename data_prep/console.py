@@ -1,5 +1,8 @@
 """What every command says in the same way: results on stdout, progress and rejections on stderr, exit codes.
 
+How much it says is set once for the program: quiet (results asked for, rejections and errors), normal, or
+verbose (also what was found in each study and which models were used).
+
 Imports nothing heavy: it is loaded by ``lumbar --help``.
 """
 
@@ -9,11 +12,19 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from data_prep.files import printable
@@ -29,16 +40,63 @@ out = Console(highlight=False, markup=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
+class Verbosity(IntEnum):
+    """How much the program says."""
+
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
+
+
+_verbosity = Verbosity.NORMAL
+
+
+def set_verbosity(verbosity: Verbosity) -> None:
+    """For the rest of the program."""
+    global _verbosity
+    _verbosity = verbosity
+
+
+def verbosity() -> Verbosity:
+    """What was set last."""
+    return _verbosity
+
+
+def say(text: str = "") -> None:
+    """A line for people on stdout; not when quiet."""
+    if _verbosity > Verbosity.QUIET:
+        out.print(text)
+
+
+def tell(text: str) -> None:
+    """A line for people on stderr, beside results on stdout; not when quiet."""
+    if _verbosity > Verbosity.QUIET:
+        err.print(printable(text))
+
+
+def note(text: str) -> None:
+    """A line on stderr for those who want to know more; only when verbose."""
+    if _verbosity >= Verbosity.VERBOSE:
+        err.print(printable(text))
+
+
+@contextmanager
+def status(text: str) -> Iterator[None]:
+    """Something short is going on, on stderr; not when quiet."""
+    if _verbosity == Verbosity.QUIET:
+        yield
+        return
+    with err.status(text):
+        yield
+
+
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """A bar on stderr; the function that is handed out is called with the name of what is done."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=err) as bar:
+    """A bar on stderr with an estimate of what is left; nothing when quiet.
+
+    The function that is handed out is called with the name of what is done, as often as ``total`` says.
+    """
+    with _bar(MofNCompleteColumn()) as bar:
         task = bar.add_task(what, total=total)
 
         def done(name: str = "", of: int | None = total) -> None:
@@ -47,10 +105,52 @@ def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
         yield done
 
 
+@contextmanager
+def progress_of_parts(what: str, total: int) -> Iterator[Callable[[float, str], None]]:
+    """A bar like ``progress`` for few long things: it also moves while one of them is under way.
+
+    The function that is handed out is called with how many are done, 0.5 for half of the first, and with
+    what is going on now.
+    """
+    counter = TextColumn("{task.fields[whole]}/{task.total}", markup=False)
+    with _bar(counter) as bar:
+        task = bar.add_task(what, total=total, whole=0)
+
+        def at(completed: float, name: str = "") -> None:
+            bar.update(
+                task,
+                completed=completed,
+                whole=math.floor(completed + 1e-6),
+                description=f"{what} {printable(name)}".strip(),
+            )
+
+        yield at
+
+
+def _bar(counter: MofNCompleteColumn | TextColumn) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        counter,
+        TimeElapsedColumn(),
+        TextColumn("left", markup=False),
+        TimeRemainingColumn(),
+        console=err,
+        disable=_verbosity == Verbosity.QUIET,
+    )
+
+
 def list_rejections(rejections: Iterable[Rejection]) -> None:
-    """Name each on stderr, with its reason code."""
+    """Name each on stderr, with its reason code; then, once per code, what can be done about it."""
+    reasons = []
     for rejection in rejections:
         err.print(f"rejected {printable(str(rejection))}")
+        reasons.append(rejection.reason)
+    if reasons:
+        from data_prep.advice import ADVICE
+
+        for reason in dict.fromkeys(reasons):
+            err.print(f"what to do about {reason.value}: {ADVICE[reason]}")
 
 
 def fail(message: str) -> NoReturn:
@@ -58,6 +158,14 @@ def fail(message: str) -> NoReturn:
     for line in message.splitlines():
         err.print(printable(line))
     raise typer.Exit(NOTHING_DONE)
+
+
+def fail_rejected(rejection: Rejection, others: Iterable[Rejection] = ()) -> NoReturn:
+    """End with exit code 1 because the input as a whole was rejected; says what to do."""
+    list_rejections(others)
+    from data_prep.advice import ADVICE
+
+    fail(f"{rejection}\nwhat to do: {ADVICE[rejection.reason]}")
 
 
 def exit_by(rejections: Iterable[Rejection]) -> None:

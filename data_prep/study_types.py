@@ -36,6 +36,11 @@ class Reason(StrEnum):
     NO_SLICES = "no_readable_slices"
     NO_SERIES = "no_usable_series"
     NO_IMAGES = "no_images"
+    BAD_ARCHIVE = "bad_archive"
+    ARCHIVE_TOO_LARGE = "archive_too_large"
+    NESTED_ARCHIVE = "nested_archive"
+    ENCRYPTED = "encrypted_member"
+    LINK = "link_ignored"
     FAILED = "internal_failure"
     NO_RESULT = "dicom_result_refused"
 

@@ -23,6 +23,7 @@ from data_prep.console import (
     print_json,
     print_rows,
     progress,
+    tell,
     without_nan,
 )
 from detector.spec import DetectorKind
@@ -129,7 +130,7 @@ def train(
 @app.command(epilog="Example: lumbar detector predict train_images/100206310 -o levels.csv")
 def predict(
     path: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="Study, images folder or tree of DICOM files.")
+        Path, typer.Argument(metavar="INPUT", help="Study, images folder, tree of DICOM files, or a zip.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="levels.csv to write.")],
     weights: Annotated[
@@ -138,24 +139,26 @@ def predict(
     series_table: Annotated[Path | None, typer.Option(help="train_series_descriptions.csv.")] = None,
 ) -> None:
     """Find the levels of every study and write their points as levels.csv."""
+    from data_prep.archives import opened_input
     from data_prep.studies import find_studies
     from data_prep.study_types import DicomRejected
     from detector.levels_table import write_levels
 
     rejections: list[Rejection] = []
     predictions = []
-    with _failures_named():
-        entries = find_studies(path, series_table=series_table)
+    with _failures_named(), opened_input(path) as (folder, unpacked):
+        rejections += unpacked
+        entries = find_studies(folder, series_table=series_table)
         detector = _detector(weights)
-    with progress("finding levels", len(entries)) as done:
-        for entry in entries:
-            try:
-                study = entry.load()
-                rejections += study.rejections
-                predictions.append(detector.predict(study))
-            except DicomRejected as error:
-                rejections += [error.rejection, *error.rejections]
-            done(entry.study_id)
+        with progress("finding levels", len(entries)) as done:
+            for entry in entries:
+                try:
+                    study = entry.load()
+                    rejections += study.rejections
+                    predictions.append(detector.predict(study))
+                except DicomRejected as error:
+                    rejections += [error.rejection, *error.rejections]
+                done(entry.study_id)
     list_rejections(rejections)
     if not predictions:
         fail("no study could be used")
@@ -163,7 +166,7 @@ def predict(
     for levels in predictions:
         flags = f" [{', '.join(levels.flags)}]" if levels.flags else ""
         confidence = f"numbering {levels.numbering_confidence:.2f}"
-        err.print(f"{levels.study_id}: {len(levels.levels)} levels, {confidence}{flags}")
+        tell(f"{levels.study_id}: {len(levels.levels)} levels, {confidence}{flags}")
     exit_by(rejections)
 
 

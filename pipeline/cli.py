@@ -1,17 +1,20 @@
 """The command line ``lumbar``: thin, and importing what a command needs only when it runs.
 
 Exit codes: 0 all done; 3 done, but a file, series or study was rejected; 2 usage; 1 nothing done.
-Progress and what was rejected go to stderr, results to stdout.
+Progress and what was rejected go to stderr, results to stdout. ``--quiet`` and ``--verbose`` work with every
+command, before or after its name.
 """
 
 from __future__ import annotations
 
+import errno
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 import classifier.cli
 import detector.cli
@@ -21,11 +24,31 @@ from data_prep import console
 from pipeline import summaries
 
 if TYPE_CHECKING:
-    from data_prep.study_types import Rejection
+    pass
+
+
+class LumbarGroup(typer.core.TyperGroup):
+    """Takes ``--quiet`` and ``--verbose`` wherever they stand, so that every command has them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        given = {"--quiet", "--verbose"} & set(args[:end])
+        verbosity = console.Verbosity.NORMAL
+        if "--verbose" in given:
+            verbosity = console.Verbosity.VERBOSE
+        if "--quiet" in given:
+            verbosity = console.Verbosity.QUIET
+        console.set_verbosity(verbosity)
+        kept = [item for item in args[:end] if item not in given]
+        return super().parse_args(ctx, kept + args[end:])
+
 
 app = typer.Typer(
     name="lumbar",
-    help="Finds the five lumbar levels on MRI and grades stenosis at each: 25 targets per study.",
+    cls=LumbarGroup,
+    help="Finds the five lumbar levels on MRI and grades stenosis at each: 25 targets per study.\n\n"
+    "Every command takes --quiet (errors and rejections alone) and --verbose (what was found, by which "
+    "models).",
     epilog="Exit codes: 0 done · 3 done, but something was rejected · 2 usage · 1 nothing done. "
     "Not a medical device.",
     no_args_is_help=True,
@@ -79,6 +102,14 @@ class PhantomHeaders(StrEnum):
     PACS = "pacs"
 
 
+class Truth(StrEnum):
+    """Whose levels and points are drawn."""
+
+    NONE = "none"
+    ONLY = "only"
+    BESIDE = "beside"
+
+
 class PhantomQuirks(StrEnum):
     """Oddities of real data sets in synthetic ones."""
 
@@ -97,7 +128,9 @@ class TrainPreset(StrEnum):
 Input = Annotated[
     Path,
     typer.Argument(
-        metavar="INPUT", help="RSNA images folder, one study, or any tree of DICOM files.", exists=True
+        metavar="INPUT",
+        help="RSNA images folder, one study, any tree of DICOM files, or a zip of one of these.",
+        exists=True,
     ),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.", file_okay=False)]
@@ -134,7 +167,22 @@ def main() -> None:
         app(prog_name="lumbar")
     except OSError as error:  # a full disk, a folder that must not be written
         console.err.print(f"{error.strerror or type(error).__name__}: {error.filename or 'input or output'}")
+        advice = _ADVICE.get(error.errno or 0)
+        if advice is not None:
+            console.err.print(f"what to do: {advice}")
         sys.exit(console.NOTHING_DONE)
+
+
+_ADVICE = {
+    errno.ENOSPC: "make room on the disk, or write to another one with -o",
+    errno.EDQUOT: "make room on the disk, or write to another one with -o",
+    errno.EACCES: "choose a place that you may read and write",
+    errno.EPERM: "choose a place that you may read and write",
+    errno.EROFS: "choose a folder on a disk that can be written, with -o",
+    errno.ENOTDIR: "a file is in the way: choose another folder with -o",
+    errno.EISDIR: "a folder is in the way: choose another name with -o",
+    errno.ENOENT: "check that it is still there",
+}
 
 
 @app.command(epilog="Example: lumbar predict train_images/100206310 -o graded")
@@ -149,31 +197,35 @@ def predict(
     sc: Annotated[
         bool, typer.Option("--sc", help="The picture as DICOM, too; it names the patient.")
     ] = False,
+    report: Annotated[
+        bool, typer.Option(help="Write report.html for each study, and index.html over them.")
+    ] = True,
     detector_weights: DetectorWeights = None,
     classifier_weights: ClassifierWeights = None,
     as_json: AsJson = False,
 ) -> None:
-    """Grade every study under INPUT: submission.csv, predictions.json, pictures.
+    """Grade every study under INPUT: submission.csv, predictions.json, reports, pictures.
 
     Started again after an interruption, it does what is missing.
     """
     from pipeline.steps import grade_all
 
-    report = grade_all(
+    done = grade_all(
         path,
         output,
         series_table=series_table,
         pictures=pictures,
+        reports=report,
         detector_weights=detector_weights,
         classifier_weights=classifier_weights,
         report_objects=sr,
         capture_objects=sc,
     )
     if as_json:
-        console.print_json(report.to_dict())
+        console.print_json(done.to_dict())
     else:
-        summaries.print_batch(report)
-    console.exit_by(report.rejections)
+        summaries.print_batch(done)
+    console.exit_by(done.rejections)
 
 
 @app.command(epilog="Example: lumbar demo -o demo-output")
@@ -196,28 +248,38 @@ def demo(
     console.exit_by(report.rejections)
 
 
-@app.command(epilog="Example: lumbar show train_images/100206310 -o pictures")
-def show(path: Input, output: Output, series_table: SeriesTable = None) -> None:
-    """Draw the levels on the slices of every series, and a montage per study."""
-    from data_prep.files import safe_id
-    from pipeline.series_figures import draw_overlays
-    from pipeline.steps import find_entries, load_pipeline, make_writable
-    from pipeline.study_figures import draw_montage
+@app.command(epilog="Example: lumbar show train_images/100206310 -o pictures --truth beside")
+def show(
+    path: Input,
+    output: Output,
+    series_table: SeriesTable = None,
+    truth: Annotated[
+        Truth,
+        typer.Option(
+            help="none: what is detected; only: the annotations of the data set, no model is loaded; "
+            "beside: both, side by side."
+        ),
+    ] = Truth.NONE,
+    detector_weights: DetectorWeights = None,
+    classifier_weights: ClassifierWeights = None,
+) -> None:
+    """Draw the levels on the slices of every series, and a montage per study.
 
-    entries = find_entries(path, series_table)
-    make_writable(output)
-    pipeline = load_pipeline()
-    rejections: list[Rejection] = []
-    with console.progress("studies", len(entries)) as done:
-        for entry in entries:
-            prediction, study = pipeline.predict_entry(entry)
-            draw_montage(study, prediction, output / f"{safe_id(entry.study_id)}.png")
-            if study is not None and prediction.levels is not None:
-                draw_overlays(study, prediction.levels, output)
-            rejections += prediction.rejections
-            done(entry.study_id)
-    console.list_rejections(rejections)
-    console.out.print(f"pictures    {output}")
+    Names, points, uncertainty in millimetres, scale bar and the patient's directions, sharp enough to print.
+    Annotations come from train_label_coordinates.csv and train.csv, in INPUT or up to three folders above.
+    """
+    from pipeline.show import draw_all
+
+    rejections = draw_all(
+        path,
+        output,
+        series_table=series_table,
+        detected=truth is not Truth.ONLY,
+        annotated=truth is not Truth.NONE,
+        detector_weights=detector_weights,
+        classifier_weights=classifier_weights,
+    )
+    console.say(f"pictures    {output}")
     console.exit_by(rejections)
 
 
@@ -284,6 +346,27 @@ def train(
         console.print_json(figures)
     else:
         summaries.print_training(figures, output)
+
+
+@app.command("app", epilog="Example: lumbar app")
+def local_app(
+    port: Annotated[int, typer.Option(help="Port on this machine; 0: a free one.", min=0, max=65535)] = 8642,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    detector_weights: DetectorWeights = None,
+    classifier_weights: ClassifierWeights = None,
+) -> None:
+    """A page on this machine where a folder or zip is dropped, graded, and the report appears.
+
+    It listens on 127.0.0.1 alone: nothing leaves the machine. Images and results are removed when it ends.
+    """
+    from pipeline.app import serve
+
+    serve(
+        port=port,
+        browser=browser,
+        detector_weights=detector_weights,
+        classifier_weights=classifier_weights,
+    )
 
 
 @app.command(epilog="Example: lumbar score submission.csv train.csv --json")
@@ -371,7 +454,7 @@ def phantom(
             quirks=quirks.value,
             headers=headers.value,
         )
-    console.out.print(f"data set    {output}")
+    console.say(f"data set    {output}")
 
 
 @app.command("phantom-check", epilog="Example: lumbar phantom-check --studies 200")
@@ -385,7 +468,7 @@ def phantom_check(
 
     from data_prep.phantom.plausibility import measure
 
-    with console.err.status("making patients"):
+    with console.status("making patients"):
         rows = [asdict(item) for item in measure(studies, seed)]
     if as_json:
         console.print_json({"studies": studies, "seed": seed, "measures": rows})

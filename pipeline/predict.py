@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from classifier.grade import Grade
 from classifier.prior import prior_grade
+from data_prep.archives import opened_input
 from data_prep.manifest import verify_manifest
 from data_prep.pixel_cache import PixelCache
 from data_prep.studies import StudyEntry, find_studies
@@ -77,44 +78,55 @@ class Pipeline:
         """Grade every study under a path, in memory.
 
         Args:
-            path: an RSNA images folder, one study, or any tree of DICOM files.
+            path: an RSNA images folder, one study, any tree of DICOM files, or a zip of one of these.
             series_table: ``study_id, series_id, series_description``; RSNA names are looked for otherwise.
 
         Raises:
-            DicomRejected: no study was found.
+            DicomRejected: no study was found, or the archive was refused.
         """
-        entries = find_studies(Path(path), series_table=series_table)
-        return tuple(self.predict_entry(entry)[0] for entry in entries)
+        with opened_input(Path(path)) as (folder, _):
+            entries = find_studies(folder, series_table=series_table)
+            return tuple(self.predict_entry(entry)[0] for entry in entries)
 
-    def predict_entry(self, entry: StudyEntry) -> tuple[StudyPrediction, Study | None]:
+    def predict_entry(
+        self, entry: StudyEntry, *, on_stage: Callable[[str], None] | None = None
+    ) -> tuple[StudyPrediction, Study | None]:
         """Load and grade one study that was found; never raises for what is wrong with the study.
+
+        Args:
+            entry: what ``find_studies`` found.
+            on_stage: called with ``reading``, ``detection`` and ``grading`` when each begins.
 
         Returns:
             The prediction, and the study for pictures, its slices decoded once; None when it could not be
             loaded.
         """
+        on_stage = on_stage or (lambda _: None)
         try:
+            on_stage("reading")
             study = entry.load()
         except DicomRejected as rejected:
             return self._rejected(entry.study_id, rejected.rejection, rejected.rejections), None
         except Exception as error:  # one study must never end a batch
             return self._rejected(entry.study_id, _failure(error, "reading", entry.study_id)), None
         cache = PixelCache(study)
-        return self._predict(cache), cache.study
+        return self._predict(cache, on_stage), cache.study
 
     def predict_study(self, study: Study) -> StudyPrediction:
         """Grade a loaded study; a failure inside a stage becomes a rejection with the level prior.
 
         Slices that were looked at and cannot be decoded join the study's rejections.
         """
-        return self._predict(PixelCache(study))
+        return self._predict(PixelCache(study), lambda _: None)
 
-    def _predict(self, cache: PixelCache) -> StudyPrediction:
+    def _predict(self, cache: PixelCache, on_stage: Callable[[str], None]) -> StudyPrediction:
         study, levels = cache.study, None
         stage = "detection"
+        on_stage(stage)
         try:
             levels = self.detector.predict(study)
             stage = "grading"
+            on_stage(stage)
             grades = self.grader.grade(study, levels)
         except Exception as error:  # one study must never end a batch
             failure = _failure(error, stage, study.study_id)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.console import out, print_rows
+from data_prep.console import out, print_rows, say
 from data_prep.files import printable
 
 if TYPE_CHECKING:
@@ -16,13 +16,24 @@ if TYPE_CHECKING:
 
 
 def print_batch(report: BatchReport) -> None:
-    """Where the results of a run are."""
+    """What a run did, and where its results are."""
     resumed = f", {report.n_resumed} of them by an earlier run" if report.n_resumed else ""
-    out.print(f"{report.n_studies - report.n_rejected} of {report.n_studies} studies graded{resumed}")
-    out.print(f"submission  {report.submission}")
-    out.print(f"predictions {report.predictions}")
+    say(f"{report.n_studies - report.n_rejected} of {report.n_studies} studies graded{resumed}")
+    counts = report.counts
+    say(
+        f"targets     {counts.get('seen', 0)} graded where a detector saw them, "
+        f"{counts.get('predicted', 0)} where geometry placed them, {counts.get('prior', 0)} not graded"
+    )
+    if report.rejections:
+        say(f"not used    {len(report.rejections)} files, series or studies, each named on stderr")
+    say(f"submission  {report.submission}")
+    say(f"predictions {report.predictions}")
     if report.pictures is not None:
-        out.print(f"pictures    {report.pictures}")
+        say(f"pictures    {report.pictures}")
+    if len(report.reports) == 1:
+        say(f"report      {report.reports[0]}")
+    if report.index is not None:
+        say(f"reports     {report.index}")
 
 
 def print_training(figures: Mapping[str, Any], run: Path) -> None:

@@ -1,14 +1,29 @@
-"""Made once for all tests of the pipeline: a synthetic study on disk, and the bundled models."""
+"""Made once for all tests of the pipeline: a synthetic study on disk, the bundled models, a browser."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from data_prep.phantom import write_dataset
 from pipeline.predict import Pipeline
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +44,17 @@ def bundled_pipeline() -> Pipeline:
 def data(phantom_data: Path, tmp_path: Path) -> Path:
     """A copy of the synthetic studies that a test may damage."""
     return Path(shutil.copytree(phantom_data, tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The system's Chromium, without a window; tests that need it skip without it."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: requirements-dev.txt")
+    with sync_api.sync_playwright() as driver:
+        # Root may not use the sandbox; the rest keeps the browser itself off the network.
+        browser = driver.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()

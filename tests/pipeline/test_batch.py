@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from data_prep.studies import find_studies
 from data_prep.vocabulary import TARGETS
 from pipeline.batch import BatchReport, run_batch
 from pipeline.predict import Pipeline
+from pipeline.report import write_report
 from pipeline.submission import read_submission, validate_submission
 from tests.pipeline.stand_in import CANARY, StraightSpine, stand_in_pipeline, write_study, write_table
 
@@ -115,10 +117,71 @@ def test_a_failing_picture_costs_a_flag_and_no_grade(images: Path, tmp_path: Pat
     assert not record["rejected"]
 
 
+def test_a_failing_report_costs_a_flag_and_no_grade(images: Path, tmp_path: Path) -> None:
+    def broken(study: object, prediction: object, path: Path) -> None:
+        raise RuntimeError(CANARY)
+
+    report = run_batch(stand_in_pipeline(), find_studies(images / "501"), tmp_path / "out", report=broken)
+    record = json.loads(report.predictions.read_text())["studies"][0]
+    assert record["flags"] == ["level_absent", "report_failed"]
+    assert (
+        report.reports == ()
+        and "href=" not in (tmp_path / "out" / "index.html").read_text().split("<tbody>")[1]
+    )
+
+
 def test_nothing_of_the_patient_or_of_the_disk_is_written(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     (images / "501" / "11" / "1.dcm").write_text(CANARY)
-    run(stand_in_pipeline(), images, out)
+    write_all(images, out, stand_in_pipeline())
     for name, content in contents(out).items():
         assert b"CANARY" not in content, name
         assert str(tmp_path).encode() not in content, name
+
+
+def write_all(images: Path, out: Path, pipeline: Pipeline, **options: Any) -> BatchReport:
+    return run_batch(pipeline, find_studies(images), out, report=write_report, **options)
+
+
+def test_an_interrupted_run_with_reports_ends_with_the_same_bytes(images: Path, tmp_path: Path) -> None:
+    undisturbed, interrupted = tmp_path / "undisturbed", tmp_path / "interrupted"
+    report = write_all(images, undisturbed, stand_in_pipeline())
+    assert [path.relative_to(undisturbed).as_posix() for path in report.reports] == [
+        f"reports/{study}/report.html" for study in STUDIES
+    ]
+
+    def killed(completed: float, name: str) -> None:
+        if name == "502: drawing":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_all(images, interrupted, stand_in_pipeline(), on_stage=killed)
+    assert not (interrupted / "index.html").exists()
+    # Half a report, as a kill leaves it, and the whole one of a study whose record was never written.
+    (interrupted / "reports" / "502").mkdir(parents=True)
+    (interrupted / "reports" / "502" / ".report.html.partial").write_text("<!doctype")
+    (interrupted / "reports" / "502" / "report.html").write_text("<!doctype")
+    detector = StraightSpine()
+    again = stand_in_pipeline()
+    report = write_all(images, interrupted, Pipeline(detector, again.grader, again.provenance))
+    assert (report.n_resumed, detector.studies) == (1, ["502", "503"])
+    assert contents(interrupted) == contents(undisturbed)
+
+
+def test_a_missing_report_is_written_and_no_finished_one_is_redone(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = write_all(images, out, stand_in_pipeline())
+    before = contents(out)
+    first.reports[1].unlink()
+    assert write_all(images, out, stand_in_pipeline()).n_resumed == 2
+    assert contents(out) == before
+    assert run(stand_in_pipeline(), images, out).n_resumed == 3
+
+
+def test_stages_tell_how_much_is_over(images: Path, tmp_path: Path) -> None:
+    told: list[tuple[float, str]] = []
+    write_all(images, tmp_path / "out", stand_in_pipeline(), on_stage=lambda *now: told.append(now))
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares) and shares[-1] == 3.0
+    stages = ["501: reading", "501: detection", "501: grading", "501: drawing", "501"]
+    assert [name for _, name in told[:5]] == stages

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import socket
 import subprocess
 import sys
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 import pipeline.cli
 from classifier.prior import level_prior
+from data_prep import console
+from data_prep.advice import ADVICE
 from data_prep.manifest import WeightsRejected
 from data_prep.phantom import write_dataset
+from data_prep.study_types import Reason
 from data_prep.vocabulary import TARGETS
 from pipeline.cli import app
 from pipeline.predict import Pipeline
 from pipeline.submission import build_submission, write_submission
 from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_study, write_table
 
-COMMANDS = ["predict", "demo", "show", "score", "phantom", "check", "serve", "annotations export"]
+COMMANDS = ["predict", "demo", "show", "app", "score", "phantom", "check", "serve", "annotations export"]
 
 
 @pytest.fixture
@@ -53,6 +62,7 @@ def test_help_imports_no_heavy_package() -> None:
         "result = CliRunner().invoke(pipeline.cli.app, ['--help'])\n"
         "assert result.exit_code == 0 and 'predict' in result.output\n"
         "heavy = ('torch', 'ultralytics', 'openvino', 'cv2', 'matplotlib', 'pandas', 'numpy')\n"
+        "heavy += ('fastapi', 'uvicorn', 'jinja2')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -112,6 +122,9 @@ def test_predict_writes_results_and_says_where(images: Path, tmp_path: Path) -> 
     result = lumbar("predict", images, "-o", out)
     assert result.exit_code == 0, result.output
     assert "1 of 1 studies graded" in result.stdout
+    assert "20 graded where a detector saw them, 0 where geometry placed them, 5 not graded" in result.stdout
+    assert f"report      {out / 'reports' / '501' / 'report.html'}" in result.stdout
+    assert "reports/501/report.html" in (out / "index.html").read_text()
     assert (out / "pictures" / "501.png").stat().st_size > 10_000
     assert len((out / "submission.csv").read_text().splitlines()) == 26
     again = json.loads(lumbar("predict", images, "-o", out, "--json").stdout)
@@ -124,6 +137,7 @@ def test_predict_names_what_it_rejects_and_exits_with_3(images: Path, tmp_path: 
     result = lumbar("predict", images, "-o", tmp_path / "out", "--no-pictures")
     assert result.exit_code == 3
     assert "rejected [not_dicom] 501/12/2.dcm" in result.stderr
+    assert "what to do about not_dicom: " in result.stderr
     assert "CANARY" not in result.output
     assert (tmp_path / "out" / "submission.csv").is_file()
 
@@ -134,6 +148,7 @@ def test_predict_on_an_empty_folder_does_nothing_and_says_why(tmp_path: Path) ->
     result = lumbar("predict", tmp_path / "empty", "-o", tmp_path / "out")
     assert result.exit_code == 1
     assert "[no_images]" in result.stderr
+    assert "what to do: give a folder or zip that holds DICOM files" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -180,7 +195,113 @@ def test_a_folder_that_cannot_be_written_ends_with_1(
     with pytest.raises(SystemExit) as caught:
         pipeline.cli.main()
     assert caught.value.code == 1
-    assert "Not a directory" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Not a directory" in said and "what to do: a file is in the way" in said
+
+
+def zipped(images: Path, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(images.parent.rglob("*")):
+            if file.is_file() and file != path:
+                archive.write(file, file.relative_to(images.parent))
+    return path
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_zip_is_graded_as_its_folder_is_and_its_run_goes_on(images: Path, tmp_path: Path) -> None:
+    archive = zipped(images, tmp_path / "study.zip")
+    folder = json.loads(lumbar("predict", images, "-o", tmp_path / "a", "--no-pictures", "--json").stdout)
+    packed = json.loads(lumbar("predict", archive, "-o", tmp_path / "b", "--no-pictures", "--json").stdout)
+    assert packed["studies"] == folder["studies"] == 1
+    for name in ("submission.csv", "predictions.json", "reports/501/report.html"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    again = json.loads(lumbar("predict", archive, "-o", tmp_path / "b", "--no-pictures", "--json").stdout)
+    assert again["resumed"] == 1
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_members_of_a_zip_that_were_refused_are_listed(images: Path, tmp_path: Path) -> None:
+    archive = zipped(images, tmp_path / "study.zip")
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("inner.zip", b"PK\x03\x04")
+    result = lumbar("predict", archive, "-o", tmp_path / "out", "--no-pictures", "--no-report")
+    assert result.exit_code == 3
+    assert "rejected [nested_archive] inner.zip" in result.stderr
+    (listed,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["rejections"]
+    assert (listed["reason"], listed["file"]) == ("nested_archive", "inner.zip")
+    assert lumbar("show", archive, "-o", tmp_path / "pictures").exit_code == 3
+    (tmp_path / "bad.zip").write_bytes(b"no archive")
+    for command in ("predict", "show"):
+        refused = lumbar(command, tmp_path / "bad.zip", "-o", tmp_path / "none")
+        assert refused.exit_code == 1
+        assert "[bad_archive]" in refused.stderr and "make the zip again" in refused.stderr
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_quiet_says_nothing_but_what_went_wrong_and_verbose_more(
+    images: Path, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_verbosity", console.Verbosity.NORMAL)  # and so restored afterwards
+
+    def said(option: str, *arguments: object) -> tuple[str, str]:
+        first = [option] if place == "before" else []
+        last = [option] if place == "after" else []
+        result = lumbar(*first, *arguments, *last)
+        return result.stdout, result.stderr
+
+    arguments = ("predict", images, "-o", tmp_path / "out", "--no-pictures", "--no-report")
+    assert said("--quiet", *arguments) == ("", "")
+    assert "model stand-in 0" in said("--verbose", *arguments)[1]
+    assert "model" not in lumbar(*arguments).stderr
+    (images / "501" / "12" / "2.dcm").write_text("no")
+    assert "rejected [not_dicom] 501/12/2.dcm" in said("--quiet", *arguments)[1]
+    assert json.loads(said("--quiet", *arguments, "--json")[0])["studies"] == 1
+
+
+def test_a_bar_has_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "_verbosity", console.Verbosity.NORMAL)
+    monkeypatch.setattr(console, "err", Console(file=screen, force_terminal=True, width=120))
+    with console.progress_of_parts("studies", 2) as at:
+        for share in (0.5, 1.0, 1.5):
+            time.sleep(0.02)
+            at(share, "7: \x1b[2Jgrading")
+    assert re.search(r"studies 7: \?\[2Jgrading .*1/2.*left .*\d:\d\d:\d\d", screen.getvalue())
+    assert "\x1b[2J" not in screen.getvalue()
+
+
+def test_every_reason_has_advice() -> None:
+    assert set(ADVICE) == set(Reason)
+
+
+def test_show_draws_annotations_without_loading_models(
+    phantom_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(cls: type[Pipeline], **_: Path | None) -> Pipeline:
+        raise AssertionError("models were loaded")
+
+    monkeypatch.setattr(Pipeline, "load", classmethod(never))
+    study = sorted((phantom_data / "train_images").iterdir())[0]
+    result = lumbar("show", study, "-o", tmp_path / "pictures", "--truth", "only")
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "pictures").glob(f"{study.name}_*.png"))) == 3
+    assert (tmp_path / "pictures" / f"{study.name}.png").is_file()
+
+
+def test_show_without_annotations_says_what_to_do(images: Path, tmp_path: Path) -> None:
+    result = lumbar("show", images, "-o", tmp_path / "pictures", "--truth", "only")
+    assert result.exit_code == 1
+    assert "train_label_coordinates.csv was found neither in 'test_images'" in result.stderr
+    assert "what to do" in result.stderr
+
+
+def test_app_on_a_port_in_use_says_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = lumbar("app", "--port", taken.getsockname()[1], "--no-browser")
+    assert result.exit_code == 1
+    assert "choose another with --port" in result.stderr
 
 
 def test_annotations_go_out_and_come_back(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,9 +12,11 @@ import pytest
 from data_prep.geometry import SlicePlane
 from data_prep.studies import find_studies
 from data_prep.study_types import DicomRejected, Reason, Rejection, Slice, SpineLevels
-from pipeline.page import displayed, numbering_words
+from data_prep.tables import read_tables
+from pipeline.page import Page, displayed, edge_letters, numbering_words
+from pipeline.readings import reading_of_annotations, reading_of_prediction
 from pipeline.series_figures import draw_overlays
-from pipeline.study_figures import draw_montage, middle_slice
+from pipeline.study_figures import draw_montage, draw_readings, middle_slice
 from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
 
 
@@ -51,10 +54,12 @@ def test_a_rejected_study_has_a_page_that_says_so(images: Path, tmp_path: Path) 
 def test_every_series_with_points_gets_its_overlay(images: Path, tmp_path: Path) -> None:
     prediction, study = stand_in_pipeline().predict_entry(find_studies(images / "501")[0])
     assert study is not None and prediction.levels is not None
-    written = draw_overlays(study, prediction.levels, tmp_path / "overlays")
+    reading = reading_of_prediction(prediction)
+    written = draw_overlays(study, [reading], tmp_path / "overlays")
     assert sorted(path.name for path in written) == ["501_11.png", "501_12.png", "501_13.png"]
     assert all(cv2.imread(str(path)) is not None for path in written)
-    assert draw_overlays(study, SpineLevels("501"), tmp_path / "none") == ()
+    nothing = replace(reading, levels=SpineLevels("501"))
+    assert draw_overlays(study, [nothing], tmp_path / "none") == ()
 
 
 def test_the_middle_slice_is_a_t2_slice_at_the_canal(images: Path) -> None:
@@ -99,3 +104,58 @@ def test_a_slice_that_cannot_be_decoded_is_not_shown() -> None:
 def test_no_caption_claims_a_certain_numbering() -> None:
     assert numbering_words(1.0) == "numbering over 99% sure"
     assert numbering_words(0.804) == "numbering 80% sure"
+
+
+@pytest.mark.parametrize(
+    ("x_axis", "y_axis", "letters"),
+    [
+        ([0, 1, 0], [0, 0, -1], "APHF"),
+        ([1, 0, 0], [0, 1, 0], "RLAP"),
+        ([-0.9, 0.1, 0], [0, 0.3, -0.95], "LRHF"),
+    ],
+)
+def test_the_edges_of_a_slice_are_named_by_the_patient(
+    x_axis: list[float], y_axis: list[float], letters: str
+) -> None:
+    x, y = np.array(x_axis), np.array(y_axis)
+    y = y - x * (x @ y) / (x @ x)
+    plane = SlicePlane(np.zeros(3), x / np.linalg.norm(x), y / np.linalg.norm(y), (1, 1), (9, 9))
+    assert "".join(edge_letters(plane)) == letters
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_ring_and_scale_bar_are_as_large_as_they_say(scale: float) -> None:
+    """A ring of 10 mm and a bar of 50 mm on a slice of 180 × 100 mm with pixels of 1 × 2 mm."""
+    plane = SlicePlane(np.zeros(3), np.array([0, 1, 0]), np.array([0, 0, -1]), (1.0, 2.0), (90, 100))
+    item = Slice(plane, 1, lambda: np.zeros((90, 100), dtype=np.float32))
+    page = Page.blank(400, 400, scale)
+    panel = page.panel(item, 0, 0, 400, 360)
+    assert panel is not None
+    assert (panel.width, panel.height) == (pytest.approx(200, abs=1), pytest.approx(360, abs=1))
+    centre = np.array([0.0, 50, -80])
+    panel.ring(centre, 10, "#E69F00")
+    panel.scale_bar(50)
+    assert panel.at(centre) == (pytest.approx(panel.left + 101, abs=1), pytest.approx(161, abs=1))
+    assert page.axes.patches[-1].get_radius() == pytest.approx(20, abs=0.2)
+    start, end = page.axes.lines[-1].get_xdata()
+    assert abs(end - start) == pytest.approx(100, abs=1)
+
+
+def test_annotations_are_drawn_alone_and_beside_detections(phantom_data: Path, tmp_path: Path) -> None:
+    study = find_studies(phantom_data)[0].load()
+    tables = read_tables(phantom_data)
+    annotated = reading_of_annotations(study, tables)
+    assert len(annotated.levels.points) == 25 and len(annotated.levels.levels) == 5
+    prediction = stand_in_pipeline().predict_study(study)
+    detected = reading_of_prediction(prediction)
+    draw_readings(study, [annotated], tmp_path / "only.png")
+    draw_readings(study, [annotated, detected], tmp_path / "beside.png")
+    only, beside = (cv2.imread(str(tmp_path / name)) for name in ("only.png", "beside.png"))
+    assert only.shape == (1030, 1540, 3) and beside.shape == (1030, 3080, 3)
+    assert (beside[:, :1500] == only[:, :1500]).all()
+    assert (beside[:, 1540:] != only).any()
+    words = [annotated.opinions[target].words for target in annotated.opinions]
+    assert set(words) <= {"Normal/Mild", "Moderate", "Severe", "no label"}
+    wide = draw_overlays(study, [annotated, detected], tmp_path / "wide")
+    narrow = draw_overlays(study, [annotated], tmp_path / "narrow")
+    assert len(wide) >= len(narrow) == 3

@@ -54,7 +54,7 @@ def lumbar(*arguments: object) -> Result:
 
 def predict(path: Path, out: Path, *, exit_code: int) -> tuple[list[dict[str, Any]], Result]:
     """The records of the studies; the submission has been found valid."""
-    result = lumbar("predict", path, "-o", out, "--no-pictures")
+    result = lumbar("predict", path, "-o", out, "--no-pictures", "--no-report")
     assert result.exit_code == exit_code, result.output
     records = json.loads((out / "predictions.json").read_text())["studies"]
     validate_submission(read_submission(out / "submission.csv"), [record["study_id"] for record in records])
@@ -206,7 +206,7 @@ def test_no_text_of_the_headers_leaves_the_program(data: Path, tmp_path: Path) -
     out = tmp_path / "out"
     results = [
         lumbar("predict", study, "-o", out, "--no-pictures"),
-        lumbar("show", study, "-o", out / "show"),
+        lumbar("show", study, "-o", out / "show", "--truth", "beside", "--verbose"),
         lumbar("detector", "predict", study, "-o", out / "levels.csv"),
         lumbar("check", data),
     ]
@@ -214,7 +214,7 @@ def test_no_text_of_the_headers_leaves_the_program(data: Path, tmp_path: Path) -
     for result in results:
         assert "CANARY" not in result.output and "\x1b[31m" not in result.output
     written = [path for path in out.rglob("*") if path.is_file()]
-    assert {path.suffix for path in written} == {".csv", ".json", ".png"}
+    assert {path.suffix for path in written} == {".csv", ".json", ".png", ".html"}
     for path in written:
         assert b"CANARY" not in path.read_bytes(), path.name
 

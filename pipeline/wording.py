@@ -1,0 +1,71 @@
+"""Codes in words: flags, how a grade was made, what the models were trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Final
+
+from data_prep.vocabulary import Condition, ConditionGroup
+
+NOT_A_DEVICE: Final = "Research software, not a medical device."
+SYNTHETIC: Final = "Graders trained on synthetic anatomy - not a medical device"
+OWN_WEIGHTS: Final = "Graders with weights of your own - not a medical device"
+
+FLAG_WORDS: Final[Mapping[str, str]] = {
+    "numbering_uncertain": "The numbering of the levels is uncertain: all of them may be off by one.",
+    "transitional_suspected": "A transitional lumbosacral vertebra is suspected: count the levels yourself.",
+    "series_disagree": "The sagittal series do not agree on the levels.",
+    "level_absent": "A lumbar level is not in the images.",
+    "few_slices": "A sagittal series has few slices.",
+    "no_sagittal_t2": "There is no sagittal T2 series: the levels were found without it.",
+    "no_sagittal": "There is no sagittal series: no level can be found.",
+    "no_level_found": "No lumbar level was found.",
+    "study_rejected": "The study could not be graded.",
+    "picture_failed": "The picture of this study could not be drawn.",
+    "report_failed": "The report of this study could not be written.",
+    "no_point": "No point for this target.",
+    "no_series": "No series of the kind that shows it.",
+    "no_slice": "No slice shows it.",
+}
+SOURCE_WORDS: Final[Mapping[str, str]] = {
+    "seen": "Graded at a point that a detector saw in the images.",
+    "predicted": "Graded at a point that geometry placed from the levels; no detector saw it.",
+    "prior": "Not graded. The figures only say how often each grade occurs at this level.",
+}
+PLACE_WORDS: Final[Mapping[ConditionGroup, str]] = {
+    ConditionGroup.SPINAL: "canal",
+    ConditionGroup.FORAMINAL: "foramen",
+    ConditionGroup.SUBARTICULAR: "recess",
+}
+
+
+def flag_words(flag: str) -> str:
+    """A flag as a sentence; one that is not known stays readable."""
+    return FLAG_WORDS.get(flag, flag.replace("_", " ").capitalize() + ".")
+
+
+def share_words(share: float) -> str:
+    """A probability for people; never 100 %, which no reading of an image is."""
+    return ">99%" if share > 0.99 else f"{share:.0%}"
+
+
+def place_words(condition: Condition) -> str:
+    """``right foramen``, ``canal``."""
+    return " ".join(filter(None, (condition.side, PLACE_WORDS[condition.group])))
+
+
+def training_words(models: Mapping[str, str]) -> str:
+    """What the graders were trained on, by the hashes of the weights that were used."""
+    graders = {name: digest for name, digest in models.items() if name.startswith("classifier/")}
+    bundled = _bundled_graders()
+    return OWN_WEIGHTS if any(bundled.get(name) != d for name, d in graders.items()) else SYNTHETIC
+
+
+@cache
+def _bundled_graders() -> Mapping[str, str]:
+    manifest = files("classifier").joinpath("weights", "manifest.json")
+    listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    return {f"classifier/{name}": digest for name, digest in listed.items()}

@@ -1,0 +1,92 @@
+"""``predictions.json`` is what its schema says, whatever happened to a study."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from data_prep.studies import find_studies
+from data_prep.study_types import Reason, Rejection
+from data_prep.vocabulary import TARGETS
+from pipeline.batch import run_batch
+from pipeline.predict import Pipeline
+from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
+
+SCHEMA: dict[str, Any] = json.loads(
+    files("pipeline").joinpath("predictions.schema.json").read_text(encoding="utf-8")
+)
+
+
+def problems(content: Any) -> list[str]:
+    validator = Draft202012Validator(SCHEMA)
+    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(content)]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Studies of every fate: graded, with a bad file, without a series, rejected, only listed."""
+    images = tmp_path_factory.mktemp("schema") / "test_images"
+    for study_id in ("501", "502", "503", "504"):
+        write_study(images, study_id)
+    write_table(images, ["501", "502", "503", "504", "505"])
+    (images / "502" / "12" / "2.dcm").write_text("no")
+    for path in [*(images / "503" / "13").iterdir(), *(images / "504").rglob("*.dcm")]:
+        path.unlink() if "503" in path.parts else path.write_bytes(b"")
+    refused = Rejection(Reason.ENCRYPTED, "it is encrypted", file="1.dcm")
+    report = run_batch(stand_in_pipeline(), find_studies(images), images.parent / "out", rejections=[refused])
+    return dict(json.loads(report.predictions.read_text()))
+
+
+def test_the_schema_is_a_schema_and_describes_everything() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    for name, part in {"file": SCHEMA, **SCHEMA["$defs"]}.items():
+        assert part["description"], name
+        if part.get("type") == "object":
+            assert part["additionalProperties"] is False, name
+
+
+def test_every_fate_of_a_study_fits(written: dict[str, Any]) -> None:
+    assert problems(written) == []
+    assert [study["rejected"] for study in written["studies"]] == [False, False, False, True, True]
+    assert written["rejections"][0]["reason"] == "encrypted_member"
+
+
+def test_what_the_bundled_models_write_fits(
+    bundled_pipeline: Pipeline, phantom_data: Path, tmp_path: Path
+) -> None:
+    report = run_batch(bundled_pipeline, find_studies(phantom_data)[:1], tmp_path)
+    assert problems(json.loads(report.predictions.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("studies", 0, "targets", 0, "probabilities", "severe"), 1.5),
+        (("studies", 0, "targets", 0, "source"), "guessed"),
+        (("studies", 0, "targets", 0, "condition"), "Spinal Canal Stenosis"),
+        (("studies", 0, "levels", "l3_l4", "canal_mm"), [1.0, 2.0]),
+        (("studies", 0, "patient_name"), "somebody"),
+        (("studies", 1, "rejections", 0, "reason"), "because"),
+        (("studies", 0, "targets"), []),
+        (("format",), "lumbar-predictions/0"),
+    ],
+)
+def test_what_is_wrong_does_not_fit(written: dict[str, Any], place: tuple[Any, ...], value: Any) -> None:
+    content = deepcopy(written)
+    at: Any = content
+    for key in place[:-1]:
+        at = at[key]
+    at[place[-1]] = value
+    assert len(problems(content)) == 1
+
+
+def test_its_words_are_those_of_the_program() -> None:
+    definitions = SCHEMA["$defs"]
+    assert definitions["rejection"]["properties"]["reason"]["enum"] == [reason.value for reason in Reason]
+    assert set(definitions["target"]["properties"]["condition"]["enum"]) == {t.condition for t in TARGETS}
