@@ -10,7 +10,7 @@ import pandas as pd
 from data_prep.study_types import LevelPoint, Series, SpineLevels, Study
 from data_prep.vocabulary import ConditionGroup
 
-RADII_MM = (4.0, 6.0, 10.0)
+RADII_MM = (4.0, 5.0, 6.0, 10.0)
 
 
 @dataclass(frozen=True)
