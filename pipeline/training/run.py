@@ -41,8 +41,13 @@ _PLAN_FILE = "plan.json"
 _FOLDS_FILE = "folds.json"
 
 
-def train_all(settings: TrainSettings, say: Callable[[str], None]) -> dict[str, Any] | None:
+def train_all(
+    settings: TrainSettings, say: Callable[[str], None], ranks: Ranks | None = None
+) -> dict[str, Any] | None:
     """Train both stages on folds, judge them out of fold, and write the final weights.
+
+    Args:
+        ranks: which of torchrun's processes this is; alone, or the first of ``settings.processes``, if left out.
 
     Returns:
         The figures of ``report.json``; None in processes other than the first.
@@ -53,7 +58,7 @@ def train_all(settings: TrainSettings, say: Callable[[str], None]) -> dict[str, 
         RankFailed: another process of this training failed.
         RunInUse: another training is at work in the run folder.
     """
-    ranks = Ranks.from_environment()
+    ranks = ranks or Ranks()
     if ranks.world > 1 or settings.processes <= 1:
         return _train(settings, ranks, say)
     context = multiprocessing.get_context("spawn")
