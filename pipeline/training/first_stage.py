@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from classifier.devices import detector_device
-from data_prep.files import safe_id
 from data_prep.manifest import file_sha256
 from detector.predict import BUNDLED_WEIGHTS, NUMBERING_FILE
 from detector.spec import DetectorKind
@@ -30,7 +29,7 @@ def train_detectors(
 ) -> dict[int | str, tuple[Path, str]]:
     """Fold (or ``final``) → weights folder of its detectors, and the digest of what made them."""
     cut = digest_of([digest, "slices"])
-    folder = stages.run / "slices" / cut[:12]
+    folder = stages.run / "slices" / f"cut-{cut[:12]}"
     world = stages.ranks.world
     jobs = []
     for rank in range(world):
@@ -39,17 +38,25 @@ def train_detectors(
             detecting.cut_slices(data, ids, folder)
 
         jobs.append(Job(f"slices/part{rank}of{world}", cut, work))
+    mixed_in = plan.detectors.phantoms > 0 and plan.detectors.phantom_weight > 0
+    phantoms = {kind: folder / f"phantoms-{kind.value}.npz" if mixed_in else None for kind in DetectorKind}
+    for kind, path in phantoms.items():
+        if path is not None:
+            make = partial(_make_phantoms, plan, kind, path)
+            made_of = digest_of([cut, kind.value, plan.detectors.phantoms])
+            jobs.append(Job(f"slices/phantoms-{kind.value}", made_of, make))
     stages.do(jobs)
-    files = {study_id: folder / f"{safe_id(study_id)}.npz" for study_id in data.study_ids}
     starts = {
         kind: None if weights is None else hashlib.sha256(weights).hexdigest()
         for kind in DetectorKind
         for weights in [detecting.start_weights(plan.detectors, kind)]
     }
-    jobs, digests = [], {}
+    jobs = []
+    digests: dict[tuple[int | str, DetectorKind], str] = {}
     for fold in (*range(plan.folds), FINAL):
-        mine = {study_id: path for study_id, path in files.items() if folds[study_id] != fold}
+        others = [study_id for study_id in data.study_ids if folds[study_id] != fold]
         for kind in DetectorKind:
+            mine = {study_id: detecting.slices_file(folder, study_id, kind) for study_id in others}
             made_of = digest_of(
                 [
                     cut,
@@ -63,7 +70,13 @@ def train_detectors(
             )
             digests[fold, kind] = made_of
             train = partial(
-                detecting.train_one, plan, kind, mine, device=detector_device(device), say=stages.say
+                detecting.train_one,
+                plan,
+                kind,
+                mine,
+                phantoms=phantoms[kind],
+                device=detector_device(device),
+                say=stages.say,
             )
             jobs.append(Job(f"{fold_name(fold)}/detector/{kind.value}", made_of, train))
     stages.do(jobs)
@@ -82,6 +95,10 @@ def train_detectors(
         weights[fold] = (stages.run / fold_name(fold) / "detector-weights", made_of)
     stages.do(bundles)
     return weights
+
+
+def _make_phantoms(plan: TrainPlan, kind: DetectorKind, path: Path, _: Path) -> None:
+    detecting.make_phantoms(plan.detectors, kind, path)
 
 
 def find_all_points(
