@@ -5,6 +5,8 @@ DEMO ?= demo-output
 # For `make models`: where runs go, and a folder of external sagittal slices.
 RUNS ?= runs
 SPIDER ?=
+# For `make kaggle-dataset`: the final weights of `lumbar train`.
+WEIGHTS ?= runs/rsna/weights
 
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
@@ -12,10 +14,10 @@ TOOLS := $(VENV)/.tools-installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format models clean
+.PHONY: help demo test lint format models kaggle-dataset clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 # Stamps: the environment is touched again only when the requirements change.
 $(RUNTIME): requirements.txt pyproject.toml
@@ -74,6 +76,9 @@ $(RUNS)/crops-choosing/.cut: | $(RUNTIME)
 $(GRADERS): $(RUNS)/crops-choosing/.cut
 	$(BIN)/lumbar classifier cut --phantoms 160 --seed 0 --enriched -o $(RUNS)/crops
 	$(BIN)/lumbar classifier train --crops $(RUNS)/crops --choosing $(<D) -o $(@D) --epochs 8 --threads 1
+
+kaggle-dataset: $(RUNTIME) ## wheels and weights for the Kaggle notebook: make kaggle-dataset WEIGHTS=folder
+	$(BIN)/python notebooks/kaggle_dataset.py --weights $(WEIGHTS) -o kaggle-dataset
 
 format: $(TOOLS) ## format the code
 	$(BIN)/ruff check --fix .

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from classifier.console_tables import print_tables
 from data_prep import console
-from data_prep.vocabulary import Condition, ConditionGroup
+from data_prep.vocabulary import ConditionGroup
 
 if TYPE_CHECKING:
     from classifier.config import GraderConfig
@@ -42,68 +43,15 @@ Groups = Annotated[
     list[ConditionGroup] | None, typer.Option("--group", help="Only this condition group; repeatable.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(help='JSON with changes, such as {"training": {"epochs": 5}}.', exists=True, dir_okay=False),
+]
 Resamples = Annotated[int, typer.Option(min=0, help="Draws of studies behind the intervals.")]
 Pictures = Annotated[
     Path | None,
     typer.Option(help="Folder for plots of reliability, ROC and confusion.", file_okay=False),
 ]
-
-# What a terminal of 80 columns has room for; --json has every figure.
-_SHOWN_TOGETHER = (
-    {"log_loss": "log loss", "kappa_linear": "linear kappa", "ece": "ECE of p"},
-    {
-        "auc_severe": "AUC severe",
-        "auc_moderate_or_worse": "AUC moderate+",
-        "balanced_accuracy": "balanced acc.",
-    },
-)
-_SHOWN_PER_LEVEL = {
-    "log_loss": "loss",
-    "kappa_linear": "kappa",
-    "auc_severe": "AUC sev",
-    "auc_moderate_or_worse": "AUC mod",
-    "ece": "ECE",
-}
-_PLACES = {"spinal": "canal", "neural": "foramen", "subarticular": "recess"}
-
-
-def print_tables(tables: Sequence[Mapping[str, Any]]) -> None:
-    """``classifier.quality.quality_tables`` for the terminal."""
-    together = [row for row in tables if row["level"] == "all"]
-    for shown in _SHOWN_TOGETHER:
-        rows = [
-            {"": _short(row["condition"]), "n": str(row["n"])}
-            | {title: _with_interval(row[name]) for name, title in shown.items()}
-            for row in together
-        ]
-        console.print_rows("all levels (95 % intervals over studies)", rows)
-    conditions = {condition.value for condition in Condition}
-    rows = [
-        {"": _short(row["condition"]), "level": row["level"], "n": str(row["n"])}
-        | {title: _plain(row[name]) for name, title in _SHOWN_PER_LEVEL.items()}
-        for row in tables
-        if row["level"] != "all" and row["condition"] in conditions
-    ]
-    console.print_rows("level by level", rows)
-
-
-def _short(condition: str) -> str:
-    """``left_neural_foraminal_narrowing`` → ``left foramen``; condition groups keep their name."""
-    words = condition.split("_")
-    if len(words) == 1:
-        return condition
-    place = next(place for word, place in _PLACES.items() if word in words)
-    return f"{words[0]} {place}" if words[0] in ("left", "right") else place
-
-
-def _plain(item: Mapping[str, Any]) -> str:
-    return "–" if item["value"] is None else f"{item['value']:.3f}"
-
-
-def _with_interval(item: Mapping[str, Any]) -> str:
-    if item["value"] is None or item["interval"] is None:
-        return _plain(item)
-    return f"{item['value']:.3f} {item['interval'][0]:.2f}–{item['interval'][1]:.2f}"
 
 
 @app.command(
@@ -115,10 +63,12 @@ def cut(
     phantoms: Phantoms = 0,
     seed: Seed = 0,
     enriched: Enriched = False,
+    config: Config = None,
     jobs: Jobs = 1,
 ) -> None:
     """Cut and cache the crops of many studies; goes on where it stopped."""
-    console.exit_by(_cut(data, phantoms, seed, enriched, output, jobs))
+    configs = _configs(list(ConditionGroup), config, {})
+    console.exit_by(_cut(data, phantoms, seed, enriched, output, jobs, configs))
 
 
 @app.command(epilog="Example: lumbar classifier train --phantoms 100 --seed 0 -o runs/graders")
@@ -133,18 +83,20 @@ def train(
     ] = None,
     choosing: Annotated[Path | None, typer.Option(help="Crop cache to watch while training.")] = None,
     group: Groups = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help='JSON with changes, such as {"training": {"epochs": 5}}.', exists=True, dir_okay=False
-        ),
-    ] = None,
+    config: Config = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the crops.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the training.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "cpu",
+    workers: Annotated[int, typer.Option(min=0, help="Threads that prepare batches for a GPU.")] = 0,
+    pretrained: Annotated[
+        Path | None,
+        typer.Option(help="Weights of the timm backbone, a local file.", exists=True, dir_okay=False),
+    ] = None,
     jobs: Jobs = 1,
 ) -> None:
     """Train the three graders (or one --group); an interrupted training goes on where it stopped."""
-    from classifier.train import EpochReport, TrainingFailed
+    from classifier.devices import resolve_device
+    from classifier.train import EpochReport, Machine, TrainingFailed
     from classifier.workflow import train_groups
 
     if phantoms and seed + phantoms > _FIRST_CHOOSING_SEED:
@@ -153,7 +105,7 @@ def train(
     rejections: list[Rejection] = []
     if not crops:
         crops = [output / "crops"]
-        rejections = _cut(data, phantoms, seed, enriched, crops[0], jobs)
+        rejections = _cut(data, phantoms, seed, enriched, crops[0], jobs, configs)
 
     def report(name: ConditionGroup, row: EpochReport) -> None:
         watched = ""
@@ -164,7 +116,8 @@ def train(
         )
 
     try:
-        train_groups(configs, crops, choosing, output, report=report)
+        machine = Machine(resolve_device(device), workers)
+        train_groups(configs, crops, choosing, output, report=report, machine=machine, pretrained=pretrained)
     except (TrainingFailed, ValueError) as error:
         console.fail(str(error))
     console.err.print("weights written; next: lumbar classifier calibrate")
@@ -276,7 +229,13 @@ def _configs(
 
 
 def _cut(
-    data: Path | None, phantoms: int, seed: int, enriched: bool, folder: Path, jobs: int
+    data: Path | None,
+    phantoms: int,
+    seed: int,
+    enriched: bool,
+    folder: Path,
+    jobs: int,
+    configs: list[GraderConfig],
 ) -> list[Rejection]:
     """Cut crops into a folder; what was rejected is printed and returned."""
     from classifier.workflow import cut_crops
@@ -284,7 +243,9 @@ def _cut(
     sources = _sources(data, phantoms, seed, enriched=enriched)
     with console.progress("cutting crops", len(sources)) as done:
         try:
-            rejections = cut_crops(sources, folder, natural_grades=not enriched, jobs=jobs, progress=done)
+            rejections = cut_crops(
+                sources, folder, configs=configs, natural_grades=not enriched, jobs=jobs, progress=done
+            )
         except ValueError as error:
             console.fail(str(error))
     console.list_rejections(rejections)

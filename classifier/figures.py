@@ -91,7 +91,8 @@ def _draw_roc(axes: Axes, rows: GradedRows) -> None:
             area = roc_auc_score(happened, probability)
             axes.plot(false, true, color=colour, label=f"{name}, AUC {area:.3f}")
     axes.set(xlabel="1 − specificity", ylabel="sensitivity", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(loc="lower right", frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower right", frameon=False)
 
 
 def _draw_confusion(axes: Axes, rows: GradedRows) -> None:

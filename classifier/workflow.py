@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from classifier.dataset import CropCache, Source, build_cache, load_cache
 from classifier.losses import competition_log_loss
 from classifier.quality import GradedRows
 from classifier.storage import StoredGrader, load_grader, save_grader
-from classifier.train import EpochReport, grade_cache, train_grader
+from classifier.train import EpochReport, Machine, grade_cache, train_grader
 from data_prep.study_types import Rejection
 from data_prep.vocabulary import CONDITIONS, ConditionGroup, Severity, split_row_id
 
@@ -33,21 +34,24 @@ def cut_crops(
     sources: Sequence[Source],
     folder: Path,
     *,
+    configs: Sequence[GraderConfig] = (),
     natural_grades: bool,
     jobs: int,
     progress: Callable[[str], None] = lambda name: None,
 ) -> list[Rejection]:
-    """Build a crop cache for all three graders with their default crops; goes on where it stopped.
+    """Build a crop cache for all three graders; goes on where it stopped.
 
     Args:
+        configs: of graders whose crops are not the default ones.
         progress: called with the name of each study when its crops are cut.
 
     Returns:
         Files, series and studies that could not be used.
     """
-    configs = {group: default_config(group).crop for group in ConditionGroup}
+    crops = {group: default_config(group).crop for group in ConditionGroup}
+    crops |= {config.group: config.crop for config in configs}
     rejections: list[Rejection] = []
-    for name, found in build_cache(sources, folder, configs, natural_grades=natural_grades, jobs=jobs):
+    for name, found in build_cache(sources, folder, crops, natural_grades=natural_grades, jobs=jobs):
         rejections += found
         progress(name)
     return rejections
@@ -60,13 +64,23 @@ def train_groups(
     folder: Path,
     *,
     report: Callable[[ConditionGroup, EpochReport], None],
+    machine: Machine | None = None,
+    pretrained: Path | None = None,
 ) -> None:
-    """Train graders one after another on the crops of several caches."""
+    """Train graders one after another on the crops of several caches; see ``train_grader``."""
     for config in configs:
         group = config.group
         train = CropCache.join([load_cache(cache, group, config.crop) for cache in caches])
         watched = None if choosing is None else load_cache(choosing, group, config.crop)
-        train_grader(config, train, watched, folder, report=lambda row, group=group: report(group, row))  # type: ignore[misc]
+        train_grader(
+            config,
+            train,
+            watched,
+            folder,
+            report=partial(report, group),
+            machine=machine,
+            pretrained=pretrained,
+        )
 
 
 def calibrate_groups(

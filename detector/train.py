@@ -135,8 +135,8 @@ def share_within(
     for item in slices:
         view = plain_view(item, spec)
         image = torch.from_numpy(view.image)[None, None].float() / 255
-        output = model(image.to(next(model.parameters()).dtype))
-        prediction = (output[0] if isinstance(output, tuple) else output)[0].float().numpy()
+        output = model(image.to(next(model.parameters())))  # its dtype and its device
+        prediction = (output[0] if isinstance(output, tuple) else output)[0].float().cpu().numpy()
         keypoints = prediction[4 + number :].reshape(len(spec.keypoints), 3, -1)
         for class_index, truth in zip(view.classes, view.keypoints_px[:, -1], strict=True):
             if not np.isfinite(truth).all():

@@ -387,6 +387,7 @@ def score(
     """
     import pandas as pd
 
+    from classifier.console_tables import print_tables
     from classifier.metric import score as official_score
     from classifier.quality import GradedRows, quality_tables, score_with_intervals
     from pipeline.submission import read_submission, validate_submission
@@ -409,7 +410,7 @@ def score(
         console.print_json(report.to_dict() | more)
     else:
         summaries.print_score(report, intervals)
-        classifier.cli.print_tables(tables)
+        print_tables(tables)
 
 
 @app.command(epilog="Example: lumbar phantom synthetic --studies 100 --seed 0 --jobs 2")

@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from classifier.devices import resolve_device
-from classifier.train import TrainingFailed
 from data_prep import console
 from data_prep.manifest import WeightsRejected
 from data_prep.study_types import DicomRejected
-from detector.slices import SlicesUnusable
 from pipeline.training.plan import Preset, load_plan
-from pipeline.training.ranks import RankFailed
-from pipeline.training.run import train_all
+from pipeline.training.ranks import RankFailed, Ranks
 from pipeline.training.settings import TrainSettings
 from pipeline.training.stages import RunInUse
 
@@ -38,6 +34,13 @@ def train_from_command_line(
     Returns:
         The figures of ``report.json``; None in torchrun's processes other than the first.
     """
+    ranks = Ranks.taken_from_environment()
+    # Only now: these bring ultralytics, which reads torchrun's variables when it is imported.
+    from classifier.devices import resolve_device
+    from classifier.train import TrainingFailed
+    from detector.slices import SlicesUnusable
+    from pipeline.training.run import train_all
+
     started = time.monotonic()
 
     def say(text: str) -> None:
@@ -56,7 +59,7 @@ def train_from_command_line(
             workers=workers,
             pretrained=pretrained,
         )
-        return train_all(settings, say)
+        return train_all(settings, say, ranks)
     except DicomRejected as rejected:
         console.list_rejections(rejected.rejections)
         console.fail(str(rejected.rejection))

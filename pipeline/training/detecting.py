@@ -6,9 +6,9 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from data_prep.study_types import DicomRejected, LevelPoint, PointSource, SpineL
 from data_prep.vocabulary import Condition, Level, SeriesKind
 from detector.inference import SlicePredictor
 from detector.predict import BUNDLED_WEIGHTS, NUMBERING_FILE, LevelDetector
+from detector.slice_cache import load_slices, save_slices
 from detector.slices import LabelledSlice
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorKind, DetectorSpec
 from detector.study_slices import (
@@ -48,53 +49,29 @@ def labelled_slices(study: Study, points: tuple[LevelPoint, ...]) -> Slices:
     }
 
 
-def save_slices(path: Path, slices: Slices) -> None:
-    """Write the labelled slices of a study, whole or not at all."""
-    arrays: dict[str, Any] = {}
-    for kind, found in slices.items():
-        for index, item in enumerate(found):
-            place = f"{kind.value}/{index}"
-            arrays[f"{place}/image"] = item.image
-            arrays[f"{place}/keypoints_px"] = item.keypoints_px
-            arrays[f"{place}/text"] = np.array([item.patient, item.name, *item.names], np.str_)
-    with atomic_write(path, binary=True) as stream:
-        np.savez(stream, **arrays)
-
-
-def load_slices(path: Path, kind: DetectorKind) -> list[LabelledSlice]:
-    """The slices of one detector in a file of ``save_slices``."""
-    with np.load(path, allow_pickle=False) as stored:
-        places = sorted(
-            {name.rsplit("/", 1)[0] for name in stored.files if name.startswith(f"{kind.value}/")},
-            key=lambda place: int(place.rsplit("/", 1)[1]),
-        )
-        slices = []
-        for place in places:
-            patient, name, *names = stored[f"{place}/text"].tolist()
-            slices.append(
-                LabelledSlice(
-                    image=stored[f"{place}/image"],
-                    names=tuple(names),
-                    keypoints_px=stored[f"{place}/keypoints_px"],
-                    patient=patient,
-                    name=name,
-                )
-            )
-    return slices
+def slices_file(folder: Path, study_id: str, kind: DetectorKind) -> Path:
+    """Where the labelled slices of a study for one detector are kept."""
+    return folder / f"{safe_id(study_id)}-{kind.value}.npz"
 
 
 def cut_slices(data: TrainingData, study_ids: Iterable[str], folder: Path) -> None:
-    """Write the labelled slices of studies that have none yet."""
+    """Write the labelled slices of studies that have none yet; a rejected study has none to give."""
     for study_id in study_ids:
-        path = folder / f"{safe_id(study_id)}.npz"
-        if path.exists():
+        # The last kind is written last: a study with it is done.
+        if slices_file(folder, study_id, list(DetectorKind)[-1]).exists():
             continue
-        try:
+        slices: Slices = {}
+        with suppress(DicomRejected):
             study = data.cache.load(study_id)
-        except DicomRejected:
-            save_slices(path, {})
-            continue
-        save_slices(path, labelled_slices(study, data.annotated(study)))
+            slices = labelled_slices(study, data.annotated(study))
+        for kind in DetectorKind:
+            save_slices(slices.get(kind, []), slices_file(folder, study_id, kind))
+
+
+def make_phantoms(plan: DetectorPlan, kind: DetectorKind, path: Path) -> None:
+    """Write the labelled slices of the synthetic studies that are mixed in."""
+    if not path.exists():
+        save_slices(phantom_slices(kind, studies=plan.phantoms, seed=0, jobs=1), path)
 
 
 def start_weights(plan: DetectorPlan, kind: DetectorKind) -> bytes | None:
@@ -110,28 +87,29 @@ def train_one(
     slices: Mapping[str, Path],
     folder: Path,
     *,
+    phantoms: Path | None,
     device: str,
     say: Callable[[str], None],
 ) -> None:
     """Train one detector on the slices of some studies; goes on from its last checkpoint.
 
     Args:
-        slices: study id → file of ``save_slices``.
+        slices: study id → file of its labelled slices.
+        phantoms: file of those of synthetic studies, or None.
         device: as ultralytics spells it.
     """
     settings = plan.detectors
     names = sorted(slices)
     watching = names[_CHOOSING_EVERY // 2 :: _CHOOSING_EVERY]
-    training = [item for name in names if name not in watching for item in load_slices(slices[name], kind)]
-    choosing = [item for name in watching for item in load_slices(slices[name], kind)]
+    training = [item for name in names if name not in watching for item in load_slices(slices[name])]
+    choosing = [item for name in watching for item in load_slices(slices[name])]
     if not training:
         say(f"{folder.name}: no annotated point, so no {kind.value} detector of these studies")
         return
     step = max(1, -(-len(choosing) // plan.choosing_slices))
     sources = [(1.0, training)]
-    if settings.phantoms and settings.phantom_weight > 0:
-        made = phantom_slices(kind, studies=settings.phantoms, seed=0, jobs=1)
-        sources.append((settings.phantom_weight, made))
+    if phantoms is not None:
+        sources.append((settings.phantom_weight, load_slices(phantoms)))
     config = TrainConfig(
         kind=kind,
         epochs=settings.epochs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -35,7 +36,11 @@ def assign_folds(labels: pd.DataFrame, study_ids: Sequence[str], folds: int, see
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     found: dict[str, int] = {}
     studies = long["study_id"].to_numpy().astype(str)
-    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(long)), stratum, groups=studies)):
+    with warnings.catch_warnings():
+        # A severity rarer than there are folds cannot be in each of them.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        parts = list(splitter.split(np.zeros(len(long)), stratum, groups=studies))
+    for fold, (_, held_out) in enumerate(parts):
         found |= {str(study_id): fold for study_id in np.unique(studies[held_out])}
     if len(set(found.values())) < folds:
         # So few studies that the balance left a fold empty: deal them out.

@@ -154,17 +154,17 @@ FULL = TrainPlan(
 LAPTOP = TrainPlan(
     choosing_slices=16,
     detectors=DetectorPlan(
-        epochs=2,
-        samples_per_epoch=160,
+        epochs=1,
+        samples_per_epoch=96,
         batch_size_slices=8,
-        initial_rate=3e-4,
+        initial_rate=2e-4,
         phantoms=0,
         threads=1,
     ),
     graders=GraderPlan(
         start="bundled",
         changes={
-            "training": {"epochs": 6, "learning_rate": 5e-4, "batch_size_crops": 16, "ema_decay": 0.95},
+            "training": {"epochs": 5, "learning_rate": 5e-4, "batch_size_crops": 16, "ema_decay": 0.95},
         },
     ),
 )

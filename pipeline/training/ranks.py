@@ -43,10 +43,17 @@ class Ranks:
             raise ValueError(f"rank must lie in 0 … {self.world - 1}, but got {self.rank}")
 
     @classmethod
-    def from_environment(cls) -> Ranks:
-        """As torchrun says; alone without it."""
+    def taken_from_environment(cls) -> Ranks:
+        """As torchrun says; alone without it.
+
+        The variables are taken out: ultralytics reads them when it is imported, and would wait for the other
+        processes to train the same network, which here have trainings of their own. Call it before that.
+        """
         rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        return cls(rank, world, int(os.environ.get("LOCAL_RANK", str(rank))))
+        local_rank = int(os.environ.get("LOCAL_RANK", str(rank)))
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+            os.environ.pop(name, None)
+        return cls(rank, world, local_rank)
 
     def mine(self, items: Sequence[_Item]) -> Sequence[_Item]:
         """The share of this process."""

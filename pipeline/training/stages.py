@@ -19,6 +19,8 @@ from pipeline.training.ranks import Ranks
 # Not .json: the folder may be one of weights, whose manifest lists such files.
 DONE_FILE = "done.marker"
 _STARTED_FILE = "started.marker"
+# The networks that are trained on all studies.
+FINAL = "final"
 
 
 class RunInUse(RuntimeError):
@@ -106,6 +108,11 @@ def seconds_of(run: Path) -> dict[str, float]:
         with suppress(OSError, ValueError, KeyError):
             found[str(path.parent.relative_to(run))] = float(json.loads(path.read_text())["seconds"])
     return found
+
+
+def fold_name(fold: int | str) -> str:
+    """Folder of a fold below the run."""
+    return f"fold{fold}" if isinstance(fold, int) else fold
 
 
 def _digest_in(path: Path) -> str | None:

@@ -1,0 +1,131 @@
+"""The notebooks run from top to bottom on a synthetic data set, and carry no outputs of anyone's data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from data_prep.manifest import verify_manifest
+from data_prep.phantom import write_dataset
+from pipeline.submission import validate_submission
+
+nbformat = pytest.importorskip("nbformat", reason="needs the requirements for development")
+nbclient = pytest.importorskip("nbclient", reason="needs the requirements for development")
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NAMES = ["01_data", "02_detector", "03_graders", "04_end_to_end", "kaggle_submission"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("notebook-data")
+    write_dataset(folder, studies=2, seed=60_000, size="small")
+    return folder
+
+
+def execute(name: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a notebook with other parameters; its text outputs. Raises when a cell does."""
+    # One thread per kernel, whatever torch and OpenBLAS would take.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    lines = parameters.source.splitlines()
+    for key, value in values.items():
+        (place,) = [number for number, line in enumerate(lines) if line.startswith(f"{key} = ")]
+        lines[place] = f"{key} = {value!r}" if not isinstance(value, Path) else f"{key} = {str(value)!r}"
+    parameters.source = "\n".join(lines)
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
+    )
+    client.execute()
+    outputs = [out for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs]
+    assert all(out.output_type != "error" for out in outputs)
+    return "\n".join(out.get("text", "") or str(out.get("data", {}).get("text/plain", "")) for out in outputs)
+
+
+def test_all_notebooks_are_tested_and_committed_without_outputs() -> None:
+    assert [path.stem for path in NOTEBOOKS] == NAMES
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+        prose = sum(cell.cell_type == "markdown" for cell in notebook.cells)
+        assert prose >= 4, f"{path.name} explains too little"
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert all(not cell.outputs and cell.execution_count is None for cell in code)
+
+
+def test_the_data(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = execute("01_data", {"DATA": data}, monkeypatch)
+    assert "2 studies, 50 labels, 50 points" in text and "placeholders" in text
+
+
+def test_the_detector(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = execute("02_detector", {"DATA": data, "TRAINING_VIEWS": 8}, monkeypatch)
+    assert "numbering confidence" in text and "median_in_plane_mm" in text and "train/pose_loss" in text
+
+
+def test_the_graders(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = execute("03_graders", {"DATA": data, "EPOCHS": 1}, monkeypatch)
+    assert "'spinal': 10" in text and "choosing_loss" in text and "level prior" in text
+
+
+def test_end_to_end(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = execute("04_end_to_end", {"DATA": data}, monkeypatch)
+    assert "any_severe_spinal" in text and "wrong level: 0 of 50" in text
+
+
+def test_the_kaggle_notebook_writes_a_valid_submission(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As it is there: test_images alone, weights from a data set, and a sample with one more study.
+    shown = tmp_path / "input"
+    shown.mkdir()
+    (shown / "test_images").symlink_to(data / "train_images")
+    (shown / "test_series_descriptions.csv").symlink_to(data / "train_series_descriptions.csv")
+    sample = pd.read_csv(data / "sample_submission.csv")
+    extra = sample.assign(row_id=sample["row_id"].str.replace(r"^\d+", "111", regex=True)).drop_duplicates(
+        "row_id"
+    )
+    pd.concat([sample, extra]).to_csv(shown / "sample_submission.csv", index=False)
+    text = execute(
+        "kaggle_submission", {"INPUT": shown, "BUNDLE": tmp_path / "none", "OUT": tmp_path}, monkeypatch
+    )
+    submission = pd.read_csv(tmp_path / "submission.csv", dtype={"row_id": str})
+    studies = sorted(path.name for path in (data / "train_images").iterdir())
+    validate_submission(submission, [*studies, "111"])
+    assert f"{len(submission)} rows written" in text and len(submission) == 75
+
+
+def test_the_kaggle_data_set_holds_checked_weights_and_the_wheel(tmp_path: Path) -> None:
+    weights, out = tmp_path / "weights", tmp_path / "kaggle"
+    weights.mkdir()
+    (weights / "detector").symlink_to(ROOT / "detector" / "weights")
+    (weights / "graders").symlink_to(ROOT / "classifier" / "weights")
+    command = [
+        sys.executable,
+        "notebooks/kaggle_dataset.py",
+        "--weights",
+        weights,
+        "-o",
+        out,
+        "--no-requirements",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(
+        [str(part) for part in command], check=True, cwd=ROOT, env=environment, capture_output=True
+    )
+    assert verify_manifest(out / "weights" / "graders") == verify_manifest(ROOT / "classifier" / "weights")
+    (wheel,) = (out / "wheels").glob("lumbar-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert "pipeline/training/templates/report.html" in names and "pipeline/cli.py" in names
+    assert (out / "dataset-metadata.json").is_file()
