@@ -22,7 +22,7 @@ from classifier.evaluate import evaluate as grading_figures
 from data_prep.annotations import annotated_points
 from data_prep.console import without_nan
 from data_prep.files import atomic_write
-from data_prep.phantom import PHANTOM_VERSION, make_study
+from data_prep.phantom import PHANTOM_VERSION, SCANNER_RANGES, make_study
 from data_prep.studies import find_studies
 from data_prep.study_types import SpineLevels
 from data_prep.vocabulary import TARGETS, ConditionGroup
@@ -32,15 +32,17 @@ from detector.predict import LevelDetector
 from detector.slices import ExternalSlices
 from pipeline import Pipeline
 
-FIRST_SEED, FIRST_HARD_SEED = 200_000, 210_000
+FIRST_SEED, FIRST_HARD_SEED, FIRST_UNSEEN_SEED = 200_000, 210_000, 220_000
 RSNA_STUDIES = ("100206310", "4003253")
 
 
-def on_phantoms(pipeline: Pipeline, count: int) -> tuple[dict[str, Any], pd.DataFrame]:
+def on_phantoms(
+    pipeline: Pipeline, count: int, first: int = FIRST_SEED, scanners: str = "usual"
+) -> tuple[dict[str, Any], pd.DataFrame]:
     """End-to-end grading of reporting phantoms, and detection on those without transitional anatomy."""
     errors, levels, graded = [], [], []
-    for seed in track(range(FIRST_SEED, FIRST_SEED + count), description="phantoms"):
-        phantom = make_study(seed)
+    for seed in track(range(first, first + count), description=f"phantoms, {scanners} scanners"):
+        phantom = make_study(seed, scanners=SCANNER_RANGES[scanners])
         prediction = pipeline.predict_study(phantom.study)
         found = prediction.levels or SpineLevels(phantom.study.study_id)
         if not phantom.transitional:
@@ -127,6 +129,7 @@ def main() -> None:
     """Measure and write ``quality.json`` and ``point_errors.csv``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--phantoms", type=int, default=100)
+    parser.add_argument("--unseen", type=int, default=100, help="phantoms of a scanner range not trained on")
     parser.add_argument("--hard", type=int, default=200, help="cut views and transitional anatomy")
     parser.add_argument("--shared", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
@@ -138,6 +141,10 @@ def main() -> None:
         parts["spider_report"] = on_spider(pipeline, arguments.shared / "real" / "spider_t2_space")
     if arguments.phantoms:
         parts["phantoms"] = on_phantoms(pipeline, arguments.phantoms)
+    if arguments.unseen:
+        parts["phantoms_unseen_scanner"] = on_phantoms(
+            pipeline, arguments.unseen, FIRST_UNSEEN_SEED, "unseen"
+        )
     if arguments.hard:
         parts["hard_phantoms"] = on_hard_phantoms(pipeline, arguments.hard)
     report = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from classifier.config import GraderConfig
     from classifier.dataset import Source
     from data_prep.study_types import Rejection
+
+
+class ScannerName(StrEnum):
+    """Ranges of scanners, see ``data_prep.phantom.scanner.SCANNER_RANGES``."""
+
+    USUAL = "usual"
+    SHIFTED = "shifted"
+    UNSEEN = "unseen"
+
 
 app = typer.Typer(no_args_is_help=True, help="The graders alone: cut crops, train, calibrate, evaluate.")
 
@@ -37,6 +47,10 @@ Phantoms = Annotated[int, typer.Option(min=0, help="Use this many synthetic stud
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the first synthetic study.")]
 Enriched = Annotated[
     bool, typer.Option(help="Synthetic studies with all severities equally often, for training.")
+]
+Scanners = Annotated[
+    ScannerName,
+    typer.Option(help="Noise, resolution and contrast of synthetic studies; usual: as trained on."),
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes that cut crops; the crops are the same.")]
 Groups = Annotated[
@@ -63,12 +77,13 @@ def cut(
     phantoms: Phantoms = 0,
     seed: Seed = 0,
     enriched: Enriched = False,
+    scanners: Scanners = ScannerName.USUAL,
     config: Config = None,
     jobs: Jobs = 1,
 ) -> None:
     """Cut and cache the crops of many studies; goes on where it stopped."""
     configs = _configs(list(ConditionGroup), config, {})
-    console.exit_by(_cut(data, phantoms, seed, enriched, output, jobs, configs))
+    console.exit_by(_cut(data, phantoms, seed, enriched, output, jobs, configs, scanners))
 
 
 @app.command(epilog="Example: lumbar classifier train --phantoms 100 --seed 0 -o runs/graders")
@@ -168,6 +183,7 @@ def evaluate(
     data: Data = None,
     phantoms: Phantoms = 0,
     seed: Seed = _FIRST_REPORTING_SEED,
+    scanners: Scanners = ScannerName.USUAL,
     weights: Annotated[Path | None, typer.Option(help="Weights folder; the bundled one if left out.")] = None,
     resamples: Resamples = 400,
     pictures: Pictures = None,
@@ -183,7 +199,7 @@ def evaluate(
     from classifier.quality import quality_tables, score_with_intervals
     from data_prep.manifest import WeightsRejected
 
-    sources = _sources(data, phantoms, seed, enriched=False)
+    sources = _sources(data, phantoms, seed, enriched=False, scanners=scanners)
     rejections: list[Rejection] = []
     try:
         grader = Grader.load(weights) if weights is not None else Grader.load_bundled()
@@ -236,11 +252,12 @@ def _cut(
     folder: Path,
     jobs: int,
     configs: list[GraderConfig],
+    scanners: ScannerName = ScannerName.USUAL,
 ) -> list[Rejection]:
     """Cut crops into a folder; what was rejected is printed and returned."""
     from classifier.workflow import cut_crops
 
-    sources = _sources(data, phantoms, seed, enriched=enriched)
+    sources = _sources(data, phantoms, seed, enriched=enriched, scanners=scanners)
     with console.progress("cutting crops", len(sources)) as done:
         try:
             rejections = cut_crops(
@@ -252,14 +269,16 @@ def _cut(
     return rejections
 
 
-def _sources(data: Path | None, phantoms: int, seed: int, *, enriched: bool) -> list[Source]:
+def _sources(
+    data: Path | None, phantoms: int, seed: int, *, enriched: bool, scanners: ScannerName
+) -> list[Source]:
     from classifier.sources import phantom_sources, rsna_sources
     from data_prep.study_types import DicomRejected
 
     if (data is None) == (phantoms == 0):
         raise typer.BadParameter("give either a DATA folder or --phantoms N")
     if data is None:
-        return phantom_sources(phantoms, seed, enriched=enriched)
+        return phantom_sources(phantoms, seed, enriched=enriched, scanners=scanners.value)
     try:
         return rsna_sources(data)
     except (ValueError, DicomRejected) as error:

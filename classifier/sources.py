@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from classifier.dataset import LabelledStudy, Source
 from data_prep.annotations import annotated_points
-from data_prep.phantom import PhantomStudy, SeriesPlan, make_study, render
+from data_prep.phantom import SCANNER_RANGES, PhantomStudy, SeriesPlan, make_study, render
 from data_prep.phantom.plan import Size
 from data_prep.studies import StudyEntry, find_studies
 from data_prep.study_types import Series, Slice, Study
@@ -29,7 +29,12 @@ _RENDERED_AROUND_MM = 40.0
 
 
 def phantom_sources(
-    studies: int, first_seed: int, *, enriched: bool = False, size: PhantomSize = "mixed"
+    studies: int,
+    first_seed: int,
+    *,
+    enriched: bool = False,
+    size: PhantomSize = "mixed",
+    scanners: str = "usual",
 ) -> list[Source]:
     """Synthetic studies of consecutive seeds, made when loaded.
 
@@ -38,9 +43,13 @@ def phantom_sources(
             instead of as often as in patients: many more moderate and severe examples per study.
         size: ``full`` has the matrix sizes of real scanners and takes about four times as long as ``small``;
             ``mixed`` makes every third study full.
+        scanners: name of a range in ``SCANNER_RANGES``.
     """
     return [
-        (f"{seed:06d}{'e' if enriched else ''}", partial(_load_phantom, seed, enriched, _size(seed, size)))
+        (
+            f"{seed:06d}{'e' if enriched else ''}",
+            partial(_load_phantom, seed, enriched, _size(seed, size), scanners),
+        )
         for seed in range(first_seed, first_seed + studies)
     ]
 
@@ -51,12 +60,12 @@ def _size(seed: int, size: PhantomSize) -> Size:
     return size
 
 
-def _load_phantom(seed: int, enriched: bool, size: Size) -> LabelledStudy:
+def _load_phantom(seed: int, enriched: bool, size: Size, scanners: str) -> LabelledStudy:
     latents = None
     if enriched:
         drawn = np.random.default_rng((seed, 77)).uniform(*_ENRICHED_LATENT, len(TARGETS))
         latents = dict(zip(TARGETS, drawn.tolist(), strict=True))
-    phantom = make_study(seed, size=size, latents=latents)
+    phantom = make_study(seed, size=size, latents=latents, scanners=SCANNER_RANGES[scanners])
     return LabelledStudy(
         study=_rendered_near_points(phantom),
         points=phantom.points,

@@ -17,13 +17,14 @@ from data_prep.phantom.plan import (
 )
 from data_prep.phantom.posture import Transitional
 from data_prep.phantom.quirks import QuirkMode
-from data_prep.phantom.scanner import Scanner, draw_scanner
+from data_prep.phantom.scanner import SCANNER_RANGES, Scanner, ScannerRange, draw_scanner
 from data_prep.phantom.severity import Grading, draw_grading
 from data_prep.phantom.study import Appearance, PhantomDisc, PhantomStudy, make_study, render
 from data_prep.phantom.tissue import Contrast, draw_contrast
 
 __all__ = [
     "PHANTOM_VERSION",
+    "SCANNER_RANGES",
     "Appearance",
     "Body",
     "Contrast",
@@ -33,6 +34,7 @@ __all__ = [
     "QuirkMode",
     "SagittalPlan",
     "Scanner",
+    "ScannerRange",
     "SeriesPlan",
     "Transitional",
     "View",

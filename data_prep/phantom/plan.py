@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from data_prep.geometry import Orientation, SlicePlane
 from data_prep.phantom.body import Body
-from data_prep.phantom.scanner import Scanner, draw_scanner
+from data_prep.phantom.scanner import USUAL_SCANNERS, Scanner, ScannerRange, draw_scanner
 from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL
-from data_prep.phantom.tissue import TISSUE_SPREAD, Contrast, draw_contrast, randomise_tissues
+from data_prep.phantom.tissue import Contrast, draw_contrast, randomise_tissues
 from data_prep.vocabulary import LEVELS, SeriesKind, Side
 
 FloatArray = NDArray[np.float64]
@@ -183,14 +183,15 @@ def plan_study(
     body: Body,
     rng: np.random.Generator,
     size: Size = "small",
-    tissue_spread: float = TISSUE_SPREAD,
+    scanners: ScannerRange = USUAL_SCANNERS,
     view: View = "whole",
     randomised: bool = False,
 ) -> tuple[SeriesPlan, ...]:
     """Plan sagittal T2 and T1 and one to four axial series (``small``: mostly one).
 
-    Numeric series ids and everything else come from ``rng``. ``view``: whether the sagittal field holds all
-    lumbar levels; ``mixed`` cuts 15 %. ``randomised`` gives every tissue a random brightness.
+    Numeric series ids and everything else come from ``rng``. ``scanners``: noise, resolution and contrast.
+    ``view``: whether the sagittal field holds all lumbar levels; ``mixed`` cuts 15 %. ``randomised`` gives every
+    tissue a random brightness.
     """
     field_t = float(rng.choice([1.5, 3.0]))
     sagittal = draw_sagittal_plan(rng, size)
@@ -212,7 +213,8 @@ def plan_study(
                 (planes,),
                 thickness_mm=sagittal.thickness_mm,
                 spacing_mm=sagittal.spacing_mm,
-                contrast=_contrast(kind, rng, field_t, tissue_spread, randomised),
+                scanners=scanners,
+                contrast=_contrast(kind, rng, field_t, scanners.tissue_spread, randomised),
             )
         )
     if cut:  # coils reach as far as the field of view
@@ -222,8 +224,8 @@ def plan_study(
     count = 1 if size == "small" else int(rng.choice([1, 2, 3, 4], p=[0.83, 0.12, 0.03, 0.02]))
     for number in range(count):
         part = lumbar if number == 0 else lumbar[int(rng.integers(len(lumbar))) :]
-        contrast = _contrast(SeriesKind.AXIAL_T2, rng, field_t, tissue_spread, randomised)
-        plans.append(_axial_plan(body, rng, size, next(series_ids), contrast, part))
+        contrast = _contrast(SeriesKind.AXIAL_T2, rng, field_t, scanners.tissue_spread, randomised)
+        plans.append(_axial_plan(body, rng, size, next(series_ids), contrast, part, scanners))
     return tuple(plans)
 
 
@@ -248,6 +250,7 @@ def _axial_plan(
     series_id: str,
     contrast: Contrast,
     lumbar: Sequence[int],
+    scanners: ScannerRange,
 ) -> SeriesPlan:
     angled = bool(rng.random() < 0.5)
     side = int(rng.choice([136, 144, 160]) if size == "small" else rng.choice([256, 320, 384, 512]))
@@ -270,6 +273,7 @@ def _axial_plan(
         stacks,
         thickness_mm=spacing - 0.4,
         spacing_mm=spacing,
+        scanners=scanners,
         contrast=contrast,
     )
 
@@ -282,6 +286,7 @@ def _series(
     *,
     thickness_mm: float,
     spacing_mm: float,
+    scanners: ScannerRange,
     contrast: Contrast,
 ) -> SeriesPlan:
     orientation = Orientation.AXIAL if kind is SeriesKind.AXIAL_T2 else Orientation.SAGITTAL
@@ -289,7 +294,7 @@ def _series(
         kind=kind,
         series_id=series_id,
         contrast=contrast,
-        scanner=draw_scanner(rng, orientation),
+        scanner=draw_scanner(rng, orientation, scanners),
         stacks=stacks,
         instance_numbers=_number(sum(len(stack) for stack in stacks), rng),
         thickness_mm=float(thickness_mm),

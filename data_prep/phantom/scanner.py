@@ -11,7 +11,7 @@ from scipy.ndimage import correlate1d, gaussian_filter
 from data_prep.geometry import Orientation, SlicePlane
 from data_prep.phantom.body import Body
 from data_prep.phantom.soft_tissue import MUSCLE_BACK_MM
-from data_prep.phantom.tissue import Contrast
+from data_prep.phantom.tissue import TISSUE_SPREAD, Contrast
 
 Float32Array = NDArray[np.float32]
 
@@ -117,7 +117,31 @@ class Scanner:
         return gain
 
 
-def draw_scanner(rng: np.random.Generator, orientation: Orientation) -> Scanner:
+@dataclass(frozen=True)
+class ScannerRange:
+    """From what noise, resolution and contrast the scanners of a data set are drawn.
+
+    Attributes:
+        snr: lowest and highest signal-to-noise ratio at the spine.
+        blur_px: lowest and highest standard deviation of the point spread.
+        tissue_spread: sd of the log of a tissue's signal between patients.
+    """
+
+    snr: tuple[float, float]
+    blur_px: tuple[float, float]
+    tissue_spread: float
+
+
+# Graders train on USUAL; the prior's share in their answers is fitted on SHIFTED; UNSEEN is only reported.
+USUAL_SCANNERS = ScannerRange(snr=(11.0, 60.0), blur_px=(0.25, 0.75), tissue_spread=TISSUE_SPREAD)
+SHIFTED_SCANNERS = ScannerRange(snr=(8.0, 12.0), blur_px=(0.65, 0.9), tissue_spread=0.2)
+UNSEEN_SCANNERS = ScannerRange(snr=(6.0, 10.0), blur_px=(0.75, 1.0), tissue_spread=0.25)
+SCANNER_RANGES = {"usual": USUAL_SCANNERS, "shifted": SHIFTED_SCANNERS, "unseen": UNSEEN_SCANNERS}
+
+
+def draw_scanner(
+    rng: np.random.Generator, orientation: Orientation, scanners: ScannerRange = USUAL_SCANNERS
+) -> Scanner:
     """Draw the appearance of a series: SNR 8–60 at the spine (PHANTOM.md), coils from far to very near."""
     sagittal = orientation is Orientation.SAGITTAL
     moved, ringing, shifted = rng.random(3)
@@ -127,9 +151,9 @@ def draw_scanner(rng: np.random.Generator, orientation: Orientation) -> Scanner:
         coil_centre_mm=rng.normal(0.0, 25.0),
         coil_half_mm=rng.uniform(150, 320),
         shading=tuple(rng.normal(0.0, [0.10, 0.08, 0.15])),
-        blur_px=rng.uniform(0.25, 0.75),
+        blur_px=rng.uniform(*scanners.blur_px),
         bandwidth=rng.uniform(0.6, 0.95) if ringing < 0.5 else 1.0,
-        noise=float(np.exp(-rng.uniform(np.log(11), np.log(60)))),
+        noise=float(np.exp(-rng.uniform(*np.log(scanners.snr)))),
         white=rng.uniform(250, 1500),
         band_mm=rng.uniform(25, 75) if rng.random() < (0.6 if sagittal else 0.35) else None,
         ghost=rng.uniform(0.01, 0.06) if moved < 0.25 else 0.0,

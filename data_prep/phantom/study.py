@@ -15,10 +15,10 @@ from data_prep.phantom.body import Body, make_body
 from data_prep.phantom.plan import SeriesPlan, Size, View, plan_study
 from data_prep.phantom.posture import Transitional
 from data_prep.phantom.render import render_tissue
-from data_prep.phantom.scanner import Scanner, draw_scanner
+from data_prep.phantom.scanner import USUAL_SCANNERS, Scanner, ScannerRange, draw_scanner
 from data_prep.phantom.severity import draw_grading
 from data_prep.phantom.spine import FIRST_LUMBAR, PLANE_NAMES
-from data_prep.phantom.tissue import TISSUE_SPREAD, Contrast
+from data_prep.phantom.tissue import Contrast
 from data_prep.study_types import LevelPoint, PointSource, Series, Slice, Study
 from data_prep.vocabulary import TARGETS, ConditionGroup, SeriesKind, Severity, Side, Target
 
@@ -78,7 +78,7 @@ def make_study(
     size: Size = "small",
     study_id: str | None = None,
     latents: Mapping[Target, float] | None = None,
-    tissue_spread: float = TISSUE_SPREAD,
+    scanners: ScannerRange = USUAL_SCANNERS,
     appearance: Appearance = "physics",
     transitional: Transitional = "natural",
     view: View = "whole",
@@ -86,7 +86,7 @@ def make_study(
     """Make the patient ``seed``; nothing is rendered yet.
 
     ``latents`` forces some targets on the grade scale; all else about the patient stays the same.
-    ``tissue_spread`` is how far tissue signals stray from physics (sd of their log). ``appearance``
+    ``scanners`` is the range of noise, resolution and contrast that scanners are drawn from. ``appearance``
     ``randomised`` draws every tissue's signal at random instead, ``mixed`` does so for every other patient.
     ``transitional`` forces or forbids a transitional vertebra (10 %); levels are counted up from the last
     well-formed disc, L5/S1. ``view`` ``cut`` makes a field of view that lacks levels or shows most of the
@@ -97,7 +97,7 @@ def make_study(
     name = study_id or str(FIRST_STUDY_ID + seed)
     rng = np.random.default_rng([seed, 3])
     randomised = appearance == "randomised" or (appearance == "mixed" and rng.random() < 0.5)
-    plans = plan_study(body, rng, size, tissue_spread, view, randomised)
+    plans = plan_study(body, rng, size, scanners, view, randomised)
     series = tuple(_series(body, plan, name, [seed, 4, number]) for number, plan in enumerate(plans))
     study = Study(name, series)
     return PhantomStudy(
