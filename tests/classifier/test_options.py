@@ -201,14 +201,18 @@ class _Evil:
         return (exec, ("raise SystemExit('unpickled')",))
 
 
-def test_devices_are_named_and_checked() -> None:
+def test_devices_are_named_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_device("cpu").type == "cpu" and detector_device(torch.device("cpu")) == "cpu"
     assert detector_device(torch.device("cuda", 1)) == "1"
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     for text, message in (("tpu", "unknown device"), ("cuda:99", "not available"), ("", "unknown device")):
         with pytest.raises(DeviceUnusable, match=message):
             resolve_device(text)
-    assert mixed_dtype(torch.device("cpu")) is torch.bfloat16 and mixed_dtype(torch.device("mps")) is None
+    assert mixed_dtype(torch.device("mps")) is None
+    for has_it, expected in ((True, torch.bfloat16), (False, None)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has_it=has_it: {"avx512_bf16": has_it})
+        assert mixed_dtype(torch.device("cpu")) is expected, "emulated bfloat16 is slower than float32"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     with mixed_precision(torch.device("cpu"), enabled=False):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is torch.float32
     with mixed_precision(torch.device("cpu"), enabled=True):
