@@ -227,7 +227,7 @@ def evaluate(
 @app.command(epilog="Example: lumbar detector calibrate detector/weights --phantoms 100")
 def calibrate(
     weights: Annotated[Path, typer.Argument(help="Weights folder; gets numbering.json and a new manifest.")],
-    phantoms: Annotated[int, typer.Option(help="Synthetic studies of choosing seeds.")] = 200,
+    phantoms: Annotated[int, typer.Option(help="Synthetic studies of choosing seeds.")] = 300,
     seed: Annotated[int, typer.Option(help="First seed, in the choosing range.")] = 100_000,
     external: ExternalOption = None,
     external_mm_per_px: ScaleOption = 0.47,

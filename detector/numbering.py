@@ -28,6 +28,7 @@ class NumberedCase:
         truth: row of the true offset.
         weight: of the study in the fit.
         discs, view_z_mm: the chain that the terms are of, for decisions beyond them.
+        hard: a cut view or transitional anatomy: where flags are wanted and must not be given for nothing.
     """
 
     terms: FloatArray
@@ -35,6 +36,7 @@ class NumberedCase:
     weight: float = 1.0
     discs: tuple[ChainDisc, ...] = ()
     view_z_mm: tuple[float, float] | None = None
+    hard: bool = False
 
 
 def numbered_case(
@@ -44,6 +46,7 @@ def numbered_case(
     canal_by_level: dict[str, FloatArray],
     *,
     weight: float = 1.0,
+    hard: bool = False,
 ) -> NumberedCase | None:
     """Compare a chain with known canal points (3,) mm by level name.
 
@@ -62,7 +65,7 @@ def numbered_case(
     if offset not in offsets:
         return None
     terms = numbering_terms(discs, config, view_z_mm)
-    return NumberedCase(terms, offsets.index(offset), weight, discs, view_z_mm)
+    return NumberedCase(terms, offsets.index(offset), weight, discs, view_z_mm, hard)
 
 
 def fit_weights(
@@ -115,7 +118,9 @@ def choose_uncertain_below(
     """The lowest threshold that flags ``catch_share`` of the wrong studies, if few right ones are flagged.
 
     Where that would flag more than ``false_share`` of the right ones, the highest threshold that does not.
+    Hard studies alone are counted when there are some: on the others hardly anything is flagged.
     """
+    cases = [case for case in cases if case.hard] or cases
     chains = [number_chain(case.discs, config, view_z_mm=case.view_z_mm) for case in cases]
     truths = [possible_offsets(len(case.discs))[case.truth] for case in cases]
     right = np.array([chain.offset == truth for chain, truth in zip(chains, truths, strict=True)])

@@ -154,7 +154,7 @@ def numbering_cases(
             transitional="always" if number % 4 == 3 else "natural",
         )
         canal = {disc.name: disc.canal_mm for disc in phantom.discs}
-        cases.append(_numbered(detector, phantom.study, canal, 1.0))
+        cases.append(_numbered(detector, phantom.study, canal, 1.0, hard=number % 2 == 1))
     if external is not None:
         real = external_cases(external, mm_per_px, "choosing")
         for study, points in real:
@@ -164,8 +164,10 @@ def numbering_cases(
 
 
 def _numbered(
-    detector: LevelDetector, study: Study, canal: dict[str, FloatArray], weight: float
+    detector: LevelDetector, study: Study, canal: dict[str, FloatArray], weight: float, *, hard: bool = False
 ) -> NumberedCase | None:
     series, _ = sagittal_series(study)
     sighting = detector.look(series)
-    return numbered_case(sighting.discs, detector.config.chain, sighting.view_z_mm, canal, weight=weight)
+    return numbered_case(
+        sighting.discs, detector.config.chain, sighting.view_z_mm, canal, weight=weight, hard=hard
+    )

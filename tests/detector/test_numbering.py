@@ -70,6 +70,9 @@ def test_the_flag_catches_wrong_numbers_and_spares_right_ones() -> None:
     assert (choice.right, choice.wrong) == (30, 5)
     assert choice.flagged_wrong == 5 and choice.flagged_right == 0
     assert number_chain(tuple(unsure), CONFIG).confidence < choice.uncertain_below < 1
+    # Easy studies do not count: with them, flags for nothing would look rare.
+    hard = [replace(case, hard=True) for case in cases]
+    assert choose_uncertain_below(hard + cases[:30] * 3, CONFIG, transitional_score=0.35) == choice
     # Where right ones are as unsure as wrong ones, sparing them comes first.
     many = cases + [case(tuple(unsure), number)] * 30
     assert choose_uncertain_below(many, CONFIG, transitional_score=0.35).flagged_right <= 0.08 * 60
