@@ -190,8 +190,8 @@ def plan_study(
     """Plan sagittal T2 and T1 and one to four axial series (``small``: mostly one).
 
     Numeric series ids and everything else come from ``rng``. ``scanners``: noise, resolution and contrast.
-    ``view``: whether the sagittal field holds all lumbar levels; ``mixed`` cuts 15 %. ``randomised`` gives each
-    tissue a random brightness.
+    ``view``: whether the sagittal field holds all lumbar levels; ``mixed`` cuts 15 %.
+    ``randomised`` gives every tissue a random brightness.
     """
     field_t = float(rng.choice([1.5, 3.0]))
     sagittal = draw_sagittal_plan(rng, size)
