@@ -28,7 +28,7 @@ from data_prep.phantom.pacs_headers import HeaderVariant, complete_headers
 from data_prep.phantom.plan import SeriesPlan, Size, View
 from data_prep.phantom.posture import Transitional
 from data_prep.phantom.quirks import QuirkMode, Quirks, draw_quirks, renumber
-from data_prep.phantom.scanner import MAX_STORED
+from data_prep.phantom.scanner import MAX_STORED, SCANNER_RANGES
 from data_prep.phantom.severity import READER_NOISE
 from data_prep.phantom.study import Appearance, PhantomStudy, make_study, repeat_series
 from data_prep.study_types import LevelPoint, Series
@@ -50,6 +50,7 @@ def write_dataset(
     jobs: int = 1,
     progress: Callable[[int], None] | None = None,
     appearance: Appearance = "physics",
+    scanners: str = "usual",
     transitional: Transitional = "natural",
     view: View = "whole",
     quirks: QuirkMode = "none",
@@ -62,6 +63,7 @@ def write_dataset(
     ``phantom.json`` and ``train_images/{study}/{series}/{instance}.dcm``. The bytes depend on ``seed``,
     ``studies`` and the options only, not on ``jobs``. ``progress`` is called with the number of studies
     done. Tables are written last. ``appearance``, ``transitional`` and ``view``: see ``make_study``.
+    ``scanners``: name of a range in ``SCANNER_RANGES``.
     ``quirks``: the oddities of DOMAIN.md never, at about their real rates, or all of them soon.
     ``headers``: as the anonymiser of the real data left them, or ``pacs``: complete, for an archive.
 
@@ -72,7 +74,14 @@ def write_dataset(
         raise ValueError(f"need studies ≥ 1, jobs ≥ 1, seed ≥ 0, but got {studies}, {jobs}, {seed}")
     images = out / "train_images"
     images.mkdir(parents=True, exist_ok=True)
-    make = partial(make_study, size=size, appearance=appearance, transitional=transitional, view=view)
+    make = partial(
+        make_study,
+        size=size,
+        appearance=appearance,
+        scanners=SCANNER_RANGES[scanners],
+        transitional=transitional,
+        view=view,
+    )
     write = partial(_write_study, images=images, make=make, quirks=quirks, headers=headers)
     seeds = range(seed, seed + studies)
     tables: list[_StudyRows] = []
@@ -98,6 +107,7 @@ def write_dataset(
         "view": view,
         "quirks": quirks,
         "headers": headers,
+        "scanners": scanners,
         "reader_noise": {group.value: noise for group, noise in READER_NOISE.items()},
     }
     (out / "phantom.json").write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The commands of ``lumbar``, mounted by ``pipeline.cli``: each imports what it needs only when it runs."""

@@ -1,0 +1,139 @@
+"""``predict``, ``demo``, ``show`` and ``app``: from images to grades and pictures."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_prep import console
+from pipeline import summaries
+from pipeline.commands.options import AsJson, ClassifierWeights, DetectorWeights, Input, Output, SeriesTable
+
+# Of the reporting range; chosen by its labels alone: every severity occurs in every condition group.
+DEMO_SEED = 200_127
+
+
+class Truth(StrEnum):
+    """Whose levels and points are drawn."""
+
+    NONE = "none"
+    ONLY = "only"
+    BESIDE = "beside"
+
+
+def predict(
+    path: Input,
+    output: Output,
+    series_table: SeriesTable = None,
+    pictures: Annotated[bool, typer.Option(help="Draw a picture of each study.")] = True,
+    sr: Annotated[
+        bool, typer.Option("--sr", help="A DICOM structured report per study; it names the patient.")
+    ] = False,
+    sc: Annotated[
+        bool, typer.Option("--sc", help="The picture as DICOM, too; it names the patient.")
+    ] = False,
+    report: Annotated[
+        bool, typer.Option(help="Write report.html for each study, and index.html over them.")
+    ] = True,
+    detector_weights: DetectorWeights = None,
+    classifier_weights: ClassifierWeights = None,
+    as_json: AsJson = False,
+) -> None:
+    """Grade every study under INPUT: submission.csv, predictions.json, reports, pictures.
+
+    Started again after an interruption, it does what is missing.
+    """
+    from pipeline.steps import grade_all
+
+    done = grade_all(
+        path,
+        output,
+        series_table=series_table,
+        pictures=pictures,
+        reports=report,
+        detector_weights=detector_weights,
+        classifier_weights=classifier_weights,
+        report_objects=sr,
+        capture_objects=sc,
+    )
+    if as_json:
+        console.print_json(done.to_dict())
+    else:
+        summaries.print_batch(done)
+    console.exit_by(done.rejections)
+
+
+def demo(
+    output: Output = Path("demo-output"),
+    seed: Annotated[int, typer.Option(help="Which synthetic patient.", min=0)] = DEMO_SEED,
+) -> None:
+    """Make one synthetic study, grade it, and put truth beside prediction."""
+    from pipeline.demo import make_demo_study, truth_beside_prediction
+    from pipeline.steps import grade_all
+
+    phantom = output / "phantom"
+    with console.progress("making a synthetic patient", 1) as done:
+        study = make_demo_study(phantom, seed)
+        done()
+    report = grade_all(study, output)
+    rows = truth_beside_prediction(phantom, report.predictions)
+    console.print_rows("truth beside prediction", rows)
+    summaries.print_batch(report)
+    console.exit_by(report.rejections)
+
+
+def show(
+    path: Input,
+    output: Output,
+    series_table: SeriesTable = None,
+    truth: Annotated[
+        Truth,
+        typer.Option(
+            help="none: what is detected; only: the annotations of the data set, no model is loaded; "
+            "beside: both, side by side."
+        ),
+    ] = Truth.NONE,
+    detector_weights: DetectorWeights = None,
+    classifier_weights: ClassifierWeights = None,
+) -> None:
+    """Draw the levels on the slices of every series, and a montage per study.
+
+    Names, points, uncertainty in millimetres, scale bar and the patient's directions, sharp enough to print.
+    Annotations come from train_label_coordinates.csv and train.csv, in INPUT or up to three folders above.
+    """
+    from pipeline.show import draw_all
+
+    rejections = draw_all(
+        path,
+        output,
+        series_table=series_table,
+        detected=truth is not Truth.ONLY,
+        annotated=truth is not Truth.NONE,
+        detector_weights=detector_weights,
+        classifier_weights=classifier_weights,
+    )
+    console.say(f"pictures    {output}")
+    console.exit_by(rejections)
+
+
+def local_app(
+    port: Annotated[int, typer.Option(help="Port on this machine; 0: a free one.", min=0, max=65535)] = 8642,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    detector_weights: DetectorWeights = None,
+    classifier_weights: ClassifierWeights = None,
+) -> None:
+    """A page on this machine where a folder or zip is dropped, graded, and the report appears.
+
+    It listens on 127.0.0.1 alone: nothing leaves the machine. Images and results are removed when it ends.
+    """
+    from pipeline.app import serve
+
+    serve(
+        port=port,
+        browser=browser,
+        detector_weights=detector_weights,
+        classifier_weights=classifier_weights,
+    )

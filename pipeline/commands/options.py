@@ -1,0 +1,43 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Input = Annotated[
+    Path,
+    typer.Argument(
+        metavar="INPUT",
+        help="RSNA images folder, one study, any tree of DICOM files, or a zip of one of these.",
+        exists=True,
+    ),
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.", file_okay=False)]
+SeriesTable = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV with study_id, series_id, series_description; RSNA names are looked for if left out.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+DetectorWeights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Weights folder of `lumbar detector bundle`; the bundled one if left out.",
+        exists=True,
+        file_okay=False,
+    ),
+]
+ClassifierWeights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Weights folder of `lumbar classifier calibrate`; the bundled one if left out.",
+        exists=True,
+        file_okay=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")]
