@@ -43,9 +43,14 @@ def detector_device(device: torch.device) -> str:
 
 
 def mixed_dtype(device: torch.device) -> torch.dtype | None:
-    """The dtype of mixed precision: bfloat16, float16 on GPUs that lack it, None where there is none."""
+    """The dtype of mixed precision: bfloat16, float16 on GPUs that lack it, None where there is none.
+
+    A processor without instructions for bfloat16 emulates it: a training step then takes nine times as long.
+    """
     if device.type == "cpu":
-        return torch.bfloat16
+        can = torch.cpu.get_capabilities()
+        fast = any(can.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+        return torch.bfloat16 if fast else None
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return None
