@@ -1,123 +1,235 @@
 """Every quality figure that README and the model cards state, measured in one run on reporting data.
 
-    python -m benchmarks.quality --phantoms 100 --shared ../shared -o benchmarks/results
+    python -m benchmarks.quality --jobs 2 --shared ../shared -o benchmarks/results
 
 Synthetic patients have seeds from 200,000, used neither for training nor for choosing. ``--shared`` is a
 folder with ``real/rsna2024`` and ``real/spider_t2_space``; without it only phantoms are measured.
+
+Skill is (level prior − ours) / (level prior − best possible) in the official score and in each of its terms.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
+import torch
 from rich.progress import track
 
-from classifier.evaluate import GradedTarget
+from classifier.dataset import LabelledStudy
+from classifier.evaluate import GradedTarget, grade_labelled
 from classifier.evaluate import evaluate as grading_figures
 from data_prep.annotations import annotated_points
 from data_prep.console import without_nan
 from data_prep.files import atomic_write
-from data_prep.phantom import PHANTOM_VERSION, SCANNER_RANGES, make_study
+from data_prep.phantom import PHANTOM_VERSION, SCANNER_RANGES, PhantomStudy, make_study
 from data_prep.studies import find_studies
 from data_prep.study_types import SpineLevels
-from data_prep.vocabulary import TARGETS, ConditionGroup
+from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, ConditionGroup, Severity, Target
 from detector.evaluate import numbering_report, point_errors, summarise
-from detector.external_studies import external_study
 from detector.predict import LevelDetector
-from detector.slices import ExternalSlices
+from detector.sources import external_cases, external_slice_cases
 from pipeline import Pipeline
+from pipeline.prediction import StudyPrediction
 
-FIRST_SEED, FIRST_HARD_SEED, FIRST_UNSEEN_SEED = 200_000, 210_000, 220_000
+FIRST_SEED, FIRST_UNSEEN_SEED, FIRST_HARD_SEED = 200_000, 220_000, 230_000
 RSNA_STUDIES = ("100206310", "4003253")
+SPIDER_MM_PER_PX = 0.47
+TERMS = ("score", "spinal", "foraminal", "subarticular", "any_severe_spinal")
+
+Item = TypeVar("Item")
+Measured = tuple[dict[str, Any], pd.DataFrame]
 
 
-def on_phantoms(
-    pipeline: Pipeline, count: int, first: int = FIRST_SEED, scanners: str = "usual"
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """End-to-end grading of reporting phantoms, and detection on those without transitional anatomy."""
-    errors, levels, graded = [], [], []
-    for seed in track(range(first, first + count), description=f"phantoms, {scanners} scanners"):
-        phantom = make_study(seed, scanners=SCANNER_RANGES[scanners])
-        prediction = pipeline.predict_study(phantom.study)
-        found = prediction.levels or SpineLevels(phantom.study.study_id)
-        if not phantom.transitional:
-            levels.append(found)
-            errors.append(point_errors(phantom.study, found, phantom.points))
-        for target in TARGETS:
-            grade = prediction.grades[target]
-            graded.append(
-                GradedTarget(
-                    study_id=phantom.study.study_id,
-                    target=target,
-                    label=phantom.severities[target].index,
-                    truth=phantom.oracle[target],
-                    probabilities=grade.probabilities,
-                    flags=grade.flags,
-                )
-            )
-    table = pd.concat(errors)
-    figures = grading_figures(graded)
-    prior, ours, oracle = (figures[name]["score"] for name in ("prior_score", "score", "oracle_score"))
+@dataclass(frozen=True, eq=False)
+class PhantomResult:
+    """One synthetic study: detected beside annotated points, and grades from both."""
+
+    errors: pd.DataFrame
+    levels: SpineLevels
+    end_to_end: list[GradedTarget]
+    at_annotated_points: list[GradedTarget]
+    transitional: bool
+
+
+@cache
+def bundled_pipeline() -> Pipeline:
+    """The bundled pipeline, loaded once per process, on one thread."""
+    loaded = Pipeline.load()
+    torch.set_num_threads(1)
+    return loaded
+
+
+def measure_phantom(seed: int, scanners: str) -> PhantomResult:
+    """Detect and grade one reporting phantom."""
+    pipeline = bundled_pipeline()
+    phantom = make_study(seed, scanners=SCANNER_RANGES[scanners])
+    prediction = pipeline.predict_study(phantom.study)
+    found = prediction.levels or SpineLevels(phantom.study.study_id)
+    labels = {target: phantom.severities[target].index for target in TARGETS}
+    annotated = LabelledStudy(phantom.study, phantom.points, phantom.oracle, labels)
+    return PhantomResult(
+        point_errors(phantom.study, found, phantom.points),
+        found,
+        graded_targets(prediction, labels, phantom.oracle),
+        grade_labelled(pipeline.grader, lambda: annotated, []),  # type: ignore[arg-type]
+        phantom.transitional,
+    )
+
+
+def measure_hard_phantom(seed: int) -> tuple[pd.DataFrame, SpineLevels]:
+    """Number a cut view (even seeds) or transitional anatomy; the sagittal series number, others refine."""
+    bundled = bundled_pipeline().detector
+    assert isinstance(bundled, LevelDetector)
+    phantom = _hard_phantom(seed)
+    found = LevelDetector(bundled.sagittal, config=bundled.config).predict(phantom.study)
+    canal = tuple(p for p in phantom.points if p.condition.group is ConditionGroup.SPINAL)
+    return point_errors(phantom.study, found, canal), found
+
+
+def _hard_phantom(seed: int) -> PhantomStudy:
+    if seed % 2 == 0:
+        return make_study(seed, view="cut", transitional="never")
+    return make_study(seed, transitional="always")
+
+
+def graded_targets(
+    prediction: StudyPrediction, labels: Mapping[Target, int], truth: Mapping[Target, np.ndarray]
+) -> list[GradedTarget]:
+    """The labelled targets of a prediction beside their labels."""
+    return [
+        GradedTarget(
+            study_id=prediction.study_id,
+            target=target,
+            label=label,
+            truth=truth[target],
+            probabilities=prediction.grades[target].probabilities,
+            flags=prediction.grades[target].flags,
+        )
+        for target, label in labels.items()
+    ]
+
+
+def in_processes(work: Callable[[int], Item], seeds: range, jobs: int, what: str) -> Iterator[Item]:
+    """``work`` of every seed, in their order."""
+    if jobs == 1:
+        yield from map(work, track(seeds, description=what))
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from track(pool.map(work, seeds), total=len(seeds), description=what)
+
+
+def on_phantoms(count: int, first: int, scanners: str, jobs: int) -> Measured:
+    """Grading of reporting phantoms, and detection on those without transitional anatomy."""
+    seeds = range(first, first + count)
+    work = partial(measure_phantom, scanners=scanners)
+    results = list(in_processes(work, seeds, jobs, f"phantoms, {scanners} scanners"))
+    usual = [result for result in results if not result.transitional]
+    table = pd.concat([result.errors for result in usual])
     return {
         "n": count,
-        "detection": _detection(table, levels),
-        "grading_end_to_end": figures,
-        "skill": round((prior - ours) / (prior - oracle), 4),
+        "detection_studies": len(usual),
+        "detection": _detection(table, [result.levels for result in usual]),
+        "grading_end_to_end": _grading([row for result in results for row in result.end_to_end]),
+        "grading_at_annotated_points": _grading(
+            [row for result in results for row in result.at_annotated_points]
+        ),
     }, table
 
 
-def on_hard_phantoms(pipeline: Pipeline, count: int) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Numbering of cut views and of transitional anatomy: half of ``count`` studies each.
-
-    Only the sagittal series are looked at: they number, the others refine.
-    """
-    assert isinstance(pipeline.detector, LevelDetector)
-    detector = LevelDetector(pipeline.detector.sagittal, config=pipeline.detector.config)
-    errors, levels = [], []
-    for seed in track(range(FIRST_HARD_SEED, FIRST_HARD_SEED + count), description="hard phantoms"):
-        cut = seed % 2 == 0
-        phantom = make_study(seed, view="cut" if cut else "whole", transitional="never" if cut else "always")
-        levels.append(detector.predict(phantom.study))
-        canal = tuple(p for p in phantom.points if p.condition.group is ConditionGroup.SPINAL)
-        errors.append(point_errors(phantom.study, levels[-1], canal))
-    table = pd.concat(errors)
-    return {"n": count, "detection": _detection(table, levels)}, table
+def _grading(graded: list[GradedTarget]) -> dict[str, Any]:
+    figures = grading_figures(graded)
+    prior, ours, oracle = (figures[name] for name in ("prior_score", "score", "oracle_score"))
+    skill = {term: round((prior[term] - ours[term]) / (prior[term] - oracle[term]), 4) for term in TERMS}
+    return {"skill": skill, **figures}
 
 
-def on_rsna(pipeline: Pipeline, root: Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Detection on the real studies whose images are at hand."""
+def on_hard_phantoms(count: int, jobs: int) -> Measured:
+    """Numbering of cut views and of transitional anatomy: half of ``count`` studies each."""
+    seeds = range(FIRST_HARD_SEED, FIRST_HARD_SEED + count)
+    results = list(in_processes(measure_hard_phantom, seeds, jobs, "hard phantoms"))
+    table = pd.concat([errors for errors, _ in results])
+    return {"n": count, "detection": _detection(table, [levels for _, levels in results])}, table
+
+
+def on_rsna(root: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
+    """Detection and grading of the real studies at hand, and every grade beside its label."""
+    pipeline = bundled_pipeline()
     coordinates = pd.read_csv(root / "train_label_coordinates.csv")
-    errors, levels = [], []
+    table = pd.read_csv(root / "train.csv", dtype={"study_id": str}).set_index("study_id")
+    errors, levels, graded = [], [], []
+    one_hot = np.eye(len(SEVERITIES))
     for study_id in RSNA_STUDIES:
         study = find_studies(root / "train_images" / study_id)[0].load()
-        levels.append(pipeline.detector.predict(study))
-        errors.append(point_errors(study, levels[-1], annotated_points(study, coordinates)[0]))
-    table = pd.concat(errors)
-    return {"n": len(RSNA_STUDIES), "detection": _detection(table, levels)}, table
+        prediction = pipeline.predict_study(study)
+        found = prediction.levels or SpineLevels(study_id)
+        levels.append(found)
+        errors.append(point_errors(study, found, annotated_points(study, coordinates)[0]))
+        labels = {t: Severity(str(table.loc[study_id, t.column])).index for t in TARGETS}
+        graded += graded_targets(prediction, labels, {t: one_hot[index] for t, index in labels.items()})
+    figures = grading_figures(graded)
+    grades = pd.DataFrame(
+        [
+            {
+                "study_id": row.study_id,
+                "target": row.target.column,
+                "label": SEVERITIES[row.label].value,
+                **{s.column: round(float(p), 4) for s, p in zip(SEVERITIES, row.probabilities, strict=True)},
+            }
+            for row in graded
+        ]
+    )
+    points = pd.concat(errors)
+    report = {
+        "n": len(RSNA_STUDIES),
+        "detection": _detection(points, levels),
+        "grading": {key: figures[key] for key in ("score", "prior_score", "n_targets")},
+    }
+    return report, points, grades
 
 
-def on_spider(pipeline: Pipeline, root: Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Canal points of the SPIDER report patients."""
-    split = pd.read_csv(root / "split.csv")
-    source = ExternalSlices(root, root / "level_points.csv", 0.47, average_slices=4)
-    errors, levels = [], []
-    patients = [str(patient) for patient in split.loc[split["part"] == "report", "patient"]]
-    for patient in patients:
-        study, annotated = external_study(source, patient, slice_gap_mm=0.9, every=4)
-        levels.append(pipeline.detector.predict(study))
-        errors.append(point_errors(study, levels[-1], annotated))
+def on_spider(root: Path) -> Measured:
+    """Canal points of the SPIDER report patients, and the mean predicted canal grades of all patients."""
+    pipeline = bundled_pipeline()
+    errors, levels, canal = [], [], []
+    for part in ("report", "train"):
+        for study, annotated in external_cases(root, SPIDER_MM_PER_PX, part):
+            prediction = pipeline.predict_study(study)
+            canal.append([
+                prediction.grades[Target(Condition.SPINAL_CANAL_STENOSIS, level)].probabilities
+                for level in LEVELS
+            ])  # fmt: skip
+            if part == "report":
+                levels.append(prediction.levels or SpineLevels(study.study_id))
+                errors.append(point_errors(study, levels[-1], annotated))
     table = pd.concat(errors)
-    right = (table["in_plane_mm"] <= 6) & ~table["wrong_level"]
+    assert isinstance(pipeline.detector, LevelDetector)
+    slices = [
+        point_errors(study, pipeline.detector.predict(study), annotated)
+        for study, annotated in external_slice_cases(root, SPIDER_MM_PER_PX, "report")
+    ]
     return {
-        "n": len(patients),
-        "canal_within_6mm_at_right_level": f"{int(right.sum())} of {len(table)}",
+        "n": len(levels),
+        "canal_within_6mm_at_right_level": _right(table),
+        "each_slice_alone": _right(pd.concat(slices)),
         "detection": _detection(table, levels),
+        "mean_canal_grades_of_all_patients": {
+            level.value: [round(float(p), 3) for p in np.mean(canal, axis=0)[level.index]] for level in LEVELS
+        },
     }, table
+
+
+def _right(errors: pd.DataFrame) -> str:
+    right = (errors["in_plane_mm"] <= 6) & ~errors["wrong_level"].astype(bool)
+    return f"{int(right.sum())} of {len(errors)}"
 
 
 def _detection(errors: pd.DataFrame, levels: list[SpineLevels]) -> dict[str, Any]:
@@ -126,30 +238,33 @@ def _detection(errors: pd.DataFrame, levels: list[SpineLevels]) -> dict[str, Any
 
 
 def main() -> None:
-    """Measure and write ``quality.json`` and ``point_errors.csv``."""
+    """Measure, write ``quality.json``, ``point_errors.csv`` and, of the real studies, ``rsna_grades.csv``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--phantoms", type=int, default=100)
+    parser.add_argument("--phantoms", type=int, default=300)
     parser.add_argument("--unseen", type=int, default=100, help="phantoms of a scanner range not trained on")
     parser.add_argument("--hard", type=int, default=200, help="cut views and transitional anatomy")
     parser.add_argument("--shared", type=Path)
+    parser.add_argument("--jobs", type=int, default=1, help="processes; the figures are the same")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
-    pipeline = Pipeline.load()
-    parts: dict[str, tuple[dict[str, Any], pd.DataFrame]] = {}
-    if arguments.shared is not None:
-        parts["rsna"] = on_rsna(pipeline, arguments.shared / "real" / "rsna2024")
-        parts["spider_report"] = on_spider(pipeline, arguments.shared / "real" / "spider_t2_space")
+    parts: dict[str, Measured] = {}
+    if arguments.hard:
+        parts["hard_phantoms"] = on_hard_phantoms(arguments.hard, arguments.jobs)
     if arguments.phantoms:
-        parts["phantoms"] = on_phantoms(pipeline, arguments.phantoms)
+        parts["phantoms"] = on_phantoms(arguments.phantoms, FIRST_SEED, "usual", arguments.jobs)
     if arguments.unseen:
         parts["phantoms_unseen_scanner"] = on_phantoms(
-            pipeline, arguments.unseen, FIRST_UNSEEN_SEED, "unseen"
+            arguments.unseen, FIRST_UNSEEN_SEED, "unseen", arguments.jobs
         )
-    if arguments.hard:
-        parts["hard_phantoms"] = on_hard_phantoms(pipeline, arguments.hard)
+    if arguments.shared is not None:
+        figures, table, grades = on_rsna(arguments.shared / "real" / "rsna2024")
+        parts["rsna"] = figures, table
+        with atomic_write(arguments.output / "rsna_grades.csv") as stream:
+            grades.to_csv(stream, index=False)
+        parts["spider_report"] = on_spider(arguments.shared / "real" / "spider_t2_space")
     report = {
         "phantom_version": PHANTOM_VERSION,
-        "models": dict(pipeline.provenance.models),
+        "models": dict(bundled_pipeline().provenance.models),
         **{name: figures for name, (figures, _) in parts.items()},
     }
     with atomic_write(arguments.output / "quality.json") as stream:
