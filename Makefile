@@ -54,16 +54,21 @@ GRADERS := $(RUNS)/graders/subarticular.safetensors
 
 models: $(SAGITTAL) $(POINTS) $(GRADERS) ## train the bundled weights anew: make -j2 models SPIDER=folder
 	$(BIN)/lumbar detector bundle $(RUNS)/sagittal $(RUNS)/axial $(RUNS)/foramen -o detector/weights
-	$(BIN)/lumbar detector calibrate detector/weights --phantoms 100 --external $(SPIDER)
-	$(BIN)/lumbar classifier calibrate $(RUNS)/graders --choosing $(RUNS)/crops-choosing -o classifier/weights
+	$(BIN)/lumbar detector calibrate detector/weights --phantoms 300 --external $(SPIDER)
+	$(BIN)/lumbar classifier calibrate $(RUNS)/graders --choosing $(RUNS)/crops-choosing \
+	    --shifted $(RUNS)/crops-shifted -o classifier/weights
 
 $(RUNS)/sagittal-spider/sagittal.safetensors: | $(RUNTIME)
 	@test -n "$(SPIDER)" || { echo "give SPIDER=, a folder with images/, level_points.csv and split.csv" >&2; exit 2; }
-	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --epochs 16 --threads 1 --resume
+	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --no-synthesis --epochs 16 --threads 1 --resume
 
-$(SAGITTAL): $(RUNS)/sagittal-spider/sagittal.safetensors
-	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --phantoms 160 --jobs 1 --epochs 12 --threads 1 \
-	    --start-from $(<D) --rate 0.001 --resume
+$(RUNS)/sagittal-mixed/sagittal.safetensors: $(RUNS)/sagittal-spider/sagittal.safetensors
+	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --no-synthesis --phantoms 160 --jobs 1 --epochs 12 \
+	    --threads 1 --start-from $(<D) --rate 0.001 --resume
+
+$(SAGITTAL): $(RUNS)/sagittal-mixed/sagittal.safetensors
+	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --phantoms 200 --jobs 1 --epochs 10 --threads 1 \
+	    --start-from $(<D) --rate 0.0008 --resume
 
 $(POINTS): | $(RUNTIME)
 	$(BIN)/lumbar detector train -o $(@D) --kind $(basename $(@F)) --phantoms 160 --jobs 1 --epochs 7 \
@@ -73,8 +78,12 @@ $(RUNS)/crops-choosing/.cut: | $(RUNTIME)
 	$(BIN)/lumbar classifier cut --phantoms 80 --seed 100000 -o $(@D)
 	@touch $@
 
-$(GRADERS): $(RUNS)/crops-choosing/.cut
-	$(BIN)/lumbar classifier cut --phantoms 160 --seed 0 --enriched -o $(RUNS)/crops
+$(RUNS)/crops-shifted/.cut: | $(RUNTIME)
+	$(BIN)/lumbar classifier cut --phantoms 60 --seed 110000 --scanners shifted -o $(@D)
+	@touch $@
+
+$(GRADERS): $(RUNS)/crops-choosing/.cut $(RUNS)/crops-shifted/.cut
+	$(BIN)/lumbar classifier cut --phantoms 320 --seed 0 --enriched -o $(RUNS)/crops
 	$(BIN)/lumbar classifier train --crops $(RUNS)/crops --choosing $(<D) -o $(@D) --epochs 8 --threads 1
 
 kaggle-dataset: $(RUNTIME) ## wheels and weights for the Kaggle notebook: make kaggle-dataset WEIGHTS=folder

@@ -252,10 +252,10 @@ def calibrate(
     with atomic_write(weights / NUMBERING_FILE) as stream:
         json.dump(record | dataclasses.asdict(flags), stream)
     write_manifest(weights)
-    err.print(f"{flags.right} of {len(cases)} studies numbered right; weights {fitted}")
+    err.print(f"{len(cases)} studies; weights {fitted}")
     err.print(
-        f"uncertain below {flags.uncertain_below}: flags {flags.flagged_wrong} of {flags.wrong} wrong and "
-        f"{flags.flagged_right} of {flags.right} right ones"
+        f"uncertain below {flags.uncertain_below}: of the hard studies, flags {flags.flagged_wrong} of "
+        f"{flags.wrong} wrong and {flags.flagged_right} of {flags.right} right ones"
     )
 
 
