@@ -164,7 +164,7 @@ LAPTOP = TrainPlan(
     graders=GraderPlan(
         start="bundled",
         changes={
-            "training": {"epochs": 5, "learning_rate": 5e-4, "batch_size_crops": 16, "ema_decay": 0.95},
+            "training": {"epochs": 3, "learning_rate": 5e-4, "batch_size_crops": 16, "ema_decay": 0.95},
         },
     ),
 )
