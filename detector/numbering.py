@@ -114,10 +114,13 @@ def choose_uncertain_below(
     transitional_score: float,
     catch_share: float = 0.9,
     false_share: float = 0.08,
+    enough_wrong: int = 5,
+    highest: float = 0.9,
 ) -> FlagChoice:
     """The lowest threshold that flags ``catch_share`` of the wrong studies, if few right ones are flagged.
 
-    Where that would flag more than ``false_share`` of the right ones, the highest threshold that does not.
+    Where that would flag more than ``false_share`` of the right ones, the highest threshold that does not; so,
+    too, up to ``highest``, where fewer than ``enough_wrong`` studies are wrong and say little.
     Hard studies alone are counted when there are some: on the others hardly anything is flagged.
     """
     cases = [case for case in cases if case.hard] or cases
@@ -139,7 +142,8 @@ def choose_uncertain_below(
         if best is not None and choice.flagged_right > false_share * choice.right:
             break
         best = choice
-        if choice.flagged_wrong >= catch_share * choice.wrong:
+        caught = choice.wrong >= enough_wrong and choice.flagged_wrong >= catch_share * choice.wrong
+        if caught or (choice.wrong < enough_wrong and threshold >= highest):
             break
     assert best is not None
     return best
