@@ -119,8 +119,8 @@ def choose_uncertain_below(
 ) -> FlagChoice:
     """The lowest threshold that flags ``catch_share`` of the wrong studies, if few right ones are flagged.
 
-    Where that would flag more than ``false_share`` of the right ones, the highest threshold that does not; so,
-    too, but not above ``highest``, where fewer than ``enough_wrong`` are wrong and say little.
+    Where that would flag more than ``false_share`` of the right ones, the highest threshold that does not;
+    so, too, but not above ``highest``, where fewer than ``enough_wrong`` are wrong and say little.
     Hard studies alone are counted when there are some: on the others hardly anything is flagged.
     """
     cases = [case for case in cases if case.hard] or cases
