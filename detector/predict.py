@@ -50,7 +50,7 @@ class PredictConfig:
     max_offset_mm: float = 18.0
     uncertain_below: float = 0.8
     view_margin_mm: float = 8.0
-    transitional_score: float = 0.5
+    transitional_score: float = 0.35
     min_evidence: float = 0.8
     few_slices: int = 3
     voting: VotingConfig = field(default_factory=VotingConfig)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -220,7 +222,8 @@ def train_detector(
         trainer.add_callback(
             "on_fit_epoch_end", lambda t: on_epoch(t.epoch + 1, {**(t.metrics or {}), "epochs": t.epochs})
         )
-    trainer.train()
+    with contextlib.redirect_stdout(sys.stderr):  # ultralytics draws its bar on stdout, which is for results
+        trainer.train()
     if RANK in {-1, 0}:
         _export(trainer, run)
     return run / f"{config.kind.value}.safetensors"

@@ -108,7 +108,7 @@ def test_a_well_formed_disc_below_counts_against_calling_the_one_above_l5_s1() -
 def test_the_convention_overrules_the_evidence_and_says_so() -> None:
     """Seven discs whose class scores say T11/T12 … L5/S1, and below them an eighth, well formed or not."""
     seen = best_chain([candidate(i) for i in range(7)], CONFIG)
-    for score, offset in ((0.9, -1), (0.6, 0), (0.3, 0)):
+    for score, offset in ((0.9, -1), (0.6, -1), (0.3, 0)):
         eighth = replace(candidate(6), score=score)
         extra = ChainDisc(eighth.disc_mm + [0, 15, -30], eighth.canal_mm + [0, 15, -25], eighth)
         numbered = number_chain((*seen, extra), CONFIG)
