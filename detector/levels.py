@@ -35,8 +35,8 @@ class ChainConfig:
         skip_cost: price of one disc that is not seen between two that are.
         unknown_share: evidence left for discs outside T11/T12 … L5/S1.
         well_formed_score: a disc that scores as much is well formed: it cannot lie below L5/S1. Known cost:
-            rudimentary S1/S2 discs overrule clear evidence in about 1 % of synthetic patients (0.75 would spare
-            them, and number the one lumbarised S1 among 28 real patients otherwise than its annotators).
+            rudimentary S1/S2 discs overrule clear evidence in about 1 % of synthetic patients. 0.75 would
+            spare them, and number one lumbarised S1 among 28 real patients otherwise than its annotators.
         weights: of the terms of ``numbering_terms``; fitted on patients that train nothing
             (``detector/numbering.py``), so that the softmax over offsets is a calibrated probability.
     """
