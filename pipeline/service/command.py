@@ -26,7 +26,7 @@ def serve(
     allow: Annotated[
         list[str] | None, typer.Option(help="AE title that may call; give it again for more. None: any.")
     ] = None,
-    quiet: Annotated[
+    settle: Annotated[
         float, typer.Option(help="Seconds without a new image after which a study is graded.")
     ] = 30.0,
     associations: Annotated[int, typer.Option(help="At once.")] = 8,
@@ -60,7 +60,7 @@ def serve(
             host=host,
             port=port,
             allowed_callers=tuple(allow or ()),
-            quiet_s=quiet,
+            quiet_s=settle,
             max_associations=associations,
             max_pdu_bytes=max_pdu_kib * 1024,
             max_file_bytes=max_file_mib * MIB,

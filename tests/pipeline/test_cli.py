@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import typer.main
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -319,3 +320,17 @@ def test_annotations_go_out_and_come_back(tmp_path: Path) -> None:
     assert not (tmp_path / "none.csv").exists()
     no_table = lumbar("annotations", "export", tmp_path / "data" / "train_images", "-o", out)
     assert no_table.exit_code == 1 and "--points" in no_table.stderr
+
+
+def test_no_command_has_an_option_that_every_command_takes() -> None:
+    """``--quiet`` is taken before a command sees its arguments: an option of that name would get nothing."""
+    group = typer.main.get_command(app)
+    taken = {"--quiet", "--verbose"}
+    waiting, seen = [("lumbar", group)], 0
+    while waiting:
+        name, command = waiting.pop()
+        waiting += [(f"{name} {key}", item) for key, item in getattr(command, "commands", {}).items()]
+        for parameter in command.params:
+            assert not taken & set(parameter.opts), f"{name} has {parameter.opts}"
+            seen += 1
+    assert seen > 80

@@ -134,7 +134,7 @@ class Node:
         with (self.folder / "node.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline", "serve", str(self.folder / "spool"), "--to", to]
-                + ["--port", str(self.port), "--quiet", "1.5", "--retry", "0.5", "--allow", "ORTHANC"],
+                + ["--port", str(self.port), "--settle", "1.5", "--retry", "0.5", "--allow", "ORTHANC"],
                 cwd=ROOT,
                 stderr=log,
                 stdout=log,
