@@ -89,7 +89,7 @@ def evaluate(graded: Iterable[GradedTarget]) -> dict[str, Any]:
     Returns:
         ``score`` with its terms (the official metric; None unless every group has a label),
         ``prior_score`` (the level prior's), ``oracle_score`` (the true probabilities' where they are known),
-        ``groups`` (per condition group, see ``group_figures``), ``n_studies``, ``n_targets``, ``flags``.
+        ``groups`` and ``conditions`` (see ``group_figures``), ``n_studies``, ``n_targets``, ``flags``.
 
     Raises:
         ValueError: nothing to evaluate.
@@ -110,6 +110,11 @@ def evaluate(graded: Iterable[GradedTarget]) -> dict[str, Any]:
             for group in ConditionGroup
             if (members := [row for row in rows if row.target.condition.group is group])
         },
+        "conditions": {
+            condition.value: group_figures(members)
+            for condition in CONDITIONS
+            if (members := [row for row in rows if row.target.condition is condition])
+        },
         "n_studies": len({row.study_id for row in rows}),
         "n_targets": len(rows),
         "flags": {flag: flags.count(flag) for flag in sorted(set(flags))},
@@ -117,7 +122,7 @@ def evaluate(graded: Iterable[GradedTarget]) -> dict[str, Any]:
 
 
 def group_figures(rows: list[GradedTarget]) -> dict[str, float | int | None]:
-    """Figures of one condition group; AUC and balanced figures are None when a class does not occur."""
+    """Figures of one condition or group of conditions; AUC and balanced figures are None when a class does not occur."""
     p = np.array([row.probabilities for row in rows])
     label = np.array([row.label for row in rows])
     one_hot = np.eye(len(SEVERITIES))[label]

@@ -224,11 +224,14 @@ def evaluate(
     )
 
 
-@app.command(epilog="Example: lumbar detector calibrate detector/weights --phantoms 100")
+@app.command(epilog="Example: lumbar detector calibrate detector/weights --phantoms 100 --hard 150")
 def calibrate(
     weights: Annotated[Path, typer.Argument(help="Weights folder; gets numbering.json and a new manifest.")],
     phantoms: Annotated[int, typer.Option(help="Synthetic studies of choosing seeds.")] = 300,
-    seed: Annotated[int, typer.Option(help="First seed, in the choosing range.")] = 100_000,
+    hard: Annotated[int, typer.Option(help="Cut views and transitional anatomy, half each.")] = 400,
+    seed: Annotated[
+        int, typer.Option(help="First seed, in the choosing range; the hard ones start 10,000 above.")
+    ] = 151_000,
     external: ExternalOption = None,
     external_mm_per_px: ScaleOption = 0.47,
 ) -> None:
@@ -240,15 +243,21 @@ def calibrate(
     from detector.predict import NUMBERING_FILE, PredictConfig
     from detector.sources import numbering_cases
 
-    with _failures_named(), progress("looking at studies", None):
+    with _failures_named(), progress("looking at studies", phantoms + hard) as done:
         cases = numbering_cases(
-            _detector(weights), phantoms=phantoms, seed=seed, external=external, mm_per_px=external_mm_per_px
+            _detector(weights),
+            phantoms=phantoms,
+            hard=hard,
+            seed=seed,
+            external=external,
+            mm_per_px=external_mm_per_px,
+            progress=done,
         )
     fitted, loss = fit_weights(cases, ChainConfig().weights)
     flags = choose_uncertain_below(
         cases, ChainConfig(weights=fitted), transitional_score=PredictConfig.transitional_score
     )
-    record = {"weights": fitted, "studies": len(cases), "loss": round(loss, 4)}
+    record = {"weights": fitted, "seed": seed, "studies": len(cases), "loss": round(loss, 4)}
     with atomic_write(weights / NUMBERING_FILE) as stream:
         json.dump(record | dataclasses.asdict(flags), stream)
     write_manifest(weights)

@@ -34,9 +34,11 @@ class ChainConfig:
         presence_cost: a disc has to score more than this to lengthen the chain.
         skip_cost: price of one disc that is not seen between two that are.
         unknown_share: evidence left for discs outside T11/T12 … L5/S1.
-        well_formed_score: a disc that scores as much is well formed: it cannot lie below L5/S1. Known cost:
-            rudimentary S1/S2 discs overrule clear evidence in about 1 % of synthetic patients. 0.75 would
-            spare them, and number one lumbarised S1 among 28 real patients otherwise than its annotators.
+        class_floor: score added to that of every level, so that no disc rules an offset out alone.
+        well_formed_score: a disc that scores as much is well formed: by convention it cannot lie below L5/S1.
+        convention_share: the convention overrules the evidence only for an offset that is at least this
+            likely beside the likeliest one. A rudimentary S1/S2 disc may score 0.5 to 0.8; there the other
+            discs say clearly where L5/S1 is.
         weights: of the terms of ``numbering_terms``; fitted on patients that train nothing
             (``detector/numbering.py``), so that the softmax over offsets is a calibrated probability.
     """
@@ -48,7 +50,9 @@ class ChainConfig:
     presence_cost: float = 0.15
     skip_cost: float = 0.6
     unknown_share: float = 0.1
+    class_floor: float = 0.003
     well_formed_score: float = 0.5
+    convention_share: float = 0.2
     weights: tuple[float, ...] = (0.67, 0.17, 0.33, 0.33, 2.0)
 
 
@@ -137,8 +141,8 @@ def number_chain(
 ) -> NumberedChain:
     """Weigh every integer offset that leaves at least one lumbar disc in the chain.
 
-    The likeliest offset wins that keeps the convention: L5/S1 is the last well-formed disc. Where the
-    evidence prefers one that does not, the confidence of the winner says so.
+    The likeliest offset wins, or one that is nearly as likely and keeps the convention that the likeliest
+    breaks: L5/S1 is the last well-formed disc. The confidence is the winner's share of the evidence.
 
     Args:
         view_z_mm: lowest and highest z that the sagittal images show, for the field-of-view prior.
@@ -152,8 +156,9 @@ def number_chain(
     scores = numbering_terms(discs, config, view_z_mm) @ np.array(config.weights)
     shares = np.exp(scores - scores.max())
     shares /= shares.sum()
-    allowed = np.array([_best_below_sacrum(discs, o) < config.well_formed_score for o in offsets])
-    winner = int(np.argmax(np.where(allowed, shares, -1.0) if allowed.any() else shares))
+    keeps = np.array([_best_below_sacrum(discs, o) < config.well_formed_score for o in offsets])
+    open_to = keeps & (shares >= config.convention_share * shares.max())
+    winner = int(np.argmax(np.where(open_to, shares, -1.0) if open_to.any() else shares))
     return NumberedChain(
         discs=discs,
         offset=offsets[winner],
@@ -209,7 +214,7 @@ def _class_score(discs: tuple[ChainDisc, ...], offset: int, config: ChainConfig)
         level = offset + position
         named = float(scores[level]) if 0 <= level < len(scores) else 0.0
         inside = 0 <= level < len(scores)
-        evidence = (named + 0.01) if inside else config.unknown_share
+        evidence = (named + config.class_floor) if inside else config.unknown_share
         weight = min(1.0, disc.candidate.score / 0.5)
         total += weight * float(np.log(evidence / (float(scores.sum()) + config.unknown_share)))
     return total

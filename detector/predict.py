@@ -43,14 +43,15 @@ class PredictConfig:
             placed by extrapolation; farther out it is absent.
         min_evidence: a chain whose disc scores add up to less is no spine.
         few_slices: a leading series with fewer slices is flagged: its middle may not be the spine's.
-        transitional_score: a disc below L5/S1 that scores more than this suggests a transitional vertebra.
+        transitional_score: a disc below L5/S1 that scores as much suggests a transitional vertebra; many
+            people have a rudimentary S1/S2 disc that scores less.
     """
 
     central_slices: int = 7
     max_offset_mm: float = 18.0
     uncertain_below: float = 0.8
     view_margin_mm: float = 8.0
-    transitional_score: float = 0.35
+    transitional_score: float = 0.7
     min_evidence: float = 0.8
     few_slices: int = 3
     voting: VotingConfig = field(default_factory=VotingConfig)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from data_prep.annotations import annotated_points
 from data_prep.geometry import FloatArray
-from data_prep.phantom import PHANTOM_VERSION, make_study
+from data_prep.phantom import PHANTOM_VERSION, PhantomStudy, make_study
 from data_prep.studies import find_studies
 from data_prep.study_types import DicomRejected, LevelPoint, Study
 from data_prep.tables import read_tables
@@ -22,6 +22,7 @@ from detector.spec import DetectorKind
 from detector.study_slices import phantom_slices, rsna_key, rsna_slices
 
 FIRST_CHOOSING_SEED = 100_000  # phantoms below train
+HARD_SEEDS_ON = 10_000  # how far the seeds of hard phantoms lie above those of the usual ones
 
 
 def training_slices(
@@ -137,29 +138,45 @@ def annotated_cases(data: Path | None) -> list[tuple[Study, tuple[LevelPoint, ..
     return cases
 
 
-def numbering_cases(
-    detector: LevelDetector, *, phantoms: int, seed: int, external: Path | None, mm_per_px: float
-) -> list[NumberedCase]:
-    """Chains with known numbering: phantoms and the choosing part of external patients.
+def hard_phantom(seed: int) -> PhantomStudy:
+    """A synthetic study that is hard to number: a cut view (even seeds) or transitional anatomy (odd)."""
+    if seed % 2 == 0:
+        return make_study(seed, view="cut", transitional="never")
+    return make_study(seed, transitional="always")
 
-    A quarter of the phantoms is seen in cut views, a quarter has transitional anatomy.
+
+def numbering_cases(
+    detector: LevelDetector,
+    *,
+    phantoms: int,
+    hard: int,
+    seed: int,
+    external: Path | None,
+    mm_per_px: float,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[NumberedCase]:
+    """Chains with known numbering: phantoms, hard phantoms, and the choosing part of external patients.
+
+    Args:
+        phantoms, seed: usual studies, from this seed.
+        hard: of ``hard_phantom``, from ``seed + HARD_SEEDS_ON``.
+        progress: called after each study.
 
     External patients, being real, together weigh as much as the phantoms.
     """
     cases: list[NumberedCase | None] = []
-    for number in range(seed, seed + phantoms):
-        phantom = make_study(
-            number,
-            view="cut" if number % 4 == 1 else "whole",
-            transitional="always" if number % 4 == 3 else "natural",
-        )
+    first_hard = seed + HARD_SEEDS_ON
+    for number in (*range(seed, seed + phantoms), *range(first_hard, first_hard + hard)):
+        is_hard = number >= first_hard
+        phantom = hard_phantom(number) if is_hard else make_study(number)
         canal = {disc.name: disc.canal_mm for disc in phantom.discs}
-        cases.append(_numbered(detector, phantom.study, canal, 1.0, hard=number % 2 == 1))
+        cases.append(_numbered(detector, phantom.study, canal, 1.0, hard=is_hard))
+        progress(phantom.study.study_id)
     if external is not None:
         real = external_cases(external, mm_per_px, "choosing")
         for study, points in real:
             canal = {point.level.label: point.xyz_mm for point in points}
-            cases.append(_numbered(detector, study, canal, max(1.0, phantoms / len(real))))
+            cases.append(_numbered(detector, study, canal, max(1.0, (phantoms + hard) / len(real))))
     return [case for case in cases if case is not None]
 
 

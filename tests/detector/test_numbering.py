@@ -105,13 +105,20 @@ def test_a_well_formed_disc_below_counts_against_calling_the_one_above_l5_s1() -
     assert terms[offsets.index(-1), 4] == 0
 
 
-def test_the_convention_overrules_the_evidence_and_says_so() -> None:
-    """Seven discs whose class scores say T11/T12 … L5/S1, and below them an eighth, well formed or not."""
+def test_the_convention_overrules_doubtful_evidence_and_says_so() -> None:
+    """Seven discs whose class scores say T11/T12 … L5/S1, and below them an eighth, well formed or not.
+
+    With ``trust`` in the class scores the evidence is clear, with little of it the next offset is nearly as
+    likely.
+    """
     seen = best_chain([candidate(i) for i in range(7)], CONFIG)
-    for score, offset in ((0.9, -1), (0.6, -1), (0.3, 0)):
+    for trust, score, offset in ((0.015, 0.9, -1), (0.015, 0.6, -1), (0.015, 0.3, 0), (0.5, 0.9, 0)):
         eighth = replace(candidate(6), score=score)
         extra = ChainDisc(eighth.disc_mm + [0, 15, -30], eighth.canal_mm + [0, 15, -25], eighth)
-        numbered = number_chain((*seen, extra), CONFIG)
+        numbered = number_chain((*seen, extra), replace(CONFIG, weights=(trust, 0.0, 0.0, 0.0, 0.0)))
         assert numbered.offset == offset
-        assert numbered.suspects_transition(0.35) == (score > 0.35)
-        assert (numbered.confidence < 0.5) == (score > CONFIG.well_formed_score)
+        likeliest = max(numbered.offsets.values())
+        overruled = numbered.confidence < likeliest
+        assert overruled == (offset == -1)
+        assert numbered.confidence >= CONFIG.convention_share * likeliest
+        assert numbered.suspects_transition(0.7) == (overruled or score >= 0.7)
