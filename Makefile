@@ -54,7 +54,7 @@ GRADERS := $(RUNS)/graders/subarticular.safetensors
 
 models: $(SAGITTAL) $(POINTS) $(GRADERS) ## train the bundled weights anew: make -j2 models SPIDER=folder
 	$(BIN)/lumbar detector bundle $(RUNS)/sagittal $(RUNS)/axial $(RUNS)/foramen -o detector/weights
-	$(BIN)/lumbar detector calibrate detector/weights --phantoms 300 --external $(SPIDER)
+	$(BIN)/lumbar detector calibrate detector/weights --external $(SPIDER)
 	$(BIN)/lumbar classifier calibrate $(RUNS)/graders --choosing $(RUNS)/crops-choosing \
 	    --shifted $(RUNS)/crops-shifted -o classifier/weights
 

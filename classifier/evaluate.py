@@ -122,7 +122,7 @@ def evaluate(graded: Iterable[GradedTarget]) -> dict[str, Any]:
 
 
 def group_figures(rows: list[GradedTarget]) -> dict[str, float | int | None]:
-    """Figures of one condition or group of conditions; AUC and balanced figures are None when a class does not occur."""
+    """Figures of a condition or a group of them; AUC and balanced figures are None without both classes."""
     p = np.array([row.probabilities for row in rows])
     label = np.array([row.label for row in rows])
     one_hot = np.eye(len(SEVERITIES))[label]

@@ -31,6 +31,10 @@ def test_near_perfect_grades_score_near_zero() -> None:
     for group in figures["groups"].values():
         assert group["accuracy"] == 1 and group["kappa_linear"] == pytest.approx(1)
         assert group["auc_severe"] == 1 and group["ece_severe"] < 0.01
+    assert len(figures["conditions"]) == 5
+    for pair in ("neural_foraminal_narrowing", "subarticular_stenosis"):
+        sides = [figures["conditions"][f"{side}_{pair}"]["n"] for side in ("left", "right")]
+        assert sides == [200, 200]
 
 
 def test_the_prior_scores_as_the_prior() -> None:
