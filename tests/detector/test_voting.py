@@ -1,4 +1,4 @@
-"""A second series confirms or contradicts; it never moves a disc."""
+"""A second series confirms or contradicts, and counts half where it confirms."""
 
 from dataclasses import replace
 
@@ -24,13 +24,18 @@ def discs(count: int = 6, *, level: int = 1, shift_mm: float = 0.0) -> list[Disc
     ]
 
 
-def test_an_agreeing_series_adds_its_evidence_and_moves_nothing() -> None:
+def test_an_agreeing_series_adds_its_evidence_and_its_places() -> None:
     lead = discs()
     lead[2] = replace(lead[2], class_scores=np.full(7, 0.1))  # the leading series cannot tell
-    joined, agrees = join_votes(lead, discs(shift_mm=2.0), CONFIG)
+    other = discs(shift_mm=2.0)
+    other[4] = replace(other[4], canal_mm=other[4].canal_mm + [0, 7, 0])  # sees this one somewhere else
+    joined, agrees = join_votes(lead, other, CONFIG)
     assert agrees
     assert joined[2].class_scores.argmax() == 3
-    assert all(np.array_equal(a.disc_mm, b.disc_mm) for a, b in zip(lead, joined, strict=True))
+    for index, (before, after) in enumerate(zip(lead, joined, strict=True)):
+        moved = np.array([0, 0 if index == 4 else 2 * CONFIG.weight / (1 + CONFIG.weight), 0])
+        np.testing.assert_allclose(after.disc_mm - before.disc_mm, moved)
+        np.testing.assert_allclose(after.canal_mm - before.canal_mm, moved)
 
 
 def test_a_patient_who_moved_is_noticed_and_does_not_vote() -> None:
