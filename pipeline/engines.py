@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +27,7 @@ MAX_DEATHS = 3
 LoadPipeline = Callable[[], Pipeline]
 # Called with a study id and the stage that begins.
 TellStage = Callable[[str, str], None]
-Done = tuple[StudyEntry, FinishedStudy | Rejection]
+Studies = Generator[tuple[StudyEntry, FinishedStudy | Rejection], None, None]
 
 
 class EngineFailed(RuntimeError):
@@ -37,7 +37,7 @@ class EngineFailed(RuntimeError):
 class Engine(Protocol):
     """Does studies."""
 
-    def finish(self, work: StudyWork, entries: Iterable[StudyEntry], tell: TellStage) -> Iterator[Done]:
+    def finish(self, work: StudyWork, entries: Iterable[StudyEntry], tell: TellStage) -> Studies:
         """Every study once, as they come, in any order; a Rejection for one that was given up.
 
         Args:
@@ -57,7 +57,7 @@ class InThisProcess:
     def __init__(self, pipeline: Pipeline, out: Path) -> None:
         self._pipeline, self._out = pipeline, out
 
-    def finish(self, work: StudyWork, entries: Iterable[StudyEntry], tell: TellStage) -> Iterator[Done]:
+    def finish(self, work: StudyWork, entries: Iterable[StudyEntry], tell: TellStage) -> Studies:
         """See ``Engine``; nothing is given up."""
         for entry in entries:
             record = work.do(self._pipeline, entry, self._out, partial(tell, entry.study_id))
@@ -104,17 +104,18 @@ class Crew(Protocol):
 class WorkerEngine(ABC):
     """An engine with a crew: what to do when workers come, finish and die.
 
-    Attributes:
+    Args:
         say: told what a person should know while it runs.
     """
 
-    say: Callable[[str], None] = staticmethod(lambda _: None)
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
 
     @abstractmethod
     def crew(self, work: StudyWork, first: StudyEntry) -> AbstractContextManager[Crew]:
         """A crew without workers; they end with the block. ``first`` is a study that will be done."""
 
-    def finish(self, work: StudyWork, entries: Iterable[StudyEntry], tell: TellStage) -> Iterator[Done]:
+    def finish(self, work: StudyWork, entries: Iterable[StudyEntry], tell: TellStage) -> Studies:
         """See ``Engine``; stages are not told."""
         queue = _Queue(entries)
         first = queue.first()
@@ -123,7 +124,7 @@ class WorkerEngine(ABC):
         with self.crew(work, first) as crew:
             yield from self._with_crew(crew, queue)
 
-    def _with_crew(self, crew: Crew, queue: _Queue) -> Iterator[Done]:
+    def _with_crew(self, crew: Crew, queue: _Queue) -> Studies:
         starting: set[Hashable] = set()
         idle: list[Hashable] = []
         busy: dict[Hashable, StudyEntry] = {}

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -27,9 +27,11 @@ class LocalPool(WorkerEngine):
     Args:
         load: loads the models, in each process; must be importable there.
         jobs: how many processes.
+        say: told what a person should know.
     """
 
-    def __init__(self, load: LoadPipeline, jobs: int) -> None:
+    def __init__(self, load: LoadPipeline, jobs: int, *, say: Callable[[str], None] = lambda _: None) -> None:
+        super().__init__(say)
         self._load, self._jobs = load, jobs
 
     @contextmanager

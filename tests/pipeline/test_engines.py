@@ -4,50 +4,53 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import tempfile
 from functools import partial
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from data_prep.studies import find_studies
-from data_prep.study_types import SpineLevels, Study
+from data_prep.study_types import Reason, SpineLevels, Study
+from pipeline import study_work
 from pipeline.batch import BatchReport, run_batch
+from pipeline.cli import app
 from pipeline.engines import Engine, EngineFailed
 from pipeline.local_pool import LocalPool
 from pipeline.predict import Pipeline
 from pipeline.report import write_report
-from tests.pipeline.stand_in import CANARY, StraightSpine, stand_in_pipeline, write_study, write_table
+from pipeline.study_work import clean_scratch
+from tests.pipeline.stand_in import StraightSpine, stand_in_pipeline, write_study, write_table
 
 STUDIES = [str(number) for number in range(501, 507)]
 
 
 class DeadlySpine(StraightSpine):
-    """Takes its process along, always or once, when it sees a study."""
+    """Takes its process along when it sees one study, and once when it sees another."""
 
-    def __init__(self, study_id: str, once: Path | None = None) -> None:
+    def __init__(self, always: str, once: str, died: Path) -> None:
         super().__init__()
-        self.study_id, self.once = study_id, once
+        self.always, self.once, self.died = always, once, died
 
     def predict(self, study: Study) -> SpineLevels:
-        if study.study_id == self.study_id and (self.once is None or not self.once.exists()):
-            if self.once is not None:
-                self.once.touch()
+        if study.study_id == self.once and not self.died.exists():
+            self.died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if study.study_id == self.always:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().predict(study)
 
 
-def deadly_pipeline(study_id: str, once: Path | None = None) -> Pipeline:
+def deadly_pipeline(always: str, once: str, died: Path) -> Pipeline:
     plain = stand_in_pipeline()
-    return Pipeline(DeadlySpine(study_id, once), plain.grader, plain.provenance)
+    return Pipeline(DeadlySpine(always, once, died), plain.grader, plain.provenance)
 
 
 def no_pipeline() -> Pipeline:
     os._exit(7)
-
-
-def broken_report(*_: object) -> None:
-    raise RuntimeError(CANARY)
 
 
 @pytest.fixture(scope="module")
@@ -108,30 +111,21 @@ def test_a_pool_writes_the_bytes_of_a_single_process_and_goes_on(
     assert run(images, tmp_path, LocalPool(no_pipeline, 2)).n_resumed == len(STUDIES)
 
 
-def test_a_study_whose_worker_died_is_done_by_another(
+def test_workers_that_die_cost_a_restart_and_a_deadly_study_itself_alone(
     images: Path, local_run: dict[str, bytes], tmp_path: Path
 ) -> None:
-    load = partial(deadly_pipeline, "502", tmp_path / "died")
-    assert written(images, tmp_path / "out", LocalPool(load, 2)) == local_run
+    out, entries = tmp_path / "out", find_studies(images)
+    pool = LocalPool(partial(deadly_pipeline, "502", "505", tmp_path / "died"), 2)
+    report = run_batch(stand_in_pipeline(), entries, out, engine=pool)
     assert (tmp_path / "died").exists()
-
-
-def test_a_study_that_always_kills_is_rejected_and_costs_nothing_else(
-    images: Path, local_run: dict[str, bytes], tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    report = run(images, out, LocalPool(partial(deadly_pipeline, "502"), 2))
-    assert [(r.reason.value, r.study_id) for r in report.rejections if r.study_id == "502"] == [
-        ("worker_died", "502")
-    ]
+    assert [r.study_id for r in report.rejections if r.reason is Reason.WORKER_DIED] == ["502"]
     record = records(out)["502"]
     assert record["rejected"] and {target["source"] for target in record["targets"]} == {"prior"}
-    assert (out / "reports" / "502" / "report.html").is_file()
-    others = [name for name in local_run if name.startswith(("studies/", "reports/")) and "502" not in name]
-    assert len(others) == 2 * (len(STUDIES) - 1)
+    others = [name for name in local_run if name.startswith("studies/") and "502" not in name]
+    assert len(others) == len(STUDIES) - 1
     assert {name: contents(out)[name] for name in others} == {name: local_run[name] for name in others}
     # Another run, on a machine that it does not kill, tries it again.
-    assert run(images, out, None).n_resumed == len(STUDIES) - 1
+    assert run(images, out, None).n_resumed == 0  # the reports are missing
     assert contents(out) == local_run
 
 
@@ -140,8 +134,28 @@ def test_workers_that_cannot_start_end_the_run_with_a_reason(images: Path, tmp_p
         run(images, tmp_path, LocalPool(no_pipeline, 1))
 
 
-def test_a_failing_report_costs_a_flag_in_a_pool_too(images: Path, tmp_path: Path) -> None:
-    entries = find_studies(images / "501")
-    pool = LocalPool(stand_in_pipeline, 1)
-    run_batch(stand_in_pipeline(), entries, tmp_path, engine=pool, report=broken_report)
-    assert records(tmp_path)["501"]["flags"] == ["level_absent", "report_failed"]
+def test_scratch_of_a_killed_worker_is_removed_and_that_of_a_living_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures and reports show the images of a patient."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with study_work._scratch() as living:
+        (living / "picture.png").write_bytes(b"of somebody")
+        left = tmp_path / "lumbar-worker-left"
+        shutil.copytree(living.parent, left)  # the copy's lock is nobody's
+        clean_scratch()
+        assert (living / "picture.png").exists() and not left.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pool_of_the_command_line_writes_the_bytes_of_one_process(
+    phantom_data: Path, tmp_path: Path, bundled_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundled models on synthetic studies, with everything that a study gets by default."""
+    monkeypatch.setattr(Pipeline, "load", classmethod(lambda cls, **_: bundled_pipeline))
+    for jobs in ("1", "2"):  # the workers of two load the models themselves
+        arguments = ["predict", str(phantom_data), "-o", str(tmp_path / jobs), "--jobs", jobs, "--json"]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["studies"] == 2
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
