@@ -83,7 +83,9 @@ def cluster() -> Iterator[Any]:
     """A head with one processor, to which a test adds nodes."""
     needs_ray()
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray-") as folder:
-        for name, value in {**own_environment(), "RAY_USAGE_STATS_ENABLED": "0"}.items():
+        for name, value in (
+            own_environment() | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder}
+        ).items():
             patch.setenv(name, value)
         from ray.cluster_utils import Cluster
 
@@ -93,7 +95,6 @@ def cluster() -> Iterator[Any]:
                 num_cpus=1,
                 object_store_memory=_STORE_BYTES,
                 include_dashboard=False,
-                temp_dir=folder,
                 _system_config=_HEALTH,
             )
             yield made
