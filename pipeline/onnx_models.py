@@ -157,7 +157,10 @@ class _TraceableGrader(nn.Module):
 
 
 class _TraceableContext(LevelContext):
-    """The same context with one token per crop and a mask between spines: a trace would fix their number."""
+    """The same context, written out with one token per crop and a mask between spines.
+
+    A trace of the original would fix how many crops and spines there are.
+    """
 
     def __init__(self, context: LevelContext) -> None:
         nn.Module.__init__(self)
@@ -165,9 +168,23 @@ class _TraceableContext(LevelContext):
 
     def forward(self, hidden: Tensor, level: Tensor, sequence: Tensor) -> Tensor:
         """As the parent; of a sequence each level at most once."""
-        tokens = (hidden + self.place(level).to(hidden.dtype))[None]
-        seen: Tensor = self.encoder(tokens, mask=sequence[:, None] != sequence[None, :])[0]
+        apart = sequence[:, None] != sequence[None, :]
+        seen = hidden + self.place(level).to(hidden.dtype)
+        for layer in self.encoder.layers:
+            seen = _layer_output(layer, seen, apart)
         return hidden + self.gain * seen
+
+
+def _layer_output(layer: Any, tokens: Tensor, apart: Tensor) -> Tensor:
+    """A layer of nn.TransformerEncoder that normalises first: tokens (B, C), apart (B, B) do not attend."""
+    attention = layer.self_attn
+    joined = nn.functional.linear(layer.norm1(tokens), attention.in_proj_weight, attention.in_proj_bias)
+    query, key, value = joined.unflatten(1, (3, attention.num_heads, attention.head_dim)).unbind(1)
+    score = torch.einsum("qhd,khd->hqk", query, key) / attention.head_dim**0.5
+    weight = score.masked_fill(apart, -torch.inf).softmax(dim=-1)
+    tokens = tokens + attention.out_proj(torch.einsum("hqk,khd->qhd", weight, value).flatten(1))
+    hidden: Tensor = layer.linear2(layer.activation(layer.linear1(layer.norm2(tokens))))
+    return tokens + hidden
 
 
 def runtime_output(graph: bytes, inputs: Arrays, output: str) -> NDArray[np.float32]:
