@@ -18,15 +18,22 @@ from classifier.storage import StoredGrader, load_grader
 from classifier.target_crops import SECOND_VIEW
 from data_prep import crops
 from data_prep.files import atomic_write
-from data_prep.manifest import MANIFEST_NAME, WeightsRejected, verify_manifest
+from data_prep.manifest import MANIFEST_NAME, WeightsRejected, read_verified, verify_manifest
 from data_prep.revision import git_revision
 from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, ConditionGroup, SeriesKind, Target
 from detector import canonical
-from detector.inference import STRIDE, SlicePredictor
+from detector.network import network_from_bytes
 from detector.predict import BUNDLED_WEIGHTS as BUNDLED_DETECTORS
 from detector.spec import SPECS, DetectorKind, DetectorSpec
 from pipeline import __version__
-from pipeline.onnx_models import OPSET, ExportedModel, detector_model, grader_model, largest_difference
+from pipeline.onnx_models import (
+    OPSET,
+    STRIDE,
+    ExportedModel,
+    detector_model,
+    grader_model,
+    largest_difference,
+)
 
 FORMAT = "lumbar-export/1"
 TOLERANCE = 1e-3
@@ -145,12 +152,13 @@ def _models(source: WeightsSource) -> Iterator[tuple[str, ExportedModel, dict[st
     if source.detectors is not None:
         for kind, spec in SPECS.items():
             if kind is DetectorKind.SAGITTAL or _weights_of(source.detectors, spec).is_file():
-                predictor = SlicePredictor.load(source.detectors, spec)
-                yield kind.value, detector_model(predictor), _detector_description(spec)
+                content = read_verified(source.detectors, f"{kind.value}.safetensors")
+                model = detector_model(network_from_bytes(spec, content), spec)
+                yield kind.value, model, _detector_description(spec)
     if source.graders is not None:
         for group in ConditionGroup:
             stored = load_grader(source.graders, group)
-            yield group.value, grader_model(stored), _grader_description(stored)
+            yield group.value, grader_model(stored.network, stored.config), _grader_description(stored)
 
 
 def _detector_description(spec: DetectorSpec) -> dict[str, Any]:

@@ -18,12 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from classifier.config import GraderConfig
 from classifier.model import GraderNetwork, LevelContext
-from classifier.storage import StoredGrader
 from data_prep.vocabulary import LEVELS
-from detector.inference import STRIDE, SlicePredictor
+from detector.spec import DetectorSpec
 
 OPSET = 17
+# Sides of a detector's image are multiples of this: the coarsest grid of its anchors.
+STRIDE = 32
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -102,10 +104,9 @@ class ExportedModel:
         return made
 
 
-def detector_model(predictor: SlicePredictor) -> ExportedModel:
-    """The network of a detector, with decoded boxes, scores and keypoints."""
-    spec = predictor.spec
-    network: Any = copy.deepcopy(predictor.model).cpu()
+def detector_model(model: nn.Module, spec: DetectorSpec) -> ExportedModel:
+    """The network of a detector (``LevelPoseModel``), with decoded boxes, scores and keypoints."""
+    network: Any = copy.deepcopy(model)
     head = network.model[-1]
     head.export, head.dynamic, head.format = True, True, "onnx"
     rows = 4 + len(spec.class_names) + 3 * len(spec.keypoints)
@@ -117,9 +118,8 @@ def detector_model(predictor: SlicePredictor) -> ExportedModel:
     )
 
 
-def grader_model(stored: StoredGrader) -> ExportedModel:
+def grader_model(network: GraderNetwork, config: GraderConfig) -> ExportedModel:
     """The network of a grader: logits, before calibration."""
-    config = stored.config
     size = (config.crop.slices, config.crop.size_px, config.crop.size_px)
     pixels, valid = "crops, 0 black to 1 white, slices that do not exist 0", "which slices exist"
     inputs = [
@@ -133,9 +133,9 @@ def grader_model(stored: StoredGrader) -> ExportedModel:
     if config.crop.second_view:
         inputs.append(Port("second", "float32", ("batch", *size), f"the other view: {pixels}"))
         inputs.append(Port("second_valid", "bool", ("batch", size[0]), f"the other view: {valid}"))
-    network = _TraceableGrader(stored.network, [port.name for port in inputs])
+    traceable = _TraceableGrader(network, [port.name for port in inputs])
     return ExportedModel(
-        network, tuple(inputs), Port("logits", "float32", ("batch", 3), "evidence, see calibration")
+        traceable, tuple(inputs), Port("logits", "float32", ("batch", 3), "evidence, see calibration")
     )
 
 
