@@ -54,6 +54,7 @@ class _ProcessCrew:
     def __init__(self, load: LoadPipeline, work: StudyWork, size: int) -> None:
         self._load, self._work, self.size = load, work, size
         self._workers: dict[Connection, _Worker] = {}
+        self._busy: set[_Worker] = set()
 
     def hire(self) -> Hashable:
         ours, theirs = _CONTEXT.Pipe()
@@ -69,6 +70,7 @@ class _ProcessCrew:
 
     def give(self, worker: Hashable, entry: StudyEntry) -> None:
         assert isinstance(worker, _Worker)
+        self._busy.add(worker)
         with suppress(OSError):  # dead already: ``wait`` will say so
             worker.connection.send(entry)
 
@@ -77,6 +79,7 @@ class _ProcessCrew:
         for connection in wait(list(self._workers)):
             assert isinstance(connection, Connection)
             worker = self._workers[connection]
+            self._busy.discard(worker)
             try:
                 event = connection.recv()
             except (EOFError, OSError):
@@ -92,7 +95,8 @@ class _ProcessCrew:
     def close(self) -> None:
         for worker in self._workers.values():
             worker.connection.close()  # who waits for a study ends by itself
-            worker.process.terminate()
+            if worker in self._busy:
+                worker.process.terminate()
         for worker in self._workers.values():
             worker.process.join(_PATIENCE_S)
             worker.process.kill()
