@@ -3,8 +3,8 @@
     python -m benchmarks.scale_out --studies 50 --jobs 2 --rounds 2 -o benchmarks/results
 
 Synthetic studies (small ones, seeds of the reporting range) are graded with the bundled models, with neither
-pictures nor reports. A run is timed from its start, so that workers and models are loaded within it; ``steady``
-leaves that out: from the first finished study to the last one. Written are ``scale_out.csv`` (every run) and
+pictures nor reports. A run is timed from its start, so that workers and models are loaded in it; ``steady``
+is without that: from the first finished study to the last one. Written are ``scale_out.csv`` (every run) and
 ``scale_out.json``.
 """
 
