@@ -1,8 +1,8 @@
 """Whether the other processes of a training are still at work, also those of other machines.
 
 torchrun ends the processes of its own machine when one of them fails; those of other machines would wait for
-ever. Every process holds the lock of a file in the run folder, which all of them share, for as long as it lives,
-however it ends, and leaves a word in it when it has done its share.
+ever. Every process holds the lock of a file in the run folder, which all of them share, for as long as it
+lives, however it ends, and leaves a word in it when it has done its share.
 """
 
 from __future__ import annotations

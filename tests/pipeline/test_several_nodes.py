@@ -1,4 +1,4 @@
-"""``lumbar train`` on several machines: torchrun's processes share the jobs, none waits for one that is gone."""
+"""``lumbar train`` on several machines: the processes share the jobs, none waits for one that is gone."""
 
 from __future__ import annotations
 
