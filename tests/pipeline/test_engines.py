@@ -6,7 +6,11 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
+import textwrap
+import time
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +29,7 @@ from pipeline.report import write_report
 from pipeline.study_work import clean_scratch
 from tests.pipeline.stand_in import StraightSpine, stand_in_pipeline, write_study, write_table
 
+ROOT = Path(__file__).resolve().parents[2]
 STUDIES = [str(number) for number in range(501, 507)]
 
 
@@ -127,6 +132,48 @@ def test_workers_that_die_cost_a_restart_and_a_deadly_study_itself_alone(
     # Another run, on a machine that it does not kill, tries it again.
     assert run(images, out, None).n_resumed == 0  # the reports are missing
     assert contents(out) == local_run
+
+
+KILLED = """
+    import multiprocessing
+    import sys
+    from pathlib import Path
+
+    from pipeline.local_pool import LocalPool
+    from tests.pipeline.stand_in import stand_in_pipeline
+    from tests.pipeline.test_engines import run
+
+    def done(study_id):
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        sys.stdin.read()
+
+    run(Path(sys.argv[1]), Path(sys.argv[2]), LocalPool(stand_in_pipeline, 2), progress=done)
+"""
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_killed_driver_takes_its_workers_along_and_its_run_goes_on(
+    images: Path, local_run: dict[str, bytes], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(images), str(tmp_path)]
+    driver = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert driver.stdout is not None
+    workers = [int(pid) for pid in driver.stdout.readline().split()]
+    driver.kill()
+    driver.wait()
+    deadline = time.monotonic() + 60
+    while any(map(is_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(workers) == 2 and not any(map(is_alive, workers))
+    assert 1 <= run(images, tmp_path, None).n_resumed < len(STUDIES)
+    assert contents(tmp_path) == local_run
 
 
 def test_workers_that_cannot_start_end_the_run_with_a_reason(images: Path, tmp_path: Path) -> None:
