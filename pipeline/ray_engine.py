@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import secrets
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from pipeline.study_work import FinishedStudy, StudyWork, clean_scratch, input_f
 HOW_TO_INSTALL = "Ray is not installed: pip install '.[ray]' in the project's folder"
 _OBJECT_STORE_BYTES = 256 * 1024**2
 _PATIENCE_S = 60.0
+_ANSWER_S = 10.0
 
 
 def is_installed() -> bool:
@@ -143,6 +145,8 @@ def _ray(address: str | None, jobs: int | None) -> Iterator[Any]:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         import ray
 
+        if address is not None:
+            _check_answers(address)
         try:
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
         except (ConnectionError, RuntimeError, ValueError, ImportError, OSError) as error:
@@ -150,6 +154,17 @@ def _ray(address: str | None, jobs: int | None) -> Iterator[Any]:
             raise EngineFailed(f"no Ray {where} ({type(error).__name__})") from error
         stack.callback(ray.shutdown)
         yield ray
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself would try for minutes. Raises EngineFailed: nobody answers at host:port."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+    except OSError:
+        raise EngineFailed(f"no Ray at {address}: nobody answers") from None
 
 
 @cache

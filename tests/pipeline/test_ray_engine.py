@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -170,6 +171,15 @@ def test_a_node_that_would_give_other_results_is_not_used(images: Path, tmp_path
         assert f"it has another {name}" in expected.differences(other)
     elsewhere = Expected(expected.provenance, tmp_path / "not-mounted.dcm", 10)
     assert "does not see the images" in elsewhere.differences(provenance)
+
+
+def test_an_address_where_nobody_answers_is_said_at_once(images: Path, tmp_path: Path) -> None:
+    needs_ray()
+    own_environment()  # before Ray is imported
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    with pytest.raises(EngineFailed, match="nobody answers"):
+        run(images, tmp_path, RayEngine(stand_in_pipeline, Provenance(), address=address))
 
 
 def lumbar(*arguments: object) -> Any:
