@@ -93,8 +93,8 @@ class AttentionPool(nn.Module):
 
     def forward(self, features: Tensor, valid: Tensor) -> Tensor:
         """Pool features (B, S, C, H, W) over the slices where valid (B, S) is true: (B, C)."""
-        batch, slices, channels = features.shape[:3]
-        score = self.score(features.flatten(0, 1)).unflatten(0, (batch, slices)) + self.place
+        slices, channels = features.shape[1:3]
+        score = self.score(features.flatten(0, 1)).unflatten(0, (-1, slices)) + self.place
         # A finite bound keeps a crop without any valid slice free of NaN.
         score = score.float().masked_fill(~valid[:, :, None, None, None], -1e4)
         weight = score.transpose(1, 2).flatten(2).softmax(dim=-1)
@@ -132,9 +132,9 @@ class CropEncoder(nn.Module):
 
     def forward(self, pixels: Tensor, valid: Tensor) -> Tensor:
         """(B, S, H, W) in [0, 1] and (B, S) → (B, channels); 0 where no slice is valid."""
-        batch, slices = pixels.shape[:2]
+        slices = pixels.shape[1]
         images = (pixels.flatten(0, 1)[:, None] * 2 - 1).contiguous(memory_format=torch.channels_last)
-        features = self.backbone(images).unflatten(0, (batch, slices))
+        features = self.backbone(images).unflatten(0, (-1, slices))
         return cast(Tensor, self.pool(features, valid)) * valid.any(dim=1)[:, None]
 
 
@@ -221,7 +221,7 @@ class GraderNetwork(nn.Module):
         """
         batch, slices = pixels.shape[:2]
         images = (pixels.flatten(0, 1)[:, None] * 2 - 1).contiguous(memory_format=torch.channels_last)
-        features = self.backbone(images).unflatten(0, (batch, slices))
+        features = self.backbone(images).unflatten(0, (-1, slices))
         parts = [self.pool(features, valid)]
         if self.second is not None:
             if second is None or second_valid is None:

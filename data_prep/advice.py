@@ -31,5 +31,6 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.ENCRYPTED: "unpack the archive yourself and give the folder",
     Reason.LINK: "put the file itself into the archive",
     Reason.NO_RESULT: "mend the attribute that is named in the images; the grades themselves were written",
+    Reason.WORKER_DIED: "start the run again with fewer --jobs, if memory ran out: this alone is redone",
     Reason.FAILED: "please report it with the message above; the other studies are not affected",
 }

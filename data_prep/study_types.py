@@ -42,6 +42,7 @@ class Reason(StrEnum):
     ENCRYPTED = "encrypted_member"
     LINK = "link_ignored"
     FAILED = "internal_failure"
+    WORKER_DIED = "worker_died"
     NO_RESULT = "dicom_result_refused"
 
 

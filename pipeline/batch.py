@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,21 @@ import numpy as np
 
 from data_prep.files import atomic_write, safe_id
 from data_prep.studies import StudyEntry
-from data_prep.study_types import Reason, Rejection, Study
+from data_prep.study_types import Reason, Rejection
+from pipeline.engines import Engine, InThisProcess
 from pipeline.predict import Pipeline
-from pipeline.prediction import StudyPrediction, probabilities_in
+from pipeline.prediction import probabilities_in
 from pipeline.report_index import write_index
+from pipeline.study_work import (
+    PICTURE_PLACE,
+    REPORT_PLACE,
+    DrawStudy,
+    FinishedStudy,
+    StudyOutput,
+    StudyWork,
+    input_files,
+    place_of,
+)
 from pipeline.submission import build_submission, validate_submission, write_submission
 
 if TYPE_CHECKING:
@@ -31,9 +42,6 @@ if TYPE_CHECKING:
 
 PREDICTIONS_FORMAT = "lumbar-predictions/1"
 
-DrawStudy = Callable[[Study | None, StudyPrediction, Path], None]
-REPORT_PLACE = "reports/{study}/report.html"
-PICTURE_PLACE = "pictures/{study}.png"
 # Called with studies done (a half for half of one), and what is being done to which study.
 OnStage = Callable[[float, str], None]
 # How much of a study's time is over when a stage begins; roughly, for a bar that moves.
@@ -93,6 +101,7 @@ def run_batch(
     dicom: DicomResults | None = None,
     on_stage: OnStage | None = None,
     rejections: Sequence[Rejection] = (),
+    engine: Engine | None = None,
 ) -> BatchReport:
     """Grade studies and write ``submission.csv``, ``predictions.json``, ``studies/``, pictures and reports.
 
@@ -107,45 +116,21 @@ def run_batch(
         dicom: which DICOM objects each study gets, if any.
         on_stage: told where the run is, also within a study.
         rejections: of the input as a whole, such as members of an archive that belong to no study.
+        engine: where studies are done; in this process if left out. Whatever does them, the files are the
+            same and are written here: a study's record last, which marks it as done.
+
+    Raises:
+        EngineFailed: the engine has no workers; what was finished stays.
     """
-    outputs = [
-        _Output(place, write, flag)
-        for place, write, flag in (
-            (PICTURE_PLACE, draw, "picture_failed"),
-            (REPORT_PLACE, report, "report_failed"),
-        )
-        if write is not None
-    ]
-    records = []
-    n_resumed = 0
-    for done, entry in enumerate(entries):
-        tell = _teller(on_stage, done, entry.study_id)
-        record, resumed = _finished_study(pipeline, entry, out, outputs, tell, dicom)
-        records.append(record)
-        n_resumed += resumed
-        if progress is not None:
-            progress(entry.study_id)
-        if on_stage is not None:
-            on_stage(done + 1.0, entry.study_id)
-    submission = build_submission(
-        {
-            record["study_id"]: {target: np.array(p) for target, p in probabilities_in(record).items()}
-            for record in records
-        },
-        any_severe_pull=getattr(pipeline.grader, "any_severe_pull", 0.0),
+    outputs = (
+        StudyOutput(PICTURE_PLACE, draw, "picture_failed") if draw is not None else None,
+        StudyOutput(REPORT_PLACE, report, "report_failed") if report is not None else None,
     )
-    validate_submission(submission, [entry.study_id for entry in entries])
-    write_submission(submission, out / "submission.csv")
-    _write_json(
-        {
-            "format": PREDICTIONS_FORMAT,
-            "provenance": pipeline.provenance.to_dict(),
-            "rejections": [asdict(rejection) for rejection in rejections],
-            "studies": records,
-        },
-        out / "predictions.json",
-    )
-    reports = [_place(REPORT_PLACE, record["study_id"]) for record in records] if report is not None else []
+    work = StudyWork(tuple(output for output in outputs if output is not None), dicom)
+    engine = engine or InThisProcess(pipeline, out)
+    records, n_resumed = _finish_all(pipeline, entries, out, work, engine, progress, on_stage)
+    _write_tables(pipeline, records, out, rejections)
+    reports = [place_of(REPORT_PLACE, record["study_id"]) for record in records] if report is not None else []
     if report is not None:
         written = {
             record["study_id"]: place
@@ -174,67 +159,81 @@ def run_batch(
     )
 
 
-@dataclass(frozen=True)
-class _Output:
-    """A file that every study gets beside its record, and the flag if it could not be made."""
-
-    place: str
-    write: DrawStudy
-    failed_flag: str
-
-
-def _place(place: str, study_id: str) -> str:
-    return place.format(study=safe_id(study_id))
-
-
-def _teller(on_stage: OnStage | None, done: int, study_id: str) -> Callable[[str], None]:
-    def tell(stage: str) -> None:
-        if on_stage is not None:
-            on_stage(done + _STAGE_SHARES[stage], f"{study_id}: {stage}")
-
-    return tell
-
-
-def _finished_study(
+def _finish_all(
     pipeline: Pipeline,
-    entry: StudyEntry,
+    entries: Sequence[StudyEntry],
     out: Path,
-    outputs: Sequence[_Output],
-    tell: Callable[[str], None],
-    dicom: DicomResults | None,
-) -> tuple[dict[str, Any], bool]:
-    """The record of a study, and whether it was there already."""
-    path = out / "studies" / f"{safe_id(entry.study_id)}.json"
-    marker = _marker(pipeline, entry, dicom)
-    record = _record_of(path, marker)
-    made = record is not None and all(_is_made(output, record, out) for output in outputs)
-    if record is not None and made and (dicom is None or dicom.are_there(record, out)):
-        return record, True
-    prediction, study = pipeline.predict_entry(entry, on_stage=tell)
-    tell("drawing")
-    for output in outputs:
-        prediction = _made(output, study, prediction, out)
-    record = prediction.to_dict()
-    drawn = any(output.place == PICTURE_PLACE for output in outputs)
-    picture = out / _place(PICTURE_PLACE, entry.study_id) if drawn else None
-    if dicom is not None and (refusal := dicom.write(study, prediction, out, picture)):
-        record["rejections"].append(asdict(refusal))
-    # The record comes last: a study without it is not done.
-    _write_json({"marker": marker, "study": record}, path)
-    return record, False
+    work: StudyWork,
+    engine: Engine,
+    progress: Callable[[str], None] | None,
+    on_stage: OnStage | None,
+) -> tuple[list[dict[str, Any]], int]:
+    """The records of all studies, in their order, and how many of them were there already."""
+    found: dict[str, dict[str, Any]] = {}
+    markers: dict[str, str] = {}
+
+    def keep(study_id: str, record: dict[str, Any]) -> None:
+        found[study_id] = record
+        if progress is not None:
+            progress(study_id)
+        if on_stage is not None:
+            on_stage(float(len(found)), study_id)
+
+    def tell(study_id: str, stage: str) -> None:
+        if on_stage is not None:
+            on_stage(len(found) + _STAGE_SHARES[stage], f"{study_id}: {stage}")
+
+    def unfinished() -> Iterator[StudyEntry]:
+        """The studies that no earlier run finished, looked at when somebody is free to do one."""
+        for entry in entries:
+            marker = _marker(pipeline, entry, work.dicom)
+            record = _record_of(_record_path(out, entry.study_id), marker)
+            if record is not None and work.is_made(record, out):
+                keep(entry.study_id, record)
+                continue
+            markers[entry.study_id] = marker
+            yield entry
+
+    with closing(engine.finish(work, unfinished(), tell)) as finished:
+        for entry, done in finished:
+            if isinstance(done, Rejection):
+                done = FinishedStudy(work.give_up(pipeline, entry.study_id, done, out))
+            for place, content in done.files.items():
+                with atomic_write(out / place, binary=True) as stream:
+                    stream.write(content)
+            # The record comes last: a study without it is not done.
+            marked = {"marker": markers[entry.study_id], "study": done.record}
+            _write_json(marked, _record_path(out, entry.study_id))
+            keep(entry.study_id, done.record)
+    return [found[entry.study_id] for entry in entries], len(entries) - len(markers)
 
 
-def _is_made(output: _Output, record: Mapping[str, Any], out: Path) -> bool:
-    """Whether an earlier run made it; one that failed is tried again."""
-    return (out / _place(output.place, record["study_id"])).is_file()
+def _write_tables(
+    pipeline: Pipeline, records: Sequence[dict[str, Any]], out: Path, rejections: Sequence[Rejection]
+) -> None:
+    """``submission.csv`` and ``predictions.json``."""
+    submission = build_submission(
+        {
+            record["study_id"]: {target: np.array(p) for target, p in probabilities_in(record).items()}
+            for record in records
+        },
+        any_severe_pull=getattr(pipeline.grader, "any_severe_pull", 0.0),
+    )
+    validate_submission(submission, [record["study_id"] for record in records])
+    write_submission(submission, out / "submission.csv")
+    _write_json(
+        {
+            "format": PREDICTIONS_FORMAT,
+            "provenance": pipeline.provenance.to_dict(),
+            "rejections": [asdict(rejection) for rejection in rejections],
+            "studies": records,
+        },
+        out / "predictions.json",
+    )
 
 
-def _made(output: _Output, study: Study | None, prediction: StudyPrediction, out: Path) -> StudyPrediction:
-    try:
-        output.write(study, prediction, out / _place(output.place, prediction.study_id))
-    except Exception:  # grades are worth more than their picture
-        return replace(prediction, flags=(*prediction.flags, output.failed_flag))
-    return prediction
+def _record_path(out: Path, study_id: str) -> Path:
+    return out / "studies" / f"{safe_id(study_id)}.json"
 
 
 def _marker(pipeline: Pipeline, entry: StudyEntry, dicom: DicomResults | None) -> str:
@@ -243,7 +242,7 @@ def _marker(pipeline: Pipeline, entry: StudyEntry, dicom: DicomResults | None) -
     Which DICOM objects were asked for is part of it, because the record says which were refused.
     """
     content: dict[str, Any] = {
-        "files": [(str(path.relative_to(top)), *_size_and_time(path)) for top, path in _input_files(entry)],
+        "files": [(str(path.relative_to(top)), *_size_and_time(path)) for top, path in input_files(entry)],
         "kinds": {series: str(kind) for series, kind in entry.kinds.items()},
         "only_series": entry.only_series,
         "rejections": [str(rejection) for rejection in entry.rejections],
@@ -253,16 +252,6 @@ def _marker(pipeline: Pipeline, entry: StudyEntry, dicom: DicomResults | None) -
     if dicom is not None:
         content["dicom"] = asdict(dicom)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _input_files(entry: StudyEntry) -> Iterator[tuple[Path, Path]]:
-    if entry.folder is not None:
-        for folder, subfolders, names in os.walk(entry.folder):
-            subfolders.sort()
-            yield from ((entry.folder, Path(folder) / name) for name in sorted(names))
-    paths = sorted(header.path for group in entry.headers.values() for header in group)
-    for path in paths:
-        yield path.parent.parent, path
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
@@ -275,13 +264,18 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 
 
 def _record_of(path: Path, marker: str) -> dict[str, Any] | None:
-    """The record of an earlier run if its marker is this one, else None."""
+    """The record of an earlier run if its marker is this one, else None.
+
+    A study whose worker died is not taken over: the machine may have been the reason.
+    """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["marker"] != marker:
             return None
         record: dict[str, Any] = stored["study"]
         probabilities_in(record)
+        if any(row["reason"] == Reason.WORKER_DIED for row in record["rejections"]):
+            return None
         return record
     except (OSError, ValueError, KeyError, TypeError):
         return None

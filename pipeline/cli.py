@@ -19,7 +19,7 @@ import detector.cli
 import pipeline.annotations_cli
 import pipeline.service.command
 from data_prep import console
-from pipeline.commands import data, grading, learning
+from pipeline.commands import data, exporting, grading, learning
 
 
 class LumbarGroup(typer.core.TyperGroup):
@@ -61,6 +61,7 @@ _COMMANDS = (
     ("app", grading.local_app, "lumbar app"),
     ("serve", pipeline.service.command.serve, "lumbar serve /var/spool/lumbar --to PACS@127.0.0.1:4242"),
     ("train", learning.train, "lumbar train rsna-2024-lumbar -o runs/rsna --preset full --device cuda"),
+    ("export", exporting.export, "lumbar export runs/rsna -o runs/rsna/onnx"),
     ("score", learning.score, "lumbar score submission.csv train.csv --json"),
     ("phantom", data.phantom, "lumbar phantom synthetic --studies 100 --seed 0 --jobs 2"),
     ("phantom-check", data.phantom_check, "lumbar phantom-check --studies 200"),

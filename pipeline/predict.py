@@ -106,9 +106,9 @@ class Pipeline:
             on_stage("reading")
             study = entry.load()
         except DicomRejected as rejected:
-            return self._rejected(entry.study_id, rejected.rejection, rejected.rejections), None
+            return self.rejected(entry.study_id, rejected.rejection, rejected.rejections), None
         except Exception as error:  # one study must never end a batch
-            return self._rejected(entry.study_id, _failure(error, "reading", entry.study_id)), None
+            return self.rejected(entry.study_id, _failure(error, "reading", entry.study_id)), None
         cache = PixelCache(study)
         return self._predict(cache, on_stage), cache.study
 
@@ -130,19 +130,20 @@ class Pipeline:
             grades = self.grader.grade(study, levels)
         except Exception as error:  # one study must never end a batch
             failure = _failure(error, stage, study.study_id)
-            return self._rejected(study.study_id, failure, (*study.rejections, *cache.rejections), levels)
+            return self.rejected(study.study_id, failure, (*study.rejections, *cache.rejections), levels)
         rejections = (*study.rejections, *cache.rejections)
         return StudyPrediction(
             study.study_id, grades, levels, levels.flags, rejections, provenance=self.provenance
         )
 
-    def _rejected(
+    def rejected(
         self,
         study_id: str,
         rejection: Rejection,
         others: tuple[Rejection, ...] = (),
         levels: SpineLevels | None = None,
     ) -> StudyPrediction:
+        """What is known of a study that was rejected: the level prior, and why."""
         return StudyPrediction(
             study_id,
             {target: prior_grade(target, "study_rejected") for target in TARGETS},

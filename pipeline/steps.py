@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from data_prep import console
@@ -13,7 +15,11 @@ from data_prep.manifest import WeightsRejected
 from data_prep.studies import StudyEntry, find_studies
 from data_prep.study_types import DicomRejected, Rejection
 from pipeline.batch import BatchReport, run_batch
+from pipeline.engines import Engine, EngineFailed, LoadPipeline
+from pipeline.local_pool import LocalPool
 from pipeline.predict import Pipeline
+from pipeline.prediction import Provenance
+from pipeline.ray_engine import RayEngine
 from pipeline.report import write_report
 from pipeline.study_figures import draw_montage
 
@@ -62,6 +68,36 @@ def load_pipeline(detector_weights: Path | None = None, classifier_weights: Path
     return pipeline
 
 
+@dataclass(frozen=True)
+class Workers:
+    """Where studies are done.
+
+    Attributes:
+        jobs: workers with models of their own; None: one, or as many as a Ray cluster has processors.
+        ray: they are actors of a Ray cluster.
+        address: of the cluster; None starts a Ray on this machine.
+    """
+
+    jobs: int | None = None
+    ray: bool = False
+    address: str | None = None
+
+    def engine(self, load: LoadPipeline, provenance: Provenance) -> Engine | None:
+        """The engine; None for this process alone."""
+        if self.ray:
+            return RayEngine(load, provenance, self.jobs, address=self.address, say=console.tell)
+        return LocalPool(load, self.jobs, say=console.tell) if self.jobs and self.jobs > 1 else None
+
+
+def load_in_worker(detector_weights: Path | None, classifier_weights: Path | None) -> Pipeline:
+    """``Pipeline.load`` as workers in other processes find it."""
+    return Pipeline.load(detector_weights=detector_weights, classifier_weights=classifier_weights)
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.absolute()
+
+
 def grade_all(
     path: Path,
     output: Path,
@@ -73,10 +109,12 @@ def grade_all(
     classifier_weights: Path | None = None,
     report_objects: bool = False,
     capture_objects: bool = False,
+    workers: Workers | None = None,
 ) -> BatchReport:
     """Grade every study under a path, or in a zip, into a folder; what was rejected is printed.
 
-    ``report_objects`` and ``capture_objects`` ask for DICOM SR and SC files.
+    ``report_objects`` and ``capture_objects`` ask for DICOM SR and SC files; ``workers`` says where studies
+    are done, in this process if left out.
     """
     dicom = None
     if report_objects or capture_objects:
@@ -88,16 +126,23 @@ def grade_all(
         entries = find_entries(folder, series_table)
         make_writable(output)
         pipeline = load_pipeline(detector_weights, classifier_weights)
+        load = partial(load_in_worker, _absolute(detector_weights), _absolute(classifier_weights))
         with console.progress_of_parts("studies", len(entries)) as on_stage:
-            report = run_batch(
-                pipeline,
-                entries,
-                output,
-                draw=draw_montage if pictures else None,
-                report=write_report if reports else None,
-                dicom=dicom,
-                on_stage=on_stage,
-                rejections=rejections,
-            )
+            try:
+                report = run_batch(
+                    pipeline,
+                    entries,
+                    output,
+                    draw=draw_montage if pictures else None,
+                    report=write_report if reports else None,
+                    dicom=dicom,
+                    on_stage=on_stage,
+                    rejections=rejections,
+                    engine=None if workers is None else workers.engine(load, pipeline.provenance),
+                )
+            except EngineFailed as failed:
+                console.fail(
+                    f"{failed}\nwhat to do: start it again when that is mended; it goes on where it was"
+                )
     console.list_rejections(report.rejections)
     return report

@@ -33,6 +33,17 @@ def imports_of(package: str) -> Iterator[tuple[Path, str]]:
                 yield path, (node.module or "").split(".")[0]
 
 
+def pins_of(requirements: Path) -> dict[str, str]:
+    lines = [line for line in requirements.read_text().splitlines() if line and line[0] not in "#-"]
+    return dict(line.split("==") for line in lines)
+
+
+def extras() -> dict[str, str]:
+    """Package → version of every optional extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return dict(item.split("==") for group in project["optional-dependencies"].values() for item in group)
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_go_one_way(package: str) -> None:
     for path, name in imports_of(package):
@@ -51,8 +62,7 @@ def test_data_prep_needs_no_network_library() -> None:
 
 
 def test_every_imported_package_is_pinned_exactly() -> None:
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    pins = pins_of(ROOT / "requirements.txt") | extras()
     assert all(re.fullmatch(r"[0-9][0-9a-z.]*", version) for version in pins.values())
     distributions = packages_distributions()
     for package in PACKAGES:
@@ -61,6 +71,14 @@ def test_every_imported_package_is_pinned_exactly() -> None:
                 continue
             found = {item.lower() for item in distributions.get(name, [])}
             assert found & {pin.lower() for pin in pins}, f"{path.relative_to(ROOT)}: {name} is not pinned"
+
+
+def test_extras_are_pinned_once_and_tested() -> None:
+    """Nothing of an extra is needed at run time, and the tests run with the same versions."""
+    development = pins_of(ROOT / "requirements-dev.txt")
+    assert {"ray", "onnx", "onnxruntime"} == set(extras())
+    assert extras().items() <= development.items()
+    assert not set(extras()) & set(pins_of(ROOT / "requirements.txt"))
 
 
 def test_the_package_list_has_every_folder_with_code() -> None:

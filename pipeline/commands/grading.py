@@ -24,6 +24,13 @@ class Truth(StrEnum):
     BESIDE = "beside"
 
 
+class EngineKind(StrEnum):
+    """What does the studies of ``predict``."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 def predict(
     path: Input,
     output: Output,
@@ -40,13 +47,37 @@ def predict(
     ] = True,
     detector_weights: DetectorWeights = None,
     classifier_weights: ClassifierWeights = None,
+    engine: Annotated[
+        EngineKind, typer.Option(help="local: processes of this machine; ray: actors of a Ray cluster.")
+    ] = EngineKind.LOCAL,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            help="Studies at a time, each by a worker with its own models. Left out: 1; with ray, the "
+            "processors of the cluster.",
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Ray cluster to use; left out, a Ray is started here for this run."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Grade every study under INPUT: submission.csv, predictions.json, reports, pictures.
 
-    Started again after an interruption, it does what is missing.
+    Started again after an interruption, it does what is missing. The results are the same bytes whatever does
+    the studies; see docs/scale-out.md for several machines.
     """
-    from pipeline.steps import grade_all
+    if address is not None and engine is not EngineKind.RAY:
+        raise typer.BadParameter("--address is of a Ray cluster: add --engine ray")
+    if engine is EngineKind.RAY:
+        _check_ray(path, address)
+    from pipeline.steps import Workers, grade_all
 
     done = grade_all(
         path,
@@ -58,12 +89,24 @@ def predict(
         classifier_weights=classifier_weights,
         report_objects=sr,
         capture_objects=sc,
+        workers=Workers(jobs, engine is EngineKind.RAY, address),
     )
     if as_json:
         console.print_json(done.to_dict())
     else:
         summaries.print_batch(done)
     console.exit_by(done.rejections)
+
+
+def _check_ray(path: Path, address: str | None) -> None:
+    """Ends with exit code 2 where Ray is not installed, or the cluster would not see the images."""
+    from data_prep.archives import is_archive
+    from pipeline.ray_engine import HOW_TO_INSTALL, is_installed
+
+    if not is_installed():
+        raise typer.BadParameter(HOW_TO_INSTALL)
+    if address is not None and is_archive(path):
+        raise typer.BadParameter("unpack the archive on a disk that every node has, and give the folder")
 
 
 def demo(

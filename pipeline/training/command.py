@@ -10,10 +10,10 @@ from typing import Any
 from data_prep import console
 from data_prep.manifest import WeightsRejected
 from data_prep.study_types import DicomRejected
+from pipeline.training.peers import RunInUse
 from pipeline.training.plan import Preset, load_plan
 from pipeline.training.ranks import RankFailed, Ranks
 from pipeline.training.settings import TrainSettings
-from pipeline.training.stages import RunInUse
 
 
 def train_from_command_line(

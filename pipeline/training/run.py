@@ -95,6 +95,7 @@ def _train(settings: TrainSettings, ranks: Ranks, say: Callable[[str], None]) ->
     configs = grading.graders_plan(plan)
     data = read_training_data(settings.data, settings.cache or run / "cache", plan.cleaning.points)
     stages = Stages(run, ranks, say)
+    done = False
     try:
         process = f"process {ranks.rank + 1} of {ranks.world}"
         say(f"{len(data.entries)} studies, {plan.folds} folds, device {device}, {process}")
@@ -110,15 +111,18 @@ def _train(settings: TrainSettings, ranks: Ranks, say: Callable[[str], None]) ->
         graders = GraderTrainings(settings, configs, folds, crops, crops_digest, device, stages)
         passes = graders.train()
         if ranks.rank:
+            done = True
             return None
         oof = {
             group: grading.read_out_of_fold([run / passes[fold] / group.value for fold in range(plan.folds)])
             for group in ConditionGroup
         }
         finals = {group: run / passes[FINAL] / group.value for group in ConditionGroup}
-        return finish(settings, data, folds, oof, calibrate(oof), detectors[FINAL], finals, points, stages)
+        figures = finish(settings, data, folds, oof, calibrate(oof), detectors[FINAL], finals, points, stages)
+        done = True
+        return figures
     finally:
-        stages.close()
+        stages.close(done=done)
 
 
 def _device_of_rank(text: str, ranks: Ranks) -> torch.device:

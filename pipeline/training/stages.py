@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from data_prep.files import atomic_write
+from pipeline.training.peers import Peers
 from pipeline.training.ranks import Ranks
 
 # Not .json: the folder may be one of weights, whose manifest lists such files.
@@ -21,10 +21,6 @@ DONE_FILE = "done.marker"
 _STARTED_FILE = "started.marker"
 # The networks that are trained on all studies.
 FINAL = "final"
-
-
-class RunInUse(RuntimeError):
-    """Another process is at work in the run folder."""
 
 
 def digest_of(content: Any) -> str:
@@ -56,15 +52,11 @@ class Stages:
     """
 
     def __init__(self, run: Path, ranks: Ranks, say: Callable[[str], None]) -> None:
-        self.run, self.ranks, self.say = run, ranks, say
+        self.run, self.say = run, say
         self.seconds: dict[str, float] = {}
         run.mkdir(parents=True, exist_ok=True)
-        # Held until the process ends, however it ends.
-        self._lock = (run / f".lock{ranks.rank}").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunInUse(f"another training is at work in '{run.name}'") from None
+        self._peers = Peers(run, ranks)
+        self.ranks = replace(ranks, check=self._check(ranks.check))
 
     def do(self, jobs: Sequence[Job]) -> None:
         """Do this process's share of the jobs that are not done, then wait for the others."""
@@ -96,9 +88,16 @@ class Stages:
         """Whether the job was finished with the same inputs."""
         return _digest_in(self.run / job.name / DONE_FILE) == job.digest
 
-    def close(self) -> None:
-        """Let another training into the folder."""
-        self._lock.close()
+    def close(self, *, done: bool = False) -> None:
+        """Let another training into the folder; ``done``: the other processes need this one no more."""
+        self._peers.leave(done=done)
+
+    def _check(self, before: Callable[[], None]) -> Callable[[], None]:
+        def check() -> None:
+            before()
+            self._peers.check()
+
+        return check
 
 
 def seconds_of(run: Path) -> dict[str, float]:

@@ -29,9 +29,10 @@ from pipeline.training.cards import with_interval
 from pipeline.training.detecting import read_points, save_points
 from pipeline.training.folds import assign_folds, share_of_severe
 from pipeline.training.grading import OutOfFold, cleaned, find_doubts
+from pipeline.training.peers import RunInUse
 from pipeline.training.plan import FULL, LAPTOP, CleaningPlan, Preset, TrainPlan, load_plan
 from pipeline.training.ranks import RankFailed, Ranks
-from pipeline.training.stages import Job, RunInUse, Stages, seconds_of
+from pipeline.training.stages import Job, Stages, seconds_of
 from tests.classifier.synthetic import disc_cache, tiny_config
 
 ROOT = Path(__file__).resolve().parents[2]

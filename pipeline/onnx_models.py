@@ -1,0 +1,208 @@
+"""The networks as ONNX graphs, and whether ONNX Runtime gives what torch gives.
+
+A graph is the network alone: images are prepared, and results decoded and calibrated, as the manifest says.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from classifier.config import GraderConfig
+from classifier.model import GraderNetwork, LevelContext
+from data_prep.vocabulary import LEVELS
+from detector.spec import DetectorSpec
+
+OPSET = 17
+# Sides of a detector's image are multiples of this: the coarsest grid of its anchors.
+STRIDE = 32
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a graph.
+
+    Attributes:
+        name, dtype: as ONNX Runtime wants them.
+        shape: numbers, and names for axes that may have any length.
+        meaning: in a sentence.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    meaning: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON holds them."""
+        return {"name": self.name, "type": self.dtype, "shape": list(self.shape), "meaning": self.meaning}
+
+
+@dataclass(frozen=True, eq=False)
+class ExportedModel:
+    """A network ready to be written as a graph; called with its inputs in order, it gives one output."""
+
+    network: nn.Module
+    inputs: tuple[Port, ...]
+    output: Port
+
+    def torch_output(self, inputs: Arrays) -> NDArray[np.float32]:
+        """What torch gives for named inputs."""
+        with torch.inference_mode():
+            found: Tensor = self.network(*(torch.from_numpy(inputs[port.name]) for port in self.inputs))
+        return found.numpy()
+
+    def to_onnx(self) -> bytes:
+        """The graph, with the weights in it and every named axis free."""
+        arguments = tuple(torch.from_numpy(value) for value in self.example(2, 0).values())
+        axes = {
+            port.name: {axis: name for axis, name in enumerate(port.shape) if isinstance(name, str)}
+            for port in (*self.inputs, self.output)
+        }
+        with TemporaryDirectory() as folder, warnings.catch_warnings():
+            # The exporter that traces needs no further package, and says at length that there is another.
+            warnings.simplefilter("ignore")
+            path = Path(folder) / "model.onnx"
+            torch.onnx.export(
+                self.network,
+                arguments,
+                path,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=[port.name for port in self.inputs],
+                output_names=[self.output.name],
+                dynamic_axes=axes,
+            )
+            return path.read_bytes()
+
+    def example(self, batch: int, seed: int, side: int = 8 * STRIDE) -> dict[str, NDArray[Any]]:
+        """Random inputs; ``side``: of free image axes, in pixels."""
+        random = np.random.default_rng(seed)
+        sizes = {"batch": batch, "height": side + STRIDE, "width": side}
+        made: dict[str, NDArray[Any]] = {}
+        for port in self.inputs:
+            shape = [sizes[axis] if isinstance(axis, str) else axis for axis in port.shape]
+            if port.dtype == "bool":
+                made[port.name] = random.random(shape) < 0.8
+            elif port.name == "level":
+                made[port.name] = np.arange(batch, dtype=np.int64) % len(LEVELS)
+            elif port.dtype == "int64":
+                made[port.name] = np.arange(batch, dtype=np.int64) // len(LEVELS)
+            else:
+                made[port.name] = random.random(shape, dtype=np.float32)
+        return made
+
+
+def detector_model(model: nn.Module, spec: DetectorSpec) -> ExportedModel:
+    """The network of a detector (``LevelPoseModel``), with decoded boxes, scores and keypoints."""
+    network: Any = copy.deepcopy(model)
+    head = network.model[-1]
+    head.export, head.dynamic, head.format = True, True, "onnx"
+    rows = 4 + len(spec.class_names) + 3 * len(spec.keypoints)
+    image = "canonical slices, 0 black to 1 white, padded with 0 to multiples of 32 pixels"
+    return ExportedModel(
+        network,
+        (Port("images", "float32", ("batch", 1, "height", "width"), image),),
+        Port("predictions", "float32", ("batch", rows, "anchors"), "one column per candidate, see rows"),
+    )
+
+
+def grader_model(network: GraderNetwork, config: GraderConfig) -> ExportedModel:
+    """The network of a grader: logits, before calibration."""
+    size = (config.crop.slices, config.crop.size_px, config.crop.size_px)
+    pixels, valid = "crops, 0 black to 1 white, slices that do not exist 0", "which slices exist"
+    inputs = [
+        Port("pixels", "float32", ("batch", *size), pixels),
+        Port("valid", "bool", ("batch", size[0]), valid),
+        Port("level", "int64", ("batch",), "0 for L1/L2 … 4 for L5/S1"),
+    ]
+    if config.network.level_context_layers:
+        meaning = "the same number for the levels of one study and side, each level at most once"
+        inputs.append(Port("sequence", "int64", ("batch",), meaning))
+    if config.crop.second_view:
+        inputs.append(Port("second", "float32", ("batch", *size), f"the other view: {pixels}"))
+        inputs.append(Port("second_valid", "bool", ("batch", size[0]), f"the other view: {valid}"))
+    traceable = _TraceableGrader(network, [port.name for port in inputs])
+    return ExportedModel(
+        traceable, tuple(inputs), Port("logits", "float32", ("batch", 3), "evidence, see calibration")
+    )
+
+
+class _TraceableGrader(nn.Module):
+    """A grader whose inputs come in the order of its ports, and whose graph takes any number of crops."""
+
+    def __init__(self, network: GraderNetwork, names: Sequence[str]) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network)
+        if self.network.context is not None:
+            self.network.context = _TraceableContext(self.network.context)
+        self.names = tuple(names)
+        self.eval()  # the exporter brings the parts back to the mode of the whole
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """(B, 3) logits of ``GraderNetwork.forward``."""
+        logits: Tensor = self.network(**dict(zip(self.names, inputs, strict=True)))
+        return logits
+
+
+class _TraceableContext(LevelContext):
+    """The same context, written out with one token per crop and a mask between spines.
+
+    A trace of the original would fix how many crops and spines there are.
+    """
+
+    def __init__(self, context: LevelContext) -> None:
+        nn.Module.__init__(self)
+        self.encoder, self.place, self.gain = context.encoder, context.place, context.gain
+
+    def forward(self, hidden: Tensor, level: Tensor, sequence: Tensor) -> Tensor:
+        """As the parent; of a sequence each level at most once."""
+        apart = sequence[:, None] != sequence[None, :]
+        seen = hidden + self.place(level).to(hidden.dtype)
+        for layer in self.encoder.layers:
+            seen = _layer_output(layer, seen, apart)
+        return hidden + self.gain * seen
+
+
+def _layer_output(layer: Any, tokens: Tensor, apart: Tensor) -> Tensor:
+    """A layer of nn.TransformerEncoder that normalises first: tokens (B, C), apart (B, B) do not attend."""
+    attention = layer.self_attn
+    joined = nn.functional.linear(layer.norm1(tokens), attention.in_proj_weight, attention.in_proj_bias)
+    query, key, value = joined.unflatten(1, (3, attention.num_heads, attention.head_dim)).unbind(1)
+    score = torch.einsum("qhd,khd->hqk", query, key) / attention.head_dim**0.5
+    weight = score.masked_fill(apart, -torch.inf).softmax(dim=-1)
+    tokens = tokens + attention.out_proj(torch.einsum("hqk,khd->qhd", weight, value).flatten(1))
+    hidden: Tensor = layer.linear2(layer.activation(layer.linear1(layer.norm2(tokens))))
+    return tokens + hidden
+
+
+def runtime_output(graph: bytes, inputs: Arrays, output: str) -> NDArray[np.float32]:
+    """What ONNX Runtime gives on the processor. Raises ImportError without it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    (found,) = session.run([output], dict(inputs))
+    return np.asarray(found, dtype=np.float32)
+
+
+def largest_difference(model: ExportedModel, graph: bytes) -> float:
+    """Between ONNX Runtime and torch, on random inputs of other sizes than the graph was traced with."""
+    found = 0.0
+    for batch, side in ((1, 5 * STRIDE), (7, 6 * STRIDE)):
+        inputs = model.example(batch, batch, side)
+        difference = runtime_output(graph, inputs, model.output.name) - model.torch_output(inputs)
+        found = max(found, float(np.abs(difference).max()))
+    return found

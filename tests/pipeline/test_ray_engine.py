@@ -1,0 +1,198 @@
+"""Studies in actors of a real Ray cluster: the same bytes, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import pipeline.ray_engine
+from data_prep.studies import find_studies
+from data_prep.study_types import Reason, SpineLevels, Study
+from pipeline.batch import run_batch
+from pipeline.cli import app
+from pipeline.engines import EngineFailed
+from pipeline.predict import Pipeline
+from pipeline.prediction import Provenance
+from pipeline.ray_engine import Expected, RayEngine, is_installed, own_environment
+from tests.pipeline.stand_in import StraightSpine, stand_in_pipeline, write_study, write_table
+from tests.pipeline.test_engines import STUDIES, contents, records, run
+
+_STORE_BYTES = 80 * 1024**2
+_HEALTH = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 1000,
+    "health_check_failure_threshold": 5,
+}
+
+
+class WaitingSpine(StraightSpine):
+    """On one node the first study waits for the node's end; 505 takes its worker along, wherever it is."""
+
+    def __init__(self, notes: Path) -> None:
+        super().__init__()
+        self.notes = notes
+
+    def predict(self, study: Study) -> SpineLevels:
+        import ray
+
+        in_hand = self.notes / "in-hand"
+        here = ray.get_runtime_context().get_node_id()
+        if here == (self.notes / "node").read_text():
+            in_hand.write_text(study.study_id)
+            time.sleep(120)
+        deadline = time.monotonic() + 60
+        while not in_hand.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if study.study_id == "505":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict(study)
+
+
+def waiting_pipeline(notes: Path) -> Pipeline:
+    plain = stand_in_pipeline()
+    return Pipeline(WaitingSpine(notes), plain.grader, plain.provenance)
+
+
+def needs_ray() -> None:
+    """Skips without Ray, and imports nothing: what Ray is told must be said before it is imported."""
+    if not is_installed():
+        pytest.skip("needs ray: requirements-dev.txt")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ray") / "test_images"
+    for study_id in STUDIES:
+        write_study(folder, study_id)
+    write_table(folder, STUDIES)
+    return folder
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A head with one processor, to which a test adds nodes."""
+    needs_ray()
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        for name, value in (
+            own_environment() | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder}
+        ).items():
+            patch.setenv(name, value)
+        from ray.cluster_utils import Cluster
+
+        made = Cluster()
+        try:
+            made.add_node(
+                num_cpus=1,
+                object_store_memory=_STORE_BYTES,
+                include_dashboard=False,
+                _system_config=_HEALTH,
+            )
+            yield made
+        finally:
+            made.shutdown()
+
+
+def test_a_node_dies_and_the_bytes_are_those_of_a_local_run(
+    cluster: Any, images: Path, tmp_path: Path
+) -> None:
+    local = run_batch(stand_in_pipeline(), find_studies(images), tmp_path / "local")
+    second = cluster.add_node(num_cpus=1, object_store_memory=_STORE_BYTES)
+    (tmp_path / "node").write_text(second.node_id)
+    ended: list[str] = []
+
+    def end_second_node() -> None:
+        deadline = time.monotonic() + 90
+        while not (tmp_path / "in-hand").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        cluster.remove_node(second, allow_graceful=False)
+        ended.append((tmp_path / "in-hand").read_text())
+
+    killer = threading.Thread(target=end_second_node)
+    killer.start()
+    said: list[str] = []
+    plain = stand_in_pipeline()
+    engine = RayEngine(
+        partial(waiting_pipeline, tmp_path), plain.provenance, 2, address=cluster.address, say=said.append
+    )
+    report = run_batch(plain, find_studies(images), tmp_path / "ray", engine=engine)
+    killer.join()
+    assert len(ended) == 1 and any(f"study {ended[0]} is lost" in line for line in said)
+    # What killed its worker wherever it was is rejected; all others are as they are without a cluster.
+    assert [(r.reason, r.study_id) for r in report.rejections] == [(Reason.WORKER_DIED, "505")]
+    assert records(tmp_path / "ray")["505"]["rejected"]
+    mine, theirs = contents(tmp_path / "ray"), contents(tmp_path / "local")
+    finished = [f"studies/{study_id}.json" for study_id in STUDIES if study_id != "505"]
+    assert [mine[name] for name in finished] == [theirs[name] for name in finished]
+    # A Ray of our own for what is left, and for everything: not one byte differs in the end.
+    again = RayEngine(stand_in_pipeline, plain.provenance, 1, address=cluster.address)
+    report = run_batch(plain, find_studies(images), tmp_path / "ray", engine=again)
+    assert report.n_resumed == len(STUDIES) - 1
+    assert contents(tmp_path / "ray") == theirs and report.n_studies == local.n_studies
+
+
+def test_a_ray_of_our_own_is_on_the_loopback_address_and_gone_afterwards(
+    images: Path, tmp_path: Path
+) -> None:
+    needs_ray()
+    own_environment()  # before Ray is imported
+    import ray
+
+    nodes: list[dict[str, Any]] = []
+    engine = RayEngine(stand_in_pipeline, stand_in_pipeline().provenance, 1)
+    out, local = tmp_path / "ray", tmp_path / "local"
+    run(images, local, None)
+    run(images, out, engine, progress=lambda _: nodes.extend(ray.nodes()))
+    assert contents(out) == contents(local)
+    assert {node["NodeManagerAddress"] for node in nodes} == {"127.0.0.1"}
+    assert not ray.is_initialized()
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0" and "RAY_AUTH_TOKEN" not in os.environ
+    assert not list(Path(tempfile.gettempdir()).glob("lumbar-ray-*"))
+
+
+def test_a_node_that_would_give_other_results_is_not_used(images: Path, tmp_path: Path) -> None:
+    entry, provenance = find_studies(images)[0], Provenance({"detector": "1"}, {}, {"torch": "2"})
+    expected = Expected.of(provenance, entry)
+    assert expected.differences(provenance) == ""
+    for other, name in (
+        (Provenance({"detector": "2"}, {}, {"torch": "2"}), "detector"),
+        (Provenance({"detector": "1"}, {}, {"torch": "3"}), "torch"),
+    ):
+        assert f"it has another {name}" in expected.differences(other)
+    elsewhere = Expected(expected.provenance, tmp_path / "not-mounted.dcm", 10)
+    assert "does not see the images" in elsewhere.differences(provenance)
+
+
+def test_an_address_where_nobody_answers_is_said_at_once(images: Path, tmp_path: Path) -> None:
+    needs_ray()
+    own_environment()  # before Ray is imported
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    with pytest.raises(EngineFailed, match="nobody answers"):
+        run(images, tmp_path, RayEngine(stand_in_pipeline, Provenance(), address=address))
+
+
+def lumbar(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_what_is_missing_is_said(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("predict", images, "-o", tmp_path / "out")
+    needless = lumbar(*arguments, "--address", "127.0.0.1:6379")
+    assert needless.exit_code == 2 and "add --engine ray" in needless.stderr
+    monkeypatch.setattr(pipeline.ray_engine, "find_spec", lambda _: None)
+    missing = lumbar(*arguments, "--engine", "ray")
+    assert missing.exit_code == 2 and "pip install '.[ray]'" in missing.stderr
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(EngineFailed, match="pip install"):
+        run(images, tmp_path / "out", RayEngine(stand_in_pipeline, Provenance()))
