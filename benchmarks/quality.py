@@ -42,7 +42,7 @@ from pipeline import Pipeline
 from pipeline.prediction import StudyPrediction
 
 # No decision was taken on these: those that were looked at before lie below.
-FIRST_SEED, FIRST_UNSEEN_SEED, FIRST_HARD_SEED = 275_000, 280_000, 290_000
+FIRST_SEED, FIRST_UNSEEN_SEED, FIRST_HARD_SEED = 277_000, 281_000, 291_000
 RSNA_STUDIES = ("100206310", "4003253")
 SPIDER_MM_PER_PX = 0.47
 TERMS = ("score", "spinal", "foraminal", "subarticular", "any_severe_spinal")
