@@ -23,12 +23,14 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "no_sagittal_t2": "There is no sagittal T2 series: the levels were found without it.",
     "no_sagittal": "There is no sagittal series: no level can be found.",
     "no_level_found": "No lumbar level was found.",
+    "series_kind_guessed": "Nothing says what a series shows, T1 or T2: it was guessed from the images.",
     "study_rejected": "The study could not be graded.",
     "picture_failed": "The picture of this study could not be drawn.",
     "report_failed": "The report of this study could not be written.",
     "no_point": "No point for this target.",
     "no_series": "No series of the kind that shows it.",
     "no_slice": "No slice shows it.",
+    "no_signal": "The image has no signal at a target, as near metal; what lies close by is in doubt, too.",
 }
 SOURCE_WORDS: Final[Mapping[str, str]] = {
     "seen": "Graded at a point that a detector saw in the images.",
