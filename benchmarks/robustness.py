@@ -1,11 +1,11 @@
-"""Every quirk of real data applied to synthetic studies: what changes in the grades, and what is said about it.
+"""Every quirk of real data applied to synthetic studies: what changes in the grades, and what is said of it.
 
     python -m benchmarks.robustness --jobs 2 -o benchmarks/results
 
-A plain study and the same study with a quirk go through the whole pipeline, files to grades. Each row of the table
-states what may change (nothing, where the same values are stored in another way) or which flag or reason code must
-be given, and whether that holds in every study. Seeds from 270,000 are for reporting. Writes ``robustness.csv``
-(a line per row and study), ``robustness.json`` and ``robustness.png``; ends with 1 if a row fails.
+A plain study and the same study with a quirk go through the whole pipeline, files to grades. Each row of the
+table states what may change (nothing, where the same values are stored in another way) or which flag or
+reason code must be given, and whether that holds in every study. Seeds from 270,000 are for reporting. Writes
+``robustness.csv`` (a line per row and study), ``.json``, ``.md`` and ``.png``; ends with 1 if a row fails.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from data_prep import console
 from data_prep.check import check_data
 from data_prep.files import atomic_write
 from data_prep.phantom import PHANTOM_VERSION, write_dataset
-from data_prep.phantom.study import FIRST_STUDY_ID
 from data_prep.study_types import DicomRejected
 from data_prep.vocabulary import CONDITIONS
 from pipeline import Pipeline
 from pipeline.prediction import StudyPrediction
 
 FIRST_SEED = 270_000
+FIGURES = ("probability", "levels_mm", "points_mm")
 COLUMNS = (
     "row",
     "title",
@@ -56,6 +56,7 @@ COLUMNS = (
     *(condition.value for condition in CONDITIONS),
     "grades_changed",
     "compared",
+    "levels_mm",
     "points_mm",
     "levels_lost",
     "flags",
@@ -93,6 +94,7 @@ class Measured:
             **{c.value: _figure(found.by_condition.get(c.value, math.nan)) for c in CONDITIONS},
             "grades_changed": found.grades_changed,
             "compared": found.compared,
+            "levels_mm": _figure(found.levels_mm),
             "points_mm": _figure(found.points_mm),
             "levels_lost": " ".join(found.levels_lost),
             "flags": " ".join(found.flags),
@@ -175,6 +177,10 @@ def run(
         with console.progress("quirks", len(items)) as done:
             for measured in _measured(items, jobs, place, size):
                 found[measured.row.name, measured.seed] = measured
+                if measured.compared is not None and not measured.compared.holds:
+                    console.tell(
+                        f"{measured.row.name}, seed {measured.seed}: {'; '.join(measured.compared.why)}"
+                    )
                 done(measured.row.name)
     return [found[row.name, seed] for row, seed in items]
 
@@ -222,6 +228,7 @@ def summary(measured: Sequence[Measured]) -> list[dict[str, Any]]:
                     c.value: _largest([item.by_condition.get(c.value, math.nan) for item in found])
                     for c in CONDITIONS
                 },
+                "levels_mm": _largest([item.levels_mm for item in found]),
                 "points_mm": _largest([item.points_mm for item in found]),
                 "grades_changed": sum(item.grades_changed for item in found),
                 "compared": sum(item.compared for item in found),
@@ -241,10 +248,14 @@ def _largest(values: list[float]) -> float | None:
 
 def markdown(lines: Sequence[dict[str, Any]]) -> str:
     """The table for documents."""
-    head = "| quirk | expected | largest Δp | points mm | flags, codes | holds |\n|---|---|---|---|---|---|\n"
+    head = (
+        "| quirk | expected | largest Δp | levels mm | points mm | flags, codes | holds |\n"
+        + "|---" * 7
+        + "|\n"
+    )
     rows = []
     for line in lines:
-        figures = ["–" if line[key] is None else f"{line[key]:g}" for key in ("probability", "points_mm")]
+        figures = ["–" if line[key] is None else f"{line[key]:g}" for key in FIGURES]
         said = ", ".join(f"`{word}`" for word in (*line["flags"], *line["codes"])) or "–"
         holds = f"{line['holds']} of {line['studies']}" if line["studies"] else "not measured"
         rows.append(f"| {line['title']} | {line['expected']} | {' | '.join(figures)} | {said} | {holds} |")
@@ -260,7 +271,7 @@ def draw(lines: Sequence[dict[str, Any]], path: Path) -> None:
     colours = ["#009E73" if line["holds"] == line["studies"] else "#D55E00" for line in lines]
     for axes, key, label in (
         (left, "probability", "largest difference of a probability"),
-        (right, "points_mm", "largest movement of a point (mm)"),
+        (right, "levels_mm", "largest movement of a level (mm)"),
     ):
         values = np.array([line[key] if line[key] is not None else np.nan for line in lines])
         axes.barh(range(len(lines)), np.nan_to_num(values), color=colours, alpha=0.8)

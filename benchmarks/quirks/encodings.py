@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
@@ -43,7 +44,11 @@ def native(syntax: UID) -> Quirk:
         pixels = image.dataset.PixelData
         if syntax == ExplicitVRBigEndian:
             pixels = image.pixels().astype(">u2").tobytes()
-        dataset = copy.deepcopy(image.dataset)
+        # A new dataset: one that was read as little endian is not written as big endian.
+        dataset = Dataset()
+        for element in image.dataset:
+            dataset.add(element)
+        dataset.file_meta = copy.deepcopy(image.dataset.file_meta)
         dataset.file_meta.TransferSyntaxUID = syntax
         dataset.PixelData = pixels
         dataset["PixelData"].VR = "OW"

@@ -11,7 +11,9 @@ from classifier.prior import level_prior
 from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, Target
 from pipeline.prediction import StudyPrediction
 
-UNSURE = frozenset({"numbering_uncertain", "transitional_suspected", "no_level_found", "series_disagree"})
+UNSURE = frozenset(
+    {"numbering_uncertain", "transitional_suspected", "no_level_found", "series_disagree", "no_signal"}
+)
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,12 @@ class Expected:
 
     Attributes:
         probability: largest allowed difference of any probability of a target that both studies grade.
-        points_mm: largest allowed movement of any point that both have.
+        levels_mm: largest allowed movement of the canal point and the disc centre of a level.
+        points_mm: largest allowed movement of the point of a target that both studies grade. Where pixels
+            change, a point may go to the neighbouring slice, which is up to 6 mm away.
         flags: each must be raised.
         may_flag: may be raised beside those that the plain study has.
-        instead: one of these may stand for a difference beyond the limits: the program says that it is unsure.
+        instead: one of these may stand for a difference beyond the limits: the program is unsure and says so.
         codes: each must be given as a reason code.
         may_code: may be given as well.
         prior: conditions whose targets must get the level prior and a flag.
@@ -33,6 +37,7 @@ class Expected:
     """
 
     probability: float = 1e-6
+    levels_mm: float = 1e-3
     points_mm: float = 1e-3
     flags: frozenset[str] = frozenset()
     may_flag: frozenset[str] = frozenset()
@@ -52,7 +57,7 @@ class Expected:
         elif self.probability <= 1e-6:
             parts = ["same grades, exactly"]
         else:
-            parts = [f"grades within {self.probability:g}, points within {self.points_mm:g} mm"]
+            parts = [f"grades within {self.probability:g}, levels within {self.levels_mm:g} mm"]
         if self.instead:
             parts[0] += f" or {' / '.join(sorted(self.instead))}"
         if self.prior:
@@ -75,7 +80,8 @@ class Compared:
         by_condition: the same per condition.
         grades_changed: of these targets, how many have another severity.
         compared: how many targets both grade.
-        points_mm: largest movement of any of the 25 points; NaN: none in common.
+        levels_mm: largest movement of a level's canal point or disc centre; NaN: no level in common.
+        points_mm: largest movement of the point of a target that both grade; NaN: none.
         levels_lost: levels that the plain study has and the changed one has not.
         flags: raised, that the plain study does not have.
         codes: reason code → how often it was given.
@@ -88,6 +94,7 @@ class Compared:
     by_condition: Mapping[str, float] = field(default_factory=dict)
     grades_changed: int = 0
     compared: int = 0
+    levels_mm: float = float("nan")
     points_mm: float = float("nan")
     levels_lost: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
@@ -114,17 +121,22 @@ def compare(
         for target in TARGETS
         if "prior" not in (plain.grades[target].source, changed.grades[target].source)
     }
-    moved = _movements(plain, changed, turn)
+    levels_mm = max(_level_movements(plain, changed, turn), default=float("nan"))
+    moved = [_movement(plain, changed, target, turn) for target in differences]
     flags = tuple(flag for flag in changed.flags if flag not in plain.flags)
     codes: dict[str, int] = {}
     for rejection in changed.rejections:
         codes[rejection.reason.value] = codes.get(rejection.reason.value, 0) + 1
     probability = max(differences.values(), default=float("nan"))
-    points_mm = max(moved.values(), default=float("nan"))
+    points_mm = max(moved, default=float("nan"))
     why = [*_invariants(changed), *_grades(plain, changed, expected)]
-    apart = probability > expected.probability or points_mm > expected.points_mm
-    if apart and not (expected.instead & set(changed.flags)):
-        why.append(f"grades differ by {probability:.3g}, points by {points_mm:.3g} mm")
+    limits = (
+        (probability, expected.probability, "grades differ by {:.3g}"),
+        (levels_mm, expected.levels_mm, "levels moved by {:.3g} mm"),
+        (points_mm, expected.points_mm, "points moved by {:.3g} mm"),
+    )
+    if not (expected.instead & set(changed.flags)):
+        why += [words.format(value) for value, limit, words in limits if value > limit]
     allowed = {*expected.flags, *expected.may_flag, *expected.instead, *plain.flags}
     if expected.rejected:
         allowed.add("study_rejected")
@@ -149,6 +161,7 @@ def compare(
             plain.grades[target].severity is not changed.grades[target].severity for target in differences
         ),
         compared=len(differences),
+        levels_mm=levels_mm,
         points_mm=points_mm,
         levels_lost=tuple(level.label for level in LEVELS if _lost(plain, changed, level)),
         flags=flags,
@@ -162,21 +175,34 @@ def _lost(plain: StudyPrediction, changed: StudyPrediction, level: Level) -> boo
     return level in have and level not in now
 
 
-def _movements(
+def _level_movements(
     plain: StudyPrediction, changed: StudyPrediction, turn: np.ndarray | None
-) -> dict[Target, float]:
-    """How far each point moved in the patient, mm; the quirk's own turn is undone."""
-    if plain.levels is None or changed.levels is None:
-        return {}
-    found = {}
-    for target in TARGETS:
-        before = plain.levels.point(target.condition, target.level)
-        after = changed.levels.point(target.condition, target.level)
-        if before is None or after is None:
-            continue
-        place = after.xyz_mm if turn is None else turn.T @ after.xyz_mm
-        found[target] = float(np.linalg.norm(place - before.xyz_mm))
-    return found
+) -> list[float]:
+    """How far canal points and disc centres moved in the patient, mm; the quirk's own turn is undone."""
+    before, after = (item.levels.levels if item.levels else {} for item in (plain, changed))
+    return [
+        _apart(old, new, turn)
+        for level in LEVELS
+        if level in before and level in after
+        for old, new in (
+            (before[level].canal_mm, after[level].canal_mm),
+            (before[level].disc_mm, after[level].disc_mm),
+        )
+    ]
+
+
+def _movement(
+    plain: StudyPrediction, changed: StudyPrediction, target: Target, turn: np.ndarray | None
+) -> float:
+    before, after = (
+        item.levels.point(target.condition, target.level) if item.levels else None
+        for item in (plain, changed)
+    )
+    return 0.0 if before is None or after is None else _apart(before.xyz_mm, after.xyz_mm, turn)
+
+
+def _apart(before: np.ndarray, after: np.ndarray, turn: np.ndarray | None) -> float:
+    return float(np.linalg.norm((after if turn is None else turn.T @ after) - before))
 
 
 def _invariants(changed: StudyPrediction) -> list[str]:

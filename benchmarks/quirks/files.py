@@ -94,11 +94,10 @@ def two_patients_one_folder(study: StoredStudy, rng: Rng) -> StoredStudy:
 
 def two_patients_one_study(study: StoredStudy, rng: Rng) -> StoredStudy:
     """The RSNA folder of the study also holds the sagittal series of another patient."""
-    other = _stranger(study)
+    sagittal = (s for s, kind in study.kinds.items() if kind is not SeriesKind.AXIAL_T2)
     strange = [
-        image.at(f"{study.folder}/9{image.series_id}/{image.name}")
-        for image in other.images
-        if study.kinds[image.series_id] is not SeriesKind.AXIAL_T2
+        image.at(f"{study.folder}/{image.series_id}/{image.name}")
+        for image in _stranger(study, *sagittal).images
     ]
     return study.plus(*strange).without_table()
 
@@ -108,23 +107,24 @@ def two_patients_one_series(study: StoredStudy, rng: Rng) -> StoredStudy:
     (series_id, *_) = study.ids_of(SeriesKind.SAGITTAL_T2)
     strange = [
         image.at(f"{study.folder}/{series_id}/{900 + number}.dcm")
-        for number, image in enumerate(_stranger(study).of(series_id))
+        for number, image in enumerate(_stranger(study, series_id).images)
     ]
     return study.plus(*strange)
 
 
-def _stranger(study: StoredStudy) -> StoredStudy:
-    """Another patient: other identifiers, who lies 40 mm nearer to the head."""
+def _stranger(study: StoredStudy, *series_ids: str) -> StoredStudy:
+    """Another patient with these series, or all: other identifiers, 40 mm nearer to the head."""
 
     def another(image: StoredImage) -> StoredImage:
-        return image.in_geometry(image.position_mm + [0, 5, 40]).changed(
+        moved = image.in_geometry(image.position_mm + [0, 5, 40]).changed(
             StudyInstanceUID=STRANGER,
             PatientID=STRANGER,
-            SeriesInstanceUID=f"{STRANGER}.{image.series_id}",
-            SOPInstanceUID=f"{STRANGER}.{image.series_id}.{image.dataset.InstanceNumber}",
+            SeriesInstanceUID=f"{STRANGER}.9{image.series_id}",
+            SOPInstanceUID=f"{STRANGER}.9{image.series_id}.{image.dataset.InstanceNumber}",
         )
+        return replace(moved, series_id=f"9{image.series_id}")
 
-    return study.each(another)
+    return replace(study, images=study.of(*(series_ids or study.kinds))).each(another)
 
 
 def copies(*, same_identifier: bool) -> Quirk:

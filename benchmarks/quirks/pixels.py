@@ -102,9 +102,8 @@ def burned_in_text(study: StoredStudy, rng: Rng) -> StoredStudy:
     """A line of text at the top of every image."""
 
     def write(pixels: Pixels, image: StoredImage, rng: Rng) -> Pixels:
-        drawn = np.ascontiguousarray(pixels, dtype=np.float32)
-        white = float(pixels.max())
-        cv2.putText(drawn, "HOSPITAL 12:30 L", (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, white)
-        return drawn.astype(np.float64)
+        drawn = np.zeros(pixels.shape, np.uint8)
+        cv2.putText(drawn, "HOSPITAL 12:30 L", (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, 255)
+        return np.where(drawn > 127, pixels.max(), pixels)
 
     return on_pixels(write, tuple(SeriesKind))(study, rng)

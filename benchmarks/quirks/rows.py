@@ -26,13 +26,20 @@ SPINAL, FORAMINAL, SUBARTICULAR = (
 )
 EVERYTHING = frozenset(Condition)
 
-# The same stored values: nothing may change. Rounding: the same picture through other arithmetic.
-# Requantised: errors far below the noise. Resampled: the same picture on another grid. Degraded: another picture.
+# Exact: the same stored values. Rounded: the same picture through other arithmetic. Requantised: errors far
+# below the noise. Resampled: the same picture on another grid. Degraded: another picture.
 EXACT = Expected()
-ROUNDED = Expected(probability=0.02, points_mm=0.3)
-REQUANTISED = Expected(probability=0.10, points_mm=1.5)
-RESAMPLED = Expected(probability=0.35, points_mm=4.0, may_flag=UNSURE)
-DEGRADED = Expected(probability=0.70, points_mm=6.0, may_flag=UNSURE, instead=UNSURE, may_prior=True)
+ROUNDED = Expected(probability=0.02, levels_mm=0.3, points_mm=6.0)
+REQUANTISED = Expected(probability=0.10, levels_mm=1.0, points_mm=7.0)
+RESAMPLED = Expected(probability=0.35, levels_mm=3.0, points_mm=9.0, may_flag=UNSURE)
+DEGRADED = Expected(
+    probability=0.70,
+    levels_mm=6.0,
+    points_mm=12.0,
+    may_flag=UNSURE | {"level_absent"},
+    instead=UNSURE,
+    may_prior=True,
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,7 @@ def _screws(plain: StudyPrediction) -> Quirk:
 
 
 REJECTED = Expected(rejected=True)
+UNUSABLE = ("no_readable_slices", "no_usable_series")
 
 
 def _order() -> list[Row]:
@@ -123,11 +131,11 @@ def _order() -> list[Row]:
             "copies-sent-anew",
             "every third image twice, the copy with an identifier of its own",
             files.copies(same_identifier=False),
-            _with(EXACT, codes={"duplicate_instance"}),
+            EXACT,
         ),
         _row("series-twice", "sagittal T2 twice, as two series", files.series_sent_twice, ROUNDED),
         _row("second-t1", "two sagittal T1 series", files.second_t1, DEGRADED),
-        _row("axial-in-four", "axial slices in four series", files.axial_in_parts(4)),
+        _row("axial-in-four", "axial slices in four series", files.axial_in_parts(4), RESAMPLED),
         _row(
             "localiser",
             "a three-plane localiser beside the series",
@@ -178,7 +186,7 @@ def _encodings() -> list[Row]:
             "deflated",
             "deflated: refused by decision",
             encodings.deflated,
-            _with(REJECTED, codes={"transfer_syntax_not_supported", "no_usable_series"}),
+            _with(REJECTED, codes={"transfer_syntax_not_supported", *UNUSABLE}),
         ),
         _row("rle", "RLE lossless", encodings.compressed(RLELossless)),
         _row("jpeg-lossless", "JPEG lossless (process 14)", encodings.dcmtk("+el")),
@@ -194,7 +202,7 @@ def _encodings() -> list[Row]:
             "htj2k",
             "a transfer syntax that is not on the list",
             encodings.not_accepted,
-            _with(REJECTED, codes={"transfer_syntax_not_supported", "no_usable_series"}),
+            _with(REJECTED, codes={"transfer_syntax_not_supported", *UNUSABLE}),
         ),
         _row("eight-bits", "8 bits per pixel", encodings.eight_bits, REQUANTISED),
         _row("sixteen-bits", "all 16 bits used", encodings.sixteen_bits, ROUNDED),
@@ -207,7 +215,7 @@ def _encodings() -> list[Row]:
             "multi-frame",
             "all slices of a series in one file",
             files.multi_frame,
-            _with(REJECTED, codes={"multi_frame_not_supported", "no_usable_series"}),
+            _with(REJECTED, codes={"multi_frame_not_supported", *UNUSABLE}),
         ),
         _row(
             "colour",
@@ -227,7 +235,7 @@ def _encodings() -> list[Row]:
 def _headers() -> list[Row]:
     places = ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
     uids = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
-    gone = _with(REJECTED, codes={"missing_geometry", "no_usable_series"})
+    gone = _with(REJECTED, codes={"missing_geometry", *UNUSABLE})
     return [
         *(_row(f"no-{k}", f"no {k}", encodings.lacking(k), gone) for k in places),
         _row(
@@ -312,7 +320,7 @@ def _geometry() -> list[Row]:
             "moved",
             "the patient moved 14 mm between T2 and T1",
             geometry.moved_between_series,
-            _with(DEGRADED, probability=1.0, points_mm=20, flags={"series_disagree"}),
+            _with(DEGRADED, probability=1.0, points_mm=20.0, flags={"series_disagree"}),
         ),
         _row("rounded", "geometry written with two decimals", geometry.rounded(2), REQUANTISED),
         _row(
@@ -363,19 +371,29 @@ def _geometry() -> list[Row]:
 
 def _pixels() -> list[Row]:
     return [
-        Row("metal", "two screws in L5: signal voids of 26 mm", _screws, DEGRADED),
+        Row(
+            "metal",
+            "two screws in L5: signal voids of 26 mm",
+            _screws,
+            _with(DEGRADED, flags={"no_signal"}),
+        ),
         _row("noise", "noise: signal 6 times as high", pixels.noise(6), DEGRADED),
         _row("noise-heavy", "noise: signal 2.5 times as high", pixels.noise(2.5), DEGRADED),
         _row("shading", "surface coil: five times the signal at one end", pixels.shading, DEGRADED),
         _row("motion", "breathing ghosts and blur", pixels.motion, DEGRADED),
         _row("text", "a line of text burned in", pixels.burned_in_text, REQUANTISED),
         _row("blank-ends", "black slices at the ends of each series", pixels.blank_ends, DEGRADED),
-        _row("blank-axial", "black axial series", pixels.blank(AXIAL), _with(EXACT, prior=SUBARTICULAR)),
+        _row(
+            "blank-axial",
+            "black axial series",
+            pixels.blank(AXIAL),
+            _with(EXACT, prior=SUBARTICULAR, flags={"no_signal"}),
+        ),
         _row(
             "blank-t1",
             "black sagittal T1 series",
             pixels.blank(T1),
-            _with(EXACT, prior=FORAMINAL, may_flag=UNSURE),
+            _with(EXACT, prior=FORAMINAL, flags={"no_signal"}, may_flag=UNSURE),
         ),
         _row(
             "blank",

@@ -103,7 +103,7 @@ class StoredStudy:
         images: in the order of their paths.
         kinds: series id → kind in the series table; empty: there is no table.
         others: path → content of files that are no images.
-        tables: lines of this study in the annotation tables, by file name; quirks may write them to ``others``.
+        tables: lines of this study in the annotation tables, by file name; written when put into ``others``.
     """
 
     study_id: str
