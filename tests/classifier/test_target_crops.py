@@ -10,18 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from classifier.target_crops import NO_SIGNAL, has_signal, target_crop
-from data_prep.crops import Crop
 from data_prep.study_types import Slice, Study
 from data_prep.vocabulary import Condition, ConditionGroup
 from tests.classifier.synthetic import all_points, textured_study, tiny_config
 
 SIZE_PX, STEP_MM = 96, 0.5
-
-
-def crop(change: NDArray[np.float32], others: float = 0.5) -> Crop:
-    pixels = np.full((5, SIZE_PX, SIZE_PX), others, np.float32)
-    pixels[2] = change
-    return Crop(pixels, np.ones(5, bool), (None,) * 5, 0.0, True)
 
 
 def spot(radius_mm: float, away_mm: float, dark: float = 0.0, noise: float = 0.0) -> NDArray[np.float32]:
@@ -47,7 +40,8 @@ def spot(radius_mm: float, away_mm: float, dark: float = 0.0, noise: float = 0.0
     ids=["black", "white", "void", "noisy void", "void far away", "vessel", "dark fluid"],
 )
 def test_only_a_void_at_the_point_has_no_signal(shown: NDArray[np.float32], expected: bool) -> None:
-    assert has_signal(crop(shown.astype(np.float32)), STEP_MM) is expected
+    assert has_signal(shown.astype(np.float32), STEP_MM) is expected
+    assert has_signal(700 * shown.astype(np.float32), STEP_MM) is expected
 
 
 def test_a_target_on_a_black_slice_gets_no_crop_but_a_reason() -> None:
