@@ -19,7 +19,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -168,7 +168,12 @@ def _judged(
 def run(
     rows: Sequence[Row], seeds: Sequence[int], *, jobs: int, size: str, work: Path | None = None
 ) -> list[Measured]:
-    """Every row on every seed, in the order of the table; a bar on stderr."""
+    """Every row on every seed, in the order of the table; a bar on stderr.
+
+    Args:
+        work: plain studies and what was measured are kept here: an interrupted run goes on where it was.
+            Remove ``measured`` from it after a change of the program.
+    """
     with tempfile.TemporaryDirectory() as folder:
         place = work or Path(folder)
         place.mkdir(parents=True, exist_ok=True)
@@ -177,6 +182,7 @@ def run(
         with console.progress("quirks", len(items)) as done:
             for measured in _measured(items, jobs, place, size):
                 found[measured.row.name, measured.seed] = measured
+                keep(measured, place)
                 if measured.compared is not None and not measured.compared.holds:
                     console.tell(
                         f"{measured.row.name}, seed {measured.seed}: {'; '.join(measured.compared.why)}"
@@ -185,7 +191,32 @@ def run(
     return [found[row.name, seed] for row, seed in items]
 
 
+def _place(row: Row, seed: int, work: Path) -> Path:
+    """Where the figures of a row are kept: another expectation or other weights have another name."""
+    what = repr((row.expected.words, PHANTOM_VERSION, sorted(bundled_pipeline().provenance.models.items())))
+    return work / "measured" / f"{row.name}-{seed}-{zlib.crc32(what.encode()):08x}.json"
+
+
+def keep(measured: Measured, work: Path) -> None:
+    """Keep what was measured for a run that is started again."""
+    if measured.compared is not None:
+        with atomic_write(_place(measured.row, measured.seed, work)) as stream:
+            json.dump(asdict(measured.compared), stream)
+
+
+def _kept(row: Row, seed: int, work: Path) -> Measured | None:
+    path = _place(row, seed, work)
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    lists = {key: tuple(value) for key, value in content.items() if isinstance(value, list)}
+    return Measured(row, seed, Compared(**{**content, **lists}))
+
+
 def _measured(items: list[tuple[Row, int]], jobs: int, work: Path, size: str) -> Iterator[Measured]:
+    before = {(row.name, seed): kept for row, seed in items if (kept := _kept(row, seed, work)) is not None}
+    yield from before.values()
+    items = [(row, seed) for row, seed in items if (row.name, seed) not in before]
     if jobs == 1:
         for row, seed in items:
             yield measure(row, seed, work, size)
@@ -329,7 +360,7 @@ def main() -> None:
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes; the figures are the same")
     parser.add_argument("--json", action="store_true", help="the figures on stdout")
-    parser.add_argument("--work", type=Path, help="keep plain studies here for the next run")
+    parser.add_argument("--work", type=Path, help="keep plain studies and figures here: a run goes on")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.only) - set(names))

@@ -147,7 +147,9 @@ def _same_grid(a: SlicePlane, b: SlicePlane) -> bool:
 def _claim_one_place(pairs: Sequence[Numbered]) -> bool:
     """Whether all of several images have the position of one: which of them lies where cannot be told."""
     first = pairs[0][1].plane
-    return len(pairs) >= _FEWEST_THAT_SPREAD and all(_same_grid(header.plane, first) for _, header in pairs)
+    return len(pairs) >= _FEWEST_THAT_SPREAD and all(
+        np.allclose(header.plane.origin_mm, first.origin_mm, atol=1e-3) for _, header in pairs
+    )
 
 
 def _main_orientation(
