@@ -19,6 +19,7 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "transitional_suspected": "A transitional lumbosacral vertebra is suspected: count the levels yourself.",
     "series_disagree": "The sagittal series do not agree on the levels.",
     "level_absent": "A lumbar level is not in the images.",
+    "level_at_edge": "A level lies at the edge of the sagittal images: its place and grades are uncertain.",
     "few_slices": "A sagittal series has few slices.",
     "no_sagittal_t2": "There is no sagittal T2 series: the levels were found without it.",
     "no_sagittal": "There is no sagittal series: no level can be found.",

@@ -12,7 +12,14 @@ from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, Target
 from pipeline.prediction import StudyPrediction
 
 UNSURE = frozenset(
-    {"numbering_uncertain", "transitional_suspected", "no_level_found", "series_disagree", "no_signal"}
+    {
+        "numbering_uncertain",
+        "transitional_suspected",
+        "no_level_found",
+        "series_disagree",
+        "no_signal",
+        "level_at_edge",
+    }
 )
 
 
