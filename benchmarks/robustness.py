@@ -44,6 +44,7 @@ from pipeline import Pipeline
 from pipeline.prediction import StudyPrediction
 
 FIRST_SEED = 270_000
+MARKS = ("<!-- table -->", "<!-- /table -->")
 FIGURES = ("probability", "levels_mm", "points_mm")
 COLUMNS = (
     "row",
@@ -344,6 +345,14 @@ def write_results(measured: Sequence[Measured], seeds: Sequence[int], size: str,
     return report
 
 
+def put_into(document: Path, table: str) -> None:
+    """Replace what stands between the table's marks in a document."""
+    before, rest = document.read_text(encoding="utf-8").split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    with atomic_write(document) as stream:
+        stream.write(f"{before}{MARKS[0]}\n{table}{MARKS[1]}{after}")
+
+
 def main() -> None:
     """Parse, measure, write; exit code 1 if a row does not hold."""
     names = [row.name for row in ROWS]
@@ -362,6 +371,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="the figures on stdout")
     parser.add_argument("--work", type=Path, help="keep plain studies and figures here: a run goes on")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument(
+        "--document", type=Path, help="put the table between its marks, too: docs/robustness.md"
+    )
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.only) - set(names))
     if unknown or arguments.studies < 1 or arguments.jobs < 1:
@@ -370,6 +382,8 @@ def main() -> None:
     seeds = range(arguments.seed, arguments.seed + arguments.studies)
     measured = run(rows, seeds, jobs=arguments.jobs, size=arguments.size, work=arguments.work)
     report = write_results(measured, seeds, arguments.size, arguments.output)
+    if arguments.document:
+        put_into(arguments.document, markdown(report["rows"]))
     if arguments.json:
         console.print_json(report)
     else:

@@ -50,7 +50,9 @@ def test_the_table_is_written_and_its_rows_hold(
 ) -> None:
     names = ["instances-shuffled", "jpeg-ls", "no-PixelSpacing", "blank-axial", "points-inverted"]
     only = [word for name in names for word in ("--only", name)]
-    places = ["--work", str(work), "-o", str(tmp_path), "--json"]
+    document = tmp_path / "document.md"
+    document.write_text("before\n<!-- table -->\nold\n<!-- /table -->\nafter\n")
+    places = ["--work", str(work), "-o", str(tmp_path), "--json", "--document", str(document)]
     monkeypatch.setattr(sys, "argv", ["robustness", "--studies", "1", "--seed", str(SEED), *only, *places])
     with pytest.raises(SystemExit) as ended:
         robustness.main()
@@ -64,7 +66,9 @@ def test_the_table_is_written_and_its_rows_hold(
     assert float(lines["jpeg-ls"]["probability"]) == 0 and lines["jpeg-ls"]["compared"] == "25"
     assert lines["no-PixelSpacing"]["rejected"] == "True"
     assert lines["blank-axial"]["flags"] == "no_signal" and lines["blank-axial"]["compared"] == "15"
-    assert "| JPEG-LS lossless |" in (tmp_path / "robustness.md").read_text()
+    table = (tmp_path / "robustness.md").read_text()
+    assert "| JPEG-LS lossless |" in table
+    assert document.read_text() == f"before\n<!-- table -->\n{table}<!-- /table -->\nafter\n"
     assert (tmp_path / "robustness.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -114,6 +118,17 @@ def test_a_change_of_the_grid_keeps_each_pixel_at_its_place_in_the_patient(
         old = other.pixels()[at[inside][:, 1], at[inside][:, 0]]
         new = item.pixels()[grid[inside][:, 1], grid[inside][:, 0]]
         assert np.corrcoef(old, new)[0, 1] > 0.9
+
+
+def test_the_document_holds_the_table_that_was_measured() -> None:
+    root = Path(__file__).resolve().parents[2]
+    text = (root / "docs" / "robustness.md").read_text(encoding="utf-8")
+    table = text.split(robustness.MARKS[0])[1].split(robustness.MARKS[1])[0]
+    assert table.strip() == (root / "benchmarks/results/robustness.md").read_text(encoding="utf-8").strip()
+    measured = json.loads((root / "benchmarks/results/robustness.json").read_text(encoding="utf-8"))["rows"]
+    assert [(line["row"], line["expected"]) for line in measured] == [
+        (r.name, r.expected.words) for r in ROWS
+    ]
 
 
 def test_quirks_leave_the_study_that_they_are_given_as_it_is(stored: StoredStudy) -> None:
