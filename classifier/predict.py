@@ -66,7 +66,8 @@ class Grader:
         """Grade all 25 targets of one study.
 
         A target that cannot be looked at gets the level prior and a flag: ``level_absent`` (its level is not
-        in the image), ``no_point``, ``no_series`` (of the kind that shows it), ``no_slice`` (near the point).
+        in the image), ``no_point``, ``no_series`` (of the kind that shows it), ``no_slice`` (near the point),
+        ``no_signal`` (at the point: a blank slice, or a void as near metal).
 
         Args:
             levels: where to look; points alone suffice.

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
 from classifier.config import CropConfig
-from data_prep.crops import Crop, extract_crop
+from data_prep.crops import WHITE_PERCENTILE, Crop, extract_crop, resample
 from data_prep.study_types import LevelPoint, Series, Study
 from data_prep.vocabulary import ConditionGroup, SeriesKind, Side
 
@@ -16,6 +20,15 @@ SECOND_VIEW = {
 
 NO_SERIES = "no_series"
 NO_SLICE = "no_slice"
+NO_SIGNAL = "no_signal"
+# A void of this radius, its middle this near to the point. Of the targets of 2 synthetic patients (plain,
+# noisy, with ghosts, with cut views) and of the 2 real RSNA studies none has a dark spot of more than 2.3 mm
+# there; the foramina beside screws of 13 mm have 7 mm and more.
+_VOID_RADIUS_MM = 4.0
+_VOID_REACH_MM = 8.0
+# Of the crop's white, after its noise was smoothed; fluid on T1 has more.
+_VOID_MAX = 0.05
+_VOID_SMOOTHING_PX = 1.5
 
 
 def series_for(study: Study, point: LevelPoint, kind: SeriesKind | None = None) -> Series | None:
@@ -50,8 +63,9 @@ def target_crop(
         kind: look at the place in this kind of series instead of the one on which the condition is read.
 
     Returns:
-        The crop, or why there is none: ``no_series``, or ``no_slice`` when no readable slice shows the point
-        within one slice gap.
+        The crop, or why there is none: ``no_series``; ``no_slice`` when no readable slice shows the point
+        within one slice gap; ``no_signal`` when that slice is blank or has a void at the point, as near metal
+        (a training crop is not asked for signal).
     """
     series = series_for(study, point, kind)
     if series is None:
@@ -70,4 +84,29 @@ def target_crop(
         mirror=point.condition.side is Side.RIGHT,
         slice_step_mm=config.slice_step_mm,
     )
-    return crop if crop.valid[len(crop.valid) // 2] else NO_SLICE
+    if not crop.valid[len(crop.valid) // 2]:
+        return NO_SLICE
+    if cached:
+        return crop
+    grid = crop.planes[len(crop.planes) // 2]
+    assert grid is not None
+    return crop if has_signal(resample(nearest.pixels(), nearest.plane, grid), config.step_mm) else NO_SIGNAL
+
+
+def has_signal(shown: NDArray[np.float32], step_mm: float) -> bool:
+    """Whether a slice around a point is neither blank nor void at the point.
+
+    Args:
+        shown: (size, size) signal, any scale; the point is its middle. Not black-subtracted: the darkest
+            tissue has signal, too.
+        step_mm: millimetres per pixel.
+    """
+    shown = np.nan_to_num(shown)
+    if np.ptp(shown) == 0:
+        return False
+    white = float(np.percentile(shown, WHITE_PERCENTILE))
+    void = cv2.GaussianBlur(shown, (0, 0), _VOID_SMOOTHING_PX) < _VOID_MAX * white
+    depth_mm = cv2.distanceTransform(np.pad(void.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1] * step_mm
+    across = (np.arange(len(shown)) - (len(shown) - 1) / 2) * step_mm
+    near = np.hypot(across[:, None], across[None]) <= _VOID_REACH_MM
+    return bool(depth_mm[near].max() < _VOID_RADIUS_MM)

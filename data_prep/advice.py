@@ -20,6 +20,7 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.DUPLICATE: "nothing, if the slice was copied; the first one was used",
     Reason.DUPLICATE_STUDY: "keep one copy of the study",
     Reason.MISPLACED: "put the file into the folder of its series",
+    Reason.OTHER_PATIENT: "put each patient into a folder of their own, and grade both again",
     Reason.LOCALISER: "nothing: localisers and scouts are not graded",
     Reason.UNKNOWN_KIND: "name what the series shows with --series-table",
     Reason.NO_SLICES: "see the files named for this series",

@@ -46,6 +46,7 @@ logging.getLogger("pydicom").propagate = False
 
 _JPEG_FAMILY = "1.2.840.10008.1.2.4."
 _HEADER_KEYWORDS = (
+    "PatientID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
     "SOPInstanceUID",
@@ -79,6 +80,7 @@ class SliceHeader:
         instance_number: InstanceNumber, or None.
         study_uid, series_uid, sop_uid: identifiers, "" where missing. They need not be valid UIDs.
         transfer_syntax: UID from the File Meta.
+        patient_id: PatientID, to tell patients apart only: never written anywhere.
         description: SeriesDescription, ProtocolName and SequenceName, for typing a series only:
             free text that is never written anywhere.
         image_type, scanning_sequence: upper-case code strings.
@@ -92,6 +94,7 @@ class SliceHeader:
     series_uid: str = ""
     sop_uid: str = ""
     transfer_syntax: str = ""
+    patient_id: str = field(default="", repr=False)
     description: str = field(default="", repr=False)
     image_type: tuple[str, ...] = ()
     scanning_sequence: tuple[str, ...] = ()
@@ -224,6 +227,7 @@ def _header(path: Path, dataset: Dataset, plane: SlicePlane, syntax: str) -> Sli
         series_uid=str(dataset.get("SeriesInstanceUID") or "").strip(),
         sop_uid=str(dataset.get("SOPInstanceUID") or "").strip(),
         transfer_syntax=syntax,
+        patient_id=str(dataset.get("PatientID") or "").strip(),
         description=" ".join(str(text) for text in texts if text),
         image_type=_codes(dataset, "ImageType"),
         scanning_sequence=_codes(dataset, "ScanningSequence"),

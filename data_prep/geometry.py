@@ -21,6 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 
 _ORTHONORMAL_TOLERANCE = 1e-2
+# Axial slices follow the discs, L5/S1 up to 60° steep; nobody plans a coronal slice so.
+_MIN_AXIAL_COSINE = 0.5
 
 
 class Orientation(StrEnum):
@@ -106,8 +108,11 @@ class SlicePlane:
 
     @cached_property
     def orientation(self) -> Orientation:
-        """The anatomical plane whose axis the normal is nearest to."""
-        axis = int(np.argmax(np.abs(self.normal)))
+        """The plane whose axis the normal is nearest to; between axial and coronal it is axial up to 60°."""
+        cosines = np.abs(self.normal)
+        axis = int(np.argmax(cosines))
+        if axis == 1 and cosines[2] >= _MIN_AXIAL_COSINE:
+            axis = 2
         return (Orientation.SAGITTAL, Orientation.CORONAL, Orientation.AXIAL)[axis]
 
     @cached_property

@@ -24,6 +24,8 @@ _SAME_PLACE_MM = 0.1
 # A disc-angled L5/S1 stack tilts up to about 45°, so "the same orientation" must reach further.
 _MIN_COSINE_TO_MAIN_AXIS = 0.5
 _MIN_SHARE_OF_MAIN_ORIENTATION = 0.75
+# One slice may have been sent twice, or have two echoes.
+_FEWEST_THAT_SPREAD = 3
 
 _AXIS = {Orientation.SAGITTAL: 0, Orientation.CORONAL: 1, Orientation.AXIAL: 2}
 _KIND: dict[tuple[Orientation, Weighting | None], SeriesKind] = {
@@ -54,7 +56,7 @@ def build_series(
         The series, and what of it was not used.
 
     Raises:
-        DicomRejected: nothing given, a localiser, or a series of none of the three kinds.
+        DicomRejected: nothing given, a localiser, all images at one place, or none of the three kinds.
     """
     unique, rejections = _without_duplicates(study_id, series_id, headers)
     kept = _numbered_by_name(unique) if numbered_by_name else _numbered_by_header(unique)
@@ -74,6 +76,9 @@ def build_series(
         for _, header in across
     ]
     along = [pair for pair in kept if pair not in across]
+    if _claim_one_place(along):
+        message = f"its {len(along)} images claim to lie at one place"
+        raise DicomRejected(Rejection(Reason.BAD_GEOMETRY, message, study_id, series_id), tuple(rejections))
     stacks = tuple(
         tuple(_slice(number, header, study_id, series_id, limits) for number, header in stack)
         for stack in _stacks(along, axis)
@@ -139,6 +144,14 @@ def _same_grid(a: SlicePlane, b: SlicePlane) -> bool:
     )
 
 
+def _claim_one_place(pairs: Sequence[Numbered]) -> bool:
+    """Whether all of several images have the position of one: which of them lies where cannot be told."""
+    first = pairs[0][1].plane
+    return len(pairs) >= _FEWEST_THAT_SPREAD and all(
+        np.allclose(header.plane.origin_mm, first.origin_mm, atol=1e-3) for _, header in pairs
+    )
+
+
 def _main_orientation(
     study_id: str, series_id: str, headers: Sequence[SliceHeader], listed_kind: SeriesKind | None
 ) -> Orientation:
@@ -173,7 +186,7 @@ def _typed(
         weighting, source = weighting_from_sagittal_image(max(stacks, key=len)), "image"
     elif weighting is None and orientation is Orientation.AXIAL:
         # All axial series of the RSNA data are T2; one that says nothing is taken for one.
-        weighting, source = Weighting.T2, "unknown"
+        weighting, source = Weighting.T2, "assumed"
     kind = _KIND.get((orientation, weighting))
     if kind is not None:
         return kind, source

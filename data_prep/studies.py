@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from data_prep.belonging import acquisitions, of_one_patient
 from data_prep.dicom import SliceHeader, is_dicom, read_slice
 from data_prep.dicom_checks import DEFAULT_LIMITS, ReadLimits
 from data_prep.files import printable, safe_id
@@ -67,6 +68,8 @@ class StudyEntry:
         if self.folder is not None:
             headers = dict(self._read_folder(self.folder, rejections))
             rejections += self._misplaced(self.folder)
+        headers, strangers = of_one_patient(self.study_id, headers)
+        rejections += strangers
         series = list(self._build(headers, rejections))
         if series:
             return Study(self.study_id, tuple(series), tuple(rejections))
@@ -106,7 +109,10 @@ class StudyEntry:
     def _build(
         self, headers: Mapping[str, Sequence[SliceHeader]], rejections: list[Rejection]
     ) -> Iterator[Series]:
-        for series_id, group in headers.items():
+        parts = [
+            part for series_id, group in headers.items() for part in acquisitions(series_id, group).items()
+        ]
+        for series_id, group in parts:
             try:
                 series, unused = build_series(
                     self.study_id,

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate_instance"
     DUPLICATE_STUDY = "duplicate_study"
     MISPLACED = "misplaced_file"
+    OTHER_PATIENT = "other_patient"
     LOCALISER = "localiser"
     UNKNOWN_KIND = "series_kind_unknown"
     NO_SLICES = "no_readable_slices"
@@ -117,6 +118,8 @@ class Series:
         kind: what it shows, or None when it could not be told.
         stacks: groups of parallel slices, each in spatial order along the group's normal:
             sagittal right → left (increasing x), axial foot → head (increasing z), coronal front → back.
+        kind_source: who says so: ``table``, ``header``, ``image`` (a guess from what it shows), ``assumed``
+            (an axial series that says nothing is taken for T2), ``phantom`` or ``unknown``.
     """
 
     study_id: str

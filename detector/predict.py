@@ -12,6 +12,7 @@ from data_prep.manifest import read_verified
 from data_prep.study_types import (
     Series,
     Slice,
+    SpineLevel,
     SpineLevels,
     Study,
 )
@@ -138,6 +139,8 @@ class LevelDetector:
             flags = (*flags, "numbering_uncertain")
         if len(levels) < len(LEVELS):
             flags = (*flags, "level_absent")
+        if not all(_is_shown(level, series[0]) for level in levels.values()):
+            flags = (*flags, "level_at_edge")
         points = all_points(study, levels, series[0])
         if self.axial is not None:
             points = refine_recesses(study, levels, points, self.axial, self.config.axial)
@@ -174,6 +177,12 @@ class LevelDetector:
         """What the central slices of a series show, slice by slice."""
         central = central_slices(series, self.config.central_slices, self.config.max_offset_mm)
         return look_at([(series, item) for item in central], self.sagittal, self.config.candidates)
+
+
+def _is_shown(level: SpineLevel, leading: Series) -> bool:
+    """Whether disc and canal lie inside the images: beyond their edge the network can only guess."""
+    planes = [(point, leading.nearest(point)[0].plane) for point in (level.disc_mm, level.canal_mm)]
+    return all(bool(plane.contains_px(plane.to_px(point))) for point, plane in planes)
 
 
 def _voters(chain: NumberedChain) -> tuple[str, ...]:

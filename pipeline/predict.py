@@ -9,6 +9,7 @@ from typing import Protocol
 
 from classifier.grade import Grade
 from classifier.prior import prior_grade
+from classifier.target_crops import NO_SIGNAL
 from data_prep.archives import opened_input
 from data_prep.manifest import verify_manifest
 from data_prep.pixel_cache import PixelCache
@@ -133,7 +134,12 @@ class Pipeline:
             return self.rejected(study.study_id, failure, (*study.rejections, *cache.rejections), levels)
         rejections = (*study.rejections, *cache.rejections)
         return StudyPrediction(
-            study.study_id, grades, levels, levels.flags, rejections, provenance=self.provenance
+            study.study_id,
+            grades,
+            levels,
+            (*levels.flags, *_doubts(study, grades)),
+            rejections,
+            provenance=self.provenance,
         )
 
     def rejected(
@@ -153,6 +159,13 @@ class Pipeline:
             rejected=True,
             provenance=self.provenance,
         )
+
+
+def _doubts(study: Study, grades: Mapping[Target, Grade]) -> tuple[str, ...]:
+    """Flags of a study for what no network says: a guessed kind of series, a void at a target."""
+    guessed = any(series.kind_source in ("image", "assumed") for series in study.series)
+    void = any(NO_SIGNAL in grade.flags for grade in grades.values())
+    return (*(["series_kind_guessed"] if guessed else []), *([NO_SIGNAL] if void else []))
 
 
 def _failure(error: Exception, stage: str, study_id: str) -> Rejection:

@@ -69,7 +69,7 @@ def textured_study(*, mirrored: bool = False, kinds: tuple[SeriesKind, ...] = tu
         image = np.zeros(plane.shape)
         for centre in centres:
             image += np.exp(-np.sum((points - centre) ** 2, axis=-1) / 50)
-        return (1000 * image).astype(np.float32)
+        return (1000 * image + 100).astype(np.float32)  # tissue between the blobs has signal, too
 
     def stack(kind: SeriesKind) -> tuple[Slice, ...]:
         slices = []

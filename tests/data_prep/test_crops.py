@@ -103,6 +103,16 @@ def test_middle_of_the_crop_is_the_point_projected_on_the_slice(
     assert downwards[2] < -0.5 if orientation is not Orientation.AXIAL else downwards[1] > 0.5
 
 
+@pytest.mark.parametrize("steep_deg", [0, 40, 50, 58])
+def test_a_steep_axial_slice_is_shown_front_up_like_its_neighbours(steep_deg: float) -> None:
+    angle = np.radians(steep_deg)
+    axes = (1, 0, 0, 0, np.cos(angle), np.sin(angle))
+    plane = SlicePlane.from_dicom((0, 0, 0), axes, (1, 1), (9, 9))
+    rightwards, downwards = display_axes(plane)
+    np.testing.assert_allclose(rightwards, plane.x_axis)
+    np.testing.assert_allclose(downwards, plane.y_axis)
+
+
 @pytest.mark.parametrize("spacing_mm", [(0.8, 0.6), (0.3, 0.3), (0.4, 1.1)])
 @pytest.mark.parametrize("orientation", list(Orientation))
 def test_a_blob_in_the_patient_lies_where_the_crop_geometry_says(

@@ -93,6 +93,9 @@ def test_the_image_reaches_half_a_pixel_beyond_its_outer_centres() -> None:
         ((1, 0, 0, 0, 0, -1), Orientation.CORONAL),
         ((1, 0, 0, 0, 1, 0), Orientation.AXIAL),
         ((1, 0, 0, 0, 0.88, 0.475), Orientation.AXIAL),
+        # A steep L5/S1 slice is 58° from axial; an oblique coronal one 25° from coronal.
+        ((1, 0, 0, 0, 0.53, 0.848), Orientation.AXIAL),
+        ((1, 0, 0, 0, 0.423, -0.906), Orientation.CORONAL),
     ],
 )
 def test_the_orientation_is_the_nearest_anatomical_plane(

@@ -13,7 +13,7 @@ from data_prep.geometry import SlicePlane
 from data_prep.series_kind import Weighting, csf_ridge, weighting_from_headers, weighting_from_sagittal_image
 from data_prep.studies import find_studies
 from data_prep.vocabulary import SeriesKind
-from tests.dicom_files import write_series
+from tests.dicom_files import AXIAL, write_series
 
 PLANE = SlicePlane.from_dicom((0, 0, 0), (0, 1, 0, 0, 0, -1), (1, 1), (4, 4))
 
@@ -89,6 +89,13 @@ def test_without_headers_the_fluid_decides(tmp_path: Path, csf: float, kind: Ser
     (entry,) = find_studies(tmp_path)
     (series,) = entry.load().series
     assert (series.kind, series.kind_source) == (kind, "image")
+
+
+def test_an_axial_series_that_says_nothing_is_assumed_to_be_t2(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", orientation=AXIAL, description="")
+    (entry,) = find_studies(tmp_path)
+    (series,) = entry.load().series
+    assert (series.kind, series.kind_source) == (SeriesKind.AXIAL_T2, "assumed")
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 900), (64, 64)])

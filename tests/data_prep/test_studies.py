@@ -344,6 +344,26 @@ def test_missing_or_equal_instance_numbers_become_the_path_order(tmp_path: Path,
     assert numbers(only_series(tmp_path)) == [[1, 2, 3, 4, 5]]
 
 
+def test_a_series_whose_images_claim_one_place_is_rejected(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "100")
+    write_series(study / "14", 5, step_mm=0.0, description="T2")
+    write_series(study / "15", 2, step_mm=0.0, description="T2")
+    for number, degrees in enumerate((0, 15, 30), start=1):
+        turned = tilted_axial(degrees)
+        write_series(study / "16", 1, orientation=turned, first_instance=number)
+    loaded = load_only(study)
+    assert [(item.series_id, item.reason) for item in loaded.rejections] == [
+        ("14", Reason.BAD_GEOMETRY),
+        ("16", Reason.BAD_GEOMETRY),
+    ]
+    assert "15" in [series.series_id for series in loaded.series]
+
+
+def test_a_series_of_steep_axial_slices_is_axial(tmp_path: Path) -> None:
+    write_series(tmp_path / "100" / "1", orientation=tilted_axial(55), description="T2")
+    assert only_series(tmp_path / "100").kind is SeriesKind.AXIAL_T2
+
+
 def test_images_of_different_sizes_keep_their_own_planes(tmp_path: Path) -> None:
     folder = tmp_path / "100" / "1"
     write_series(folder, 4)

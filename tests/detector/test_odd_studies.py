@@ -76,6 +76,22 @@ def test_a_patient_who_moved_between_series_is_flagged(
     assert "series_disagree" in shifted.flags
 
 
+def test_a_level_whose_canal_is_cut_off_is_flagged(detector: LevelDetector, phantom: PhantomStudy) -> None:
+    canal_y = np.mean([disc.canal_mm[1] for disc in phantom.discs if disc.name in ("L1/L2", "L2/L3")])
+
+    def front(series: Series, item: Slice) -> Slice:
+        """The columns in front of the upper lumbar canal."""
+        if series.kind is SeriesKind.AXIAL_T2:
+            return item
+        columns = round(float(item.plane.to_px([0.0, canal_y - 5.0, item.plane.centre_mm[2]])[0]))
+        plane = replace(item.plane, shape=(item.plane.shape[0], columns))
+        return replace(item, plane=plane, read_pixels=lambda: item.pixels()[:, :columns])
+
+    whole, cut = (detector.predict(study) for study in (phantom.study, rebuilt(phantom.study, front)))
+    assert "level_at_edge" not in whole.flags
+    assert "level_at_edge" in cut.flags or "level_absent" in cut.flags
+
+
 def test_a_series_of_one_slice_is_used_and_flagged(detector: LevelDetector, phantom: PhantomStudy) -> None:
     middle = {
         series.series_id: series.slices[len(series.slices) // 2].instance_number

@@ -94,6 +94,14 @@ def test_a_bad_file_is_listed_and_the_study_is_graded(images: Path) -> None:
     }
 
 
+def test_a_guess_of_what_a_series_shows_is_flagged(images: Path) -> None:
+    known, *_ = stand_in_pipeline().predict(images / "501")
+    (images.parent / "test_series_descriptions.csv").unlink()
+    guessed, *_ = stand_in_pipeline().predict(images / "501")
+    assert "series_kind_guessed" not in known.flags
+    assert "series_kind_guessed" in guessed.flags
+
+
 def test_a_failing_stage_rejects_its_study_only_and_quotes_nothing(images: Path) -> None:
     pipeline = Pipeline(StraightSpine(), BrokenGrader("501"))
     failed, graded = pipeline.predict(images)

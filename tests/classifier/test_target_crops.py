@@ -1,0 +1,62 @@
+"""Protects: a place without signal is not graded, and dark anatomy is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from classifier.target_crops import NO_SIGNAL, has_signal, target_crop
+from data_prep.study_types import Slice, Study
+from data_prep.vocabulary import Condition, ConditionGroup
+from tests.classifier.synthetic import all_points, textured_study, tiny_config
+
+SIZE_PX, STEP_MM = 96, 0.5
+
+
+def spot(radius_mm: float, away_mm: float, dark: float = 0.0, noise: float = 0.0) -> NDArray[np.float32]:
+    """Noisy tissue with a dark disc beside the middle."""
+    rng = np.random.default_rng(3)
+    image = np.full((SIZE_PX, SIZE_PX), 0.5, np.float32)
+    centre = (round(SIZE_PX / 2 + away_mm / STEP_MM), SIZE_PX // 2)
+    cv2.circle(image, centre, round(radius_mm / STEP_MM), dark, -1)
+    return np.clip(image + rng.normal(0, noise, image.shape), 0, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (np.zeros((SIZE_PX, SIZE_PX)), False),
+        (np.ones((SIZE_PX, SIZE_PX)), False),
+        (spot(13.0, 3.0), False),
+        (spot(6.0, 5.0, noise=0.01), False),
+        (spot(13.0, 28.0), True),
+        (spot(2.5, 0.0), True),
+        (spot(10.0, 0.0, dark=0.12), True),
+    ],
+    ids=["black", "white", "void", "noisy void", "void far away", "vessel", "dark fluid"],
+)
+def test_only_a_void_at_the_point_has_no_signal(shown: NDArray[np.float32], expected: bool) -> None:
+    assert has_signal(shown.astype(np.float32), STEP_MM) is expected
+    assert has_signal(700 * shown.astype(np.float32), STEP_MM) is expected
+
+
+def test_a_target_on_a_black_slice_gets_no_crop_but_a_reason() -> None:
+    study = textured_study()
+
+    def black(item: Slice) -> Slice:
+        return replace(item, read_pixels=lambda: np.zeros(item.plane.shape, np.float32))
+
+    series = tuple(
+        replace(one, stacks=tuple(tuple(black(item) for item in stack) for stack in one.stacks))
+        for one in study.series
+    )
+    dark = Study(study.study_id, series)
+    config = tiny_config(ConditionGroup.SPINAL).crop
+    point = next(p for p in all_points() if p.condition is Condition.SPINAL_CANAL_STENOSIS)
+    assert not isinstance(target_crop(study, point, config), str)
+    assert target_crop(dark, point, config) == NO_SIGNAL
+    assert not isinstance(target_crop(dark, point, config, cached=True), str)
