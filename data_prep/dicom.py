@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
@@ -27,16 +26,17 @@ from pydicom.pixels import pixel_array
 from data_prep.dicom_checks import (
     DEFAULT_LIMITS,
     RLE,
+    BoundedFile,
     ReadLimits,
     Refused,
     check_claims,
-    check_codestream,
     check_pixel_element,
     checked_size,
     finite_number,
-    transfer_syntax_of,
+    parsed,
     whole_number,
 )
+from data_prep.dicom_codestream import check_codestream
 from data_prep.files import printable
 from data_prep.geometry import SlicePlane
 from data_prep.study_types import DicomRejected, Reason, Rejection
@@ -68,6 +68,29 @@ _HEADER_KEYWORDS = (
     "SamplesPerPixel",
     "PhotometricInterpretation",
 )
+# What decoding looks at. Not the extended table of frame offsets: the frame that is checked must be the one
+# that is decoded.
+_PIXEL_KEYWORDS = (
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "FloatPixelData",
+    "DoubleFloatPixelData",
+    "PixelData",
+)
+# Scanners put the isocentre at 0 and have pixels of 0.1 to 10 mm. Far beyond, sums overflow, and the series
+# would be lost with the one file.
+_MAX_DISTANCE_MM = 10_000.0
+_MIN_SPACING_MM, _MAX_SPACING_MM = 0.01, 100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +149,8 @@ def read_slice(
     """
     with _rejecting(path, study_id, series_id, Reason.UNREADABLE):
         size = checked_size(path, limits)
-        with path.open("rb") as file:
-            syntax = transfer_syntax_of(path, file)
-            file.seek(0)
-            dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_HEADER_KEYWORDS))
+        with BoundedFile(path, limits) as file:
+            dataset, syntax = parsed(file, _HEADER_KEYWORDS, limits, stop_before_pixels=True)
             check_pixel_element(file, dataset, syntax, size)
         check_claims(dataset, limits)
         plane = _plane(dataset)
@@ -150,10 +171,8 @@ def read_pixels(
     path = header.path
     with _rejecting(path, study_id, series_id, Reason.BAD_PIXELS):
         checked_size(path, limits)
-        with path.open("rb") as file:
-            syntax = transfer_syntax_of(path, file)
-            file.seek(0)
-            dataset = pydicom.dcmread(file)
+        with BoundedFile(path, limits) as file:
+            dataset, syntax = parsed(file, _PIXEL_KEYWORDS, limits, stop_before_pixels=False)
         check_claims(dataset, limits)
         if (int(dataset.Rows), int(dataset.Columns)) != header.plane.shape:
             raise Refused(Reason.BAD_PIXELS, "the file changed after its header was read")
@@ -209,6 +228,13 @@ def _plane(dataset: Dataset) -> SlicePlane:
             )
         parts.append(numbers)
     position, orientation, spacing = parts
+    if any(abs(number) > _MAX_DISTANCE_MM for number in position):
+        raise Refused(
+            Reason.BAD_GEOMETRY, f"the image lies farther than {_MAX_DISTANCE_MM:g} mm from the isocentre"
+        )
+    if any(not _MIN_SPACING_MM <= number <= _MAX_SPACING_MM for number in spacing):
+        message = f"PixelSpacing must be {_MIN_SPACING_MM:g} to {_MAX_SPACING_MM:g} mm"
+        raise Refused(Reason.BAD_GEOMETRY, message)
     try:
         return SlicePlane.from_dicom(
             position, orientation, spacing, (int(dataset.Rows), int(dataset.Columns))

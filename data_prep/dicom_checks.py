@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import math
 import stat
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import data_element_generator
+from pydicom.tag import BaseTag
 
 from data_prep.study_types import Reason
 
 RLE = "1.2.840.10008.1.2.5"
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
-_JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")  # lossless, any
+JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")  # lossless, any
 _ENCAPSULATED = (
     RLE,
     "1.2.840.10008.1.2.4.50",  # JPEG baseline
@@ -25,14 +30,20 @@ _ENCAPSULATED = (
     "1.2.840.10008.1.2.4.70",  # JPEG lossless, first-order prediction
     "1.2.840.10008.1.2.4.80",  # JPEG-LS lossless
     "1.2.840.10008.1.2.4.81",  # JPEG-LS near-lossless
-    *_JPEG_2000,
+    *JPEG_2000,
 )
 # Nothing else is read: Deflated above all, which grows without bound.
 TRANSFER_SYNTAXES = (*_NATIVE, *_ENCAPSULATED)
 _EXPLICIT_BIG = _NATIVE[2]
 _PIXEL_GROUP = 0x7FE0
+_PIXEL_VRS = (None, "OB", "OW", "OF", "OD", "UN")  # None: implicit
 _ITEM, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_META_GROUP, _TRANSFER_SYNTAX_TAG = 0x0002, 0x00020010
+# (0008,0005) in both byte orders. pydicom looks every term up while it parses, at any depth.
+_CHARACTER_SET_TAGS = (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
+_MAX_CHARACTER_SET_BYTES = 128
+_MAX_OFFSET_TABLE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -42,10 +53,15 @@ class ReadLimits:
     Attributes:
         max_file_bytes: size on disk; checked before anything is parsed. A 1024² MR slice has 2 MiB.
         max_pixels: Rows × Columns × NumberOfFrames × SamplesPerPixel; checked before decoding.
+        max_reads: of one pass over a file. Every element, item and fragment costs two or three, and up to
+            0.1 ms and 700 bytes; a scanner's header needs a few hundred.
+        max_value_bytes: of one value of the header that is looked at.
     """
 
     max_file_bytes: int = 128 * 1024 * 1024
     max_pixels: int = 4096 * 4096
+    max_reads: int = 20_000
+    max_value_bytes: int = 64 * 1024
 
 
 DEFAULT_LIMITS = ReadLimits()
@@ -59,6 +75,46 @@ class Refused(Exception):
         self.reason = reason
 
 
+class BoundedFile(io.BufferedReader):
+    """A file that may be read only so often: what bounds the time and memory that parsing it takes.
+
+    pydicom makes an object of every item of a sequence, wanted or not: 8 MB of empty items took 50 s and
+    640 MB.
+
+    Raises:
+        Refused: from ``read``: beyond ``ReadLimits.max_reads``; for a list of character sets that is too
+            long; for a read without a size, which only the inflation of a deflated file needs.
+    """
+
+    def __init__(self, source: Path | io.BytesIO, limits: ReadLimits) -> None:
+        super().__init__(io.FileIO(source) if isinstance(source, Path) else source)  # type: ignore[arg-type]
+        self._limits, self._reads, self._character_set_follows = limits, 0, False
+
+    @property
+    def name(self) -> str:
+        """None: bytes in memory have none, and pydicom asks for it."""
+        return ""
+
+    def rewind(self) -> None:
+        """Begin another pass."""
+        self.seek(0)
+        self._reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._reads += 1
+        if self._reads > self._limits.max_reads:
+            message = f"more elements than {self._limits.max_reads} reads can take in"
+            raise Refused(Reason.TOO_LARGE, message)
+        if size is None or size < 0:
+            raise Refused(Reason.TRANSFER_SYNTAX, "a deflated file is never inflated")
+        if self._character_set_follows and size > _MAX_CHARACTER_SET_BYTES:
+            raise Refused(Reason.TOO_LARGE, "the list of character sets is too long")
+        data = super().read(size)
+        if size == 8:  # the head of an element; its value, or first a longer length, follows
+            self._character_set_follows = data[:4] in _CHARACTER_SET_TAGS
+        return data
+
+
 def checked_size(path: Path, limits: ReadLimits) -> int:
     """Bytes of a regular file within the limit."""
     status = path.stat()
@@ -69,18 +125,69 @@ def checked_size(path: Path, limits: ReadLimits) -> int:
     return status.st_size
 
 
-def transfer_syntax_of(path: Path, file: BinaryIO) -> str:
+def transfer_syntax_of(file: BoundedFile, limits: ReadLimits) -> str:
     """Read the File Meta alone and return its transfer syntax if it is on the list."""
     start = file.read(132)
     if not start:
         raise Refused(Reason.NOT_DICOM, "the file is empty")
     if start[128:] != b"DICM":
         raise Refused(Reason.NOT_DICOM, "not a DICOM file: the preamble is missing")
-    syntax = str(read_file_meta_info(path).get("TransferSyntaxUID", ""))
+
+    def ends(tag: BaseTag, vr: str | None, length: int) -> bool:
+        if tag >> 16 != _META_GROUP:
+            return True
+        # pydicom converts the first of these values as soon as it has read them, whatever they are.
+        if length > limits.max_value_bytes:
+            raise Refused(
+                Reason.TOO_LARGE, f"the File Meta has a value of more than {limits.max_value_bytes} bytes"
+            )
+        return False
+
+    syntax = ""
+    for element in data_element_generator(file, False, True, stop_when=ends):
+        if element.tag == _TRANSFER_SYNTAX_TAG and isinstance(element.value, bytes):
+            syntax = element.value.decode("ascii", "replace").strip("\0 ")
     if syntax not in TRANSFER_SYNTAXES:
         shown = syntax[:64] if all(c.isdigit() or c == "." for c in syntax) else "?"
         raise Refused(Reason.TRANSFER_SYNTAX, f"transfer syntax {shown or 'missing'} is not supported")
     return syntax
+
+
+def parsed(
+    file: BoundedFile, keywords: Sequence[str], limits: ReadLimits, *, stop_before_pixels: bool
+) -> tuple[Dataset, str]:
+    """The elements of a file that are asked for, as they are, and its transfer syntax.
+
+    The file is left at its pixel data, or behind them.
+
+    Raises:
+        Refused: no DICOM file, a transfer syntax that is not read, or something beyond the limits.
+    """
+    syntax = transfer_syntax_of(file, limits)
+    file.rewind()
+    dataset = pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=list(keywords))
+    _check_values(dataset, limits)
+    if str(dataset.file_meta.get("TransferSyntaxUID", "")) != syntax:
+        raise Refused(Reason.TRANSFER_SYNTAX, "the File Meta names more than one transfer syntax")
+    return dataset, syntax
+
+
+def _check_values(dataset: Dataset, limits: ReadLimits) -> None:
+    """Refuse values that are too long or of an impossible kind, before anything splits or converts them.
+
+    A sequence of 8 MB where Rows should be took 45 s.
+    """
+    for tag in dataset.keys():  # noqa: SIM118 (iterating a Dataset would decode its values)
+        element: Any = dataset.get_item(tag)
+        if element.VR == "SQ":
+            raise Refused(Reason.UNREADABLE, f"({tag >> 16:04x},{tag & 0xFFFF:04x}) must not be a sequence")
+        if tag >> 16 == _PIXEL_GROUP:
+            if element.VR not in _PIXEL_VRS:
+                raise Refused(Reason.BAD_PIXELS, "the pixel data are text or numbers, not bytes")
+            continue
+        if isinstance(element, RawDataElement) and len(element.value or b"") > limits.max_value_bytes:
+            message = f"({tag >> 16:04x},{tag & 0xFFFF:04x}) has more than {limits.max_value_bytes} bytes"
+            raise Refused(Reason.TOO_LARGE, message)
 
 
 def check_claims(dataset: Dataset, limits: ReadLimits) -> None:
@@ -144,6 +251,8 @@ def _items_are_complete(file: BinaryIO, size: int) -> bool:
             break
         if (group, element) != _ITEM or file.tell() + length > size:
             return False
+        if items == 0 and length > _MAX_OFFSET_TABLE_BYTES:  # one frame needs four bytes or none
+            raise Refused(Reason.BAD_PIXELS, "the table of frame offsets is too long for one frame")
         file.seek(length, 1)
         items += 1
     return items >= 2
@@ -162,35 +271,3 @@ def finite_number(dataset: Dataset, keyword: str) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
-
-
-def check_codestream(frame: bytes, syntax: str, shape: tuple[int, int]) -> None:
-    """Refuse a JPEG or JPEG 2000 frame that decodes to another size than the header claims.
-
-    Decoders trust the codestream, so a small file with a modest header could still fill the memory.
-    """
-    coded = _jpeg2000_shape(frame) if syntax in _JPEG_2000 else _jpeg_shape(frame)
-    if coded != shape:
-        found = "no image" if coded is None else f"{coded[0]} x {coded[1]}"
-        raise Refused(Reason.BAD_PIXELS, f"the coded image holds {found}, the header {shape[0]} x {shape[1]}")
-
-
-def _jpeg2000_shape(frame: bytes) -> tuple[int, int] | None:
-    """(rows, columns) from the SIZ marker (ISO 15444-1 A.5.1), which follows the start of codestream."""
-    start = frame.find(b"\xff\x4f\xff\x51")
-    if start < 0 or len(frame) < start + 24:
-        return None
-    width, height, left, top = struct.unpack(">4I", frame[start + 8 : start + 24])
-    return height - top, width - left
-
-
-def _jpeg_shape(frame: bytes) -> tuple[int, int] | None:
-    """(rows, columns) from the first frame header (SOF; ITU-T T.81 B.2.2, JPEG-LS T.87 C.2.2)."""
-    at = 2
-    while at + 9 <= len(frame) and frame[at] == 0xFF:
-        marker = frame[at + 1]
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            rows, columns = struct.unpack(">2H", frame[at + 5 : at + 9])
-            return rows, columns
-        at += 2 + struct.unpack(">H", frame[at + 2 : at + 4])[0]
-    return None

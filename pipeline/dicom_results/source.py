@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage
 
+from data_prep.dicom_checks import DEFAULT_LIMITS, BoundedFile, parsed
 from data_prep.dicom_uids import derived_uid, is_valid_uid
 from data_prep.study_types import DicomRejected, LevelPoint, Reason, Rejection, Study
 
@@ -161,7 +161,8 @@ def _read(study_id: str, series_id: str, number: int, path: Path | None) -> _Hea
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote values
-            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_READ))
+            with BoundedFile(path, DEFAULT_LIMITS) as file:
+                dataset, _ = parsed(file, _READ, DEFAULT_LIMITS, stop_before_pixels=True)
             values = {keyword: str(dataset.get(keyword) or "").strip() for keyword in _READ}
             meta = str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
     except Exception as error:

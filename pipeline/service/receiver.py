@@ -8,13 +8,12 @@ import time
 import warnings
 from typing import Any
 
-import pydicom
 from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from data_prep.dicom_checks import TRANSFER_SYNTAXES
+from data_prep.dicom_checks import DEFAULT_LIMITS, TRANSFER_SYNTAXES, BoundedFile, parsed
 from data_prep.dicom_uids import is_valid_uid
 from pipeline.service.config import ServiceConfig
 from pipeline.service.spool import Spool, SpoolFull
@@ -25,6 +24,7 @@ log = logging.getLogger("lumbar.serve")
 SUCCESS, OUT_OF_RESOURCES, NOT_THIS_CLASS, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 
 _GRADED_CLASSES = (MRImageStorage, EnhancedMRImageStorage)
+_IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")
 # An A-ASSOCIATE-RQ may name every storage class with every transfer syntax.
 _MIN_LONGEST_PDU = 256 * 1024
 _GREETING_TIMEOUT_S, _TIMEOUT_S = 15, 60
@@ -123,11 +123,8 @@ class Receiver:
         content = event.encoded_dataset()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            header = pydicom.dcmread(
-                io.BytesIO(content),
-                stop_before_pixels=True,
-                specific_tags=["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID"],
-            )
+            with BoundedFile(io.BytesIO(content), DEFAULT_LIMITS) as file:
+                header, _ = parsed(file, _IDENTIFIERS, DEFAULT_LIMITS, stop_before_pixels=True)
             study_uid, sop_uid = (str(header.get(k) or "") for k in ("StudyInstanceUID", "SOPInstanceUID"))
         if header.get("SOPClassUID", request.AffectedSOPClassUID) != request.AffectedSOPClassUID:
             return NOT_THIS_CLASS
