@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -12,6 +13,7 @@ from typing import IO, Any
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 # Cells that start so are formulas to spreadsheet programs (OWASP, "CSV Injection").
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
@@ -38,6 +40,47 @@ def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def is_disk_error(error: BaseException) -> bool:
+    """Whether nothing more can be written: the run has to end, and goes on when it is started again."""
+    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
+
+
+class FolderInUse(Exception):
+    """Another process holds the lock of a folder."""
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, a file ``.lock`` in it that goes when the block ends.
+
+    The lock ends with its process, however that ends. Where the file system has no locks, none is held.
+
+    Raises:
+        FolderInUse: another process holds it.
+        OSError: the lock file cannot be made.
+    """
+    import fcntl  # not on every platform that reads studies
+
+    path = folder / ".lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderInUse from None
+        except OSError:  # a file system without locks
+            pass
+        # Whoever held the lock before may have removed the file just now: another one is there then, or none.
+        if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
+            raise FolderInUse
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
 
 
 def safe_id(text: str) -> str:

@@ -8,7 +8,9 @@ command, before or after its name.
 from __future__ import annotations
 
 import errno
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -19,7 +21,10 @@ import detector.cli
 import pipeline.annotations_cli
 import pipeline.service.command
 from data_prep import console
+from data_prep.files import printable
 from pipeline.commands import data, exporting, grading, learning
+
+_QUOTED_PATH = re.compile(r"'[^']*/([^'/]*)'")
 
 
 class LumbarGroup(typer.core.TyperGroup):
@@ -36,6 +41,14 @@ class LumbarGroup(typer.core.TyperGroup):
         console.set_verbosity(verbosity)
         kept = [item for item in args[:end] if item not in given]
         return super().parse_args(ctx, kept + args[end:])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Name a wrong path by its last part: the folders above may be named after a patient."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = _QUOTED_PATH.sub(r"'\1'", error.message)
+            raise
 
 
 app = typer.Typer(
@@ -76,7 +89,9 @@ def main() -> None:
     try:
         app(prog_name="lumbar")
     except OSError as error:  # a full disk, a folder that must not be written
-        console.err.print(f"{error.strerror or type(error).__name__}: {error.filename or 'input or output'}")
+        # The last part alone: the folders above may be named after a patient.
+        place = Path(str(error.filename)).name if error.filename else "input or output"
+        console.err.print(printable(f"{error.strerror or type(error).__name__}: {place}"))
         advice = _ADVICE.get(error.errno or 0)
         if advice is not None:
             console.err.print(f"what to do: {advice}")

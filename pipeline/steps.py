@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_prep import console
 from data_prep.archives import is_archive, opened_input
-from data_prep.files import atomic_write
+from data_prep.files import FolderInUse, atomic_write, locked_folder
 from data_prep.manifest import WeightsRejected
 from data_prep.studies import StudyEntry, find_studies
 from data_prep.study_types import DicomRejected, Rejection
@@ -49,11 +49,28 @@ def find_entries(path: Path, series_table: Path | None) -> tuple[StudyEntry, ...
 
 
 def make_writable(folder: Path) -> None:
-    """Make the folder and write to it now: a batch takes hours. Raises OSError."""
+    """Make the folder and write to it now: a batch takes hours. Raises OSError, naming the folder."""
     probe = folder / ".writable"
-    with atomic_write(probe):
-        pass
-    probe.unlink()
+    try:
+        with atomic_write(probe):
+            pass
+        probe.unlink()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from None
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make sure that no other run writes into the folder for as long as the block lasts."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked_folder(folder))
+        except FolderInUse:
+            console.fail(
+                f"another run is writing into {folder.name!r}\n"
+                "what to do: wait until it ends, or choose another folder with -o"
+            )
+        yield
 
 
 def load_pipeline(detector_weights: Path | None = None, classifier_weights: Path | None = None) -> Pipeline:
@@ -127,7 +144,7 @@ def grade_all(
         make_writable(output)
         pipeline = load_pipeline(detector_weights, classifier_weights)
         load = partial(load_in_worker, _absolute(detector_weights), _absolute(classifier_weights))
-        with console.progress_of_parts("studies", len(entries)) as on_stage:
+        with alone_in(output), console.progress_of_parts("studies", len(entries)) as on_stage:
             try:
                 report = run_batch(
                     pipeline,

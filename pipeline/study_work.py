@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
-from data_prep.files import safe_id
+from data_prep.files import is_disk_error, safe_id
 from data_prep.studies import StudyEntry
 from data_prep.study_types import Rejection, Study
 from pipeline.predict import Pipeline
@@ -107,7 +107,9 @@ def _made(
 ) -> StudyPrediction:
     try:
         output.write(study, prediction, out / place_of(output.place, prediction.study_id))
-    except Exception:  # grades are worth more than their picture
+    except Exception as error:  # grades are worth more than their picture
+        if is_disk_error(error):
+            raise
         return replace(prediction, flags=(*prediction.flags, output.failed_flag))
     return prediction
 

@@ -10,7 +10,7 @@ from typing import Any
 import pydicom
 from pydicom.dataset import Dataset
 
-from data_prep.files import atomic_write, safe_id
+from data_prep.files import atomic_write, is_disk_error, safe_id
 from data_prep.study_types import DicomRejected, Reason, Rejection, Study
 from pipeline.dicom_results.capture import build_capture
 from pipeline.dicom_results.report import build_report
@@ -64,7 +64,9 @@ class DicomResults:
                 write_object(dataset, path)
         except DicomRejected as refused:
             return refused.rejection
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except Exception as error:  # grades are worth more than their report
+            if is_disk_error(error):
+                raise
             message = f"no DICOM result: it cannot be made ({type(error).__name__})"
             return Rejection(Reason.NO_RESULT, message, prediction.study_id)
         return None
