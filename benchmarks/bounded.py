@@ -148,7 +148,11 @@ def _do(task: str, path: Path) -> dict[str, Any]:
                 rejections += refused
                 files = sum(len(names) for _, _, names in os.walk(folder)) if task == "study" else 0
                 for entry in find_studies(folder):
-                    study = entry.load()
+                    try:
+                        study = entry.load()
+                    except DicomRejected as rejected:
+                        rejections += [*rejected.rejections, rejected.rejection]
+                        continue
                     rejections += study.rejections
                     for item in (item for series in study.series for item in series.slices):
                         try:

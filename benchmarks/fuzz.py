@@ -91,7 +91,7 @@ def bases(folder: Path) -> list[Base]:
         for coding in (dataset.file_meta.TransferSyntaxUID, RLELossless):
             contents[f"phantom {headers} {coding}"] = recoded(dataset, coding)
     return [
-        Base(name, content, _study(folder / str(number), content))
+        Base(name, content, study_around(folder / str(number), content))
         for number, (name, content) in enumerate(contents.items())
     ]
 
@@ -103,7 +103,7 @@ def _middle_t2_slice(data: Path) -> Dataset:
     return pydicom.dcmread(paths[len(paths) // 2])
 
 
-def _study(folder: Path, content: bytes) -> Path:
+def study_around(folder: Path, content: bytes) -> Path:
     """A study whose slices are copies of a file, 4 mm apart."""
     images = folder / "test_images"
     dataset = pydicom.dcmread(io.BytesIO(content))

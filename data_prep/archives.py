@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from data_prep.files import printable, safe_id
+from data_prep.files import input_label, printable, safe_id
 from data_prep.series_table import IMAGE_FOLDERS
 from data_prep.study_types import DicomRejected, Reason, Rejection
 
@@ -211,7 +211,7 @@ def _extract_members(
                 target.unlink(missing_ok=True)
                 refusal = Reason.UNREADABLE, f"it cannot be unpacked ({type(error).__name__})"
         reason, message = refusal
-        rejections.append(Rejection(reason, message, file=parts[-1]))
+        rejections.append(Rejection(reason, message, file=input_label(parts[-1])))
     return tuple(rejections)
 
 

@@ -37,7 +37,7 @@ from data_prep.dicom_checks import (
     whole_number,
 )
 from data_prep.dicom_codestream import check_codestream
-from data_prep.files import printable
+from data_prep.files import input_label
 from data_prep.geometry import SlicePlane
 from data_prep.study_types import DicomRejected, Reason, Rejection
 
@@ -209,7 +209,7 @@ def _rejecting(path: Path, study_id: str, series_id: str, otherwise: Reason) -> 
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         reason, message = otherwise, f"cannot be read ({type(error).__name__})"
-    raise DicomRejected(Rejection(reason, message, study_id, series_id, printable(path.name))) from None
+    raise DicomRejected(Rejection(reason, message, study_id, series_id, input_label(path.name))) from None
 
 
 def _plane(dataset: Dataset) -> SlicePlane:

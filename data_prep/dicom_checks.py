@@ -43,6 +43,7 @@ _META_GROUP, _TRANSFER_SYNTAX_TAG = 0x0002, 0x00020010
 # (0008,0005) in both byte orders. pydicom looks every term up while it parses, at any depth.
 _CHARACTER_SET_TAGS = (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
 _MAX_CHARACTER_SET_BYTES = 128
+_LONG_READ_BYTES = 1024 * 1024
 _MAX_OFFSET_TABLE_BYTES = 64 * 1024
 
 
@@ -89,6 +90,8 @@ class BoundedFile(io.BufferedReader):
     def __init__(self, source: Path | io.BytesIO, limits: ReadLimits) -> None:
         super().__init__(io.FileIO(source) if isinstance(source, Path) else source)  # type: ignore[arg-type]
         self._limits, self._reads, self._character_set_follows = limits, 0, False
+        self._size = self.seek(0, io.SEEK_END)
+        self.seek(0)
 
     @property
     def name(self) -> str:
@@ -109,6 +112,8 @@ class BoundedFile(io.BufferedReader):
             raise Refused(Reason.TRANSFER_SYNTAX, "a deflated file is never inflated")
         if self._character_set_follows and size > _MAX_CHARACTER_SET_BYTES:
             raise Refused(Reason.TOO_LARGE, "the list of character sets is too long")
+        if size > _LONG_READ_BYTES:  # a length of 4 GB would be allocated before it is found too long
+            size = min(size, max(0, self._size - self.tell()))
         data = super().read(size)
         if size == 8:  # the head of an element; its value, or first a longer length, follows
             self._character_set_follows = data[:4] in _CHARACTER_SET_TAGS

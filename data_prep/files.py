@@ -14,6 +14,11 @@ from typing import IO, Any
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+_EXPORTERS_WORD = re.compile(
+    r"\w|anon|archive|bad|broken|copy|csv|dcm|dicom|dir|empty|export|file|frame|im|ima|image|images|img|inner"
+    r"|instance|junk|link|loose|missing|mr|mri|name|note|notes|part|readme|report|scan|se|ser|series|slice"
+    r"|slices|study|test|text|truncated|txt|volume|zip"
+)
 # Cells that start so are formulas to spreadsheet programs (OWASP, "CSV Injection").
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
@@ -73,7 +78,11 @@ def locked_folder(folder: Path) -> Iterator[None]:
         except OSError:  # a file system without locks
             pass
         # Whoever held the lock before may have removed the file just now: another one is there then, or none.
-        if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
+        try:
+            is_there = os.path.samestat(os.fstat(descriptor), path.stat())
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
             raise FolderInUse
         try:
             yield
@@ -99,6 +108,21 @@ def safe_id(text: str) -> str:
 def printable(text: str) -> str:
     """The text without control characters: what comes from a header or a disk must not drive a terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def input_label(name: str) -> str:
+    """The name of an input file as records and messages say it.
+
+    Exporters number their files ("IM0001.dcm") or use identifiers, and these stay; a name with any word that
+    exporters do not use may be a patient's. Of it eight characters of its SHA-256 are left, by which whoever
+    has the file can find it.
+    """
+    words = re.findall(r"[^\W\d_]+", name.lower())
+    if name.isprintable() and all(map(_EXPORTERS_WORD.fullmatch, words)):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    suffix = Path(name).suffix
+    return f"name-{digest}{suffix if suffix.lower() in ('.dcm', '.ima', '.zip', '.csv') else ''}"
 
 
 def csv_cell(text: str) -> str:

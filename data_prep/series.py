@@ -11,7 +11,7 @@ import numpy as np
 
 from data_prep.dicom import SliceHeader, read_pixels
 from data_prep.dicom_checks import DEFAULT_LIMITS, ReadLimits
-from data_prep.files import printable
+from data_prep.files import input_label
 from data_prep.geometry import FloatArray, Orientation, SlicePlane
 from data_prep.series_kind import Weighting, weighting_from_headers, weighting_from_sagittal_image
 from data_prep.study_types import DicomRejected, Reason, Rejection, Series, Slice
@@ -71,7 +71,7 @@ def build_series(
             f"lies across the {orientation.value} slices of its series",
             study_id,
             series_id,
-            printable(header.path.name),
+            input_label(header.path.name),
         )
         for _, header in across
     ]
@@ -108,7 +108,7 @@ def _without_duplicates(
         earlier = by_uid.setdefault(header.sop_uid, [])
         if header.sop_uid and any(_same_grid(header.plane, other.plane) for other in earlier):
             message = "the same image was read from an earlier file"
-            file = printable(header.path.name)
+            file = input_label(header.path.name)
             rejections.append(Rejection(Reason.DUPLICATE, message, study_id, series_id, file))
             continue
         earlier.append(header)

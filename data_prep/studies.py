@@ -19,7 +19,7 @@ from pathlib import Path
 from data_prep.belonging import acquisitions, of_one_patient
 from data_prep.dicom import SliceHeader, is_dicom, read_slice
 from data_prep.dicom_checks import DEFAULT_LIMITS, ReadLimits
-from data_prep.files import printable, safe_id
+from data_prep.files import input_label, printable, safe_id
 from data_prep.series import build_series
 from data_prep.series_table import IMAGE_FOLDERS, SeriesTable, find_series_table
 from data_prep.study_types import DicomRejected, Reason, Rejection, Series, Study
@@ -101,7 +101,7 @@ class StudyEntry:
             return []
         message = "lies beside or below the folders of the series"
         return [
-            Rejection(Reason.MISPLACED, message, self.study_id, file=printable(path.name))
+            Rejection(Reason.MISPLACED, message, self.study_id, file=input_label(path.name))
             for path in _image_files(_files_below(folder, []))
             if len(path.relative_to(folder).parts) != 2
         ]
