@@ -173,7 +173,7 @@ def _is_rsna_series(folder: Path) -> bool:
     return (
         _is_number(folder.name)
         and folder.is_dir()
-        and any(re.fullmatch(r"\d+\.dcm", entry.name) for entry in os.scandir(folder))
+        and any(re.fullmatch(r"\d+\.dcm", name) for name in os.listdir(folder))
     )
 
 

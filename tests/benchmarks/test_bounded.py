@@ -12,7 +12,7 @@ from tests.dicom_files import write_slice
 
 def test_what_must_not_be_is_seen_and_the_next_file_is_read(tmp_path: Path) -> None:
     path = write_slice(tmp_path / "1.dcm")
-    large = write_slice(tmp_path / "2.dcm", np.zeros((4096, 4096), np.uint16))
+    large = write_slice(tmp_path / "2.dcm", np.zeros((4096, 4096), np.uint16), position=(9, 0, 0))
     with BoundedReader(memory_mb=40, time_s=60) as reader:
         assert reader.run("file", path).kind == "read"
         assert reader.run("file", large).kind == "memory"
