@@ -3,11 +3,11 @@
     python -m benchmarks.interruption --runs 50 -o benchmarks/results
 
 A batch of small synthetic studies is graded once undisturbed. Then it is started into an empty folder, killed
-at a random moment, started again into the same folder, perhaps killed again, until it ends by itself; and so on
-with other folders until there were as many kills as asked for. What must hold: every batch ends with the same
-bytes as the undisturbed one, reports and pictures included; what was done before a kill is never done again; the
-last run says how much it took over. Moments are drawn over the time that is needed for what is left, counted
-from when the models are loaded: a kill before that would prove little.
+at a random moment, started again into the same folder, perhaps killed again, until it ends by itself; and so
+on with other folders until there were as many kills as asked for. What must hold: every batch ends with the
+same bytes as the undisturbed one, reports and pictures included; what was done before a kill is never done
+again; the last run says how much it took over. Moments are drawn over the time that is needed for what is
+left, counted from when the models are loaded: a kill before that would prove little.
 
 Writes ``interruption.csv``, a line per kill, and ``interruption.json``. Linux.
 """
