@@ -20,6 +20,7 @@ from ultralytics.nn.tasks import PoseModel
 from ultralytics.utils.loss import v8PoseLoss
 from ultralytics.utils.tal import TaskAlignedAssigner
 
+from data_prep.manifest import WeightsRejected
 from detector.spec import DetectorSpec
 
 
@@ -75,13 +76,20 @@ def network_from_bytes(spec: DetectorSpec, content: bytes) -> LevelPoseModel:
     """Network with the weights of a safetensors file's bytes (fp16 there, fp32 here), ready for inference.
 
     Raises:
-        RuntimeError: the tensors do not fit the spec's architecture.
+        WeightsRejected: no safetensors, whatever a manifest says of them, or not of the spec's architecture.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     model = build_network(spec)
-    tensors = load(content)
-    model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    try:
+        tensors = load(content)
+        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    except (SafetensorError, RuntimeError) as error:
+        name = f"{spec.kind.value}.safetensors"
+        raise WeightsRejected(
+            f"'{name}' does not fit its network ({type(error).__name__}): run `make models`"
+        ) from None
     return model.eval().requires_grad_(False)
 
 
