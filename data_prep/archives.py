@@ -11,6 +11,7 @@ import shutil
 import stat
 import struct
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from data_prep.files import input_label, printable, safe_id
+from data_prep.files import FolderInUse, input_label, locked_folder, printable, safe_id
 from data_prep.series_table import IMAGE_FOLDERS
 from data_prep.study_types import DicomRejected, Reason, Rejection
 
@@ -31,6 +32,8 @@ _PREAMBLE_BYTES = 132
 _END_BYTES, _END_SIGNATURE = 22, b"PK\x05\x06"
 _LOCATOR_BYTES, _LOCATOR_SIGNATURE = 20, b"PK\x06\x07"
 _END64_BYTES, _END64_SIGNATURE = 56, b"PK\x06\x06"
+_UNPACKED = "lumbar-zip-"
+_ABANDONED_S = 60.0
 _IGNORED = ("__macosx", "thumbs.db")
 _BROKEN = (
     zipfile.BadZipFile,
@@ -99,11 +102,28 @@ def opened_input(
     if not is_archive(path):
         yield path, ()
         return
-    with tempfile.TemporaryDirectory(prefix="lumbar-") as temporary:
+    _remove_abandoned()
+    with tempfile.TemporaryDirectory(prefix=_UNPACKED) as temporary, locked_folder(Path(temporary)):
         # A study's id may be the name of its folder, so that of the archive takes its place.
         folder = Path(temporary) / safe_id(path.stem)
         rejections = extract_archive(path, folder, limits=limits, progress=progress)
         yield inner_folder(folder), rejections
+
+
+def _remove_abandoned() -> None:
+    """Remove what runs unpacked that were killed: images of patients must not stay where nobody looks."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_UNPACKED}*"):
+        try:
+            status = folder.lstat()
+            # Another user's cannot be locked or removed.
+            if not stat.S_ISDIR(status.st_mode):
+                continue
+            if time.time() - status.st_mtime < _ABANDONED_S:  # perhaps about to be locked
+                continue
+            with locked_folder(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+        except (OSError, FolderInUse):
+            continue
 
 
 def inner_folder(folder: Path) -> Path:

@@ -66,8 +66,11 @@ def locked_folder(folder: Path) -> Iterator[None]:
         FolderInUse: another process holds it.
         OSError: the lock file cannot be made.
     """
-    import fcntl  # not on every platform that reads studies
-
+    try:
+        import fcntl
+    except ImportError:  # not on every platform that reads studies
+        yield
+        return
     path = folder / ".lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:

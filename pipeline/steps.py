@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -30,13 +33,38 @@ def opened(path: Path) -> Iterator[tuple[Path, tuple[Rejection, ...]]]:
     if not is_archive(path):
         yield path, ()
         return
-    with ExitStack() as stack:
+    with _ended_by_signals(), ExitStack() as stack:
         with console.progress("unpacking", None) as done:
             try:
                 found = stack.enter_context(opened_input(path, progress=lambda _, total: done(of=total)))
             except DicomRejected as rejected:
                 console.fail_rejected(rejected.rejection, rejected.rejections)
         yield found
+
+
+# SIGHUP is not everywhere.
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block by an exception, so that what was unpacked is removed."""
+    owner = os.getpid()
+
+    def end(number: int, _: object) -> None:
+        if os.getpid() != owner:  # a worker that inherited this has nothing to remove
+            os._exit(128 + number)
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, end) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def find_entries(path: Path, series_table: Path | None) -> tuple[StudyEntry, ...]:

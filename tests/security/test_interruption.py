@@ -6,8 +6,12 @@ import json
 import os
 import random
 import resource
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -200,6 +204,42 @@ def test_two_runs_never_write_into_one_folder(
     assert lumbar(images, out)[0] == 0
     assert contents(out) == undisturbed
     validate_submission(read_submission(out / "submission.csv"), STUDIES)
+
+
+def test_what_was_unpacked_goes_however_a_run_ends(images: Path, tmp_path: Path, lumbar: Lumbar) -> None:
+    """A zip holds images of patients: they must not stay in a temporary folder."""
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(images.rglob("*.dcm")):
+            file.write(path, path.relative_to(images))
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    for end in (signal.SIGTERM, signal.SIGKILL):
+        out = tmp_path / end.name
+        start = [sys.executable, "-m", "tests.pipeline.stand_in_main", "60", *arguments(archive, out)]
+        process = subprocess.Popen(
+            start, stderr=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(temporary)}
+        )
+        while not (out / ".lock").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        assert len(list(temporary.rglob("*.dcm"))) == 15 * len(STUDIES)
+        process.send_signal(end)
+        process.wait()
+        assert (list(temporary.iterdir()) == []) == (end is signal.SIGTERM)
+    # What SIGKILL left goes when the next zip is opened, a minute later at the earliest.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(temporary))
+        assert lumbar(archive, tmp_path / "young")[0] == 0
+        (abandoned,) = temporary.iterdir()
+        os.utime(abandoned, (0, 0))
+        with locked_folder(abandoned):
+            os.utime(abandoned, (0, 0))
+            assert lumbar(archive, tmp_path / "locked")[0] == 0
+            assert abandoned.exists()
+        os.utime(abandoned, (0, 0))
+        assert lumbar(archive, tmp_path / "old")[0] == 0
+        assert list(temporary.iterdir()) == []
 
 
 def test_the_lock_is_one_for_all_and_goes_with_its_block(tmp_path: Path) -> None:
