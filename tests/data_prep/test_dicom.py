@@ -125,7 +125,10 @@ def test_what_an_image_must_have(tmp_path: Path, without: str, reason: Reason) -
         ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, Reason.BAD_GEOMETRY),
         ({"ImageOrientationPatient": [1, 0, 0]}, Reason.BAD_GEOMETRY),
         ({"PixelSpacing": [0, 1]}, Reason.BAD_GEOMETRY),
+        ({"PixelSpacing": [1e-9, 1]}, Reason.BAD_GEOMETRY),
+        ({"PixelSpacing": [1, 1e9]}, Reason.BAD_GEOMETRY),
         ({"ImagePositionPatient": [0, 0]}, Reason.BAD_GEOMETRY),
+        ({"ImagePositionPatient": [0, 1e300, 0]}, Reason.BAD_GEOMETRY),
     ],
 )
 def test_what_an_image_must_not_claim(tmp_path: Path, elements: dict[str, Any], reason: Reason) -> None:
