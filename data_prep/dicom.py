@@ -87,8 +87,8 @@ _PIXEL_KEYWORDS = (
     "DoubleFloatPixelData",
     "PixelData",
 )
-# Scanners put the isocentre at 0 and have pixels of 0.1 to 10 mm. One file far beyond would move the middle of
-# its series, where the levels are looked for, out of the body.
+# Scanners put the isocentre at 0 and have pixels of 0.1 to 10 mm. One file far beyond would move the middle
+# of its series, where the levels are looked for, out of the body.
 _MAX_DISTANCE_MM = 10_000.0
 _MIN_SPACING_MM, _MAX_SPACING_MM = 0.01, 100.0
 

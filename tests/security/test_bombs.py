@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 import zipfile
@@ -24,7 +25,7 @@ from pydicom.uid import (
 
 from benchmarks.bounded import BoundedReader, Outcome
 from benchmarks.mutations import base_dataset, recoded
-from data_prep.dicom_checks import DEFAULT_LIMITS
+from data_prep.dicom_checks import DEFAULT_LIMITS, BoundedFile, Refused, parsed
 from tests.dicom_files import write_slice
 
 TIME_S = 10.0
@@ -262,6 +263,20 @@ def test_a_header_of_a_thousand_elements_is_read(tmp_path: Path, reader: Bounded
     items = (_OPEN_ITEM + element(0x00291001, "OB", bytes(100)) + _ITEM_END) * 500
     bomb.before_pixels(private + element(0x20051402, "SQ", items + _SEQUENCE_END, 0xFFFFFFFF))
     assert reader.run("file", bomb.path).kind == "read"
+
+
+def test_what_the_service_receives_is_bounded_in_memory(tmp_path: Path) -> None:
+    """It reads the identifiers of an object before it is written anywhere."""
+    bomb = Builder(tmp_path)
+    empty_items(bomb)
+    for content, is_bomb in ((bomb.whole, False), (bomb.path.read_bytes(), True)):
+        with BoundedFile(io.BytesIO(content), DEFAULT_LIMITS) as file:
+            if is_bomb:
+                with pytest.raises(Refused, match="more elements than 20000 reads"):
+                    parsed(file, ["StudyInstanceUID"], DEFAULT_LIMITS, stop_before_pixels=True)
+            else:
+                dataset, _ = parsed(file, ["StudyInstanceUID"], DEFAULT_LIMITS, stop_before_pixels=True)
+                assert dataset.StudyInstanceUID == "1.2.3"
 
 
 def zipped(path: Path, members: dict[str, bytes]) -> Path:
