@@ -112,11 +112,12 @@ def opened_input(
 
 def _remove_abandoned() -> None:
     """Remove what runs unpacked that were killed: images of patients must not stay where nobody looks."""
+    if not hasattr(os, "getuid"):  # without users, and without locks
+        return
     for folder in Path(tempfile.gettempdir()).glob(f"{_UNPACKED}*"):
         try:
             status = folder.lstat()
-            # Another user's cannot be locked or removed.
-            if not stat.S_ISDIR(status.st_mode):
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
                 continue
             if time.time() - status.st_mtime < _ABANDONED_S:  # perhaps about to be locked
                 continue

@@ -95,7 +95,7 @@ class BoundedFile(io.BufferedReader):
 
     @property
     def name(self) -> str:
-        """None: bytes in memory have none, and pydicom asks for it."""
+        """Empty: pydicom asks for it, and bytes in memory have none."""
         return ""
 
     def rewind(self) -> None:

@@ -15,7 +15,7 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 _EXPORTERS_WORD = re.compile(
-    r"\w|anon|archive|bad|broken|copy|csv|dcm|dicom|dir|empty|export|file|frame|im|ima|image|images|img|inner"
+    r"[a-z]|anon|archive|bad|broken|copy|csv|dcm|dicom|dir|empty|export|file|frame|im|ima|image|images|img|inner"
     r"|instance|junk|link|loose|missing|mr|mri|name|note|notes|part|readme|report|scan|se|ser|series|slice"
     r"|slices|study|test|text|truncated|txt|volume|zip"
 )
@@ -72,7 +72,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
         yield
         return
     path = folder / ".lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

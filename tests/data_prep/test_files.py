@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.files import atomic_write, csv_cell, safe_id
+from data_prep.files import atomic_write, csv_cell, input_label, locked_folder, safe_id
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -65,3 +67,27 @@ def test_cells_that_start_a_formula_are_quoted(text: str) -> None:
 def test_plain_cells_stay_and_control_characters_go() -> None:
     assert csv_cell("4003253_x") == "4003253_x"
     assert csv_cell("\t=1\x1b[2J\n") == "?=1?[2J?"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["5.dcm", "IM0001", "image-12.DCM", "MR.1.2.840.113619.2", "slice_003 (copy).dcm", "I", "notes.dcm"],
+)
+def test_names_that_exporters_give_are_said(name: str) -> None:
+    assert input_label(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["Doe_John_0001.dcm", "MÜLLER", "患者.dcm", "患 1.dcm", "IM1 doe.dcm", "1.dcm\x1b[2J", "a.doe"]
+)
+def test_names_that_may_be_a_patients_are_not_said(name: str) -> None:
+    label = input_label(name)
+    assert re.fullmatch(r"name-[0-9a-f]{8}(\.dcm)?", label)
+    assert label.split("-")[1][:8] == hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError), locked_folder(tmp_path):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
