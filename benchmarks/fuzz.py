@@ -43,6 +43,8 @@ from data_prep.vocabulary import SeriesKind
 
 PHANTOM_SEED = 200_900
 SLICES, DAMAGED = 5, 3
+OTHER_SLICES = 2
+ALL_SLICES = SLICES + OTHER_SLICES
 _KINDS = {Orientation.AXIAL: SeriesKind.AXIAL_T2, Orientation.SAGITTAL: SeriesKind.SAGITTAL_T2}
 
 
@@ -76,13 +78,13 @@ class Row:
         for where, outcome in (("alone", self.alone), ("in its study", self.study)):
             if not outcome.is_allowed:
                 return f"{where}: {outcome.kind} {outcome.detail}".strip()
-        if self.study.slices < 2 * SLICES - 1:
-            return f"in its study: {2 * SLICES - self.study.slices} of {2 * SLICES} slices were lost"
+        if self.study.slices < ALL_SLICES - 1:
+            return f"in its study: {ALL_SLICES - self.study.slices} of {ALL_SLICES} slices were lost"
         return ""
 
 
 def bases(folder: Path) -> list[Base]:
-    """Every base with its study in the RSNA layout: two series of five slices."""
+    """Every base with its study in the RSNA layout: a series of five slices, and another one of two."""
     contents = every_coding(base_dataset())
     for headers in ("rsna", "pacs"):
         data = folder / headers
@@ -114,9 +116,9 @@ def study_around(folder: Path, content: bytes) -> Path:
         (dataset.Rows, dataset.Columns),
     )
     lines = ["study_id,series_id,series_description"]
-    for series in ("11", "12"):
+    for series, slices in (("11", SLICES), ("12", OTHER_SLICES)):
         lines.append(f"1,{series},{_KINDS[plane.orientation].value}")
-        for number in range(1, SLICES + 1):
+        for number in range(1, slices + 1):
             dataset.ImagePositionPatient = [
                 round(float(v), 3) for v in plane.origin_mm + 4 * (number - DAMAGED) * plane.normal
             ]
@@ -152,7 +154,7 @@ def report_of(done: Sequence[Row], arguments: argparse.Namespace) -> dict[str, A
         "alone": dict(Counter(row.alone.kind for row in done)),
         "reasons": dict(sorted(reasons.items())),
         "in_a_study": dict(Counter(row.study.kind for row in done)),
-        "studies_that_kept_every_other_slice": sum(row.study.slices >= 2 * SLICES - 1 for row in done),
+        "studies_that_kept_every_other_slice": sum(row.study.slices >= ALL_SLICES - 1 for row in done),
         "slowest_s": max((outcome.seconds for outcome in outcomes), default=0.0),
         "largest_peak_mb": max((outcome.peak_mb for outcome in outcomes), default=0.0),
         "broken_promises": [{"problem": row.problem, **asdict(row)} for row in problems],

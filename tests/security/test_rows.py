@@ -71,7 +71,7 @@ STATES: dict[Callable[[Path], None], bool] = {
 }
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, database=None)
+@settings(max_examples=6, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.sampled_from(list(STATES)), min_size=1, max_size=5))
 def test_always_25_rows(states: list[Callable[[Path], None]]) -> None:
     ids = [str(500 + number) for number in range(len(states))]
