@@ -24,9 +24,7 @@ class PixelCache:
     """
 
     def __init__(self, study: Study, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
-        self._left_bytes = max_bytes
-        self._pixels: dict[tuple[int, int], NDArray[np.float32]] = {}
-        self._failures: dict[tuple[int, int], DicomRejected] = {}
+        self._decoded = _Decoded(max_bytes)
         self.study = replace(
             study, series=tuple(self._series(place, series) for place, series in enumerate(study.series))
         )
@@ -34,29 +32,44 @@ class PixelCache:
     @property
     def rejections(self) -> tuple[Rejection, ...]:
         """The slices that were asked for and could not be decoded, series after series, in spatial order."""
-        return tuple(self._failures[key].rejection for key in sorted(self._failures))
+        failures = self._decoded.failures
+        return tuple(failures[key].rejection for key in sorted(failures))
 
     def _series(self, place: int, series: Series) -> Series:
         stacks, first = [], 0
         for stack in series.stacks:
             stacks.append(
                 tuple(
-                    replace(item, read_pixels=partial(self._read, (place, first + index), item))
+                    replace(item, read_pixels=partial(self._decoded.read, (place, first + index), item))
                     for index, item in enumerate(stack)
                 )
             )
             first += len(stack)
         return replace(series, stacks=tuple(stacks))
 
-    def _read(self, key: tuple[int, int], item: Slice) -> NDArray[np.float32]:
-        if key in self._failures:
-            raise self._failures[key]
+
+class _Decoded:
+    """The pixels and failures of a study.
+
+    Apart from the study, whose slices refer to it: a circle would keep the pixels of many studies in memory
+    until Python looks for circles.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.failures: dict[tuple[int, int], DicomRejected] = {}
+        self._left_bytes = max_bytes
+        self._pixels: dict[tuple[int, int], NDArray[np.float32]] = {}
+
+    def read(self, key: tuple[int, int], item: Slice) -> NDArray[np.float32]:
+        """The pixels of a slice; raises DicomRejected again for one that could not be decoded."""
+        if key in self.failures:
+            raise self.failures[key]
         if key in self._pixels:
             return self._pixels[key]
         try:
             pixels = item.pixels()
         except DicomRejected as rejected:
-            self._failures[key] = rejected
+            self.failures[key] = rejected
             raise
         pixels = pixels.view()
         pixels.flags.writeable = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -74,3 +76,16 @@ def test_a_slice_that_cannot_be_decoded_is_listed_once_in_spatial_order() -> Non
             slices[number].pixels()
     assert [item.file for item in cache.rejections] == ["1.dcm", "6.dcm"]  # 7 was not asked for
     assert reads[1] == reads[6] == 1
+
+
+def test_pixels_leave_memory_with_their_study() -> None:
+    """Without waiting for Python to look for circles: a batch would keep the pixels of many studies."""
+    cache = PixelCache(study_of(Counter()))
+    pixels = weakref.ref(slices_of(cache.study)[0].pixels())
+    study = weakref.ref(cache.study)
+    gc.disable()
+    try:
+        del cache
+        assert study() is None and pixels() is None
+    finally:
+        gc.enable()
