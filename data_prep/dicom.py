@@ -18,14 +18,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import pixel_array
 
 from data_prep.dicom_checks import (
     DEFAULT_LIMITS,
-    RLE,
     BoundedFile,
     ReadLimits,
     Refused,
@@ -37,6 +34,7 @@ from data_prep.dicom_checks import (
     whole_number,
 )
 from data_prep.dicom_codestream import check_codestream
+from data_prep.dicom_parsing import Elements, decoded
 from data_prep.files import input_label
 from data_prep.geometry import SlicePlane
 from data_prep.study_types import DicomRejected, Reason, Rejection
@@ -152,9 +150,9 @@ def read_slice(
         with BoundedFile(path, limits) as file:
             dataset, syntax = parsed(file, _HEADER_KEYWORDS, limits, stop_before_pixels=True)
             check_pixel_element(file, dataset, syntax, size)
-        check_claims(dataset, limits)
-        plane = _plane(dataset)
-        return _header(path, dataset, plane, syntax)
+        elements = Elements(dataset)
+        check_claims(elements, limits)
+        return _header(path, elements, _plane(elements), syntax)
 
 
 def read_pixels(
@@ -173,16 +171,15 @@ def read_pixels(
         checked_size(path, limits)
         with BoundedFile(path, limits) as file:
             dataset, syntax = parsed(file, _PIXEL_KEYWORDS, limits, stop_before_pixels=False)
-        check_claims(dataset, limits)
-        if (int(dataset.Rows), int(dataset.Columns)) != header.plane.shape:
+        elements = Elements(dataset)
+        check_claims(elements, limits)
+        if (int(elements.get("Rows")), int(elements.get("Columns"))) != header.plane.shape:
             raise Refused(Reason.BAD_PIXELS, "the file changed after its header was read")
         if dataset.get("PixelData") and syntax.startswith(_JPEG_FAMILY):
             check_codestream(
                 next(generate_frames(dataset.PixelData, number_of_frames=1)), syntax, header.plane.shape
             )
-        # The pylibjpeg decoder is 2.4 times as fast as pydicom's own on RLE, the RSNA data's syntax.
-        stored = pixel_array(dataset, decoding_plugin="pylibjpeg" if syntax == RLE else "")
-        return _signal(stored, dataset, header.plane.shape)
+        return _signal(decoded(dataset, syntax), elements, header.plane.shape)
 
 
 @contextmanager
@@ -212,10 +209,10 @@ def _rejecting(path: Path, study_id: str, series_id: str, otherwise: Reason) -> 
     raise DicomRejected(Rejection(reason, message, study_id, series_id, input_label(path.name))) from None
 
 
-def _plane(dataset: Dataset) -> SlicePlane:
+def _plane(elements: Elements) -> SlicePlane:
     parts = []
     for keyword, length in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
-        value = dataset.get(keyword)
+        value = elements.get(keyword)
         if value is None or value == "":
             raise Refused(Reason.MISSING_GEOMETRY, f"{keyword} is missing")
         try:
@@ -237,46 +234,49 @@ def _plane(dataset: Dataset) -> SlicePlane:
         raise Refused(Reason.BAD_GEOMETRY, message)
     try:
         return SlicePlane.from_dicom(
-            position, orientation, spacing, (int(dataset.Rows), int(dataset.Columns))
+            position, orientation, spacing, (int(elements.get("Rows")), int(elements.get("Columns")))
         )
     except ValueError as error:
         raise Refused(Reason.BAD_GEOMETRY, str(error)) from None
 
 
-def _header(path: Path, dataset: Dataset, plane: SlicePlane, syntax: str) -> SliceHeader:
-    texts = (dataset.get(keyword) for keyword in ("SeriesDescription", "ProtocolName", "SequenceName"))
+def _header(path: Path, elements: Elements, plane: SlicePlane, syntax: str) -> SliceHeader:
+    texts = (elements.get(keyword) for keyword in ("SeriesDescription", "ProtocolName", "SequenceName"))
     return SliceHeader(
         path=path,
         plane=plane,
-        instance_number=whole_number(dataset, "InstanceNumber", None),
-        study_uid=str(dataset.get("StudyInstanceUID") or "").strip(),
-        series_uid=str(dataset.get("SeriesInstanceUID") or "").strip(),
-        sop_uid=str(dataset.get("SOPInstanceUID") or "").strip(),
+        instance_number=whole_number(elements, "InstanceNumber", None),
+        study_uid=str(elements.get("StudyInstanceUID") or "").strip(),
+        series_uid=str(elements.get("SeriesInstanceUID") or "").strip(),
+        sop_uid=str(elements.get("SOPInstanceUID") or "").strip(),
         transfer_syntax=syntax,
-        patient_id=str(dataset.get("PatientID") or "").strip(),
+        patient_id=str(elements.get("PatientID") or "").strip(),
         description=" ".join(str(text) for text in texts if text),
-        image_type=_codes(dataset, "ImageType"),
-        scanning_sequence=_codes(dataset, "ScanningSequence"),
-        repetition_time_ms=finite_number(dataset, "RepetitionTime"),
-        echo_time_ms=finite_number(dataset, "EchoTime"),
-        inversion_time_ms=finite_number(dataset, "InversionTime"),
+        image_type=_codes(elements, "ImageType"),
+        scanning_sequence=_codes(elements, "ScanningSequence"),
+        repetition_time_ms=finite_number(elements, "RepetitionTime"),
+        echo_time_ms=finite_number(elements, "EchoTime"),
+        inversion_time_ms=finite_number(elements, "InversionTime"),
     )
 
 
-def _signal(stored: NDArray[Any], dataset: Dataset, shape: tuple[int, int]) -> NDArray[np.float32]:
+def _signal(stored: NDArray[Any], elements: Elements, shape: tuple[int, int]) -> NDArray[np.float32]:
     if stored.shape != shape:
         raise Refused(Reason.BAD_PIXELS, f"decoded to {stored.shape}, but the header says {shape}")
-    slope, intercept = finite_number(dataset, "RescaleSlope"), finite_number(dataset, "RescaleIntercept")
+    slope, intercept = finite_number(elements, "RescaleSlope"), finite_number(elements, "RescaleIntercept")
     signal = stored.astype(np.float32)
-    signal *= np.float32(1.0 if slope is None else slope)
-    signal += np.float32(0.0 if intercept is None else intercept)
-    if not np.isfinite(signal).all():
+    if slope is not None:
+        signal *= np.float32(slope)
+    if intercept is not None:
+        signal += np.float32(intercept)
+    whole = stored.dtype.kind in "iu" and slope is None and intercept is None
+    if not whole and not np.isfinite(signal).all():
         raise Refused(Reason.BAD_PIXELS, "pixel values are not finite")
-    if str(dataset.get("PhotometricInterpretation", "")).strip() == "MONOCHROME1":
+    if str(elements.get("PhotometricInterpretation", "")).strip() == "MONOCHROME1":
         signal = signal.max() - signal
     return signal
 
 
-def _codes(dataset: Dataset, keyword: str) -> tuple[str, ...]:
-    value = dataset.get(keyword) or ()
+def _codes(elements: Elements, keyword: str) -> tuple[str, ...]:
+    value = elements.get(keyword) or ()
     return tuple(str(code).upper() for code in ([value] if isinstance(value, str) else value))

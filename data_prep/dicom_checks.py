@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import pydicom
 from pydicom.dataelem import RawDataElement
@@ -45,6 +45,12 @@ _CHARACTER_SET_TAGS = (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
 _MAX_CHARACTER_SET_BYTES = 128
 _LONG_READ_BYTES = 1024 * 1024
 _MAX_OFFSET_TABLE_BYTES = 64 * 1024
+
+
+class Elements(Protocol):
+    """Values of a parsed file by keyword."""
+
+    def get(self, keyword: str, default: Any = None) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -195,10 +201,12 @@ def _check_values(dataset: Dataset, limits: ReadLimits) -> None:
             raise Refused(Reason.TOO_LARGE, message)
 
 
-def check_claims(dataset: Dataset, limits: ReadLimits) -> None:
+def check_claims(elements: Elements, limits: ReadLimits) -> None:
     """Refuse what is no single greyscale frame within the limits."""
-    rows, columns = (whole_number(dataset, keyword, 0) for keyword in ("Rows", "Columns"))
-    frames, samples = (whole_number(dataset, keyword, 1) for keyword in ("NumberOfFrames", "SamplesPerPixel"))
+    rows, columns = (whole_number(elements, keyword, 0) for keyword in ("Rows", "Columns"))
+    frames, samples = (
+        whole_number(elements, keyword, 1) for keyword in ("NumberOfFrames", "SamplesPerPixel")
+    )
     if min(rows, columns, frames, samples) < 1:
         raise Refused(Reason.NO_PIXELS, "no image: Rows or Columns is missing or zero")
     if rows * columns * frames * samples > limits.max_pixels:
@@ -209,7 +217,7 @@ def check_claims(dataset: Dataset, limits: ReadLimits) -> None:
         )
     if frames > 1:
         raise Refused(Reason.MULTI_FRAME, f"{frames} frames in one file are not supported")
-    photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2")).strip()
+    photometric = str(elements.get("PhotometricInterpretation", "MONOCHROME2")).strip()
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise Refused(Reason.BAD_PIXELS, "not a greyscale image")
 
@@ -263,16 +271,16 @@ def _items_are_complete(file: BinaryIO, size: int) -> bool:
     return items >= 2
 
 
-def whole_number(dataset: Dataset, keyword: str, default: Any) -> Any:
+def whole_number(elements: Elements, keyword: str, default: Any) -> Any:
     """An int, or the default for an element that is missing or empty. Raises ValueError for other text."""
-    value = dataset.get(keyword)
+    value = elements.get(keyword)
     return default if value is None or value == "" else int(value)
 
 
-def finite_number(dataset: Dataset, keyword: str) -> float | None:
+def finite_number(elements: Elements, keyword: str) -> float | None:
     """A finite float, or None for an element that is missing, empty or no number."""
     try:
-        number = float(dataset.get(keyword))
+        number = float(elements.get(keyword))
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from data_prep.geometry import FloatArray, Orientation, SlicePlane
 from data_prep.vocabulary import Condition, Level, SeriesKind
+
+# Millimetres or pixels within which two slices may be taken for equally near.
+_DOUBT = 1e-3
 
 
 class Reason(StrEnum):
@@ -132,12 +136,12 @@ class Series:
         if not self.stacks or any(not stack for stack in self.stacks):
             raise ValueError(f"series {self.series_id} needs at least one slice in every stack")
 
-    @property
+    @cached_property
     def slices(self) -> tuple[Slice, ...]:
         """All slices, stack after stack."""
         return tuple(item for stack in self.stacks for item in stack)
 
-    @property
+    @cached_property
     def orientation(self) -> Orientation:
         """That of most slices: a steep L5/S1 stack of an axial series can be nearer to coronal."""
         counts = Counter(item.plane.orientation for item in self.slices)
@@ -161,16 +165,41 @@ class Series:
             inside = bool(item.plane.contains_px(item.plane.to_px(point)))
             return (not inside, abs(float(item.plane.distance_mm(point))))
 
-        best = min(self.slices, key=cost)
+        best = min(self._nearly_nearest(point), key=cost)
         return best, cost(best)[1]
+
+    def _nearly_nearest(self, point: FloatArray) -> list[Slice]:
+        """Slices nearest to a point (3,) but for rounding, of those that may show it and of the others."""
+        origins, x_steps, y_steps, normals, sizes = self._grids
+        offset = point - origins
+        x, y = np.sum(offset * x_steps, axis=1), np.sum(offset * y_steps, axis=1)
+        # Half a pixel more and less than the image: whoever is in doubt is in both lists.
+        least = np.minimum(np.minimum(x, y), np.min(sizes - 1 - np.stack([x, y], axis=1), axis=1))
+        distance = np.abs(np.sum(offset * normals, axis=1))
+        near = np.zeros(len(distance), dtype=bool)
+        for listed in (least >= -0.5 - _DOUBT, least < -0.5 + _DOUBT):
+            if listed.any():
+                near |= listed & (distance <= distance[listed].min() + _DOUBT)
+        slices = self.slices
+        return [slices[i] for i in np.flatnonzero(near)]
+
+    @cached_property
+    def _grids(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Of every slice: origin, pixels per mm along x and y, normal (n, 3); (columns, rows) (n, 2)."""
+        planes = [item.plane for item in self.slices]
+        return (
+            np.stack([plane.origin_mm for plane in planes]),
+            np.stack([plane.x_axis / plane.spacing_mm[0] for plane in planes]),
+            np.stack([plane.y_axis / plane.spacing_mm[1] for plane in planes]),
+            np.stack([plane.normal for plane in planes]),
+            np.array([(plane.shape[1], plane.shape[0]) for plane in planes], dtype=np.float64),
+        )
 
     def gap_mm(self, item: Slice) -> float:
         """Distance from ``item`` to its nearest neighbour in its stack; 5 mm when it has none."""
         stack = next(stack for stack in self.stacks if item in stack)
-        gaps = [
-            abs(float(item.plane.distance_mm(other.plane.centre_mm))) for other in stack if other is not item
-        ]
-        return min(gaps, default=5.0)
+        others = [other.plane.centre_mm for other in stack if other is not item]
+        return float(np.abs(item.plane.distance_mm(np.stack(others))).min()) if others else 5.0
 
 
 @dataclass(frozen=True, eq=False)
