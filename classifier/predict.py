@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from classifier.compiled import CompiledGrader, can_be_compiled, compiled_grader
 from classifier.grade import Grade, GradeSource
 from classifier.prior import level_prior, prior_grade
-from classifier.storage import BUNDLED_WEIGHTS, StoredGrader, load_grader
+from classifier.storage import BUNDLED_WEIGHTS, StoredGrader, load_grader, read_grader
 from classifier.target_crops import SECOND_VIEW, target_crop
+from data_prep.backend import Backend, resolve_backend
 from data_prep.crops import Crop
 from data_prep.pixel_cache import PixelCache
 from data_prep.study_types import PointSource, SpineLevels, Study
@@ -37,25 +37,42 @@ class Grader:
 
     Attributes:
         graders: one per condition group.
-        threads: of torch while grading; what was set before is restored. None leaves it.
+        threads: while grading; what torch had before is restored. None leaves it, and gives OpenVINO all that
+            this process may use.
+        compiled: of these graders, those that OpenVINO runs; torch runs the others.
     """
 
     graders: Mapping[ConditionGroup, StoredGrader]
     threads: int | None = None
+    compiled: Mapping[ConditionGroup, CompiledGrader] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, folder: str | Path, *, threads: int | None = None) -> Grader:
+    def load(
+        cls, folder: str | Path, *, threads: int | None = None, backend: Backend | str = Backend.AUTO
+    ) -> Grader:
         """Load all three graders of a folder.
+
+        Args:
+            backend: see ``data_prep.backend``. Torch runs graders that look at neighbouring levels, too.
 
         Raises:
             WeightsRejected: missing, or not what the manifest says.
+            BackendUnusable: the backend cannot run here.
         """
-        return cls({group: load_grader(Path(folder), group) for group in ConditionGroup}, threads)
+        if resolve_backend(backend) is Backend.TORCH:
+            return cls({group: load_grader(Path(folder), group) for group in ConditionGroup}, threads)
+        graders = {group: read_grader(Path(folder), group) for group in ConditionGroup}
+        compiled = {
+            group: compiled_grader(stored, threads)
+            for group, stored in graders.items()
+            if can_be_compiled(stored.config)
+        }
+        return cls(graders, threads, compiled)
 
     @classmethod
-    def load_bundled(cls, *, threads: int | None = None) -> Grader:
+    def load_bundled(cls, *, threads: int | None = None, backend: Backend | str = Backend.AUTO) -> Grader:
         """Load the graders that come with the project. Raises WeightsRejected."""
-        return cls.load(BUNDLED_WEIGHTS, threads=threads)
+        return cls.load(BUNDLED_WEIGHTS, threads=threads, backend=backend)
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -110,7 +127,7 @@ class Grader:
     def grade_crops(
         self, crops: Mapping[Target, Crop], second: Mapping[Target, Crop] | None = None
     ) -> dict[Target, NDArray[np.float64]]:
-        """Calibrated unweighted probabilities (3,) of one study, one forward pass per condition group.
+        """Calibrated unweighted probabilities (3,) of one study, grader after grader.
 
         Args:
             second: the other view of the targets that have one, for graders that look at it.
@@ -120,30 +137,50 @@ class Grader:
             targets = [target for target in crops if target.condition.group is group]
             if not targets:
                 continue
-            pixels, valid = _tensors([crops[target] for target in targets])
-            level = torch.tensor([target.level.index for target in targets])
-            side = torch.tensor([list(Condition).index(target.condition) for target in targets])
-            others: tuple[Tensor, Tensor] | tuple[()] = ()
+            arrays = _arrays([crops[target] for target in targets])
             if grader.config.crop.second_view:
-                absent = Crop(np.zeros_like(pixels[0]), np.zeros(len(valid[0]), bool), (), 0.0, False)
-                others = _tensors([(second or {}).get(target, absent) for target in targets])
-            with torch_threads(self.threads), torch.inference_mode():
-                logits = grader.network(pixels, valid, level, side, *others).double().numpy()
+                shown = arrays[0][0]
+                absent = Crop(np.zeros_like(shown), np.zeros(len(shown), bool), (), 0.0, False)
+                arrays += _arrays([(second or {}).get(target, absent) for target in targets])
+            level = np.array([target.level.index for target in targets])
+            side = np.array([list(Condition).index(target.condition) for target in targets])
+            compiled = self.compiled.get(group)
+            if compiled is not None:
+                logits = compiled(arrays, level)
+            else:
+                logits = _torch_logits(grader, arrays, level, side, self.threads)
             log_prior = np.log([level_prior(target) for target in targets])
             probabilities = grader.calibration.probabilities(logits, log_prior)
             out |= dict(zip(targets, probabilities, strict=True))
         return out
 
 
-def _tensors(crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
+def _arrays(crops: Sequence[Crop]) -> tuple[NDArray, ...]:
     """Pixels (B, S, H, W) and valid (B, S)."""
-    pixels, valid = np.stack([crop.pixels for crop in crops]), np.stack([crop.valid for crop in crops])
-    return torch.from_numpy(pixels), torch.from_numpy(valid)
+    return np.stack([crop.pixels for crop in crops]), np.stack([crop.valid for crop in crops])
+
+
+def _torch_logits(
+    grader: StoredGrader,
+    arrays: tuple[NDArray, ...],
+    level: NDArray[np.int64],
+    side: NDArray[np.int64],
+    threads: int | None,
+) -> NDArray[np.float64]:
+    """Logits (B, 3) of the targets of one study, in one forward pass; the reference."""
+    import torch
+
+    pixels, valid, *others = (torch.from_numpy(array) for array in arrays)
+    with torch_threads(threads), torch.inference_mode():
+        logits = grader.network(pixels, valid, torch.from_numpy(level), torch.from_numpy(side), *others)
+    return np.asarray(logits.double().numpy())
 
 
 @contextmanager
 def torch_threads(threads: int | None) -> Iterator[None]:
     """Run a block with another number of torch threads."""
+    import torch
+
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)

@@ -6,23 +6,23 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
+from safetensors import SafetensorError, deserialize
 
 from classifier.calibration import Calibration
 from classifier.config import GraderConfig
-from classifier.model import GraderNetwork
 from data_prep.files import atomic_write
 from data_prep.manifest import WeightsRejected, read_verified, write_manifest
 from data_prep.revision import git_revision
 from data_prep.vocabulary import ConditionGroup
+
+if TYPE_CHECKING:
+    from classifier.model import GraderNetwork
 
 BUNDLED_WEIGHTS = Path(__file__).parent / "weights"
 _VERSIONED = ("torch", "timm", "numpy", "opencv-python")
@@ -34,17 +34,38 @@ class StoredGrader:
 
     Attributes:
         config: how it was made.
-        network: in evaluation mode, float32, weights rounded to fp16.
         calibration: identity until calibrated.
         metrics: what was measured, for the model card.
         sha256: of the weights file.
+        weights: the bytes of that file.
+        place: folder and name of that file, for messages.
     """
 
     config: GraderConfig
-    network: GraderNetwork
     calibration: Calibration
     metrics: Mapping[str, Any]
     sha256: str
+    weights: bytes = field(repr=False)
+    place: str
+
+    @cached_property
+    def network(self) -> GraderNetwork:
+        """In evaluation mode, float32, weights rounded to fp16; built, and torch imported, when asked for.
+
+        Raises:
+            WeightsRejected: the weights are not those of the described network.
+        """
+        import torch
+        from safetensors.torch import load
+
+        from classifier.model import GraderNetwork
+
+        try:
+            network = GraderNetwork(self.config.network, self.config.crop)
+            network.load_state_dict(load(self.weights))
+        except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise _unfit(self.place, self.config.group, error) from None
+        return network.float().eval().to(memory_format=torch.channels_last)
 
 
 def save_grader(
@@ -58,6 +79,8 @@ def save_grader(
 
     Floating-point weights are stored as fp16; every file is written whole or not at all.
     """
+    from safetensors.torch import save as save_safetensors
+
     tensors = {
         name: (value.half() if value.dtype.is_floating_point else value).contiguous().cpu()
         for name, value in network.state_dict().items()
@@ -77,24 +100,38 @@ def save_grader(
 
 
 def load_grader(folder: Path, group: ConditionGroup) -> StoredGrader:
-    """Read one grader; both its files are checked against the manifest before anything is built.
+    """Read one grader and build its network.
 
     Raises:
         WeightsRejected: missing, not as in the manifest, or not the weights of the described network.
+    """
+    stored = read_grader(folder, group)
+    _ = stored.network
+    return stored
+
+
+def read_grader(folder: Path, group: ConditionGroup) -> StoredGrader:
+    """Read one grader without building its network; both its files are checked against the manifest.
+
+    Raises:
+        WeightsRejected: missing, not as in the manifest, or no weights file and its description.
     """
     name = f"{group.value}.safetensors"
     described, content = read_verified(folder, f"{group.value}.json"), read_verified(folder, name)
     try:
         description = json.loads(described)
         config = GraderConfig.from_dict(description["config"])
-        network = GraderNetwork(config.network, config.crop)
-        network.load_state_dict(load_safetensors(content))
+        deserialize(content)
         calibration = Calibration.from_dict(description["calibration"])
         metrics = dict(description["metrics"])
-    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise WeightsRejected(
-            f"'{folder.name}/{name}' does not fit the network that '{group.value}.json' describes "
-            f"({type(error).__name__}): run `make models`"
-        ) from None
-    network = network.float().eval().to(memory_format=torch.channels_last)
-    return StoredGrader(config, network, calibration, metrics, hashlib.sha256(content).hexdigest())
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise _unfit(f"{folder.name}/{name}", group, error) from None
+    digest = hashlib.sha256(content).hexdigest()
+    return StoredGrader(config, calibration, metrics, digest, content, f"{folder.name}/{name}")
+
+
+def _unfit(place: str, group: ConditionGroup, error: Exception) -> WeightsRejected:
+    return WeightsRejected(
+        f"'{place}' does not fit the network that '{group.value}.json' describes "
+        f"({type(error).__name__}): run `make models`"
+    )

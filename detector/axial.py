@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from data_prep.vocabulary import Condition, ConditionGroup, Level, SeriesKind, S
 from detector.candidates import CandidateConfig, SliceCandidate
 from detector.inference import SlicePredictor
 from detector.points import agreed
-from detector.sightings import look_at
+from detector.sightings import SliceSighting, look_at
 
 RECESSES = (
     Condition.of(ConditionGroup.SUBARTICULAR, Side.RIGHT),
@@ -38,6 +40,7 @@ class AxialConfig:
             drawn back more and more to where geometry expects it.
         min_score: of the detection.
         uncertainty_mm: expected error of a point that was seen.
+        context_mm: how far around the expected points a slice is looked at; None looks at all of it.
     """
 
     slices_per_level: int = 2
@@ -46,6 +49,7 @@ class AxialConfig:
     full_trust_mm: float = 4.0
     min_score: float = 0.3
     uncertainty_mm: float = 2.5
+    context_mm: float | None = None
     candidates: CandidateConfig = field(default_factory=lambda: CandidateConfig(min_score=0.1))
 
 
@@ -56,40 +60,78 @@ def refine_recesses(
     predictor: SlicePredictor,
     config: AxialConfig,
 ) -> tuple[LevelPoint, ...]:
-    """Replace predicted recess points by seen ones, on the slice nearest to the level that shows them."""
+    """Replace predicted recess points by seen ones, on the slice nearest to the level that shows them.
+
+    Farther slices are looked at only for levels that the nearer ones do not show.
+    """
     by_target = {(point.condition, point.level): point for point in points}
-    near: list[tuple[Level, Series, Slice]] = []
+    near: dict[Level, list[tuple[Series, Slice]]] = {}
     for level in levels:
         middle_mm = np.mean([by_target[condition, level].xyz_mm for condition in RECESSES], axis=0)
-        near += [(level, *pair) for pair in _slices_near(study, middle_mm, config)]
-    slices = list({id(item): (series, item) for _, series, item in near}.values())
-    seen = {id(s.item): s for s in look_at(slices, predictor, config.candidates)}
-    for level, series, item in near:
-        pair = [by_target[condition, level] for condition in RECESSES]
-        if id(item) not in seen or any(point.source is PointSource.SEEN for point in pair):
-            continue  # not decoded, or a nearer slice has shown them
-        expected = item.plane.to_mm(item.plane.to_px(np.stack([point.xyz_mm for point in pair])))
-        match = _agreeing(seen[id(item)].candidates, expected, config)
-        if match is None:
-            continue
-        decided = agreed(
-            expected,
-            match.points_mm,
-            full_trust_mm=config.full_trust_mm,
-            limit_mm=config.max_from_geometry_mm,
-        )
-        for condition, point, xyz in zip(RECESSES, pair, decided, strict=True):
-            x, y = item.plane.to_px(xyz)
-            by_target[condition, level] = replace(
-                point,
-                xyz_mm=xyz,
-                source=PointSource.SEEN,
-                uncertainty_mm=config.uncertainty_mm,
-                series_id=series.series_id,
-                instance_number=item.instance_number,
-                xy_px=(float(x), float(y)),
-            )
+        near[level] = _slices_near(study, middle_mm, config)
+    around = partial(_around, points, config) if config.context_mm is not None else None
+    seen: dict[int, SliceSighting | None] = {}
+    for rank in range(config.slices_per_level):
+        waiting = [
+            (level, *slices[rank])
+            for level, slices in near.items()
+            if rank < len(slices) and not _is_seen(by_target, level)
+        ]
+        new = {id(item): (series, item) for _, series, item in waiting if id(item) not in seen}
+        seen |= dict.fromkeys(new)  # None stays for what cannot be decoded
+        sightings = look_at(list(new.values()), predictor, config.candidates, around)
+        seen |= {id(sighting.item): sighting for sighting in sightings}
+        for level, series, item in waiting:
+            sighting = seen[id(item)]
+            if sighting is not None:
+                by_target |= _seen_pair(by_target, level, series, sighting, config)
     return tuple(by_target[point.condition, point.level] for point in points)
+
+
+def _around(points: tuple[LevelPoint, ...], config: AxialConfig, item: Slice) -> tuple[FloatArray, float]:
+    """The expected recesses of the levels near a slice, and the context."""
+    near = [
+        point.xyz_mm
+        for point in points
+        if point.condition in RECESSES
+        and abs(float(item.plane.distance_mm(point.xyz_mm))) <= 2 * config.max_slice_distance_mm
+    ]
+    return np.stack(near), float(config.context_mm or 0.0)
+
+
+def _is_seen(by_target: Mapping[tuple[Condition, Level], LevelPoint], level: Level) -> bool:
+    return any(by_target[condition, level].source is PointSource.SEEN for condition in RECESSES)
+
+
+def _seen_pair(
+    by_target: Mapping[tuple[Condition, Level], LevelPoint],
+    level: Level,
+    series: Series,
+    sighting: SliceSighting,
+    config: AxialConfig,
+) -> dict[tuple[Condition, Level], LevelPoint]:
+    """The two points of a level as a slice shows them; none if it does not show them where they should be."""
+    item, pair = sighting.item, [by_target[condition, level] for condition in RECESSES]
+    expected = item.plane.to_mm(item.plane.to_px(np.stack([point.xyz_mm for point in pair])))
+    match = _agreeing(sighting.candidates, expected, config)
+    if match is None:
+        return {}
+    decided = agreed(
+        expected, match.points_mm, full_trust_mm=config.full_trust_mm, limit_mm=config.max_from_geometry_mm
+    )
+    found = {}
+    for condition, point, xyz in zip(RECESSES, pair, decided, strict=True):
+        x, y = item.plane.to_px(xyz)
+        found[condition, level] = replace(
+            point,
+            xyz_mm=xyz,
+            source=PointSource.SEEN,
+            uncertainty_mm=config.uncertainty_mm,
+            series_id=series.series_id,
+            instance_number=item.instance_number,
+            xy_px=(float(x), float(y)),
+        )
+    return found
 
 
 def _slices_near(study: Study, middle_mm: np.ndarray, config: AxialConfig) -> list[tuple[Series, Slice]]:

@@ -77,18 +77,18 @@ def slice_candidates(
     """Candidates of one slice.
 
     Args:
-        prediction: (4 + classes + 3 × keypoints, anchors), decoded boxes, class probabilities and keypoints
-            in pixels of the padded canonical image.
+        prediction: (classes + 3 × keypoints, anchors), class probabilities and keypoints in pixels of the
+            padded canonical image.
         pad_px: (left, top) padding that was added to the canonical image.
     """
     number = len(spec.class_names)
-    classes = prediction[4 : 4 + number]
+    classes = prediction[:number]
     objectness = classes[spec.disc_class] if spec.disc_class is not None else classes.max(axis=0)
     chosen = np.flatnonzero(objectness >= config.min_score)
     if not len(chosen):
         return []
     chosen = chosen[np.argsort(-objectness[chosen], kind="stable")]
-    keypoints = prediction[4 + number :, chosen].reshape(len(spec.keypoints), 3, -1)[:, :2].transpose(2, 0, 1)
+    keypoints = prediction[number:, chosen].reshape(len(spec.keypoints), 3, -1)[:, :2].transpose(2, 0, 1)
     keypoints = keypoints.astype(np.float64) - np.array(pad_px)
     anchor = keypoints[:, 0] if spec.disc_class is not None else keypoints.mean(axis=1)
     scores = objectness[chosen].astype(np.float64)
@@ -129,7 +129,9 @@ def merge_candidates(
     groups: list[list[SliceCandidate]] = []
     for item in ordered:
         for group in groups:
-            centre = np.average([m.points_mm[0, 1:] for m in group], axis=0, weights=[m.score for m in group])
+            scores = np.array([m.score for m in group])
+            centre = (np.stack([m.points_mm[0, 1:] for m in group]) * scores[:, None]).sum(axis=0)
+            centre /= scores.sum()
             taken = any(
                 m.series_id == item.series_id and m.instance_number == item.instance_number for m in group
             )

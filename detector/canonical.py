@@ -5,10 +5,10 @@ Sagittal: head up, front of the body left. Axial: front up, the patient's right 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from data_prep.crops import display_axes, resample
 from data_prep.geometry import SlicePlane
@@ -22,6 +22,29 @@ class CanonicalImage:
 
     image: NDArray[np.uint8]
     plane: SlicePlane
+
+    def around(self, points_mm: ArrayLike, context_mm: float) -> CanonicalImage:
+        """The part that shows patient points (n, 3) and at least ``context_mm`` on every side of them.
+
+        Its sides are multiples of 32 pixels where the image is large enough; brightness stays as it is.
+        """
+        at = self.plane.to_px(points_mm)
+        margin = context_mm / np.array(self.plane.spacing_mm)
+        rows, columns = self.image.shape
+        left, right = _span(float(at[:, 0].min() - margin[0]), float(at[:, 0].max() + margin[0]), columns)
+        top, bottom = _span(float(at[:, 1].min() - margin[1]), float(at[:, 1].max() + margin[1]), rows)
+        plane = replace(
+            self.plane, origin_mm=self.plane.to_mm([left, top]), shape=(bottom - top, right - left)
+        )
+        return CanonicalImage(self.image[top:bottom, left:right], plane)
+
+
+def _span(first: float, last: float, size: int) -> tuple[int, int]:
+    """First and one past the last pixel: at least [first, last], a multiple of 32, within the image."""
+    middle, length = (first + last) / 2, int(-(-(last - first + 1) // 32) * 32)
+    length = min(length, size)
+    start = int(np.clip(round(middle - (length - 1) / 2), 0, size - length))
+    return start, start + length
 
 
 def canonical_plane(plane: SlicePlane, *, mm_per_px: float, max_side_px: int) -> SlicePlane:

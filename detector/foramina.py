@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
+from data_prep.geometry import FloatArray
 from data_prep.study_types import LevelPoint, PointSource, Series, Slice, Study
 from data_prep.vocabulary import ConditionGroup, SeriesKind
 from detector.candidates import CandidateConfig, SliceCandidate
@@ -27,6 +30,7 @@ class ForamenConfig:
             its distance as a Gaussian of this width.
         min_score: of the detection.
         uncertainty_mm: expected error of a point that was seen.
+        context_mm: how far around the expected points a slice is looked at; None looks at all of it.
     """
 
     max_slice_distance_mm: float = 7.0
@@ -35,6 +39,7 @@ class ForamenConfig:
     slice_sd_mm: float = 4.0
     min_score: float = 0.3
     uncertainty_mm: float = 3.0
+    context_mm: float | None = None
     candidates: CandidateConfig = field(default_factory=lambda: CandidateConfig(min_score=0.1, merge_mm=8.0))
 
 
@@ -43,14 +48,25 @@ def refine_foramina(
 ) -> tuple[LevelPoint, ...]:
     """Replace predicted foramen points by seen ones, on the slice that shows each best.
 
-    A point stays on its side: only slices near to where geometry expects it are looked at.
+    A point stays on its side: only slices near to where geometry expects it are looked at. The nearest come
+    first, and those that could not win even with a perfect score are left out: the result is the same as if
+    all had been looked at.
     """
     wanted = [point for point in points if point.condition.group is ConditionGroup.FORAMINAL]
-    seen = look_at(_slices_near(study, wanted, config), predictor, config.candidates)
+    near = _slices_near(study, wanted, config)
+    around = partial(_around, wanted, config) if config.context_mm is not None else None
+    found: dict[int, SliceSighting | None] = {}
+    seen: list[SliceSighting] = []
+    while new := _promising(wanted, near, found, seen, config):
+        found |= dict.fromkeys(new)  # None stays for what cannot be decoded
+        sightings = look_at([near[i] for i in new], predictor, config.candidates, around)
+        by_slice = {id(sighting.item): sighting for sighting in sightings}
+        found |= {i: by_slice.get(id(near[i][1])) for i in new}
+        seen = [sighting for _, sighting in sorted(found.items()) if sighting is not None]
     refined = {
         (point.condition, point.level): best
         for point in wanted
-        if (best := _best(point, seen, config)) is not None
+        if (best := _refined(point, seen, config)) is not None
     }
     return tuple(refined.get((point.condition, point.level), point) for point in points)
 
@@ -68,7 +84,51 @@ def _slices_near(study: Study, wanted: list[LevelPoint], config: ForamenConfig) 
     ]
 
 
-def _best(point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig) -> LevelPoint | None:
+def _around(wanted: list[LevelPoint], config: ForamenConfig, item: Slice) -> tuple[FloatArray, float]:
+    """The expected points near a slice, and the context."""
+    near = [
+        point.xyz_mm
+        for point in wanted
+        if abs(float(item.plane.distance_mm(point.xyz_mm))) <= config.max_slice_distance_mm
+    ]
+    return np.stack(near), float(config.context_mm or 0.0)
+
+
+def _promising(
+    wanted: list[LevelPoint],
+    near: list[tuple[Series, Slice]],
+    found: Mapping[int, SliceSighting | None],
+    seen: list[SliceSighting],
+    config: ForamenConfig,
+) -> list[int]:
+    """Places in ``near`` of each point's nearest slice not looked at that could show it best; in order."""
+    chosen = set()
+    for point in wanted:
+        best = _best(point, seen, config)
+        distances = {
+            i: abs(float(item.plane.distance_mm(point.xyz_mm)))
+            for i, (_, item) in enumerate(near)
+            if i not in found
+        }
+        open_ = {
+            i: distance
+            for i, distance in distances.items()
+            if distance <= config.max_slice_distance_mm
+            and (best is None or _weight(distance, config) >= best[0])
+        }
+        if open_:
+            chosen.add(min(open_, key=lambda i: (open_[i], i)))
+    return sorted(chosen)
+
+
+def _weight(distance_mm: float, config: ForamenConfig) -> float:
+    """Of the score of a slice that lies this far from a point; the most that the slice can reach."""
+    return float(np.exp(-0.5 * (distance_mm / config.slice_sd_mm) ** 2))
+
+
+def _best(
+    point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig
+) -> tuple[float, SliceSighting, SliceCandidate] | None:
     """The detection with the highest score, weighed by the distance of its slice, near to a point."""
     best: tuple[float, SliceSighting, SliceCandidate] | None = None
     for sighting in seen:
@@ -82,9 +142,15 @@ def _best(point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig) -
                 continue
             if np.linalg.norm(candidate.points_mm[0] - in_plane) > config.max_from_geometry_mm:
                 continue
-            value = candidate.score * float(np.exp(-0.5 * (distance / config.slice_sd_mm) ** 2))
+            value = candidate.score * _weight(distance, config)
             if best is None or value > best[0]:
                 best = (value, sighting, candidate)
+    return best
+
+
+def _refined(point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig) -> LevelPoint | None:
+    """The point where the best detection sees it, or None without one."""
+    best = _best(point, seen, config)
     if best is None:
         return None
     _, sighting, candidate = best

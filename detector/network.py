@@ -20,6 +20,7 @@ from ultralytics.nn.tasks import PoseModel
 from ultralytics.utils.loss import v8PoseLoss
 from ultralytics.utils.tal import TaskAlignedAssigner
 
+from data_prep.compiled import convert_torch
 from data_prep.manifest import WeightsRejected
 from detector.spec import DetectorSpec
 
@@ -56,6 +57,45 @@ class LevelPoseModel(PoseModel):
         if self.disc_class is None:
             return v8PoseLoss(self)
         return LevelPoseLoss(self, self.disc_class)
+
+
+class EvidenceNetwork(torch.nn.Module):
+    """What of a PoseModel decides about candidates: class probabilities and keypoints, without the boxes.
+
+    Keypoints stay as the head gives them; ``detector.inference.decode_keypoints`` turns them into pixels.
+    """
+
+    def __init__(self, model: LevelPoseModel) -> None:
+        super().__init__()
+        self.layers: Any = model.model
+        kept: Any = model.save
+        self.kept = frozenset(kept)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 1, H, W) in [0, 1] → (B, classes + 3 × keypoints, anchors)."""
+        outputs: list[Any] = []
+        x: Any = images
+        for layer in self.layers[:-1]:
+            if layer.f != -1:
+                x = outputs[layer.f] if isinstance(layer.f, int) else self._joined(layer, x, outputs)
+            x = layer(x)
+            outputs.append(x if layer.i in self.kept else None)
+        head = self.layers[-1]
+        features = self._joined(head, x, outputs)
+        scores = [branch(each).flatten(2) for branch, each in zip(head.cv3, features, strict=True)]
+        keypoints = [branch(each).flatten(2) for branch, each in zip(head.cv4, features, strict=True)]
+        return torch.cat([torch.cat(scores, dim=2).sigmoid(), torch.cat(keypoints, dim=2)], dim=1)
+
+    @staticmethod
+    def _joined(layer: Any, x: torch.Tensor, outputs: list[Any]) -> list[torch.Tensor]:
+        return [x if source == -1 else outputs[source] for source in layer.f]
+
+
+def converted_network(spec: DetectorSpec, content: bytes) -> tuple[bytes, bytes]:
+    """The evidence network of a weights file's bytes for OpenVINO, for any number of images of any size."""
+    module = EvidenceNetwork(network_from_bytes(spec, content)).eval()
+    width, height = spec.train_canvas_px
+    return convert_torch(module, (torch.zeros(1, 1, height, width),), [(-1, 1, -1, -1)])
 
 
 def build_network(spec: DetectorSpec) -> LevelPoseModel:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.backend import Backend
 from data_prep.manifest import read_verified
 from data_prep.study_types import (
     Series,
@@ -95,21 +96,43 @@ class LevelDetector:
         self.config = config or PredictConfig()
 
     @classmethod
-    def load_bundled(cls, config: PredictConfig | None = None) -> LevelDetector:
+    def load_bundled(
+        cls,
+        config: PredictConfig | None = None,
+        *,
+        backend: Backend | str = Backend.AUTO,
+        threads: int | None = None,
+    ) -> LevelDetector:
         """The detectors that ship with the project. Raises WeightsRejected."""
-        return cls.load(BUNDLED_WEIGHTS, config)
+        return cls.load(BUNDLED_WEIGHTS, config, backend=backend, threads=threads)
 
     @classmethod
-    def load(cls, folder: Path, config: PredictConfig | None = None) -> LevelDetector:
+    def load(
+        cls,
+        folder: Path,
+        config: PredictConfig | None = None,
+        *,
+        device: str = "cpu",
+        backend: Backend | str = Backend.AUTO,
+        threads: int | None = None,
+    ) -> LevelDetector:
         """Detectors of a folder with ``sagittal.safetensors``, a manifest, perhaps axial and foramen.
+
+        Args:
+            device: as torch spells it.
+            backend: what runs the networks, see ``data_prep.backend``.
+            threads: of OpenVINO; None for all that this process may use.
 
         Raises:
             WeightsRejected: no manifest, or a file is not what the manifest says.
+            BackendUnusable: the backend cannot run here.
         """
 
+        def loaded(spec: DetectorSpec) -> SlicePredictor:
+            return SlicePredictor.load(folder, spec, device, backend=backend, threads=threads)
+
         def optional(spec: DetectorSpec) -> SlicePredictor | None:
-            there = (folder / f"{spec.kind.value}.safetensors").is_file()
-            return SlicePredictor.load(folder, spec) if there else None
+            return loaded(spec) if (folder / f"{spec.kind.value}.safetensors").is_file() else None
 
         if config is None and (folder / NUMBERING_FILE).is_file():
             fitted = json.loads(read_verified(folder, NUMBERING_FILE))
@@ -117,7 +140,7 @@ class LevelDetector:
                 chain=ChainConfig(weights=tuple(fitted["weights"])),
                 uncertain_below=float(fitted.get("uncertain_below", PredictConfig.uncertain_below)),
             )
-        return cls(SlicePredictor.load(folder, SAGITTAL), optional(AXIAL), optional(FORAMEN), config)
+        return cls(loaded(SAGITTAL), optional(AXIAL), optional(FORAMEN), config)
 
     def predict(self, study: Study) -> SpineLevels:
         """All levels of a study. Never raises for what the images show: what is missing is flagged."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from data_prep.geometry import SlicePlane
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.study_types import DicomRejected, Series, Slice
 from detector.candidates import CandidateConfig, SliceCandidate, slice_candidates
-from detector.canonical import canonical_image
+from detector.canonical import CanonicalImage, canonical_image
 from detector.inference import SlicePredictor
+
+# The points (n, 3) mm that are looked for on a slice, and how many millimetres around them are looked at.
+Around = Callable[[Slice], tuple[FloatArray, float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,24 +29,35 @@ class SliceSighting:
 
 
 def look_at(
-    slices: list[tuple[Series, Slice]], predictor: SlicePredictor, config: CandidateConfig
+    slices: list[tuple[Series, Slice]],
+    predictor: SlicePredictor,
+    config: CandidateConfig,
+    around: Around | None = None,
 ) -> list[SliceSighting]:
-    """Candidates of several slices in one batch, in their order.
+    """Candidates of several slices, in their order.
+
+    ``around`` says which part of a slice is looked at; None: all of it.
 
     Slices that cannot be decoded are left out: whoever reads the study lists them, their neighbours serve.
     """
     spec = predictor.spec
-    shown = []
-    for series, item in slices:
-        try:
-            pixels = item.pixels()
-        except DicomRejected:
-            continue
-        canonical = canonical_image(
-            item.plane, pixels, mm_per_px=spec.mm_per_px, max_side_px=spec.max_canvas_px
-        )
-        shown.append((series, item, canonical))
-    predictions = predictor.predict([canonical.image for *_, canonical in shown])
+    shown: list[tuple[Series, Slice, CanonicalImage]] = []
+
+    def images() -> Iterator[NDArray[np.uint8]]:
+        for series, item in slices:
+            try:
+                pixels = item.pixels()
+            except DicomRejected:
+                continue
+            canonical = canonical_image(
+                item.plane, pixels, mm_per_px=spec.mm_per_px, max_side_px=spec.max_canvas_px
+            )
+            if around is not None:
+                canonical = canonical.around(*around(item))
+            shown.append((series, item, canonical))
+            yield canonical.image
+
+    predictions = predictor.predict(images())
     return [
         SliceSighting(
             series,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from data_prep import console
 from data_prep.archives import is_archive, opened_input
+from data_prep.backend import Backend, BackendUnusable
 from data_prep.files import FolderInUse, atomic_write, locked_folder
 from data_prep.manifest import WeightsRejected
 from data_prep.studies import StudyEntry, find_studies
@@ -101,12 +102,23 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def load_pipeline(detector_weights: Path | None = None, classifier_weights: Path | None = None) -> Pipeline:
+def load_pipeline(
+    detector_weights: Path | None = None,
+    classifier_weights: Path | None = None,
+    *,
+    backend: Backend = Backend.AUTO,
+    threads: int | None = None,
+) -> Pipeline:
     """The models, bundled ones if not given; see ``Pipeline.load``."""
-    with console.status("loading models"):
+    with console.status("loading models (converting them the first time)"):
         try:
-            pipeline = Pipeline.load(detector_weights=detector_weights, classifier_weights=classifier_weights)
-        except WeightsRejected as rejected:
+            pipeline = Pipeline.load(
+                detector_weights=detector_weights,
+                classifier_weights=classifier_weights,
+                backend=backend,
+                threads=threads,
+            )
+        except (WeightsRejected, BackendUnusable) as rejected:
             console.fail(str(rejected))
     for name, digest in pipeline.provenance.models.items():
         console.note(f"model {name} {digest}")
@@ -134,9 +146,13 @@ class Workers:
         return LocalPool(load, self.jobs, say=console.tell) if self.jobs and self.jobs > 1 else None
 
 
-def load_in_worker(detector_weights: Path | None, classifier_weights: Path | None) -> Pipeline:
-    """``Pipeline.load`` as workers in other processes find it."""
-    return Pipeline.load(detector_weights=detector_weights, classifier_weights=classifier_weights)
+def load_in_worker(
+    detector_weights: Path | None, classifier_weights: Path | None, backend: Backend = Backend.AUTO
+) -> Pipeline:
+    """``Pipeline.load`` as workers in other processes find it, each with one thread."""
+    return Pipeline.load(
+        detector_weights=detector_weights, classifier_weights=classifier_weights, backend=backend, threads=1
+    )
 
 
 def _absolute(path: Path | None) -> Path | None:
@@ -152,6 +168,8 @@ def grade_all(
     reports: bool = True,
     detector_weights: Path | None = None,
     classifier_weights: Path | None = None,
+    backend: Backend = Backend.AUTO,
+    threads: int | None = None,
     report_objects: bool = False,
     capture_objects: bool = False,
     workers: Workers | None = None,
@@ -170,8 +188,8 @@ def grade_all(
     with opened(path) as (folder, rejections):
         entries = find_entries(folder, series_table)
         make_writable(output)
-        pipeline = load_pipeline(detector_weights, classifier_weights)
-        load = partial(load_in_worker, _absolute(detector_weights), _absolute(classifier_weights))
+        pipeline = load_pipeline(detector_weights, classifier_weights, backend=backend, threads=threads)
+        load = partial(load_in_worker, _absolute(detector_weights), _absolute(classifier_weights), backend)
         with alone_in(output), console.progress_of_parts("studies", len(entries)) as on_stage:
             try:
                 report = run_batch(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from data_prep import console
+from data_prep.backend import Backend
 from pipeline import summaries
 from pipeline.commands.options import AsJson, ClassifierWeights, DetectorWeights, Input, Output, SeriesTable
 
@@ -66,6 +67,16 @@ def predict(
             metavar="HOST:PORT", help="Ray cluster to use; left out, a Ray is started here for this run."
         ),
     ] = None,
+    backend: Annotated[
+        Backend,
+        typer.Option(help="What runs the networks; auto: OpenVINO. Grades agree to 1e-3."),
+    ] = Backend.AUTO,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Threads of this process; all there are if left out. Workers of --jobs have one each.", min=1
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Grade every study under INPUT: submission.csv, predictions.json, reports, pictures.
@@ -87,6 +98,8 @@ def predict(
         reports=report,
         detector_weights=detector_weights,
         classifier_weights=classifier_weights,
+        backend=backend,
+        threads=threads,
         report_objects=sr,
         capture_objects=sc,
         workers=Workers(jobs, engine is EngineKind.RAY, address),

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data_prep.backend import Backend
 from data_prep.files import atomic_write, safe_id
 from data_prep.manifest import read_verified, write_manifest
 from data_prep.study_types import DicomRejected, LevelPoint, PointSource, SpineLevels, Study
 from data_prep.vocabulary import Condition, Level, SeriesKind
-from detector.inference import SlicePredictor
 from detector.predict import BUNDLED_WEIGHTS, NUMBERING_FILE, LevelDetector
 from detector.slice_cache import load_slices, save_slices
 from detector.slices import LabelledSlice
-from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorKind, DetectorSpec
+from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorKind
 from detector.study_slices import (
     SAGITTAL_KINDS,
     canal_objects,
@@ -193,17 +193,9 @@ def find_points(
 
 def _detector(weights: Path, device: str) -> LevelDetector:
     """The detectors of a folder on a device, spelled as ultralytics does."""
-    detector = LevelDetector.load(weights)
-    if device == "cpu":
-        return detector
     place = f"cuda:{device}" if device.isdigit() else device
-
-    def moved(spec: DetectorSpec, there: bool) -> SlicePredictor | None:
-        return SlicePredictor.load(weights, spec, place) if there else None
-
-    sagittal = SlicePredictor.load(weights, SAGITTAL, place)
-    axial, foramen = moved(AXIAL, detector.axial is not None), moved(FORAMEN, detector.foramen is not None)
-    return LevelDetector(sagittal, axial, foramen, detector.config)
+    # Detectors of folds are used once: converting them would not pay.
+    return LevelDetector.load(weights, device=place, backend=Backend.TORCH)
 
 
 def save_points(path: Path, levels: SpineLevels) -> None:

@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def grader(folder: Path) -> Grader:
-    return Grader.load(folder)
+    return Grader.load(folder, backend="torch")
 
 
 def test_every_target_gets_a_valid_grade(grader: Grader) -> None:
@@ -102,7 +102,9 @@ def test_mirrored_patient_gets_the_same_grades_on_the_other_side(grader: Grader)
 def test_same_study_gives_the_same_bytes_and_threads_are_restored(folder: Path) -> None:
     levels = SpineLevels("7", points=all_points())
     with torch_threads(2):
-        graded = [Grader.load(folder, threads=1).grade(textured_study(), levels) for _ in range(2)]
+        graded = [
+            Grader.load(folder, threads=1, backend="torch").grade(textured_study(), levels) for _ in range(2)
+        ]
         assert torch.get_num_threads() == 2
     for target in TARGETS:
         assert graded[0][target].probabilities.tobytes() == graded[1][target].probabilities.tobytes()
@@ -115,7 +117,7 @@ def test_a_flipped_byte_in_the_weights_is_refused(folder: Path, tmp_path: Path) 
     content[-5] ^= 4
     (tmp_path / "foraminal.safetensors").write_bytes(content)
     with pytest.raises(WeightsRejected, match=r"foraminal\.safetensors' is not the released file"):
-        Grader.load(tmp_path)
+        Grader.load(tmp_path, backend="torch")
 
 
 def test_a_pickle_in_place_of_weights_is_refused_even_with_a_manifest(folder: Path, tmp_path: Path) -> None:
@@ -129,4 +131,4 @@ def test_a_pickle_in_place_of_weights_is_refused_even_with_a_manifest(folder: Pa
 
 def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(WeightsRejected, match="make models"):
-        Grader.load(tmp_path)
+        Grader.load(tmp_path, backend="torch")

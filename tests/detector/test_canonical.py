@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_prep.geometry import SlicePlane
-from detector.canonical import canonical_image, canonical_plane, window
+from detector.canonical import CanonicalImage, canonical_image, canonical_plane, window
 
 SAGITTAL_AXES = [
     ([0, 1, 0], [0, 0, -1]),  # as usual
@@ -42,3 +42,27 @@ def test_size_follows_millimetres_and_is_bounded() -> None:
 
 def test_a_constant_image_becomes_black_not_nan() -> None:
     assert window(np.full((20, 20), 7.0, np.float32)).max() == 0
+
+
+def test_a_part_shows_the_same_pixels_at_the_same_places() -> None:
+    plane = SlicePlane(np.zeros(3), np.eye(3)[1], -np.eye(3)[2], (0.8, 0.8), (350, 300))
+    whole = CanonicalImage(np.random.default_rng(0).integers(0, 255, (350, 300), dtype=np.uint8), plane)
+    points_mm = plane.to_mm([[120.0, 100.0], [150.0, 220.0]])
+    part = whole.around(points_mm, 40.0)
+    rows, columns = part.image.shape
+    assert rows % 32 == columns % 32 == 0 and part.plane.shape == part.image.shape
+    left, top = np.rint(plane.to_px(part.plane.origin_mm)).astype(int)
+    np.testing.assert_array_equal(part.image, whole.image[top : top + rows, left : left + columns])
+    np.testing.assert_allclose(part.plane.to_mm([3, 5]), plane.to_mm([left + 3, top + 5]))
+    for point in part.plane.to_px(points_mm):
+        assert 50 <= point[0] <= columns - 50 and 50 <= point[1] <= rows - 50
+
+
+def test_a_part_at_the_border_stays_within_the_image() -> None:
+    plane = SlicePlane(np.zeros(3), np.eye(3)[1], -np.eye(3)[2], (1.0, 1.0), (100, 70))
+    whole = CanonicalImage(np.zeros((100, 70), dtype=np.uint8), plane)
+    for corner in ([0.0, 0.0], [69.0, 99.0], [-300.0, 500.0]):
+        part = whole.around(plane.to_mm([corner]), 20.0)
+        assert part.image.shape == (64, 64)
+        assert plane.contains_px(plane.to_px(part.plane.to_mm([[0, 0], [63, 63]]))).all()
+    assert whole.around(plane.to_mm([[30.0, 50.0]]), 200.0).image.shape == (100, 70)

@@ -103,7 +103,9 @@ def test_a_killed_training_goes_on_and_ends_with_weights_that_grade(
     assert page.count("data:image/png;base64,") == 3
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "http" not in page.replace("http-equiv", "")
     weights = run / "weights"
-    pipeline = Pipeline.load(detector_weights=weights / "detector", classifier_weights=weights / "graders")
+    pipeline = Pipeline.load(
+        detector_weights=weights / "detector", classifier_weights=weights / "graders", backend="torch"
+    )
     expected = {f"detector/{n}": d for n, d in read_manifest(weights / "detector").items()}
     expected |= {f"classifier/{n}": d for n, d in read_manifest(weights / "graders").items()}
     assert pipeline.provenance.models == expected

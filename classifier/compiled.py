@@ -1,0 +1,79 @@
+"""A grader that OpenVINO runs; see ``data_prep.compiled``. Importable without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier.config import GraderConfig
+from classifier.storage import StoredGrader
+from data_prep.compiled import CompiledNetwork, convert_torch, load_compiled, network_key
+
+# Crops of one pass: large enough to keep a core busy, small enough to be shared among cores.
+_CROPS = 5
+
+
+def can_be_compiled(config: GraderConfig) -> bool:
+    """Whether the network is of a kind that is converted: a study's levels together are left to torch."""
+    return config.network.level_context_layers == 0
+
+
+class CompiledGrader:
+    """Logits of crops from a compiled network."""
+
+    def __init__(self, network: CompiledNetwork) -> None:
+        self._network = network
+
+    def __call__(self, arrays: Sequence[NDArray[Any]], level: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Logits (B, 3) of pixels (B, S, H, W) and valid (B, S), twice for a grader of two views."""
+        inputs = (*arrays[:2], level, *arrays[2:])
+        parts = (
+            [np.ascontiguousarray(array[start : start + _CROPS]) for array in inputs]
+            for start in range(0, len(level), _CROPS)
+        )
+        return np.concatenate(self._network(parts)).astype(np.float64)
+
+
+def compiled_grader(stored: StoredGrader, threads: int | None = None) -> CompiledGrader:
+    """The grader from the user's cache, or converted now.
+
+    Raises:
+        WeightsRejected: the weights are not those of the described network.
+    """
+    identity = {"weights": stored.sha256, "config": stored.config.to_dict()}
+    here = Path(__file__)
+    code = (here, here.with_name("model.py"), here.with_name("config.py"))
+    return CompiledGrader(
+        load_compiled(network_key(identity, code), lambda: _converted(stored), threads=threads)
+    )
+
+
+def _converted(stored: StoredGrader) -> tuple[bytes, bytes]:
+    import torch
+    from torch import Tensor, nn
+
+    network, crop = stored.network, stored.config.crop
+    pixels = torch.zeros(2, crop.slices, crop.size_px, crop.size_px)
+    view = pixels, torch.ones(2, crop.slices, dtype=torch.bool)
+    shapes = [(-1, *pixels.shape[1:]), (-1, crop.slices)]
+
+    class WithoutSequence(nn.Module):
+        """Takes what is traced and no more: a level by itself has no neighbours."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, pixels: Tensor, valid: Tensor, level: Tensor, *second: Tensor) -> Tensor:
+            return self.network(pixels, valid, level, None, *second)
+
+    second = view if crop.second_view else ()
+    return convert_torch(
+        WithoutSequence().eval(),
+        (*view, torch.zeros(2, dtype=torch.int64), *second),
+        [*shapes, (-1,), *(shapes if second else ())],
+    )

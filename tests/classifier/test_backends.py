@@ -1,0 +1,98 @@
+"""Protects: a grader gives the same probabilities whatever library runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from classifier.calibration import Calibration
+from classifier.model import GraderNetwork
+from classifier.predict import Grader
+from classifier.storage import read_grader, save_grader
+from data_prep import compiled
+from data_prep.manifest import WeightsRejected, write_manifest
+from data_prep.study_types import SpineLevels
+from data_prep.vocabulary import TARGETS, ConditionGroup
+from tests.classifier.synthetic import all_points, textured_study, tiny_config
+
+SPINAL, FORAMINAL, SUBARTICULAR = ConditionGroup
+LEVELS = SpineLevels("7", points=all_points())
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of these tests alone: converting takes seconds."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "cache_folder", lambda: folder)
+        yield folder / "networks"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain grader, one that sees neighbouring levels, and one of two views."""
+    folder = tmp_path_factory.mktemp("weights")
+    for seed, group in enumerate(ConditionGroup):
+        torch.manual_seed(seed)
+        config = tiny_config(group)
+        layers = 1 if group is FORAMINAL else 0
+        config = replace(
+            config,
+            crop=replace(config.crop, second_view=group is SUBARTICULAR),
+            network=replace(config.network, level_context_layers=layers),
+        )
+        network = GraderNetwork(config.network, config.crop)
+        torch.nn.init.normal_(network.head[-1].weight, std=3.0)
+        save_grader(folder, config, network, Calibration(), {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fast(folder: Path, cache: Path) -> Grader:
+    return Grader.load(folder, backend="openvino", threads=1)
+
+
+def test_grades_agree(folder: Path, fast: Grader) -> None:
+    reference = Grader.load(folder, backend="torch")
+    found, expected = (
+        np.array([grade.probabilities for grade in grader.grade(textured_study(), LEVELS).values()])
+        for grader in (fast, reference)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert np.ptp(found, axis=0).max() > 0.05
+
+
+def test_a_grader_of_neighbouring_levels_is_left_to_torch(fast: Grader) -> None:
+    assert set(fast.compiled) == {SPINAL, SUBARTICULAR}
+
+
+def test_the_second_start_reads_the_cache_and_threads_do_not_change_a_byte(
+    folder: Path, cache: Path, fast: Grader
+) -> None:
+    entries = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    assert len(entries) == 2
+    again = Grader.load(folder, backend="openvino", threads=2)
+    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == entries
+    assert "network" not in vars(again.graders[SPINAL]), "no torch network was built"
+    one, two = (grader.grade(textured_study(), LEVELS) for grader in (fast, again))
+    for target in TARGETS:
+        if target.condition.group is not FORAMINAL:  # torch runs that one, and promises nothing
+            assert one[target].probabilities.tobytes() == two[target].probabilities.tobytes()
+
+
+def test_weights_of_another_network_are_refused(folder: Path, cache: Path, tmp_path: Path) -> None:
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    hidden = read_grader(folder, SPINAL).config.network.hidden_channels
+    described = (tmp_path / "spinal.json").read_text()
+    changed = described.replace(f'"hidden_channels": {hidden}', f'"hidden_channels": {hidden + 4}')
+    assert changed != described
+    (tmp_path / "spinal.json").write_text(changed)
+    write_manifest(tmp_path)
+    with pytest.raises(WeightsRejected, match="does not fit the network"):
+        Grader.load(tmp_path, backend="openvino", threads=1)

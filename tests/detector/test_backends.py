@@ -1,0 +1,140 @@
+"""Protects: OpenVINO sees what torch sees, and slices not looked at could not have changed anything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from classifier.predict import Grader
+from data_prep.backend import Backend
+from data_prep.manifest import read_verified
+from data_prep.phantom import PhantomStudy, make_study
+from data_prep.pixel_cache import PixelCache
+from data_prep.study_types import LevelPoint, PointSource, SpineLevels, Study
+from data_prep.vocabulary import ConditionGroup
+from detector.foramina import ForamenConfig, _refined, _slices_near
+from detector.inference import SlicePredictor, decode_keypoints
+from detector.network import EvidenceNetwork, network_from_bytes
+from detector.points import all_points
+from detector.predict import BUNDLED_WEIGHTS, LevelDetector, sagittal_series
+from detector.sightings import look_at
+from detector.spec import SAGITTAL, SPECS, DetectorSpec
+
+REPORTING_SEEDS = (200_410, 200_411)
+
+
+@pytest.fixture(scope="module")
+def fast() -> LevelDetector:
+    return LevelDetector.load_bundled(backend="openvino", threads=1)
+
+
+@pytest.fixture(scope="module")
+def reference() -> LevelDetector:
+    return LevelDetector.load_bundled(backend="torch")
+
+
+@pytest.fixture(scope="module")
+def phantom() -> PhantomStudy:
+    return make_study(REPORTING_SEEDS[0])
+
+
+@pytest.fixture(scope="module")
+def study(phantom: PhantomStudy) -> Study:
+    return PixelCache(phantom.study).study
+
+
+def by_target(levels: SpineLevels) -> dict[tuple[str, str], LevelPoint]:
+    return {(point.condition.value, point.level.value): point for point in levels.points}
+
+
+@pytest.mark.parametrize("seed", REPORTING_SEEDS)
+def test_openvino_finds_what_torch_finds(fast: LevelDetector, reference: LevelDetector, seed: int) -> None:
+    study = PixelCache(make_study(seed).study).study
+    found, expected = fast.predict(study), reference.predict(study)
+    assert fast.sagittal.backend is Backend.OPENVINO and reference.sagittal.backend is Backend.TORCH
+    assert found.flags == expected.flags
+    assert found.numbering_confidence == pytest.approx(expected.numbering_confidence, abs=1e-3)
+    points, references = by_target(found), by_target(expected)
+    assert points.keys() == references.keys() and len(points) == 25
+    for key, point in points.items():
+        other = references[key]
+        assert np.linalg.norm(point.xyz_mm - other.xyz_mm) < 0.05
+        assert point.confidence == pytest.approx(other.confidence, abs=1e-3)
+        assert (point.series_id, point.instance_number) == (other.series_id, other.instance_number)
+        assert point.source is other.source
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.kind.value)
+def test_the_evidence_is_that_of_the_whole_network(spec: DetectorSpec) -> None:
+    """Boxes left out, keypoints decoded by hand: class probabilities and keypoints are ultralytics' own."""
+    model = network_from_bytes(spec, read_verified(BUNDLED_WEIGHTS, f"{spec.kind.value}.safetensors"))
+    image = torch.rand(1, 1, 96, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        whole = model(image)[0][0].numpy()
+        evidence = EvidenceNetwork(model)(image)[0].numpy()
+    decoded = decode_keypoints(evidence, spec, (96, 64))
+    rows = [
+        i for i in range(len(decoded)) if i < len(spec.class_names) or (i - len(spec.class_names)) % 3 < 2
+    ]
+    np.testing.assert_allclose(decoded[rows], whole[4:][rows], atol=1e-4)
+
+
+def test_the_result_of_an_image_does_not_depend_on_its_neighbours(fast: LevelDetector) -> None:
+    images = [np.random.default_rng(i).integers(0, 255, (70 + i, 90), dtype=np.uint8) for i in range(3)]
+    spread = SlicePredictor.load(BUNDLED_WEIGHTS, SAGITTAL, backend="openvino", threads=2)
+    for image, (together, _), (other, _) in zip(
+        images, fast.sagittal.predict(images), spread.predict(images), strict=True
+    ):
+        alone = fast.sagittal.predict([image])[0][0]
+        assert alone.tobytes() == together.tobytes() == other.tobytes()
+
+
+def test_slices_that_could_not_win_are_not_missed(fast: LevelDetector, study: Study) -> None:
+    """Every near slice, looked at, gives the foramina that the search with bounds gives."""
+    assert fast.foramen is not None
+    config = replace(ForamenConfig(), context_mm=None)
+    counted = Counting(fast.foramen)
+    detector = LevelDetector(fast.sagittal, None, counted, replace(fast.config, foramen=config))  # type: ignore[arg-type]
+    levels = detector.predict(study)
+    start = all_points(study, levels.levels, sagittal_series(study)[0][0])
+    wanted = [point for point in start if point.condition.group is ConditionGroup.FORAMINAL]
+    near = _slices_near(study, wanted, config)
+    seen = look_at(near, fast.foramen, config.candidates)
+    found = by_target(levels)
+    assert sum(point.source is PointSource.SEEN for point in found.values()) > 5
+    assert counted.images < len(near)
+    for point in wanted:
+        expected = _refined(point, seen, config) or point
+        other = found[point.condition.value, point.level.value]
+        assert other.instance_number == expected.instance_number
+        np.testing.assert_array_equal(other.xyz_mm, expected.xyz_mm)
+
+
+class Counting:
+    """A predictor that counts its images."""
+
+    def __init__(self, predictor: SlicePredictor) -> None:
+        self.spec, self._predictor, self.images = predictor.spec, predictor, 0
+
+    def predict(self, images):  # type: ignore[no-untyped-def]
+        found = self._predictor.predict(images)
+        self.images += len(found)
+        return found
+
+
+def test_torch_is_not_imported_when_the_networks_lie_in_the_cache(fast: LevelDetector) -> None:
+    Grader.load_bundled(threads=1)
+    code = (
+        "import sys\n"
+        "from detector.predict import LevelDetector\n"
+        "from classifier.predict import Grader\n"
+        "LevelDetector.load_bundled(threads=1), Grader.load_bundled(threads=1)\n"
+        "print([m for m in ('torch', 'ultralytics', 'timm') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
