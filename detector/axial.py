@@ -49,7 +49,7 @@ class AxialConfig:
     full_trust_mm: float = 4.0
     min_score: float = 0.3
     uncertainty_mm: float = 2.5
-    context_mm: float | None = None
+    context_mm: float | None = 45.0
     candidates: CandidateConfig = field(default_factory=lambda: CandidateConfig(min_score=0.1))
 
 

@@ -39,7 +39,7 @@ class ForamenConfig:
     slice_sd_mm: float = 4.0
     min_score: float = 0.3
     uncertainty_mm: float = 3.0
-    context_mm: float | None = None
+    context_mm: float | None = 45.0
     candidates: CandidateConfig = field(default_factory=lambda: CandidateConfig(min_score=0.1, merge_mm=8.0))
 
 
