@@ -315,9 +315,9 @@ def draw(path: Path, report: Mapping[str, Any]) -> None:
         stages.text(left, row, f" {left:.0f} ms", va="center")
     stages.set_yticks([0, 1], [NAIVE, OURS])
     stages.set_xlabel("milliseconds per study")
-    stages.margins(x=0.18)
+    stages.margins(x=0.3)
     stages.legend(fontsize=7)
-    stages.set_title(f"{report['ratio']:.1f} times as fast, {report['threads']} threads", fontsize=10)
+    stages.set_title(f"{report['ratio']:.1f} times as fast, threads: {report['threads']}", fontsize=10)
     points = report["growth"]["seconds_for_studies"]
     growth.plot([int(n) for n in points], list(points.values()), "o-", color="C0")
     growth.set_xlabel("studies")
