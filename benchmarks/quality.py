@@ -65,7 +65,7 @@ class PhantomResult:
 @cache
 def bundled_pipeline() -> Pipeline:
     """The bundled pipeline, loaded once per process, on one thread."""
-    loaded = Pipeline.load()
+    loaded = Pipeline.load(threads=1)
     torch.set_num_threads(1)
     return loaded
 
