@@ -202,6 +202,8 @@ def test_what_would_go_to_the_wrong_patient_is_refused_and_the_attribute_named(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pydicom.config.settings, "writing_validation_mode", pydicom.config.IGNORE)
         patch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.IGNORE)
+        # One study: images of another one and of another patient would be left out one by one.
+        edit(images, StudyInstanceUID="1.2.840.1")
         edit(images, count, **elements)
     result = lumbar("predict", images, "-o", tmp_path / "out", "--sr", "--no-pictures")
     again = lumbar("predict", images, "-o", tmp_path / "out", "--sr", "--no-pictures")

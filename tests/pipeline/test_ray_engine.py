@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -141,23 +144,63 @@ def test_a_node_dies_and_the_bytes_are_those_of_a_local_run(
     assert contents(tmp_path / "ray") == theirs and report.n_studies == local.n_studies
 
 
+# A process of its own, as the command line is: what Ray is told must be said before anything imports it, and
+# training with ultralytics imports it.
+_RAY_OF_OUR_OWN = """
+import json, os, sys
+from pathlib import Path
+from pipeline.ray_engine import RayEngine
+from tests.pipeline.stand_in import stand_in_pipeline
+from tests.pipeline.test_engines import run
+
+images, out = map(Path, sys.argv[1:])
+places = set()
+
+def progress(_):
+    import ray
+    places.update(node["NodeManagerAddress"] for node in ray.nodes())
+
+if __name__ == "__main__":
+    run(images, out, RayEngine(stand_in_pipeline, stand_in_pipeline().provenance, 1), progress=progress)
+    import ray
+    print(json.dumps({
+        "places": sorted(places),
+        "still_there": ray.is_initialized(),
+        "usage_stats": os.environ["RAY_USAGE_STATS_ENABLED"],
+        "token_left": "RAY_AUTH_TOKEN" in os.environ,
+    }))
+"""
+
+
 def test_a_ray_of_our_own_is_on_the_loopback_address_and_gone_afterwards(
     images: Path, tmp_path: Path
 ) -> None:
     needs_ray()
-    own_environment()  # before Ray is imported
-    import ray
-
-    nodes: list[dict[str, Any]] = []
-    engine = RayEngine(stand_in_pipeline, stand_in_pipeline().provenance, 1)
-    out, local = tmp_path / "ray", tmp_path / "local"
+    out, local, script = tmp_path / "ray", tmp_path / "local", tmp_path / "own_ray.py"
+    script.write_text(_RAY_OF_OUR_OWN)
+    root = str(Path(__file__).parents[2])
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    # Short: Ray's sockets lie below it, and their paths may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        done = subprocess.run(
+            [sys.executable, script, images, out],
+            env=environment | {"PYTHONPATH": root, "TMPDIR": folder},
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        left_over = list(Path(folder).glob("lumbar-ray-*"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.strip().splitlines()[-1]) == {
+        "places": ["127.0.0.1"],
+        "still_there": False,
+        "usage_stats": "0",
+        "token_left": False,
+    }
+    assert not left_over
     run(images, local, None)
-    run(images, out, engine, progress=lambda _: nodes.extend(ray.nodes()))
     assert contents(out) == contents(local)
-    assert {node["NodeManagerAddress"] for node in nodes} == {"127.0.0.1"}
-    assert not ray.is_initialized()
-    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0" and "RAY_AUTH_TOKEN" not in os.environ
-    assert not list(Path(tempfile.gettempdir()).glob("lumbar-ray-*"))
 
 
 def test_a_node_that_would_give_other_results_is_not_used(images: Path, tmp_path: Path) -> None:
