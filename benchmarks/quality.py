@@ -37,7 +37,8 @@ from data_prep.study_types import SpineLevels
 from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, ConditionGroup, Severity, Target
 from detector.evaluate import numbering_report, point_errors, summarise
 from detector.predict import LevelDetector
-from detector.sources import external_cases, external_slice_cases, hard_phantom
+from detector.sources import external_cases, external_slice_cases
+from detector.study_slices import hard_phantom
 from pipeline import Pipeline
 from pipeline.prediction import StudyPrediction
 

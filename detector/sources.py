@@ -9,7 +9,7 @@ import pandas as pd
 
 from data_prep.annotations import annotated_points
 from data_prep.geometry import FloatArray
-from data_prep.phantom import PHANTOM_VERSION, PhantomStudy, make_study
+from data_prep.phantom import PHANTOM_VERSION, make_study
 from data_prep.studies import find_studies
 from data_prep.study_types import DicomRejected, LevelPoint, Study
 from data_prep.tables import read_tables
@@ -19,7 +19,7 @@ from detector.predict import LevelDetector, sagittal_series
 from detector.slice_cache import cached_slices
 from detector.slices import ExternalSlices, LabelledSlice, SlicesUnusable, split_patients
 from detector.spec import DetectorKind
-from detector.study_slices import phantom_slices, rsna_key, rsna_slices
+from detector.study_slices import MIXTURE, hard_phantom, phantom_slices, rsna_key, rsna_slices
 
 FIRST_CHOOSING_SEED = 100_000  # phantoms below train
 HARD_SEEDS_ON = 10_000  # how far the seeds of hard phantoms lie above those of the usual ones
@@ -53,7 +53,7 @@ def training_slices(
     if phantoms:
 
         def rendered(count: int, first: int) -> list[LabelledSlice]:
-            key = f"{kind.value}-phantom-{PHANTOM_VERSION}-{first}-{count}"
+            key = f"{kind.value}-phantom-{PHANTOM_VERSION}-{MIXTURE}-{first}-{count}"
             return cached_slices(
                 cache, key, lambda: phantom_slices(kind, studies=count, seed=first, jobs=jobs)
             )
@@ -136,13 +136,6 @@ def annotated_cases(data: Path | None) -> list[tuple[Study, tuple[LevelPoint, ..
     if not cases:
         raise SlicesUnusable(f"{data.name}: no study has both images and annotated points")
     return cases
-
-
-def hard_phantom(seed: int) -> PhantomStudy:
-    """A synthetic study that is hard to number: a cut view (even seeds) or transitional anatomy (odd)."""
-    if seed % 2 == 0:
-        return make_study(seed, view="cut", transitional="never")
-    return make_study(seed, transitional="always")
 
 
 def numbering_cases(

@@ -9,13 +9,12 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from data_prep.annotations import annotated_points
 from data_prep.geometry import FloatArray
-from data_prep.phantom import PhantomStudy, make_study
+from data_prep.phantom import Appearance, PhantomStudy, Size, make_study
 from data_prep.studies import find_studies
 from data_prep.study_types import DicomRejected, LevelPoint, Series, Slice, Study
 from data_prep.tables import read_tables
@@ -26,6 +25,7 @@ from detector.slices import LabelledSlice, SlicesUnusable
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, SPECS, DetectorKind, DetectorSpec
 
 SAGITTAL_KINDS = (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1)
+MIXTURE = 2  # of the studies that phantom_slices makes; what was cached of another one is made anew
 MAX_DISTANCE_MM = {DetectorKind.SAGITTAL: 11.0, DetectorKind.AXIAL: 4.5, DetectorKind.FORAMEN: 3.5}
 
 
@@ -88,8 +88,9 @@ def _labelled(
 def phantom_slices(kind: DetectorKind, *, studies: int, seed: int, jobs: int = 1) -> list[LabelledSlice]:
     """Labelled slices of synthetic studies of seeds ``seed … seed + studies − 1``, made in memory.
 
-    Every second study has tissues of random brightness, every fourth the matrix of a real scanner; some views
-    are cut, and a tenth of the patients has transitional anatomy.
+    Every second study has tissues of random brightness, every fourth the matrix of a real scanner. 15 % of the
+    views are cut, and a tenth of the patients has transitional anatomy; for the sagittal detector every third
+    study is hard to number (``hard_phantom``).
     """
     work = partial(_slices_of_phantom, kind)
     seeds = range(seed, seed + studies)
@@ -99,9 +100,20 @@ def phantom_slices(kind: DetectorKind, *, studies: int, seed: int, jobs: int = 1
         return [item for found in pool.map(work, seeds, chunksize=4) for item in found]
 
 
+def hard_phantom(seed: int, *, size: Size = "small", appearance: Appearance = "physics") -> PhantomStudy:
+    """A synthetic study that is hard to number: a cut view (even seeds) or transitional anatomy (odd)."""
+    if seed % 2 == 0:
+        return make_study(seed, size=size, appearance=appearance, view="cut", transitional="never")
+    return make_study(seed, size=size, appearance=appearance, transitional="always")
+
+
 def _slices_of_phantom(kind: DetectorKind, seed: int) -> list[LabelledSlice]:
-    size: Literal["small", "full"] = "full" if seed % 4 == 0 else "small"
-    phantom = make_study(seed, size=size, appearance="randomised" if seed % 2 else "physics", view="mixed")
+    size: Size = "full" if seed % 4 == 0 else "small"
+    appearance: Appearance = "randomised" if seed % 2 else "physics"
+    if kind is DetectorKind.SAGITTAL and seed % 3 == 2:
+        phantom = hard_phantom(seed, size=size, appearance="mixed")
+    else:
+        phantom = make_study(seed, size=size, appearance=appearance, view="mixed")
     if kind is DetectorKind.SAGITTAL:
         return slices_of_study(phantom.study, phantom_discs(phantom), SAGITTAL, SAGITTAL_KINDS)
     return _slices_with_points(phantom.study, phantom.points, kind)

@@ -9,6 +9,7 @@ from data_prep.phantom.files import PHANTOM_VERSION, write_dataset
 from data_prep.phantom.plan import (
     SagittalPlan,
     SeriesPlan,
+    Size,
     View,
     axial_stacks,
     draw_sagittal_plan,
@@ -36,6 +37,7 @@ __all__ = [
     "Scanner",
     "ScannerRange",
     "SeriesPlan",
+    "Size",
     "Transitional",
     "View",
     "axial_stacks",
