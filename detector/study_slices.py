@@ -88,9 +88,9 @@ def _labelled(
 def phantom_slices(kind: DetectorKind, *, studies: int, seed: int, jobs: int = 1) -> list[LabelledSlice]:
     """Labelled slices of synthetic studies of seeds ``seed … seed + studies − 1``, made in memory.
 
-    Every second study has tissues of random brightness, every fourth the matrix of a real scanner. 15 % of the
-    views are cut, and a tenth of the patients has transitional anatomy; for the sagittal detector every third
-    study is hard to number (``hard_phantom``).
+    Every second study has tissues of random brightness, every fourth the matrix of a real scanner. 15 % of
+    the views are cut, and a tenth of the patients has transitional anatomy; for the sagittal detector every
+    third study is hard to number (``hard_phantom``).
     """
     work = partial(_slices_of_phantom, kind)
     seeds = range(seed, seed + studies)
