@@ -72,20 +72,21 @@ ROWS = (
 class RememberingDetector(LevelDetector):
     """Looks at each series once, however often it is decoded."""
 
-    _seen: dict[int, list[SliceSighting]]
+    _seen: dict[tuple[int, ...], list[list[SliceSighting]]]
 
-    def see(self, series: Series) -> list[SliceSighting]:
+    def see(self, series: tuple[Series, ...]) -> list[list[SliceSighting]]:
         """As the parent; series must stay alive as long as the detector."""
         self._seen = getattr(self, "_seen", {})
-        if id(series) not in self._seen:
-            self._seen[id(series)] = super().see(series)
-        return self._seen[id(series)]
+        key = tuple(map(id, series))
+        if key not in self._seen:
+            self._seen[key] = super().see(series)
+        return self._seen[key]
 
 
 def single_maxima(detector: LevelDetector, series: tuple[Series, ...]) -> Canal:
     """Per level the object with the highest class score on any slice: no chain, no order."""
     found: dict[str, tuple[float, FloatArray]] = {}
-    for sighting in detector.see(series[0]):
+    for sighting in detector.see(series[:1])[0]:
         for candidate in sighting.candidates:
             for name, score in zip(SAGITTAL.level_names, candidate.class_scores, strict=True):
                 if score > found.get(name, (0.0,))[0]:

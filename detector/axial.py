@@ -19,6 +19,7 @@ from data_prep.study_types import (
 )
 from data_prep.vocabulary import Condition, ConditionGroup, Level, SeriesKind, Side
 from detector.candidates import CandidateConfig, SliceCandidate
+from detector.canonical import CanonicalImage
 from detector.inference import SlicePredictor
 from detector.points import agreed
 from detector.sightings import SliceSighting, look_at
@@ -69,7 +70,7 @@ def refine_recesses(
     for level in levels:
         middle_mm = np.mean([by_target[condition, level].xyz_mm for condition in RECESSES], axis=0)
         near[level] = _slices_near(study, middle_mm, config)
-    around = partial(_around, points, config) if config.context_mm is not None else None
+    part = partial(_part, points, config) if config.context_mm is not None else None
     seen: dict[int, SliceSighting | None] = {}
     for rank in range(config.slices_per_level):
         waiting = [
@@ -79,7 +80,7 @@ def refine_recesses(
         ]
         new = {id(item): (series, item) for _, series, item in waiting if id(item) not in seen}
         seen |= dict.fromkeys(new)  # None stays for what cannot be decoded
-        sightings = look_at(list(new.values()), predictor, config.candidates, around)
+        sightings = look_at(list(new.values()), predictor, config.candidates, part)
         seen |= {id(sighting.item): sighting for sighting in sightings}
         for level, series, item in waiting:
             sighting = seen[id(item)]
@@ -88,7 +89,9 @@ def refine_recesses(
     return tuple(by_target[point.condition, point.level] for point in points)
 
 
-def _around(points: tuple[LevelPoint, ...], config: AxialConfig, item: Slice) -> tuple[FloatArray, float]:
+def _part(
+    points: tuple[LevelPoint, ...], config: AxialConfig, item: Slice, image: CanonicalImage
+) -> CanonicalImage:
     """The expected recesses of the levels near a slice, and the context."""
     near = [
         point.xyz_mm
@@ -96,7 +99,7 @@ def _around(points: tuple[LevelPoint, ...], config: AxialConfig, item: Slice) ->
         if point.condition in RECESSES
         and abs(float(item.plane.distance_mm(point.xyz_mm))) <= 2 * config.max_slice_distance_mm
     ]
-    return np.stack(near), float(config.context_mm or 0.0)
+    return image.around(near, float(config.context_mm or 0.0))
 
 
 def _is_seen(by_target: Mapping[tuple[Condition, Level], LevelPoint], level: Level) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from data_prep.crops import display_axes, resample
-from data_prep.geometry import SlicePlane
+from data_prep.geometry import FloatArray, SlicePlane
 
 BLACK_PERCENTILE, WHITE_PERCENTILE = 0.5, 99.5
 
@@ -29,18 +29,28 @@ class CanonicalImage:
         Its sides are multiples of 32 pixels where the image is large enough; brightness stays as it is.
         """
         at = self.plane.to_px(points_mm)
-        margin = context_mm / np.array(self.plane.spacing_mm)
+        across, down = (context_mm / side for side in self.plane.spacing_mm)
         rows, columns = self.image.shape
-        left, right = _span(float(at[:, 0].min() - margin[0]), float(at[:, 0].max() + margin[0]), columns)
-        top, bottom = _span(float(at[:, 1].min() - margin[1]), float(at[:, 1].max() + margin[1]), rows)
+        return self._part(_span(at[:, 0], across, columns), _span(at[:, 1], down, rows))
+
+    def strip(self, points_mm: ArrayLike, context_mm: float) -> CanonicalImage:
+        """As ``around``, but from the upper to the lower edge."""
+        across = context_mm / self.plane.spacing_mm[0]
+        rows, columns = self.image.shape
+        return self._part(_span(self.plane.to_px(points_mm)[:, 0], across, columns), (0, rows))
+
+    def _part(self, columns: tuple[int, int], rows: tuple[int, int]) -> CanonicalImage:
+        """The image between a first and one past a last column and row."""
+        (left, right), (top, bottom) = columns, rows
         plane = replace(
             self.plane, origin_mm=self.plane.to_mm([left, top]), shape=(bottom - top, right - left)
         )
         return CanonicalImage(self.image[top:bottom, left:right], plane)
 
 
-def _span(first: float, last: float, size: int) -> tuple[int, int]:
-    """First and one past the last pixel: at least [first, last], a multiple of 32, within the image."""
+def _span(at: FloatArray, margin: float, size: int) -> tuple[int, int]:
+    """First and one past the last pixel: all of ``at`` and the margin, a multiple of 32, within the image."""
+    first, last = float(at.min()) - margin, float(at.max()) + margin
     middle, length = (first + last) / 2, int(-(-(last - first + 1) // 32) * 32)
     length = min(length, size)
     start = int(np.clip(round(middle - (length - 1) / 2), 0, size - length))

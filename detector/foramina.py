@@ -8,10 +8,10 @@ from functools import partial
 
 import numpy as np
 
-from data_prep.geometry import FloatArray
 from data_prep.study_types import LevelPoint, PointSource, Series, Slice, Study
 from data_prep.vocabulary import ConditionGroup, SeriesKind
 from detector.candidates import CandidateConfig, SliceCandidate
+from detector.canonical import CanonicalImage
 from detector.inference import SlicePredictor
 from detector.points import agreed
 from detector.sightings import SliceSighting, look_at
@@ -54,12 +54,12 @@ def refine_foramina(
     """
     wanted = [point for point in points if point.condition.group is ConditionGroup.FORAMINAL]
     near = _slices_near(study, wanted, config)
-    around = partial(_around, wanted, config) if config.context_mm is not None else None
+    part = partial(_part, wanted, config) if config.context_mm is not None else None
     found: dict[int, SliceSighting | None] = {}
     seen: list[SliceSighting] = []
     while new := _promising(wanted, near, found, seen, config):
         found |= dict.fromkeys(new)  # None stays for what cannot be decoded
-        sightings = look_at([near[i] for i in new], predictor, config.candidates, around)
+        sightings = look_at([near[i] for i in new], predictor, config.candidates, part)
         by_slice = {id(sighting.item): sighting for sighting in sightings}
         found |= {i: by_slice.get(id(near[i][1])) for i in new}
         seen = [sighting for _, sighting in sorted(found.items()) if sighting is not None]
@@ -84,14 +84,16 @@ def _slices_near(study: Study, wanted: list[LevelPoint], config: ForamenConfig) 
     ]
 
 
-def _around(wanted: list[LevelPoint], config: ForamenConfig, item: Slice) -> tuple[FloatArray, float]:
+def _part(
+    wanted: list[LevelPoint], config: ForamenConfig, item: Slice, image: CanonicalImage
+) -> CanonicalImage:
     """The expected points near a slice, and the context."""
     near = [
         point.xyz_mm
         for point in wanted
         if abs(float(item.plane.distance_mm(point.xyz_mm))) <= config.max_slice_distance_mm
     ]
-    return np.stack(near), float(config.context_mm or 0.0)
+    return image.around(near, float(config.context_mm or 0.0))
 
 
 def _promising(

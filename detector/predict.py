@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.backend import Backend
+from data_prep.geometry import FloatArray
 from data_prep.manifest import read_verified
 from data_prep.study_types import (
     Series,
@@ -20,11 +21,12 @@ from data_prep.study_types import (
 from data_prep.vocabulary import LEVELS, SeriesKind
 from detector.axial import AxialConfig, refine_recesses
 from detector.candidates import CandidateConfig, DiscCandidate, merge_candidates
+from detector.canonical import CanonicalImage
 from detector.foramina import ForamenConfig, refine_foramina
 from detector.inference import SlicePredictor
 from detector.levels import ChainConfig, ChainDisc, NumberedChain, best_chain, number_chain
 from detector.points import all_points
-from detector.sightings import SliceSighting, look_at
+from detector.sightings import Part, SliceSighting, look_at
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorSpec
 from detector.spine import spine_levels, straightened
 from detector.voting import VotingConfig, join_votes
@@ -40,6 +42,9 @@ class PredictConfig:
     Attributes:
         central_slices: sagittal slices looked at, around the middle of the series.
         max_offset_mm: of those, none farther than this from the middle.
+        strip_mm: how far before and behind the spine these slices are looked at.
+        strip_discs, strip_score: the middle slice must show as many discs with this score to say where the
+            spine is; else its neighbours are looked at as a whole, too.
         uncertain_below: numbering confidence under which ``numbering_uncertain`` is flagged.
         view_margin_mm: a level that was not seen but must lie at least this far inside the image is
             placed by extrapolation; farther out it is absent.
@@ -49,8 +54,11 @@ class PredictConfig:
             people have a rudimentary S1/S2 disc that scores less.
     """
 
-    central_slices: int = 7
+    central_slices: int = 5
     max_offset_mm: float = 18.0
+    strip_mm: float = 40.0
+    strip_discs: int = 3
+    strip_score: float = 0.3
     uncertain_below: float = 0.8
     view_margin_mm: float = 8.0
     transitional_score: float = 0.7
@@ -180,11 +188,11 @@ class LevelDetector:
 
     def look(self, series: tuple[Series, ...]) -> Sighting:
         """The chain of discs seen in sagittal series of one study, not yet numbered; the first leads."""
-        leading = self.see(series[0])
+        leading, *others = self.see(series)
         discs = self._discs(leading)
         disagreeing = []
-        for item in series[1:]:
-            discs, agrees = join_votes(discs, self._discs(self.see(item)), self.config.voting)
+        for item, seen in zip(series[1:], others, strict=True):
+            discs, agrees = join_votes(discs, self._discs(seen), self.config.voting)
             if not agrees:
                 disagreeing.append(item.series_id)
         chain = straightened(best_chain(discs, self.config.chain))
@@ -196,10 +204,37 @@ class LevelDetector:
         found = [candidate for seen in sightings for candidate in seen.candidates]
         return merge_candidates(found, self.config.candidates, slices_seen=len(sightings))
 
-    def see(self, series: Series) -> list[SliceSighting]:
-        """What the central slices of a series show, slice by slice."""
-        central = central_slices(series, self.config.central_slices, self.config.max_offset_mm)
-        return look_at([(series, item) for item in central], self.sagittal, self.config.candidates)
+    def see(self, series: tuple[Series, ...]) -> list[list[SliceSighting]]:
+        """What the central slices of each series show, slice by slice.
+
+        The middle slice is looked at as a whole, its neighbours in a strip around the spine that it shows.
+        """
+        central = [
+            (item, central_slices(item, self.config.central_slices, self.config.max_offset_mm))
+            for item in series
+        ]
+        middle = [(item, slices[len(slices) // 2]) for item, slices in central]
+        sightings = self._look_at(middle)
+        spine_mm = {seen.series.series_id: _spine_mm(seen, self.config) for seen in sightings}
+        whole = {id(item) for _, item in middle}
+        beside = [(one, item) for one, slices in central for item in slices if id(item) not in whole]
+        spine_of = {id(item): spine_mm.get(one.series_id) for one, item in beside}
+
+        def strip(item: Slice, image: CanonicalImage) -> CanonicalImage:
+            shown_mm = spine_of[id(item)]
+            return image if shown_mm is None else image.strip(shown_mm, self.config.strip_mm)
+
+        seen = {id(found.item): found for found in (*sightings, *self._look_at(beside, strip))}
+        return [[seen[id(item)] for item in slices if id(item) in seen] for _, slices in central]
+
+    def _look_at(self, slices: list[tuple[Series, Slice]], part: Part | None = None) -> list[SliceSighting]:
+        return look_at(slices, self.sagittal, self.config.candidates, part)
+
+
+def _spine_mm(seen: SliceSighting, config: PredictConfig) -> FloatArray | None:
+    """Discs and canal (n, 3) mm where a slice shows enough of them to tell where the spine is."""
+    shown = [item.points_mm for item in seen.candidates if item.score >= config.strip_score]
+    return np.concatenate(shown) if len(shown) >= config.strip_discs else None
 
 
 def _is_shown(level: SpineLevel, leading: Series) -> bool:

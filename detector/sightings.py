@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.geometry import FloatArray, SlicePlane
+from data_prep.geometry import SlicePlane
 from data_prep.study_types import DicomRejected, Series, Slice
 from detector.candidates import CandidateConfig, SliceCandidate, slice_candidates
 from detector.canonical import CanonicalImage, canonical_image
 from detector.inference import SlicePredictor
 
-# The points (n, 3) mm that are looked for on a slice, and how many millimetres around them are looked at.
-Around = Callable[[Slice], tuple[FloatArray, float]]
+# Which part of a slice is looked at.
+Part = Callable[[Slice, CanonicalImage], CanonicalImage]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +32,11 @@ def look_at(
     slices: list[tuple[Series, Slice]],
     predictor: SlicePredictor,
     config: CandidateConfig,
-    around: Around | None = None,
+    part: Part | None = None,
 ) -> list[SliceSighting]:
     """Candidates of several slices, in their order.
 
-    ``around`` says which part of a slice is looked at; None: all of it.
+    ``part`` says which part of a slice is looked at; None: all of it.
 
     Slices that cannot be decoded are left out: whoever reads the study lists them, their neighbours serve.
     """
@@ -52,8 +52,8 @@ def look_at(
             canonical = canonical_image(
                 item.plane, pixels, mm_per_px=spec.mm_per_px, max_side_px=spec.max_canvas_px
             )
-            if around is not None:
-                canonical = canonical.around(*around(item))
+            if part is not None:
+                canonical = part(item, canonical)
             shown.append((series, item, canonical))
             yield canonical.image
 

@@ -1,6 +1,7 @@
 """The bundled detectors on patients that they were not trained on; weights that are not the released ones."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from detector.predict import BUNDLED_WEIGHTS, LevelDetector
 from detector.slices import ExternalSlices
 
 REPORTING_SEED = 200_400
+LABELS = {level.label for level in LEVELS}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,33 @@ def test_all_levels_of_a_phantom_are_found_where_they_are(
     for level, found in levels.levels.items():
         assert np.linalg.norm((found.canal_mm - truth[level.label].canal_mm)[1:]) < 6
     assert len(levels.points) == 25
+
+
+def test_beside_the_middle_slice_a_strip_around_the_spine_is_looked_at(
+    detector: LevelDetector, phantom: PhantomStudy
+) -> None:
+    (series,) = phantom.study.of_kind(SeriesKind.SAGITTAL_T2)
+    canal_mm = np.stack([disc.canal_mm for disc in phantom.discs if disc.name in LABELS])
+    (sightings,) = detector.see((series,))
+    middle = sightings[len(sightings) // 2]
+    for seen in sightings:
+        assert (seen.plane.shape[1] < middle.plane.shape[1]) is (seen is not middle)
+        assert seen.plane.shape[0] == middle.plane.shape[0]
+        assert seen.plane.contains_px(seen.plane.to_px(canal_mm)).all()
+
+
+def test_a_middle_slice_without_signal_has_its_neighbours_looked_at_as_a_whole(
+    detector: LevelDetector, phantom: PhantomStudy
+) -> None:
+    (series,) = phantom.study.of_kind(SeriesKind.SAGITTAL_T2)
+    (sightings,) = detector.see((series,))
+    middle = sightings[len(sightings) // 2]
+    dark = replace(middle.item, read_pixels=lambda: np.zeros(middle.item.plane.shape, np.float32))
+    stack = tuple(dark if item is middle.item else item for item in series.slices)
+    (again,) = detector.see((replace(series, stacks=(stack,)),))
+    assert {seen.plane.shape for seen in again} == {middle.plane.shape}
+    levels = detector.look((replace(series, stacks=(stack,)),)).discs
+    assert len(levels) >= len(LEVELS)
 
 
 def test_recesses_and_foramina_are_refined_in_the_image(

@@ -66,3 +66,14 @@ def test_a_part_at_the_border_stays_within_the_image() -> None:
         assert part.image.shape == (64, 64)
         assert plane.contains_px(plane.to_px(part.plane.to_mm([[0, 0], [63, 63]]))).all()
     assert whole.around(plane.to_mm([[30.0, 50.0]]), 200.0).image.shape == (100, 70)
+
+
+def test_a_strip_is_a_part_from_edge_to_edge() -> None:
+    plane = SlicePlane(np.zeros(3), np.eye(3)[1], -np.eye(3)[2], (1.0, 1.0), (300, 280))
+    whole = CanonicalImage(np.random.default_rng(0).integers(0, 255, (300, 280), dtype=np.uint8), plane)
+    points_mm = plane.to_mm([[120.0, 100.0], [150.0, 220.0]])
+    strip = whole.strip(points_mm, 40.0)
+    assert strip.image.shape == strip.plane.shape == (300, 128)
+    left = round(float(plane.to_px(strip.plane.origin_mm)[0]))
+    assert left <= 80 and left + 128 > 190
+    np.testing.assert_array_equal(strip.image, whole.image[:, left : left + 128])
