@@ -140,7 +140,8 @@ class Grader:
             arrays = _arrays([crops[target] for target in targets])
             if grader.config.crop.second_view:
                 shown = arrays[0][0]
-                absent = Crop(np.zeros_like(shown), np.zeros(len(shown), bool), (), 0.0, False)
+                nothing = np.zeros_like(shown)
+                absent = Crop(nothing, np.zeros(len(shown), bool), (), 0.0, False, nothing[0])
                 arrays += _arrays([(second or {}).get(target, absent) for target in targets])
             level = np.array([target.level.index for target in targets])
             side = np.array([list(Condition).index(target.condition) for target in targets])

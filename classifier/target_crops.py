@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from classifier.config import CropConfig
-from data_prep.crops import WHITE_PERCENTILE, Crop, extract_crop, resample
+from data_prep.crops import WHITE_PERCENTILE, Crop, extract_crop, percentiles
 from data_prep.study_types import LevelPoint, Series, Study
 from data_prep.vocabulary import ConditionGroup, SeriesKind, Side
 
@@ -70,7 +72,7 @@ def target_crop(
     series = series_for(study, point, kind)
     if series is None:
         return NO_SERIES
-    nearest, distance_mm = series.nearest(point.xyz_mm)
+    nearest, distance_mm = found = series.nearest(point.xyz_mm)
     if distance_mm > series.gap_mm(nearest):
         return NO_SLICE
     if not nearest.plane.contains_px(nearest.plane.to_px(point.xyz_mm)):
@@ -83,14 +85,11 @@ def target_crop(
         slices=config.cached_slices if cached else config.slices,
         mirror=point.condition.side is Side.RIGHT,
         slice_step_mm=config.slice_step_mm,
+        nearest=found,
     )
     if not crop.valid[len(crop.valid) // 2]:
         return NO_SLICE
-    if cached:
-        return crop
-    grid = crop.planes[len(crop.planes) // 2]
-    assert grid is not None
-    return crop if has_signal(resample(nearest.pixels(), nearest.plane, grid), config.step_mm) else NO_SIGNAL
+    return crop if cached or has_signal(crop.signal, config.step_mm) else NO_SIGNAL
 
 
 def has_signal(shown: NDArray[np.float32], step_mm: float) -> bool:
@@ -104,9 +103,19 @@ def has_signal(shown: NDArray[np.float32], step_mm: float) -> bool:
     shown = np.nan_to_num(shown)
     if np.ptp(shown) == 0:
         return False
-    white = float(np.percentile(shown, WHITE_PERCENTILE))
+    (white,) = percentiles(shown, (WHITE_PERCENTILE,))
     void = cv2.GaussianBlur(shown, (0, 0), _VOID_SMOOTHING_PX) < _VOID_MAX * white
-    depth_mm = cv2.distanceTransform(np.pad(void.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1] * step_mm
-    across = (np.arange(len(shown)) - (len(shown) - 1) / 2) * step_mm
-    near = np.hypot(across[:, None], across[None]) <= _VOID_REACH_MM
+    near = _near_middle(len(shown), step_mm)
+    if not void[near].any():
+        return True
+    padded = np.zeros((len(shown) + 2, len(shown) + 2), np.uint8)
+    padded[1:-1, 1:-1] = void
+    depth_mm = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1] * step_mm
     return bool(depth_mm[near].max() < _VOID_RADIUS_MM)
+
+
+@cache
+def _near_middle(size: int, step_mm: float) -> NDArray[np.bool_]:
+    """Pixels (size, size) within reach of the point."""
+    across = (np.arange(size) - (size - 1) / 2) * step_mm
+    return np.asarray(np.hypot(across[:, None], across[None]) <= _VOID_REACH_MM)

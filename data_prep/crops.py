@@ -7,6 +7,8 @@ as in a mirror that swaps left and right, so that a right-side target looks like
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from data_prep.geometry import FloatArray, Orientation, SlicePlane
-from data_prep.study_types import DicomRejected, Series
+from data_prep.study_types import DicomRejected, Series, Slice
 
 # Percentiles that become 0 and 1: enough clipping to ignore single hot pixels, too little to hide CSF.
 BLACK_PERCENTILE = 1.0
@@ -22,11 +24,11 @@ WHITE_PERCENTILE = 99.0
 # Percentiles are read on every third row and column: nine times faster, the same within noise.
 _PERCENTILE_STRIDE = 3
 
-# Directions (rightwards, downwards) in patient LPS.
-_DISPLAY_AXES: dict[Orientation, tuple[FloatArray, FloatArray]] = {
-    Orientation.SAGITTAL: (np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, -1.0])),
-    Orientation.AXIAL: (np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])),
-    Orientation.CORONAL: (np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.0, -1.0])),
+# Directions (rightwards, downwards): axis of patient LPS, and which way along it.
+_DISPLAY_AXES: dict[Orientation, tuple[tuple[int, int], tuple[int, int]]] = {
+    Orientation.SAGITTAL: ((1, 1), (2, -1)),
+    Orientation.AXIAL: ((0, 1), (1, 1)),
+    Orientation.CORONAL: ((0, 1), (2, -1)),
 }
 
 
@@ -41,6 +43,8 @@ class Crop:
             ``plane.to_mm`` takes a crop pixel back to the patient, mirrored crops included.
         distance_mm: from the point to the plane of the centre slice, never negative.
         inside: whether the centre slice shows the point within its image.
+        signal: float32 (size_px, size_px), the centre slice at the scale of its image: its darkest tissue is
+            not black. 0 where there is none.
     """
 
     pixels: NDArray[np.float32]
@@ -48,6 +52,7 @@ class Crop:
     planes: tuple[SlicePlane | None, ...]
     distance_mm: float
     inside: bool
+    signal: NDArray[np.float32]
 
 
 def display_axes(plane: SlicePlane, *, mirror: bool = False) -> tuple[FloatArray, FloatArray]:
@@ -56,12 +61,13 @@ def display_axes(plane: SlicePlane, *, mirror: bool = False) -> tuple[FloatArray
     They are the plane's own axes, swapped and reversed as needed: nothing is rotated. ``mirror`` reverses
     the rightward axis of axial and coronal planes; a sagittal plane has no left or right to reverse.
     """
-    right, down = _DISPLAY_AXES[plane.orientation]
+    (right, way_right), (down, way_down) = _DISPLAY_AXES[plane.orientation]
     axes = (plane.x_axis, plane.y_axis)
-    if abs(axes[0] @ right) + abs(axes[1] @ down) < abs(axes[1] @ right) + abs(axes[0] @ down):
-        axes = (axes[1], axes[0])
-    rightwards = axes[0] if axes[0] @ right >= 0 else -axes[0]
-    downwards = axes[1] if axes[1] @ down >= 0 else -axes[1]
+    x, y = axes[0].tolist(), axes[1].tolist()
+    if abs(x[right]) + abs(y[down]) < abs(y[right]) + abs(x[down]):
+        axes, x, y = axes[::-1], y, x
+    rightwards = axes[0] if x[right] * way_right >= 0 else -axes[0]
+    downwards = axes[1] if y[down] * way_down >= 0 else -axes[1]
     if mirror and plane.orientation is not Orientation.SAGITTAL:
         rightwards = -rightwards
     return rightwards, downwards
@@ -97,7 +103,7 @@ def resample(pixels: NDArray[np.float32], source: SlicePlane, target: SlicePlane
         float32 of ``target.shape``.
     """
     coarseness = max(target.spacing_mm) / min(source.spacing_mm)
-    factor = int(np.clip(np.ceil(coarseness - 0.05), 1, 8))
+    factor = min(max(math.ceil(coarseness - 0.05), 1), 8)
     rows, columns = target.shape
     # Fine pixel i of a coarse pixel lies at (i + 0.5) / factor - 0.5 coarse steps.
     corners = (np.array([[0.0, 0.0], [factor, 0.0], [0.0, factor]]) + 0.5) / factor - 0.5
@@ -115,6 +121,27 @@ def resample(pixels: NDArray[np.float32], source: SlicePlane, target: SlicePlane
     return np.asarray(cv2.resize(fine, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
+def percentiles(values: NDArray[np.float32], shares: Sequence[float]) -> list[float]:
+    """As ``np.percentile(values, shares)``, without its detours; ``shares`` in per cent below 100.
+
+    NaN if any value is.
+    """
+    places = [(values.size - 1) * (share / 100) for share in shares]
+    below = [int(place) for place in places]
+    ordered = values.flatten()
+    ordered.partition(
+        sorted({*below, *(min(index + 1, values.size - 1) for index in below), values.size - 1})
+    )
+    if np.isnan(ordered[-1]):
+        return [math.nan] * len(shares)
+    found = []
+    for place, index in zip(places, below, strict=True):
+        low, high = ordered[index], ordered[min(index + 1, values.size - 1)]
+        part, step = place - index, float(high - low)
+        found.append(float(low) + step * part if part < 0.5 else float(high) - step * (1 - part))
+    return found
+
+
 def normalise(pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Stretch a crop between its own robust black and white, so that scanner scaling does not matter.
 
@@ -128,11 +155,14 @@ def normalise(pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[
     out = np.zeros(pixels.shape, dtype=np.float32)
     if not valid.any():
         return out
-    sample = pixels[valid, ::_PERCENTILE_STRIDE, ::_PERCENTILE_STRIDE]
-    black, white = np.percentile(sample, (BLACK_PERCENTILE, WHITE_PERCENTILE))
+    sample = pixels[:, ::_PERCENTILE_STRIDE, ::_PERCENTILE_STRIDE][valid]
+    black, white = percentiles(sample, (BLACK_PERCENTILE, WHITE_PERCENTILE))
     # A relative bound: float32 noise on a constant image must not be stretched into a picture.
     if white - black > 1e-5 * max(1.0, abs(white), abs(black)):
-        out[valid] = np.clip((pixels[valid] - black) / (white - black), 0.0, 1.0)
+        for index in np.flatnonzero(valid):
+            stretched = np.subtract(pixels[index], black, dtype=np.float64)
+            stretched /= white - black
+            out[index] = np.clip(stretched, 0.0, 1.0, out=stretched)
     return out
 
 
@@ -145,6 +175,7 @@ def extract_crop(
     slices: int,
     mirror: bool = False,
     slice_step_mm: float | None = None,
+    nearest: tuple[Slice, float] | None = None,
 ) -> Crop:
     """Cut ``slices`` neighbouring slices around a patient point out of the stack that shows it best.
 
@@ -157,6 +188,7 @@ def extract_crop(
         mirror: swap the patient's left and right: columns of axial crops, slice order of sagittal ones.
         slice_step_mm: take every second, third … slice of a stack whose gap is smaller than this;
             None takes neighbours.
+        nearest: what ``series.nearest(centre_mm)`` gave, if it was asked.
 
     Returns:
         The crop. Slices beyond the stack's end, or that cannot be decoded, are 0 and not valid.
@@ -170,14 +202,14 @@ def extract_crop(
             f"but got {size_mm}, {size_px}, {slices}"
         )
     centre = np.asarray(centre_mm, dtype=np.float64)
-    nearest, distance_mm = series.nearest(centre)
-    stack = next(stack for stack in series.stacks if nearest in stack)
+    item, distance_mm = nearest or series.nearest(centre)
+    stack = next(stack for stack in series.stacks if item in stack)
     step = 1
     if slice_step_mm is not None and len(stack) > 1:
-        step = max(1, round(slice_step_mm / max(series.gap_mm(nearest), 0.1)))
-    if mirror and nearest.plane.orientation is Orientation.SAGITTAL:
+        step = max(1, round(slice_step_mm / max(series.gap_mm(item), 0.1)))
+    if mirror and item.plane.orientation is Orientation.SAGITTAL:
         step = -step
-    middle = stack.index(nearest)
+    middle = stack.index(item)
 
     raw = np.zeros((slices, size_px, size_px), dtype=np.float32)
     valid = np.zeros(slices, dtype=np.bool_)
@@ -187,19 +219,22 @@ def extract_crop(
         if not 0 <= index < len(stack):
             planes.append(None)
             continue
-        item = stack[index]
-        grid = crop_plane(item.plane, centre, size_mm=size_mm, size_px=size_px, mirror=mirror)
+        plane = stack[index].plane
+        grid = crop_plane(plane, centre, size_mm=size_mm, size_px=size_px, mirror=mirror)
         planes.append(grid)
         try:
-            source = item.pixels()
+            source = stack[index].pixels()
         except DicomRejected:
             continue
-        raw[position] = np.nan_to_num(resample(source, item.plane, grid))
+        raw[position] = resample(source, plane, grid)
         valid[position] = True
+    if not np.isfinite(raw).all():
+        raw = np.nan_to_num(raw)
     return Crop(
         pixels=normalise(raw, valid),
         valid=valid,
         planes=tuple(planes),
         distance_mm=distance_mm,
-        inside=bool(nearest.plane.contains_px(nearest.plane.to_px(centre))),
+        inside=bool(item.plane.contains_px(item.plane.to_px(centre))),
+        signal=raw[slices // 2].copy(),
     )

@@ -197,9 +197,18 @@ class Series:
 
     def gap_mm(self, item: Slice) -> float:
         """Distance from ``item`` to its nearest neighbour in its stack; 5 mm when it has none."""
-        stack = next(stack for stack in self.stacks if item in stack)
-        others = [other.plane.centre_mm for other in stack if other is not item]
-        return float(np.abs(item.plane.distance_mm(np.stack(others))).min()) if others else 5.0
+        place = self.slices.index(item)
+        if place not in self._gaps:
+            stack = next(stack for stack in self.stacks if item in stack)
+            others = [other.plane.centre_mm for other in stack if other is not item]
+            gap = np.abs(item.plane.distance_mm(np.stack(others))).min() if others else 5.0
+            self._gaps[place] = float(gap)
+        return self._gaps[place]
+
+    @cached_property
+    def _gaps(self) -> dict[int, float]:
+        """What ``gap_mm`` found so far, by place in ``slices``."""
+        return {}
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from data_prep.crops import Crop, crop_plane, display_axes, extract_crop, resample
+from data_prep.crops import Crop, crop_plane, display_axes, extract_crop, percentiles, resample
 from data_prep.geometry import Orientation, SlicePlane
 from data_prep.study_types import DicomRejected, Reason, Rejection, Series, Slice
 from data_prep.vocabulary import SeriesKind
@@ -199,3 +199,12 @@ def test_even_number_of_slices_is_refused() -> None:
     series = make_series(Orientation.AXIAL, blob_at(np.zeros(3)))
     with pytest.raises(ValueError, match="odd number of slices"):
         cut(series, np.zeros(3), slices=4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 100, 5120])
+def test_percentiles_are_those_of_numpy(count: int) -> None:
+    values = np.random.default_rng(count).normal(300, 80, count).astype(np.float32)
+    shares = (0.0, 1.0, 37.5, 99.0)
+    assert percentiles(values, shares) == np.percentile(values, shares).tolist()
+    values[count // 2] = np.nan
+    assert np.isnan(percentiles(values, shares)).all()
