@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from classifier.storage import StoredGrader
 from data_prep.compiled import CompiledNetwork, convert_torch, load_compiled, network_key
 
 # Crops of one pass: large enough to keep a core busy, small enough to be shared among cores.
-_CROPS = 5
+CROPS_OF_A_PASS = 5
 
 
 def can_be_compiled(config: GraderConfig) -> bool:
@@ -28,14 +28,15 @@ class CompiledGrader:
     def __init__(self, network: CompiledNetwork) -> None:
         self._network = network
 
-    def __call__(self, arrays: Sequence[NDArray[Any]], level: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Logits (B, 3) of pixels (B, S, H, W) and valid (B, S), twice for a grader of two views."""
-        inputs = (*arrays[:2], level, *arrays[2:])
-        parts = (
-            [np.ascontiguousarray(array[start : start + _CROPS]) for array in inputs]
-            for start in range(0, len(level), _CROPS)
-        )
-        return np.concatenate(self._network(parts)).astype(np.float64)
+    def start(self, passes: Iterable[Sequence[NDArray[Any]]]) -> Callable[[], NDArray[np.float64]]:
+        """Draw passes; what is returned waits for their logits (B, 3), see ``CompiledNetwork.start``.
+
+        Args:
+            passes: at least one: pixels (b, S, H, W), valid (b, S), level (b,), and for a grader of two views
+                pixels and valid of the other one.
+        """
+        finish = self._network.start(passes)
+        return lambda: np.concatenate(finish()).astype(np.float64)
 
 
 def compiled_grader(stored: StoredGrader, threads: int | None = None) -> CompiledGrader:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.compiled import CompiledGrader, can_be_compiled, compiled_grader
+from classifier.compiled import CROPS_OF_A_PASS, CompiledGrader, can_be_compiled, compiled_grader
 from classifier.grade import Grade, GradeSource
 from classifier.prior import level_prior, prior_grade
 from classifier.storage import BUNDLED_WEIGHTS, StoredGrader, load_grader, read_grader
@@ -20,6 +22,10 @@ from data_prep.crops import Crop
 from data_prep.pixel_cache import PixelCache
 from data_prep.study_types import PointSource, SpineLevels, Study
 from data_prep.vocabulary import TARGETS, Condition, ConditionGroup, Target
+
+# A target, its crop, and that of the other view of its level if there is one.
+Shown = tuple[Target, Crop, Crop | None]
+Probabilities = dict[Target, NDArray[np.float64]]
 
 LEVEL_ABSENT = "level_absent"
 NO_POINT = "no_point"
@@ -94,30 +100,35 @@ class Grader:
             study gives the same bytes whatever else is graded.
         """
         study = PixelCache(study).study
-        crops: dict[Target, Crop] = {}
-        second: dict[Target, Crop] = {}
         grades: dict[Target, Grade] = {}
+        # All are begun before any is waited for: crops of one group are cut while another is graded.
+        begun = [self._begin(group, self._shown(study, levels, group, grades)) for group in self.graders]
+        for finish in begun:
+            for target, probabilities in finish().items():
+                point = levels.point(target.condition, target.level)
+                assert point is not None
+                grades[target] = Grade(probabilities, _SOURCE[point.source])
+        return {target: grades[target] for target in TARGETS}
+
+    def _shown(
+        self, study: Study, levels: SpineLevels, group: ConditionGroup, grades: dict[Target, Grade]
+    ) -> Iterator[Shown]:
+        """The targets of a group that can be looked at; the others get the level prior in ``grades``."""
+        config = self.graders[group].config.crop
         for target in TARGETS:
+            if target.condition.group is not group:
+                continue
             point = levels.point(target.condition, target.level)
             if point is None:
                 flag = NO_POINT if target.level in levels.levels else LEVEL_ABSENT
                 grades[target] = prior_grade(target, flag)
                 continue
-            config = self.graders[target.condition.group].config.crop
             crop = target_crop(study, point, config)
             if isinstance(crop, str):
                 grades[target] = prior_grade(target, crop)
                 continue
-            crops[target] = crop
-            if config.second_view:
-                other = target_crop(study, point, config, kind=SECOND_VIEW[target.condition.group])
-                if not isinstance(other, str):
-                    second[target] = other
-        for target, probabilities in self.grade_crops(crops, second).items():
-            point = levels.point(target.condition, target.level)
-            assert point is not None
-            grades[target] = Grade(probabilities, _SOURCE[point.source])
-        return {target: grades[target] for target in TARGETS}
+            other = target_crop(study, point, config, kind=SECOND_VIEW[group]) if config.second_view else ""
+            yield target, crop, None if isinstance(other, str) else other
 
     @property
     def any_severe_pull(self) -> float:
@@ -132,48 +143,68 @@ class Grader:
         Args:
             second: the other view of the targets that have one, for graders that look at it.
         """
-        out: dict[Target, NDArray[np.float64]] = {}
-        for group, grader in self.graders.items():
+        second = second or {}
+        out: Probabilities = {}
+        for group in self.graders:
             targets = [target for target in crops if target.condition.group is group]
-            if not targets:
-                continue
-            arrays = _arrays([crops[target] for target in targets])
-            if grader.config.crop.second_view:
-                shown = arrays[0][0]
-                nothing = np.zeros_like(shown)
-                absent = Crop(nothing, np.zeros(len(shown), bool), (), 0.0, False, nothing[0])
-                arrays += _arrays([(second or {}).get(target, absent) for target in targets])
-            level = np.array([target.level.index for target in targets])
-            side = np.array([list(Condition).index(target.condition) for target in targets])
-            compiled = self.compiled.get(group)
-            if compiled is not None:
-                logits = compiled(arrays, level)
-            else:
-                logits = _torch_logits(grader, arrays, level, side, self.threads)
-            log_prior = np.log([level_prior(target) for target in targets])
-            probabilities = grader.calibration.probabilities(logits, log_prior)
-            out |= dict(zip(targets, probabilities, strict=True))
+            out |= self._begin(group, ((target, crops[target], second.get(target)) for target in targets))()
         return out
 
+    def _begin(self, group: ConditionGroup, shown: Iterable[Shown]) -> Callable[[], Probabilities]:
+        """Draw the crops of a group and grade them; what is returned waits for the probabilities."""
+        grader, compiled = self.graders[group], self.compiled.get(group)
+        targets: list[Target] = []
 
-def _arrays(crops: Sequence[Crop]) -> tuple[NDArray, ...]:
-    """Pixels (B, S, H, W) and valid (B, S)."""
-    return np.stack([crop.pixels for crop in crops]), np.stack([crop.valid for crop in crops])
+        def passes(size: int | None) -> Iterator[tuple[NDArray, ...]]:
+            rest = iter(shown)
+            while some := list(islice(rest, size)):
+                targets.extend(target for target, *_ in some)
+                yield _arrays(some, second_view=grader.config.crop.second_view)
+
+        if compiled is not None:
+            finish = compiled.start(passes(CROPS_OF_A_PASS))
+        else:
+            # In one pass: a grader may look at the neighbouring levels.
+            finish = partial(_torch_logits, grader, list(passes(None)), targets, self.threads)
+
+        def finished() -> Probabilities:
+            if not targets:
+                return {}
+            log_prior = np.log([level_prior(target) for target in targets])
+            return dict(zip(targets, grader.calibration.probabilities(finish(), log_prior), strict=True))
+
+        return finished
+
+
+def _arrays(shown: Sequence[Shown], *, second_view: bool) -> tuple[NDArray, ...]:
+    """Pixels (B, S, H, W), valid (B, S), level (B,); pixels and valid of the second view, if asked for."""
+    views = [[crop for _, crop, _ in shown]]
+    if second_view:
+        views.append([_or_nothing(other, crop) for _, crop, other in shown])
+    arrays = [
+        np.stack(part) for view in views for part in ([c.pixels for c in view], [c.valid for c in view])
+    ]
+    level = np.array([target.level.index for target, *_ in shown])
+    return *arrays[:2], level, *arrays[2:]
+
+
+def _or_nothing(crop: Crop | None, like: Crop) -> Crop:
+    """The crop, or one of which no slice is valid."""
+    if crop is not None:
+        return crop
+    return replace(like, pixels=np.zeros_like(like.pixels), valid=np.zeros_like(like.valid))
 
 
 def _torch_logits(
-    grader: StoredGrader,
-    arrays: tuple[NDArray, ...],
-    level: NDArray[np.int64],
-    side: NDArray[np.int64],
-    threads: int | None,
+    grader: StoredGrader, passes: Sequence[Sequence[NDArray]], targets: Sequence[Target], threads: int | None
 ) -> NDArray[np.float64]:
-    """Logits (B, 3) of the targets of one study, in one forward pass; the reference."""
+    """Logits (B, 3) of the targets of one study, in its only pass; the reference."""
     import torch
 
-    pixels, valid, *others = (torch.from_numpy(array) for array in arrays)
+    pixels, valid, level, *others = (torch.from_numpy(array) for array in passes[0])
+    side = torch.tensor([list(Condition).index(target.condition) for target in targets])
     with torch_threads(threads), torch.inference_mode():
-        logits = grader.network(pixels, valid, torch.from_numpy(level), torch.from_numpy(side), *others)
+        logits = grader.network(pixels, valid, level, side, *others)
     return np.asarray(logits.double().numpy())
 
 

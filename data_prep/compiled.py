@@ -151,25 +151,30 @@ class CompiledNetwork:
         self._requests = [self._compiled.create_infer_request() for _ in range(threads)]
 
     def __call__(self, inputs: Iterable[Arrays]) -> list[NDArray[np.float32]]:
-        """The first output for each set of inputs, in order.
+        """The first output for each set of inputs, in order; see ``start``."""
+        return self.start(inputs)()
 
-        With more than one thread, an input is drawn while earlier ones are computed: what makes them
-        (decoding, resampling) then costs no time of its own.
+    def start(self, inputs: Iterable[Arrays]) -> Callable[[], list[NDArray[np.float32]]]:
+        """Draw all sets of inputs; what is returned waits for the first output of each, in order.
+
+        With more than one thread, an input is drawn while earlier ones are computed, and the last ones are
+        computed while the caller does something else: what makes inputs (decoding, resampling) then costs no
+        time of its own. The outputs have to be waited for before the next start.
         """
         if self.threads == 1:
             request = self._requests[0]
-            return [np.array(request.infer(list(arrays))[0]) for arrays in inputs]
+            done = [np.array(request.infer(list(arrays))[0]) for arrays in inputs]
+            return lambda: done
         results: list[NDArray[np.float32]] = []
         running: list[Any] = []
         for number, arrays in enumerate(inputs):
             request = self._requests[number % self.threads]
+            request.wait()  # also for what a start left behind whose inputs raised an error
             if number >= self.threads:
                 results.append(self._result(request))
             request.start_async(list(arrays))
             running.append(request)
-        for request in running[len(results) :]:
-            results.append(self._result(request))
-        return results
+        return lambda: [*results, *(self._result(request) for request in running[len(results) :])]
 
     @staticmethod
     def _result(request: Any) -> NDArray[np.float32]:
