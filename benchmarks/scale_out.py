@@ -25,7 +25,8 @@ import pandas as pd
 import typer
 
 from data_prep.phantom import write_dataset
-from data_prep.studies import StudyEntry, find_studies
+from data_prep.studies import find_studies
+from data_prep.study_entry import StudyEntry
 from pipeline.batch import run_batch
 from pipeline.engines import Engine
 from pipeline.local_pool import LocalPool

@@ -38,7 +38,8 @@ from benchmarks.stopwatch import Stopwatch
 from data_prep.files import atomic_write
 from data_prep.phantom import write_dataset
 from data_prep.series_table import find_series_table
-from data_prep.studies import StudyEntry, find_studies
+from data_prep.studies import find_studies
+from data_prep.study_entry import StudyEntry
 from data_prep.study_types import SpineLevels, Study
 from data_prep.vocabulary import Target
 from pipeline.batch import run_batch

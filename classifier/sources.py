@@ -15,7 +15,8 @@ from classifier.dataset import LabelledStudy, Source
 from data_prep.annotations import annotated_points
 from data_prep.phantom import SCANNER_RANGES, PhantomStudy, SeriesPlan, make_study, render
 from data_prep.phantom.plan import Size
-from data_prep.studies import StudyEntry, find_studies
+from data_prep.studies import find_studies
+from data_prep.study_entry import StudyEntry
 from data_prep.study_types import Series, Slice, Study
 from data_prep.tables import read_tables
 from data_prep.vocabulary import SEVERITIES, TARGETS, Severity, Target

@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from data_prep.annotations import annotated_points
-from data_prep.studies import StudyEntry, find_studies
+from data_prep.studies import find_studies
+from data_prep.study_entry import StudyEntry
 from data_prep.study_types import DicomRejected, Reason, Rejection, Series, Study
 from data_prep.table_problems import Problem, TablesInvalid, problem
 from data_prep.tables import RsnaTables, read_tables

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from data_prep.files import atomic_write, safe_id
 from data_prep.geometry import SlicePlane
-from data_prep.studies import StudyEntry
+from data_prep.study_entry import StudyEntry
 from data_prep.study_types import DicomRejected, Reason, Rejection, Series, Slice, Study
 from data_prep.vocabulary import SeriesKind
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_prep.files import atomic_write, safe_id
-from data_prep.studies import StudyEntry
+from data_prep.study_entry import StudyEntry
 from data_prep.study_types import Reason, Rejection
 from pipeline.engines import Engine, InThisProcess
 from pipeline.predict import Pipeline

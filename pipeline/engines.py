@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from data_prep.studies import StudyEntry
+from data_prep.study_entry import StudyEntry
 from data_prep.study_types import Reason, Rejection
 from pipeline.predict import Pipeline
 from pipeline.study_work import FinishedStudy, StudyWork

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from data_prep.studies import StudyEntry
+from data_prep.study_entry import StudyEntry
 from pipeline.engines import Crew, Died, Event, LoadPipeline, Ready, WorkerEngine
 from pipeline.study_work import StudyWork, clean_scratch, on_one_thread
 from pipeline.training.ranks import end_with_parent

@@ -14,7 +14,8 @@ from data_prep.archives import opened_input
 from data_prep.backend import Backend, resolve_backend
 from data_prep.manifest import verify_manifest
 from data_prep.pixel_cache import PixelCache
-from data_prep.studies import StudyEntry, find_studies
+from data_prep.studies import find_studies
+from data_prep.study_entry import StudyEntry
 from data_prep.study_types import DicomRejected, Reason, Rejection, SpineLevels, Study
 from data_prep.vocabulary import TARGETS, Target
 from pipeline.prediction import Provenance, StudyPrediction

@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from data_prep.studies import StudyEntry
+from data_prep.study_entry import StudyEntry
 from pipeline.engines import Crew, Died, EngineFailed, Event, LoadPipeline, Ready, WorkerEngine
 from pipeline.prediction import Provenance
 from pipeline.study_work import FinishedStudy, StudyWork, clean_scratch, input_files, on_one_thread

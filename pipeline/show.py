@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_prep import console
 from data_prep.files import printable, safe_id
-from data_prep.studies import StudyEntry
+from data_prep.study_entry import StudyEntry
 from data_prep.study_types import DicomRejected, Rejection, Study
 from data_prep.table_problems import TablesInvalid
 from data_prep.tables import RsnaTables

@@ -16,7 +16,8 @@ from data_prep.archives import is_archive, opened_input
 from data_prep.backend import Backend, BackendUnusable
 from data_prep.files import FolderInUse, atomic_write, locked_folder
 from data_prep.manifest import WeightsRejected
-from data_prep.studies import StudyEntry, find_studies
+from data_prep.studies import find_studies
+from data_prep.study_entry import StudyEntry
 from data_prep.study_types import DicomRejected, Rejection
 from pipeline.batch import BatchReport, run_batch
 from pipeline.engines import Engine, EngineFailed, LoadPipeline

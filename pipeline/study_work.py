@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
 from data_prep.files import is_disk_error, safe_id
-from data_prep.studies import StudyEntry
+from data_prep.study_entry import StudyEntry
 from data_prep.study_types import Rejection, Study
 from pipeline.predict import Pipeline
 from pipeline.prediction import StudyPrediction

@@ -27,7 +27,7 @@ from data_prep.annotation_exchange.layout import (
 from data_prep.annotation_exchange.yolo import yolo_text, yolo_yaml
 from data_prep.annotations import annotated_points
 from data_prep.files import atomic_write
-from data_prep.studies import StudyEntry
+from data_prep.study_entry import StudyEntry
 from data_prep.study_types import DicomRejected, Rejection, Series, Slice, Study
 from data_prep.vocabulary import Condition, Level
 

@@ -11,7 +11,8 @@ import pandas as pd
 from data_prep.annotations import annotated_points
 from data_prep.decoded_cache import DecodedCache
 from data_prep.point_cleaning import PointRules, clean_points
-from data_prep.studies import StudyEntry, find_studies
+from data_prep.studies import find_studies
+from data_prep.study_entry import StudyEntry
 from data_prep.study_types import LevelPoint, Study
 from data_prep.tables import read_tables
 from data_prep.vocabulary import TARGETS, Severity, Target

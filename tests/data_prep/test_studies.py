@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from data_prep.geometry import Orientation
-from data_prep.studies import StudyEntry, find_studies
+from data_prep.studies import find_studies
+from data_prep.study_entry import StudyEntry
 from data_prep.study_types import DicomRejected, Reason, Series, Study
 from data_prep.vocabulary import SeriesKind
 from tests.dicom_files import AXIAL, CORONAL, SAGITTAL, tilted_axial, write_series, write_slice, write_study
@@ -249,7 +250,7 @@ def test_a_folder_of_a_tree_that_cannot_be_listed_is_named(
             raise PermissionError("no")
         return scandir(path)
 
-    monkeypatch.setattr("data_prep.studies.os.scandir", refusing)
+    monkeypatch.setattr("data_prep.image_files.os.scandir", refusing)
     study = load_only(tmp_path)
     assert [(item.place, item.reason) for item in study.rejections] == [("1.2.3/closed", Reason.UNREADABLE)]
 
