@@ -87,9 +87,10 @@ def plain_pixels(elements: Elements, frame: bytes, syntax: str) -> NDArray[Any] 
     if len(frame) != rows * columns * 2:
         return None
     array = np.frombuffer(frame, "<i2" if signed else "<u2").reshape(rows, columns)
-    unused = 16 - stored
-    # The unused high bits may hold anything (PS3.5 section 8.1.1).
-    return (array << unused) >> unused if unused else array
+    if unused := 16 - stored:  # these high bits may hold anything (PS3.5 section 8.1.1)
+        array = array << unused
+        array >>= unused
+    return array
 
 
 def _only_fragment(content: bytes) -> bytes | None:
