@@ -24,20 +24,17 @@ from pydicom.errors import InvalidDicomError
 from data_prep.dicom_checks import (
     DEFAULT_LIMITS,
     BoundedFile,
-    Elements,
     ReadLimits,
     Refused,
     check_claims,
     check_pixel_element,
-    check_pixel_length,
     checked_size,
     finite_number,
     parsed,
     whole_number,
 )
 from data_prep.dicom_codestream import check_codestream
-from data_prep.dicom_parsing import ParsedElements, decoded, plain_pixels
-from data_prep.dicom_plain import plain_file, plain_frame
+from data_prep.dicom_parsing import Elements, decoded
 from data_prep.files import input_label
 from data_prep.geometry import SlicePlane
 from data_prep.study_types import DicomRejected, Reason, Rejection
@@ -88,8 +85,6 @@ _PIXEL_KEYWORDS = (
     "DoubleFloatPixelData",
     "PixelData",
 )
-# How far into a file its pixel data are looked for without pydicom; most headers have 2 to 20 KB.
-_PLAIN_HEADER_BYTES = 32 * 1024
 # Scanners put the isocentre at 0 and have pixels of 0.1 to 10 mm. One file far beyond would move the middle
 # of its series, where the levels are looked for, out of the body.
 _MAX_DISTANCE_MM = 10_000.0
@@ -153,7 +148,9 @@ def read_slice(
     with _rejecting(path, study_id, series_id, Reason.UNREADABLE):
         size = checked_size(path, limits)
         with BoundedFile(path, limits) as file:
-            elements, syntax = _header_elements(file, size, limits)
+            dataset, syntax = parsed(file, _HEADER_KEYWORDS, limits, stop_before_pixels=True)
+            check_pixel_element(file, dataset, syntax, size)
+        elements = Elements(dataset)
         check_claims(elements, limits)
         return _header(path, elements, _plane(elements), syntax)
 
@@ -171,52 +168,18 @@ def read_pixels(
     """
     path = header.path
     with _rejecting(path, study_id, series_id, Reason.BAD_PIXELS):
-        size = checked_size(path, limits)
+        checked_size(path, limits)
         with BoundedFile(path, limits) as file:
-            plain = _plain_signal(file, size, limits, header.plane.shape)
-            if plain is not None:
-                return plain
-            file.rewind()
             dataset, syntax = parsed(file, _PIXEL_KEYWORDS, limits, stop_before_pixels=False)
-        elements = ParsedElements(dataset)
-        _check_frame(elements, limits, header.plane.shape)
+        elements = Elements(dataset)
+        check_claims(elements, limits)
+        if (int(elements.get("Rows")), int(elements.get("Columns"))) != header.plane.shape:
+            raise Refused(Reason.BAD_PIXELS, "the file changed after its header was read")
         if dataset.get("PixelData") and syntax.startswith(_JPEG_FAMILY):
             check_codestream(
                 next(generate_frames(dataset.PixelData, number_of_frames=1)), syntax, header.plane.shape
             )
         return _signal(decoded(dataset, syntax), elements, header.plane.shape)
-
-
-def _header_elements(file: BoundedFile, size: int, limits: ReadLimits) -> tuple[Elements, str]:
-    """What the header says, and the transfer syntax; the pixel data are there and complete."""
-    plain = plain_file(file.read(_PLAIN_HEADER_BYTES), _HEADER_KEYWORDS, limits)
-    if plain is not None:
-        check_pixel_length(file, plain.pixels_at, plain.syntax, size)
-        return plain, plain.syntax
-    file.rewind()
-    dataset, syntax = parsed(file, _HEADER_KEYWORDS, limits, stop_before_pixels=True)
-    check_pixel_element(file, dataset, syntax, size)
-    return ParsedElements(dataset), syntax
-
-
-def _plain_signal(
-    file: BoundedFile, size: int, limits: ReadLimits, shape: tuple[int, int]
-) -> NDArray[np.float32] | None:
-    """The image of a plain file in RLE or uncompressed; None for any other."""
-    plain = plain_file(file.read(_PLAIN_HEADER_BYTES), _PIXEL_KEYWORDS, limits)
-    frame = None if plain is None else plain_frame(file, plain, size)
-    if plain is None or frame is None:
-        return None
-    _check_frame(plain, limits, shape)
-    stored = plain_pixels(plain, frame, plain.syntax)
-    return None if stored is None else _signal(stored, plain, shape)
-
-
-def _check_frame(elements: Elements, limits: ReadLimits, shape: tuple[int, int]) -> None:
-    """Refuse to decode what the limits forbid, or what is no longer what its header said."""
-    check_claims(elements, limits)
-    if (int(elements.get("Rows")), int(elements.get("Columns"))) != shape:
-        raise Refused(Reason.BAD_PIXELS, "the file changed after its header was read")
 
 
 @contextmanager

@@ -20,10 +20,9 @@ from pydicom.tag import BaseTag
 from data_prep.study_types import Reason
 
 RLE = "1.2.840.10008.1.2.5"
-IMPLICIT_LITTLE, EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
-_EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")  # lossless, any
-ENCAPSULATED = (
+_ENCAPSULATED = (
     RLE,
     "1.2.840.10008.1.2.4.50",  # JPEG baseline
     "1.2.840.10008.1.2.4.51",  # JPEG extended (12 bits)
@@ -34,12 +33,13 @@ ENCAPSULATED = (
     *JPEG_2000,
 )
 # Nothing else is read: Deflated above all, which grows without bound.
-TRANSFER_SYNTAXES = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, _EXPLICIT_BIG, *ENCAPSULATED)
-PIXEL_GROUP = 0x7FE0
+TRANSFER_SYNTAXES = (*_NATIVE, *_ENCAPSULATED)
+_EXPLICIT_BIG = _NATIVE[2]
+_PIXEL_GROUP = 0x7FE0
 _PIXEL_VRS = (None, "OB", "OW", "OF", "OD", "UN")  # None: implicit
-ITEM, SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
-UNDEFINED_LENGTH = 0xFFFFFFFF
-META_GROUP, TRANSFER_SYNTAX_TAG = 0x0002, 0x00020010
+_ITEM, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_META_GROUP, _TRANSFER_SYNTAX_TAG = 0x0002, 0x00020010
 # (0008,0005) in both byte orders. pydicom looks every term up while it parses, at any depth.
 _CHARACTER_SET_TAGS = (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
 _MAX_CHARACTER_SET_BYTES = 128
@@ -145,7 +145,7 @@ def transfer_syntax_of(file: BoundedFile, limits: ReadLimits) -> str:
         raise Refused(Reason.NOT_DICOM, "not a DICOM file: the preamble is missing")
 
     def ends(tag: BaseTag, vr: str | None, length: int) -> bool:
-        if tag >> 16 != META_GROUP:
+        if tag >> 16 != _META_GROUP:
             return True
         # pydicom converts the first of these values as soon as it has read them, whatever they are.
         if length > limits.max_value_bytes:
@@ -156,7 +156,7 @@ def transfer_syntax_of(file: BoundedFile, limits: ReadLimits) -> str:
 
     syntax = ""
     for element in data_element_generator(file, False, True, stop_when=ends):
-        if element.tag == TRANSFER_SYNTAX_TAG and isinstance(element.value, bytes):
+        if element.tag == _TRANSFER_SYNTAX_TAG and isinstance(element.value, bytes):
             syntax = element.value.decode("ascii", "replace").strip("\0 ")
     if syntax not in TRANSFER_SYNTAXES:
         shown = syntax[:64] if all(c.isdigit() or c == "." for c in syntax) else "?"
@@ -192,7 +192,7 @@ def _check_values(dataset: Dataset, limits: ReadLimits) -> None:
         element: Any = dataset.get_item(tag)
         if element.VR == "SQ":
             raise Refused(Reason.UNREADABLE, f"({tag >> 16:04x},{tag & 0xFFFF:04x}) must not be a sequence")
-        if tag >> 16 == PIXEL_GROUP:
+        if tag >> 16 == _PIXEL_GROUP:
             if element.VR not in _PIXEL_VRS:
                 raise Refused(Reason.BAD_PIXELS, "the pixel data are text or numbers, not bytes")
             continue
@@ -227,25 +227,17 @@ def check_pixel_element(file: BinaryIO, dataset: Dataset, syntax: str, size: int
     start = file.tell()
     raw = file.read(12)
     order = ">" if syntax == _EXPLICIT_BIG else "<"
-    if len(raw) < 8 or struct.unpack(f"{order}H", raw[:2])[0] != PIXEL_GROUP:
+    if len(raw) < 8 or struct.unpack(f"{order}H", raw[:2])[0] != _PIXEL_GROUP:
         if start > size or 0 < len(raw) < 8 or _has_short_value(dataset):
             raise Refused(Reason.TRUNCATED, "the file ends within its header")
         raise Refused(Reason.NO_PIXELS, "the file holds no pixel data")
-    check_pixel_length(file, start, syntax, size)
-
-
-def check_pixel_length(file: BinaryIO, start: int, syntax: str, size: int) -> None:
-    """Refuse a file that ends before its pixel data do; their element begins at byte ``start``."""
-    file.seek(start)
-    raw = file.read(12)
-    order = ">" if syntax == _EXPLICIT_BIG else "<"
     # Explicit elements name their VR here; some writers use implicit ones whatever the syntax says.
     at = 8 if raw[4:6].isalpha() else 4
     if len(raw) < at + 4:
         raise Refused(Reason.TRUNCATED, "the file ends at its pixel data")
     length = struct.unpack(f"{order}I", raw[at : at + 4])[0]
     file.seek(start + at + 4)
-    if length == UNDEFINED_LENGTH:
+    if length == _UNDEFINED_LENGTH:
         complete = _items_are_complete(file, size)
     else:
         complete = start + at + 4 + length <= size
@@ -258,7 +250,7 @@ def _has_short_value(dataset: Dataset) -> bool:
     for tag in dataset.keys():  # noqa: SIM118 (iterating a Dataset would decode its values)
         element: Any = dataset.get_item(tag)
         value, length = getattr(element, "value", None), getattr(element, "length", None)
-        if isinstance(value, bytes) and isinstance(length, int) and len(value) < length < UNDEFINED_LENGTH:
+        if isinstance(value, bytes) and isinstance(length, int) and len(value) < length < _UNDEFINED_LENGTH:
             return True
     return False
 
@@ -268,9 +260,9 @@ def _items_are_complete(file: BinaryIO, size: int) -> bool:
     items = 0
     while len(raw := file.read(8)) == 8:
         group, element, length = struct.unpack("<HHI", raw)
-        if (group, element) == SEQUENCE_END:
+        if (group, element) == _SEQUENCE_END:
             break
-        if (group, element) != ITEM or file.tell() + length > size:
+        if (group, element) != _ITEM or file.tell() + length > size:
             return False
         if items == 0 and length > _MAX_OFFSET_TABLE_BYTES:  # one frame needs four bytes or none
             raise Refused(Reason.BAD_PIXELS, "the table of frame offsets is too long for one frame")

@@ -20,13 +20,14 @@ from pydicom.pixels import pixel_array
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
-from data_prep.dicom_checks import EXPLICIT_LITTLE, IMPLICIT_LITTLE, RLE, Elements
-from data_prep.dicom_plain import decoded_value
+from data_prep.dicom_checks import RLE
 
+_LITTLE_ENDIAN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
+_NUMBER: dict[str, type] = {"DS": float, "IS": int}
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 
-class ParsedElements:
+class Elements:
     """Values of a parsed data set by keyword.
 
     The few kinds of elements that are read from every file are decoded here, in a fraction of pydicom's time;
@@ -46,7 +47,7 @@ class ParsedElements:
         if not isinstance(raw, RawDataElement) or not isinstance(value, bytes) or raw.VR not in (None, vr):
             return self._dataset.get(keyword, default)
         try:
-            return decoded_value(vr, value, little=raw.is_little_endian)
+            return _decoded_value(vr, value, raw.is_little_endian)
         except ValueError:
             return self._dataset.get(keyword, default)
 
@@ -57,11 +58,24 @@ def _element(keyword: str) -> tuple[BaseTag, str]:
     return tag, dictionary_VR(tag)
 
 
+def _decoded_value(vr: str, value: bytes, little: bool) -> Any:
+    """Raises ValueError for what is not a plain value of a common kind."""
+    if vr == "US":
+        if len(value) != 2:
+            raise ValueError("several numbers")
+        return int.from_bytes(value, "little" if little else "big")
+    if vr not in ("DS", "IS", "UI", "CS", "SH", "LO"):
+        raise ValueError("another kind")
+    texts = [text.strip(" \0") for text in value.decode("ascii").split("\\")]
+    if texts == [""]:
+        return ""
+    numbers: list[Any] = [_NUMBER[vr](text) for text in texts] if vr in _NUMBER else texts
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
 def decoded(dataset: Dataset, syntax: str) -> NDArray[Any]:
     """Stored values of one greyscale frame, as pydicom's ``pixel_array`` gives them."""
-    content = dataset.get("PixelData")
-    frame = _only_fragment(content) if syntax == RLE and isinstance(content, bytes) else content
-    plain = plain_pixels(ParsedElements(dataset), frame, syntax) if isinstance(frame, bytes) else None
+    plain = _plain_pixels(dataset, syntax)
     if plain is not None:
         return plain
     if not hasattr(dataset, "file_meta"):
@@ -71,22 +85,28 @@ def decoded(dataset: Dataset, syntax: str) -> NDArray[Any]:
     return np.asarray(pixel_array(dataset, decoding_plugin="pylibjpeg" if syntax == RLE else ""))
 
 
-def plain_pixels(elements: Elements, frame: bytes, syntax: str) -> NDArray[Any] | None:
-    """Values of 16 bits of a frame in RLE or little endian; None for what is not exactly as it should be."""
+def _plain_pixels(dataset: Dataset, syntax: str) -> NDArray[Any] | None:
+    """Values of 16 bits in RLE or little endian; None for what is not exactly as it should be."""
     keywords = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+    elements = Elements(dataset)
     values = [elements.get(keyword) for keyword in keywords]
-    if not all(isinstance(value, int) for value in values):
+    content = dataset.get("PixelData")
+    if not all(isinstance(value, int) for value in values) or not isinstance(content, bytes):
         return None
     rows, columns, allocated, stored, high, signed = values
+    size = rows * columns * 2
     if allocated != 16 or not 1 <= stored <= 16 or high != stored - 1 or signed not in (0, 1):
         return None
     if syntax == RLE:
-        frame = rle.rle.decode_frame(frame, rows * columns, 16, "<")
-    elif syntax not in (IMPLICIT_LITTLE, EXPLICIT_LITTLE):
+        frame = _only_fragment(content)
+        if frame is None:
+            return None
+        content = rle.rle.decode_frame(frame, rows * columns, 16, "<")
+    elif syntax not in _LITTLE_ENDIAN:
         return None
-    if len(frame) != rows * columns * 2:
+    if len(content) != size:
         return None
-    array = np.frombuffer(frame, "<i2" if signed else "<u2").reshape(rows, columns)
+    array = np.frombuffer(content, "<i2" if signed else "<u2").reshape(rows, columns)
     if unused := 16 - stored:  # these high bits may hold anything (PS3.5 section 8.1.1)
         array = array << unused
         array >>= unused

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom.encaps import encapsulate, generate_frames
+from pydicom.encaps import encapsulate
 from pydicom.pixels import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from data_prep import dicom_parsing
-from data_prep.dicom_parsing import ParsedElements, decoded, plain_pixels
+from data_prep.dicom_parsing import Elements, decoded
 from tests.dicom_files import ramp, write_slice
 
 PYDICOM_FILES = sorted((Path(pydicom.__file__).parent / "data" / "test_files").glob("MR_small*.dcm"))
@@ -23,7 +23,7 @@ KEYWORDS += ("SOPInstanceUID", "SeriesDescription", "RepetitionTime", "Photometr
 @pytest.mark.parametrize("path", PYDICOM_FILES, ids=lambda path: path.stem)
 def test_values_are_those_of_pydicom(path: Path) -> None:
     expected = pydicom.dcmread(path)
-    elements = ParsedElements(pydicom.dcmread(path))
+    elements = Elements(pydicom.dcmread(path))
     for keyword in KEYWORDS:
         value, other = elements.get(keyword, "missing"), expected.get(keyword, "missing")
         several = isinstance(other, pydicom.multival.MultiValue)
@@ -38,19 +38,14 @@ def test_plain_pixels_are_those_of_pydicom(tmp_path: Path, syntax: str, stored: 
     path = write_slice(tmp_path / "1.dcm", noise.view(np.int16) if signed else noise, syntax=syntax)
     dataset = pydicom.dcmread(path)
     dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = stored, stored - 1, signed
-    frame = (
-        next(generate_frames(dataset.PixelData, number_of_frames=1))
-        if syntax == RLELossless
-        else dataset.PixelData
-    )
-    plain = plain_pixels(ParsedElements(dataset), frame, syntax)
+    plain = dicom_parsing._plain_pixels(dataset, syntax)
     assert plain is not None, "the quick way is taken"
     np.testing.assert_array_equal(plain, pixel_array(dataset))
 
 
 def test_unusual_fragments_take_the_general_way(tmp_path: Path) -> None:
     dataset = pydicom.dcmread(write_slice(tmp_path / "1.dcm", ramp().astype("uint16"), syntax=RLELossless))
-    frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    frame = next(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1))
     dataset.PixelData = encapsulate([frame], fragments_per_frame=2)
-    assert dicom_parsing._only_fragment(dataset.PixelData) is None
+    assert dicom_parsing._plain_pixels(dataset, RLELossless) is None
     np.testing.assert_array_equal(decoded(dataset, RLELossless), ramp())
