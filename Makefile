@@ -66,9 +66,17 @@ $(RUNS)/sagittal-mixed/sagittal.safetensors: $(RUNS)/sagittal-spider/sagittal.sa
 	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --no-synthesis --phantoms 160 --jobs 1 --epochs 12 \
 	    --threads 1 --start-from $(<D) --rate 0.001 --resume
 
-$(SAGITTAL): $(RUNS)/sagittal-mixed/sagittal.safetensors
+$(RUNS)/sagittal-synthesis/sagittal.safetensors: $(RUNS)/sagittal-mixed/sagittal.safetensors
 	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --phantoms 200 --jobs 1 --epochs 10 --threads 1 \
 	    --start-from $(<D) --rate 0.0008 --resume
+
+$(RUNS)/sagittal-hard/sagittal.safetensors: $(RUNS)/sagittal-synthesis/sagittal.safetensors
+	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --phantoms 330 --seed 2000 --jobs 1 --epochs 14 \
+	    --threads 1 --start-from $(<D) --rate 0.0008 --resume
+
+$(SAGITTAL): $(RUNS)/sagittal-hard/sagittal.safetensors
+	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --phantoms 330 --seed 5000 --jobs 1 --epochs 10 \
+	    --threads 1 --start-from $(<D) --rate 0.0006 --resume
 
 $(POINTS): | $(RUNTIME)
 	$(BIN)/lumbar detector train -o $(@D) --kind $(basename $(@F)) --phantoms 160 --jobs 1 --epochs 7 \

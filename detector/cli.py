@@ -227,11 +227,11 @@ def evaluate(
 @app.command(epilog="Example: lumbar detector calibrate detector/weights --phantoms 100 --hard 150")
 def calibrate(
     weights: Annotated[Path, typer.Argument(help="Weights folder; gets numbering.json and a new manifest.")],
-    phantoms: Annotated[int, typer.Option(help="Synthetic studies of choosing seeds.")] = 300,
-    hard: Annotated[int, typer.Option(help="Cut views and transitional anatomy, half each.")] = 400,
+    phantoms: Annotated[int, typer.Option(help="Synthetic studies of choosing seeds.")] = 150,
+    hard: Annotated[int, typer.Option(help="Cut views and transitional anatomy, half each.")] = 800,
     seed: Annotated[
         int, typer.Option(help="First seed, in the choosing range; the hard ones start 10,000 above.")
-    ] = 151_000,
+    ] = 153_000,
     external: ExternalOption = None,
     external_mm_per_px: ScaleOption = 0.47,
 ) -> None:
