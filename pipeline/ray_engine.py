@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -27,9 +28,16 @@ from pipeline.prediction import Provenance
 from pipeline.study_work import FinishedStudy, StudyWork, clean_scratch, input_files, on_one_thread
 
 HOW_TO_INSTALL = "Ray is not installed: pip install '.[ray]' in the project's folder"
+SOMEBODY_ELSE = (
+    "this process had imported Ray before, and so one that it starts would want no token: "
+    "start the run in a process of its own, or give the address of a cluster"
+)
 _OBJECT_STORE_BYTES = 256 * 1024**2
 _PATIENCE_S = 60.0
 _ANSWER_S = 10.0
+
+# Waits until Ray is connected and returns the module. Raises EngineFailed: there is none.
+ConnectedRay = Callable[[], Any]
 
 
 def is_installed() -> bool:
@@ -102,8 +110,8 @@ class RayEngine(WorkerEngine):
     Args:
         load: loads the models, in each actor; must be importable on every node.
         provenance: of the driver's models: a node with others is not used.
+        connected: what ``connecting`` gives.
         jobs: how many actors; None: as many as the cluster has processors.
-        address: of a running cluster; None starts a Ray on this machine, for this run.
         say: told what a person should know.
     """
 
@@ -111,49 +119,89 @@ class RayEngine(WorkerEngine):
         self,
         load: LoadPipeline,
         provenance: Provenance,
+        connected: ConnectedRay,
         jobs: int | None = None,
         *,
-        address: str | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         super().__init__(say)
-        self._load, self._provenance, self._jobs, self._address = load, provenance, jobs, address
+        self._load, self._provenance, self._connected, self._jobs = load, provenance, connected, jobs
 
     @contextmanager
     def crew(self, work: StudyWork, first: StudyEntry) -> Iterator[Crew]:
-        """See ``WorkerEngine``. Raises EngineFailed: no Ray at the address."""
-        with _ray(self._address, self._jobs) as ray:
-            size = self._jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
-            expected = Expected.of(self._provenance, first)
-            yield _ActorCrew(ray, self._load, work, size, expected, self.say)
+        """See ``WorkerEngine``. Raises EngineFailed: there is no Ray."""
+        ray = self._connected()
+        size = self._jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        expected = Expected.of(self._provenance, first)
+        crew = _ActorCrew(ray, self._load, work, size, expected, self.say)
+        try:
+            yield crew
+        finally:
+            crew.close()
 
 
 @contextmanager
-def _ray(address: str | None, jobs: int | None) -> Iterator[Any]:
-    """The module, connected; a Ray that was started here ends with the block."""
+def connecting(address: str | None = None, jobs: int | None = None) -> Iterator[ConnectedRay]:
+    """Connect to Ray in the background; what it gives waits for that, and returns the module.
+
+    A Ray that was started here ends with the block. It starts within seconds, in processes of its own: time
+    in which the driver can load its models. Must be entered in the thread that uses Ray.
+
+    Args:
+        address: of a running cluster; None starts a Ray on this machine.
+        jobs: processors of that Ray; None: those of the machine.
+
+    Raises:
+        EngineFailed: Ray is not installed, or somebody else has set it up in this process; what it gives
+            raises it, too: there is no Ray at the address, or it does not start.
+    """
     if not is_installed():
         raise EngineFailed(HOW_TO_INSTALL)
     with ExitStack() as stack:
-        own: dict[str, Any] = {}
-        if address is None:
-            folder = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="lumbar-ray-", ignore_cleanup_errors=True)
-            )
-            own = {"num_cpus": jobs, "object_store_memory": _OBJECT_STORE_BYTES, "_temp_dir": folder}
-            own["include_dashboard"] = False
-            stack.enter_context(_environment(own_environment()))
+        options = stack.enter_context(_ray_of_our_own(jobs)) if address is None else {}
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        # Here, not in the background: modules that two threads import at a time may be seen half made.
         import ray
 
-        if address is not None:
-            _check_answers(address)
-        try:
-            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
-        except (ConnectionError, RuntimeError, ValueError, ImportError, OSError) as error:
-            where = f"at {address}" if address else "on this machine"
-            raise EngineFailed(f"no Ray {where} ({type(error).__name__})") from error
-        stack.callback(ray.shutdown)
-        yield ray
+        background = stack.enter_context(ThreadPoolExecutor(1))
+        connected = background.submit(_connect, ray, address, options)
+        stack.callback(_disconnect, ray, connected)
+        yield connected.result
+
+
+def _connect(ray: Any, address: str | None, options: Mapping[str, Any]) -> Any:
+    if address is not None:
+        _check_answers(address)
+    try:
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, RuntimeError, ValueError, ImportError, OSError) as error:
+        where = f"at {address}" if address else "on this machine"
+        raise EngineFailed(f"no Ray {where} ({type(error).__name__})") from error
+    return ray
+
+
+def _disconnect(ray: Any, connected: Future[Any]) -> None:
+    """Wait for the connection and end it."""
+    if connected.exception() is None:
+        ray.shutdown()
+
+
+@contextmanager
+def _ray_of_our_own(jobs: int | None) -> Iterator[dict[str, Any]]:
+    """Arguments of ``ray.init`` for a Ray that only this process reaches, which must end within the block."""
+    environment = own_environment()
+    if not environment:
+        raise EngineFailed(SOMEBODY_ELSE)
+    with (
+        tempfile.TemporaryDirectory(prefix="lumbar-ray-", ignore_cleanup_errors=True) as folder,
+        _environment(environment),
+    ):
+        yield {
+            "num_cpus": jobs,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+            "_temp_dir": folder,
+        }
 
 
 def _check_answers(address: str) -> None:
@@ -180,6 +228,7 @@ def own_environment() -> dict[str, str]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # makes the loopback address that of this node
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_worker_niceness": "0",  # as workers of the local pool; Ray would let everything else go first
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
 
@@ -213,11 +262,13 @@ class _ActorCrew:
         self._actor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(StudyActor)
         self._arguments = (ray.put(load), ray.put(work))
         self._expected = expected
+        self._workers: set[Any] = set()
         self._in_hand: dict[Any, Hashable] = {}
         self._starting: set[Hashable] = set()
 
     def hire(self) -> Hashable:
         actor = self._actor.remote(*self._arguments)
+        self._workers.add(actor)
         self._in_hand[actor.start.remote(self._expected)] = actor
         self._starting.add(actor)
         worker: Hashable = actor
@@ -246,6 +297,15 @@ class _ActorCrew:
             hint = "; is lumbar installed on its node?" if starts else ""
             event = Died(f"its actor or its node is gone ({type(error).__name__}){hint}")
         if isinstance(event, Died):
-            with suppress(self._ray.exceptions.RayError):
-                self._ray.kill(worker)
+            self._end(worker)
         return worker, event
+
+    def close(self) -> None:
+        """End all workers, whatever they have in hand."""
+        for worker in list(self._workers):
+            self._end(worker)
+
+    def _end(self, worker: Any) -> None:
+        self._workers.discard(worker)
+        with suppress(self._ray.exceptions.RayError):
+            self._ray.kill(worker)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ from pipeline.engines import Engine, EngineFailed, LoadPipeline
 from pipeline.local_pool import LocalPool
 from pipeline.predict import Pipeline
 from pipeline.prediction import Provenance
-from pipeline.ray_engine import RayEngine
+from pipeline.ray_engine import RayEngine, connecting
 from pipeline.report import write_report
 from pipeline.study_figures import draw_montage
 
@@ -126,6 +126,9 @@ def load_pipeline(
     return pipeline
 
 
+MakeEngine = Callable[[LoadPipeline, Provenance], Engine | None]
+
+
 @dataclass(frozen=True)
 class Workers:
     """Where studies are done.
@@ -140,10 +143,19 @@ class Workers:
     ray: bool = False
     address: str | None = None
 
-    def engine(self, load: LoadPipeline, provenance: Provenance) -> Engine | None:
-        """The engine; None for this process alone."""
-        if self.ray:
-            return RayEngine(load, provenance, self.jobs, address=self.address, say=console.tell)
+    @contextmanager
+    def prepared(self) -> Iterator[MakeEngine]:
+        """What makes the engine, or None for this process alone, once the models are loaded.
+
+        Ray connects meanwhile, and a Ray of our own ends with the block. Raises EngineFailed: no Ray.
+        """
+        if not self.ray:
+            yield self._local
+            return
+        with _ended_by_signals(), connecting(self.address, self.jobs) as connected:
+            yield lambda load, provenance: RayEngine(load, provenance, connected, self.jobs, say=console.tell)
+
+    def _local(self, load: LoadPipeline, _: Provenance) -> Engine | None:
         return LocalPool(load, self.jobs, say=console.tell) if self.jobs and self.jobs > 1 else None
 
 
@@ -154,6 +166,14 @@ def load_in_worker(
     return Pipeline.load(
         detector_weights=detector_weights, classifier_weights=classifier_weights, backend=backend, threads=1
     )
+
+
+@contextmanager
+def _engine_failures_named() -> Iterator[None]:
+    try:
+        yield
+    except EngineFailed as failed:
+        console.fail(f"{failed}\nwhat to do: start it again when that is mended; it goes on where it was")
 
 
 def _absolute(path: Path | None) -> Path | None:
@@ -186,13 +206,15 @@ def grade_all(
         from pipeline.dicom_results.write import DicomResults
 
         dicom = DicomResults(report=report_objects, capture=capture_objects)
-    with opened(path) as (folder, rejections):
+    with opened(path) as (folder, rejections), _engine_failures_named():
         entries = find_entries(folder, series_table)
         make_writable(output)
-        pipeline = load_pipeline(detector_weights, classifier_weights, backend=backend, threads=threads)
-        load = partial(load_in_worker, _absolute(detector_weights), _absolute(classifier_weights), backend)
-        with alone_in(output), console.progress_of_parts("studies", len(entries)) as on_stage:
-            try:
+        with (workers or Workers()).prepared() as make_engine:
+            pipeline = load_pipeline(detector_weights, classifier_weights, backend=backend, threads=threads)
+            load = partial(
+                load_in_worker, _absolute(detector_weights), _absolute(classifier_weights), backend
+            )
+            with alone_in(output), console.progress_of_parts("studies", len(entries)) as on_stage:
                 report = run_batch(
                     pipeline,
                     entries,
@@ -202,11 +224,7 @@ def grade_all(
                     dicom=dicom,
                     on_stage=on_stage,
                     rejections=rejections,
-                    engine=None if workers is None else workers.engine(load, pipeline.provenance),
-                )
-            except EngineFailed as failed:
-                console.fail(
-                    f"{failed}\nwhat to do: start it again when that is mended; it goes on where it was"
+                    engine=make_engine(load, pipeline.provenance),
                 )
     console.list_rejections(report.rejections)
     return report

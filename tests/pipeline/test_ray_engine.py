@@ -27,7 +27,7 @@ from pipeline.cli import app
 from pipeline.engines import EngineFailed
 from pipeline.predict import Pipeline
 from pipeline.prediction import Provenance
-from pipeline.ray_engine import Expected, RayEngine, is_installed, own_environment
+from pipeline.ray_engine import Expected, RayEngine, connecting, is_installed, own_environment
 from tests.pipeline.stand_in import StraightSpine, stand_in_pipeline, write_study, write_table
 from tests.pipeline.test_engines import STUDIES, contents, records, run
 
@@ -125,10 +125,10 @@ def test_a_node_dies_and_the_bytes_are_those_of_a_local_run(
     killer.start()
     said: list[str] = []
     plain = stand_in_pipeline()
-    engine = RayEngine(
-        partial(waiting_pipeline, tmp_path), plain.provenance, 2, address=cluster.address, say=said.append
-    )
-    report = run_batch(plain, find_studies(images), tmp_path / "ray", engine=engine)
+    with connecting(cluster.address) as ray:
+        load = partial(waiting_pipeline, tmp_path)
+        engine = RayEngine(load, plain.provenance, ray, 2, say=said.append)
+        report = run_batch(plain, find_studies(images), tmp_path / "ray", engine=engine)
     killer.join()
     assert len(ended) == 1 and any(f"study {ended[0]} is lost" in line for line in said)
     # What killed its worker wherever it was is rejected; all others are as they are without a cluster.
@@ -137,9 +137,10 @@ def test_a_node_dies_and_the_bytes_are_those_of_a_local_run(
     mine, theirs = contents(tmp_path / "ray"), contents(tmp_path / "local")
     finished = [f"studies/{study_id}.json" for study_id in STUDIES if study_id != "505"]
     assert [mine[name] for name in finished] == [theirs[name] for name in finished]
-    # A Ray of our own for what is left, and for everything: not one byte differs in the end.
-    again = RayEngine(stand_in_pipeline, plain.provenance, 1, address=cluster.address)
-    report = run_batch(plain, find_studies(images), tmp_path / "ray", engine=again)
+    # Again for what is left: not one byte differs in the end.
+    with connecting(cluster.address) as ray:
+        again = RayEngine(stand_in_pipeline, plain.provenance, ray, 1)
+        report = run_batch(plain, find_studies(images), tmp_path / "ray", engine=again)
     assert report.n_resumed == len(STUDIES) - 1
     assert contents(tmp_path / "ray") == theirs and report.n_studies == local.n_studies
 
@@ -149,7 +150,7 @@ def test_a_node_dies_and_the_bytes_are_those_of_a_local_run(
 _RAY_OF_OUR_OWN = """
 import json, os, sys
 from pathlib import Path
-from pipeline.ray_engine import RayEngine
+from pipeline.ray_engine import RayEngine, connecting
 from tests.pipeline.stand_in import stand_in_pipeline
 from tests.pipeline.test_engines import run
 
@@ -161,7 +162,9 @@ def progress(_):
     places.update(node["NodeManagerAddress"] for node in ray.nodes())
 
 if __name__ == "__main__":
-    run(images, out, RayEngine(stand_in_pipeline, stand_in_pipeline().provenance, 1), progress=progress)
+    with connecting(jobs=1) as connected:
+        engine = RayEngine(stand_in_pipeline, stand_in_pipeline().provenance, connected, 1)
+        run(images, out, engine, progress=progress)
     import ray
     print(json.dumps({
         "places": sorted(places),
@@ -221,8 +224,8 @@ def test_an_address_where_nobody_answers_is_said_at_once(images: Path, tmp_path:
     own_environment()  # before Ray is imported
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = f"127.0.0.1:{closed.getsockname()[1]}"
-    with pytest.raises(EngineFailed, match="nobody answers"):
-        run(images, tmp_path, RayEngine(stand_in_pipeline, Provenance(), address=address))
+    with connecting(address) as ray, pytest.raises(EngineFailed, match="nobody answers"):
+        run(images, tmp_path, RayEngine(stand_in_pipeline, Provenance(), ray))
 
 
 def lumbar(*arguments: object) -> Any:
@@ -237,5 +240,14 @@ def test_what_is_missing_is_said(images: Path, tmp_path: Path, monkeypatch: pyte
     missing = lumbar(*arguments, "--engine", "ray")
     assert missing.exit_code == 2 and "pip install '.[ray]'" in missing.stderr
     assert not (tmp_path / "out").exists()
-    with pytest.raises(EngineFailed, match="pip install"):
-        run(images, tmp_path / "out", RayEngine(stand_in_pipeline, Provenance()))
+    with pytest.raises(EngineFailed, match="pip install"), connecting():
+        pass
+
+
+def test_a_ray_that_somebody_else_has_imported_is_not_started_without_a_token() -> None:
+    needs_ray()
+    script = "import ray; from pipeline.ray_engine import connecting; connecting().__enter__()"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "would want no token" in done.stderr
