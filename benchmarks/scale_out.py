@@ -1,11 +1,12 @@
-"""Ray against the local pool: the same studies, the same number of workers, one after the other, in turns.
+"""Ray against the local pool: ``lumbar predict``, the same studies and number of workers, in turns.
 
-    python -m benchmarks.scale_out --studies 50 --jobs 2 --rounds 2 -o benchmarks/results
+    python -m benchmarks.scale_out --studies 50 --jobs 2 --rounds 2 --reports -o benchmarks/results
 
-Synthetic studies (small ones, seeds of the reporting range) are graded with the bundled models, with neither
-pictures nor reports. A run is timed from its start, so that workers and models are loaded in it; ``steady``
-is without that: from the first finished study to the last one. Written are ``scale_out.csv`` (every run) and
-``scale_out.json``.
+Synthetic studies (small ones, seeds of the reporting range) are graded with the bundled models, each time by
+a process of its own, which is timed from its start to its end: with a Ray of its own, that starts and ends in
+between. ``bare`` is without pictures and reports; with ``--reports``, ``usual`` is measured, too, as the
+command does without options. ``steady`` is from the first finished study to the last one. Written are
+``scale_out.csv`` (every run) and ``scale_out.json``; ``ratio`` is the median with Ray over that without.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,99 +27,103 @@ import pandas as pd
 import typer
 
 from data_prep.phantom import write_dataset
-from data_prep.studies import find_studies
-from data_prep.study_entry import StudyEntry
-from pipeline.batch import run_batch
-from pipeline.engines import Engine
-from pipeline.local_pool import LocalPool
-from pipeline.predict import Pipeline
-from pipeline.ray_engine import RayEngine, is_installed
-from pipeline.steps import load_in_worker
+from pipeline.ray_engine import is_installed
 
 FIRST_SEED = 200_000
+ENGINES = ("local", "ray")
+OUTPUTS = {"bare": ("--no-pictures", "--no-report"), "usual": ()}
 
 
-def timed_run(
-    pipeline: Pipeline, entries: tuple[StudyEntry, ...], engine: Engine, out: Path
-) -> dict[str, Any]:
-    """Seconds of one run, and the SHA-256 of everything that it wrote."""
-    ends: list[float] = []
-    began = time.monotonic()
-    run_batch(pipeline, entries, out, engine=engine, progress=lambda _: ends.append(time.monotonic() - began))
-    seconds = time.monotonic() - began
+def timed_run(data: Path, out: Path, options: list[str]) -> dict[str, Any]:
+    """Seconds of one run of the command, and the SHA-256 of everything that it wrote."""
+    command = [sys.executable, "-m", "pipeline", "predict", str(data), "-o", str(out), "--quiet", *options]
+    began = time.time()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.time() - began
+    # A study's record is written last, when the study is finished.
+    ends = sorted(path.stat().st_mtime - began for path in (out / "studies").iterdir())
     digest = hashlib.sha256()
     for path in sorted(path for path in out.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(out)}\n".encode() + path.read_bytes())
-    steady = (ends[-1] - ends[0]) / max(1, len(ends) - 1)
     return {
         "seconds": round(seconds, 2),
         "seconds_to_first_study": round(ends[0], 2),
-        "steady_seconds_per_study": round(steady, 3),
+        "steady_seconds_per_study": round((ends[-1] - ends[0]) / (len(ends) - 1), 3),
         "sha256": digest.hexdigest(),
         "load_average": round(os.getloadavg()[0], 1),
     }
 
 
-def measure(studies: int, jobs: int, rounds: int) -> dict[str, Any]:
+def measure(studies: int, jobs: int, rounds: int, reports: bool) -> dict[str, Any]:
     """All runs and what they come to."""
-    pipeline = Pipeline.load()
-    load = partial(load_in_worker, None, None)
-    engines: dict[str, Engine] = {
-        "local": LocalPool(load, jobs),
-        "ray": RayEngine(load, pipeline.provenance, jobs),
-    }
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_dataset(folder / "data", studies=studies, seed=FIRST_SEED, size="small")
-        entries = find_studies(folder / "data")
-        for number in range(rounds):
-            # Who goes first changes: what else runs on the machine meets both.
-            for engine in sorted(engines, reverse=bool(number % 2)):
-                out = folder / f"{engine}-{number}"
-                row = {"round": number, "engine": engine}
-                rows.append(row | timed_run(pipeline, entries, engines[engine], out))
-                typer.echo(json.dumps(rows[-1]), err=True)
-    median = {
-        engine: statistics.median(row["seconds"] for row in rows if row["engine"] == engine)
-        for engine in engines
-    }
+        for output in OUTPUTS if reports else ("bare",):
+            for number in range(rounds):
+                # Who goes first changes: what else runs on the machine meets both.
+                for engine in sorted(ENGINES, reverse=bool(number % 2)):
+                    out = folder / f"{output}-{engine}-{number}"
+                    options = ["--engine", engine, "--jobs", str(jobs), *OUTPUTS[output]]
+                    row = {"output": output, "round": number, "engine": engine}
+                    rows.append(row | timed_run(folder / "data", out, options))
+                    typer.echo(json.dumps(rows[-1]), err=True)
+        written = json.loads((folder / "bare-local-0" / "predictions.json").read_text())
     return {
         "studies": studies,
         "jobs": jobs,
         "processors": os.cpu_count(),
         "machine": platform.machine(),
-        "software": pipeline.provenance.to_dict()["software"],
-        "median_seconds": median,
-        "ray_over_local": round(median["ray"] / median["local"], 3),
-        "same_bytes": len({row["sha256"] for row in rows}) == 1,
+        "software": written["provenance"]["software"],
+        **compared(rows),
         "runs": rows,
     }
+
+
+def compared(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Ray beside the local pool, for each kind of output that was measured."""
+    figures: dict[str, Any] = {}
+    for output in dict.fromkeys(row["output"] for row in rows):
+        mine = [row for row in rows if row["output"] == output]
+        median = {
+            engine: statistics.median(row["seconds"] for row in mine if row["engine"] == engine)
+            for engine in ENGINES
+        }
+        figures[output] = {
+            "median_seconds": median,
+            "ratio": round(median["ray"] / median["local"], 3),
+            "same_bytes": len({row["sha256"] for row in mine}) == 1,
+        }
+    return figures
 
 
 def main(
     studies: Annotated[int, typer.Option(min=2, help="Synthetic studies.")] = 50,
     jobs: Annotated[int, typer.Option(min=1, help="Workers of both.")] = 2,
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each.")] = 2,
+    reports: Annotated[bool, typer.Option("--reports", help="With pictures and reports, too.")] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
         "benchmarks/results"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
 ) -> None:
-    """Time a local Ray against the local pool."""
+    """Time a Ray of the run's own against the local pool."""
     if not is_installed():
         raise typer.BadParameter("needs ray: pip install '.[ray]'")
-    found = measure(studies, jobs, rounds)
+    found = measure(studies, jobs, rounds, reports)
     output.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(found["runs"]).to_csv(output / "scale_out.csv", index=False)
     (output / "scale_out.json").write_text(json.dumps(found, indent=1) + "\n")
     if as_json:
         typer.echo(json.dumps(found, indent=1))
-    else:
+        return
+    for name in (name for name in OUTPUTS if name in found):
+        figures, seconds = found[name], found[name]["median_seconds"]
         typer.echo(
-            f"local {found['median_seconds']['local']:.1f} s, ray {found['median_seconds']['ray']:.1f} s"
+            f"{name}: local {seconds['local']:.1f} s, ray {seconds['ray']:.1f} s, "
+            f"ray / local {figures['ratio']:.2f}, same bytes: {figures['same_bytes']}"
         )
-        typer.echo(f"ray / local {found['ray_over_local']:.2f}, same bytes: {found['same_bytes']}")
 
 
 if __name__ == "__main__":
