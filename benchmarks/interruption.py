@@ -25,8 +25,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,22 +146,30 @@ def _finished(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (out / "studies").glob("*.json")}
 
 
-def batches(data: Path, folder: Path, runs: int, rng: random.Random) -> Iterator[Batch]:
-    """Undisturbed once, for the bytes and the time; then batch after batch until there were enough kills."""
-    undisturbed = folder / "undisturbed"
-    work_s = timed_run(command(data, undisturbed), undisturbed)
-    expected = contents(undisturbed)
+def batches(
+    start: Callable[[Path], Sequence[str]],
+    folder: Path,
+    expected: dict[str, bytes],
+    *,
+    runs: int,
+    work_s: float,
+    rng: random.Random,
+) -> Iterator[Batch]:
+    """Batch after batch, each in a folder of its own below ``folder``, until there were enough kills.
+
+    Args:
+        start: the command that writes into a folder.
+        folder: for the folders of the batches, which go when they are judged.
+        expected: what an undisturbed run wrote.
+        runs: how many kills.
+        work_s: what an undisturbed run needs once its models are loaded.
+        rng: draws the moments.
+    """
     kills = number = 0
     while kills < runs:
         out = folder / str(number)
         batch = killed_batch(
-            command(data, out),
-            out,
-            expected,
-            number=number,
-            max_kills=runs - kills,
-            work_s=work_s,
-            rng=rng,
+            start(out), out, expected, number=number, max_kills=runs - kills, work_s=work_s, rng=rng
         )
         shutil.rmtree(out)
         kills += len(batch.kills)
@@ -222,7 +231,10 @@ def main() -> None:
             folder / "data", studies=arguments.studies, seed=FIRST_SEED, size="small", headers="pacs"
         )
         images = folder / "data" / "train_images"
-        for batch in batches(images, folder, arguments.runs, random.Random(arguments.seed)):
+        start, undisturbed = partial(command, images), folder / "undisturbed"
+        work_s = timed_run(start(undisturbed), undisturbed)
+        expected, rng = contents(undisturbed), random.Random(arguments.seed)
+        for batch in batches(start, folder, expected, runs=arguments.runs, work_s=work_s, rng=rng):
             done.append(batch)
             print(f"batch {len(done)}: {len(batch.kills)} kills", file=sys.stderr)
             if arguments.output is not None:

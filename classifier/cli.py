@@ -12,6 +12,7 @@ import typer
 
 from classifier.console_tables import print_tables
 from data_prep import console
+from data_prep.options import AsJson
 from data_prep.vocabulary import ConditionGroup
 
 if TYPE_CHECKING:
@@ -56,7 +57,6 @@ Jobs = Annotated[int, typer.Option(min=1, help="Processes that cut crops; the cr
 Groups = Annotated[
     list[ConditionGroup] | None, typer.Option("--group", help="Only this condition group; repeatable.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")]
 Config = Annotated[
     Path | None,
     typer.Option(help='JSON with changes, such as {"training": {"epochs": 5}}.', exists=True, dir_okay=False),

@@ -26,6 +26,7 @@ from data_prep.console import (
     tell,
     without_nan,
 )
+from data_prep.options import AsJson, SeriesTable
 from detector.spec import DetectorKind
 
 if TYPE_CHECKING:
@@ -39,9 +40,6 @@ SHOWN = ("n", "missing", "median_in_plane_mm", "p95_in_plane_mm", "median_3d_mm"
 ExternalOption = Annotated[
     Path | None,
     typer.Option(help="External sagittal slices: a folder with images/, level_points.csv, split.csv."),
-]
-InputArgument = Annotated[
-    Path, typer.Argument(metavar="INPUT", help="Study, images folder or tree of DICOM files.")
 ]
 WeightsOption = Annotated[
     Path | None, typer.Option(help="Folder of a trained detector; the bundled one if left out.")
@@ -133,10 +131,8 @@ def predict(
         Path, typer.Argument(metavar="INPUT", help="Study, images folder, tree of DICOM files, or a zip.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="levels.csv to write.")],
-    weights: Annotated[
-        Path | None, typer.Option(help="Folder of a trained detector; bundled if left out.")
-    ] = None,
-    series_table: Annotated[Path | None, typer.Option(help="train_series_descriptions.csv.")] = None,
+    weights: WeightsOption = None,
+    series_table: SeriesTable = None,
 ) -> None:
     """Find the levels of every study and write their points as levels.csv."""
     from data_prep.archives import opened_input
@@ -176,11 +172,9 @@ def evaluate(
     external: ExternalOption = None,
     external_mm_per_px: ScaleOption = 0.47,
     part: Annotated[str, typer.Option(help="Part of split.csv to judge on: report or choosing.")] = "report",
-    weights: Annotated[
-        Path | None, typer.Option(help="Folder of a trained detector; bundled if left out.")
-    ] = None,
+    weights: WeightsOption = None,
     pictures: Annotated[Path | None, typer.Option(help="Folder for pictures of the worst cases.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Errors of the detected points against annotated ones, per condition group, in millimetres."""
     import pandas as pd

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from data_prep import console
+from data_prep.options import AsJson
 
 app = typer.Typer(
     help="Points out to annotation tools (COCO keypoints, YOLO pose), and corrected ones back.",
@@ -39,7 +40,7 @@ def export(
     neighbours: Annotated[
         int, typer.Option(help="Slices beside each that has a point are exported, too.", min=0)
     ] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write points and their slices as pictures, for CVAT, FiftyOne or a YOLO training.
 

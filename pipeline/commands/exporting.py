@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from data_prep import console
-from pipeline.commands.options import AsJson, Output
+from data_prep.options import AsJson
+from pipeline.commands.options import Output
 
 
 def export(

@@ -10,8 +10,9 @@ import typer
 
 from data_prep import console
 from data_prep.backend import Backend
+from data_prep.options import AsJson, SeriesTable
 from pipeline import summaries
-from pipeline.commands.options import AsJson, ClassifierWeights, DetectorWeights, Input, Output, SeriesTable
+from pipeline.commands.options import ClassifierWeights, DetectorWeights, Input, Output
 
 # Of the reporting range; chosen by its labels alone: every severity occurs in every condition group.
 DEMO_SEED = 200_127

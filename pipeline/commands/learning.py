@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from data_prep import console
+from data_prep.options import AsJson
 from pipeline import summaries
-from pipeline.commands.options import AsJson
 
 
 class TrainPreset(StrEnum):

@@ -16,14 +16,6 @@ Input = Annotated[
     ),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.", file_okay=False)]
-SeriesTable = Annotated[
-    Path | None,
-    typer.Option(
-        help="CSV with study_id, series_id, series_description; RSNA names are looked for if left out.",
-        exists=True,
-        dir_okay=False,
-    ),
-]
 DetectorWeights = Annotated[
     Path | None,
     typer.Option(
@@ -40,4 +32,3 @@ ClassifierWeights = Annotated[
         file_okay=False,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")]

@@ -15,12 +15,13 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import pipeline.cli
-from benchmarks.interruption import contents, killed_batch
+from benchmarks.interruption import batches, contents, killed_batch
 from data_prep.files import FolderInUse, locked_folder
 from data_prep.studies import find_studies
 from pipeline.batch import run_batch
@@ -90,21 +91,19 @@ def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def test_a_batch_that_was_killed_ends_with_the_same_bytes_and_does_nothing_twice(
     images: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    kills = number = 0
-    while kills < N_KILLS:
-        out = tmp_path / str(number)
-        batch = killed_batch(
-            command(images, out),
-            out,
-            undisturbed,
-            number=number,
-            max_kills=N_KILLS - kills,
-            work_s=_WORK_S,
-            rng=random.Random(number),
-        )
+    done = batches(
+        partial(command, images),
+        tmp_path,
+        undisturbed,
+        runs=N_KILLS,
+        work_s=_WORK_S,
+        rng=random.Random(0),
+    )
+    kills = 0
+    for batch in done:
         assert batch.same_bytes and batch.taken_over_right and batch.redone == ()
         kills += len(batch.kills)
-        number += 1
+    assert kills == N_KILLS
 
 
 def test_a_run_that_redoes_or_differs_would_be_seen(tmp_path: Path) -> None:
