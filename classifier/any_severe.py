@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
 from classifier.metric import SEVERITY_WEIGHTS
@@ -80,6 +79,9 @@ def fit_pull(p: FloatArray, label: NDArray[np.int64], study: NDArray[np.int64]) 
 
     def loss(pull: float) -> float:
         return float(np.mean(terms(pulled(p, study, pull), label, study)))
+
+    # Here, because only a fit needs it: every process that grades would wait for it.
+    from scipy.optimize import minimize_scalar
 
     found = minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded", options={"maxiter": 25})
     return float(found.x) if loss(float(found.x)) < loss(0.0) - _WORTH_A_PULL else 0.0

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from classifier.metric import SEVERITY_WEIGHTS
@@ -101,6 +100,9 @@ def fit_calibration(logits: ArrayLike, log_prior: ArrayLike, truth: ArrayLike) -
         return float(-(target * log_p).sum() / len(z) + _BIAS_PENALTY * (bias**2).sum() / len(z))
 
     bounds = [(-3.0, 5.0)] + [(-5.0, 5.0)] * len(SEVERITIES)
+    # Here, because only a fit needs it: every process that grades would wait for it.
+    from scipy.optimize import minimize
+
     found = minimize(loss, np.zeros(1 + len(SEVERITIES)), method="L-BFGS-B", bounds=bounds)
     bias = found.x[1:] - found.x[1:].mean()
     return Calibration(float(np.exp(found.x[0])), (float(bias[0]), float(bias[1]), float(bias[2])))
@@ -122,6 +124,9 @@ def best_prior_share(probabilities: ArrayLike, prior: ArrayLike, truth: ArrayLik
         q = ((1 - share) * p + share * before) * SEVERITY_WEIGHTS
         q /= q.sum(axis=1, keepdims=True)
         return float(-(weighted * np.log(np.clip(q, 1e-12, 1.0))).sum() / weighted.sum())
+
+    # Here, because only a fit needs it: every process that grades would wait for it.
+    from scipy.optimize import minimize_scalar
 
     found = minimize_scalar(loss, bounds=(0.0, _MOST_PRIOR_SHARE), method="bounded")
     return float(found.x) if loss(float(found.x)) < loss(0.0) - _WORTH_A_SHARE else 0.0

@@ -10,7 +10,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 
 from data_prep.geometry import FloatArray
 from detector.levels import ChainConfig, ChainDisc, number_chain, numbering_terms, possible_offsets
@@ -84,6 +83,9 @@ def fit_weights(
     def loss(weights: FloatArray) -> float:
         drift = (weights - origin) / np.maximum(origin, 0.1)
         return _negative_log_likelihood(cases, weights) + strength * float(drift @ drift)
+
+    # Here, because only a fit needs it: every process that grades would wait for it.
+    from scipy.optimize import minimize
 
     fitted = minimize(loss, origin, method="L-BFGS-B", bounds=[(0.0, None)] * len(origin)).x
     mean = _negative_log_likelihood(cases, fitted) / sum(case.weight for case in cases)
