@@ -40,7 +40,7 @@ test: $(TOOLS) ## lint, types and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(TOOLS) ## lint and types only
 	$(BIN)/ruff check .

@@ -133,11 +133,8 @@ class RayEngine(WorkerEngine):
         ray = self._connected()
         size = self._jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
         expected = Expected.of(self._provenance, first)
-        crew = _ActorCrew(ray, self._load, work, size, expected, self.say)
-        try:
-            yield crew
-        finally:
-            crew.close()
+        # Actors end when nobody refers to them: not killed, so that they remove their scratch files.
+        yield _ActorCrew(ray, self._load, work, size, expected, self.say)
 
 
 @contextmanager
@@ -262,13 +259,11 @@ class _ActorCrew:
         self._actor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(StudyActor)
         self._arguments = (ray.put(load), ray.put(work))
         self._expected = expected
-        self._workers: set[Any] = set()
         self._in_hand: dict[Any, Hashable] = {}
         self._starting: set[Hashable] = set()
 
     def hire(self) -> Hashable:
         actor = self._actor.remote(*self._arguments)
-        self._workers.add(actor)
         self._in_hand[actor.start.remote(self._expected)] = actor
         self._starting.add(actor)
         worker: Hashable = actor
@@ -297,15 +292,6 @@ class _ActorCrew:
             hint = "; is lumbar installed on its node?" if starts else ""
             event = Died(f"its actor or its node is gone ({type(error).__name__}){hint}")
         if isinstance(event, Died):
-            self._end(worker)
+            with suppress(self._ray.exceptions.RayError):
+                self._ray.kill(worker)
         return worker, event
-
-    def close(self) -> None:
-        """End all workers, whatever they have in hand."""
-        for worker in list(self._workers):
-            self._end(worker)
-
-    def _end(self, worker: Any) -> None:
-        self._workers.discard(worker)
-        with suppress(self._ray.exceptions.RayError):
-            self._ray.kill(worker)
