@@ -86,15 +86,16 @@ def level_evidence(chain: tuple[ChainDisc, ...]) -> tuple[float, int]:
         for offset in offsets
     ]
     best = int(np.argmax(sums))
-    return sums[best], best
+    return sums[best], offsets[best]
 
 
 def _plausibility(chain: tuple[ChainDisc, ...], config: OrientationConfig, chains: ChainConfig) -> float:
     """The evidence of a chain, less where its canal has a shape that no spine has."""
     if not chain:
         return 0.0
-    evidence, best = level_evidence(chain)
-    shape = max(float(numbering_terms(chain, chains, None)[best, 1]), config.least_shape)
+    evidence, offset = level_evidence(chain)
+    place = possible_offsets(len(chain)).index(offset)
+    shape = max(float(numbering_terms(chain, chains, None)[place, 1]), config.least_shape)
     return evidence * float(np.exp(config.shape_weight * shape))
 
 
