@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.orientation import REGISTRATIONS
+from benchmarks.orientation import registered as registered_series
 from data_prep.phantom import make_study
 from data_prep.study_types import DicomRejected, Reason, Rejection, Series, Slice, Study
 from data_prep.vocabulary import SeriesKind
@@ -16,10 +18,7 @@ from detector.orientation import level_evidence
 from detector.predict import LevelDetector, central_slices
 from detector.study_slices import hard_phantom
 
-# Half turns of the coordinates (left, back, head) that a wrong registration makes.
-FEET_FIRST = (-1, 1, -1)
-PRONE = (-1, -1, 1)
-PRONE_AND_FEET_FIRST = (1, -1, -1)
+PRONE = "prone for supine"
 
 
 @pytest.fixture(scope="module")
@@ -51,30 +50,15 @@ def each_slice(study: Study, change: Callable[[Slice], Slice]) -> Study:
     return Study(study.study_id, tuple(map(changed, study.series)))
 
 
-def registered(study: Study, signs: tuple[int, int, int]) -> Study:
+def registered(study: Study, registration: str) -> Study:
     """The same pixels at coordinates that are off by half a turn."""
-    turn = np.array(signs, dtype=float)
-
-    def moved(item: Slice) -> Slice:
-        plane = item.plane
-        return replace(
-            item,
-            plane=replace(
-                plane,
-                origin_mm=turn * plane.origin_mm,
-                x_axis=turn * plane.x_axis,
-                y_axis=turn * plane.y_axis,
-            ),
-        )
-
-    return each_slice(study, moved)
+    signs = REGISTRATIONS[registration]
+    return Study(study.study_id, tuple(registered_series(item, signs) for item in study.series))
 
 
-@pytest.mark.parametrize("signs", [FEET_FIRST, PRONE, PRONE_AND_FEET_FIRST])
-def test_a_wrong_registration_is_flagged(
-    detector: LevelDetector, study: Study, signs: tuple[int, int, int]
-) -> None:
-    levels = detector.predict(registered(study, signs))
+@pytest.mark.parametrize("registration", sorted({*REGISTRATIONS} - {"right"}))
+def test_a_wrong_registration_is_flagged(detector: LevelDetector, study: Study, registration: str) -> None:
+    levels = detector.predict(registered(study, registration))
     assert set(levels.flags) >= {"orientation_doubtful", "numbering_uncertain"}
 
 
