@@ -3,9 +3,9 @@
     python -m benchmarks.orientation --studies 100 --hard 60 [--external FOLDER]
 
 Of every study the three middle slices of the leading sagittal series are seen, where they lie and at
-coordinates that are off by half a turn about each axis. Prints one line per kind of study and registration, or
-JSON. Thresholds were chosen on other seeds (152,000 and 162,000) and on the external training part, which is
-what FOLDER gives.
+coordinates that are off by half a turn about each axis. Prints one line per kind of study and registration,
+or JSON. Thresholds were chosen on other seeds (152,000 and 162,000) and on the external training part, which
+is what FOLDER gives.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from data_prep import console
 from data_prep.phantom import make_study
 from data_prep.study_types import Series, Slice, Study
 from detector.orientation import level_evidence, orientation_is_doubtful
-from detector.predict import LevelDetector, central_slices, sagittal_series
+from detector.predict import BUNDLED_WEIGHTS, LevelDetector, central_slices, sagittal_series
 from detector.sources import external_cases
 from detector.study_slices import hard_phantom
 
@@ -122,9 +122,10 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=100, help=f"synthetic patients from {FIRST_SEED}")
     parser.add_argument("--hard", type=int, default=60, help=f"hard ones from {FIRST_HARD_SEED}")
     parser.add_argument("--external", type=Path, help="folder of external slices with its split.csv")
+    parser.add_argument("--weights", type=Path, default=BUNDLED_WEIGHTS, help="folder of detectors")
     parser.add_argument("--json", action="store_true", help="the figures on stdout as JSON")
     arguments = parser.parse_args()
-    detector = LevelDetector.load_bundled(threads=1)
+    detector = LevelDetector.load(arguments.weights, threads=1)
     lines = summary(list(measured(detector, arguments.studies, arguments.hard, arguments.external)))
     if arguments.json:
         console.print_json(lines)
