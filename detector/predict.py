@@ -25,6 +25,7 @@ from detector.canonical import CanonicalImage
 from detector.foramina import ForamenConfig, refine_foramina
 from detector.inference import SlicePredictor
 from detector.levels import ChainConfig, ChainDisc, NumberedChain, best_chain, number_chain
+from detector.orientation import OrientationConfig, orientation_is_doubtful
 from detector.points import all_points
 from detector.sightings import Part, SliceSighting, look_at
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorSpec
@@ -45,7 +46,8 @@ class PredictConfig:
         strip_mm: how far before and behind the spine these slices are looked at.
         strip_discs, strip_score: the middle slice must show as many discs with this score to say where the
             spine is; else its neighbours are looked at as a whole, too.
-        uncertain_below: numbering confidence under which ``numbering_uncertain`` is flagged.
+        uncertain_below: numbering confidence under which ``numbering_uncertain`` is flagged; it also is where
+            the orientation is doubtful.
         view_margin_mm: a level that was not seen but must lie at least this far inside the image is
             placed by extrapolation; farther out it is absent.
         min_evidence: a chain whose disc scores add up to less is no spine.
@@ -69,6 +71,7 @@ class PredictConfig:
     chain: ChainConfig = field(default_factory=ChainConfig)
     axial: AxialConfig = field(default_factory=AxialConfig)
     foramen: ForamenConfig = field(default_factory=ForamenConfig)
+    orientation: OrientationConfig = field(default_factory=OrientationConfig)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +161,9 @@ class LevelDetector:
         if len(series[0].slices) < self.config.few_slices:
             flags = (*flags, "few_slices")
         sighting = self.look(series)
+        doubtful = self._is_turned(series[0], sighting.discs)
+        if doubtful:
+            flags = (*flags, "orientation_doubtful")
         if not sighting.discs:
             return SpineLevels(study.study_id, flags=(*flags, "no_level_found", "numbering_uncertain"))
         chain = number_chain(sighting.discs, self.config.chain, view_z_mm=sighting.view_z_mm)
@@ -166,7 +172,7 @@ class LevelDetector:
         if chain.suspects_transition(self.config.transitional_score):
             flags = (*flags, "transitional_suspected")
         levels = spine_levels(chain, series, margin_mm=self.config.view_margin_mm)
-        if chain.confidence < self.config.uncertain_below:
+        if doubtful or chain.confidence < self.config.uncertain_below:
             flags = (*flags, "numbering_uncertain")
         if len(levels) < len(LEVELS):
             flags = (*flags, "level_absent")
@@ -184,6 +190,14 @@ class LevelDetector:
             numbering_confidence=chain.confidence,
             voters=_voters(chain),
             flags=flags,
+        )
+
+    def _is_turned(self, leading: Series, chain: tuple[ChainDisc, ...]) -> bool:
+        """Whether the leading series looks upside down or back to front."""
+        config = self.config
+        (middle,) = central_slices(leading, 1, config.max_offset_mm)
+        return orientation_is_doubtful(
+            chain, middle, self.sagittal, config.orientation, config.candidates, config.chain
         )
 
     def look(self, series: tuple[Series, ...]) -> Sighting:

@@ -18,6 +18,8 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "numbering_uncertain": "The numbering of the levels is uncertain: all of them may be off by one.",
     "transitional_suspected": "A transitional lumbosacral vertebra is suspected: count the levels yourself.",
     "series_disagree": "The sagittal series do not agree on the levels.",
+    "orientation_doubtful": "The images look upside down or back to front, as when a patient was registered "
+    "in a wrong position: do not trust left and right, nor the levels.",
     "level_absent": "A lumbar level is not in the images.",
     "level_at_edge": "A level lies at the edge of the sagittal images: its place and grades are uncertain.",
     "few_slices": "A sagittal series has few slices.",

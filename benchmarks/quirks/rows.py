@@ -27,7 +27,8 @@ SPINAL, FORAMINAL, SUBARTICULAR = (
 EVERYTHING = frozenset(Condition)
 
 # Exact: the same stored values. Rounded: the same picture through other arithmetic. Requantised: errors far
-# below the noise. Resampled: the same picture on another grid. Degraded: another picture.
+# below the noise. Resampled: the same picture on another grid. Degraded: another picture. Registered wrongly:
+# the same picture at other coordinates, which must be flagged.
 EXACT = Expected()
 ROUNDED = Expected(probability=0.02, levels_mm=0.3, points_mm=6.0)
 REQUANTISED = Expected(probability=0.10, levels_mm=1.0, points_mm=7.0)
@@ -38,6 +39,13 @@ DEGRADED = Expected(
     points_mm=12.0,
     may_flag=UNSURE | {"level_absent"},
     instead=UNSURE,
+    may_prior=True,
+)
+TURNED = frozenset({"orientation_doubtful"})
+REGISTERED_WRONGLY = Expected(
+    flags=TURNED | {"numbering_uncertain"},
+    instead=TURNED,
+    may_flag=UNSURE | {"level_absent"},
     may_prior=True,
 )
 
@@ -304,17 +312,13 @@ def _geometry() -> list[Row]:
             "registered-feet-first",
             "registered head first, lies feet first: coordinates upside down",
             geometry.wrongly_registered((-1, 1, -1), "HFS"),
-            Expected(
-                probability=0, points_mm=0, instead=UNSURE, may_flag=UNSURE | {"level_absent"}, may_prior=True
-            ),
+            REGISTERED_WRONGLY,
         ),
         _row(
             "registered-prone",
             "registered prone, lies supine: front and back swapped",
             geometry.wrongly_registered((-1, -1, 1), "HFP"),
-            Expected(
-                probability=0, points_mm=0, instead=UNSURE, may_flag=UNSURE | {"level_absent"}, may_prior=True
-            ),
+            REGISTERED_WRONGLY,
         ),
         _row(
             "moved",
