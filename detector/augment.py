@@ -141,7 +141,8 @@ def _cut_window(
     y0 = int(rng.uniform(above, ys[top_discs] - 0.3 * gap)) if ys[top_discs] - 0.3 * gap > above else 0
     if lost_below:
         last = len(ys) - 1 - lost_below
-        y1 = int(rng.uniform(ys[last] + 0.3 * gap, ys[last + 1]))
+        lowest = ys[last] + 0.3 * gap
+        y1 = int(rng.uniform(lowest, max(lowest, ys[last + 1])))  # two discs may lie nearer than others
     else:
         y1 = int(rng.uniform(min(ys[-1] + 0.7 * gap, rows), rows)) if rng.random() < 0.6 else rows
     x0 = int(rng.uniform(0, max(1.0, xs.min() - 0.9 * gap))) if rng.random() < 0.5 else 0

@@ -133,7 +133,6 @@ class RayEngine(WorkerEngine):
         ray = self._connected()
         size = self._jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
         expected = Expected.of(self._provenance, first)
-        # Actors end when nobody refers to them: not killed, so that they remove their scratch files.
         yield _ActorCrew(ray, self._load, work, size, expected, self.say)
 
 
@@ -157,6 +156,8 @@ def connecting(address: str | None = None, jobs: int | None = None) -> Iterator[
     with ExitStack() as stack:
         options = stack.enter_context(_ray_of_our_own(jobs)) if address is None else {}
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        # Else Ray takes SIGTERM for a crash: it prints stacks, in an endless loop at times, and nothing ends.
+        os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
         # Here, not in the background: modules that two threads import at a time may be seen half made.
         import ray
 
@@ -178,9 +179,10 @@ def _connect(ray: Any, address: str | None, options: Mapping[str, Any]) -> Any:
 
 
 def _disconnect(ray: Any, connected: Future[Any]) -> None:
-    """Wait for the connection and end it."""
+    """Wait for the connection and end it; what workers of this machine could not remove goes, too."""
     if connected.exception() is None:
         ray.shutdown()
+        clean_scratch()
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def opened(path: Path) -> Iterator[tuple[Path, tuple[Rejection, ...]]]:
     if not is_archive(path):
         yield path, ()
         return
-    with _ended_by_signals(), ExitStack() as stack:
+    with ended_by_signals(), ExitStack() as stack:
         with console.progress("unpacking", None) as done:
             try:
                 found = stack.enter_context(opened_input(path, progress=lambda _, total: done(of=total)))
@@ -49,7 +49,7 @@ _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(si
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the block by an exception, so that what was unpacked is removed."""
     owner = os.getpid()
 
@@ -152,7 +152,7 @@ class Workers:
         if not self.ray:
             yield self._local
             return
-        with _ended_by_signals(), connecting(self.address, self.jobs) as connected:
+        with ended_by_signals(), connecting(self.address, self.jobs) as connected:
             yield lambda load, provenance: RayEngine(load, provenance, connected, self.jobs, say=console.tell)
 
     def _local(self, load: LoadPipeline, _: Provenance) -> Engine | None:

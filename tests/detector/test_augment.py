@@ -72,6 +72,16 @@ def test_any_number_of_discs_can_be_cut(shown: int, canal_only: bool) -> None:
         assert torch.isfinite(sample["bboxes"]).all() and len(view.classes) <= shown
 
 
+def test_discs_of_very_different_distance_can_be_cut() -> None:
+    """A steep sacrum: the two lowest discs lie nearly side by side."""
+    whole, rng = spotted_slice(), np.random.default_rng(7)
+    keypoints = whole.keypoints_px.copy()
+    keypoints[-1, :, 1] = keypoints[-2, :, 1] + 4
+    item = LabelledSlice(whole.image, whole.names, keypoints, "p", "steep")
+    views = [augmented_view(item, SAGITTAL, AugmentConfig(cut_probability=1.0), rng) for _ in range(100)]
+    assert min(len(view.classes) for view in views) >= 1
+
+
 def test_sample_boxes_centre_on_the_disc_and_unseen_keypoints_are_invisible() -> None:
     item = spotted_slice()
     keypoints = item.keypoints_px.copy()

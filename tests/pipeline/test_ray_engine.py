@@ -206,6 +206,54 @@ def test_a_ray_of_our_own_is_on_the_loopback_address_and_gone_afterwards(
     assert contents(out) == contents(local)
 
 
+_INTERRUPTED = """
+import sys, time
+from pathlib import Path
+from pipeline.ray_engine import RayEngine, connecting
+from pipeline.steps import ended_by_signals
+from tests.pipeline.stand_in import stand_in_pipeline
+from tests.pipeline.test_engines import run
+
+def waiting():
+    Path(sys.argv[3]).touch()
+    time.sleep(120)
+
+if __name__ == "__main__":
+    with ended_by_signals(), connecting(jobs=1) as connected:
+        engine = RayEngine(stand_in_pipeline, stand_in_pipeline().provenance, connected, 1)
+        run(Path(sys.argv[1]), Path(sys.argv[2]), engine, progress=lambda _: waiting())
+"""
+
+
+def test_a_run_on_ray_that_is_told_to_end_ends(images: Path, tmp_path: Path) -> None:
+    """Ray's own handler would take the signal for a crash, print stacks for ever and leave files behind."""
+    needs_ray()
+    script, waits = tmp_path / "interrupted.py", tmp_path / "waits"
+    script.write_text(_INTERRUPTED)
+    root = str(Path(__file__).parents[2])
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        running = subprocess.Popen(
+            [sys.executable, script, images, tmp_path / "out", waits],
+            env=environment | {"PYTHONPATH": root, "TMPDIR": folder},
+            cwd=root,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while not waits.exists() and running.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.1)
+            running.terminate()
+            _, messages = running.communicate(timeout=60)
+        finally:
+            running.kill()
+        left_over = list(Path(folder).glob("lumbar-*"))
+    assert waits.exists() and running.returncode == 128 + signal.SIGTERM, messages[-2000:]
+    assert "received at time" not in messages
+    assert not left_over
+
+
 def test_a_node_that_would_give_other_results_is_not_used(images: Path, tmp_path: Path) -> None:
     entry, provenance = find_studies(images)[0], Provenance({"detector": "1"}, {}, {"torch": "2"})
     expected = Expected.of(provenance, entry)
