@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -120,7 +121,7 @@ def in_processes(work: Callable[[int], Item], seeds: range, jobs: int, what: str
     if jobs == 1:
         yield from map(work, track(seeds, description=what))
         return
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         yield from track(pool.map(work, seeds), total=len(seeds), description=what)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,8 @@ def phantom_slices(kind: DetectorKind, *, studies: int, seed: int, jobs: int = 1
     seeds = range(seed, seed + studies)
     if jobs == 1:
         return [item for one in seeds for item in work(one)]
-    with ProcessPoolExecutor(jobs) as pool:
+    # Not forked: a copy of a process whose threads are at work may wait for them for ever.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         return [item for found in pool.map(work, seeds, chunksize=4) for item in found]
 
 
