@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydicom.uid import (
@@ -28,7 +28,7 @@ EVERYTHING = frozenset(Condition)
 
 # Exact: the same stored values. Rounded: the same picture through other arithmetic. Requantised: errors far
 # below the noise. Resampled: the same picture on another grid. Degraded: another picture. Registered wrongly:
-# the same picture at other coordinates, which must be flagged.
+# the same picture at other coordinates, which must be flagged. Without T1: it helps to place the discs.
 EXACT = Expected()
 ROUNDED = Expected(probability=0.02, levels_mm=0.3, points_mm=6.0)
 REQUANTISED = Expected(probability=0.10, levels_mm=1.0, points_mm=7.0)
@@ -41,6 +41,7 @@ DEGRADED = Expected(
     instead=UNSURE,
     may_prior=True,
 )
+WITHOUT_T1 = replace(RESAMPLED, prior=FORAMINAL)
 TURNED = frozenset({"orientation_doubtful"})
 REGISTERED_WRONGLY = Expected(
     flags=TURNED | {"numbering_uncertain"},
@@ -169,7 +170,7 @@ def _order() -> list[Row]:
             files.spoilt_files,
             _with(DEGRADED, codes={"truncated", "not_dicom"}),
         ),
-        _row("no-t1", "no sagittal T1", files.without(T1), _with(EXACT, prior=FORAMINAL, may_flag=UNSURE)),
+        _row("no-t1", "no sagittal T1", files.without(T1), WITHOUT_T1),
         _row(
             "no-t2",
             "no sagittal T2",
@@ -250,7 +251,7 @@ def _headers() -> list[Row]:
             "no-spacing-t1",
             "no PixelSpacing in sagittal T1",
             encodings.lacking("PixelSpacing", only=T1),
-            _with(EXACT, prior=FORAMINAL, may_flag=UNSURE, codes={"missing_geometry", "no_readable_slices"}),
+            _with(WITHOUT_T1, codes={"missing_geometry", "no_readable_slices"}),
         ),
         _row(
             "no-position-slice",
@@ -339,9 +340,8 @@ def _geometry() -> list[Row]:
             "T1 without row spacing, axial axes askew",
             geometry.bad_geometry,
             _with(
-                EXACT,
+                WITHOUT_T1,
                 prior=FORAMINAL | SUBARTICULAR,
-                may_flag=UNSURE,
                 codes={"bad_geometry", "no_readable_slices"},
             ),
         ),
@@ -398,7 +398,7 @@ def _pixels() -> list[Row]:
             "blank-t1",
             "black sagittal T1 series",
             pixels.blank(T1),
-            _with(EXACT, prior=FORAMINAL, flags={"no_signal"}, may_flag=UNSURE),
+            _with(WITHOUT_T1, flags={"no_signal"}),
         ),
         _row(
             "blank",
