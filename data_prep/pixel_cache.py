@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ DEFAULT_MAX_BYTES = 512 * 1024 * 1024
 class PixelCache:
     """A study whose slices are decoded once, for detector, graders and pictures that look at the same ones.
 
-    Whoever reads ``study`` may skip a slice that cannot be decoded: it is listed in ``rejections``.
+    Several threads may read it. Whoever reads it may skip a slice that cannot be decoded: it is listed in
+    ``rejections``.
 
     Attributes:
         study: the same study with read-only pixels; those beyond ``max_bytes`` are decoded each time.
@@ -59,6 +61,7 @@ class _Decoded:
         self.failures: dict[tuple[int, int], DicomRejected] = {}
         self._left_bytes = max_bytes
         self._pixels: dict[tuple[int, int], NDArray[np.float32]] = {}
+        self._keeping = Lock()
 
     def read(self, key: tuple[int, int], item: Slice) -> NDArray[np.float32]:
         """The pixels of a slice; raises DicomRejected again for one that could not be decoded."""
@@ -73,7 +76,8 @@ class _Decoded:
             raise
         pixels = pixels.view()
         pixels.flags.writeable = False
-        if pixels.nbytes <= self._left_bytes:
-            self._left_bytes -= pixels.nbytes
-            self._pixels[key] = pixels
+        with self._keeping:
+            if pixels.nbytes <= self._left_bytes and key not in self._pixels:
+                self._left_bytes -= pixels.nbytes
+                self._pixels[key] = pixels
         return pixels

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from data_prep.geometry import FloatArray
+from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.study_types import (
     LevelPoint,
     PointSource,
@@ -19,7 +19,7 @@ from data_prep.study_types import (
 )
 from data_prep.vocabulary import Condition, ConditionGroup, Level, SeriesKind, Side
 from detector.candidates import CandidateConfig, SliceCandidate
-from detector.canonical import CanonicalImage
+from detector.canonical import around
 from detector.inference import SlicePredictor
 from detector.points import agreed
 from detector.sightings import SliceSighting, look_at
@@ -89,9 +89,7 @@ def refine_recesses(
     return tuple(by_target[point.condition, point.level] for point in points)
 
 
-def _part(
-    points: tuple[LevelPoint, ...], config: AxialConfig, item: Slice, image: CanonicalImage
-) -> CanonicalImage:
+def _part(points: tuple[LevelPoint, ...], config: AxialConfig, item: Slice, grid: SlicePlane) -> SlicePlane:
     """The expected recesses of the levels near a slice, and the context."""
     near = [
         point.xyz_mm
@@ -99,7 +97,7 @@ def _part(
         if point.condition in RECESSES
         and abs(float(item.plane.distance_mm(point.xyz_mm))) <= 2 * config.max_slice_distance_mm
     ]
-    return image.around(near, float(config.context_mm or 0.0))
+    return around(grid, near, float(config.context_mm or 0.0))
 
 
 def _is_seen(by_target: Mapping[tuple[Condition, Level], LevelPoint], level: Level) -> bool:

@@ -5,12 +5,13 @@ Sagittal: head up, front of the body left. Axial: front up, the patient's right 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from data_prep.crops import display_axes, resample
+from data_prep.crops import display_axes, percentiles, resample
 from data_prep.geometry import FloatArray, SlicePlane
 
 BLACK_PERCENTILE, WHITE_PERCENTILE = 0.5, 99.5
@@ -23,29 +24,29 @@ class CanonicalImage:
     image: NDArray[np.uint8]
     plane: SlicePlane
 
-    def around(self, points_mm: ArrayLike, context_mm: float) -> CanonicalImage:
-        """The part that shows patient points (n, 3) and at least ``context_mm`` on every side of them.
 
-        Its sides are multiples of 32 pixels where the image is large enough; brightness stays as it is.
-        """
-        at = self.plane.to_px(points_mm)
-        across, down = (context_mm / side for side in self.plane.spacing_mm)
-        rows, columns = self.image.shape
-        return self._part(_span(at[:, 0], across, columns), _span(at[:, 1], down, rows))
+def around(plane: SlicePlane, points_mm: ArrayLike, context_mm: float) -> SlicePlane:
+    """The part of a grid that shows patient points (n, 3) and at least ``context_mm`` on every side of them.
 
-    def strip(self, points_mm: ArrayLike, context_mm: float) -> CanonicalImage:
-        """As ``around``, but from the upper to the lower edge."""
-        across = context_mm / self.plane.spacing_mm[0]
-        rows, columns = self.image.shape
-        return self._part(_span(self.plane.to_px(points_mm)[:, 0], across, columns), (0, rows))
+    Its sides are multiples of 32 pixels where the grid is large enough.
+    """
+    at = plane.to_px(points_mm)
+    across, down = (context_mm / side for side in plane.spacing_mm)
+    rows, columns = plane.shape
+    return _part(plane, _span(at[:, 0], across, columns), _span(at[:, 1], down, rows))
 
-    def _part(self, columns: tuple[int, int], rows: tuple[int, int]) -> CanonicalImage:
-        """The image between a first and one past a last column and row."""
-        (left, right), (top, bottom) = columns, rows
-        plane = replace(
-            self.plane, origin_mm=self.plane.to_mm([left, top]), shape=(bottom - top, right - left)
-        )
-        return CanonicalImage(self.image[top:bottom, left:right], plane)
+
+def strip(plane: SlicePlane, points_mm: ArrayLike, context_mm: float) -> SlicePlane:
+    """As ``around``, but from the upper to the lower edge."""
+    across = context_mm / plane.spacing_mm[0]
+    rows, columns = plane.shape
+    return _part(plane, _span(plane.to_px(points_mm)[:, 0], across, columns), (0, rows))
+
+
+def _part(plane: SlicePlane, columns: tuple[int, int], rows: tuple[int, int]) -> SlicePlane:
+    """The grid between a first and one past a last column and row."""
+    (left, right), (top, bottom) = columns, rows
+    return replace(plane, origin_mm=plane.to_mm([left, top]), shape=(bottom - top, right - left))
 
 
 def _span(at: FloatArray, margin: float, size: int) -> tuple[int, int]:
@@ -76,18 +77,37 @@ def canonical_plane(plane: SlicePlane, *, mm_per_px: float, max_side_px: int) ->
 
 
 def canonical_image(
-    plane: SlicePlane, pixels: NDArray[np.float32], *, mm_per_px: float, max_side_px: int
+    plane: SlicePlane,
+    pixels: NDArray[np.float32],
+    *,
+    mm_per_px: float,
+    max_side_px: int,
+    part: Callable[[SlicePlane], SlicePlane] | None = None,
 ) -> CanonicalImage:
-    """Orient, resample and window one slice. ``pixels``: float32 (rows, columns) on ``plane``."""
+    """Orient, resample and window one slice.
+
+    Args:
+        pixels: float32 (rows, columns) on ``plane``.
+        part: which part of the canonical grid is wanted, as bright as it is in the whole slice.
+    """
     target = canonical_plane(plane, mm_per_px=mm_per_px, max_side_px=max_side_px)
-    return CanonicalImage(image=window(resample(pixels, plane, target)), plane=target)
+    if part is None:
+        image = resample(pixels, plane, target)
+        return CanonicalImage(window(image), target)
+    shown = part(target)
+    return CanonicalImage(window(resample(pixels, plane, shown), of=pixels), shown)
 
 
-def window(
-    image: NDArray[np.float32], black: float = BLACK_PERCENTILE, white: float = WHITE_PERCENTILE
-) -> NDArray[np.uint8]:
-    """Cut to 8 bits between two percentiles; a constant image becomes 0, and so does NaN."""
-    image = np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = np.percentile(image[::2, ::2], [black, white])
-    scaled = (image - low) * (255.0 / max(float(high - low), 1e-6))
+def window(image: NDArray[np.float32], of: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:
+    """Cut to 8 bits between two percentiles, its own or those ``of`` another; NaN becomes 0.
+
+    A constant image becomes 0.
+    """
+    sample = image[::2, ::2] if of is None else of[::4, ::4]
+    low, high = percentiles(_finite(sample), (BLACK_PERCENTILE, WHITE_PERCENTILE))
+    scaled = (_finite(image) - np.float32(low)) * np.float32(255.0 / max(high - low, 1e-6))
     return np.clip(scaled, 0, 255).astype(np.uint8)
+
+
+def _finite(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)

@@ -8,10 +8,11 @@ from functools import partial
 
 import numpy as np
 
+from data_prep.geometry import SlicePlane
 from data_prep.study_types import LevelPoint, PointSource, Series, Slice, Study
 from data_prep.vocabulary import ConditionGroup, SeriesKind
 from detector.candidates import CandidateConfig, SliceCandidate
-from detector.canonical import CanonicalImage
+from detector.canonical import around
 from detector.inference import SlicePredictor
 from detector.points import agreed
 from detector.sightings import SliceSighting, look_at
@@ -84,16 +85,14 @@ def _slices_near(study: Study, wanted: list[LevelPoint], config: ForamenConfig) 
     ]
 
 
-def _part(
-    wanted: list[LevelPoint], config: ForamenConfig, item: Slice, image: CanonicalImage
-) -> CanonicalImage:
+def _part(wanted: list[LevelPoint], config: ForamenConfig, item: Slice, grid: SlicePlane) -> SlicePlane:
     """The expected points near a slice, and the context."""
     near = [
         point.xyz_mm
         for point in wanted
         if abs(float(item.plane.distance_mm(point.xyz_mm))) <= config.max_slice_distance_mm
     ]
-    return image.around(near, float(config.context_mm or 0.0))
+    return around(grid, near, float(config.context_mm or 0.0))
 
 
 def _promising(

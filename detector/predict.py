@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from data_prep.backend import Backend
-from data_prep.geometry import FloatArray
+from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.manifest import read_verified
 from data_prep.study_types import (
+    DicomRejected,
+    LevelPoint,
     Series,
     Slice,
     SpineLevel,
     SpineLevels,
     Study,
 )
-from data_prep.vocabulary import LEVELS, SeriesKind
+from data_prep.vocabulary import LEVELS, ConditionGroup, Level, SeriesKind
 from detector.axial import AxialConfig, refine_recesses
 from detector.candidates import CandidateConfig, DiscCandidate, merge_candidates
-from detector.canonical import CanonicalImage
+from detector.canonical import strip
 from detector.foramina import ForamenConfig, refine_foramina
 from detector.inference import SlicePredictor
 from detector.levels import ChainConfig, ChainDisc, NumberedChain, best_chain, number_chain
+from detector.noise import signal_to_noise
 from detector.orientation import OrientationConfig, orientation_is_doubtful
 from detector.points import all_points
 from detector.sightings import Part, SliceSighting, look_at
@@ -48,6 +52,7 @@ class PredictConfig:
             spine is; else its neighbours are looked at as a whole, too.
         uncertain_below: numbering confidence under which ``numbering_uncertain`` is flagged; it also is where
             the orientation is doubtful.
+        least_signal_to_noise: below this the middle slice is called ``noisy``, and the numbering uncertain.
         view_margin_mm: a level that was not seen but must lie at least this far inside the image is
             placed by extrapolation; farther out it is absent.
         min_evidence: a chain whose disc scores add up to less is no spine.
@@ -62,6 +67,7 @@ class PredictConfig:
     strip_discs: int = 3
     strip_score: float = 0.3
     uncertain_below: float = 0.8
+    least_signal_to_noise: float = 4.0
     view_margin_mm: float = 8.0
     transitional_score: float = 0.7
     min_evidence: float = 0.8
@@ -161,9 +167,8 @@ class LevelDetector:
         if len(series[0].slices) < self.config.few_slices:
             flags = (*flags, "few_slices")
         sighting = self.look(series)
-        doubtful = self._is_turned(series[0], sighting.discs)
-        if doubtful:
-            flags = (*flags, "orientation_doubtful")
+        doubts = self._doubts(series[0], sighting.discs)
+        flags = (*flags, *doubts)
         if not sighting.discs:
             return SpineLevels(study.study_id, flags=(*flags, "no_level_found", "numbering_uncertain"))
         chain = number_chain(sighting.discs, self.config.chain, view_z_mm=sighting.view_z_mm)
@@ -172,33 +177,57 @@ class LevelDetector:
         if chain.suspects_transition(self.config.transitional_score):
             flags = (*flags, "transitional_suspected")
         levels = spine_levels(chain, series, margin_mm=self.config.view_margin_mm)
-        if doubtful or chain.confidence < self.config.uncertain_below:
+        if doubts or chain.confidence < self.config.uncertain_below:
             flags = (*flags, "numbering_uncertain")
         if len(levels) < len(LEVELS):
             flags = (*flags, "level_absent")
         if not all(_is_shown(level, series[0]) for level in levels.values()):
             flags = (*flags, "level_at_edge")
         points = all_points(study, levels, series[0])
-        if self.axial is not None:
-            points = refine_recesses(study, levels, points, self.axial, self.config.axial)
-        if self.foramen is not None:
-            points = refine_foramina(study, points, self.foramen, self.config.foramen)
         return SpineLevels(
             study_id=study.study_id,
             levels=levels,
-            points=points,
+            points=self._refined(study, levels, points),
             numbering_confidence=chain.confidence,
             voters=_voters(chain),
             flags=flags,
         )
 
-    def _is_turned(self, leading: Series, chain: tuple[ChainDisc, ...]) -> bool:
-        """Whether the leading series looks upside down or back to front."""
+    def _refined(
+        self, study: Study, levels: dict[Level, SpineLevel], points: tuple[LevelPoint, ...]
+    ) -> tuple[LevelPoint, ...]:
+        """Points where the axial and the foramen detector see them, those that they do not see as they are.
+
+        The two look at different series and change different points: both do so at the same time.
+        """
+        with ThreadPoolExecutor(1) as beside:
+            recesses = points
+            foramina = beside.submit(self._refined_foramina, study, points)
+            if self.axial is not None:
+                recesses = refine_recesses(study, levels, points, self.axial, self.config.axial)
+            return tuple(
+                other if point.condition.group is ConditionGroup.FORAMINAL else point
+                for point, other in zip(recesses, foramina.result(), strict=True)
+            )
+
+    def _refined_foramina(self, study: Study, points: tuple[LevelPoint, ...]) -> tuple[LevelPoint, ...]:
+        if self.foramen is None:
+            return points
+        return refine_foramina(study, points, self.foramen, self.config.foramen)
+
+    def _doubts(self, leading: Series, chain: tuple[ChainDisc, ...]) -> tuple[str, ...]:
+        """Flags of a leading series that is not what the networks have learned from: noisy, or turned."""
         config = self.config
         (middle,) = central_slices(leading, 1, config.max_offset_mm)
-        return orientation_is_doubtful(
+        try:
+            pixels = middle.pixels()
+        except DicomRejected:
+            return ()
+        noisy = signal_to_noise(pixels) < config.least_signal_to_noise
+        turned = orientation_is_doubtful(
             chain, middle, self.sagittal, config.orientation, config.candidates, config.chain
         )
+        return (("noisy",) if noisy else ()) + (("orientation_doubtful",) if turned else ())
 
     def look(self, series: tuple[Series, ...]) -> Sighting:
         """The chain of discs seen in sagittal series of one study, not yet numbered; the first leads."""
@@ -234,11 +263,11 @@ class LevelDetector:
         beside = [(one, item) for one, slices in central for item in slices if id(item) not in whole]
         spine_of = {id(item): spine_mm.get(one.series_id) for one, item in beside}
 
-        def strip(item: Slice, image: CanonicalImage) -> CanonicalImage:
+        def around_spine(item: Slice, grid: SlicePlane) -> SlicePlane:
             shown_mm = spine_of[id(item)]
-            return image if shown_mm is None else image.strip(shown_mm, self.config.strip_mm)
+            return grid if shown_mm is None else strip(grid, shown_mm, self.config.strip_mm)
 
-        seen = {id(found.item): found for found in (*sightings, *self._look_at(beside, strip))}
+        seen = {id(found.item): found for found in (*sightings, *self._look_at(beside, around_spine))}
         return [[seen[id(item)] for item in slices if id(item) in seen] for _, slices in central]
 
     def _look_at(self, slices: list[tuple[Series, Slice]], part: Part | None = None) -> list[SliceSighting]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from detector.canonical import CanonicalImage, canonical_image
 from detector.inference import SlicePredictor
 
 # Which part of a slice is looked at.
-Part = Callable[[Slice, CanonicalImage], CanonicalImage]
+Part = Callable[[Slice, SlicePlane], SlicePlane]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +51,12 @@ def look_at(
             except DicomRejected:
                 continue
             canonical = canonical_image(
-                item.plane, pixels, mm_per_px=spec.mm_per_px, max_side_px=spec.max_canvas_px
+                item.plane,
+                pixels,
+                mm_per_px=spec.mm_per_px,
+                max_side_px=spec.max_canvas_px,
+                part=None if part is None else partial(part, item),
             )
-            if part is not None:
-                canonical = part(item, canonical)
             shown.append((series, item, canonical))
             yield canonical.image
 

@@ -383,7 +383,12 @@ def _pixels() -> list[Row]:
             _with(DEGRADED, flags={"no_signal"}),
         ),
         _row("noise", "noise: signal 6 times as high", pixels.noise(6), DEGRADED),
-        _row("noise-heavy", "noise: signal 2.5 times as high", pixels.noise(2.5), DEGRADED),
+        _row(
+            "noise-heavy",
+            "noise: signal 2.5 times as high",
+            pixels.noise(2.5),
+            _with(DEGRADED, flags={"noisy", "numbering_uncertain"}),
+        ),
         _row("shading", "surface coil: five times the signal at one end", pixels.shading, DEGRADED),
         _row("motion", "breathing ghosts and blur", pixels.motion, DEGRADED),
         _row("text", "a line of text burned in", pixels.burned_in_text, REQUANTISED),

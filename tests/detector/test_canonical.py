@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_prep.geometry import SlicePlane
-from detector.canonical import CanonicalImage, canonical_image, canonical_plane, window
+from detector.canonical import around, canonical_image, canonical_plane, strip, window
 
 SAGITTAL_AXES = [
     ([0, 1, 0], [0, 0, -1]),  # as usual
@@ -44,36 +44,47 @@ def test_a_constant_image_becomes_black_not_nan() -> None:
     assert window(np.full((20, 20), 7.0, np.float32)).max() == 0
 
 
-def test_a_part_shows_the_same_pixels_at_the_same_places() -> None:
-    plane = SlicePlane(np.zeros(3), np.eye(3)[1], -np.eye(3)[2], (0.8, 0.8), (350, 300))
-    whole = CanonicalImage(np.random.default_rng(0).integers(0, 255, (350, 300), dtype=np.uint8), plane)
-    points_mm = plane.to_mm([[120.0, 100.0], [150.0, 220.0]])
-    part = whole.around(points_mm, 40.0)
-    rows, columns = part.image.shape
-    assert rows % 32 == columns % 32 == 0 and part.plane.shape == part.image.shape
-    left, top = np.rint(plane.to_px(part.plane.origin_mm)).astype(int)
-    np.testing.assert_array_equal(part.image, whole.image[top : top + rows, left : left + columns])
-    np.testing.assert_allclose(part.plane.to_mm([3, 5]), plane.to_mm([left + 3, top + 5]))
-    for point in part.plane.to_px(points_mm):
+GRID = SlicePlane(np.zeros(3), np.eye(3)[1], -np.eye(3)[2], (0.8, 0.8), (350, 300))
+
+
+def test_a_part_shows_the_same_places() -> None:
+    points_mm = GRID.to_mm([[120.0, 100.0], [150.0, 220.0]])
+    part = around(GRID, points_mm, 40.0)
+    rows, columns = part.shape
+    assert rows % 32 == columns % 32 == 0
+    left, top = np.rint(GRID.to_px(part.origin_mm)).astype(int)
+    np.testing.assert_allclose(part.to_mm([3, 5]), GRID.to_mm([left + 3, top + 5]))
+    for point in part.to_px(points_mm):
         assert 50 <= point[0] <= columns - 50 and 50 <= point[1] <= rows - 50
 
 
-def test_a_part_at_the_border_stays_within_the_image() -> None:
+def test_a_part_at_the_border_stays_within_the_grid() -> None:
     plane = SlicePlane(np.zeros(3), np.eye(3)[1], -np.eye(3)[2], (1.0, 1.0), (100, 70))
-    whole = CanonicalImage(np.zeros((100, 70), dtype=np.uint8), plane)
     for corner in ([0.0, 0.0], [69.0, 99.0], [-300.0, 500.0]):
-        part = whole.around(plane.to_mm([corner]), 20.0)
-        assert part.image.shape == (64, 64)
-        assert plane.contains_px(plane.to_px(part.plane.to_mm([[0, 0], [63, 63]]))).all()
-    assert whole.around(plane.to_mm([[30.0, 50.0]]), 200.0).image.shape == (100, 70)
+        part = around(plane, plane.to_mm([corner]), 20.0)
+        assert part.shape == (64, 64)
+        assert plane.contains_px(plane.to_px(part.to_mm([[0, 0], [63, 63]]))).all()
+    assert around(plane, plane.to_mm([[30.0, 50.0]]), 200.0).shape == (100, 70)
 
 
 def test_a_strip_is_a_part_from_edge_to_edge() -> None:
-    plane = SlicePlane(np.zeros(3), np.eye(3)[1], -np.eye(3)[2], (1.0, 1.0), (300, 280))
-    whole = CanonicalImage(np.random.default_rng(0).integers(0, 255, (300, 280), dtype=np.uint8), plane)
-    points_mm = plane.to_mm([[120.0, 100.0], [150.0, 220.0]])
-    strip = whole.strip(points_mm, 40.0)
-    assert strip.image.shape == strip.plane.shape == (300, 128)
-    left = round(float(plane.to_px(strip.plane.origin_mm)[0]))
-    assert left <= 80 and left + 128 > 190
-    np.testing.assert_array_equal(strip.image, whole.image[:, left : left + 128])
+    part = strip(GRID, GRID.to_mm([[120.0, 100.0], [150.0, 220.0]]), 32.0)
+    assert part.shape == (350, 128)
+    left, top = np.rint(GRID.to_px(part.origin_mm)).astype(int)
+    assert top == 0 and left <= 80 and left + 128 > 190
+
+
+def test_a_part_is_as_bright_as_in_the_whole_slice() -> None:
+    """Smooth tissue with a bright corner that the part does not show."""
+    rows, columns = np.mgrid[0:350, 0:300].astype(np.float32)
+    pixels = 200 + columns + 0.3 * rows
+    pixels[:60, :60] = 3000
+    whole = canonical_image(GRID, pixels, mm_per_px=1.0, max_side_px=512)
+    points_mm = GRID.to_mm([[200.0, 250.0]])
+    part = canonical_image(
+        GRID, pixels, mm_per_px=1.0, max_side_px=512, part=lambda grid: around(grid, points_mm, 30.0)
+    )
+    left, top = np.rint(whole.plane.to_px(part.plane.origin_mm)).astype(int)
+    high, wide = part.image.shape
+    same = whole.image[top : top + high, left : left + wide].astype(int)
+    assert part.image.shape == part.plane.shape and np.abs(same - part.image).max() <= 1
