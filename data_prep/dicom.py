@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,9 @@ from data_prep.dicom_checks import (
     parsed,
     whole_number,
 )
+from data_prep.dicom_checks import Elements as Stated
 from data_prep.dicom_codestream import check_codestream
-from data_prep.dicom_parsing import Elements, decoded
+from data_prep.dicom_parsing import Elements, decoded, pixel_content, plain_pixels
 from data_prep.files import input_label
 from data_prep.geometry import SlicePlane
 from data_prep.study_types import DicomRejected, Reason, Rejection
@@ -60,15 +61,9 @@ _HEADER_KEYWORDS = (
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "PixelSpacing",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
 )
-# What decoding looks at. Not the extended table of frame offsets: the frame that is checked must be the one
-# that is decoded.
-_PIXEL_KEYWORDS = (
+# What the header says of the pixels; kept, so that the header of a plain file is parsed once.
+_STATED_KEYWORDS = (
     "Rows",
     "Columns",
     "NumberOfFrames",
@@ -81,14 +76,39 @@ _PIXEL_KEYWORDS = (
     "PixelRepresentation",
     "RescaleSlope",
     "RescaleIntercept",
-    "FloatPixelData",
-    "DoubleFloatPixelData",
-    "PixelData",
 )
+# What decoding looks at. Not the extended table of frame offsets: the frame that is checked must be the one
+# that is decoded.
+_PIXEL_KEYWORDS = (*_STATED_KEYWORDS, "FloatPixelData", "DoubleFloatPixelData", "PixelData")
 # Scanners put the isocentre at 0 and have pixels of 0.1 to 10 mm. One file far beyond would move the middle
 # of its series, where the levels are looked for, out of the body.
 _MAX_DISTANCE_MM = 10_000.0
 _MIN_SPACING_MM, _MAX_SPACING_MM = 0.01, 100.0
+
+
+@dataclass(frozen=True, eq=False)
+class PixelPlace:
+    """Where the pixel data of a file are, and what its header says of them.
+
+    Attributes:
+        start: first byte of the element.
+        size, modified_ns: of the file when it was read; another one is parsed anew.
+        stated: values by keyword; none that names a patient.
+    """
+
+    start: int
+    size: int
+    modified_ns: int
+    stated: Mapping[str, Any]
+
+    def get(self, keyword: str, default: Any = None, /) -> Any:
+        """What the header states; as ``Elements``."""
+        return self.stated.get(keyword, default)
+
+    def is_of(self, path: Path) -> bool:
+        """Whether the file is still the one whose header was read."""
+        status = path.stat()
+        return (status.st_size, status.st_mtime_ns) == (self.size, self.modified_ns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +126,7 @@ class SliceHeader:
             free text that is never written anywhere.
         image_type, scanning_sequence: upper-case code strings.
         repetition_time_ms, echo_time_ms, inversion_time_ms: or None.
+        pixels: where they are in the file, to decode them without parsing it again.
     """
 
     path: Path = field(repr=False)
@@ -122,6 +143,7 @@ class SliceHeader:
     repetition_time_ms: float | None = None
     echo_time_ms: float | None = None
     inversion_time_ms: float | None = None
+    pixels: PixelPlace | None = field(default=None, repr=False)
 
 
 def is_dicom(path: Path) -> bool:
@@ -148,11 +170,16 @@ def read_slice(
     with _rejecting(path, study_id, series_id, Reason.UNREADABLE):
         size = checked_size(path, limits)
         with BoundedFile(path, limits) as file:
-            dataset, syntax = parsed(file, _HEADER_KEYWORDS, limits, stop_before_pixels=True)
+            dataset, syntax = parsed(
+                file, (*_HEADER_KEYWORDS, *_STATED_KEYWORDS), limits, stop_before_pixels=True
+            )
+            start = file.tell()
             check_pixel_element(file, dataset, syntax, size)
         elements = Elements(dataset)
         check_claims(elements, limits)
-        return _header(path, elements, _plane(elements), syntax)
+        stated = {keyword: elements.get(keyword) for keyword in _STATED_KEYWORDS}
+        place = PixelPlace(start, size, path.stat().st_mtime_ns, stated)
+        return replace(_header(path, elements, _plane(elements), syntax), pixels=place)
 
 
 def read_pixels(
@@ -169,6 +196,9 @@ def read_pixels(
     path = header.path
     with _rejecting(path, study_id, series_id, Reason.BAD_PIXELS):
         checked_size(path, limits)
+        plain = _plain_signal(header, limits)
+        if plain is not None:
+            return plain
         with BoundedFile(path, limits) as file:
             dataset, syntax = parsed(file, _PIXEL_KEYWORDS, limits, stop_before_pixels=False)
         elements = Elements(dataset)
@@ -180,6 +210,17 @@ def read_pixels(
                 next(generate_frames(dataset.PixelData, number_of_frames=1)), syntax, header.plane.shape
             )
         return _signal(decoded(dataset, syntax), elements, header.plane.shape)
+
+
+def _plain_signal(header: SliceHeader, limits: ReadLimits) -> NDArray[np.float32] | None:
+    """The image of a plain file whose header is known; None for any other."""
+    place = header.pixels
+    if place is None or not place.is_of(header.path):
+        return None
+    with BoundedFile(header.path, limits) as file:
+        content = pixel_content(file, place.start, header.transfer_syntax)
+    stored = plain_pixels(place, content, header.transfer_syntax)
+    return None if stored is None else _signal(stored, place, header.plane.shape)
 
 
 @contextmanager
@@ -260,7 +301,7 @@ def _header(path: Path, elements: Elements, plane: SlicePlane, syntax: str) -> S
     )
 
 
-def _signal(stored: NDArray[Any], elements: Elements, shape: tuple[int, int]) -> NDArray[np.float32]:
+def _signal(stored: NDArray[Any], elements: Stated, shape: tuple[int, int]) -> NDArray[np.float32]:
     if stored.shape != shape:
         raise Refused(Reason.BAD_PIXELS, f"decoded to {stored.shape}, but the header says {shape}")
     slope, intercept = finite_number(elements, "RescaleSlope"), finite_number(elements, "RescaleIntercept")

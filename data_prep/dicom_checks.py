@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.filereader import data_element_generator
-from pydicom.tag import BaseTag
+from pydicom.filereader import data_element_generator, read_dataset
+from pydicom.tag import BaseTag, Tag
 
 from data_prep.study_types import Reason
 
 RLE = "1.2.840.10008.1.2.5"
-_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+IMPLICIT_LITTLE, EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+_EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")  # lossless, any
 _ENCAPSULATED = (
     RLE,
@@ -33,9 +33,9 @@ _ENCAPSULATED = (
     *JPEG_2000,
 )
 # Nothing else is read: Deflated above all, which grows without bound.
-TRANSFER_SYNTAXES = (*_NATIVE, *_ENCAPSULATED)
-_EXPLICIT_BIG = _NATIVE[2]
+TRANSFER_SYNTAXES = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, _EXPLICIT_BIG, *_ENCAPSULATED)
 _PIXEL_GROUP = 0x7FE0
+_PIXEL_TAGS = {0x7FE00008, 0x7FE00009, 0x7FE00010}  # float, double and stored values
 _PIXEL_VRS = (None, "OB", "OW", "OF", "OD", "UN")  # None: implicit
 _ITEM, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -50,7 +50,7 @@ _MAX_OFFSET_TABLE_BYTES = 64 * 1024
 class Elements(Protocol):
     """Values of a parsed file by keyword."""
 
-    def get(self, keyword: str, default: Any = None) -> Any: ...
+    def get(self, keyword: str, default: Any = None, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,6 @@ class BoundedFile(io.BufferedReader):
     def name(self) -> str:
         """Empty: pydicom asks for it, and bytes in memory have none."""
         return ""
-
-    def rewind(self) -> None:
-        """Begin another pass."""
-        self.seek(0)
-        self._reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         self._reads += 1
@@ -175,12 +170,19 @@ def parsed(
         Refused: no DICOM file, a transfer syntax that is not read, or something beyond the limits.
     """
     syntax = transfer_syntax_of(file, limits)
-    file.rewind()
-    dataset = pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=list(keywords))
+    dataset = read_dataset(
+        file,
+        is_implicit_VR=syntax == IMPLICIT_LITTLE,
+        is_little_endian=syntax != _EXPLICIT_BIG,
+        stop_when=_is_pixel_data if stop_before_pixels else None,
+        specific_tags=[Tag(keyword) for keyword in ("SpecificCharacterSet", *keywords)],
+    )
     _check_values(dataset, limits)
-    if str(dataset.file_meta.get("TransferSyntaxUID", "")) != syntax:
-        raise Refused(Reason.TRANSFER_SYNTAX, "the File Meta names more than one transfer syntax")
     return dataset, syntax
+
+
+def _is_pixel_data(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag in _PIXEL_TAGS
 
 
 def _check_values(dataset: Dataset, limits: ReadLimits) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from functools import cache
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import rle
@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filereader import data_element_generator
 from pydicom.pixels import pixel_array
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
-from data_prep.dicom_checks import RLE
+from data_prep.dicom_checks import EXPLICIT_LITTLE, IMPLICIT_LITTLE, RLE
+from data_prep.dicom_checks import Elements as Stated
 
-_LITTLE_ENDIAN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
+_PIXEL_DATA = 0x7FE00010
 _NUMBER: dict[str, type] = {"DS": float, "IS": int}
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
@@ -37,7 +39,7 @@ class Elements:
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
 
-    def get(self, keyword: str, default: Any = None) -> Any:
+    def get(self, keyword: str, default: Any = None, /) -> Any:
         """The value, a list for several; None or "" if empty, the default if it is not there."""
         tag, vr = _element(keyword)
         if tag not in self._dataset:
@@ -75,7 +77,7 @@ def _decoded_value(vr: str, value: bytes, little: bool) -> Any:
 
 def decoded(dataset: Dataset, syntax: str) -> NDArray[Any]:
     """Stored values of one greyscale frame, as pydicom's ``pixel_array`` gives them."""
-    plain = _plain_pixels(dataset, syntax)
+    plain = plain_pixels(Elements(dataset), dataset.get("PixelData"), syntax)
     if plain is not None:
         return plain
     if not hasattr(dataset, "file_meta"):
@@ -85,15 +87,28 @@ def decoded(dataset: Dataset, syntax: str) -> NDArray[Any]:
     return np.asarray(pixel_array(dataset, decoding_plugin="pylibjpeg" if syntax == RLE else ""))
 
 
-def _plain_pixels(dataset: Dataset, syntax: str) -> NDArray[Any] | None:
-    """Values of 16 bits in RLE or little endian; None for what is not exactly as it should be."""
-    keywords = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
-    elements = Elements(dataset)
-    values = [elements.get(keyword) for keyword in keywords]
-    content = dataset.get("PixelData")
-    if not all(isinstance(value, int) for value in values) or not isinstance(content, bytes):
+def pixel_content(file: BinaryIO, start: int, syntax: str) -> bytes | None:
+    """The value of the element at byte ``start`` if it is the pixel data of a little endian file."""
+    file.seek(start)
+    implicit = syntax == IMPLICIT_LITTLE
+    element = next(data_element_generator(file, implicit, True), None)
+    if not isinstance(element, RawDataElement) or element.tag != _PIXEL_DATA:
         return None
-    rows, columns, allocated, stored, high, signed = values
+    return element.value if isinstance(element.value, bytes) else None
+
+
+def plain_pixels(values: Stated, content: Any, syntax: str) -> NDArray[Any] | None:
+    """Values of 16 bits in RLE or little endian; None for what is not exactly as it should be.
+
+    Args:
+        values: what the header says of the pixels, by keyword.
+        content: the value of the pixel data.
+    """
+    keywords = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+    stated = [values.get(keyword) for keyword in keywords]
+    if not all(isinstance(value, int) for value in stated) or not isinstance(content, bytes):
+        return None
+    rows, columns, allocated, stored, high, signed = stated
     size = rows * columns * 2
     if allocated != 16 or not 1 <= stored <= 16 or high != stored - 1 or signed not in (0, 1):
         return None
@@ -102,7 +117,7 @@ def _plain_pixels(dataset: Dataset, syntax: str) -> NDArray[Any] | None:
         if frame is None:
             return None
         content = rle.rle.decode_frame(frame, rows * columns, 16, "<")
-    elif syntax not in _LITTLE_ENDIAN:
+    elif syntax not in (IMPLICIT_LITTLE, EXPLICIT_LITTLE):
         return None
     if len(content) != size:
         return None

@@ -25,10 +25,10 @@ GPU_BATCH = 16
 # Measured with OpenVINO on AVX2, ms per image alone and four together: 28 and 25 at 320 × 288, 8.6 and 5.6 at
 # 160 × 128; more together gain no more.
 CPU_BATCH = 4
-# (rows of one image, columns) in, raw evidence out; see EvidenceNetwork.
+# (rows of one image, columns) in, and how many there are, if known; raw evidence out; see EvidenceNetwork.
 Padded = NDArray[np.float32]
 Evidence = NDArray[np.float32]
-Run = Callable[[Iterable[Padded]], list[Evidence]]
+Run = Callable[[Iterable[Padded], int | None], list[Evidence]]
 
 
 class SlicePredictor:
@@ -81,7 +81,7 @@ class SlicePredictor:
         # On a processor one by one: the same bytes whatever stands beside an image. A GPU wants batches.
         size = 1 if device == "cpu" else GPU_BATCH
 
-        def run(images: Iterable[Padded]) -> list[Evidence]:
+        def run(images: Iterable[Padded], count: int | None) -> list[Evidence]:
             found: list[Evidence] = []
             for batch in _batches(images, size):
                 with torch.inference_mode():
@@ -90,11 +90,14 @@ class SlicePredictor:
 
         return cls(spec, run, Backend.TORCH)
 
-    def predict(self, images: Iterable[NDArray[np.uint8]]) -> list[tuple[Evidence, tuple[int, int]]]:
+    def predict(
+        self, images: Iterable[NDArray[np.uint8]], count: int | None = None
+    ) -> list[tuple[Evidence, tuple[int, int]]]:
         """Predictions per image.
 
         Args:
             images: uint8 (rows, columns), canonical, any sizes; drawn one after the other.
+            count: how many at most, if known, to share them out among threads. Results do not depend on it.
 
         Returns:
             Per image: (classes + 3 × keypoints, anchors) float32, class probabilities and keypoints (x, y in
@@ -109,7 +112,7 @@ class SlicePredictor:
                 places.append((canvas.shape, pad))
                 yield canvas
 
-        found = self._run(padded())
+        found = self._run(padded(), count)
         return [
             (decode_keypoints(evidence, self.spec, shape), pad)
             for evidence, (shape, pad) in zip(found, places, strict=True)
@@ -152,8 +155,9 @@ def _compiled(spec: DetectorSpec, content: bytes, threads: int | None) -> Run:
     key = network_key(identity, (here, here.with_name("network.py")))
     network = load_compiled(key, convert, threads=threads)
 
-    def run(images: Iterable[Padded]) -> list[Evidence]:
-        stacked = ([batch] for batch in _batches(images, CPU_BATCH))
+    def run(images: Iterable[Padded], count: int | None) -> list[Evidence]:
+        together = min(CPU_BATCH, max(1, -(-count // network.threads))) if count is not None else CPU_BATCH
+        stacked = ([batch] for batch in _batches(images, together))
         return [evidence for output in network(stacked) for evidence in output]
 
     return run

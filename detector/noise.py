@@ -25,7 +25,7 @@ def signal_to_noise(pixels: NDArray[np.float32]) -> float:
     Args:
         pixels: (rows, columns), at least 3 × 3.
     """
-    pixels = _middle(pixels)
+    pixels = np.nan_to_num(_middle(pixels))
     rough = cv2.filter2D(pixels, cv2.CV_32F, _KERNEL)[1:-1, 1:-1]
     inner = pixels[1:-1, 1:-1]
     dark, signal = percentiles(inner, (50, 95))

@@ -116,7 +116,7 @@ def _chains(
 ) -> list[tuple[ChainDisc, ...]]:
     """The chain of each image, as though it had been acquired on the grid of ``shown``."""
     found = []
-    for prediction, pad in predictor.predict(images):
+    for prediction, pad in predictor.predict(images, len(images)):
         seen = slice_candidates(
             prediction, shown, predictor.spec, candidates, series_id="", instance_number=0, pad_px=pad
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from data_prep.backend import Backend
 from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.manifest import read_verified
+from data_prep.pixel_cache import PixelCache
 from data_prep.study_types import (
     DicomRejected,
     LevelPoint,
@@ -161,6 +163,7 @@ class LevelDetector:
 
     def predict(self, study: Study) -> SpineLevels:
         """All levels of a study. Never raises for what the images show: what is missing is flagged."""
+        study = PixelCache(study).study  # slices are looked at ahead, and by several networks
         series, flags = sagittal_series(study)
         if not series:
             return SpineLevels(study.study_id, flags=("no_sagittal", "numbering_uncertain"))
@@ -257,10 +260,10 @@ class LevelDetector:
             for item in series
         ]
         middle = [(item, slices[len(slices) // 2]) for item, slices in central]
-        sightings = self._look_at(middle)
-        spine_mm = {seen.series.series_id: _spine_mm(seen, self.config) for seen in sightings}
         whole = {id(item) for _, item in middle}
         beside = [(one, item) for one, slices in central for item in slices if id(item) not in whole]
+        sightings = self._look_at(middle, ahead=[item for _, item in beside])
+        spine_mm = {seen.series.series_id: _spine_mm(seen, self.config) for seen in sightings}
         spine_of = {id(item): spine_mm.get(one.series_id) for one, item in beside}
 
         def around_spine(item: Slice, grid: SlicePlane) -> SlicePlane:
@@ -270,8 +273,10 @@ class LevelDetector:
         seen = {id(found.item): found for found in (*sightings, *self._look_at(beside, around_spine))}
         return [[seen[id(item)] for item in slices if id(item) in seen] for _, slices in central]
 
-    def _look_at(self, slices: list[tuple[Series, Slice]], part: Part | None = None) -> list[SliceSighting]:
-        return look_at(slices, self.sagittal, self.config.candidates, part)
+    def _look_at(
+        self, slices: list[tuple[Series, Slice]], part: Part | None = None, ahead: Sequence[Slice] = ()
+    ) -> list[SliceSighting]:
+        return look_at(slices, self.sagittal, self.config.candidates, part, ahead)
 
 
 def _spine_mm(seen: SliceSighting, config: PredictConfig) -> FloatArray | None:

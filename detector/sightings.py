@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,10 +35,12 @@ def look_at(
     predictor: SlicePredictor,
     config: CandidateConfig,
     part: Part | None = None,
+    ahead: Iterable[Slice] = (),
 ) -> list[SliceSighting]:
     """Candidates of several slices, in their order.
 
-    ``part`` says which part of a slice is looked at; None: all of it.
+    ``part`` says which part of a slice is looked at; None: all of it. Slices ``ahead`` are decoded while the
+    network computes: a study that remembers its pixels has them when they are looked at next.
 
     Slices that cannot be decoded are left out: whoever reads the study lists them, their neighbours serve.
     """
@@ -59,8 +62,11 @@ def look_at(
             )
             shown.append((series, item, canonical))
             yield canonical.image
+        for item in ahead:
+            with suppress(DicomRejected):
+                item.pixels()
 
-    predictions = predictor.predict(images())
+    predictions = predictor.predict(images(), len(slices))
     return [
         SliceSighting(
             series,

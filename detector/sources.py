@@ -10,6 +10,7 @@ import pandas as pd
 from data_prep.annotations import annotated_points
 from data_prep.geometry import FloatArray
 from data_prep.phantom import PHANTOM_VERSION, make_study
+from data_prep.pixel_cache import PixelCache
 from data_prep.studies import find_studies
 from data_prep.study_types import DicomRejected, LevelPoint, Study
 from data_prep.tables import read_tables
@@ -176,7 +177,7 @@ def numbering_cases(
 def _numbered(
     detector: LevelDetector, study: Study, canal: dict[str, FloatArray], weight: float, *, hard: bool = False
 ) -> NumberedCase | None:
-    series, _ = sagittal_series(study)
+    series, _ = sagittal_series(PixelCache(study).study)
     sighting = detector.look(series)
     return numbered_case(
         sighting.discs, detector.config.chain, sighting.view_z_mm, canal, weight=weight, hard=hard

@@ -11,8 +11,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
-from data_prep import dicom_parsing
-from data_prep.dicom_parsing import Elements, decoded
+from data_prep.dicom_parsing import Elements, decoded, plain_pixels
 from tests.dicom_files import ramp, write_slice
 
 PYDICOM_FILES = sorted((Path(pydicom.__file__).parent / "data" / "test_files").glob("MR_small*.dcm"))
@@ -38,7 +37,7 @@ def test_plain_pixels_are_those_of_pydicom(tmp_path: Path, syntax: str, stored: 
     path = write_slice(tmp_path / "1.dcm", noise.view(np.int16) if signed else noise, syntax=syntax)
     dataset = pydicom.dcmread(path)
     dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = stored, stored - 1, signed
-    plain = dicom_parsing._plain_pixels(dataset, syntax)
+    plain = plain_pixels(Elements(dataset), dataset.PixelData, syntax)
     assert plain is not None, "the quick way is taken"
     np.testing.assert_array_equal(plain, pixel_array(dataset))
 
@@ -47,5 +46,5 @@ def test_unusual_fragments_take_the_general_way(tmp_path: Path) -> None:
     dataset = pydicom.dcmread(write_slice(tmp_path / "1.dcm", ramp().astype("uint16"), syntax=RLELossless))
     frame = next(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1))
     dataset.PixelData = encapsulate([frame], fragments_per_frame=2)
-    assert dicom_parsing._plain_pixels(dataset, RLELossless) is None
+    assert plain_pixels(Elements(dataset), dataset.PixelData, RLELossless) is None
     np.testing.assert_array_equal(decoded(dataset, RLELossless), ramp())

@@ -88,7 +88,7 @@ def test_the_result_of_an_image_does_not_depend_on_its_neighbours(fast: LevelDet
     images = [np.random.default_rng(i).integers(0, 255, (70 + i, 90), dtype=np.uint8) for i in range(3)]
     spread = SlicePredictor.load(BUNDLED_WEIGHTS, SAGITTAL, backend="openvino", threads=2)
     for image, (together, _), (other, _) in zip(
-        images, fast.sagittal.predict(images), spread.predict(images), strict=True
+        images, fast.sagittal.predict(images), spread.predict(images, len(images)), strict=True
     ):
         alone = fast.sagittal.predict([image])[0][0]
         assert alone.tobytes() == together.tobytes() == other.tobytes()
@@ -121,8 +121,8 @@ class Counting:
     def __init__(self, predictor: SlicePredictor) -> None:
         self.spec, self._predictor, self.images = predictor.spec, predictor, 0
 
-    def predict(self, images):  # type: ignore[no-untyped-def]
-        found = self._predictor.predict(images)
+    def predict(self, images, count=None):  # type: ignore[no-untyped-def]
+        found = self._predictor.predict(images, count)
         self.images += len(found)
         return found
 
