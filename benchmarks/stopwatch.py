@@ -11,7 +11,11 @@ from typing import Any
 
 
 class Stopwatch:
-    """Adds up wall time, and processor time of all threads, by the name of the innermost stage."""
+    """Adds up wall time, and processor time of all threads, by the name of the innermost stage.
+
+    Where threads overlap, the stage that began last has the time: the sum over stages is always that on the
+    clock.
+    """
 
     def __init__(self) -> None:
         self.ms: dict[str, float] = defaultdict(float)

@@ -26,10 +26,10 @@ def signal_to_noise(pixels: NDArray[np.float32]) -> float:
         pixels: (rows, columns), at least 3 × 3.
     """
     pixels = np.nan_to_num(_middle(pixels))
-    rough = cv2.filter2D(pixels, cv2.CV_32F, _KERNEL)[1:-1, 1:-1]
-    inner = pixels[1:-1, 1:-1]
-    dark, signal = percentiles(inner, (50, 95))
-    noise = percentiles(np.abs(rough[inner >= dark]), (50,))[0] * _SD_OF_MEDIAN / 6
+    rough = np.asarray(cv2.filter2D(pixels, cv2.CV_32F, _KERNEL), dtype=np.float32)[1:-1, 1:-1]
+    smooth = np.asarray(cv2.blur(pixels, (5, 5)), dtype=np.float32)[1:-1, 1:-1]
+    dark, signal = percentiles(smooth, (50, 95))
+    noise = percentiles(np.abs(rough[smooth >= dark]), (50,))[0] * _SD_OF_MEDIAN / 6
     return signal / noise if noise > 0 else float("inf")
 
 
