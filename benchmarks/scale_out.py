@@ -2,11 +2,12 @@
 
     python -m benchmarks.scale_out --studies 50 --jobs 2 --rounds 2 --reports -o benchmarks/results
 
-Synthetic studies (small ones, seeds of the reporting range) are graded with the bundled models, each time by
-a process of its own, which is timed from its start to its end: with a Ray of its own, that starts and ends in
-between. ``bare`` is without pictures and reports; with ``--reports``, ``usual`` is measured, too, as the
-command does without options. ``steady`` is from the first finished study to the last one. Written are
-``scale_out.csv`` (every run) and ``scale_out.json``; ``ratio`` is the median with Ray over that without.
+Synthetic studies (with the matrices of real ones, unless ``--size small``; seeds of the reporting range) are
+graded with the bundled models, each time by a process of its own, which is timed from its start to its end:
+with a Ray of its own, that starts and ends in between. ``bare`` is without pictures and reports; with
+``--reports``, ``usual`` is measured, too, as the command does without options. ``steady`` is from the first
+finished study to the last one. Written are ``scale_out.csv`` (every run) and ``scale_out.json``; ``ratio`` is
+the median with Ray over that without.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from data_prep.phantom import write_dataset
+from data_prep.phantom import Size, write_dataset
 from pipeline.ray_engine import is_installed
 
 FIRST_SEED = 200_000
@@ -54,12 +55,12 @@ def timed_run(data: Path, out: Path, options: list[str]) -> dict[str, Any]:
     }
 
 
-def measure(studies: int, jobs: int, rounds: int, reports: bool) -> dict[str, Any]:
+def measure(studies: int, size: Size, jobs: int, rounds: int, reports: bool) -> dict[str, Any]:
     """All runs and what they come to."""
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_dataset(folder / "data", studies=studies, seed=FIRST_SEED, size="small")
+        write_dataset(folder / "data", studies=studies, seed=FIRST_SEED, size=size, jobs=jobs)
         for output in OUTPUTS if reports else ("bare",):
             for number in range(rounds):
                 # Who goes first changes: what else runs on the machine meets both.
@@ -72,6 +73,7 @@ def measure(studies: int, jobs: int, rounds: int, reports: bool) -> dict[str, An
         written = json.loads((folder / "bare-local-0" / "predictions.json").read_text())
     return {
         "studies": studies,
+        "size": size,
         "jobs": jobs,
         "processors": os.cpu_count(),
         "machine": platform.machine(),
@@ -100,6 +102,7 @@ def compared(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main(
     studies: Annotated[int, typer.Option(min=2, help="Synthetic studies.")] = 50,
+    size: Annotated[Size, typer.Option(help="Matrices: of real studies, or small.")] = "full",
     jobs: Annotated[int, typer.Option(min=1, help="Workers of both.")] = 2,
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each.")] = 2,
     reports: Annotated[bool, typer.Option("--reports", help="With pictures and reports, too.")] = False,
@@ -111,7 +114,7 @@ def main(
     """Time a Ray of the run's own against the local pool."""
     if not is_installed():
         raise typer.BadParameter("needs ray: pip install '.[ray]'")
-    found = measure(studies, jobs, rounds, reports)
+    found = measure(studies, size, jobs, rounds, reports)
     output.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(found["runs"]).to_csv(output / "scale_out.csv", index=False)
     (output / "scale_out.json").write_text(json.dumps(found, indent=1) + "\n")
