@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import data_element_generator, read_dataset
 from pydicom.tag import BaseTag, Tag
 
@@ -39,7 +39,7 @@ _PIXEL_TAGS = {0x7FE00008, 0x7FE00009, 0x7FE00010}  # float, double and stored v
 _PIXEL_VRS = (None, "OB", "OW", "OF", "OD", "UN")  # None: implicit
 _ITEM, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-_META_GROUP, _TRANSFER_SYNTAX_TAG = 0x0002, 0x00020010
+_META_GROUP, _TRANSFER_SYNTAX_TAG = 0x0002, BaseTag(0x00020010)
 # (0008,0005) in both byte orders. pydicom looks every term up while it parses, at any depth.
 _CHARACTER_SET_TAGS = (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
 _MAX_CHARACTER_SET_BYTES = 128
@@ -131,8 +131,8 @@ def checked_size(path: Path, limits: ReadLimits) -> int:
     return status.st_size
 
 
-def transfer_syntax_of(file: BoundedFile, limits: ReadLimits) -> str:
-    """Read the File Meta alone and return its transfer syntax if it is on the list."""
+def _file_meta(file: BoundedFile, limits: ReadLimits) -> tuple[FileMetaDataset, str]:
+    """Read the File Meta alone; it, and its transfer syntax, which is on the list."""
     start = file.read(132)
     if not start:
         raise Refused(Reason.NOT_DICOM, "the file is empty")
@@ -149,14 +149,13 @@ def transfer_syntax_of(file: BoundedFile, limits: ReadLimits) -> str:
             )
         return False
 
-    syntax = ""
-    for element in data_element_generator(file, False, True, stop_when=ends):
-        if element.tag == _TRANSFER_SYNTAX_TAG and isinstance(element.value, bytes):
-            syntax = element.value.decode("ascii", "replace").strip("\0 ")
+    elements = {element.tag: element for element in data_element_generator(file, False, True, stop_when=ends)}
+    written = getattr(elements.get(_TRANSFER_SYNTAX_TAG), "value", None)
+    syntax = written.decode("ascii", "replace").strip("\0 ") if isinstance(written, bytes) else ""
     if syntax not in TRANSFER_SYNTAXES:
         shown = syntax[:64] if all(c.isdigit() or c == "." for c in syntax) else "?"
         raise Refused(Reason.TRANSFER_SYNTAX, f"transfer syntax {shown or 'missing'} is not supported")
-    return syntax
+    return FileMetaDataset(elements), syntax
 
 
 def parsed(
@@ -169,7 +168,7 @@ def parsed(
     Raises:
         Refused: no DICOM file, a transfer syntax that is not read, or something beyond the limits.
     """
-    syntax = transfer_syntax_of(file, limits)
+    meta, syntax = _file_meta(file, limits)
     dataset = read_dataset(
         file,
         is_implicit_VR=syntax == IMPLICIT_LITTLE,
@@ -178,6 +177,7 @@ def parsed(
         specific_tags=[Tag(keyword) for keyword in ("SpecificCharacterSet", *keywords)],
     )
     _check_values(dataset, limits)
+    dataset.file_meta = meta
     return dataset, syntax
 
 
