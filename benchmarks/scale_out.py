@@ -3,11 +3,12 @@
     python -m benchmarks.scale_out --studies 50 --jobs 2 --rounds 2 --reports -o benchmarks/results
 
 Synthetic studies (with the matrices of real ones, unless ``--size small``; seeds of the reporting range) are
-graded with the bundled models, each time by a process of its own, which is timed from its start to its end:
-with a Ray of its own, that starts and ends in between. ``bare`` is without pictures and reports; with
-``--reports``, ``usual`` is measured, too, as the command does without options. ``steady`` is from the first
-finished study to the last one. Written are ``scale_out.csv`` (every run) and ``scale_out.json``; ``ratio`` is
-the median with Ray over that without.
+graded with the bundled models, each time by a process of its own, which is timed from its start to its end.
+``cluster`` is ``--engine ray --address`` of a cluster that is running, as clusters are; ``ray`` is without an
+address: a Ray of the run's own, that starts and ends in between. ``bare`` is without pictures and reports;
+with ``--reports``, ``usual`` is measured, too, as the command does without options. ``steady`` is from the
+first finished study to the last one. Written are ``scale_out.csv`` (every run) and ``scale_out.json``;
+``ratio`` is the median over that of the local pool.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,19 +31,53 @@ import pandas as pd
 import typer
 
 from data_prep.phantom import Size, write_dataset
-from pipeline.ray_engine import is_installed
+from pipeline.ray_connection import is_installed, own_environment
 
 FIRST_SEED = 200_000
-ENGINES = ("local", "ray")
+ENGINES = ("local", "cluster", "ray")
 SOMETHING_REJECTED = 3  # such as slices of a very steep L5/S1
 OUTPUTS = {"bare": ("--no-pictures", "--no-report"), "usual": ()}
 
 
-def timed_run(data: Path, out: Path, options: list[str]) -> dict[str, Any]:
+# Prints its address and lives until its stdin is closed.
+_CLUSTER = """
+import ray, sys
+ray.init(num_cpus=int(sys.argv[1]), include_dashboard=False, log_to_driver=False, _temp_dir=sys.argv[2])
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def running_cluster(jobs: int) -> Iterator[tuple[str, dict[str, str]]]:
+    """Address of a Ray cluster of one node, and the environment of those who may use it."""
+    environment = os.environ | own_environment() | {"RAY_USAGE_STATS_ENABLED": "0"}
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        cluster = subprocess.Popen(
+            [sys.executable, "-c", _CLUSTER, str(jobs), folder],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert cluster.stdin is not None and cluster.stdout is not None
+        try:
+            address = cluster.stdout.readline().strip()
+            if not address:
+                raise SystemExit("the cluster did not start")
+            yield address, environment
+        finally:
+            cluster.stdin.close()
+            cluster.wait(60)
+
+
+def timed_run(
+    data: Path, out: Path, options: list[str], environment: dict[str, str] | None = None
+) -> dict[str, Any]:
     """Seconds of one run of the command, and the SHA-256 of everything that it wrote."""
     command = [sys.executable, "-m", "pipeline", "predict", str(data), "-o", str(out), "--quiet", *options]
     began = time.time()
-    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, env=environment)
     seconds = time.time() - began
     if done.returncode not in (0, SOMETHING_REJECTED):
         raise SystemExit(f"the command ended with {done.returncode}")
@@ -58,6 +95,15 @@ def timed_run(data: Path, out: Path, options: list[str]) -> dict[str, Any]:
     }
 
 
+def timed_engine(engine: str, data: Path, out: Path, jobs: int, options: Sequence[str]) -> dict[str, Any]:
+    """``timed_run`` on one of the engines; a cluster starts before it and ends after it."""
+    options = ["--jobs", str(jobs), *options]
+    if engine == "cluster":
+        with running_cluster(jobs) as (address, environment):
+            return timed_run(data, out, ["--engine", "ray", "--address", address, *options], environment)
+    return timed_run(data, out, ["--engine", engine, *options])
+
+
 def measure(studies: int, size: Size, jobs: int, rounds: int, reports: bool) -> dict[str, Any]:
     """All runs and what they come to."""
     rows = []
@@ -67,11 +113,10 @@ def measure(studies: int, size: Size, jobs: int, rounds: int, reports: bool) -> 
         for output in OUTPUTS if reports else ("bare",):
             for number in range(rounds):
                 # Who goes first changes: what else runs on the machine meets both.
-                for engine in sorted(ENGINES, reverse=bool(number % 2)):
+                for engine in ENGINES[:: -1 if number % 2 else 1]:
                     out = folder / f"{output}-{engine}-{number}"
-                    options = ["--engine", engine, "--jobs", str(jobs), *OUTPUTS[output]]
-                    row = {"output": output, "round": number, "engine": engine}
-                    rows.append(row | timed_run(folder / "data", out, options))
+                    row: dict[str, Any] = {"output": output, "round": number, "engine": engine}
+                    rows.append(row | timed_engine(engine, folder / "data", out, jobs, OUTPUTS[output]))
                     typer.echo(json.dumps(rows[-1]), err=True)
         written = json.loads((folder / "bare-local-0" / "predictions.json").read_text())
     return {
@@ -97,7 +142,9 @@ def compared(rows: list[dict[str, Any]]) -> dict[str, Any]:
         }
         figures[output] = {
             "median_seconds": median,
-            "ratio": round(median["ray"] / median["local"], 3),
+            "ratio": {
+                engine: round(median[engine] / median["local"], 3) for engine in ENGINES if engine != "local"
+            },
             "same_bytes": len({row["sha256"] for row in mine}) == 1,
         }
     return figures
@@ -114,7 +161,7 @@ def main(
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
 ) -> None:
-    """Time a Ray of the run's own against the local pool."""
+    """Time Ray against the local pool."""
     if not is_installed():
         raise typer.BadParameter("needs ray: pip install '.[ray]'")
     found = measure(studies, size, jobs, rounds, reports)
@@ -126,10 +173,11 @@ def main(
         return
     for name in (name for name in OUTPUTS if name in found):
         figures, seconds = found[name], found[name]["median_seconds"]
-        typer.echo(
-            f"{name}: local {seconds['local']:.1f} s, ray {seconds['ray']:.1f} s, "
-            f"ray / local {figures['ratio']:.2f}, same bytes: {figures['same_bytes']}"
-        )
+        for engine, ratio in figures["ratio"].items():
+            typer.echo(
+                f"{name}: local {seconds['local']:.1f} s, {engine} {seconds[engine]:.1f} s, "
+                f"{engine} / local {ratio:.2f}, same bytes: {figures['same_bytes']}"
+            )
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from detector.spine import spine_levels, straightened
 from detector.voting import VotingConfig, join_votes
 
 NUMBERING_FILE = "numbering.json"  # weights of the numbering, fitted by `lumbar detector calibrate`
+LEADING_WEIGHTS = f"{SAGITTAL.kind.value}.safetensors"  # without it there is no detector
 BUNDLED_WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -81,6 +82,17 @@ class PredictConfig:
     axial: AxialConfig = field(default_factory=AxialConfig)
     foramen: ForamenConfig = field(default_factory=ForamenConfig)
     orientation: OrientationConfig = field(default_factory=OrientationConfig)
+
+
+def read_config(folder: Path) -> PredictConfig:
+    """The configuration of a folder of detectors: what was fitted for them. Raises WeightsRejected."""
+    if not (folder / NUMBERING_FILE).is_file():
+        return PredictConfig()
+    fitted = json.loads(read_verified(folder, NUMBERING_FILE))
+    return PredictConfig(
+        chain=ChainConfig(weights=tuple(fitted["weights"])),
+        uncertain_below=float(fitted.get("uncertain_below", PredictConfig.uncertain_below)),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,13 +166,7 @@ class LevelDetector:
         def optional(spec: DetectorSpec) -> SlicePredictor | None:
             return loaded(spec) if (folder / f"{spec.kind.value}.safetensors").is_file() else None
 
-        if config is None and (folder / NUMBERING_FILE).is_file():
-            fitted = json.loads(read_verified(folder, NUMBERING_FILE))
-            config = PredictConfig(
-                chain=ChainConfig(weights=tuple(fitted["weights"])),
-                uncertain_below=float(fitted.get("uncertain_below", PredictConfig.uncertain_below)),
-            )
-        return cls(loaded(SAGITTAL), optional(AXIAL), optional(FORAMEN), config)
+        return cls(loaded(SAGITTAL), optional(AXIAL), optional(FORAMEN), config or read_config(folder))
 
     def predict(self, study: Study) -> SpineLevels:
         """All levels of a study. Never raises for what the images show: what is missing is flagged."""

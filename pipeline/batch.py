@@ -22,7 +22,7 @@ from data_prep.files import atomic_write, safe_id
 from data_prep.study_entry import StudyEntry
 from data_prep.study_types import Reason, Rejection
 from pipeline.engines import Engine, InThisProcess
-from pipeline.predict import Pipeline
+from pipeline.predict import ModelFacts, Pipeline
 from pipeline.prediction import probabilities_in
 from pipeline.report_index import write_index
 from pipeline.study_work import (
@@ -91,7 +91,7 @@ class BatchReport:
 
 
 def run_batch(
-    pipeline: Pipeline,
+    models: Pipeline | ModelFacts,
     entries: Sequence[StudyEntry],
     out: Path,
     *,
@@ -106,7 +106,7 @@ def run_batch(
     """Grade studies and write ``submission.csv``, ``predictions.json``, ``studies/``, pictures and reports.
 
     Args:
-        pipeline: detector and graders.
+        models: detector and graders; what is known of them is enough if an engine has its own.
         entries: what ``find_studies`` found.
         out: folder to write into; studies that it already holds from the same inputs, models and
             configuration are not done again.
@@ -121,15 +121,20 @@ def run_batch(
 
     Raises:
         EngineFailed: the engine has no workers; what was finished stays.
+        TypeError: there is no engine, nor a pipeline.
     """
+    facts = models if isinstance(models, ModelFacts) else models.facts
+    if engine is None:
+        if isinstance(models, ModelFacts):
+            raise TypeError("without an engine the pipeline itself is needed")
+        engine = InThisProcess(models, out)
     outputs = (
         StudyOutput(PICTURE_PLACE, draw, "picture_failed") if draw is not None else None,
         StudyOutput(REPORT_PLACE, report, "report_failed") if report is not None else None,
     )
     work = StudyWork(tuple(output for output in outputs if output is not None), dicom)
-    engine = engine or InThisProcess(pipeline, out)
-    records, n_resumed = _finish_all(pipeline, entries, out, work, engine, progress, on_stage)
-    _write_tables(pipeline, records, out, rejections)
+    records, n_resumed = _finish_all(facts, entries, out, work, engine, progress, on_stage)
+    _write_tables(facts, records, out, rejections)
     reports = [place_of(REPORT_PLACE, record["study_id"]) for record in records] if report is not None else []
     if report is not None:
         written = {
@@ -160,7 +165,7 @@ def run_batch(
 
 
 def _finish_all(
-    pipeline: Pipeline,
+    facts: ModelFacts,
     entries: Sequence[StudyEntry],
     out: Path,
     work: StudyWork,
@@ -186,7 +191,7 @@ def _finish_all(
     def unfinished() -> Iterator[StudyEntry]:
         """The studies that no earlier run finished, looked at when somebody is free to do one."""
         for entry in entries:
-            marker = _marker(pipeline, entry, work.dicom)
+            marker = _marker(facts, entry, work.dicom)
             record = _record_of(_record_path(out, entry.study_id), marker)
             if record is not None and work.is_made(record, out):
                 keep(entry.study_id, record)
@@ -197,7 +202,7 @@ def _finish_all(
     with closing(engine.finish(work, unfinished(), tell)) as finished:
         for entry, done in finished:
             if isinstance(done, Rejection):
-                done = FinishedStudy(work.give_up(pipeline, entry.study_id, done, out))
+                done = FinishedStudy(work.give_up(facts, entry.study_id, done, out))
             for place, content in done.files.items():
                 with atomic_write(out / place, binary=True) as stream:
                     stream.write(content)
@@ -209,7 +214,7 @@ def _finish_all(
 
 
 def _write_tables(
-    pipeline: Pipeline, records: Sequence[dict[str, Any]], out: Path, rejections: Sequence[Rejection]
+    facts: ModelFacts, records: Sequence[dict[str, Any]], out: Path, rejections: Sequence[Rejection]
 ) -> None:
     """``submission.csv`` and ``predictions.json``."""
     submission = build_submission(
@@ -217,14 +222,14 @@ def _write_tables(
             record["study_id"]: {target: np.array(p) for target, p in probabilities_in(record).items()}
             for record in records
         },
-        any_severe_pull=getattr(pipeline.grader, "any_severe_pull", 0.0),
+        any_severe_pull=facts.any_severe_pull,
     )
     validate_submission(submission, [record["study_id"] for record in records])
     write_submission(submission, out / "submission.csv")
     _write_json(
         {
             "format": PREDICTIONS_FORMAT,
-            "provenance": pipeline.provenance.to_dict(),
+            "provenance": facts.provenance.to_dict(),
             "rejections": [asdict(rejection) for rejection in rejections],
             "studies": records,
         },
@@ -236,7 +241,7 @@ def _record_path(out: Path, study_id: str) -> Path:
     return out / "studies" / f"{safe_id(study_id)}.json"
 
 
-def _marker(pipeline: Pipeline, entry: StudyEntry, dicom: DicomResults | None) -> str:
+def _marker(facts: ModelFacts, entry: StudyEntry, dicom: DicomResults | None) -> str:
     """SHA-256 of the study's file list (place, size, time of change), series kinds, models and software.
 
     Which DICOM objects were asked for is part of it, because the record says which were refused.
@@ -246,7 +251,7 @@ def _marker(pipeline: Pipeline, entry: StudyEntry, dicom: DicomResults | None) -
         "kinds": {series: str(kind) for series, kind in entry.kinds.items()},
         "only_series": entry.only_series,
         "rejections": [str(rejection) for rejection in entry.rejections],
-        "provenance": pipeline.provenance.to_dict(),
+        "provenance": facts.provenance.to_dict(),
         "format": PREDICTIONS_FORMAT,
     }
     if dicom is not None:

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from data_prep.study_entry import StudyEntry
 from data_prep.study_types import Reason, Rejection
+from pipeline.failures import EngineFailed
 from pipeline.predict import Pipeline
 from pipeline.study_work import FinishedStudy, StudyWork
 
@@ -28,10 +29,6 @@ LoadPipeline = Callable[[], Pipeline]
 # Called with a study id and the stage that begins.
 TellStage = Callable[[str, str], None]
 Studies = Generator[tuple[StudyEntry, FinishedStudy | Rejection], None, None]
-
-
-class EngineFailed(RuntimeError):
-    """No worker can be had. The message says why; what was finished stays."""
 
 
 class Engine(Protocol):
@@ -129,11 +126,15 @@ class WorkerEngine(ABC):
         idle: list[Hashable] = []
         busy: dict[Hashable, StudyEntry] = {}
         failed_starts = 0
-        while True:
+
+        def give() -> None:
             while idle and (entry := queue.take()) is not None:
                 worker = idle.pop()
                 crew.give(worker, entry)
                 busy[worker] = entry
+
+        while True:
+            give()
             wanted = min(crew.size, len(busy) + queue.waiting(crew.size))
             if not wanted:
                 return
@@ -145,8 +146,10 @@ class WorkerEngine(ABC):
                     idle.append(worker)
                     failed_starts = 0
                 elif isinstance(event, FinishedStudy):
+                    finished = busy.pop(worker)
                     idle.append(worker)
-                    yield busy.pop(worker), event
+                    give()  # first: who gets the result may take long to write it
+                    yield finished, event
                 elif worker in starting:
                     starting.remove(worker)
                     failed_starts += 1

@@ -14,7 +14,8 @@ from multiprocessing.context import SpawnProcess
 
 from data_prep.study_entry import StudyEntry
 from pipeline.engines import Crew, Died, Event, LoadPipeline, Ready, WorkerEngine
-from pipeline.study_work import StudyWork, clean_scratch, on_one_thread
+from pipeline.scratch import clean_scratch
+from pipeline.study_work import StudyWork, on_one_thread
 from pipeline.training.ranks import end_with_parent
 
 _CONTEXT = multiprocessing.get_context("spawn")

@@ -216,12 +216,6 @@ def edge_letters(plane: SlicePlane) -> tuple[str, str, str, str]:
     return letters[0], letters[1], letters[2], letters[3]
 
 
-def numbering_words(confidence: float) -> str:
-    """How sure the numbering is, for a caption; never 100 %, which no reading of an image is."""
-    sure = "over 99%" if confidence > 0.99 else f"{confidence:.0%}"
-    return f"numbering {sure} sure"
-
-
 def displayed(
     item: Slice, width: int, height: int, *, around_mm: FloatArray | None = None
 ) -> tuple[NDArray[np.float32], SlicePlane] | None:

@@ -12,12 +12,12 @@ from classifier.prior import prior_grade
 from classifier.target_crops import NO_SIGNAL
 from data_prep.archives import opened_input
 from data_prep.backend import Backend, resolve_backend
-from data_prep.manifest import verify_manifest
+from data_prep.manifest import read_verified, verify_manifest
 from data_prep.pixel_cache import PixelCache
 from data_prep.studies import find_studies
 from data_prep.study_entry import StudyEntry
 from data_prep.study_types import DicomRejected, Reason, Rejection, SpineLevels, Study
-from data_prep.vocabulary import TARGETS, Target
+from data_prep.vocabulary import TARGETS, ConditionGroup, Target
 from pipeline.prediction import Provenance, StudyPrediction
 
 
@@ -31,6 +31,67 @@ class StudyGrader(Protocol):
     """What the pipeline asks of the graders: all 25 targets, the level prior for what cannot be seen."""
 
     def grade(self, study: Study, levels: SpineLevels) -> Mapping[Target, Grade]: ...
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a run says of its models, known without building a network.
+
+    Attributes:
+        provenance: hashes, configuration and versions that are written beside the results.
+        any_severe_pull: of submissions, see ``classifier.any_severe``.
+    """
+
+    provenance: Provenance
+    any_severe_pull: float = 0.0
+
+    @classmethod
+    def read(
+        cls,
+        *,
+        detector_weights: Path | None = None,
+        classifier_weights: Path | None = None,
+        backend: Backend | str = Backend.AUTO,
+    ) -> ModelFacts:
+        """Of the models that ``Pipeline.load`` would load; every file is checked against its manifest.
+
+        Raises:
+            WeightsRejected: weights are missing or do not have the SHA-256 of their manifest.
+            BackendUnusable: the backend cannot run here.
+        """
+        import detector.predict
+        from classifier.storage import read_grader
+
+        folders = _weight_folders(detector_weights, classifier_weights)
+        read_verified(folders["detector"], detector.predict.LEADING_WEIGHTS)
+        config = detector.predict.read_config(folders["detector"])
+        graders = {group: read_grader(folders["classifier"], group) for group in ConditionGroup}
+        models = {
+            f"{stage}/{name}": digest
+            for stage, folder in folders.items()
+            for name, digest in verify_manifest(folder).items()
+        }
+        configuration = {"detector": asdict(config), "backend": resolve_backend(backend).value}
+        pull = graders[ConditionGroup.SPINAL].calibration.any_severe_pull
+        return cls(Provenance(models, configuration), pull)
+
+    def rejected(
+        self,
+        study_id: str,
+        rejection: Rejection,
+        others: tuple[Rejection, ...] = (),
+        levels: SpineLevels | None = None,
+    ) -> StudyPrediction:
+        """What is known of a study that was rejected: the level prior, and why."""
+        return StudyPrediction(
+            study_id,
+            {target: prior_grade(target, "study_rejected") for target in TARGETS},
+            levels,
+            ("study_rejected",),
+            (*others, rejection),
+            rejected=True,
+            provenance=self.provenance,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,26 +132,24 @@ class Pipeline:
             BackendUnusable: the backend cannot run here.
         """
         # Here, because both bring a network library, which commands that grade nothing need not wait for.
-        import classifier.storage
         import detector.predict
         from classifier.predict import Grader
 
-        folders = {
-            "detector": detector_weights or detector.predict.BUNDLED_WEIGHTS,
-            "classifier": classifier_weights or classifier.storage.BUNDLED_WEIGHTS,
-        }
+        facts = ModelFacts.read(
+            detector_weights=detector_weights, classifier_weights=classifier_weights, backend=backend
+        )
+        folders = _weight_folders(detector_weights, classifier_weights)
         backend = resolve_backend(backend)
         if threads is not None:
             _limit_threads(threads, backend)
         finder = detector.predict.LevelDetector.load(folders["detector"], backend=backend, threads=threads)
         grader = Grader.load(folders["classifier"], backend=backend, threads=threads)
-        models = {
-            f"{stage}/{name}": digest
-            for stage, folder in folders.items()
-            for name, digest in verify_manifest(folder).items()
-        }
-        configuration = {"detector": asdict(finder.config), "backend": backend.value}
-        return cls(finder, grader, Provenance(models, configuration))
+        return cls(finder, grader, facts.provenance)
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What a run says of these models."""
+        return ModelFacts(self.provenance, getattr(self.grader, "any_severe_pull", 0.0))
 
     def predict(self, path: str | Path, *, series_table: Path | None = None) -> tuple[StudyPrediction, ...]:
         """Grade every study under a path, in memory.
@@ -124,9 +183,9 @@ class Pipeline:
             on_stage("reading")
             study = entry.load()
         except DicomRejected as rejected:
-            return self.rejected(entry.study_id, rejected.rejection, rejected.rejections), None
+            return self.facts.rejected(entry.study_id, rejected.rejection, rejected.rejections), None
         except Exception as error:  # one study must never end a batch
-            return self.rejected(entry.study_id, _failure(error, "reading", entry.study_id)), None
+            return self.facts.rejected(entry.study_id, _failure(error, "reading", entry.study_id)), None
         cache = PixelCache(study)
         return self._predict(cache, on_stage), cache.study
 
@@ -148,7 +207,9 @@ class Pipeline:
             grades = self.grader.grade(study, levels)
         except Exception as error:  # one study must never end a batch
             failure = _failure(error, stage, study.study_id)
-            return self.rejected(study.study_id, failure, (*study.rejections, *cache.rejections), levels)
+            return self.facts.rejected(
+                study.study_id, failure, (*study.rejections, *cache.rejections), levels
+            )
         rejections = (*study.rejections, *cache.rejections)
         return StudyPrediction(
             study.study_id,
@@ -159,23 +220,16 @@ class Pipeline:
             provenance=self.provenance,
         )
 
-    def rejected(
-        self,
-        study_id: str,
-        rejection: Rejection,
-        others: tuple[Rejection, ...] = (),
-        levels: SpineLevels | None = None,
-    ) -> StudyPrediction:
-        """What is known of a study that was rejected: the level prior, and why."""
-        return StudyPrediction(
-            study_id,
-            {target: prior_grade(target, "study_rejected") for target in TARGETS},
-            levels,
-            ("study_rejected",),
-            (*others, rejection),
-            rejected=True,
-            provenance=self.provenance,
-        )
+
+def _weight_folders(detector_weights: Path | None, classifier_weights: Path | None) -> dict[str, Path]:
+    """Stage → folder; the bundled one where none is given."""
+    import classifier.storage
+    import detector.predict
+
+    return {
+        "detector": detector_weights or detector.predict.BUNDLED_WEIGHTS,
+        "classifier": classifier_weights or classifier.storage.BUNDLED_WEIGHTS,
+    }
 
 
 def _doubts(study: Study, grades: Mapping[Target, Grade]) -> tuple[str, ...]:

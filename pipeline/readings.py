@@ -13,9 +13,8 @@ from data_prep.annotations import annotated_points
 from data_prep.study_types import LevelPoint, PointSource, SpineFrame, SpineLevel, SpineLevels, Study
 from data_prep.tables import RsnaTables, read_tables
 from data_prep.vocabulary import TARGETS, Condition, Level, Severity, Target
-from pipeline.page import numbering_words
 from pipeline.prediction import StudyPrediction
-from pipeline.wording import NOT_A_DEVICE, share_words, training_words
+from pipeline.wording import NOT_A_DEVICE, numbering_words, share_words, training_words
 
 COORDINATES_FILE = "train_label_coordinates.csv"
 ANNOTATED = "annotated"

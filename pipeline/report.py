@@ -9,7 +9,7 @@ from data_prep.advice import ADVICE
 from data_prep.files import atomic_write
 from data_prep.study_types import SpineLevels, Study
 from data_prep.vocabulary import LEVELS, SEVERITIES, Condition, Level, Severity, Target
-from pipeline.page import LEVEL_COLOURS, numbering_words
+from pipeline.page import LEVEL_COLOURS
 from pipeline.pages import render
 from pipeline.prediction import StudyPrediction
 from pipeline.report_images import ShownSeries, shown_crop, shown_series
@@ -18,6 +18,7 @@ from pipeline.wording import (
     SOURCE_WORDS,
     SYNTHETIC,
     flag_words,
+    numbering_words,
     place_words,
     share_words,
     training_words,

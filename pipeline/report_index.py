@@ -8,9 +8,8 @@ from typing import Any
 
 from data_prep.files import atomic_write
 from data_prep.vocabulary import SEVERITIES, Condition, ConditionGroup, Level
-from pipeline.page import numbering_words
 from pipeline.pages import render
-from pipeline.wording import flag_words
+from pipeline.wording import flag_words, numbering_words
 
 
 def worst_words(targets: Sequence[Mapping[str, Any]]) -> tuple[int, str]:

@@ -9,9 +9,10 @@ from data_prep.files import safe_id
 from data_prep.geometry import FloatArray, Orientation
 from data_prep.study_types import LevelPoint, Series, Slice, Study
 from data_prep.vocabulary import Side
-from pipeline.page import LEVEL_COLOURS, Page, Panel, numbering_words
+from pipeline.page import LEVEL_COLOURS, Page, Panel
 from pipeline.readings import ANNOTATED, Reading
 from pipeline.study_figures import canal_middle_mm
+from pipeline.wording import numbering_words
 
 _COLUMNS = 4
 _PANEL_PX = 400

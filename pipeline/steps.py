@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,15 +15,15 @@ from data_prep.files import FolderInUse, atomic_write, locked_folder
 from data_prep.manifest import WeightsRejected
 from data_prep.studies import find_studies
 from data_prep.study_entry import StudyEntry
-from data_prep.study_types import DicomRejected, Rejection
+from data_prep.study_types import DicomRejected, Rejection, Study
 from pipeline.batch import BatchReport, run_batch
-from pipeline.engines import Engine, EngineFailed, LoadPipeline
+from pipeline.engines import Engine, LoadPipeline
+from pipeline.failures import ended_by_signals, engine_failures_named
 from pipeline.local_pool import LocalPool
-from pipeline.predict import Pipeline
-from pipeline.prediction import Provenance
-from pipeline.ray_engine import RayEngine, connecting
-from pipeline.report import write_report
-from pipeline.study_figures import draw_montage
+from pipeline.predict import ModelFacts, Pipeline
+from pipeline.prediction import Provenance, StudyPrediction
+from pipeline.ray_connection import ConnectedRay
+from pipeline.ray_engine import RayEngine
 
 
 @contextmanager
@@ -42,31 +39,6 @@ def opened(path: Path) -> Iterator[tuple[Path, tuple[Rejection, ...]]]:
             except DicomRejected as rejected:
                 console.fail_rejected(rejected.rejection, rejected.rejections)
         yield found
-
-
-# SIGHUP is not everywhere.
-_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block by an exception, so that what was unpacked is removed."""
-    owner = os.getpid()
-
-    def end(number: int, _: object) -> None:
-        if os.getpid() != owner:  # a worker that inherited this has nothing to remove
-            os._exit(128 + number)
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, end) for number in _ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def find_entries(path: Path, series_table: Path | None) -> tuple[StudyEntry, ...]:
@@ -111,22 +83,54 @@ def load_pipeline(
     threads: int | None = None,
 ) -> Pipeline:
     """The models, bundled ones if not given; see ``Pipeline.load``."""
-    with console.status("loading models (converting them the first time)"):
-        try:
-            pipeline = Pipeline.load(
-                detector_weights=detector_weights,
-                classifier_weights=classifier_weights,
-                backend=backend,
-                threads=threads,
-            )
-        except (WeightsRejected, BackendUnusable) as rejected:
-            console.fail(str(rejected))
-    for name, digest in pipeline.provenance.models.items():
-        console.note(f"model {name} {digest}")
+    with console.status("loading models (converting them the first time)"), _weights_named():
+        pipeline = Pipeline.load(
+            detector_weights=detector_weights,
+            classifier_weights=classifier_weights,
+            backend=backend,
+            threads=threads,
+        )
+    _note_models(pipeline.facts)
     return pipeline
 
 
-MakeEngine = Callable[[LoadPipeline, Provenance], Engine | None]
+def read_facts(
+    detector_weights: Path | None, classifier_weights: Path | None, backend: Backend = Backend.AUTO
+) -> ModelFacts:
+    """What a run must know of models that its workers load; see ``ModelFacts.read``."""
+    with _weights_named():
+        facts = ModelFacts.read(
+            detector_weights=detector_weights, classifier_weights=classifier_weights, backend=backend
+        )
+    _note_models(facts)
+    return facts
+
+
+def _note_models(facts: ModelFacts) -> None:
+    for name, digest in facts.provenance.models.items():
+        console.note(f"model {name} {digest}")
+
+
+def draw_picture(study: Study | None, prediction: StudyPrediction, path: Path) -> None:
+    """``draw_montage``, its library imported by whoever draws: with --jobs, that is never the driver."""
+    from pipeline.study_figures import draw_montage
+
+    draw_montage(study, prediction, path)
+
+
+def draw_report(study: Study | None, prediction: StudyPrediction, path: Path) -> None:
+    """``write_report``, in the same way."""
+    from pipeline.report import write_report
+
+    write_report(study, prediction, path)
+
+
+@contextmanager
+def _weights_named() -> Iterator[None]:
+    try:
+        yield
+    except (WeightsRejected, BackendUnusable) as rejected:
+        console.fail(str(rejected))
 
 
 @dataclass(frozen=True)
@@ -135,27 +139,16 @@ class Workers:
 
     Attributes:
         jobs: workers with models of their own; None: one, or as many as a Ray cluster has processors.
-        ray: they are actors of a Ray cluster.
-        address: of the cluster; None starts a Ray on this machine.
+        ray: they are actors of this cluster.
     """
 
     jobs: int | None = None
-    ray: bool = False
-    address: str | None = None
+    ray: ConnectedRay | None = None
 
-    @contextmanager
-    def prepared(self) -> Iterator[MakeEngine]:
-        """What makes the engine, or None for this process alone, once the models are loaded.
-
-        Ray connects meanwhile, and a Ray of our own ends with the block. Raises EngineFailed: no Ray.
-        """
-        if not self.ray:
-            yield self._local
-            return
-        with ended_by_signals(), connecting(self.address, self.jobs) as connected:
-            yield lambda load, provenance: RayEngine(load, provenance, connected, self.jobs, say=console.tell)
-
-    def _local(self, load: LoadPipeline, _: Provenance) -> Engine | None:
+    def engine(self, load: LoadPipeline, provenance: Provenance) -> Engine | None:
+        """What does the studies; None for this process alone."""
+        if self.ray is not None:
+            return RayEngine(load, provenance, self.ray, self.jobs, say=console.tell)
         return LocalPool(load, self.jobs, say=console.tell) if self.jobs and self.jobs > 1 else None
 
 
@@ -166,14 +159,6 @@ def load_in_worker(
     return Pipeline.load(
         detector_weights=detector_weights, classifier_weights=classifier_weights, backend=backend, threads=1
     )
-
-
-@contextmanager
-def _engine_failures_named() -> Iterator[None]:
-    try:
-        yield
-    except EngineFailed as failed:
-        console.fail(f"{failed}\nwhat to do: start it again when that is mended; it goes on where it was")
 
 
 def _absolute(path: Path | None) -> Path | None:
@@ -206,25 +191,26 @@ def grade_all(
         from pipeline.dicom_results.write import DicomResults
 
         dicom = DicomResults(report=report_objects, capture=capture_objects)
-    with opened(path) as (folder, rejections), _engine_failures_named():
+    with opened(path) as (folder, rejections), engine_failures_named():
         entries = find_entries(folder, series_table)
         make_writable(output)
-        with (workers or Workers()).prepared() as make_engine:
-            pipeline = load_pipeline(detector_weights, classifier_weights, backend=backend, threads=threads)
-            load = partial(
-                load_in_worker, _absolute(detector_weights), _absolute(classifier_weights), backend
+        facts = read_facts(detector_weights, classifier_weights, backend)
+        load = partial(load_in_worker, _absolute(detector_weights), _absolute(classifier_weights), backend)
+        engine = (workers or Workers()).engine(load, facts.provenance)
+        models: Pipeline | ModelFacts = facts
+        if engine is None:
+            models = load_pipeline(detector_weights, classifier_weights, backend=backend, threads=threads)
+        with alone_in(output), _weights_named(), console.progress_of_parts("studies", len(entries)) as told:
+            report = run_batch(
+                models,
+                entries,
+                output,
+                draw=draw_picture if pictures else None,
+                report=draw_report if reports else None,
+                dicom=dicom,
+                on_stage=told,
+                rejections=rejections,
+                engine=engine,
             )
-            with alone_in(output), console.progress_of_parts("studies", len(entries)) as on_stage:
-                report = run_batch(
-                    pipeline,
-                    entries,
-                    output,
-                    draw=draw_montage if pictures else None,
-                    report=write_report if reports else None,
-                    dicom=dicom,
-                    on_stage=on_stage,
-                    rejections=rejections,
-                    engine=make_engine(load, pipeline.provenance),
-                )
     console.list_rejections(report.rejections)
     return report

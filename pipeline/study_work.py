@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
 from data_prep.files import is_disk_error, safe_id
 from data_prep.study_entry import StudyEntry
 from data_prep.study_types import Rejection, Study
-from pipeline.predict import Pipeline
+from pipeline.predict import ModelFacts, Pipeline
 from pipeline.prediction import StudyPrediction
+from pipeline.scratch import scratch
 
 if TYPE_CHECKING:
     from pipeline.dicom_results.write import DicomResults
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
 DrawStudy = Callable[[Study | None, StudyPrediction, Path], None]
 REPORT_PLACE = "reports/{study}/report.html"
 PICTURE_PLACE = "pictures/{study}.png"
-_SCRATCH = "lumbar-worker-"
 
 
 def place_of(place: str, study_id: str) -> str:
@@ -77,13 +73,13 @@ class StudyWork:
 
     def do_in_memory(self, pipeline: Pipeline, entry: StudyEntry) -> FinishedStudy:
         """The same for a worker that does not write into the output folder."""
-        with _scratch() as folder:
+        with scratch() as folder:
             record = self.do(pipeline, entry, folder)
             return FinishedStudy(record, _contents(folder))
 
-    def give_up(self, pipeline: Pipeline, study_id: str, why: Rejection, folder: Path) -> dict[str, Any]:
+    def give_up(self, facts: ModelFacts, study_id: str, why: Rejection, folder: Path) -> dict[str, Any]:
         """The record and the files of a study that could not be graded: the level prior and the reason."""
-        return self._write(None, pipeline.rejected(study_id, why), folder)
+        return self._write(None, facts.rejected(study_id, why), folder)
 
     def is_made(self, record: Mapping[str, Any], out: Path) -> bool:
         """Whether an earlier run made every file of a record; one that failed is tried again."""
@@ -131,27 +127,6 @@ def on_one_thread() -> None:
     import cv2
 
     cv2.setNumThreads(1)
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder for as long as the block lasts."""
-    with TemporaryDirectory(prefix=_SCRATCH) as name:
-        folder = Path(name) / "out"
-        folder.mkdir()
-        with (Path(name) / "lock.new").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            os.rename(Path(name) / "lock.new", Path(name) / "lock")
-            yield folder
-
-
-def clean_scratch() -> None:
-    """Remove what killed workers of this machine left behind: pictures and reports show the images."""
-    for folder in Path(gettempdir()).glob(f"{_SCRATCH}*"):
-        # The lock of a living worker, or a folder of somebody else's.
-        with suppress(OSError), (folder / "lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder)
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

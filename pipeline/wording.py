@@ -75,3 +75,9 @@ def _bundled_graders() -> Mapping[str, str]:
     manifest = files("classifier").joinpath("weights", "manifest.json")
     listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
     return {f"classifier/{name}": digest for name, digest in listed.items()}
+
+
+def numbering_words(confidence: float) -> str:
+    """How sure the numbering is, for a caption; never 100 %, which no reading of an image is."""
+    sure = "over 99%" if confidence > 0.99 else f"{confidence:.0%}"
+    return f"numbering {sure} sure"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +15,9 @@ from data_prep.backend import Backend
 from data_prep.options import AsJson, SeriesTable
 from pipeline import summaries
 from pipeline.commands.options import ClassifierWeights, DetectorWeights, Input, Output
+
+if TYPE_CHECKING:
+    from pipeline.ray_connection import ConnectedRay
 
 # Of the reporting range; chosen by its labels alone: every severity occurs in every condition group.
 DEMO_SEED = 200_127
@@ -89,22 +94,24 @@ def predict(
         raise typer.BadParameter("--address is of a Ray cluster: add --engine ray")
     if engine is EngineKind.RAY:
         _check_ray(path, address)
-    from pipeline.steps import Workers, grade_all
+    with _connecting(engine, address, jobs) as connected:
+        # Here, because Ray takes seconds to start, and these imports fill some of them.
+        from pipeline.steps import Workers, grade_all
 
-    done = grade_all(
-        path,
-        output,
-        series_table=series_table,
-        pictures=pictures,
-        reports=report,
-        detector_weights=detector_weights,
-        classifier_weights=classifier_weights,
-        backend=backend,
-        threads=threads,
-        report_objects=sr,
-        capture_objects=sc,
-        workers=Workers(jobs, engine is EngineKind.RAY, address),
-    )
+        done = grade_all(
+            path,
+            output,
+            series_table=series_table,
+            pictures=pictures,
+            reports=report,
+            detector_weights=detector_weights,
+            classifier_weights=classifier_weights,
+            backend=backend,
+            threads=threads,
+            report_objects=sr,
+            capture_objects=sc,
+            workers=Workers(jobs, connected),
+        )
     if as_json:
         console.print_json(done.to_dict())
     else:
@@ -112,10 +119,23 @@ def predict(
     console.exit_by(done.rejections)
 
 
+@contextmanager
+def _connecting(engine: EngineKind, address: str | None, jobs: int | None) -> Iterator[ConnectedRay | None]:
+    """Ray, which connects or starts meanwhile, for as long as the block lasts; None without it."""
+    if engine is not EngineKind.RAY:
+        yield None
+        return
+    from pipeline.failures import ended_by_signals, engine_failures_named
+    from pipeline.ray_connection import connecting
+
+    with engine_failures_named(), ended_by_signals(), connecting(address, jobs) as connected:
+        yield connected
+
+
 def _check_ray(path: Path, address: str | None) -> None:
     """Ends with exit code 2 where Ray is not installed, or the cluster would not see the images."""
     from data_prep.archives import is_archive
-    from pipeline.ray_engine import HOW_TO_INSTALL, is_installed
+    from pipeline.ray_connection import HOW_TO_INSTALL, is_installed
 
     if not is_installed():
         raise typer.BadParameter(HOW_TO_INSTALL)

@@ -19,14 +19,14 @@ from typer.testing import CliRunner
 
 from data_prep.studies import find_studies
 from data_prep.study_types import Reason, SpineLevels, Study
-from pipeline import study_work
 from pipeline.batch import BatchReport, run_batch
 from pipeline.cli import app
-from pipeline.engines import Engine, EngineFailed
+from pipeline.engines import Engine
+from pipeline.failures import EngineFailed
 from pipeline.local_pool import LocalPool
 from pipeline.predict import Pipeline
 from pipeline.report import write_report
-from pipeline.study_work import clean_scratch
+from pipeline.scratch import clean_scratch, scratch
 from tests.pipeline.stand_in import StraightSpine, stand_in_pipeline, write_study, write_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -186,7 +186,7 @@ def test_scratch_of_a_killed_worker_is_removed_and_that_of_a_living_one_stays(
 ) -> None:
     """Pictures and reports show the images of a patient."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with study_work._scratch() as living:
+    with scratch() as living:
         (living / "picture.png").write_bytes(b"of somebody")
         left = tmp_path / "lumbar-worker-left"
         shutil.copytree(living.parent, left)  # the copy's lock is nobody's

@@ -13,10 +13,11 @@ from data_prep.geometry import SlicePlane
 from data_prep.studies import find_studies
 from data_prep.study_types import DicomRejected, Reason, Rejection, Slice, SpineLevels
 from data_prep.tables import read_tables
-from pipeline.page import Page, displayed, edge_letters, numbering_words
+from pipeline.page import Page, displayed, edge_letters
 from pipeline.readings import reading_of_annotations, reading_of_prediction
 from pipeline.series_figures import draw_overlays
 from pipeline.study_figures import draw_montage, draw_readings, middle_slice
+from pipeline.wording import numbering_words
 from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
 
 

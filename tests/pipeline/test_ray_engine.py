@@ -19,15 +19,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import pipeline.ray_engine
+import pipeline.ray_connection
 from data_prep.studies import find_studies
 from data_prep.study_types import Reason, SpineLevels, Study
 from pipeline.batch import run_batch
 from pipeline.cli import app
-from pipeline.engines import EngineFailed
+from pipeline.failures import EngineFailed
 from pipeline.predict import Pipeline
 from pipeline.prediction import Provenance
-from pipeline.ray_engine import Expected, RayEngine, connecting, is_installed, own_environment
+from pipeline.ray_connection import connecting, is_installed, own_environment
+from pipeline.ray_engine import Expected, RayEngine
 from tests.pipeline.stand_in import StraightSpine, stand_in_pipeline, write_study, write_table
 from tests.pipeline.test_engines import STUDIES, contents, records, run
 
@@ -150,7 +151,8 @@ def test_a_node_dies_and_the_bytes_are_those_of_a_local_run(
 _RAY_OF_OUR_OWN = """
 import json, os, sys
 from pathlib import Path
-from pipeline.ray_engine import RayEngine, connecting
+from pipeline.ray_connection import connecting
+from pipeline.ray_engine import RayEngine
 from tests.pipeline.stand_in import stand_in_pipeline
 from tests.pipeline.test_engines import run
 
@@ -209,8 +211,9 @@ def test_a_ray_of_our_own_is_on_the_loopback_address_and_gone_afterwards(
 _INTERRUPTED = """
 import sys, time
 from pathlib import Path
-from pipeline.ray_engine import RayEngine, connecting
-from pipeline.steps import ended_by_signals
+from pipeline.ray_connection import connecting
+from pipeline.ray_engine import RayEngine
+from pipeline.failures import ended_by_signals
 from tests.pipeline.stand_in import stand_in_pipeline
 from tests.pipeline.test_engines import run
 
@@ -284,7 +287,7 @@ def test_what_is_missing_is_said(images: Path, tmp_path: Path, monkeypatch: pyte
     arguments = ("predict", images, "-o", tmp_path / "out")
     needless = lumbar(*arguments, "--address", "127.0.0.1:6379")
     assert needless.exit_code == 2 and "add --engine ray" in needless.stderr
-    monkeypatch.setattr(pipeline.ray_engine, "find_spec", lambda _: None)
+    monkeypatch.setattr(pipeline.ray_connection, "find_spec", lambda _: None)
     missing = lumbar(*arguments, "--engine", "ray")
     assert missing.exit_code == 2 and "pip install '.[ray]'" in missing.stderr
     assert not (tmp_path / "out").exists()
@@ -294,7 +297,7 @@ def test_what_is_missing_is_said(images: Path, tmp_path: Path, monkeypatch: pyte
 
 def test_a_ray_that_somebody_else_has_imported_is_not_started_without_a_token() -> None:
     needs_ray()
-    script = "import ray; from pipeline.ray_engine import connecting; connecting().__enter__()"
+    script = "import ray; from pipeline.ray_connection import connecting; connecting().__enter__()"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=Path(__file__).parents[2], capture_output=True, text=True
     )
