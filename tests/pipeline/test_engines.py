@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import detector.predict
 from data_prep.studies import find_studies
 from data_prep.study_types import Reason, SpineLevels, Study
 from pipeline.batch import BatchReport, run_batch
@@ -24,7 +25,7 @@ from pipeline.cli import app
 from pipeline.engines import Engine
 from pipeline.failures import EngineFailed
 from pipeline.local_pool import LocalPool
-from pipeline.predict import Pipeline
+from pipeline.predict import ModelFacts, Pipeline
 from pipeline.report import write_report
 from pipeline.scratch import clean_scratch, scratch
 from tests.pipeline.stand_in import StraightSpine, stand_in_pipeline, write_study, write_table
@@ -206,3 +207,56 @@ def test_a_pool_of_the_command_line_writes_the_bytes_of_one_process(
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout)["studies"] == 2
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_what_is_known_of_unloaded_models_is_what_the_loaded_ones_say(
+    images: Path, bundled_pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """Else a study would not be taken over by a run of another kind, nor the files be the same."""
+    facts = ModelFacts.read()
+    assert facts == bundled_pipeline.facts and facts.provenance.models
+    with pytest.raises(TypeError, match="the pipeline itself"):
+        run_batch(facts, find_studies(images), tmp_path / "out")
+
+
+def test_the_process_that_gives_out_the_studies_loads_no_network_library(tmp_path: Path) -> None:
+    """Its workers do, each its own: a second or two less before the first study."""
+    write_study(tmp_path / "test_images", "501")
+    write_table(tmp_path / "test_images", ["501"])
+    code = f"""
+        import sys
+        from pathlib import Path
+        from pipeline.steps import Workers, grade_all
+
+        if __name__ == "__main__":
+            report = grade_all(Path({str(tmp_path / "test_images")!r}), Path({str(tmp_path / "out")!r}),
+                               workers=Workers(jobs=2))
+            heavy = "torch openvino timm ultralytics matplotlib"
+            print(len(report.reports), [name for name in heavy.split() if name in sys.modules])
+    """
+    script = tmp_path / "driver.py"
+    script.write_text(textwrap.dedent(code))
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.splitlines()[-1] == "1 []", done.stderr
+
+
+def test_weights_that_are_not_the_released_ones_are_said_once_whoever_loads_them(
+    images: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights"
+    shutil.copytree(detector.predict.BUNDLED_WEIGHTS, weights)
+    content = bytearray((weights / "axial.safetensors").read_bytes())
+    content[len(content) // 2] ^= 1
+    (weights / "axial.safetensors").write_bytes(content)
+    arguments = ["predict", str(images), "-o", str(tmp_path / "out"), "--detector-weights", str(weights)]
+    for jobs in ("1", "2"):
+        refused = CliRunner().invoke(app, [*arguments, "--jobs", jobs])
+        assert refused.exit_code == 1
+        assert refused.stderr.count("'weights/axial.safetensors' is not the released file") == 1
+    assert not list((tmp_path / "out").glob("*.csv"))
