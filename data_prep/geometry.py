@@ -22,8 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 
 _ORTHONORMAL_TOLERANCE = 1e-2
-# Axial slices follow the discs, L5/S1 up to 60° steep; nobody plans a coronal slice so.
-_MIN_AXIAL_COSINE = 0.5
+# Axial slices follow the discs: an L5/S1 steeper than 64° is not known, nor a coronal slice tilted by 26°.
+SAME_ORIENTATION_COSINE = float(np.cos(np.deg2rad(64.0)))
 
 
 class Orientation(StrEnum):
@@ -112,10 +112,10 @@ class SlicePlane:
 
     @cached_property
     def orientation(self) -> Orientation:
-        """The plane whose axis the normal is nearest to; between axial and coronal it is axial up to 60°."""
+        """The plane whose axis the normal is nearest to; between axial and coronal it is axial up to 64°."""
         cosines = np.abs(self.normal)
         axis = int(np.argmax(cosines))
-        if axis == 1 and cosines[2] >= _MIN_AXIAL_COSINE:
+        if axis == 1 and cosines[2] >= SAME_ORIENTATION_COSINE:
             axis = 2
         return (Orientation.SAGITTAL, Orientation.CORONAL, Orientation.AXIAL)[axis]
 

@@ -12,7 +12,7 @@ import numpy as np
 from data_prep.dicom import SliceHeader, read_pixels
 from data_prep.dicom_checks import DEFAULT_LIMITS, ReadLimits
 from data_prep.files import input_label
-from data_prep.geometry import FloatArray, Orientation, SlicePlane
+from data_prep.geometry import SAME_ORIENTATION_COSINE, FloatArray, Orientation, SlicePlane
 from data_prep.series_kind import Weighting, weighting_from_headers, weighting_from_sagittal_image
 from data_prep.study_types import DicomRejected, Reason, Rejection, Series, Slice
 from data_prep.vocabulary import SeriesKind
@@ -21,8 +21,6 @@ from data_prep.vocabulary import SeriesKind
 _SAME_ANGLE_DEG = 0.2
 _SAME_STACK_DEG = 3.0
 _SAME_PLACE_MM = 0.1
-# A disc-angled L5/S1 stack tilts up to about 45°, so "the same orientation" must reach further.
-_MIN_COSINE_TO_MAIN_AXIS = 0.5
 _MIN_SHARE_OF_MAIN_ORIENTATION = 0.75
 # One slice may have been sent twice, or have two echoes.
 _FEWEST_THAT_SPREAD = 3
@@ -64,7 +62,7 @@ def build_series(
         raise DicomRejected(Rejection(Reason.NO_SLICES, "no image can be read", study_id, series_id))
     orientation = _main_orientation(study_id, series_id, unique, listed_kind)
     axis = _AXIS[orientation]
-    across = [pair for pair in kept if abs(pair[1].plane.normal[axis]) < _MIN_COSINE_TO_MAIN_AXIS]
+    across = [pair for pair in kept if abs(pair[1].plane.normal[axis]) < SAME_ORIENTATION_COSINE]
     rejections += [
         Rejection(
             Reason.LOCALISER,
@@ -162,7 +160,7 @@ def _main_orientation(
         return listed
     main = max(counts, key=lambda orientation: (counts[orientation], orientation.value))
     axis = _AXIS[main]
-    share = np.mean([abs(h.plane.normal[axis]) >= _MIN_COSINE_TO_MAIN_AXIS for h in headers])
+    share = np.mean([abs(h.plane.normal[axis]) >= SAME_ORIENTATION_COSINE for h in headers])
     named = any({"LOCALIZER", "LOCALISER"} & set(header.image_type) for header in headers)
     if named or share < _MIN_SHARE_OF_MAIN_ORIENTATION:
         raise DicomRejected(

@@ -45,6 +45,7 @@ class NumberingReport:
     ``calibration_error`` is the mean difference between confidence and share right over ten bins,
     weighted by their size (expected calibration error). ``flagged_wrong`` and ``flagged_right`` are the
     shares of wrongly and rightly numbered studies with one of ``NUMBERING_FLAGS``; NaN without such a study.
+    ``sacrum_unseen`` of the studies have that flag, ``sacrum_unseen_wrong`` of them are numbered wrong.
     """
 
     studies: int
@@ -53,6 +54,8 @@ class NumberingReport:
     calibration_error: float
     flagged_wrong: float
     flagged_right: float
+    sacrum_unseen: int
+    sacrum_unseen_wrong: int
 
 
 NUMBERING_FLAGS = frozenset({"numbering_uncertain", "transitional_suspected"})
@@ -64,6 +67,7 @@ def numbering_report(errors: pd.DataFrame, detected: list[SpineLevels]) -> Numbe
     wrong = np.array([bool(wrong_by_study.get(levels.study_id, False)) for levels in detected])
     confidence = np.array([levels.numbering_confidence for levels in detected])
     flagged = np.array([bool(NUMBERING_FLAGS & set(levels.flags)) for levels in detected])
+    unseen = np.array(["sacrum_unseen" in levels.flags for levels in detected], dtype=bool)
     bins = np.minimum((confidence * 10).astype(int), 9)
     gaps = [
         abs(float(confidence[bins == b].mean()) - float((~wrong[bins == b]).mean()))
@@ -77,6 +81,8 @@ def numbering_report(errors: pd.DataFrame, detected: list[SpineLevels]) -> Numbe
         calibration_error=round(float(sum(gaps)), 4),
         flagged_wrong=round(float(flagged[wrong].mean()), 4) if wrong.any() else float("nan"),
         flagged_right=round(float(flagged[~wrong].mean()), 4) if (~wrong).any() else float("nan"),
+        sacrum_unseen=int(unseen.sum()),
+        sacrum_unseen_wrong=int((unseen & wrong).sum()),
     )
 
 

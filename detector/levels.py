@@ -22,6 +22,7 @@ SEGMENT_ANGLES_DEG = np.array([-12.0, -8.0, 2.5, 16.5])
 SEGMENT_ANGLE_SD_DEG = np.array([8.0, 7.0, 8.0, 11.0])
 CANAL_GAPS_MM = np.array([34.0, 33.0, 31.0, 25.0])
 FIRST_LUMBAR = SAGITTAL_LEVELS.index(LEVELS[0].label)
+LAST_LUMBAR = SAGITTAL_LEVELS.index(LEVELS[-1].label)
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,12 @@ class NumberedChain:
     offset: int
     confidence: float
     offsets: dict[int, float]
+
+    @property
+    def reaches_sacrum(self) -> bool:
+        """Whether a disc was seen where L5/S1 must be: else the levels are counted from above."""
+        place = LAST_LUMBAR - self.offset
+        return 0 <= place < len(self.discs) and self.discs[place].candidate is not None
 
     def suspects_transition(self, min_score: float) -> bool:
         """Whether a disc below L5/S1 scores that much, or the convention overruled the evidence."""

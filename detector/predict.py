@@ -186,6 +186,8 @@ class LevelDetector:
             flags = (*flags, "series_disagree")
         if chain.suspects_transition(self.config.transitional_score):
             flags = (*flags, "transitional_suspected")
+        if not chain.reaches_sacrum:
+            flags = (*flags, "sacrum_unseen")
         levels = spine_levels(chain, series, margin_mm=self.config.view_margin_mm)
         if doubts or chain.confidence < self.config.uncertain_below:
             flags = (*flags, "numbering_uncertain")

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -75,23 +75,35 @@ def _connect(ray: Any, address: str | None, options: Mapping[str, Any]) -> Any:
     if address is not None:
         _check_answers(address)
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
+        with _essential_processes_alone(ray) if address is None else nullcontext():
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError, ImportError, OSError) as error:
         where = f"at {address}" if address else "on this machine"
         raise EngineFailed(f"no Ray {where} ({type(error).__name__})") from error
-    if address is None:
-        _end_needless_processes(ray)
     return ray
 
 
-def _end_needless_processes(ray: Any) -> None:
-    """End what a Ray of one machine and one run has no use for, now: at the end Ray would wait for it."""
-    # Not public, and so not relied on: ``ray.init`` starts them all and ends them one after the other.
-    node = getattr(getattr(ray._private, "worker", None), "_global_node", None)
-    for name in ("kill_monitor", "kill_log_monitor", "kill_dashboard"):
-        end = getattr(node, name, None)
-        if end is not None:
-            end(check_alive=False)
+@contextmanager
+def _essential_processes_alone(ray: Any) -> Iterator[None]:
+    """Let ``ray.init`` start neither autoscaler, log monitor nor dashboard server.
+
+    A Ray of one machine and one run has no use for them; they cost two seconds of every run, and the server
+    would listen. There is no option for that, so methods that are not public are replaced for the moment:
+    should another Ray not have them, it starts what it always did.
+    """
+    node = getattr(getattr(ray._private, "node", None), "Node", None)
+    replaced = {
+        name: getattr(node, name)
+        for name in ("start_monitor", "start_log_monitor", "start_api_server")
+        if hasattr(node, name)
+    }
+    for name in replaced:
+        setattr(node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in replaced.items():
+            setattr(node, name, method)
 
 
 def _disconnect(ray: Any, connected: Future[Any]) -> None:

@@ -37,7 +37,7 @@ DEGRADED = Expected(
     probability=0.70,
     levels_mm=6.0,
     points_mm=12.0,
-    may_flag=UNSURE | {"level_absent"},
+    may_flag=UNSURE | {"level_absent", "sacrum_unseen"},
     instead=UNSURE,
     may_prior=True,
 )
@@ -46,7 +46,7 @@ TURNED = frozenset({"orientation_doubtful"})
 REGISTERED_WRONGLY = Expected(
     flags=TURNED | {"numbering_uncertain"},
     instead=TURNED,
-    may_flag=UNSURE | {"level_absent"},
+    may_flag=UNSURE | {"level_absent", "sacrum_unseen"},
     may_prior=True,
 )
 
@@ -356,7 +356,8 @@ def _geometry() -> list[Row]:
             "upper-half",
             "upper half of the sagittal views",
             geometry.cut(rows=(0, 0.5), kinds=(T1, T2)),
-            absent,
+            # Nobody can be sure which lumbar level is which without the sacrum: it must be said.
+            _with(DEGRADED, flags={"level_absent", "sacrum_unseen"}, instead=UNSURE | {"sacrum_unseen"}),
         ),
         _row(
             "lower-half",

@@ -103,7 +103,7 @@ def test_middle_of_the_crop_is_the_point_projected_on_the_slice(
     assert downwards[2] < -0.5 if orientation is not Orientation.AXIAL else downwards[1] > 0.5
 
 
-@pytest.mark.parametrize("steep_deg", [0, 40, 50, 58])
+@pytest.mark.parametrize("steep_deg", [0, 40, 50, 58, 63])
 def test_a_steep_axial_slice_is_shown_front_up_like_its_neighbours(steep_deg: float) -> None:
     angle = np.radians(steep_deg)
     axes = (1, 0, 0, 0, np.cos(angle), np.sin(angle))

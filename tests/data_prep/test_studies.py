@@ -360,8 +360,9 @@ def test_a_series_whose_images_claim_one_place_is_rejected(tmp_path: Path) -> No
     assert "15" in [series.series_id for series in loaded.series]
 
 
-def test_a_series_of_steep_axial_slices_is_axial(tmp_path: Path) -> None:
-    write_series(tmp_path / "100" / "1", orientation=tilted_axial(55), description="T2")
+@pytest.mark.parametrize("steep_deg", [55, 63])
+def test_a_series_of_steep_axial_slices_is_axial(tmp_path: Path, steep_deg: float) -> None:
+    write_series(tmp_path / "100" / "1", orientation=tilted_axial(steep_deg), description="T2")
     assert only_series(tmp_path / "100").kind is SeriesKind.AXIAL_T2
 
 

@@ -92,6 +92,24 @@ def test_a_level_whose_canal_is_cut_off_is_flagged(detector: LevelDetector, phan
     assert "level_at_edge" in cut.flags or "level_absent" in cut.flags
 
 
+def test_levels_that_are_counted_without_the_sacrum_are_flagged(
+    detector: LevelDetector, phantom: PhantomStudy
+) -> None:
+    lowest = next(disc.disc_mm[2] for disc in phantom.discs if disc.name == "L3/L4") - 15.0
+
+    def upper(series: Series, item: Slice) -> Slice:
+        """The rows above the middle of L4."""
+        if series.kind is SeriesKind.AXIAL_T2:
+            return item
+        rows = round(float(item.plane.to_px([*item.plane.centre_mm[:2], lowest])[1]))
+        plane = replace(item.plane, shape=(rows, item.plane.shape[1]))
+        return replace(item, plane=plane, read_pixels=lambda: item.pixels()[:rows])
+
+    whole, cut = (detector.predict(study) for study in (phantom.study, rebuilt(phantom.study, upper)))
+    assert "sacrum_unseen" not in whole.flags
+    assert "sacrum_unseen" in cut.flags and "level_absent" in cut.flags
+
+
 def test_a_series_of_one_slice_is_used_and_flagged(detector: LevelDetector, phantom: PhantomStudy) -> None:
     middle = {
         series.series_id: series.slices[len(series.slices) // 2].instance_number

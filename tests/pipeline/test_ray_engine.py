@@ -149,7 +149,7 @@ def test_a_node_dies_and_the_bytes_are_those_of_a_local_run(
 # A process of its own, as the command line is: what Ray is told must be said before anything imports it, and
 # training with ultralytics imports it.
 _RAY_OF_OUR_OWN = """
-import json, os, sys
+import json, os, subprocess, sys
 from pathlib import Path
 from pipeline.ray_connection import connecting
 from pipeline.ray_engine import RayEngine
@@ -157,11 +157,14 @@ from tests.pipeline.stand_in import stand_in_pipeline
 from tests.pipeline.test_engines import run
 
 images, out = map(Path, sys.argv[1:])
-places = set()
+places, started = set(), set()
 
 def progress(_):
     import ray
     places.update(node["NodeManagerAddress"] for node in ray.nodes())
+    table = subprocess.run(["ps", "-eo", "ppid=,args="], capture_output=True, text=True, check=True).stdout
+    children = [line.split()[1:] for line in table.splitlines() if line.split()[0] == str(os.getpid())]
+    started.update(Path(word).name for words in children for word in words[:3] if "/ray/" in word)
 
 if __name__ == "__main__":
     with connecting(jobs=1) as connected:
@@ -170,6 +173,7 @@ if __name__ == "__main__":
     import ray
     print(json.dumps({
         "places": sorted(places),
+        "started": sorted(started),
         "still_there": ray.is_initialized(),
         "usage_stats": os.environ["RAY_USAGE_STATS_ENABLED"],
         "token_left": "RAY_AUTH_TOKEN" in os.environ,
@@ -199,6 +203,8 @@ def test_a_ray_of_our_own_is_on_the_loopback_address_and_gone_afterwards(
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout.strip().splitlines()[-1]) == {
         "places": ["127.0.0.1"],
+        # No dashboard server, autoscaler or log monitor.
+        "started": ["gcs_server", "raylet"],
         "still_there": False,
         "usage_stats": "0",
         "token_left": False,
