@@ -104,23 +104,27 @@ def timed_engine(engine: str, data: Path, out: Path, jobs: int, options: Sequenc
     return timed_run(data, out, ["--engine", engine, *options])
 
 
-def measure(studies: int, size: Size, jobs: int, rounds: int, reports: bool) -> dict[str, Any]:
-    """All runs and what they come to."""
+def measure(
+    studies: int, size: Size, jobs: int, rounds: int, reports: bool, data: Path | None = None
+) -> dict[str, Any]:
+    """All runs and what they come to; ``data`` has the studies that would otherwise be made."""
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_dataset(folder / "data", studies=studies, seed=FIRST_SEED, size=size, jobs=jobs)
+        if data is None:
+            data = folder / "data"
+            write_dataset(data, studies=studies, seed=FIRST_SEED, size=size, jobs=jobs)
         for output in OUTPUTS if reports else ("bare",):
             for number in range(rounds):
                 # Who goes first changes: what else runs on the machine meets both.
                 for engine in ENGINES[:: -1 if number % 2 else 1]:
                     out = folder / f"{output}-{engine}-{number}"
                     row: dict[str, Any] = {"output": output, "round": number, "engine": engine}
-                    rows.append(row | timed_engine(engine, folder / "data", out, jobs, OUTPUTS[output]))
+                    rows.append(row | timed_engine(engine, data, out, jobs, OUTPUTS[output]))
                     typer.echo(json.dumps(rows[-1]), err=True)
         written = json.loads((folder / "bare-local-0" / "predictions.json").read_text())
     return {
-        "studies": studies,
+        "studies": len(written["studies"]),
         "size": size,
         "jobs": jobs,
         "processors": os.cpu_count(),
@@ -156,6 +160,10 @@ def main(
     jobs: Annotated[int, typer.Option(min=1, help="Workers of both.")] = 2,
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each.")] = 2,
     reports: Annotated[bool, typer.Option("--reports", help="With pictures and reports, too.")] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Studies of `lumbar phantom`, made before."),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
         "benchmarks/results"
     ),
@@ -164,7 +172,7 @@ def main(
     """Time Ray against the local pool."""
     if not is_installed():
         raise typer.BadParameter("needs ray: pip install '.[ray]'")
-    found = measure(studies, size, jobs, rounds, reports)
+    found = measure(studies, size, jobs, rounds, reports, data)
     output.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(found["runs"]).to_csv(output / "scale_out.csv", index=False)
     (output / "scale_out.json").write_text(json.dumps(found, indent=1) + "\n")
