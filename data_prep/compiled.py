@@ -13,7 +13,8 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -117,6 +118,22 @@ class NetworkCache:
         except OSError:
             return
 
+    @contextmanager
+    def converting(self) -> Iterator[None]:
+        """Wait until no other process converts, and let none begin within the block.
+
+        Workers that start together would all convert the same networks. Where there are no locks, they do.
+        """
+        with ExitStack() as stack:
+            # Not on every platform; and a folder that cannot be written keeps nothing to wait for.
+            with suppress(ImportError, OSError):
+                import fcntl
+
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                lock = stack.enter_context((self.folder / "converting.lock").open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def _drop_old(self) -> None:
         entries = sorted(self.folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime)
         for path in entries[:-_MAX_ENTRIES]:
@@ -199,16 +216,26 @@ def load_compiled(
     """
     cache = cache or NetworkCache.of_user()
     threads = threads or available_threads()
+    if (network := _kept(key, threads, cache)) is not None:
+        return network
+    with cache.converting():
+        if (network := _kept(key, threads, cache)) is not None:  # another process was first
+            return network
+        topology, weights = convert()
+        network = CompiledNetwork(topology, weights, threads=threads)
+        cache.write(key, topology, weights)
+        return network
+
+
+def _kept(key: str, threads: int, cache: NetworkCache) -> CompiledNetwork | None:
+    """A network from the cache, if it is there, whole, and a network that this OpenVINO reads."""
     kept = cache.read(key)
-    if kept is not None:
-        try:
-            return CompiledNetwork(*kept, threads=threads)
-        except RuntimeError:
-            pass  # whole, but not a network that this OpenVINO reads
-    topology, weights = convert()
-    network = CompiledNetwork(topology, weights, threads=threads)
-    cache.write(key, topology, weights)
-    return network
+    if kept is None:
+        return None
+    try:
+        return CompiledNetwork(*kept, threads=threads)
+    except RuntimeError:
+        return None
 
 
 def convert_torch(

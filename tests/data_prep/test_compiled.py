@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +80,25 @@ def test_a_network_is_converted_once(tmp_path: Path, converted: tuple[bytes, byt
     second = load_compiled("a", conversion, threads=1, cache=cache)([[image(2)]])[0]
     assert conversion.times == 1
     assert first.tobytes() == second.tobytes()
-    assert [path.name for path in cache.folder.iterdir()] == ["a.openvino"]
+    assert [path.name for path in cache.folder.glob("a*")] == ["a.openvino"]
+
+
+def test_workers_that_start_together_convert_once(tmp_path: Path, converted: tuple[bytes, bytes]) -> None:
+    cache, conversion = NetworkCache(tmp_path / "networks"), Conversion(converted)
+    all_begin = threading.Barrier(4)
+
+    def slow() -> tuple[bytes, bytes]:
+        time.sleep(0.2)
+        return conversion()
+
+    def load() -> CompiledNetwork:
+        all_begin.wait()
+        return load_compiled("a", slow, threads=1, cache=cache)
+
+    with ThreadPoolExecutor(4) as pool:
+        networks = [future.result() for future in [pool.submit(load) for _ in range(4)]]
+    assert conversion.times == 1
+    assert len({network([[image(3)]])[0].tobytes() for network in networks}) == 1
     load_compiled("b", conversion, threads=1, cache=cache)
     assert conversion.times == 2
 
