@@ -132,6 +132,20 @@ def best_prior_share(probabilities: ArrayLike, prior: ArrayLike, truth: ArrayLik
     return float(found.x) if loss(float(found.x)) < loss(0.0) - _WORTH_A_SHARE else 0.0
 
 
+def calibration_error_by_chance(probability: ArrayLike, bins: int = 15, *, draws: int = 200) -> float:
+    """The calibration error that the same predictions would show on average if they were exactly right.
+
+    What is measured has this much of noise in it, and more with fewer rows.
+
+    Args:
+        probability: (n,) predicted probability of an event.
+        draws: of outcomes from these probabilities; always the same ones.
+    """
+    p = np.asarray(probability, dtype=np.float64)
+    rng = np.random.default_rng(0)
+    return float(np.mean([expected_calibration_error(p, rng.random(len(p)) < p, bins) for _ in range(draws)]))
+
+
 def expected_calibration_error(probability: ArrayLike, happened: ArrayLike, bins: int = 15) -> float:
     """Mean |probability − frequency| over bins of equally many predictions.
 

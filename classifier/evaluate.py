@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from classifier.calibration import expected_calibration_error
+from classifier.calibration import calibration_error_by_chance, expected_calibration_error
 from classifier.dataset import LabelledStudy
 from classifier.losses import competition_log_loss
 from classifier.metric import PROBABILITY_COLUMNS, score
@@ -142,7 +142,9 @@ def group_figures(rows: list[GradedTarget]) -> dict[str, float | int | None]:
         "auc_severe": _auc(severe, p[:, Severity.SEVERE.index]),
         "auc_moderate_or_worse": _auc(worse, 1 - p[:, Severity.NORMAL_MILD.index]),
         "ece_severe": expected_calibration_error(p[:, Severity.SEVERE.index], severe),
+        "ece_severe_by_chance": calibration_error_by_chance(p[:, Severity.SEVERE.index]),
         "ece_moderate_or_worse": expected_calibration_error(1 - p[:, Severity.NORMAL_MILD.index], worse),
+        "ece_moderate_or_worse_by_chance": calibration_error_by_chance(1 - p[:, Severity.NORMAL_MILD.index]),
     }
 
 

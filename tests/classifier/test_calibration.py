@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from classifier.calibration import Calibration, expected_calibration_error, fit_calibration
+from classifier.calibration import (
+    Calibration,
+    calibration_error_by_chance,
+    expected_calibration_error,
+    fit_calibration,
+)
 from classifier.losses import competition_log_loss, weighted_loss
 
 
@@ -67,3 +72,16 @@ def test_training_loss_of_no_evidence_is_the_level_priors_score() -> None:
     assert float(loss) == pytest.approx(competition_log_loss(prior, truth), abs=1e-9)
     worse = competition_log_loss(np.full((6, 3), 1 / 3), truth)
     assert float(loss) < worse
+
+
+def test_calibration_error_by_chance_is_what_right_predictions_show() -> None:
+    rng = np.random.default_rng(4)
+    p = rng.beta(1, 4, 1000)
+    chance = calibration_error_by_chance(p)
+    right = [expected_calibration_error(p, rng.random(1000) < p) for _ in range(40)]
+    assert abs(np.mean(right) - chance) < 0.003 and 0.01 < chance < 0.04
+    assert calibration_error_by_chance(np.tile(p, 16)) < chance / 3
+    too_sure = p**1.8
+    assert expected_calibration_error(too_sure, rng.random(1000) < p) > 2 * calibration_error_by_chance(
+        too_sure
+    )
