@@ -45,7 +45,7 @@ def connecting(address: str | None = None, jobs: int | None = None) -> Iterator[
     """Connect to Ray in the background; what it gives waits for that, and returns the module.
 
     A Ray that was started here ends with the block. It starts within seconds, in processes of its own: time
-    in which the driver can load its models. Must be entered in the thread that uses Ray.
+    in which the rest of the program can be imported. Must be entered in the thread that uses Ray.
 
     Args:
         address: of a running cluster; None starts a Ray on this machine.

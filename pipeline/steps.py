@@ -145,11 +145,16 @@ class Workers:
     jobs: int | None = None
     ray: ConnectedRay | None = None
 
-    def engine(self, load: LoadPipeline, provenance: Provenance) -> Engine | None:
-        """What does the studies; None for this process alone."""
+    @property
+    def are_others(self) -> bool:
+        """Whether other processes do the studies, and this one need not load the models."""
+        return self.ray is not None or (self.jobs or 1) > 1
+
+    def engine(self, load: LoadPipeline, provenance: Provenance) -> Engine:
+        """The other processes; ``provenance`` is of the models that they have to load."""
         if self.ray is not None:
             return RayEngine(load, provenance, self.ray, self.jobs, say=console.tell)
-        return LocalPool(load, self.jobs, say=console.tell) if self.jobs and self.jobs > 1 else None
+        return LocalPool(load, self.jobs or 1, say=console.tell)
 
 
 def load_in_worker(
@@ -194,11 +199,14 @@ def grade_all(
     with opened(path) as (folder, rejections), engine_failures_named():
         entries = find_entries(folder, series_table)
         make_writable(output)
-        facts = read_facts(detector_weights, classifier_weights, backend)
-        load = partial(load_in_worker, _absolute(detector_weights), _absolute(classifier_weights), backend)
-        engine = (workers or Workers()).engine(load, facts.provenance)
-        models: Pipeline | ModelFacts = facts
-        if engine is None:
+        models: Pipeline | ModelFacts
+        engine = None
+        if workers is not None and workers.are_others:
+            models = read_facts(detector_weights, classifier_weights, backend)
+            weights = _absolute(detector_weights), _absolute(classifier_weights)
+            load = partial(load_in_worker, *weights, backend)
+            engine = workers.engine(load, models.provenance)
+        else:
             models = load_pipeline(detector_weights, classifier_weights, backend=backend, threads=threads)
         with alone_in(output), _weights_named(), console.progress_of_parts("studies", len(entries)) as told:
             report = run_batch(
