@@ -162,8 +162,9 @@ places, started = set(), set()
 def progress(_):
     import ray
     places.update(node["NodeManagerAddress"] for node in ray.nodes())
-    table = subprocess.run(["ps", "-eo", "ppid=,args="], capture_output=True, text=True, check=True).stdout
-    children = [line.split()[1:] for line in table.splitlines() if line.split()[0] == str(os.getpid())]
+    ps = ["ps", "-ww", "-eo", "ppid=,args="]
+    rows = subprocess.run(ps, capture_output=True, text=True, check=True).stdout.splitlines()
+    children = [row.split()[1:] for row in rows if row.split()[0] == str(os.getpid())]
     started.update(Path(word).name for words in children for word in words[:3] if "/ray/" in word)
 
 if __name__ == "__main__":
