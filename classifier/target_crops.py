@@ -89,7 +89,11 @@ def target_crop(
     )
     if not crop.valid[len(crop.valid) // 2]:
         return NO_SLICE
-    return crop if cached or has_signal(crop.signal, config.step_mm) else NO_SIGNAL
+    if cached:
+        return crop
+    # Magnitude images have no negative signal: a rescale intercept has moved zero to the darkest pixel.
+    zero = min(0.0, float(np.nanmin(nearest.pixels())))
+    return crop if has_signal(crop.signal - np.float32(zero), config.step_mm) else NO_SIGNAL
 
 
 def has_signal(shown: NDArray[np.float32], step_mm: float) -> bool:

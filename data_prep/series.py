@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,12 @@ from data_prep.dicom import SliceHeader, read_pixels
 from data_prep.dicom_checks import DEFAULT_LIMITS, ReadLimits
 from data_prep.files import input_label
 from data_prep.geometry import SAME_ORIENTATION_COSINE, FloatArray, Orientation, SlicePlane
-from data_prep.series_kind import Weighting, weighting_from_headers, weighting_from_sagittal_image
+from data_prep.series_kind import (
+    Weighting,
+    largest_csf_ridge,
+    weighting_from_headers,
+    weighting_from_sagittal_image,
+)
 from data_prep.study_types import DicomRejected, Reason, Rejection, Series, Slice
 from data_prep.vocabulary import SeriesKind
 
@@ -85,6 +91,20 @@ def build_series(
         study_id, series_id, orientation, [header for _, header in along], stacks, listed_kind
     )
     return Series(study_id, series_id, kind, stacks, source), tuple(rejections)
+
+
+def weightings_compared(series: Sequence[Series]) -> tuple[Series, ...]:
+    """The series of a study, one of them sagittal T2 after all if several are sagittal and all seem T1.
+
+    Nobody images a spine without T2. Of the series whose image alone said T1, that with the brightest fluid
+    is it: beside each other T1 and T2 are told apart better than each alone.
+    """
+    sagittal = [item for item in series if item.kind in (SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2)]
+    guessed = [item for item in sagittal if item.kind_source == "image"]
+    if len(sagittal) < 2 or not guessed or any(item.kind is SeriesKind.SAGITTAL_T2 for item in sagittal):
+        return tuple(series)
+    brightest = max(guessed, key=lambda item: largest_csf_ridge(max(item.stacks, key=len)) or 0.0)
+    return tuple(replace(item, kind=SeriesKind.SAGITTAL_T2) if item is brightest else item for item in series)
 
 
 def _slice(number: int, header: SliceHeader, study_id: str, series_id: str, limits: ReadLimits) -> Slice:

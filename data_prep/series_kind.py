@@ -77,11 +77,19 @@ def weighting_from_sagittal_image(stack: Sequence[Slice]) -> Weighting | None:
     The largest ``csf_ridge`` of the middle half of the stack decides. The limit was set on 30 phantoms of
     choosing seeds (T1 0.23–0.70, T2 0.62–2.27) and the 21 SPIDER patients of the training part (T2,
     0.43–1.50): 5 of 30 T1 and 4 of 51 T2 lie on the wrong side. So it is a last resort, for series with
-    neither table nor text nor times.
+    neither table nor text nor times; ``weightings_compared`` then looks at the series beside each other.
 
     Returns:
         None if no slice can be decoded.
     """
+    ridge = largest_csf_ridge(stack)
+    if ridge is None:
+        return None
+    return Weighting.T2 if ridge >= _CSF_RIDGE_OF_T2 else Weighting.T1
+
+
+def largest_csf_ridge(stack: Sequence[Slice]) -> float | None:
+    """The largest ``csf_ridge`` of the middle half of a sagittal stack; None if no slice can be decoded."""
     quarter = len(stack) // 4
     ridges = []
     for item in stack[quarter : len(stack) - quarter]:
@@ -89,9 +97,7 @@ def weighting_from_sagittal_image(stack: Sequence[Slice]) -> Weighting | None:
             ridges.append(csf_ridge(item.pixels(), item.plane.spacing_mm))
         except DicomRejected:
             continue
-    if not ridges:
-        return None
-    return Weighting.T2 if max(ridges) >= _CSF_RIDGE_OF_T2 else Weighting.T1
+    return max(ridges, default=None)
 
 
 def csf_ridge(pixels: NDArray[np.float32], spacing_mm: tuple[float, float]) -> float:

@@ -11,7 +11,7 @@ from data_prep.dicom import SliceHeader, read_slice
 from data_prep.dicom_checks import DEFAULT_LIMITS, ReadLimits
 from data_prep.files import input_label, safe_id
 from data_prep.image_files import files_below, files_in, image_files, subfolders
-from data_prep.series import build_series
+from data_prep.series import build_series, weightings_compared
 from data_prep.study_types import DicomRejected, Reason, Rejection, Series, Study
 from data_prep.vocabulary import SeriesKind
 
@@ -58,9 +58,9 @@ class StudyEntry:
             rejections += self._misplaced(self.folder)
         headers, strangers = of_one_patient(self.study_id, headers)
         rejections += strangers
-        series = list(self._build(headers, rejections))
+        series = weightings_compared(list(self._build(headers, rejections)))
         if series:
-            return Study(self.study_id, tuple(series), tuple(rejections))
+            return Study(self.study_id, series, tuple(rejections))
         if not rejections:
             reason, message = Reason.NO_IMAGES, "the study has no images"
         else:

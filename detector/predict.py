@@ -55,8 +55,9 @@ class PredictConfig:
             spine is; else its neighbours are looked at as a whole, too.
         uncertain_below: numbering confidence under which ``numbering_uncertain`` is flagged; it also is where
             the images are noisy or their orientation is doubtful.
-        least_signal_to_noise: below this the middle slice is called ``noisy``, and the numbering uncertain.
-            Phantoms of choosing seeds have 7 and more, those of unusual scanners 4 and more.
+        noisy_below: ratio of signal to noise of the middle slice under which ``noisy`` is flagged. Phantoms
+            of choosing seeds have 7 and more, those of unusual scanners 3 and more, real images 59 and more.
+        least_signal_to_noise: below this the numbering is uncertain, too.
         view_margin_mm: a level that was not seen but must lie at least this far inside the image is
             placed by extrapolation; farther out it is absent.
         min_evidence: a chain whose disc scores add up to less is no spine.
@@ -71,6 +72,7 @@ class PredictConfig:
     strip_discs: int = 3
     strip_score: float = 0.3
     uncertain_below: float = 0.8
+    noisy_below: float = 6.8
     least_signal_to_noise: float = 3.8
     view_margin_mm: float = 8.0
     transitional_score: float = 0.7
@@ -177,7 +179,7 @@ class LevelDetector:
         if len(series[0].slices) < self.config.few_slices:
             flags = (*flags, "few_slices")
         sighting = self.look(series)
-        doubts = self._doubts(series[0], sighting.discs)
+        doubts, uncertain = self._doubts(series[0], sighting.discs)
         flags = (*flags, *doubts)
         if not sighting.discs:
             return SpineLevels(study.study_id, flags=(*flags, "no_level_found", "numbering_uncertain"))
@@ -189,7 +191,7 @@ class LevelDetector:
         if not chain.reaches_sacrum:
             flags = (*flags, "sacrum_unseen")
         levels = spine_levels(chain, series, margin_mm=self.config.view_margin_mm)
-        if doubts or chain.confidence < self.config.uncertain_below:
+        if uncertain or chain.confidence < self.config.uncertain_below:
             flags = (*flags, "numbering_uncertain")
         if len(levels) < len(LEVELS):
             flags = (*flags, "level_absent")
@@ -227,19 +229,23 @@ class LevelDetector:
             return points
         return refine_foramina(study, points, self.foramen, self.config.foramen)
 
-    def _doubts(self, leading: Series, chain: tuple[ChainDisc, ...]) -> tuple[str, ...]:
-        """Flags of a leading series that is not what the networks have learned from: noisy, or turned."""
+    def _doubts(self, leading: Series, chain: tuple[ChainDisc, ...]) -> tuple[tuple[str, ...], bool]:
+        """Flags of a leading series that is not what the networks have learned from: noisy, or turned.
+
+        And whether such a series leaves the numbering in doubt.
+        """
         config = self.config
         (middle,) = central_slices(leading, 1, config.max_offset_mm)
         try:
-            pixels = middle.pixels()
+            ratio = signal_to_noise(middle.pixels())
         except DicomRejected:
-            return ()
-        noisy = signal_to_noise(pixels) < config.least_signal_to_noise
+            return (), False
+        noisy = ratio < config.noisy_below
         turned = orientation_is_doubtful(
             chain, middle, self.sagittal, config.orientation, config.candidates, config.chain
         )
-        return (("noisy",) if noisy else ()) + (("orientation_doubtful",) if turned else ())
+        flags = (("noisy",) if noisy else ()) + (("orientation_doubtful",) if turned else ())
+        return flags, turned or ratio < config.least_signal_to_noise
 
     def look(self, series: tuple[Series, ...]) -> Sighting:
         """The chain of discs seen in sagittal series of one study, not yet numbered; the first leads."""
@@ -250,7 +256,8 @@ class LevelDetector:
             discs, agrees = join_votes(discs, self._discs(seen), self.config.voting)
             if not agrees:
                 disagreeing.append(item.series_id)
-        chain = straightened(best_chain(discs, self.config.chain))
+        across = max(series[0].stacks, key=len)[0].plane.normal
+        chain = straightened(best_chain(discs, self.config.chain), across)
         if sum(disc.candidate.score for disc in chain if disc.candidate) < self.config.min_evidence:
             chain = ()
         return Sighting(chain, _view_z_mm(leading), tuple(disagreeing))

@@ -46,24 +46,28 @@ def spine_levels(
     return {level: levels[level] for level in LEVELS if level in levels}
 
 
-def straightened(discs: tuple[ChainDisc, ...]) -> tuple[ChainDisc, ...]:
-    """Replace each point's place across the slices by a smooth curve along the chain.
+def straightened(discs: tuple[ChainDisc, ...], across: FloatArray | None = None) -> tuple[ChainDisc, ...]:
+    """Move each disc and its canal point across the slices, onto a smooth curve along the chain.
 
-    A single disc is seen on few thick slices; the spine as a whole bends slowly (a parabola in x).
+    A single disc is seen on few thick slices; the spine as a whole bends slowly (a parabola).
+
+    Args:
+        across: (3,) unit normal of the slices, LPS; left and right if not given. Slices of a patient who lies
+            askew are oblique, and a disc does not lie straight before its canal then.
     """
     if len(discs) < 3:
         return discs
+    across = np.array([1.0, 0.0, 0.0]) if across is None else across
     z = np.array([disc.canal_mm[2] for disc in discs])
-    x = np.array([disc.canal_mm[0] for disc in discs])
+    place = np.array([disc.canal_mm @ across for disc in discs])
     weights = np.array([disc.candidate.score if disc.candidate else 0.05 for disc in discs])
     degree = 2 if len(discs) >= 5 else 1
-    fit = np.polynomial.Polynomial.fit(z, x, degree, w=weights)
+    fit = np.polynomial.Polynomial.fit(z, place, degree, w=weights)
 
     def moved(disc: ChainDisc) -> ChainDisc:
         at = float(fit(disc.canal_mm[2]))
-        return ChainDisc(
-            np.array([at, *disc.disc_mm[1:]]), np.array([at, *disc.canal_mm[1:]]), disc.candidate
-        )
+        disc_mm, canal_mm = (p + (at - p @ across) * across for p in (disc.disc_mm, disc.canal_mm))
+        return ChainDisc(disc_mm, canal_mm, disc.candidate)
 
     return tuple(moved(disc) for disc in discs)
 

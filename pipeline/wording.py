@@ -20,7 +20,7 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "series_disagree": "The sagittal series do not agree on the levels.",
     "orientation_doubtful": "The images look upside down or back to front, as when a patient was registered "
     "in a wrong position: do not trust left and right, nor the levels.",
-    "noisy": "The sagittal images have more noise than the networks have learned from.",
+    "noisy": "The sagittal images have more noise than the networks have learned from: grades may be wrong.",
     "sacrum_unseen": "L5/S1 was not seen: the levels are counted without the sacrum, and may be off by one.",
     "level_absent": "A lumbar level is not in the images.",
     "level_at_edge": "A level lies at the edge of the sagittal images: its place and grades are uncertain.",

@@ -31,7 +31,7 @@ EVERYTHING = frozenset(Condition)
 # the same picture at other coordinates, which must be flagged. Without T1: it helps to place the discs.
 EXACT = Expected()
 ROUNDED = Expected(probability=0.02, levels_mm=0.3, points_mm=6.0)
-REQUANTISED = Expected(probability=0.10, levels_mm=1.0, points_mm=7.0)
+REQUANTISED = Expected(probability=0.15, levels_mm=1.0, points_mm=7.0)
 RESAMPLED = Expected(probability=0.35, levels_mm=3.0, points_mm=9.0, may_flag=UNSURE)
 DEGRADED = Expected(
     probability=0.70,
@@ -383,7 +383,12 @@ def _pixels() -> list[Row]:
             _screws,
             _with(DEGRADED, flags={"no_signal"}),
         ),
-        _row("noise", "noise: signal 6 times as high", pixels.noise(6), DEGRADED),
+        _row(
+            "noise",
+            "noise: signal 6 times as high",
+            pixels.noise(6),
+            _with(DEGRADED, flags={"noisy"}, instead=UNSURE | {"noisy"}),
+        ),
         _row(
             "noise-heavy",
             "noise: signal 2.5 times as high",

@@ -60,3 +60,27 @@ def test_a_target_on_a_black_slice_gets_no_crop_but_a_reason() -> None:
     assert not isinstance(target_crop(study, point, config), str)
     assert target_crop(dark, point, config) == NO_SIGNAL
     assert not isinstance(target_crop(dark, point, config, cached=True), str)
+
+
+@pytest.mark.parametrize("intercept", [0.0, -0.04])
+def test_a_rescale_intercept_makes_no_tissue_dark(intercept: float) -> None:
+    """It puts zero signal below zero: what is dark on that scale need not be a void."""
+    point = next(p for p in all_points() if p.condition is Condition.SPINAL_CANAL_STENOSIS)
+
+    def around_the_point(item: Slice) -> Slice:
+        def read() -> NDArray[np.float32]:
+            image = np.ones(item.plane.shape, np.float32)
+            x, y = item.plane.to_px(point.xyz_mm)
+            centre, radius = (round(float(x)), round(float(y))), round(18 / item.plane.spacing_mm[0])
+            cv2.circle(image, centre, radius, 0.08, -1)
+            image[:2, :2] = 0
+            return image + np.float32(intercept)
+
+        return replace(item, read_pixels=read)
+
+    series = tuple(
+        replace(one, stacks=tuple(tuple(around_the_point(item) for item in stack) for stack in one.stacks))
+        for one in textured_study().series
+    )
+    crop = target_crop(Study("1", series), point, tiny_config(ConditionGroup.SPINAL).crop)
+    assert not isinstance(crop, str)

@@ -54,7 +54,8 @@ def test_images_without_noise_or_without_numbers_are_not_noisy() -> None:
 
 def test_noise_beyond_what_was_learned_makes_the_numbering_uncertain(phantom: PhantomStudy) -> None:
     detector = LevelDetector.load_bundled()
-    flags = {ratio: set(detector.predict(noisy(phantom.study, ratio)).flags) for ratio in (2.5, 8.0)}
+    flags = {ratio: set(detector.predict(noisy(phantom.study, ratio)).flags) for ratio in (2.5, 5.5, 8.0)}
     assert {"noisy", "numbering_uncertain"} <= flags[2.5]
+    assert "noisy" in flags[5.5] and "numbering_uncertain" not in flags[5.5]
     assert "noisy" not in flags[8.0]
     assert "noisy" not in detector.predict(phantom.study).flags

@@ -64,3 +64,15 @@ def test_a_detection_far_from_the_expected_place_is_drawn_back() -> None:
     decided = agreed(expected, seen, full_trust_mm=4.0, limit_mm=8.0)
     np.testing.assert_allclose(decided[:, 0], [2.0, 4.0, 3.0, 0.0])
     np.testing.assert_allclose(decided[:, 1:], 0.0)
+
+
+def test_in_oblique_slices_a_disc_stays_before_its_canal_along_the_slice() -> None:
+    """Of a patient who lies askew; else discs were moved sideways by up to 3 mm."""
+    angle = np.radians(9)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    discs = best_chain([candidate(i) for i in range(7)], ChainConfig())
+    turned = tuple(ChainDisc(turn @ d.disc_mm, turn @ d.canal_mm, d.candidate) for d in discs)
+    plain = straightened(discs)
+    for found, expected in zip(straightened(turned, turn[:, 0]), plain, strict=True):
+        np.testing.assert_allclose(turn.T @ found.disc_mm, expected.disc_mm, atol=1e-6)
+        np.testing.assert_allclose(turn.T @ found.canal_mm, expected.canal_mm, atol=1e-6)
