@@ -103,7 +103,10 @@ def weightings_compared(series: Sequence[Series]) -> tuple[Series, ...]:
     guessed = [item for item in sagittal if item.kind_source == "image"]
     if len(sagittal) < 2 or not guessed or any(item.kind is SeriesKind.SAGITTAL_T2 for item in sagittal):
         return tuple(series)
-    brightest = max(guessed, key=lambda item: largest_csf_ridge(max(item.stacks, key=len)) or 0.0)
+    ridges = [largest_csf_ridge(max(item.stacks, key=len)) or 0.0 for item in guessed]
+    if max(ridges) <= 0:
+        return tuple(series)
+    brightest = guessed[int(np.argmax(ridges))]
     return tuple(replace(item, kind=SeriesKind.SAGITTAL_T2) if item is brightest else item for item in series)
 
 

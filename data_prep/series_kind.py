@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from statistics import median
+from typing import Any
 
 import cv2
 import numpy as np
@@ -117,20 +118,31 @@ def csf_ridge(pixels: NDArray[np.float32], spacing_mm: tuple[float, float]) -> f
         return 0.0
     image = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     image = np.minimum(image, np.percentile(image, 99.5))
-    broad = cv2.GaussianBlur(image, (0, 0), 6)
     white = float(np.percentile(image, 90))
-    body = (broad > 0.2 * np.percentile(broad, 90)).astype(np.uint8)
-    body = cv2.morphologyEx(body, cv2.MORPH_CLOSE, np.ones((25, 25), np.uint8))
-    inner = cv2.erode(body, np.ones((1, 61), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
-    middle = slice(round(0.15 * size[1]), round(0.85 * size[1]))
-    if white <= 0 or not inner[middle].any():
+    if white <= 0:
         return 0.0
     ribbon = cv2.GaussianBlur(image, (0, 0), sigmaX=3, sigmaY=6)
     side = cv2.blur(image, (11, 11))
     brighter_side = np.maximum(np.roll(side, 15, axis=1), np.roll(side, -15, axis=1))
     local = np.maximum(cv2.GaussianBlur(image, (0, 0), 20), 0.1 * white)
-    ridge = np.where(inner, (ribbon - brighter_side) / local, -1.0)
-    return max(0.0, _best_path_mean(ridge[middle]))
+    ridge = (ribbon - brighter_side) / local
+    middle = slice(round(0.15 * size[1]), round(0.85 * size[1]))
+    # The root, where that finds nothing: a surface coil makes the back ten times as bright as the belly.
+    for shown in (image, np.sqrt(np.maximum(image, 0))):
+        inner = _inside_body(shown)
+        found = _best_path_mean(np.where(inner, ridge, -1.0)[middle]) if inner[middle].any() else 0.0
+        if found > 0:
+            return found
+    return 0.0
+
+
+def _inside_body(image: NDArray[Any]) -> NDArray[np.bool_]:
+    """Pixels (of 1 mm) at least 30 mm behind the front and before the back of what is bright."""
+    broad = cv2.GaussianBlur(image, (0, 0), 6)
+    body = (broad > 0.2 * np.percentile(broad, 90)).astype(np.uint8)
+    body = cv2.morphologyEx(body, cv2.MORPH_CLOSE, np.ones((25, 25), np.uint8))
+    eroded = cv2.erode(body, np.ones((1, 61), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.asarray(eroded > 0)
 
 
 def _best_path_mean(values: NDArray[np.floating]) -> float:
