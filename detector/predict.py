@@ -56,8 +56,8 @@ class PredictConfig:
         uncertain_below: numbering confidence under which ``numbering_uncertain`` is flagged; it also is where
             the images are noisy or their orientation is doubtful.
         noisy_below: ratio of signal to noise of the middle slice under which ``noisy`` is flagged. Phantoms
-            of choosing seeds have 7.2 and more, those of unusual scanners 3 and more; with noise of a sixth of
-            the signal 5.3 to 7.0 was measured.
+            of choosing seeds have 7.2 and more, those of unusual scanners 3 and more, those with noise of a
+            sixth of their signal 5.3 to 7.0.
         least_signal_to_noise: below this the numbering is uncertain, too.
         view_margin_mm: a level that was not seen but must lie at least this far inside the image is
             placed by extrapolation; farther out it is absent.
