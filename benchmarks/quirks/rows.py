@@ -37,7 +37,7 @@ DEGRADED = Expected(
     probability=0.70,
     levels_mm=6.0,
     points_mm=12.0,
-    may_flag=UNSURE | {"level_absent", "sacrum_unseen"},
+    may_flag=UNSURE | {"level_absent", "noisy", "orientation_doubtful", "sacrum_unseen"},
     instead=UNSURE,
     may_prior=True,
 )

@@ -91,15 +91,20 @@ def test_without_headers_the_fluid_decides(tmp_path: Path, csf: float, kind: Ser
     assert (series.kind, series.kind_source) == (kind, "image")
 
 
-def test_two_series_that_both_look_like_t1_are_told_apart_beside_each_other(tmp_path: Path) -> None:
-    """Nobody images a spine without T2, and pale fluid is fluid still."""
-    for name, csf in (("1", 600), ("2", 120)):
+@pytest.mark.parametrize(
+    ("fluids", "alone"), [((600, 120), SeriesKind.SAGITTAL_T1), ((1400, 750), SeriesKind.SAGITTAL_T2)]
+)
+def test_series_that_all_look_alike_are_told_apart_beside_each_other(
+    tmp_path: Path, fluids: tuple[int, int], alone: SeriesKind
+) -> None:
+    """A spine is imaged with T1 and T2, and pale fluid is fluid still."""
+    for name, csf in zip("12", fluids, strict=True):
         write_series(tmp_path / "100" / name, description="", pixels=body(csf))
+        (only,) = find_studies(tmp_path / "100" / name)[0].load().series
+        assert only.kind is alone
     (entry,) = find_studies(tmp_path)
     kinds = {series.series_id: series.kind for series in entry.load().series}
     assert kinds == {"1": SeriesKind.SAGITTAL_T2, "2": SeriesKind.SAGITTAL_T1}
-    (alone,) = find_studies(tmp_path / "100" / "1")[0].load().series
-    assert alone.kind is SeriesKind.SAGITTAL_T1
 
 
 def test_an_axial_series_that_says_nothing_is_assumed_to_be_t2(tmp_path: Path) -> None:
