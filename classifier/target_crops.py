@@ -23,11 +23,11 @@ SECOND_VIEW = {
 NO_SERIES = "no_series"
 NO_SLICE = "no_slice"
 NO_SIGNAL = "no_signal"
-# A void of this radius, its middle this near to the point. Of the targets of 2 synthetic patients (plain,
-# noisy, with ghosts, with cut views) and of the 2 real RSNA studies none has a dark spot of more than 2.3 mm
-# there; the foramina beside screws of 13 mm have 7 mm and more.
+# A void of this radius, its middle this near to the point: as beside screws of 13 mm, whose bright rim
+# changes grades 6 mm away, too. No target of 40 synthetic patients, half of them noisy, is taken for a void;
+# at 11 mm one of the 1,000 would be.
 _VOID_RADIUS_MM = 4.0
-_VOID_REACH_MM = 8.0
+_VOID_REACH_MM = 10.0
 # Of the crop's white, after its noise was smoothed; fluid on T1 has more.
 _VOID_MAX = 0.05
 _VOID_SMOOTHING_PX = 1.5
