@@ -24,8 +24,8 @@ NO_SERIES = "no_series"
 NO_SLICE = "no_slice"
 NO_SIGNAL = "no_signal"
 # A void of this radius, its middle this near to the point: as beside screws of 13 mm, whose bright rim
-# changes grades 6 mm away, too. No target of 40 synthetic patients, half of them noisy, is taken for a void;
-# at 11 mm one of the 1,000 would be.
+# changes grades 4 to 6 mm away, too. No target of 40 synthetic patients, half of them noisy, is taken for a
+# void; at 11 mm one of the 1,000 would be.
 _VOID_RADIUS_MM = 4.0
 _VOID_REACH_MM = 10.0
 # Of the crop's white, after its noise was smoothed; fluid on T1 has more.

@@ -31,13 +31,13 @@ EVERYTHING = frozenset(Condition)
 # the same picture at other coordinates, which must be flagged. Without T1: it helps to place the discs.
 EXACT = Expected()
 ROUNDED = Expected(probability=0.02, levels_mm=0.3, points_mm=6.0)
-REQUANTISED = Expected(probability=0.15, levels_mm=1.0, points_mm=7.0)
+REQUANTISED = Expected(probability=0.10, levels_mm=1.0, points_mm=7.0)
 RESAMPLED = Expected(probability=0.35, levels_mm=3.0, points_mm=9.0, may_flag=UNSURE)
 DEGRADED = Expected(
     probability=0.70,
     levels_mm=6.0,
     points_mm=12.0,
-    may_flag=UNSURE | {"level_absent", "noisy", "orientation_doubtful", "sacrum_unseen"},
+    may_flag=UNSURE | {"level_absent", "sacrum_unseen"},
     instead=UNSURE,
     may_prior=True,
 )
@@ -370,7 +370,8 @@ def _geometry() -> list[Row]:
             "front-half",
             "front half of the sagittal views",
             geometry.cut(columns=(0, 0.5), kinds=(T1, T2)),
-            DEGRADED,
+            # Hardly any spine is left in view: what it looks like may be doubted in every way.
+            replace(DEGRADED, may_flag=DEGRADED.may_flag | {"noisy", "orientation_doubtful"}),
         ),
     ]
 
