@@ -26,19 +26,19 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
+from data_prep.base.manifest import write_manifest
 from data_prep.geometry import FloatArray
-from data_prep.manifest import write_manifest
 from data_prep.phantom import make_study
-from data_prep.study_types import LevelPoint, Series, Study
+from data_prep.study import LevelPoint, Series, Study
 from data_prep.vocabulary import SeriesKind
-from detector.augment import AugmentConfig
-from detector.levels import ChainConfig, number_chain
+from detector.learn.sources import external_cases, external_slice_cases, training_slices
+from detector.learn.synthesis import NO_SYNTHESIS
+from detector.learn.train import TrainConfig, train_detector
+from detector.learn.views import AugmentConfig
+from detector.look.sightings import SliceSighting
 from detector.predict import LevelDetector, PredictConfig, sagittal_series
-from detector.sightings import SliceSighting
-from detector.sources import external_cases, external_slice_cases, training_slices
 from detector.spec import SAGITTAL, DetectorKind
-from detector.synthesis import NO_SYNTHESIS
-from detector.train import TrainConfig, train_detector
+from detector.spine.chain import ChainConfig, number_chain
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

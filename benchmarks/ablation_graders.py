@@ -24,15 +24,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.progress import track
 
-from classifier.bootstrap import StudyDraws, ratio, value_and_interval
 from classifier.calibration import fit_calibration
 from classifier.config import GraderConfig, default_config, merged
-from classifier.dataset import CropCache, build_cache, load_cache
-from classifier.metric import SEVERITY_WEIGHTS
+from classifier.judge.bootstrap import StudyDraws, ratio, value_and_interval
+from classifier.judge.metric import SEVERITY_WEIGHTS
+from classifier.learn.crop_cache import CropCache, build_cache, load_cache
+from classifier.learn.sources import phantom_sources
+from classifier.learn.train import grade_cache, train_grader
 from classifier.prior import competition_weighted
-from classifier.sources import phantom_sources
-from classifier.train import grade_cache, train_grader
-from data_prep.files import atomic_write
+from data_prep.base.files import atomic_write
 from data_prep.vocabulary import ConditionGroup, SeriesKind, Side, split_row_id
 
 FIRST_TRAINING_SEED, FIRST_CHOOSING_SEED = 20_000, 120_000

@@ -36,7 +36,7 @@ from rich.progress import track
 
 from benchmarks.bounded import DEFAULT_MEMORY_MB, DEFAULT_TIME_S, BoundedReader, Outcome
 from benchmarks.mutations import Mutation, applied, base_dataset, drawn, every_coding, recoded
-from data_prep.files import atomic_write
+from data_prep.base.files import atomic_write
 from data_prep.geometry import Orientation, SlicePlane
 from data_prep.phantom import write_dataset
 from data_prep.vocabulary import SeriesKind

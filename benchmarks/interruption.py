@@ -31,7 +31,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import atomic_write
+from data_prep.base.files import atomic_write
 from data_prep.phantom import write_dataset
 
 FIRST_SEED = 200_950

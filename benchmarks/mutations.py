@@ -27,7 +27,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from data_prep.dicom_checks import TRANSFER_SYNTAXES
+from data_prep.read.dicom_limits import TRANSFER_SYNTAXES
 
 _JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 _JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from benchmarks.stopwatch import Stopwatch
 from classifier.predict import Grader
-from data_prep.manifest import read_verified
+from data_prep.base.manifest import read_verified
 from data_prep.vocabulary import LEVELS, SEVERITIES, SUBMISSION_COLUMNS, TARGETS, SeriesKind, Target
-from detector.inference import STRIDES
-from detector.network import network_from_bytes
+from detector.look.inference import STRIDES
+from detector.look.network import network_from_bytes
 from detector.predict import BUNDLED_WEIGHTS
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorSpec
 

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import console
 from data_prep.phantom import make_study
-from data_prep.study_types import Series, Slice, Study
-from detector.orientation import level_evidence, orientation_is_doubtful
+from data_prep.study import Series, Slice, Study
+from detector.learn.sources import external_cases
+from detector.learn.study_slices import hard_phantom
 from detector.predict import BUNDLED_WEIGHTS, LevelDetector, central_slices, sagittal_series
-from detector.sources import external_cases
-from detector.study_slices import hard_phantom
+from detector.spine.orientation import level_evidence, orientation_is_doubtful
+from pipeline.commands import console
 
 FIRST_SEED, FIRST_HARD_SEED = 153_000, 153_500
 EXTERNAL_MM_PER_PX = 0.47

@@ -26,21 +26,21 @@ import pandas as pd
 import torch
 from rich.progress import track
 
-from classifier.dataset import LabelledStudy
-from classifier.evaluate import GradedTarget, grade_labelled
-from classifier.evaluate import evaluate as grading_figures
-from data_prep.annotations import annotated_points
-from data_prep.console import without_nan
-from data_prep.files import atomic_write
+from classifier.judge.evaluate import GradedTarget, grade_labelled
+from classifier.judge.evaluate import evaluate as grading_figures
+from classifier.learn.crop_cache import LabelledStudy
+from data_prep.base.files import atomic_write
 from data_prep.phantom import PHANTOM_VERSION, SCANNER_RANGES, make_study
-from data_prep.studies import find_studies
-from data_prep.study_types import SpineLevels
+from data_prep.read.find import find_studies
+from data_prep.rsna.annotations import annotated_points
+from data_prep.study import SpineLevels
 from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, ConditionGroup, Severity, Target
 from detector.evaluate import numbering_report, point_errors, summarise
+from detector.learn.sources import external_cases, external_slice_cases
+from detector.learn.study_slices import hard_phantom
 from detector.predict import LevelDetector
-from detector.sources import external_cases, external_slice_cases
-from detector.study_slices import hard_phantom
 from pipeline import Pipeline
+from pipeline.commands.console import without_nan
 from pipeline.prediction import StudyPrediction
 
 # No decision was taken on these: those that were looked at before lie below.

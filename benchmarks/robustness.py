@@ -34,13 +34,13 @@ from benchmarks.quirks.encodings import ToolMissing
 from benchmarks.quirks.expected import Compared, compare
 from benchmarks.quirks.rows import ROWS, Row
 from benchmarks.quirks.stored import change_study
-from data_prep import console
-from data_prep.check import check_data
-from data_prep.files import atomic_write
+from data_prep.base.files import atomic_write
 from data_prep.phantom import PHANTOM_VERSION, write_dataset
-from data_prep.study_types import DicomRejected
+from data_prep.rsna.check import check_data
+from data_prep.study import DicomRejected
 from data_prep.vocabulary import CONDITIONS
 from pipeline import Pipeline
+from pipeline.commands import console
 from pipeline.prediction import StudyPrediction
 
 FIRST_SEED = 270_000

@@ -31,7 +31,7 @@ import pandas as pd
 import typer
 
 from data_prep.phantom import Size, write_dataset
-from pipeline.ray_connection import is_installed, own_environment
+from pipeline.batch.ray_connection import is_installed, own_environment
 
 FIRST_SEED = 200_000
 ENGINES = ("local", "cluster", "ray")

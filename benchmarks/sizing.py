@@ -16,12 +16,12 @@ from typing import Annotated, Any
 
 import typer
 
-from data_prep.studies import find_studies
-from pipeline.predict import Pipeline
-from pipeline.report import write_report
-from pipeline.steps import load_in_worker
-from pipeline.study_figures import draw_montage
-from pipeline.study_work import PICTURE_PLACE, REPORT_PLACE, StudyOutput, StudyWork, on_one_thread
+from data_prep.read.find import find_studies
+from pipeline.batch.study_work import PICTURE_PLACE, REPORT_PLACE, StudyOutput, StudyWork, on_one_thread
+from pipeline.commands.grading_steps import load_in_worker
+from pipeline.grade import Pipeline
+from pipeline.results.pictures.montage import draw_montage
+from pipeline.results.report.study_report import write_report
 
 MILLION = 1_000_000
 CORES_PER_NODE = 16

@@ -33,17 +33,17 @@ import pydicom
 from pydicom.uid import RLELossless
 
 import classifier.predict
-import data_prep.series
+import data_prep.read.series
 from benchmarks.stopwatch import Stopwatch
-from data_prep.files import atomic_write
+from data_prep.base.files import atomic_write
 from data_prep.phantom import write_dataset
-from data_prep.series_table import find_series_table
-from data_prep.studies import find_studies
-from data_prep.study_entry import StudyEntry
-from data_prep.study_types import SpineLevels, Study
+from data_prep.read.entry import StudyEntry
+from data_prep.read.find import find_studies
+from data_prep.read.series_table import find_series_table
+from data_prep.study import SpineLevels, Study
 from data_prep.vocabulary import Target
-from pipeline.batch import run_batch
-from pipeline.predict import Pipeline
+from pipeline.batch.run import run_batch
+from pipeline.grade import Pipeline
 
 FIRST_SEED = 200_500
 STAGES = ("read and decode", "detection", "crops", "grading", "writing")
@@ -93,15 +93,15 @@ def make_studies(folder: Path, count: int) -> list[Path]:
 @contextmanager
 def counted(clock: Stopwatch) -> Iterator[None]:
     """Count the time of reading and cropping, which happen within other stages."""
-    plain = StudyEntry.load, data_prep.series.read_pixels, classifier.predict.target_crop
+    plain = StudyEntry.load, data_prep.read.series.read_pixels, classifier.predict.target_crop
     StudyEntry.load = clock.timed("read and decode", plain[0])  # type: ignore[method-assign]
-    data_prep.series.read_pixels = clock.timed("read and decode", plain[1])
+    data_prep.read.series.read_pixels = clock.timed("read and decode", plain[1])
     classifier.predict.target_crop = clock.timed("crops", plain[2])
     try:
         yield
     finally:
         StudyEntry.load = plain[0]  # type: ignore[method-assign]
-        data_prep.series.read_pixels, classifier.predict.target_crop = plain[1:]
+        data_prep.read.series.read_pixels, classifier.predict.target_crop = plain[1:]
 
 
 def run_ours(pipeline: Pipeline, study: Path, out: Path, clock: Stopwatch) -> None:

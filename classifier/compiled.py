@@ -1,4 +1,4 @@
-"""A grader that OpenVINO runs; see ``data_prep.compiled``. Importable without torch."""
+"""A grader that OpenVINO runs; see ``data_prep.base.openvino``. Importable without torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from classifier.config import GraderConfig
 from classifier.storage import StoredGrader
-from data_prep.compiled import CompiledNetwork, convert_torch, load_compiled, network_key
+from data_prep.base.openvino import CompiledNetwork, convert_torch, load_compiled, network_key
 
 # Crops of one pass: large enough to keep a core busy, small enough to be shared among cores.
 CROPS_OF_A_PASS = 5

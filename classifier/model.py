@@ -60,7 +60,7 @@ class CompactResnet(nn.Module):
 
 
 class TimmFeatures(nn.Module):
-    """One feature map of a timm backbone, from scratch; ``classifier.pretrained`` fills in weights."""
+    """One feature map of a timm backbone, from scratch; ``classifier.learn.pretrained`` fills in weights."""
 
     def __init__(self, name: str, stage: int) -> None:
         super().__init__()

@@ -17,10 +17,10 @@ from classifier.grade import Grade, GradeSource
 from classifier.prior import level_prior, prior_grade
 from classifier.storage import BUNDLED_WEIGHTS, StoredGrader, load_grader, read_grader
 from classifier.target_crops import SECOND_VIEW, target_crop
-from data_prep.backend import Backend, resolve_backend
+from data_prep.base.backend import Backend, resolve_backend
 from data_prep.crops import Crop
 from data_prep.pixel_cache import PixelCache
-from data_prep.study_types import PointSource, SpineLevels, Study
+from data_prep.study import PointSource, SpineLevels, Study
 from data_prep.vocabulary import TARGETS, Condition, ConditionGroup, Target
 
 # A target, its crop, and that of the other view of its level if there is one.
@@ -59,7 +59,7 @@ class Grader:
         """Load all three graders of a folder.
 
         Args:
-            backend: see ``data_prep.backend``. Torch runs graders that look at neighbouring levels, too.
+            backend: see ``data_prep.base.backend``. Torch runs graders that look at neighbouring levels, too.
 
         Raises:
             WeightsRejected: missing, or not what the manifest says.

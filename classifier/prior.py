@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from classifier.grade import Grade
-from classifier.metric import SEVERITY_WEIGHTS, long_labels
+from classifier.judge.metric import SEVERITY_WEIGHTS, long_labels
 from data_prep.vocabulary import LEVELS, SEVERITIES, ConditionGroup, Target
 
 

@@ -16,9 +16,9 @@ from safetensors import SafetensorError, deserialize
 
 from classifier.calibration import Calibration
 from classifier.config import GraderConfig
-from data_prep.files import atomic_write
-from data_prep.manifest import WeightsRejected, read_verified, write_manifest
-from data_prep.revision import git_revision
+from data_prep.base.files import atomic_write
+from data_prep.base.manifest import WeightsRejected, read_verified, write_manifest
+from data_prep.base.version import git_revision
 from data_prep.vocabulary import ConditionGroup
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from classifier.config import CropConfig
 from data_prep.crops import WHITE_PERCENTILE, Crop, extract_crop, percentiles
-from data_prep.study_types import LevelPoint, Series, Study
+from data_prep.study import LevelPoint, Series, Study
 from data_prep.vocabulary import ConditionGroup, SeriesKind, Side
 
 # Where a level is looked at a second time. The recess is graded on axial slices, the others on sagittal ones.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from data_prep.study_types import LevelPoint, Series, SpineLevels, Study
+from data_prep.study import LevelPoint, Series, SpineLevels, Study
 from data_prep.vocabulary import ConditionGroup
 
 RADII_MM = (4.0, 5.0, 6.0, 10.0)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_prep.files import atomic_write
-from data_prep.study_types import SpineLevels
+from data_prep.base.files import atomic_write
+from data_prep.study import SpineLevels
 
 LEVELS_COLUMNS = (
     "study_id",

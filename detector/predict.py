@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.backend import Backend
+from data_prep.base.backend import Backend
+from data_prep.base.manifest import read_verified
 from data_prep.geometry import FloatArray, SlicePlane
-from data_prep.manifest import read_verified
 from data_prep.pixel_cache import PixelCache
-from data_prep.study_types import (
+from data_prep.study import (
     DicomRejected,
     LevelPoint,
     Series,
@@ -24,19 +24,19 @@ from data_prep.study_types import (
     Study,
 )
 from data_prep.vocabulary import LEVELS, ConditionGroup, Level, SeriesKind
-from detector.axial import AxialConfig, refine_recesses
-from detector.candidates import CandidateConfig, DiscCandidate, merge_candidates
-from detector.canonical import strip
-from detector.foramina import ForamenConfig, refine_foramina
-from detector.inference import SlicePredictor
-from detector.levels import ChainConfig, ChainDisc, NumberedChain, best_chain, number_chain
-from detector.noise import signal_to_noise
-from detector.orientation import OrientationConfig, orientation_is_doubtful
-from detector.points import all_points
-from detector.sightings import Part, SliceSighting, look_at
+from detector.look.candidates import CandidateConfig, DiscCandidate, merge_candidates
+from detector.look.canonical import strip
+from detector.look.inference import SlicePredictor
+from detector.look.sightings import Part, SliceSighting, look_at
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorSpec
-from detector.spine import spine_levels, straightened
-from detector.voting import VotingConfig, join_votes
+from detector.spine.axial import AxialConfig, refine_recesses
+from detector.spine.chain import ChainConfig, ChainDisc, NumberedChain, best_chain, number_chain
+from detector.spine.foramina import ForamenConfig, refine_foramina
+from detector.spine.levels import spine_levels, straightened
+from detector.spine.noise import signal_to_noise
+from detector.spine.orientation import OrientationConfig, orientation_is_doubtful
+from detector.spine.points import all_points
+from detector.spine.voting import VotingConfig, join_votes
 
 NUMBERING_FILE = "numbering.json"  # weights of the numbering, fitted by `lumbar detector calibrate`
 LEADING_WEIGHTS = f"{SAGITTAL.kind.value}.safetensors"  # without it there is no detector
@@ -155,7 +155,7 @@ class LevelDetector:
 
         Args:
             device: as torch spells it.
-            backend: what runs the networks, see ``data_prep.backend``.
+            backend: what runs the networks, see ``data_prep.base.backend``.
             threads: of OpenVINO; None for all that this process may use.
 
         Raises:

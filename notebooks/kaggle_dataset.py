@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from data_prep.manifest import WeightsRejected, verify_manifest
+from data_prep.base.manifest import WeightsRejected, verify_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 # On Kaggle already, built for its GPUs; gigabytes otherwise.

@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     # Lazy, because `lumbar --help` imports this package and should not wait for numpy and pandas.
     if name == "Pipeline":
-        from pipeline.predict import Pipeline
+        from pipeline.grade import Pipeline
 
         return Pipeline
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,13 +16,12 @@ from typing import Any
 import typer
 import typer.core
 
-import classifier.cli
-import detector.cli
-import pipeline.annotations_cli
-import pipeline.service.command
-from data_prep import console
-from data_prep.files import printable
-from pipeline.commands import data, exporting, grading, learning
+import pipeline.commands.annotations
+import pipeline.commands.classifier
+import pipeline.commands.detector
+import pipeline.commands.serve
+from data_prep.base.files import printable
+from pipeline.commands import console, data, exporting, grading, learning
 
 _QUOTED_PATH = re.compile(r"'[^']*/([^'/]*)'")
 
@@ -63,16 +62,16 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     add_completion=False,
 )
-app.add_typer(detector.cli.app, name="detector")
-app.add_typer(classifier.cli.app, name="classifier")
-app.add_typer(pipeline.annotations_cli.app, name="annotations")
+app.add_typer(pipeline.commands.detector.app, name="detector")
+app.add_typer(pipeline.commands.classifier.app, name="classifier")
+app.add_typer(pipeline.commands.annotations.app, name="annotations")
 
 _COMMANDS = (
     ("predict", grading.predict, "lumbar predict train_images/100206310 -o graded"),
     ("demo", grading.demo, "lumbar demo -o demo-output"),
     ("show", grading.show, "lumbar show train_images/100206310 -o pictures --truth beside"),
     ("app", grading.local_app, "lumbar app"),
-    ("serve", pipeline.service.command.serve, "lumbar serve /var/spool/lumbar --to PACS@127.0.0.1:4242"),
+    ("serve", pipeline.commands.serve.serve, "lumbar serve /var/spool/lumbar --to PACS@127.0.0.1:4242"),
     ("train", learning.train, "lumbar train rsna-2024-lumbar -o runs/rsna --preset full --device cuda"),
     ("export", exporting.export, "lumbar export runs/rsna -o runs/rsna/onnx"),
     ("score", learning.score, "lumbar score submission.csv train.csv --json"),

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from data_prep.phantom import write_dataset
 from pipeline.cli import app
-from pipeline.predict import Pipeline
+from pipeline.grade import Pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

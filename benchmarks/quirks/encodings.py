@@ -24,7 +24,7 @@ from pydicom.uid import (
 )
 
 from benchmarks.quirks.stored import Quirk, StoredImage, StoredStudy
-from data_prep.dicom_uids import derived_uid
+from data_prep.base.uids import derived_uid
 from data_prep.vocabulary import SeriesKind
 
 Rng = np.random.Generator

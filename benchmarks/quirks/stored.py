@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
-from data_prep.tables import COORDINATES_FILE, LABELS_FILE
+from data_prep.rsna.tables import COORDINATES_FILE, LABELS_FILE
 from data_prep.vocabulary import SeriesKind
 
 IMAGES, SERIES_TABLE = "train_images", "train_series_descriptions.csv"

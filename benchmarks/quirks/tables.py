@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.quirks.stored import Quirk, StoredStudy
-from data_prep.tables import COORDINATES_FILE, LABELS_FILE
+from data_prep.rsna.tables import COORDINATES_FILE, LABELS_FILE
 from data_prep.vocabulary import LEVELS, Condition, Level, SeriesKind, Target
 
 CANAL = Condition.SPINAL_CANAL_STENOSIS

@@ -31,7 +31,7 @@ from data_prep.phantom.quirks import QuirkMode, Quirks, draw_quirks, renumber
 from data_prep.phantom.scanner import MAX_STORED, SCANNER_RANGES
 from data_prep.phantom.severity import READER_NOISE
 from data_prep.phantom.study import Appearance, PhantomStudy, make_study, repeat_series
-from data_prep.study_types import LevelPoint, Series
+from data_prep.study import LevelPoint, Series
 from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, SeriesKind, Target
 
 PHANTOM_VERSION = "2.0"

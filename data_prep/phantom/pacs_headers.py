@@ -7,7 +7,7 @@ from typing import Literal
 from pydicom.dataset import FileDataset
 from pydicom.uid import MRImageStorage
 
-from data_prep.dicom_uids import derived_uid
+from data_prep.base.uids import derived_uid
 from data_prep.phantom.plan import SeriesPlan
 from data_prep.vocabulary import SeriesKind
 

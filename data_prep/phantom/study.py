@@ -19,7 +19,7 @@ from data_prep.phantom.scanner import USUAL_SCANNERS, Scanner, ScannerRange, dra
 from data_prep.phantom.severity import draw_grading
 from data_prep.phantom.spine import FIRST_LUMBAR, PLANE_NAMES
 from data_prep.phantom.tissue import Contrast
-from data_prep.study_types import LevelPoint, PointSource, Series, Slice, Study
+from data_prep.study import LevelPoint, PointSource, Series, Slice, Study
 from data_prep.vocabulary import TARGETS, ConditionGroup, SeriesKind, Severity, Side, Target
 
 FloatArray = NDArray[np.float64]

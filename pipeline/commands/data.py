@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from data_prep import console
-from data_prep.options import AsJson
-from pipeline import summaries
+from pipeline.commands import console, summaries
+from pipeline.commands.shared_options import AsJson
 
 
 class PhantomSize(StrEnum):
@@ -145,7 +144,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Validate tables and images, and list every quirk found."""
-    from data_prep.check import check_data
+    from data_prep.rsna.check import check_data
 
     with console.progress("studies", None) as done:
         report = check_data(data, images=images, progress=lambda _, total: done(of=total))

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from data_prep import console
-from data_prep.options import AsJson
+from pipeline.commands import console
 from pipeline.commands.options import Output
+from pipeline.commands.shared_options import AsJson
 
 
 def export(
@@ -32,8 +32,8 @@ def export(
     """
     if find_spec("onnx") is None:  # before torch is waited for
         raise typer.BadParameter("onnx is not installed: pip install '.[export]' in the project's folder")
-    from data_prep.manifest import WeightsRejected
-    from pipeline.export import ExportFailed, count_models, export_weights, find_weights
+    from data_prep.base.manifest import WeightsRejected
+    from pipeline.export.bundle import ExportFailed, count_models, export_weights, find_weights
 
     try:
         source = find_weights(run)

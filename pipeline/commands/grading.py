@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data_prep import console
-from data_prep.backend import Backend
-from data_prep.options import AsJson, SeriesTable
-from pipeline import summaries
+from data_prep.base.backend import Backend
+from pipeline.commands import console, summaries
 from pipeline.commands.options import ClassifierWeights, DetectorWeights, Input, Output
+from pipeline.commands.shared_options import AsJson, SeriesTable
 
 if TYPE_CHECKING:
-    from pipeline.ray_connection import ConnectedRay
+    from pipeline.batch.ray_connection import ConnectedRay
 
 # Of the reporting range; chosen by its labels alone: every severity occurs in every condition group.
 DEMO_SEED = 200_127
@@ -96,7 +95,7 @@ def predict(
         _check_ray(path, address)
     with _connecting(engine, address, jobs) as connected:
         # Here, because Ray takes seconds to start, and these imports fill some of them.
-        from pipeline.steps import Workers, grade_all
+        from pipeline.commands.grading_steps import Workers, grade_all
 
         done = grade_all(
             path,
@@ -125,8 +124,8 @@ def _connecting(engine: EngineKind, address: str | None, jobs: int | None) -> It
     if engine is not EngineKind.RAY:
         yield None
         return
-    from pipeline.failures import ended_by_signals, engine_failures_named
-    from pipeline.ray_connection import connecting
+    from pipeline.batch.failures import ended_by_signals, engine_failures_named
+    from pipeline.batch.ray_connection import connecting
 
     with engine_failures_named(), ended_by_signals(), connecting(address, jobs) as connected:
         yield connected
@@ -134,8 +133,8 @@ def _connecting(engine: EngineKind, address: str | None, jobs: int | None) -> It
 
 def _check_ray(path: Path, address: str | None) -> None:
     """Ends with exit code 2 where Ray is not installed, or the cluster would not see the images."""
-    from data_prep.archives import is_archive
-    from pipeline.ray_connection import HOW_TO_INSTALL, is_installed
+    from data_prep.read.archives import is_archive
+    from pipeline.batch.ray_connection import HOW_TO_INSTALL, is_installed
 
     if not is_installed():
         raise typer.BadParameter(HOW_TO_INSTALL)
@@ -148,8 +147,8 @@ def demo(
     seed: Annotated[int, typer.Option(help="Which synthetic patient.", min=0)] = DEMO_SEED,
 ) -> None:
     """Make one synthetic study, grade it, and put truth beside prediction."""
-    from pipeline.demo import make_demo_study, truth_beside_prediction
-    from pipeline.steps import grade_all
+    from pipeline.commands.demo import make_demo_study, truth_beside_prediction
+    from pipeline.commands.grading_steps import grade_all
 
     phantom = output / "phantom"
     with console.progress("making a synthetic patient", 1) as done:
@@ -181,7 +180,7 @@ def show(
     Names, points, uncertainty in millimetres, scale bar and the patient's directions, sharp enough to print.
     Annotations come from train_label_coordinates.csv and train.csv, in INPUT or up to three folders above.
     """
-    from pipeline.show import draw_all
+    from pipeline.commands.show import draw_all
 
     rejections = draw_all(
         path,
@@ -206,7 +205,7 @@ def local_app(
 
     It listens on 127.0.0.1 alone: nothing leaves the machine. Images and results are removed when it ends.
     """
-    from pipeline.app import serve
+    from pipeline.app.server import serve
 
     serve(
         port=port,

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from data_prep import console
-from data_prep.options import AsJson
-from pipeline import summaries
+from pipeline.commands import console, summaries
+from pipeline.commands.shared_options import AsJson
 
 
 class TrainPreset(StrEnum):
@@ -62,7 +61,7 @@ def train(
 
     Started again after an interruption, it goes on where it was.
     """
-    from pipeline.training.command import train_from_command_line
+    from pipeline.commands.training import train_from_command_line
 
     figures = train_from_command_line(
         data,
@@ -101,10 +100,10 @@ def score(
     """
     import pandas as pd
 
-    from classifier.console_tables import print_tables
-    from classifier.metric import score as official_score
-    from classifier.quality import GradedRows, quality_tables, score_with_intervals
-    from pipeline.submission import read_submission, validate_submission
+    from classifier.judge.metric import score as official_score
+    from classifier.judge.quality import GradedRows, quality_tables, score_with_intervals
+    from pipeline.commands.console_tables import print_tables
+    from pipeline.results.submission import read_submission, validate_submission
 
     try:
         table = pd.read_csv(labels / "train.csv" if labels.is_dir() else labels, dtype=str)

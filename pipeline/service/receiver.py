@@ -13,8 +13,8 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from data_prep.dicom_checks import DEFAULT_LIMITS, TRANSFER_SYNTAXES, BoundedFile, parsed
-from data_prep.dicom_uids import is_valid_uid
+from data_prep.base.uids import is_valid_uid
+from data_prep.read.dicom_limits import DEFAULT_LIMITS, TRANSFER_SYNTAXES, BoundedFile, parsed
 from pipeline.service.config import ServiceConfig
 from pipeline.service.spool import Spool, SpoolFull
 

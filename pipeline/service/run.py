@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-from pipeline.predict import Pipeline
+from pipeline.grade import Pipeline
 from pipeline.service.config import ServiceConfig
 from pipeline.service.receiver import Receiver
 from pipeline.service.sender import Sender

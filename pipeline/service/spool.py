@@ -26,8 +26,8 @@ from typing import IO, Any
 
 from pydicom.dataset import Dataset
 
-from data_prep.files import atomic_write
-from pipeline.dicom_results.write import write_object
+from data_prep.base.files import atomic_write
+from pipeline.results.dicom.write import write_object
 
 _FORMAT = "lumbar-spool/1"
 

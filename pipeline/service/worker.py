@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from pydicom.dataset import Dataset
 
-from data_prep.files import printable
-from data_prep.studies import find_studies
-from data_prep.study_types import DicomRejected, Rejection
-from pipeline.dicom_results.write import DicomResults
-from pipeline.predict import Pipeline
+from data_prep.base.files import printable
+from data_prep.read.find import find_studies
+from data_prep.study import DicomRejected, Rejection
+from pipeline.grade import Pipeline
+from pipeline.results.dicom.write import DicomResults
 from pipeline.service.config import ServiceConfig
 from pipeline.service.spool import Spool, WaitingStudy
 

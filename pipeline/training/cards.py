@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import atomic_write
+from data_prep.base.files import atomic_write
 from data_prep.vocabulary import ConditionGroup
 
 _NOT_A_DEVICE = (

@@ -13,16 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data_prep.backend import Backend
-from data_prep.files import atomic_write, safe_id
-from data_prep.manifest import read_verified, write_manifest
-from data_prep.study_types import DicomRejected, LevelPoint, PointSource, SpineLevels, Study
+from data_prep.base.backend import Backend
+from data_prep.base.files import atomic_write, safe_id
+from data_prep.base.manifest import read_verified, write_manifest
+from data_prep.study import DicomRejected, LevelPoint, PointSource, SpineLevels, Study
 from data_prep.vocabulary import Condition, Level, SeriesKind
-from detector.predict import BUNDLED_WEIGHTS, NUMBERING_FILE, LevelDetector
-from detector.slice_cache import load_slices, save_slices
-from detector.slices import LabelledSlice
-from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorKind
-from detector.study_slices import (
+from detector.learn.slice_cache import load_slices, save_slices
+from detector.learn.slices import LabelledSlice
+from detector.learn.study_slices import (
     SAGITTAL_KINDS,
     canal_objects,
     foramina,
@@ -30,7 +28,9 @@ from detector.study_slices import (
     recess_pairs,
     slices_of_study,
 )
-from detector.train import TrainConfig, train_detector
+from detector.learn.train import TrainConfig, train_detector
+from detector.predict import BUNDLED_WEIGHTS, NUMBERING_FILE, LevelDetector
+from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorKind
 from pipeline.training.data import TrainingData
 from pipeline.training.plan import DetectorPlan, TrainPlan
 

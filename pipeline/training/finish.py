@@ -13,20 +13,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from classifier.bootstrap import value_and_interval
-from classifier.metric import PROBABILITY_COLUMNS
-from classifier.metric import score as official_score
+from classifier.judge.bootstrap import value_and_interval
+from classifier.judge.metric import PROBABILITY_COLUMNS
+from classifier.judge.metric import score as official_score
+from classifier.judge.quality import GradedRows, official_terms, quality_tables
 from classifier.prior import level_prior
-from classifier.quality import GradedRows, official_terms, quality_tables
 from classifier.storage import load_grader, save_grader
-from data_prep.console import without_nan
-from data_prep.files import atomic_write, safe_id
-from data_prep.revision import git_revision
-from data_prep.study_types import DicomRejected
+from data_prep.base.files import atomic_write, safe_id
+from data_prep.base.version import git_revision
+from data_prep.study import DicomRejected
 from data_prep.vocabulary import TARGETS, ConditionGroup, Target, split_row_id
 from detector.evaluate import point_errors, summarise
 from pipeline import __version__
-from pipeline.submission import build_submission, validate_submission, write_submission
+from pipeline.commands.console import without_nan
+from pipeline.results.submission import build_submission, validate_submission, write_submission
 from pipeline.training.calibrating import Calibrated
 from pipeline.training.cards import write_cards
 from pipeline.training.data import TrainingData

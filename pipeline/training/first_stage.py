@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from classifier.devices import detector_device
-from data_prep.manifest import file_sha256
+from classifier.learn.devices import detector_device
+from data_prep.base.manifest import file_sha256
 from detector.predict import BUNDLED_WEIGHTS, NUMBERING_FILE
 from detector.spec import DetectorKind
 from pipeline.training import detecting

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from classifier.calibration import Calibration
 from classifier.config import GraderConfig
-from classifier.dataset import CropCache, LabelledStudy, Source, build_cache, load_cache
+from classifier.learn.crop_cache import CropCache, LabelledStudy, Source, build_cache, load_cache
+from classifier.learn.train import EpochReport, Machine, grade_cache, train_grader
 from classifier.storage import BUNDLED_WEIGHTS, load_grader
-from classifier.train import EpochReport, Machine, grade_cache, train_grader
-from data_prep.files import atomic_write, safe_id
-from data_prep.study_types import LevelPoint
+from data_prep.base.files import atomic_write, safe_id
+from data_prep.study import LevelPoint
 from data_prep.vocabulary import SEVERITIES, ConditionGroup
 from pipeline.training.data import TrainingData
 from pipeline.training.detecting import read_points

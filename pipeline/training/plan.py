@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.config import GraderConfig, merged
-from data_prep.point_cleaning import PointRules
+from data_prep.rsna.cleaning import PointRules
 from data_prep.vocabulary import ConditionGroup
 
 STARTS = ("bundled", "scratch")

@@ -11,9 +11,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from classifier.figures import confusion_figure, reliability_figure, roc_figure
-from classifier.quality import FIGURES, GradedRows
-from data_prep.files import atomic_write
+from classifier.judge.plots import confusion_figure, reliability_figure, roc_figure
+from classifier.judge.quality import FIGURES, GradedRows
+from data_prep.base.files import atomic_write
 from data_prep.vocabulary import ConditionGroup
 from pipeline.training.cards import with_interval
 

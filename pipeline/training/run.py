@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from classifier.config import GraderConfig
-from classifier.devices import resolve_device
-from data_prep.files import atomic_write
-from data_prep.revision import git_revision
+from classifier.learn.devices import resolve_device
+from data_prep.base.files import atomic_write
+from data_prep.base.version import git_revision
 from data_prep.vocabulary import ConditionGroup
 from pipeline.training import grading
 from pipeline.training.calibrating import calibrate
@@ -75,7 +75,7 @@ def train_all(
 
 
 def _other_rank(settings: TrainSettings, rank: int, parent: int) -> None:
-    from data_prep import console
+    from pipeline.commands import console
 
     end_with_parent(parent)
     _train(

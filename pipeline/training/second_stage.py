@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from classifier.config import GraderConfig
-from classifier.train import Machine
-from data_prep.manifest import file_sha256
+from classifier.learn.train import Machine
+from data_prep.base.manifest import file_sha256
 from data_prep.vocabulary import ConditionGroup
 from pipeline.training import grading
 from pipeline.training.calibrating import calibrate

@@ -17,7 +17,7 @@ class TrainSettings:
         run: folder to write into; one that an interrupted training left is gone on with.
         plan: everything that shapes the result.
         cache: folder of decoded studies, which other runs may share; None: in the run.
-        device: as in ``classifier.devices``.
+        device: as in ``classifier.learn.devices``.
         processes: how many share the work on this machine; torchrun's number wins.
         workers: threads that prepare batches ahead, per process.
         pretrained: file with weights of the graders' timm backbone.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import atomic_write
+from data_prep.base.files import atomic_write
 from pipeline.training.peers import Peers
 from pipeline.training.ranks import Ranks
 

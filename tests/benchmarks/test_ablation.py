@@ -11,7 +11,7 @@ import pytest
 from benchmarks import ablation_graders
 from benchmarks.ablation_graders import rows_of, run, seen_by
 from classifier.config import default_config
-from classifier.dataset import load_cache
+from classifier.learn.crop_cache import load_cache
 from data_prep.vocabulary import ConditionGroup
 
 FORAMINAL = ConditionGroup.FORAMINAL

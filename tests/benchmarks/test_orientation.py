@@ -5,9 +5,9 @@ import pytest
 
 from benchmarks.orientation import REGISTRATIONS, Looked, registered, summary
 from data_prep.phantom import make_study
-from data_prep.study_types import Series
+from data_prep.study import Series
 from data_prep.vocabulary import SeriesKind
-from detector.canonical import canonical_plane
+from detector.look.canonical import canonical_plane
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from benchmarks.quirks.rows import ROWS
 from benchmarks.quirks.stored import Quirk, StoredStudy, change_study, read_study
 from classifier.grade import Grade
 from data_prep.phantom import write_dataset
-from data_prep.studies import find_studies
-from data_prep.study_types import Study
+from data_prep.read.find import find_studies
+from data_prep.study import Study
 from data_prep.vocabulary import TARGETS, SeriesKind
 from pipeline.prediction import StudyPrediction
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from classifier.any_severe import best_answer, fit_pull, pulled, terms
-from classifier.evaluate import as_rows
+from classifier.judge.evaluate import as_rows
+from classifier.judge.quality import official_terms
 from classifier.prior import competition_weighted
-from classifier.quality import official_terms
-from tests.classifier.test_evaluate import graded
+from tests.classifier.judge.test_evaluate import graded
 
 
 def test_the_best_answer_weighs_studies_as_the_metric_does() -> None:

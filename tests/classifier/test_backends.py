@@ -14,9 +14,9 @@ from classifier.calibration import Calibration
 from classifier.model import GraderNetwork
 from classifier.predict import Grader
 from classifier.storage import read_grader, save_grader
-from data_prep import compiled
-from data_prep.manifest import WeightsRejected, write_manifest
-from data_prep.study_types import SpineLevels
+from data_prep.base import openvino as compiled
+from data_prep.base.manifest import WeightsRejected, write_manifest
+from data_prep.study import SpineLevels
 from data_prep.vocabulary import TARGETS, ConditionGroup
 from tests.classifier.synthetic import all_points, textured_study, tiny_config
 

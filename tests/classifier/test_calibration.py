@@ -12,7 +12,7 @@ from classifier.calibration import (
     expected_calibration_error,
     fit_calibration,
 )
-from classifier.losses import competition_log_loss, weighted_loss
+from classifier.learn.losses import competition_log_loss, weighted_loss
 
 
 def drawn_labels(probabilities: np.ndarray, seed: int) -> np.ndarray:

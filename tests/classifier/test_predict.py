@@ -14,8 +14,8 @@ from classifier.model import GraderNetwork
 from classifier.predict import Grader, torch_threads
 from classifier.prior import level_prior
 from classifier.storage import load_grader, save_grader
-from data_prep.manifest import WeightsRejected, write_manifest
-from data_prep.study_types import PointSource, SpineLevels
+from data_prep.base.manifest import WeightsRejected, write_manifest
+from data_prep.study import PointSource, SpineLevels
 from data_prep.vocabulary import (
     TARGETS,
     Condition,

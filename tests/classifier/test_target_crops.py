@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from classifier.target_crops import NO_SIGNAL, has_signal, target_crop
-from data_prep.study_types import Slice, Study
+from data_prep.study import Slice, Study
 from data_prep.vocabulary import Condition, ConditionGroup
 from tests.classifier.synthetic import all_points, textured_study, tiny_config
 

@@ -11,19 +11,19 @@ import pytest
 import torch
 
 from classifier.predict import Grader
-from data_prep.backend import Backend
-from data_prep.manifest import read_verified
+from data_prep.base.backend import Backend
+from data_prep.base.manifest import read_verified
 from data_prep.phantom import PhantomStudy, make_study
 from data_prep.pixel_cache import PixelCache
-from data_prep.study_types import LevelPoint, PointSource, SpineLevels, Study
+from data_prep.study import LevelPoint, PointSource, SpineLevels, Study
 from data_prep.vocabulary import ConditionGroup
-from detector.foramina import ForamenConfig, _refined, _slices_near
-from detector.inference import SlicePredictor, decode_keypoints
-from detector.network import EvidenceNetwork, network_from_bytes
-from detector.points import all_points
+from detector.look.inference import SlicePredictor, decode_keypoints
+from detector.look.network import EvidenceNetwork, network_from_bytes
+from detector.look.sightings import look_at
 from detector.predict import BUNDLED_WEIGHTS, LevelDetector, sagittal_series
-from detector.sightings import look_at
 from detector.spec import SAGITTAL, SPECS, DetectorSpec
+from detector.spine.foramina import ForamenConfig, _refined, _slices_near
+from detector.spine.points import all_points
 
 REPORTING_SEEDS = (200_410, 200_411)
 

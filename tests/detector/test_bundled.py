@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.annotations import annotated_points
-from data_prep.manifest import WeightsRejected
+from data_prep.base.manifest import WeightsRejected
 from data_prep.phantom import PhantomStudy, make_study
-from data_prep.studies import find_studies
-from data_prep.study_types import PointSource, Study
+from data_prep.read.find import find_studies
+from data_prep.rsna.annotations import annotated_points
+from data_prep.study import PointSource, Study
 from data_prep.vocabulary import LEVELS, ConditionGroup, SeriesKind
 from detector.evaluate import point_errors
-from detector.external_studies import external_study
+from detector.learn.external_studies import external_study
+from detector.learn.slices import ExternalSlices
 from detector.levels_table import LEVELS_COLUMNS, levels_table
 from detector.predict import BUNDLED_WEIGHTS, LevelDetector
-from detector.slices import ExternalSlices
 
 REPORTING_SEED = 200_400
 LABELS = {level.label for level in LEVELS}

@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from data_prep.manifest import verify_manifest
+from data_prep.base.manifest import verify_manifest
 from data_prep.phantom import write_dataset
-from pipeline.submission import validate_submission
+from pipeline.results.submission import validate_submission
 
 nbformat = pytest.importorskip("nbformat", reason="needs the requirements for development")
 nbclient = pytest.importorskip("nbclient", reason="needs the requirements for development")

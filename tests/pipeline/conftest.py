@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from data_prep.phantom import write_dataset
-from pipeline.predict import Pipeline
+from pipeline.grade import Pipeline
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -11,7 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from classifier.grade import Grade
 from classifier.prior import level_prior
-from data_prep.study_types import (
+from data_prep.study import (
     LevelPoint,
     PointSource,
     Series,
@@ -21,7 +21,7 @@ from data_prep.study_types import (
     Study,
 )
 from data_prep.vocabulary import CONDITIONS, LEVELS, TARGETS, SeriesKind, Target
-from pipeline.predict import Pipeline
+from pipeline.grade import Pipeline
 from pipeline.prediction import Provenance
 
 KINDS = {"11": SeriesKind.SAGITTAL_T2, "12": SeriesKind.SAGITTAL_T1, "13": SeriesKind.AXIAL_T2}

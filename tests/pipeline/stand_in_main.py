@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 import time
 
-from data_prep.study_types import SpineLevels, Study
+from data_prep.study import SpineLevels, Study
 from pipeline.cli import main
-from pipeline.predict import Pipeline
+from pipeline.grade import Pipeline
 from tests.pipeline.stand_in import StraightSpine, stand_in_pipeline
 
 

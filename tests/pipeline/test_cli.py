@@ -20,15 +20,15 @@ from typer.testing import CliRunner
 
 import pipeline.cli
 from classifier.prior import level_prior
-from data_prep import console
-from data_prep.advice import ADVICE
-from data_prep.manifest import WeightsRejected
+from data_prep.base.manifest import WeightsRejected
 from data_prep.phantom import write_dataset
-from data_prep.study_types import Reason
+from data_prep.problems import ADVICE
+from data_prep.study import Reason
 from data_prep.vocabulary import TARGETS
 from pipeline.cli import app
-from pipeline.predict import Pipeline
-from pipeline.submission import build_submission, write_submission
+from pipeline.commands import console
+from pipeline.grade import Pipeline
+from pipeline.results.submission import build_submission, write_submission
 from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_study, write_table
 
 COMMANDS = [

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from data_prep.studies import find_studies
-from pipeline.batch import run_batch
-from pipeline.predict import Pipeline
-from pipeline.report import write_report
+from data_prep.read.find import find_studies
+from pipeline.batch.run import run_batch
+from pipeline.grade import Pipeline
+from pipeline.results.report.study_report import write_report
 from tests.pipeline.stand_in import stand_in_pipeline, write_study
 
 

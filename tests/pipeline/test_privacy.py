@@ -24,7 +24,7 @@ from pydicom.dataset import Dataset
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.predict import Pipeline
+from pipeline.grade import Pipeline
 from tests.pipeline.stand_in import stand_in_pipeline
 
 NAME, BIRTH_DATE, ADDRESS = "CANARY^JOHN\x1b[31m", "19340123", "7 CANARY STREET"

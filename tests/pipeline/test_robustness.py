@@ -17,8 +17,8 @@ from typer.testing import CliRunner, Result
 
 from data_prep.vocabulary import SeriesKind
 from pipeline.cli import app
-from pipeline.predict import Pipeline
-from pipeline.submission import read_submission, validate_submission
+from pipeline.grade import Pipeline
+from pipeline.results.submission import read_submission, validate_submission
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from data_prep.studies import find_studies
-from data_prep.study_types import Reason, Rejection
+from data_prep.read.find import find_studies
+from data_prep.study import Reason, Rejection
 from data_prep.vocabulary import TARGETS
-from pipeline.batch import run_batch
-from pipeline.predict import Pipeline
+from pipeline.batch.run import run_batch
+from pipeline.grade import Pipeline
 from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
 
 SCHEMA: dict[str, Any] = json.loads(

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from data_prep.vocabulary import LEVELS
 from pipeline.cli import app
-from pipeline.submission import read_submission, validate_submission
+from pipeline.results.submission import read_submission, validate_submission
 
 
 def test_the_demo_makes_a_patient_grades_it_and_shows_truth_beside_prediction(tmp_path: Path) -> None:

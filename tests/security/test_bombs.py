@@ -25,7 +25,7 @@ from pydicom.uid import (
 
 from benchmarks.bounded import BoundedReader, Outcome
 from benchmarks.mutations import base_dataset, recoded
-from data_prep.dicom_checks import DEFAULT_LIMITS, BoundedFile, Refused, parsed
+from data_prep.read.dicom_limits import DEFAULT_LIMITS, BoundedFile, Refused, parsed
 from tests.dicom_files import write_slice
 
 TIME_S = 10.0

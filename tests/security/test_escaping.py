@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from data_prep.files import csv_cell, safe_id
+from data_prep.base.files import csv_cell, safe_id
 from pipeline.cli import app
-from pipeline.predict import Pipeline
+from pipeline.grade import Pipeline
 from tests.dicom_files import AXIAL, SAGITTAL, write_series
 from tests.pipeline.stand_in import stand_in_pipeline
 

@@ -22,12 +22,12 @@ import pytest
 
 import pipeline.cli
 from benchmarks.interruption import batches, contents, killed_batch
-from data_prep.files import FolderInUse, locked_folder
-from data_prep.studies import find_studies
-from pipeline.batch import run_batch
-from pipeline.predict import Pipeline
-from pipeline.report import write_report
-from pipeline.submission import read_submission, validate_submission
+from data_prep.base.files import FolderInUse, locked_folder
+from data_prep.read.find import find_studies
+from pipeline.batch.run import run_batch
+from pipeline.grade import Pipeline
+from pipeline.results.report.study_report import write_report
+from pipeline.results.submission import read_submission, validate_submission
 from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
 
 STUDIES = ["501", "502", "503", "504"]

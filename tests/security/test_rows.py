@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifier.prior import level_prior
-from data_prep.studies import find_studies
+from data_prep.read.find import find_studies
 from data_prep.vocabulary import TARGETS
-from pipeline.batch import run_batch
+from pipeline.batch.run import run_batch
 from pipeline.prediction import probabilities_in
-from pipeline.submission import read_submission, validate_submission
+from pipeline.results.submission import read_submission, validate_submission
 from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
 
 

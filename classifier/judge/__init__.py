@@ -1,0 +1,1 @@
+"""How good grades are: the official metric, figures of merit with intervals, plots."""

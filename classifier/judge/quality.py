@@ -1,0 +1,338 @@
+"""Tables of figures per condition and level, and the official score, with intervals over studies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from classifier.judge.bootstrap import DEFAULT_RESAMPLES, FloatArray, StudyDraws, ratio, value_and_interval
+from classifier.judge.metric import PROBABILITY_COLUMNS, SEVERITY_WEIGHTS, long_labels
+from classifier.prior import bundled_level_prior, competition_weighted
+from data_prep.vocabulary import (
+    CONDITIONS,
+    LEVELS,
+    SEVERITIES,
+    TARGET_BY_COLUMN,
+    ConditionGroup,
+    Level,
+    Severity,
+)
+
+FIGURES = (
+    "log_loss",
+    "prior_log_loss",
+    "accuracy",
+    "balanced_accuracy",
+    "kappa_linear",
+    "auc_severe",
+    "auc_moderate_or_worse",
+    "ece",
+    "ece_severe",
+    "ece_moderate_or_worse",
+)
+SCORE_TERMS = ("score", *(group.value for group in ConditionGroup), "any_severe_spinal")
+ALL_LEVELS = "all"
+_BINS = 15
+_SEVERE, _MILD = Severity.SEVERE.index, Severity.NORMAL_MILD.index
+
+
+@dataclass(frozen=True, eq=False)
+class GradedRows:
+    """Labelled targets and their probabilities, as columns.
+
+    Attributes:
+        study_ids: (n,) str.
+        condition, level: (n,) index in CONDITIONS and LEVELS.
+        label: (n,) severity index that a reader gave.
+        p: float64 (n, 3) calibrated, unweighted probabilities.
+
+    Raises:
+        ValueError: lengths differ.
+    """
+
+    study_ids: NDArray[np.str_]
+    condition: NDArray[np.int64]
+    level: NDArray[np.int64]
+    label: NDArray[np.int64]
+    p: FloatArray
+
+    def __post_init__(self) -> None:
+        n = len(self.study_ids)
+        if any(len(part) != n for part in (self.condition, self.level, self.label)) or self.p.shape != (n, 3):
+            raise ValueError(f"expected {n} rows in every column, but p has shape {self.p.shape}")
+
+    def __len__(self) -> int:
+        return len(self.study_ids)
+
+    def where(self, mask: NDArray[np.bool_]) -> GradedRows:
+        """Only these rows."""
+        return GradedRows(
+            self.study_ids[mask], self.condition[mask], self.level[mask], self.label[mask], self.p[mask]
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[GradedRows]) -> GradedRows:
+        """Several sets of rows as one."""
+        names = ("study_ids", "condition", "level", "label", "p")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def with_p(self, p: FloatArray) -> GradedRows:
+        """The same targets with other probabilities (n, 3)."""
+        return GradedRows(self.study_ids, self.condition, self.level, self.label, p)
+
+    @property
+    def group(self) -> NDArray[np.int64]:
+        """(n,) index in ConditionGroup."""
+        groups = list(ConditionGroup)
+        of = np.array([groups.index(condition.group) for condition in CONDITIONS])
+        return np.asarray(of[self.condition])
+
+    @property
+    def prior(self) -> FloatArray:
+        """(n, 3) the level prior of every row, from the real RSNA label table."""
+        counts = bundled_level_prior().counts
+        return np.asarray((counts / counts.sum(axis=2, keepdims=True))[self.group, self.level])
+
+    @classmethod
+    def from_tables(
+        cls, submission: pd.DataFrame, labels: pd.DataFrame, *, weighted: bool = True
+    ) -> GradedRows:
+        """Labelled rows of a submission, in the order of ``long_labels``.
+
+        Args:
+            submission: validated, ``row_id`` and three probabilities per row.
+            labels: in the shape of ``train.csv``.
+            weighted: the probabilities are q, and are taken back to p ∝ q / (1, 2, 4); else they are p.
+        """
+        truth = long_labels(labels)
+        q = submission.set_index(submission["row_id"].astype(str))[PROBABILITY_COLUMNS].astype(float)
+        p = q.loc[truth["row_id"]].to_numpy(np.float64)
+        if weighted:
+            p = p / SEVERITY_WEIGHTS
+        targets = [TARGET_BY_COLUMN[name] for name in truth["target"]]
+        return cls(
+            study_ids=truth["study_id"].to_numpy().astype(str),
+            condition=np.array([CONDITIONS.index(target.condition) for target in targets], np.int64),
+            level=np.array([target.level.index for target in targets], np.int64),
+            label=truth["severity"].to_numpy(np.int64),
+            p=p / p.sum(axis=1, keepdims=True),
+        )
+
+
+def official_terms(
+    rows: GradedRows, *, resamples: int = DEFAULT_RESAMPLES, seed: int = 0
+) -> dict[str, FloatArray] | None:
+    """Every term of the official metric in the data (first) and in each resample: (1 + resamples,).
+
+    Probabilities are submitted as q ∝ (1, 2, 4)·p. None unless every condition group has a label.
+    """
+    group = rows.group
+    if len(np.unique(group)) < len(ConditionGroup):
+        return None
+    studies, study = _numbered(rows)
+    draws = StudyDraws.make(studies, resamples=resamples, seed=seed)
+    q = competition_weighted(rows.p)
+    weight = SEVERITY_WEIGHTS[rows.label]
+    terms: dict[str, FloatArray] = {}
+    for index, name in enumerate(ConditionGroup):
+        mine = group == index
+        loss = _minus_log(q[mine, rows.label[mine]])
+        sums = draws.sums(study[mine], np.stack([weight[mine] * loss, weight[mine]], axis=1))
+        terms[name.value] = ratio(sums[:, 0], sums[:, 1])
+    terms["any_severe_spinal"] = _any_severe(rows, group, study, q[:, _SEVERE], draws)
+    score = np.mean([terms[name] for name in SCORE_TERMS[1:]], axis=0)
+    return {"score": score, **terms}
+
+
+def _any_severe(
+    rows: GradedRows, group: NDArray[np.int64], study: NDArray[np.int64], q: FloatArray, draws: StudyDraws
+) -> FloatArray:
+    spinal = np.flatnonzero(group == list(ConditionGroup).index(ConditionGroup.SPINAL))
+    table = (
+        pd.DataFrame(
+            {
+                "study": study[spinal],
+                "severe": rows.label[spinal] == _SEVERE,
+                "q": q[spinal],
+                "weight": SEVERITY_WEIGHTS[rows.label[spinal]],
+            }
+        )
+        .groupby("study")
+        .max()
+    )
+    severe, weight = table["severe"].to_numpy(bool), table["weight"].to_numpy(np.float64)
+    predicted = table["q"].to_numpy(np.float64)
+    loss = _minus_log(np.where(severe, predicted, 1 - predicted))
+    sums = draws.sums(table.index.to_numpy(np.int64), np.stack([weight * loss, weight], axis=1))
+    return ratio(sums[:, 0], sums[:, 1])
+
+
+def score_with_intervals(
+    rows: GradedRows, *, resamples: int = DEFAULT_RESAMPLES, seed: int = 0
+) -> dict[str, dict[str, Any]] | None:
+    """Term → ``value`` and ``interval`` [low, high] (95 %, over studies); None when it is not defined."""
+    terms = official_terms(rows, resamples=resamples, seed=seed)
+    if terms is None:
+        return None
+    return {name: _as_dict(draws) for name, draws in terms.items()}
+
+
+def quality_tables(
+    rows: GradedRows, *, resamples: int = DEFAULT_RESAMPLES, seed: int = 0
+) -> list[dict[str, Any]]:
+    """One row per condition and level (and ``all`` levels), then per condition group, for what has labels.
+
+    Returns:
+        ``condition``, ``level``, ``n``, ``severe`` and ``moderate`` (labels), and for every name of
+        FIGURES its ``value`` and ``interval``. Accuracy and kappa judge the most probable severity; balanced
+        accuracy the cheapest decision under the competition's weights, the largest q. ``ece`` is the mean
+        over the three severities of |probability − frequency|, in 15 bins of equally many predictions.
+    """
+    studies, study = _numbered(rows)
+    draws = StudyDraws.make(studies, resamples=resamples, seed=seed)
+    tables = []
+    for name, level, mask in _parts(rows):
+        part, numbers = rows.where(mask), study[mask]
+        figures = {figure: _as_dict(values) for figure, values in _figures(part, numbers, draws).items()}
+        tables.append(
+            {
+                "condition": name,
+                "level": level,
+                "n": len(part),
+                "moderate": int((part.label == Severity.MODERATE.index).sum()),
+                "severe": int((part.label == _SEVERE).sum()),
+                **figures,
+            }
+        )
+    return tables
+
+
+def confusion(rows: GradedRows) -> NDArray[np.int64]:
+    """(3, 3) counts: label (row) against the most probable severity (column)."""
+    counts = np.zeros((3, 3), dtype=np.int64)
+    np.add.at(counts, (rows.label, rows.p.argmax(axis=1)), 1)
+    return counts
+
+
+def reliability(
+    probability: FloatArray, happened: NDArray[np.bool_], bins: int = 10
+) -> list[dict[str, float]]:
+    """Points of a reliability plot: bins of equally many predictions.
+
+    Returns:
+        Per bin ``probability`` (mean), ``frequency`` and ``n``.
+    """
+    order = np.argsort(probability, kind="stable")
+    groups = [part for part in np.array_split(order, min(bins, max(1, len(order)))) if len(part)]
+    return [
+        {
+            "probability": float(probability[part].mean()),
+            "frequency": float(happened[part].mean()),
+            "n": float(len(part)),
+        }
+        for part in groups
+    ]
+
+
+def _parts(rows: GradedRows) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+    """Name, level and mask of every part of the tables that has a row."""
+    selections = [(c.value, rows.condition == index) for index, c in enumerate(CONDITIONS)]
+    selections += [(g.value, rows.group == index) for index, g in enumerate(ConditionGroup)]
+    levels: list[Level | None] = [None, *LEVELS]
+    for name, mine in selections:
+        for level in levels:
+            mask = mine if level is None else mine & (rows.level == level.index)
+            if mask.any():
+                yield name, ALL_LEVELS if level is None else level.value, mask
+
+
+def _figures(rows: GradedRows, study: NDArray[np.int64], draws: StudyDraws) -> Mapping[str, FloatArray]:
+    label, p = rows.label, rows.p
+    q = competition_weighted(p)
+    prior_q = competition_weighted(rows.prior)
+    weight = SEVERITY_WEIGHTS[label]
+    index = np.arange(len(rows))
+    losses = np.stack(
+        [weight * _minus_log(q[index, label]), weight * _minus_log(prior_q[index, label]), weight], axis=1
+    )
+    loss = draws.sums(study, losses)
+    decided = _confusions(label, p.argmax(axis=1), study, draws)
+    cheapest = _confusions(label, q.argmax(axis=1), study, draws)
+    severe, worse = label == _SEVERE, label > _MILD
+    errors = [_ece(p[:, s], label == s, study, draws) for s in range(len(SEVERITIES))]
+    return {
+        "log_loss": ratio(loss[:, 0], loss[:, 2]),
+        "prior_log_loss": ratio(loss[:, 1], loss[:, 2]),
+        "accuracy": ratio(np.trace(decided, axis1=1, axis2=2), decided.sum(axis=(1, 2))),
+        "balanced_accuracy": _balanced(cheapest),
+        "kappa_linear": _kappa(decided),
+        "auc_severe": draws.auc(study, p[:, _SEVERE], severe),
+        "auc_moderate_or_worse": draws.auc(study, 1 - p[:, _MILD], worse),
+        "ece": np.mean(errors, axis=0),
+        "ece_severe": errors[_SEVERE],
+        "ece_moderate_or_worse": _ece(1 - p[:, _MILD], worse, study, draws),
+    }
+
+
+def _confusions(
+    label: NDArray[np.int64], decided: NDArray[np.int64], study: NDArray[np.int64], draws: StudyDraws
+) -> FloatArray:
+    """(1 + resamples, 3, 3) counts: label, decision."""
+    n = len(SEVERITIES)
+    return draws.sums(study, np.eye(n * n)[label * n + decided]).reshape(-1, n, n)
+
+
+def _balanced(confusions: FloatArray) -> FloatArray:
+    """Mean recall of the classes that occur; NaN when only one does."""
+    totals = confusions.sum(axis=2)
+    recalls = np.where(totals > 0, np.diagonal(confusions, axis1=1, axis2=2) / np.maximum(totals, 1), 0.0)
+    several = (totals > 0).sum(axis=1)
+    return np.where(several > 1, recalls.sum(axis=1) / np.maximum(several, 1), np.nan)
+
+
+def _kappa(confusions: FloatArray) -> FloatArray:
+    """Cohen's kappa with linear weights; NaN when labels and decisions never vary."""
+    n = len(SEVERITIES)
+    cost = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+    total = confusions.sum(axis=(1, 2))
+    expected = np.einsum("bi,bj->bij", confusions.sum(axis=2), confusions.sum(axis=1))
+    chance = ratio((expected * cost).sum(axis=(1, 2)), total)
+    observed = (confusions * cost).sum(axis=(1, 2))
+    several = (confusions.sum(axis=2) > 0).sum(axis=1) > 1
+    return np.where(several, 1 - ratio(observed, np.nan_to_num(chance)), np.nan)
+
+
+def _ece(
+    probability: FloatArray, happened: NDArray[np.bool_], study: NDArray[np.int64], draws: StudyDraws
+) -> FloatArray:
+    """Expected calibration error; the bins are those of the data itself."""
+    order = np.argsort(probability, kind="stable")
+    bins = min(_BINS, len(order))
+    number = np.zeros(len(order), dtype=np.int64)
+    for index, part in enumerate(np.array_split(order, bins)):
+        number[part] = index
+    values = np.zeros((len(order), bins))
+    values[np.arange(len(order)), number] = probability - happened
+    gaps = np.abs(draws.sums(study, values)).sum(axis=1)
+    return ratio(gaps, draws.sums(study, np.ones((len(order), 1)))[:, 0])
+
+
+def _numbered(rows: GradedRows) -> tuple[int, NDArray[np.int64]]:
+    """Number of studies, and the study of each row as an index."""
+    names, study = np.unique(rows.study_ids, return_inverse=True)
+    return len(names), study.astype(np.int64)
+
+
+def _minus_log(probability: FloatArray) -> FloatArray:
+    eps = np.finfo(np.float64).eps
+    return -np.log(np.clip(probability, eps, 1 - eps))
+
+
+def _as_dict(draws: FloatArray) -> dict[str, Any]:
+    value, interval = value_and_interval(draws)
+    return {"value": value, "interval": None if interval is None else list(interval)}

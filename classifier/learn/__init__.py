@@ -1,0 +1,1 @@
+"""Training of the graders: crops, batches, losses, the loop."""

@@ -1,0 +1,260 @@
+"""Cached training crops: cut once, jittered again and again.
+
+A cache is a folder with one ``.npz`` per study and a ``cache.json`` that says how it was cut. A build that
+was interrupted goes on where it stopped. Right sides are mirrored onto the left when they are cut.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier.config import CropConfig
+from classifier.prior import level_prior
+from classifier.target_crops import SECOND_VIEW, target_crop
+from data_prep.base.files import atomic_write, safe_id
+from data_prep.pixel_cache import PixelCache
+from data_prep.study import DicomRejected, LevelPoint, Rejection, Study
+from data_prep.vocabulary import LEVELS, SEVERITIES, ConditionGroup, Target, split_row_id
+
+CropConfigs = Mapping[ConditionGroup, CropConfig]
+Truth = Mapping[Target, NDArray[np.float64]]
+
+_CACHE_FILE = "cache.json"
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledStudy:
+    """A study with the points and grades to learn from.
+
+    Attributes:
+        study: its images.
+        points: at most one per target.
+        truth: (3,) probability of each severity per target; one-hot where only a reader's label is known.
+        labels: severity index per target, as a reader gave it.
+    """
+
+    study: Study
+    points: tuple[LevelPoint, ...]
+    truth: Truth
+    labels: Mapping[Target, int]
+
+
+Source = tuple[str, Callable[[], LabelledStudy]]
+
+
+@dataclass(frozen=True, eq=False)
+class CropCache:
+    """The crops of one condition group, all studies together.
+
+    Attributes:
+        crops: uint8 (n, cached_slices, cached_size_px, cached_size_px).
+        valid: bool (n, cached_slices).
+        level: int64 (n,) 0 for L1/L2 … 4 for L5/S1.
+        truth: float32 (n, 3) probability of each severity: what is learnt.
+        label: int64 (n,) severity index as a reader gave it: what is scored.
+        log_prior: float32 (n, 3) log share of each severity at that level in this data.
+        row_ids: (n,) ``{study_id}_{condition}_{level}``.
+        second, second_valid: the other view, as crops and valid; None without one. A target that the other
+            view does not show has no valid slice there.
+    """
+
+    crops: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    level: NDArray[np.int64]
+    truth: NDArray[np.float32]
+    label: NDArray[np.int64]
+    log_prior: NDArray[np.float32]
+    row_ids: NDArray[np.str_]
+    second: NDArray[np.uint8] | None = None
+    second_valid: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(value) for name, value in self.arrays().items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"a crop cache needs arrays of equal length, but got {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays by name, without those that this cache lacks."""
+        named = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in named.items() if value is not None}
+
+    @classmethod
+    def join(cls, parts: Sequence[CropCache]) -> CropCache:
+        """Several caches as one. Raises ValueError when there is none, or not all have the other view."""
+        if not parts:
+            raise ValueError("no crop cache to join")
+        if len({part.second is None for part in parts}) > 1:
+            raise ValueError("crop caches with and without the second view cannot be joined")
+        return cls(**{
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in parts[0].arrays()
+        })  # fmt: skip
+
+    def where(self, chosen: NDArray[Any]) -> CropCache:
+        """Some of the crops, by mask or index."""
+        return CropCache(**{name: value[chosen] for name, value in self.arrays().items()})
+
+    @cached_property
+    def study_ids(self) -> NDArray[np.str_]:
+        """(n,) the study of every crop."""
+        return np.array([split_row_id(str(row_id))[0] for row_id in self.row_ids], dtype=np.str_)
+
+    @cached_property
+    def sequence(self) -> NDArray[np.int64]:
+        """(n,) crops of one study and side share a number: together they are the levels of one spine."""
+        names = [
+            f"{study_id} {target.condition.value}"
+            for study_id, target in (split_row_id(str(row_id)) for row_id in self.row_ids)
+        ]
+        return np.unique(names, return_inverse=True)[1].astype(np.int64).reshape(-1)
+
+
+def cut_study(item: LabelledStudy, configs: CropConfigs) -> dict[str, NDArray[Any]]:
+    """All crops of one study, as the arrays of its cache file (names ``{group}.{array}``).
+
+    Targets without a grade, a series or a slice are left out.
+    """
+    rows: dict[ConditionGroup, list[tuple[Any, ...]]] = {group: [] for group in configs}
+    for point in item.points:
+        target = Target(point.condition, point.level)
+        group = point.condition.group
+        if group not in configs or target not in item.labels:
+            continue
+        crop = target_crop(item.study, point, configs[group], cached=True)
+        if not isinstance(crop, str):
+            pixels = np.rint(crop.pixels * 255).astype(np.uint8)
+            second = _second_view(item.study, point, configs[group]) if configs[group].second_view else ()
+            rows[group].append((pixels, crop.valid, target, item.truth[target], item.labels[target], *second))
+    arrays: dict[str, NDArray[Any]] = {}
+    for group, found in rows.items():
+        side, depth = configs[group].cached_size_px, configs[group].cached_slices
+        arrays |= {
+            f"{group}.crops": np.array([row[0] for row in found], np.uint8).reshape(-1, depth, side, side),
+            f"{group}.valid": np.array([row[1] for row in found], np.bool_).reshape(-1, depth),
+            f"{group}.level": np.array([row[2].level.index for row in found], np.int64),
+            f"{group}.truth": np.array([row[3] for row in found], np.float32).reshape(-1, 3),
+            f"{group}.label": np.array([row[4] for row in found], np.int64),
+            f"{group}.row_ids": np.array([row[2].row_id(item.study.study_id) for row in found], np.str_),
+        }
+        if configs[group].second_view:
+            others = np.array([row[5] for row in found], np.uint8).reshape(-1, depth, side, side)
+            arrays[f"{group}.second"] = others
+            arrays[f"{group}.second_valid"] = np.array([row[6] for row in found], np.bool_).reshape(-1, depth)
+    return arrays
+
+
+def _second_view(study: Study, point: LevelPoint, config: CropConfig) -> tuple[Any, Any]:
+    """Pixels and valid of the other view; nothing valid where it does not show the point."""
+    crop = target_crop(study, point, config, cached=True, kind=SECOND_VIEW[point.condition.group])
+    if isinstance(crop, str):
+        side, depth = config.cached_size_px, config.cached_slices
+        return np.zeros((depth, side, side), np.uint8), np.zeros(depth, np.bool_)
+    return np.rint(crop.pixels * 255).astype(np.uint8), crop.valid
+
+
+def build_cache(
+    sources: Sequence[Source],
+    folder: Path,
+    configs: CropConfigs,
+    *,
+    natural_grades: bool,
+    jobs: int = 1,
+) -> Iterator[tuple[str, tuple[Rejection, ...]]]:
+    """Write the cache file of every study that has none yet; yields names and rejections as they are done.
+
+    The result does not depend on ``jobs``. Nothing is written before the first name is asked for.
+
+    Args:
+        sources: name, and function that loads the study or raises DicomRejected.
+        natural_grades: whether severities occur as often as in the real table (the level prior applies).
+
+    Raises:
+        ValueError: the folder holds a cache that was cut in another way.
+    """
+    description = {
+        "crops": {group.value: asdict(config) for group, config in configs.items()},
+        "natural_grades": natural_grades,
+    }
+    path = folder / _CACHE_FILE
+    if not path.exists():
+        with atomic_write(path) as stream:
+            stream.write(json.dumps(description, indent=2) + "\n")
+    elif _with_defaults(json.loads(path.read_text())) != description:
+        raise ValueError(
+            f"crop cache '{folder.name}' was cut with another configuration: choose a new folder"
+        )
+    waiting = [source for source in sources if not (folder / f"{safe_id(source[0])}.npz").exists()]
+    work = partial(_cut_and_save, folder=folder, configs=configs)
+    if jobs == 1:
+        yield from map(work, waiting)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap(work, waiting)
+
+
+def _cut_and_save(source: Source, *, folder: Path, configs: CropConfigs) -> tuple[str, tuple[Rejection, ...]]:
+    name, load = source
+    try:
+        item = load()
+    except DicomRejected as rejected:
+        return name, (*rejected.rejections, rejected.rejection)
+    cache = PixelCache(item.study)
+    arrays: dict[str, Any] = cut_study(replace(item, study=cache.study), configs)
+    with atomic_write(folder / f"{safe_id(name)}.npz", binary=True) as stream:
+        np.savez(stream, **arrays)
+    return name, (*item.study.rejections, *cache.rejections)
+
+
+def load_cache(folder: Path, group: ConditionGroup, crop: CropConfig) -> CropCache:
+    """Read one condition group of a cache folder, studies in the order of their file names.
+
+    Raises:
+        ValueError: no such cache, cut with another configuration, or without any crop of the group.
+    """
+    path = folder / _CACHE_FILE
+    if not path.exists():
+        raise ValueError(f"'{folder.name}' is no crop cache ({_CACHE_FILE} is missing)")
+    description = _with_defaults(json.loads(path.read_text()))
+    if description["crops"].get(group.value) != asdict(crop):
+        raise ValueError(f"crop cache '{folder.name}' was not cut for this {group.value} configuration")
+    names = ["crops", "valid", "level", "truth", "label", "row_ids"]
+    if crop.second_view:
+        names += ["second", "second_valid"]
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+    for file in sorted(folder.glob("*.npz")):
+        with np.load(file, allow_pickle=False) as stored:
+            for name in names:
+                parts[name].append(stored[f"{group}.{name}"])
+    if not sum(map(len, parts["crops"])):
+        raise ValueError(f"crop cache '{folder.name}' has no {group.value} crop")
+    arrays = {name: np.concatenate(part) for name, part in parts.items()}
+    if description["natural_grades"]:
+        log_prior = np.stack([np.log(level_prior(split_row_id(row_id)[1])) for row_id in arrays["row_ids"]])
+    else:
+        log_prior = np.log(_shares_by_level(arrays["truth"], arrays["level"]))[arrays["level"]]
+    return CropCache(**arrays, log_prior=log_prior.astype(np.float32))
+
+
+def _with_defaults(description: dict[str, Any]) -> dict[str, Any]:
+    """A cache's description; options that did not exist when it was cut have their default."""
+    default = asdict(CropConfig())
+    return {**description, "crops": {name: default | cut for name, cut in description["crops"].items()}}
+
+
+def _shares_by_level(truth: NDArray[np.float32], level: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(5, 3) share of each severity at each level, with one imagined target of each (Laplace)."""
+    counts = np.ones((len(LEVELS), len(SEVERITIES)))
+    np.add.at(counts, level, truth)
+    return counts / counts.sum(axis=1, keepdims=True)

@@ -1,0 +1,262 @@
+"""Training of one grader: a plain loop that reads top to bottom."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from classifier.calibration import Calibration
+from classifier.config import GraderConfig
+from classifier.learn.averaging import AveragedWeights
+from classifier.learn.batches import Batch, crop_batch, steps_per_epoch, training_batches
+from classifier.learn.crop_cache import CropCache
+from classifier.learn.devices import mixed_dtype, mixed_precision
+from classifier.learn.losses import any_severe_loss, competition_log_loss, weighted_loss
+from classifier.learn.pretrained import load_pretrained
+from classifier.model import GraderNetwork
+from classifier.storage import save_grader
+from data_prep.base.files import atomic_write
+from data_prep.base.manifest import file_sha256
+from data_prep.vocabulary import SEVERITIES
+
+_GRADED_AT_ONCE = 64
+
+
+class TrainingFailed(RuntimeError):
+    """The loss became NaN or infinite; the message says where."""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One line of the training log; losses are under the competition's weights, lower is better."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    choosing_loss: float | None
+    choosing_prior_loss: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a training runs on; it shapes no result beyond rounding.
+
+    Attributes:
+        device: see ``classifier.learn.devices.resolve_device``.
+        workers: threads that prepare batches ahead; for a GPU, about one per core.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    workers: int = 0
+
+
+def train_grader(
+    config: GraderConfig,
+    train: CropCache,
+    choosing: CropCache | None,
+    folder: Path,
+    *,
+    report: Callable[[EpochReport], None] = lambda _: None,
+    machine: Machine | None = None,
+    start_from: Mapping[str, Tensor] | None = None,
+    pretrained: Path | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> GraderNetwork:
+    """Train one grader and write its weights; goes on from ``{group}.checkpoint.pt`` when there is one.
+
+    After every epoch the checkpoint and ``{group}.log.csv`` are written to ``folder``, in the end
+    ``{group}.safetensors`` (fp16) and ``{group}.json`` (configuration, versions, metrics); all atomically.
+
+    Args:
+        train: crops to learn from.
+        choosing: crops to watch, apart from ``train``; never learnt from.
+        report: called after every epoch.
+        machine: device and threads; the processor if left out.
+        start_from: state dict of a grader of the same configuration to begin with.
+        pretrained: file with weights of the timm backbone, see ``classifier.learn.pretrained``.
+        notes: written among the metrics, such as where the crops are from.
+
+    Raises:
+        TrainingFailed: the loss is not finite.
+        ValueError: a checkpoint of another configuration is in the folder.
+        PretrainedUnusable: the pretrained file does not fit.
+    """
+    machine = machine or Machine()
+    settings, device = config.training, machine.device
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    network = GraderNetwork(config.network, config.crop)
+    if pretrained is not None:
+        load_pretrained(network, pretrained)
+    if start_from is not None:
+        network.load_state_dict(dict(start_from))
+    network = network.to(device).to(memory_format=torch.channels_last)
+    averaged = AveragedWeights(network, settings.ema_decay)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    steps = steps_per_epoch(train, config)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, _warmup_then_cosine(settings.epochs * steps, settings.warmup_share)
+    )
+    # float16 needs its gradients scaled; bfloat16 has the range of float32.
+    scaler = torch.amp.GradScaler(device.type, enabled=_needs_scaling(device, settings.bfloat16))
+    weights = torch.tensor(settings.severity_weights, device=device)
+    reports: list[EpochReport] = []
+
+    checkpoint = folder / f"{config.group.value}.checkpoint.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True, map_location=device)
+        if state["config"] != json.dumps(config.to_dict()):
+            raise ValueError(f"'{checkpoint.name}' is of another configuration: choose a new folder")
+        network.load_state_dict(state["network"])
+        averaged.load_state_dict(state["averaged"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+        scaler.load_state_dict(state["scaler"])
+        reports = [EpochReport(**row) for row in state["reports"]]
+
+    for epoch in range(len(reports), settings.epochs):
+        started = time.monotonic()
+        # The order and the jitter hang on seed and epoch alone: a resumed run equals an undisturbed one.
+        torch.manual_seed(settings.seed * 10_007 + epoch)
+        network.train()
+        total_loss, done = 0.0, 0
+        for made in training_batches(train, config, epoch, workers=machine.workers):
+            batch = made.to(device)
+            with mixed_precision(device, enabled=settings.bfloat16):
+                logits = batch.logits(network)
+            loss = _loss(logits.float(), batch, weights, config)
+            if not math.isfinite(loss.item()):
+                raise TrainingFailed(
+                    f"{config.group.value}: loss is {loss.item()} in epoch {epoch}, step {done}; "
+                    "lower training.learning_rate or look at these crops"
+                )
+            optimiser.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimiser)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_norm)
+            scaler.step(optimiser)
+            scaler.update()
+            schedule.step()
+            averaged.update(network)
+            total_loss += loss.item()
+            done += 1
+        choosing_loss, prior_loss = _choosing_losses(averaged.network, choosing, config)
+        reports.append(
+            EpochReport(
+                epoch=epoch,
+                learning_rate=float(schedule.get_last_lr()[0]),
+                train_loss=total_loss / done,
+                choosing_loss=choosing_loss,
+                choosing_prior_loss=prior_loss,
+                seconds=time.monotonic() - started,
+            )
+        )
+        state = {
+            "config": json.dumps(config.to_dict()),
+            "network": network.state_dict(),
+            "averaged": averaged.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "schedule": schedule.state_dict(),
+            "scaler": scaler.state_dict(),
+            "reports": [vars(row) for row in reports],
+        }
+        _save_checkpoint(checkpoint, state)
+        _write_log(folder / f"{config.group.value}.log.csv", reports)
+        report(reports[-1])
+    metrics = {"epochs": [vars(row) for row in reports], "train_crops": len(train), **(notes or {})}
+    if pretrained is not None:
+        metrics["pretrained"] = {"file": pretrained.name, "sha256": file_sha256(pretrained)}
+    save_grader(folder, config, averaged.network, Calibration(), metrics)
+    return averaged.network
+
+
+def _needs_scaling(device: torch.device, mixed: bool) -> bool:
+    return mixed and mixed_dtype(device) is torch.float16
+
+
+def _loss(logits: Tensor, batch: Batch, weights: Tensor, config: GraderConfig) -> Tensor:
+    loss = weighted_loss(logits, batch.log_prior, batch.truth, weights)
+    if config.any_severe_weight > 0:
+        severe = any_severe_loss(logits, batch.log_prior, batch.truth, weights, batch.sequence)
+        loss = loss + config.any_severe_weight * severe
+    return loss
+
+
+@torch.inference_mode()
+def grade_cache(
+    network: GraderNetwork, cache: CropCache, config: GraderConfig, *, jitter_seed: int | None = None
+) -> NDArray[np.float64]:
+    """Logits (n, 3) of all crops of a cache, central ones, or jittered with ``jitter_seed``.
+
+    The levels of a study stay together, for graders that look at the neighbours.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    seed = None if jitter_seed is None else (jitter_seed,)
+    order = np.argsort(cache.sequence, kind="stable")
+    # Where a sequence ends; none has more than five crops.
+    ends = np.append(np.flatnonzero(np.diff(cache.sequence[order])) + 1, len(order))
+    logits = np.empty((len(cache), len(SEVERITIES)))
+    first = 0
+    while first < len(order):
+        last = int(ends[(ends > first) & (ends <= max(first + _GRADED_AT_ONCE, ends[ends > first][0]))].max())
+        chosen = order[first:last]
+        batch = crop_batch(cache, chosen, config, seed).to(device)
+        logits[chosen] = batch.logits(network).double().cpu().numpy()
+        first = last
+    return logits
+
+
+def _choosing_losses(
+    network: GraderNetwork, choosing: CropCache | None, config: GraderConfig
+) -> tuple[float | None, float | None]:
+    """Loss on the choosing crops, with fixed jitter, and the level prior's; None without such crops."""
+    if choosing is None:
+        return None, None
+    logits = grade_cache(network, choosing, config, jitter_seed=0)
+    truth = choosing.truth.astype(np.float64)
+    return (
+        competition_log_loss(Calibration().probabilities(logits, choosing.log_prior), truth),
+        competition_log_loss(np.exp(choosing.log_prior.astype(np.float64)), truth),
+    )
+
+
+def _warmup_then_cosine(steps: int, warmup_share: float) -> Callable[[int], float]:
+    warmup = max(1, round(steps * warmup_share))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        done = (step - warmup) / max(1, steps - warmup)
+        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    return factor
+
+
+def _save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with atomic_write(path, binary=True) as stream:
+        stream.write(buffer.getvalue())
+
+
+def _write_log(path: Path, reports: list[EpochReport]) -> None:
+    with atomic_write(path) as stream:
+        writer = csv.DictWriter(stream, list(vars(reports[0])), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(vars(row) for row in reports)

@@ -1,0 +1,1 @@
+"""What every package needs below its subject: files, manifests, compiled networks, identifiers, versions."""

@@ -1,0 +1,109 @@
+"""SHA-256 manifest of a weights folder: nothing is loaded that is not exactly what was released."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from data_prep.base.files import atomic_write
+
+MANIFEST_NAME = "manifest.json"
+# What a weights folder may contain; anything else beside them (cards, logs, checkpoints) is never loaded.
+_LISTED_SUFFIXES = (".safetensors", ".json", ".yaml", ".onnx", ".xml", ".bin")
+_REMEDY = "restore it from a release, or run `make models`"
+
+
+class WeightsRejected(Exception):
+    """Weights are missing or are not the released ones. The message says what to do."""
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, lower-case hexadecimal. Raises OSError."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_manifest(folder: str | Path) -> Path:
+    """Write ``manifest.json`` with the SHA-256 of every weights and configuration file of a folder.
+
+    Listed are the files directly in ``folder`` that end in .safetensors, .json, .yaml, .onnx, .xml or .bin.
+    An interruption leaves the old manifest.
+
+    Returns:
+        Path of the manifest.
+    """
+    folder = Path(folder)
+    listed = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.is_file() and path.suffix in _LISTED_SUFFIXES and path.name != MANIFEST_NAME
+    )
+    content = {"files": {name: file_sha256(folder / name) for name in listed}}
+    with atomic_write(folder / MANIFEST_NAME) as stream:
+        stream.write(json.dumps(content, indent=2) + "\n")
+    return folder / MANIFEST_NAME
+
+
+def read_manifest(folder: str | Path) -> dict[str, str]:
+    """File name → SHA-256 of a weights folder.
+
+    Raises:
+        WeightsRejected: no manifest, not readable as one, or a name that leaves the folder.
+    """
+    path = Path(folder) / MANIFEST_NAME
+    try:
+        files = json.loads(path.read_text())["files"]
+        entries = {str(name): str(digest) for name, digest in files.items()}
+    except FileNotFoundError:
+        raise WeightsRejected(
+            f"no weights in '{path.parent.name}/' ({MANIFEST_NAME} is missing): "
+            "run `make models`, or fetch a complete copy of the project"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsRejected(
+            f"'{path.parent.name}/{MANIFEST_NAME}' cannot be read as a manifest "
+            f"({type(error).__name__}): {_REMEDY}"
+        ) from None
+    for name in entries:
+        if name in ("", ".", "..") or "/" in name or "\\" in name:
+            raise WeightsRejected(f"{MANIFEST_NAME} names {name!r}, which is not a plain file name")
+    return entries
+
+
+def read_verified(folder: str | Path, name: str) -> bytes:
+    """The bytes of one listed file, read once and checked, so that what was checked is what is used.
+
+    Raises:
+        WeightsRejected: not listed, missing, or its SHA-256 differs from the manifest's.
+    """
+    folder = Path(folder)
+    expected = read_manifest(folder).get(name)
+    if expected is None:
+        raise WeightsRejected(f"'{name}' is not listed in '{folder.name}/{MANIFEST_NAME}': run `make models`")
+    try:
+        content = (folder / name).read_bytes()
+    except OSError:
+        raise WeightsRejected(f"'{folder.name}/{name}' is missing or cannot be read: {_REMEDY}") from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise WeightsRejected(
+            f"'{folder.name}/{name}' is not the released file "
+            f"(SHA-256 {found[:12]}…, expected {expected[:12]}…): {_REMEDY}"
+        )
+    return content
+
+
+def verify_manifest(folder: str | Path) -> dict[str, str]:
+    """Check every listed file of a weights folder.
+
+    Returns:
+        File name → SHA-256.
+
+    Raises:
+        WeightsRejected: no manifest, or a listed file is missing or differs.
+    """
+    entries = read_manifest(folder)
+    for name in entries:
+        read_verified(folder, name)
+    return entries

@@ -1,0 +1,1 @@
+"""From files to studies: finding, bounded DICOM reading, slices in order, series typed."""

@@ -1,0 +1,313 @@
+"""Zip archives as input: unpacked within bounds, under names of our own.
+
+``zipfile`` keeps members inside the folder, but it unpacks whatever they grow to: every bound is checked
+while the bytes arrive, whatever the archive claims. Layout: PKWARE APPNOTE 6.3, sections 4.3.12–4.3.16.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import struct
+import tempfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from data_prep.base.files import FolderInUse, input_label, locked_folder, printable, safe_id
+from data_prep.read.series_table import IMAGE_FOLDERS
+from data_prep.study import DicomRejected, Reason, Rejection
+
+_CHUNK_BYTES = 1024 * 1024
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED_BIT = 0x1
+_PREAMBLE_BYTES = 132
+# The end of central directory record has 22 bytes and a comment of at most 65,535.
+_END_BYTES, _END_SIGNATURE = 22, b"PK\x05\x06"
+_LOCATOR_BYTES, _LOCATOR_SIGNATURE = 20, b"PK\x06\x07"
+_END64_BYTES, _END64_SIGNATURE = 56, b"PK\x06\x06"
+_UNPACKED = "lumbar-zip-"
+_ABANDONED_S = 60.0
+_IGNORED = ("__macosx", "thumbs.db")
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    IndexError,
+)
+
+
+@dataclass(frozen=True)
+class ArchiveLimits:
+    """What an archive may hold and grow to.
+
+    Attributes:
+        max_members: entries, folders among them. The largest RSNA study has some 500 slices.
+        max_directory_bytes: of the central directory, which is read into memory as a whole.
+        max_member_bytes: of one file, unpacked.
+        max_total_bytes: of all files, unpacked.
+        max_depth: folders around a file.
+    """
+
+    max_members: int = 200_000
+    max_directory_bytes: int = 32 * 1024 * 1024
+    max_member_bytes: int = 128 * 1024 * 1024
+    max_total_bytes: int = 16 * 1024 * 1024 * 1024
+    max_depth: int = 16
+
+
+DEFAULT_ARCHIVE_LIMITS = ArchiveLimits()
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path is a regular file that is, or by its name claims to be, a zip archive."""
+    if not path.is_file():
+        return False
+    if path.suffix.lower() == ".zip":
+        return True
+    with path.open("rb") as file:
+        return file.read(4) in (b"PK\x03\x04", _END_SIGNATURE)
+
+
+@contextmanager
+def opened_input(
+    path: Path,
+    *,
+    limits: ArchiveLimits = DEFAULT_ARCHIVE_LIMITS,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[Path, tuple[Rejection, ...]]]:
+    """A folder to look for studies in: the path itself or, for a zip, a temporary folder with its files.
+
+    Args:
+        path: what the user named.
+        limits: of an archive.
+        progress: called with members done and in all while an archive is unpacked.
+
+    Yields:
+        The folder, and the members of the archive that were refused. The folder is removed afterwards.
+
+    Raises:
+        DicomRejected: no archive in spite of its name, or one beyond the limits.
+    """
+    if not is_archive(path):
+        yield path, ()
+        return
+    _remove_abandoned()
+    with tempfile.TemporaryDirectory(prefix=_UNPACKED) as temporary, locked_folder(Path(temporary)):
+        # A study's id may be the name of its folder, so that of the archive takes its place.
+        folder = Path(temporary) / safe_id(path.stem)
+        rejections = extract_archive(path, folder, limits=limits, progress=progress)
+        yield inner_folder(folder), rejections
+
+
+def _remove_abandoned() -> None:
+    """Remove what runs unpacked that were killed: images of patients must not stay where nobody looks."""
+    if not hasattr(os, "getuid"):  # without users, and without locks
+        return
+    for folder in Path(tempfile.gettempdir()).glob(f"{_UNPACKED}*"):
+        try:
+            status = folder.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+                continue
+            if time.time() - status.st_mtime < _ABANDONED_S:  # perhaps about to be locked
+                continue
+            with locked_folder(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+        except (OSError, FolderInUse):
+            continue
+
+
+def inner_folder(folder: Path) -> Path:
+    """The folder without the wrappers around it: archives often hold one folder that holds everything."""
+    while True:
+        children = list(folder.iterdir())
+        only = children[0] if len(children) == 1 else None
+        if only is None or not only.is_dir() or only.name.isdigit() or only.name in IMAGE_FOLDERS:
+            return folder
+        folder = only
+
+
+def safe_parts(name: str, max_depth: int) -> tuple[str, ...] | None:
+    """The parts of a member's name as names of our own; None for what is never read.
+
+    Numbers, UIDs and other plain names stay, so that the RSNA layout is still seen; everything else is
+    replaced (``safe_id``), so that no part can lead out of a folder, hide, or name a device.
+    """
+    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", ".", "..")]
+    if not parts or len(parts) > max_depth:
+        return None
+    if any(part.startswith(".") or part.lower() in _IGNORED for part in parts):
+        return None
+    stem, dot, suffix = parts[-1].rpartition(".")
+    last = (
+        f"{safe_id(stem)}.{suffix}" if dot and suffix.isalnum() and suffix.isascii() else safe_id(parts[-1])
+    )
+    return (*(safe_id(part) for part in parts[:-1]), last)
+
+
+def extract_archive(
+    path: Path,
+    folder: Path,
+    *,
+    limits: ArchiveLimits = DEFAULT_ARCHIVE_LIMITS,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Rejection, ...]:
+    """Unpack the DICOM files and tables of a zip archive.
+
+    Other files are passed over, as they are in a folder. Links are never followed or made. Files get the
+    time of change of the archive, so that a batch that is started again finds the same input.
+
+    Args:
+        path: the archive.
+        folder: made here; must not exist or be empty.
+        limits: bounds, checked while unpacking.
+        progress: called with members done and in all.
+
+    Returns:
+        The members that were refused, each with its reason.
+
+    Raises:
+        DicomRejected: ``bad_archive``, or ``archive_too_large`` for too many members or bytes in all.
+    """
+    name = printable(path.name)
+    try:
+        _check_directory(path, limits)
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if len(members) > limits.max_members:
+                raise _too_large(name, f"{len(members)} members; the limit is {limits.max_members}")
+            folder.mkdir(parents=True, exist_ok=True)
+            changed = path.stat().st_mtime_ns
+            return _extract_members(archive, members, folder, name, limits, changed, progress)
+    except _BROKEN as error:
+        message = f"{name!r} is no zip archive that can be read ({type(error).__name__})"
+        raise DicomRejected(Rejection(Reason.BAD_ARCHIVE, message)) from None
+
+
+def _extract_members(
+    archive: zipfile.ZipFile,
+    members: list[zipfile.ZipInfo],
+    folder: Path,
+    name: str,
+    limits: ArchiveLimits,
+    changed_ns: int,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Rejection, ...]:
+    rejections: list[Rejection] = []
+    left = limits.max_total_bytes
+    for done, member in enumerate(members, 1):
+        if progress is not None:
+            progress(done, len(members))
+        parts = safe_parts(member.filename, limits.max_depth)
+        if member.is_dir() or parts is None:
+            continue
+        target = folder.joinpath(*parts)
+        refusal = _refusal(member, target, limits)
+        if refusal is None:
+            try:
+                with archive.open(member) as source:
+                    left -= _copy(source, target, min(limits.max_member_bytes, left))
+                if target.exists():
+                    os.utime(target, ns=(changed_ns, changed_ns))
+                continue
+            except _Grows:
+                target.unlink(missing_ok=True)
+                if left <= limits.max_member_bytes:
+                    raise _too_large(
+                        name, f"it unpacks to more than {limits.max_total_bytes} bytes in all"
+                    ) from None
+                left -= limits.max_member_bytes
+                refusal = Reason.TOO_LARGE, f"it unpacks to more than {limits.max_member_bytes} bytes"
+            except _BROKEN as error:
+                target.unlink(missing_ok=True)
+                refusal = Reason.UNREADABLE, f"it cannot be unpacked ({type(error).__name__})"
+        reason, message = refusal
+        rejections.append(Rejection(reason, message, file=input_label(parts[-1])))
+    return tuple(rejections)
+
+
+class _Grows(Exception):
+    """A member that unpacks to more than it may."""
+
+
+def _refusal(member: zipfile.ZipInfo, target: Path, limits: ArchiveLimits) -> tuple[Reason, str] | None:
+    """Why a member is not unpacked at all, from what the directory says of it."""
+    mode = member.external_attr >> 16
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        return Reason.LINK, "a link or device in an archive is never followed"
+    if member.flag_bits & _ENCRYPTED_BIT:
+        return Reason.ENCRYPTED, "it is encrypted"
+    if member.compress_type not in _METHODS:
+        return Reason.UNREADABLE, f"compression method {member.compress_type} is not supported"
+    if target.suffix.lower() == ".zip":
+        return Reason.NESTED_ARCHIVE, "an archive within an archive is not read"
+    if member.file_size > limits.max_member_bytes:
+        return Reason.TOO_LARGE, f"{member.file_size} bytes; the limit is {limits.max_member_bytes} bytes"
+    if target.exists() or any(parent.is_file() for parent in target.parents):
+        return Reason.DUPLICATE, "another member has the same name"
+    return None
+
+
+def _copy(source: IO[bytes], target: Path, limit: int) -> int:
+    """Write a member if it is an image or a table; returns the bytes that were unpacked. Raises _Grows."""
+    start = source.read(_PREAMBLE_BYTES)
+    if start[128:] != b"DICM" and target.suffix.lower() not in (".dcm", ".csv"):
+        return len(start)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unpacked = 0
+    with target.open("xb") as file:
+        while start:
+            unpacked += len(start)
+            if unpacked > limit:
+                raise _Grows
+            file.write(start)
+            start = source.read(_CHUNK_BYTES)
+    return unpacked
+
+
+def _check_directory(path: Path, limits: ArchiveLimits) -> None:
+    """Refuse a central directory that would fill the memory, before ``zipfile`` reads it as a whole."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - _END_BYTES - 0xFFFF))
+        tail = file.read()
+        at = tail.rfind(_END_SIGNATURE)
+        if at < 0 or len(tail) - at < _END_BYTES:
+            raise zipfile.BadZipFile("no end of central directory")
+        directory = struct.unpack("<I", tail[at + 12 : at + 16])[0]
+        end = size - len(tail) + at
+        if end >= _LOCATOR_BYTES:
+            file.seek(end - _LOCATOR_BYTES)
+            locator = file.read(_LOCATOR_BYTES)
+            if locator.startswith(_LOCATOR_SIGNATURE):
+                file.seek(struct.unpack("<Q", locator[8:16])[0])
+                record = file.read(_END64_BYTES)
+                # `zipfile` looks right before the locator; whichever of the two is larger counts.
+                file.seek(max(0, end - _LOCATOR_BYTES - _END64_BYTES))
+                for found in (record, file.read(_END64_BYTES)):
+                    if found.startswith(_END64_SIGNATURE) and len(found) == _END64_BYTES:
+                        directory = max(directory, struct.unpack("<Q", found[40:48])[0])
+    if directory > limits.max_directory_bytes and directory != 0xFFFFFFFF:
+        raise _too_large(
+            printable(path.name),
+            f"its directory has {directory} bytes; the limit is {limits.max_directory_bytes} bytes",
+        )
+
+
+def _too_large(name: str, message: str) -> DicomRejected:
+    return DicomRejected(Rejection(Reason.ARCHIVE_TOO_LARGE, f"{name!r}: {message}"))
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that can still be written to the disk of a folder."""
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,323 @@
+"""One DICOM file, read safely: the header first, pixels only when asked.
+
+Every failure leaves this module as ``DicomRejected``: limits are checked before parsing and again before
+decoding, and whatever the parser or a decoder raises is caught in one place. Messages never carry header
+text, values, or a path beyond the file's own name.
+"""
+
+from __future__ import annotations
+
+import logging
+import stat
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.encaps import generate_frames
+from pydicom.errors import InvalidDicomError
+
+from data_prep.base.files import input_label
+from data_prep.geometry import SlicePlane
+from data_prep.read.dicom_codestream import check_codestream
+from data_prep.read.dicom_fast import Elements, decoded, pixel_content, plain_pixels
+from data_prep.read.dicom_limits import (
+    DEFAULT_LIMITS,
+    BoundedFile,
+    ReadLimits,
+    Refused,
+    check_claims,
+    check_pixel_element,
+    checked_size,
+    finite_number,
+    parsed,
+    whole_number,
+)
+from data_prep.read.dicom_limits import Elements as Stated
+from data_prep.study import DicomRejected, Reason, Rejection
+
+# pydicom quotes header values in warnings and log lines; they may name the patient.
+logging.getLogger("pydicom").propagate = False
+
+_JPEG_FAMILY = "1.2.840.10008.1.2.4."
+_HEADER_KEYWORDS = (
+    "PatientID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SOPInstanceUID",
+    "InstanceNumber",
+    "SeriesDescription",
+    "ProtocolName",
+    "SequenceName",
+    "ScanningSequence",
+    "ImageType",
+    "RepetitionTime",
+    "EchoTime",
+    "InversionTime",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+)
+# What the header says of the pixels; kept, so that the header of a plain file is parsed once.
+_STATED_KEYWORDS = (
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "RescaleSlope",
+    "RescaleIntercept",
+)
+# What decoding looks at. Not the extended table of frame offsets: the frame that is checked must be the one
+# that is decoded.
+_PIXEL_KEYWORDS = (*_STATED_KEYWORDS, "FloatPixelData", "DoubleFloatPixelData", "PixelData")
+# Scanners put the isocentre at 0 and have pixels of 0.1 to 10 mm. One file far beyond would move the middle
+# of its series, where the levels are looked for, out of the body.
+_MAX_DISTANCE_MM = 10_000.0
+_MIN_SPACING_MM, _MAX_SPACING_MM = 0.01, 100.0
+
+
+@dataclass(frozen=True, eq=False)
+class PixelPlace:
+    """Where the pixel data of a file are, and what its header says of them.
+
+    Attributes:
+        start: first byte of the element.
+        size, modified_ns: of the file when it was read; another one is parsed anew.
+        stated: values by keyword; none that names a patient.
+    """
+
+    start: int
+    size: int
+    modified_ns: int
+    stated: Mapping[str, Any]
+
+    def get(self, keyword: str, default: Any = None, /) -> Any:
+        """What the header states; as ``Elements``."""
+        return self.stated.get(keyword, default)
+
+    def is_of(self, path: Path) -> bool:
+        """Whether the file is still the one whose header was read."""
+        status = path.stat()
+        return (status.st_size, status.st_mtime_ns) == (self.size, self.modified_ns)
+
+
+@dataclass(frozen=True, eq=False)
+class SliceHeader:
+    """What the header of one image says.
+
+    Attributes:
+        path: the file.
+        plane: pixel grid in patient space.
+        instance_number: InstanceNumber, or None.
+        study_uid, series_uid, sop_uid: identifiers, "" where missing. They need not be valid UIDs.
+        transfer_syntax: UID from the File Meta.
+        patient_id: PatientID, to tell patients apart only: never written anywhere.
+        description: SeriesDescription, ProtocolName and SequenceName, for typing a series only:
+            free text that is never written anywhere.
+        image_type, scanning_sequence: upper-case code strings.
+        repetition_time_ms, echo_time_ms, inversion_time_ms: or None.
+        pixels: where they are in the file, to decode them without parsing it again.
+    """
+
+    path: Path = field(repr=False)
+    plane: SlicePlane
+    instance_number: int | None = None
+    study_uid: str = ""
+    series_uid: str = ""
+    sop_uid: str = ""
+    transfer_syntax: str = ""
+    patient_id: str = field(default="", repr=False)
+    description: str = field(default="", repr=False)
+    image_type: tuple[str, ...] = ()
+    scanning_sequence: tuple[str, ...] = ()
+    repetition_time_ms: float | None = None
+    echo_time_ms: float | None = None
+    inversion_time_ms: float | None = None
+    pixels: PixelPlace | None = field(default=None, repr=False)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a regular file starts with the DICOM preamble (PS3.10 section 7.1)."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def read_slice(
+    path: Path, *, limits: ReadLimits = DEFAULT_LIMITS, study_id: str = "", series_id: str = ""
+) -> SliceHeader:
+    """Read the header of one single-frame greyscale image; no pixel is decoded.
+
+    ``study_id`` and ``series_id`` only name the place in a rejection.
+
+    Raises:
+        DicomRejected: for every failure, with the reason.
+    """
+    with _rejecting(path, study_id, series_id, Reason.UNREADABLE):
+        size = checked_size(path, limits)
+        with BoundedFile(path, limits) as file:
+            dataset, syntax = parsed(
+                file, (*_HEADER_KEYWORDS, *_STATED_KEYWORDS), limits, stop_before_pixels=True
+            )
+            start = file.tell()
+            check_pixel_element(file, dataset, syntax, size)
+        elements = Elements(dataset)
+        check_claims(elements, limits)
+        stated = {keyword: elements.get(keyword) for keyword in _STATED_KEYWORDS}
+        place = PixelPlace(start, size, path.stat().st_mtime_ns, stated)
+        return replace(_header(path, elements, _plane(elements), syntax), pixels=place)
+
+
+def read_pixels(
+    header: SliceHeader, *, limits: ReadLimits = DEFAULT_LIMITS, study_id: str = "", series_id: str = ""
+) -> NDArray[np.float32]:
+    """Decode one image: float32, shape ``header.plane.shape``, bright = high signal.
+
+    RescaleSlope and RescaleIntercept are applied. MONOCHROME1 is turned round its own maximum, so that
+    the darkest signal becomes 0.
+
+    Raises:
+        DicomRejected: for every failure, with the reason.
+    """
+    path = header.path
+    with _rejecting(path, study_id, series_id, Reason.BAD_PIXELS):
+        checked_size(path, limits)
+        plain = _plain_signal(header, limits)
+        if plain is not None:
+            return plain
+        with BoundedFile(path, limits) as file:
+            dataset, syntax = parsed(file, _PIXEL_KEYWORDS, limits, stop_before_pixels=False)
+        elements = Elements(dataset)
+        check_claims(elements, limits)
+        if (int(elements.get("Rows")), int(elements.get("Columns"))) != header.plane.shape:
+            raise Refused(Reason.BAD_PIXELS, "the file changed after its header was read")
+        if dataset.get("PixelData") and syntax.startswith(_JPEG_FAMILY):
+            check_codestream(
+                next(generate_frames(dataset.PixelData, number_of_frames=1)), syntax, header.plane.shape
+            )
+        return _signal(decoded(dataset, syntax), elements, header.plane.shape)
+
+
+def _plain_signal(header: SliceHeader, limits: ReadLimits) -> NDArray[np.float32] | None:
+    """The image of a plain file whose header is known; None for any other."""
+    place = header.pixels
+    if place is None or not place.is_of(header.path):
+        return None
+    with BoundedFile(header.path, limits) as file:
+        content = pixel_content(file, place.start, header.transfer_syntax)
+    stored = plain_pixels(place, content, header.transfer_syntax)
+    return None if stored is None else _signal(stored, place, header.plane.shape)
+
+
+@contextmanager
+def _rejecting(path: Path, study_id: str, series_id: str, otherwise: Reason) -> Iterator[None]:
+    """Turn whatever is raised inside into DicomRejected.
+
+    Fuzzed files made pydicom and its decoders raise AttributeError, ValueError, NotImplementedError,
+    RuntimeError, RecursionError, TypeError, OSError, MemoryError and its own errors. Only our own messages
+    are passed on: theirs quote header values.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+        return
+    except Refused as refused:
+        reason, message = refused.reason, str(refused)
+    except InvalidDicomError:
+        reason, message = Reason.NOT_DICOM, "not a DICOM file"
+    except EOFError:
+        reason, message = Reason.TRUNCATED, "the file ends too early"
+    except BaseException as error:
+        # The RLE decoder is written in Rust; its panics are no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason, message = otherwise, f"cannot be read ({type(error).__name__})"
+    raise DicomRejected(Rejection(reason, message, study_id, series_id, input_label(path.name))) from None
+
+
+def _plane(elements: Elements) -> SlicePlane:
+    parts = []
+    for keyword, length in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
+        value = elements.get(keyword)
+        if value is None or value == "":
+            raise Refused(Reason.MISSING_GEOMETRY, f"{keyword} is missing")
+        try:
+            numbers = [float(number) for number in value]
+        except (TypeError, ValueError):
+            raise Refused(Reason.BAD_GEOMETRY, f"{keyword} does not hold numbers") from None
+        if len(numbers) != length:
+            raise Refused(
+                Reason.BAD_GEOMETRY, f"{keyword} must hold {length} numbers, but holds {len(numbers)}"
+            )
+        parts.append(numbers)
+    position, orientation, spacing = parts
+    if any(abs(number) > _MAX_DISTANCE_MM for number in position):
+        raise Refused(
+            Reason.BAD_GEOMETRY, f"the image lies farther than {_MAX_DISTANCE_MM:g} mm from the isocentre"
+        )
+    if any(not _MIN_SPACING_MM <= number <= _MAX_SPACING_MM for number in spacing):
+        message = f"PixelSpacing must be {_MIN_SPACING_MM:g} to {_MAX_SPACING_MM:g} mm"
+        raise Refused(Reason.BAD_GEOMETRY, message)
+    try:
+        return SlicePlane.from_dicom(
+            position, orientation, spacing, (int(elements.get("Rows")), int(elements.get("Columns")))
+        )
+    except ValueError as error:
+        raise Refused(Reason.BAD_GEOMETRY, str(error)) from None
+
+
+def _header(path: Path, elements: Elements, plane: SlicePlane, syntax: str) -> SliceHeader:
+    texts = (elements.get(keyword) for keyword in ("SeriesDescription", "ProtocolName", "SequenceName"))
+    return SliceHeader(
+        path=path,
+        plane=plane,
+        instance_number=whole_number(elements, "InstanceNumber", None),
+        study_uid=str(elements.get("StudyInstanceUID") or "").strip(),
+        series_uid=str(elements.get("SeriesInstanceUID") or "").strip(),
+        sop_uid=str(elements.get("SOPInstanceUID") or "").strip(),
+        transfer_syntax=syntax,
+        patient_id=str(elements.get("PatientID") or "").strip(),
+        description=" ".join(str(text) for text in texts if text),
+        image_type=_codes(elements, "ImageType"),
+        scanning_sequence=_codes(elements, "ScanningSequence"),
+        repetition_time_ms=finite_number(elements, "RepetitionTime"),
+        echo_time_ms=finite_number(elements, "EchoTime"),
+        inversion_time_ms=finite_number(elements, "InversionTime"),
+    )
+
+
+def _signal(stored: NDArray[Any], elements: Stated, shape: tuple[int, int]) -> NDArray[np.float32]:
+    if stored.shape != shape:
+        raise Refused(Reason.BAD_PIXELS, f"decoded to {stored.shape}, but the header says {shape}")
+    slope, intercept = finite_number(elements, "RescaleSlope"), finite_number(elements, "RescaleIntercept")
+    signal = stored.astype(np.float32)
+    if slope is not None:
+        signal *= np.float32(slope)
+    if intercept is not None:
+        signal += np.float32(intercept)
+    whole = stored.dtype.kind in "iu" and slope is None and intercept is None
+    if not whole and not np.isfinite(signal).all():
+        raise Refused(Reason.BAD_PIXELS, "pixel values are not finite")
+    if str(elements.get("PhotometricInterpretation", "")).strip() == "MONOCHROME1":
+        signal = signal.max() - signal
+    return signal
+
+
+def _codes(elements: Elements, keyword: str) -> tuple[str, ...]:
+    value = elements.get(keyword) or ()
+    return tuple(str(code).upper() for code in ([value] if isinstance(value, str) else value))

@@ -1,0 +1,138 @@
+"""One study that was found: its headers are read, its series made, when it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_prep.base.files import input_label, safe_id
+from data_prep.read.belonging import acquisitions, of_one_patient
+from data_prep.read.dicom_file import SliceHeader, read_slice
+from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
+from data_prep.read.listing import files_below, files_in, image_files, subfolders
+from data_prep.read.series import build_series, weightings_compared
+from data_prep.study import DicomRejected, Reason, Rejection, Series, Study
+from data_prep.vocabulary import SeriesKind
+
+
+@dataclass(frozen=True, eq=False)
+class StudyEntry:
+    """A study that was found or listed, not read yet.
+
+    Attributes:
+        study_id: folder name in the RSNA layout, else StudyInstanceUID.
+        folder: the study's folder in the RSNA layout; headers are read by ``load``.
+        headers: in a tree of files, the headers by series id, read when the tree was searched.
+        rejections: files of a tree that were rejected while it was searched.
+        kinds: series id → kind from the series table.
+        only_series: load this series of ``folder`` alone.
+    """
+
+    study_id: str
+    folder: Path | None = field(default=None, repr=False)
+    headers: Mapping[str, tuple[SliceHeader, ...]] = field(default_factory=dict, repr=False)
+    rejections: tuple[Rejection, ...] = ()
+    kinds: Mapping[str, SeriesKind | None] = field(default_factory=dict)
+    only_series: str | None = None
+    limits: ReadLimits = DEFAULT_LIMITS
+
+    @property
+    def is_only_listed(self) -> bool:
+        """Whether the series table names the study, but nothing of it was found."""
+        return self.folder is None and not self.headers and not self.rejections
+
+    def load(self) -> Study:
+        """Read all headers, type the series and put their slices in order. No pixels are kept.
+
+        Returns:
+            The study. Files and series that were not used are in its ``rejections``.
+
+        Raises:
+            DicomRejected: no image exists or none can be used; ``rejections`` says what was rejected.
+        """
+        rejections = list(self.rejections)
+        headers: Mapping[str, Sequence[SliceHeader]] = self.headers
+        if self.folder is not None:
+            headers = dict(self._read_folder(self.folder, rejections))
+            rejections += self._misplaced(self.folder)
+        headers, strangers = of_one_patient(self.study_id, headers)
+        rejections += strangers
+        series = weightings_compared(list(self._build(headers, rejections)))
+        if series:
+            return Study(self.study_id, series, tuple(rejections))
+        if not rejections:
+            reason, message = Reason.NO_IMAGES, "the study has no images"
+        else:
+            reason, message = Reason.NO_SERIES, "none of its series can be used"
+        raise DicomRejected(Rejection(reason, message, self.study_id), tuple(rejections))
+
+    def _read_folder(
+        self, folder: Path, rejections: list[Rejection]
+    ) -> Iterator[tuple[str, Sequence[SliceHeader]]]:
+        for series_folder in subfolders(folder):
+            series_id = identifier(series_folder.name)
+            if self.only_series not in (None, series_id):
+                continue
+            try:
+                paths = list(image_files(files_in(series_folder)))
+            except OSError:
+                message = "the folder cannot be read"
+                rejections.append(Rejection(Reason.UNREADABLE, message, self.study_id, series_id))
+                continue
+            if paths:
+                yield series_id, read_headers(paths, self.limits, rejections, self.study_id, series_id)
+
+    def _misplaced(self, folder: Path) -> list[Rejection]:
+        """Images that lie beside or below the folders of the series."""
+        if self.only_series is not None:
+            return []
+        message = "lies beside or below the folders of the series"
+        return [
+            Rejection(Reason.MISPLACED, message, self.study_id, file=input_label(path.name))
+            for path in image_files(path for path in files_below(folder, []) if path.parent.parent != folder)
+        ]
+
+    def _build(
+        self, headers: Mapping[str, Sequence[SliceHeader]], rejections: list[Rejection]
+    ) -> Iterator[Series]:
+        parts = [
+            part for series_id, group in headers.items() for part in acquisitions(series_id, group).items()
+        ]
+        for series_id, group in parts:
+            try:
+                series, unused = build_series(
+                    self.study_id,
+                    series_id,
+                    group,
+                    numbered_by_name=self.folder is not None,
+                    listed_kind=self.kinds.get(series_id),
+                    limits=self.limits,
+                )
+            except DicomRejected as rejected:
+                rejections.extend((*rejected.rejections, rejected.rejection))
+                continue
+            rejections.extend(unused)
+            yield series
+
+
+def read_headers(
+    paths: Iterable[Path],
+    limits: ReadLimits,
+    rejections: list[Rejection],
+    study_id: str = "",
+    series_id: str = "",
+) -> list[SliceHeader]:
+    """Headers of the files that can be read; why the others cannot is added to ``rejections``."""
+    headers = []
+    for path in paths:
+        try:
+            headers.append(read_slice(path, limits=limits, study_id=study_id, series_id=series_id))
+        except DicomRejected as rejected:
+            rejections.append(rejected.rejection)
+    return headers
+
+
+def identifier(text: str) -> str:
+    """The text as an identifier that is safe as a file name and in a row id; "" stays empty."""
+    return safe_id(text.strip()) if text.strip() else ""

@@ -1,0 +1,81 @@
+"""Annotated points of the coordinate table, joined to the slices they lie on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from data_prep.geometry import FloatArray
+from data_prep.rsna.table_quirks import is_placeholder
+from data_prep.study import LevelPoint, PointSource, Series, Slice, Study
+from data_prep.vocabulary import Condition, Level, Target
+
+
+def annotated_points(
+    study: Study, coordinates: pd.DataFrame, *, keep_placeholders: bool = False
+) -> tuple[tuple[LevelPoint, ...], tuple[str, ...]]:
+    """The annotated points of a study in patient space.
+
+    Args:
+        study: with its slices.
+        coordinates: ``study_id, series_id, instance_number, condition, level, x, y`` as in
+            ``train_label_coordinates.csv`` or ``RsnaTables.coordinates``: ids as text or whole numbers, x and
+            y zero-based pixels (column, row).
+        keep_placeholders: take points in the image corner for true ones; only to see what they do.
+
+    Returns:
+        Points (``ANNOTATED``, at most one per target, in the order of the table) with ``xyz_mm`` on the plane
+        of their slice; and for every row that gave none, ``code: row id (series, instance)`` with the codes
+        ``placeholder_point``, ``series_not_loaded``, ``instance_not_found``, ``outside_image``,
+        ``duplicate_point``.
+    """
+    mine = _rows_of(study.study_id, coordinates)
+    series = {item.series_id: item for item in study.series}
+    points: dict[Target, LevelPoint] = {}
+    problems: list[str] = []
+    rows: Any = mine.to_dict("records")
+    for row, placeholder in zip(rows, is_placeholder(mine), strict=True):
+        target = Target(Condition.parse(row["condition"]), Level.parse(row["level"]))
+        series_id, instance = str(row["series_id"]), int(row["instance_number"])
+        xy_px = (float(row["x"]), float(row["y"]))
+        located = _locate(series.get(series_id), instance, xy_px)
+        if placeholder and not keep_placeholders:
+            code = "placeholder_point"
+        elif isinstance(located, str):
+            code = located
+        elif target in points:
+            code = "duplicate_point"
+        else:
+            points[target] = LevelPoint(
+                target.condition,
+                target.level,
+                located,
+                PointSource.ANNOTATED,
+                series_id=series_id,
+                instance_number=instance,
+                xy_px=xy_px,
+            )
+            continue
+        problems.append(f"{code}: {target.row_id(study.study_id)} ({series_id}, {instance})")
+    return tuple(points.values()), tuple(problems)
+
+
+def _rows_of(study_id: str, coordinates: pd.DataFrame) -> pd.DataFrame:
+    ids = coordinates["study_id"]
+    if pd.api.types.is_integer_dtype(ids):
+        return coordinates[ids == (int(study_id) if study_id.isdecimal() else -1)]
+    return coordinates[ids == study_id]
+
+
+def _locate(series: Series | None, instance: int, xy_px: tuple[float, float]) -> FloatArray | str:
+    """The place (3,) in mm, or the code of what is missing."""
+    if series is None:
+        return "series_not_loaded"
+    try:
+        item: Slice = series.by_instance(instance)
+    except KeyError:
+        return "instance_not_found"
+    if not item.plane.contains_px(xy_px):
+        return "outside_image"
+    return item.plane.to_mm(xy_px)

@@ -1,0 +1,174 @@
+"""What is odd in the RSNA tables although they can be used; all of it occurs in the real ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from data_prep.rsna.table_problems import Problem, problem
+from data_prep.vocabulary import LEVELS, TARGETS, Condition, SeriesKind
+
+# Real placeholder points lie within 6 px of the corner; no true point is nearer than 40 px.
+PLACEHOLDER_MAX_PX = 10.0
+# Off the curve of the other four, in mean level gaps, L1/L2 … L5/S1: one and a half times what 99.5 % of the
+# real series keep to (.77 .30 .26 .32 .84).
+_DISPLACED_GAPS = (1.2, 0.45, 0.45, 0.45, 1.2)
+
+_POINT_KEY = ["study_id", "series_id", "instance_number", "condition", "level"]
+
+
+def label_quirks(train: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """Labels without duplicate studies, and their quirks."""
+    train, problems = _without_duplicates(train, ["study_id"], "train.csv")
+    columns = [target.column for target in TARGETS]
+    places = [
+        f"{study_id}_{column}"
+        for column in columns
+        for study_id in train.loc[train[column].isna(), "study_id"]
+    ]
+    if places:
+        problems.append(problem("empty_label", "target without a label", places))
+    return train, problems
+
+
+def series_quirks(series: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """Series without duplicates, and their quirks."""
+    series, problems = _without_duplicates(series, ["study_id", "series_id"], "the series table")
+    kinds = [kind.value for kind in SeriesKind]
+    unknown = series[~series["series_description"].isin(kinds)]
+    if len(unknown):
+        message = "series whose description is none of the three kinds"
+        problems.append(problem("unknown_series_kind", message, unknown["series_id"]))
+    counts = pd.crosstab(series["study_id"], series["series_description"]).reindex(
+        columns=kinds, fill_value=0
+    )
+    for kind in kinds:
+        several, none = counts.index[counts[kind] > 1], counts.index[counts[kind] == 0]
+        if len(several):
+            problems.append(problem("several_series_of_kind", f"study with several {kind} series", several))
+        if len(none):
+            problems.append(problem("missing_series_kind", f"study without {kind} series", none))
+    return series, problems
+
+
+def coordinate_quirks(
+    coordinates: pd.DataFrame, series: pd.DataFrame | None
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """Points without duplicates, and their quirks; placeholders stay in the table."""
+    coordinates, problems = _without_duplicates(coordinates, _POINT_KEY, "the coordinate table")
+    placeholder = is_placeholder(coordinates)
+    if placeholder.any():
+        message = "placeholder point in the image corner"
+        problems.append(problem("placeholder_point", message, _places(coordinates[placeholder])))
+    if series is not None:
+        problems += _series_of_points(coordinates, series)
+    return coordinates, problems + _canal_order(coordinates[~placeholder])
+
+
+def point_and_label_quirks(train: pd.DataFrame, coordinates: pd.DataFrame) -> list[Problem]:
+    """Studies, labels and points that lack each other."""
+    with_points, listed = set(coordinates["study_id"]), set(train["study_id"])
+    problems = []
+    without = [study_id for study_id in train["study_id"] if study_id not in with_points]
+    if without:
+        problems.append(problem("study_without_points", "study without any point", without))
+    strangers = sorted(with_points - listed)
+    if strangers:
+        message = "study with points but no row in train.csv"
+        problems.append(problem("study_without_labels", message, strangers))
+    labelled = {
+        target.row_id(study_id)
+        for target in TARGETS
+        for study_id in train.loc[train[target.column].notna(), "study_id"]
+    }
+    pointed = set(_places(coordinates))
+    no_point = sorted(place for place in labelled - pointed if place.split("_")[0] in with_points)
+    no_label = sorted(place for place in pointed - labelled if place.split("_")[0] in listed)
+    if no_point:
+        problems.append(problem("label_without_point", "labelled target without a point", no_point))
+    if no_label:
+        problems.append(problem("point_without_label", "point of a target without a label", no_label))
+    return problems
+
+
+def is_placeholder(coordinates: pd.DataFrame) -> pd.Series:
+    """Which points lie in the corner of the image, about (5, 5), where no spine is."""
+    return (coordinates["x"] <= PLACEHOLDER_MAX_PX) & (coordinates["y"] <= PLACEHOLDER_MAX_PX)
+
+
+def _without_duplicates(table: pd.DataFrame, key: list[str], name: str) -> tuple[pd.DataFrame, list[Problem]]:
+    repeated = table.duplicated(key)
+    if not repeated.any():
+        return table, []
+    places = table.loc[repeated, key].astype(str).agg("/".join, axis=1)
+    message = f"repeated row in {name}; the first one counts"
+    return table[~repeated].reset_index(drop=True), [problem("duplicate_row", message, places)]
+
+
+def _places(points: pd.DataFrame) -> list[str]:
+    return (points["study_id"] + "_" + points["condition"] + "_" + points["level"]).tolist()
+
+
+def _series_of_points(coordinates: pd.DataFrame, series: pd.DataFrame) -> list[Problem]:
+    joined = coordinates.merge(series, on=["study_id", "series_id"], how="left")
+    problems = []
+    unlisted = joined["series_description"].isna()
+    if unlisted.any():
+        message = "point on a series that the series table does not list"
+        problems.append(problem("point_on_unlisted_series", message, _places(joined[unlisted])))
+    usual = joined["condition"].map({item.value: item.series_kind.value for item in Condition})
+    other = ~unlisted & (joined["series_description"] != usual)
+    if other.any():
+        message = "point on a series of another kind than its condition is read on"
+        problems.append(problem("point_on_other_series_kind", message, _places(joined[other])))
+    return problems
+
+
+def _canal_order(coordinates: pd.DataFrame) -> list[Problem]:
+    """Series whose five canal points do not go down level by level, or do not lie on one smooth curve."""
+    inverted, displaced = canal_curve_faults(coordinates)
+    problems = []
+    if inverted:
+        message = "series whose canal points are not in the order of the levels"
+        problems.append(problem("level_order", message, map("/".join, inverted)))
+    if displaced:
+        message = "series with a canal point far from the curve of the other four"
+        problems.append(problem("displaced_point", message, map("/".join, displaced)))
+    return problems
+
+
+def canal_curve_faults(coordinates: pd.DataFrame) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Series (study, series id) with canal points in the wrong order, and those with one off the curve."""
+    canal = coordinates[coordinates["condition"] == Condition.SPINAL_CANAL_STENOSIS.value]
+    keys = ["study_id", "series_id"]
+    wide = canal.drop_duplicates([*keys, "level"]).pivot(index=keys, columns="level", values=["x", "y"])
+    wide = wide.reindex(columns=[(axis, level.value) for axis in "xy" for level in LEVELS])
+    inverted, displaced = [], []
+    for place, row in zip(wide.index, wide.to_numpy(dtype=np.float64), strict=True):
+        xy_px = row.reshape(2, len(LEVELS)).T
+        heights = xy_px[np.isfinite(xy_px[:, 1]), 1]
+        if (np.diff(heights) <= 0).any():
+            inverted.append((str(place[0]), str(place[1])))
+        elif len(heights) == len(LEVELS) and _leaves_curve(xy_px):
+            displaced.append((str(place[0]), str(place[1])))
+    return inverted, displaced
+
+
+def _leaves_curve(xy_px: np.ndarray) -> bool:
+    """Whether one of five points (5, 2) lies off the parabola through the other four."""
+    gap = float(np.linalg.norm(xy_px[4] - xy_px[0])) / 4
+    off = np.linalg.norm(_FROM_THE_OTHERS @ xy_px - xy_px, axis=1)
+    return bool((off > np.array(_DISPLACED_GAPS) * gap).any())
+
+
+def _parabola_weights() -> np.ndarray:
+    """(5, 5): row i predicts point i of five from the least-squares parabola through the other four."""
+    powers = np.vander(np.arange(5.0), 3)
+    weights = np.zeros((5, 5))
+    for index in range(5):
+        others = np.arange(5) != index
+        weights[index, others] = powers[index] @ np.linalg.pinv(powers[others])
+    return weights
+
+
+_FROM_THE_OTHERS = _parabola_weights()

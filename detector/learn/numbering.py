@@ -1,0 +1,159 @@
+"""Fits the weights of the numbering on patients that trained nothing.
+
+A multinomial logit over the integer offsets of each study: its maximum-likelihood weights make the softmax
+of ``number_chain`` a calibrated probability.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_prep.geometry import FloatArray
+from detector.spec import SAGITTAL_LEVELS
+from detector.spine.chain import ChainConfig, ChainDisc, number_chain, numbering_terms, possible_offsets
+
+NEAR_MM = 14.0
+
+
+@dataclass(frozen=True, eq=False)
+class NumberedCase:
+    """A chain whose true offset is known.
+
+    Attributes:
+        terms: (offsets, terms) of ``numbering_terms``.
+        truth: row of the true offset.
+        weight: of the study in the fit.
+        discs, view_z_mm: the chain that the terms are of, for decisions beyond them.
+        hard: a cut view or transitional anatomy: where flags are wanted and must not be given for nothing.
+    """
+
+    terms: FloatArray
+    truth: int
+    weight: float = 1.0
+    discs: tuple[ChainDisc, ...] = ()
+    view_z_mm: tuple[float, float] | None = None
+    hard: bool = False
+
+
+def numbered_case(
+    discs: tuple[ChainDisc, ...],
+    config: ChainConfig,
+    view_z_mm: tuple[float, float] | None,
+    canal_by_level: dict[str, FloatArray],
+    *,
+    weight: float = 1.0,
+    hard: bool = False,
+) -> NumberedCase | None:
+    """Compare a chain with known canal points (3,) mm by level name.
+
+    Returns:
+        None when no disc of the chain lies near a known one, or they do not agree on one offset.
+    """
+    votes: Counter[int] = Counter()
+    for position, disc in enumerate(discs):
+        for name, canal in canal_by_level.items():
+            if name in SAGITTAL_LEVELS and np.linalg.norm((disc.canal_mm - canal)[1:]) < NEAR_MM:
+                votes[SAGITTAL_LEVELS.index(name) - position] += 1
+    offsets = possible_offsets(len(discs))
+    if not votes or (len(votes) > 1 and votes.most_common(2)[1][1] * 2 > votes.most_common(1)[0][1]):
+        return None
+    offset = votes.most_common(1)[0][0]
+    if offset not in offsets:
+        return None
+    terms = numbering_terms(discs, config, view_z_mm)
+    return NumberedCase(terms, offsets.index(offset), weight, discs, view_z_mm, hard)
+
+
+def fit_weights(
+    cases: list[NumberedCase], start: tuple[float, ...], *, strength: float = 0.5
+) -> tuple[tuple[float, ...], float]:
+    """Non-negative weights that make the true offsets likeliest, drawn to ``start`` by a quadratic prior.
+
+    Args:
+        strength: of the prior, in units of the relative difference to ``start``.
+
+    Returns:
+        The weights, and the mean negative log likelihood of the true offsets.
+    """
+    origin = np.array(start)
+
+    def loss(weights: FloatArray) -> float:
+        drift = (weights - origin) / np.maximum(origin, 0.1)
+        return _negative_log_likelihood(cases, weights) + strength * float(drift @ drift)
+
+    # Here, because only a fit needs it: every process that grades would wait for it.
+    from scipy.optimize import minimize
+
+    fitted = minimize(loss, origin, method="L-BFGS-B", bounds=[(0.0, None)] * len(origin)).x
+    mean = _negative_log_likelihood(cases, fitted) / sum(case.weight for case in cases)
+    return tuple(round(float(value), 4) for value in fitted), mean
+
+
+@dataclass(frozen=True)
+class FlagChoice:
+    """The confidence under which a numbering is called uncertain, and what that does to the choosing studies.
+
+    Attributes:
+        uncertain_below: the threshold.
+        wrong, right: studies numbered wrong and right.
+        flagged_wrong, flagged_right: how many of each are flagged, as uncertain or as transitional.
+    """
+
+    uncertain_below: float
+    wrong: int
+    right: int
+    flagged_wrong: int
+    flagged_right: int
+
+
+def choose_uncertain_below(
+    cases: list[NumberedCase],
+    config: ChainConfig,
+    *,
+    transitional_score: float,
+    catch_share: float = 0.9,
+    false_share: float = 0.08,
+    enough_wrong: int = 5,
+    highest: float = 0.9,
+) -> FlagChoice:
+    """The lowest threshold that flags ``catch_share`` of the wrong studies, if few right ones are flagged.
+
+    Where that would flag more than ``false_share`` of the right ones, the highest threshold that does not;
+    so, too, but not above ``highest``, where fewer than ``enough_wrong`` are wrong and say little.
+    Hard studies alone are counted when there are some: on the others hardly anything is flagged.
+    """
+    cases = [case for case in cases if case.hard] or cases
+    chains = [number_chain(case.discs, config, view_z_mm=case.view_z_mm) for case in cases]
+    truths = [possible_offsets(len(case.discs))[case.truth] for case in cases]
+    right = np.array([chain.offset == truth for chain, truth in zip(chains, truths, strict=True)])
+    suspected = np.array([chain.suspects_transition(transitional_score) for chain in chains])
+    confidence = np.array([chain.confidence for chain in chains])
+    best = None
+    for threshold in np.round(np.linspace(0.3, 0.99, 70), 2):
+        flagged = suspected | (confidence < threshold)
+        choice = FlagChoice(
+            float(threshold),
+            int((~right).sum()),
+            int(right.sum()),
+            int(flagged[~right].sum()),
+            int(flagged[right].sum()),
+        )
+        if best is not None and choice.flagged_right > false_share * choice.right:
+            break
+        best = choice
+        caught = choice.wrong >= enough_wrong and choice.flagged_wrong >= catch_share * choice.wrong
+        if caught or (choice.wrong < enough_wrong and threshold >= highest):
+            break
+    assert best is not None
+    return best
+
+
+def _negative_log_likelihood(cases: list[NumberedCase], weights: FloatArray) -> float:
+    total = 0.0
+    for case in cases:
+        scores = case.terms @ weights
+        total += case.weight * float(np.logaddexp.reduce(scores) - scores[case.truth])
+    return total

@@ -1,0 +1,192 @@
+"""Labelled slices that a detector learns from, at canonical scale, wherever they come from.
+
+Two sources today: a folder of external images with a CSV of points, and studies in the RSNA layout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from data_prep.geometry import FloatArray, SlicePlane
+from detector.look.canonical import canonical_image
+from detector.spec import SAGITTAL, DetectorSpec
+
+DISC_LABEL = 1
+EXTERNAL_COLUMNS = ("patient", "slice_index", "file", "level", "disc_x", "disc_y", "canal_x", "canal_y")
+
+
+class SlicesUnusable(Exception):
+    """The data cannot train a detector. The message says what is wrong and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSlice:
+    """One canonical slice with its objects.
+
+    Attributes:
+        image: uint8 (rows, columns) at the detector's ``mm_per_px``.
+        names: n object names: a level (``L1/L2``) or, for axial slices, ``level``.
+        keypoints_px: float64 (n, keypoints, 2), (column, row); NaN where not annotated.
+        labels: uint8 (rows, columns) tissue map (0 background, 1 disc, 2 vertebra, 3 canal), or None.
+        patient: no two parts of a split share one.
+        name: where the slice comes from, for messages.
+    """
+
+    image: NDArray[np.uint8]
+    names: tuple[str, ...]
+    keypoints_px: FloatArray
+    patient: str
+    name: str
+    labels: NDArray[np.uint8] | None = None
+
+    def __post_init__(self) -> None:
+        expected = (len(self.names),)
+        if self.keypoints_px.ndim != 3 or self.keypoints_px.shape[:1] != expected:
+            raise ValueError(
+                f"keypoints_px must have shape ({len(self.names)}, k, 2), but got {self.keypoints_px.shape}"
+            )
+
+
+@dataclass(frozen=True)
+class ExternalSlices:
+    """A folder of images with a CSV of points, as a source of labelled slices.
+
+    Attributes:
+        root: folder with ``images/`` and, when there are any, ``masks/`` of the same names.
+        points_csv: columns ``patient, slice_index, file, level, disc_x, disc_y, canal_x, canal_y``
+            (pixels, column and row; empty when unknown).
+        mm_per_px: pixel size of the images (isotropic).
+        average_slices: mean over this many neighbouring slices, for thin slices that
+            should look as thick as clinical ones (1 = off).
+    """
+
+    root: Path
+    points_csv: Path
+    mm_per_px: float
+    average_slices: int = 1
+
+    def misnumbered(self) -> frozenset[str]:
+        """Patients whose tissue maps show a disc below the lowest labelled one in half of their slices.
+
+        Levels are counted up from the lowest disc: where a collapsed L5/S1 was overlooked, every level of
+        the table is one too high. Patients without tissue maps pass.
+        """
+        found = []
+        for patient, rows in self.points().groupby("patient"):
+            lowest = rows.groupby("file")["disc_y"].max()
+            below = [self._shows_disc_below(str(file), float(y)) for file, y in lowest.items()]
+            if np.mean(below) >= 0.5:
+                found.append(str(patient))
+        return frozenset(found)
+
+    def _shows_disc_below(self, file: str, y_px: float) -> bool:
+        path = self.root / "masks" / file
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
+        if mask is None:
+            return False
+        _, _, stats, centres = cv2.connectedComponentsWithStats((mask == DISC_LABEL).astype(np.uint8))
+        area_mm2 = stats[1:, cv2.CC_STAT_AREA] * self.mm_per_px**2
+        drop_mm = (centres[1:, 1] - y_px) * self.mm_per_px
+        return bool(np.any((area_mm2 >= 10) & (drop_mm >= 12)))
+
+    def load(self, patients: frozenset[str], spec: DetectorSpec = SAGITTAL) -> list[LabelledSlice]:
+        """Labelled slices of these patients, in the order of the table.
+
+        Raises:
+            SlicesUnusable: a column or an image is missing, or no slice is left.
+        """
+        points = self.points()
+        points = points[points["patient"].astype(str).isin(patients) & points["level"].isin(spec.level_names)]
+        slices = [self._load_slice(str(file), rows, spec) for file, rows in points.groupby("file", sort=True)]
+        if not slices:
+            raise SlicesUnusable(f"{self.points_csv.name}: no labelled slice of the wanted patients")
+        return slices
+
+    def points(self) -> pd.DataFrame:
+        """The table of points. Raises SlicesUnusable."""
+        if not self.points_csv.is_file():
+            raise SlicesUnusable(f"{self.points_csv.name} not found: give the CSV of points of the slices")
+        points = pd.read_csv(self.points_csv)
+        missing = [name for name in EXTERNAL_COLUMNS if name not in points.columns]
+        if missing:
+            raise SlicesUnusable(f"{self.points_csv.name}: columns missing: {', '.join(missing)}")
+        return points
+
+    def _load_slice(self, file: str, rows: pd.DataFrame, spec: DetectorSpec) -> LabelledSlice:
+        image = self.read_averaged(file)
+        plane = self.plane(image)
+        canonical = canonical_image(plane, image, mm_per_px=spec.mm_per_px, max_side_px=spec.max_canvas_px)
+        keypoints = rows[["disc_x", "disc_y", "canal_x", "canal_y"]].to_numpy(float).reshape(-1, 2, 2)
+        return LabelledSlice(
+            image=canonical.image,
+            names=tuple(rows["level"]),
+            keypoints_px=canonical.plane.to_px(plane.to_mm(keypoints)),
+            patient=str(rows["patient"].iloc[0]),
+            name=file,
+            labels=self._labels(file, plane, canonical.plane),
+        )
+
+    def plane(self, image: NDArray[np.float32], *, x_mm: float = 0.0) -> SlicePlane:
+        """The image as a sagittal slice at ``x_mm``, head up and front left."""
+        return SlicePlane(
+            origin_mm=np.array([x_mm, 0.0, 0.0]),
+            x_axis=np.array([0.0, 1.0, 0.0]),
+            y_axis=np.array([0.0, 0.0, -1.0]),
+            spacing_mm=(self.mm_per_px, self.mm_per_px),
+            shape=(image.shape[0], image.shape[1]),
+        )
+
+    def files_of(self, file: str) -> dict[int, str]:
+        """All images of the patient of ``file`` (names ``{patient}_{slice index}.ext``), by slice index."""
+        prefix, suffix = Path(file).stem.rpartition("_")[0], Path(file).suffix
+        found = (path.name for path in (self.root / "images").glob(f"{prefix}_*{suffix}"))
+        return dict(sorted((int(Path(name).stem.rpartition("_")[2]), name) for name in found))
+
+    def _labels(self, file: str, plane: SlicePlane, target: SlicePlane) -> NDArray[np.uint8] | None:
+        """The tissue map on the canonical grid, or None when there is none."""
+        path = self.root / "masks" / file
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
+        if mask is None:
+            return None
+        rows, columns = target.shape
+        xy = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1)
+        at = np.rint(plane.to_px(target.to_mm(xy))).astype(int)
+        at = np.clip(at, 0, np.array([mask.shape[1], mask.shape[0]]) - 1)
+        return np.asarray(mask[at[..., 1], at[..., 0]], dtype=np.uint8)
+
+    def read_averaged(self, file: str) -> NDArray[np.float32]:
+        """The image, averaged with its neighbours of the same patient that exist and have its shape."""
+        middle = self._read(file)
+        stem, suffix = Path(file).stem, Path(file).suffix
+        patient, _, number = stem.rpartition("_")
+        if self.average_slices < 2 or not number.isdigit():
+            return middle
+        half = self.average_slices // 2
+        stack = [middle]
+        for offset in (o for o in range(-half, half + 1) if o != 0):
+            name = f"{patient}_{int(number) + offset:0{len(number)}d}{suffix}"
+            if (self.root / "images" / name).is_file():
+                neighbour = self._read(name)
+                if neighbour.shape == middle.shape:
+                    stack.append(neighbour)
+        return np.mean(stack, axis=0, dtype=np.float32)
+
+    def _read(self, file: str) -> NDArray[np.float32]:
+        image = cv2.imread(str(self.root / "images" / file), cv2.IMREAD_GRAYSCALE)
+        if image is None:
+            raise SlicesUnusable(f"images/{file} is named in {self.points_csv.name} but cannot be read")
+        return image.astype(np.float32)
+
+
+def split_patients(
+    patients: tuple[str, ...], *, every: int = 5, offset: int = 2
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Patients that train, and every ``every``-th that only chooses (thresholds, epochs, calibration)."""
+    choosing = frozenset(patients[offset::every])
+    return frozenset(patients) - choosing, choosing

@@ -1,0 +1,184 @@
+"""Where training slices and evaluation cases come from: RSNA layout, external slices, phantoms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from data_prep.geometry import FloatArray
+from data_prep.phantom import PHANTOM_VERSION, make_study
+from data_prep.pixel_cache import PixelCache
+from data_prep.read.find import find_studies
+from data_prep.rsna.annotations import annotated_points
+from data_prep.rsna.tables import read_tables
+from data_prep.study import DicomRejected, LevelPoint, Study
+from detector.learn.external_studies import external_slice_studies, external_study
+from detector.learn.numbering import NumberedCase, numbered_case
+from detector.learn.slice_cache import cached_slices
+from detector.learn.slices import ExternalSlices, LabelledSlice, SlicesUnusable, split_patients
+from detector.learn.study_slices import MIXTURE, hard_phantom, phantom_slices, rsna_key, rsna_slices
+from detector.predict import LevelDetector, sagittal_series
+from detector.spec import DetectorKind
+
+FIRST_CHOOSING_SEED = 100_000  # phantoms below train
+HARD_SEEDS_ON = 10_000  # how far the seeds of hard phantoms lie above those of the usual ones
+
+
+def training_slices(
+    data: Path | None,
+    kind: DetectorKind,
+    external: Path | None,
+    mm_per_px: float,
+    phantoms: int,
+    seed: int,
+    jobs: int,
+    progress: Callable[[int, int], None] | None = None,
+    cache: Path | None = None,
+) -> tuple[list[tuple[float, list[LabelledSlice]]], list[LabelledSlice]]:
+    """Training sources, each with its weight, and slices of other patients to choose on.
+
+    Args:
+        cache: folder that keeps what was read and rendered for the next training; None keeps nothing.
+    """
+    sources: list[tuple[float, list[LabelledSlice]]] = []
+    choosing: list[LabelledSlice] = []
+    if external is not None:
+        if kind is not DetectorKind.SAGITTAL:
+            raise SlicesUnusable("external slices are sagittal: leave --external out for the axial detector")
+        training, chosen = _training_and_choosing(external, mm_per_px)
+        for average in (1, 4):  # as they are, and as thick as clinical slices
+            sources.append((0.5, external_slices(external, mm_per_px, average).load(training)))
+        choosing += external_slices(external, mm_per_px, 4).load(chosen)
+    if phantoms:
+
+        def rendered(count: int, first: int) -> list[LabelledSlice]:
+            key = f"{kind.value}-phantom-{PHANTOM_VERSION}-{MIXTURE}-{first}-{count}"
+            return cached_slices(
+                cache, key, lambda: phantom_slices(kind, studies=count, seed=first, jobs=jobs)
+            )
+
+        sources.append((1.0, rendered(phantoms, seed)))
+        choosing += rendered(max(4, phantoms // 40), FIRST_CHOOSING_SEED + seed)
+    if data is not None:
+        found = cached_slices(cache, rsna_key(data, kind), lambda: rsna_slices(data, kind, progress=progress))
+        training, chosen = split_patients(tuple(sorted({item.patient for item in found})), every=10)
+        sources.append((1.0, [item for item in found if item.patient in training]))
+        choosing += [item for item in found if item.patient in chosen]
+    return sources, choosing
+
+
+def external_slices(folder: Path, mm_per_px: float, average: int) -> ExternalSlices:
+    """The external slices of a folder, averaged over ``average`` neighbours."""
+    return ExternalSlices(folder, folder / "level_points.csv", mm_per_px, average_slices=average)
+
+
+def _split(folder: Path, part: str) -> tuple[str, ...]:
+    """Patients of a part of ``split.csv`` (columns patient, part)."""
+    path = folder / "split.csv"
+    if not path.is_file():
+        raise SlicesUnusable(f"{folder.name}/split.csv not found: name each patient's part (train or report)")
+    table = pd.read_csv(path)
+    return tuple(str(p) for p in table.loc[table["part"] == part, "patient"])
+
+
+def _training_and_choosing(folder: Path, mm_per_px: float) -> tuple[frozenset[str], frozenset[str]]:
+    """The training part in two, without patients whose levels were counted wrong."""
+    wrong = external_slices(folder, mm_per_px, 1).misnumbered()
+    training, choosing = split_patients(_split(folder, "train"))
+    return training - wrong, choosing - wrong
+
+
+def external_cases(folder: Path, mm_per_px: float, part: str) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+    """Patients of a part of ``split.csv`` as studies with annotated canal points.
+
+    ``choosing`` is the share of the training part that no training sees.
+    """
+    source = external_slices(folder, mm_per_px, 4)
+    return [
+        external_study(source, patient, slice_gap_mm=0.9, every=4)
+        for patient in _patients(folder, mm_per_px, part)
+    ]
+
+
+def external_slice_cases(
+    folder: Path, mm_per_px: float, part: str
+) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+    """Every labelled slice of a part (``all``: of both parts) as a study of one slice."""
+    source = external_slices(folder, mm_per_px, 4)
+    parts = ("train", "report") if part == "all" else (part,)
+    patients = [patient for name in parts for patient in _patients(folder, mm_per_px, name)]
+    return [case for patient in patients for case in external_slice_studies(source, patient)]
+
+
+def _patients(folder: Path, mm_per_px: float, part: str) -> tuple[str, ...]:
+    if part == "choosing":
+        return tuple(sorted(_training_and_choosing(folder, mm_per_px)[1]))
+    return _split(folder, part)
+
+
+def annotated_cases(data: Path | None) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+    """Studies of a data set in the RSNA layout that have both images and annotated points."""
+    if data is None:
+        raise SlicesUnusable("give DATA, a folder in the RSNA layout, or --external")
+    coordinates = read_tables(data).coordinates
+    if coordinates is None:
+        raise SlicesUnusable(f"{data.name}/train_label_coordinates.csv is missing")
+    cases = []
+    for entry in find_studies(data):
+        try:
+            study = entry.load()
+        except DicomRejected:
+            continue
+        points, _ = annotated_points(study, coordinates)
+        if points:
+            cases.append((study, points))
+    if not cases:
+        raise SlicesUnusable(f"{data.name}: no study has both images and annotated points")
+    return cases
+
+
+def numbering_cases(
+    detector: LevelDetector,
+    *,
+    phantoms: int,
+    hard: int,
+    seed: int,
+    external: Path | None,
+    mm_per_px: float,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[NumberedCase]:
+    """Chains with known numbering: phantoms, hard phantoms, and the choosing part of external patients.
+
+    Args:
+        phantoms, seed: usual studies, from this seed.
+        hard: of ``hard_phantom``, from ``seed + HARD_SEEDS_ON``.
+        progress: called after each study.
+
+    External patients, being real, together weigh as much as the phantoms.
+    """
+    cases: list[NumberedCase | None] = []
+    first_hard = seed + HARD_SEEDS_ON
+    for number in (*range(seed, seed + phantoms), *range(first_hard, first_hard + hard)):
+        is_hard = number >= first_hard
+        phantom = hard_phantom(number) if is_hard else make_study(number)
+        canal = {disc.name: disc.canal_mm for disc in phantom.discs}
+        cases.append(_numbered(detector, phantom.study, canal, 1.0, hard=is_hard))
+        progress(phantom.study.study_id)
+    if external is not None:
+        real = external_cases(external, mm_per_px, "choosing")
+        for study, points in real:
+            canal = {point.level.label: point.xyz_mm for point in points}
+            cases.append(_numbered(detector, study, canal, max(1.0, (phantoms + hard) / len(real))))
+    return [case for case in cases if case is not None]
+
+
+def _numbered(
+    detector: LevelDetector, study: Study, canal: dict[str, FloatArray], weight: float, *, hard: bool = False
+) -> NumberedCase | None:
+    series, _ = sagittal_series(PixelCache(study).study)
+    sighting = detector.look(series)
+    return numbered_case(
+        sighting.discs, detector.config.chain, sighting.view_z_mm, canal, weight=weight, hard=hard
+    )

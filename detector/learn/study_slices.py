@@ -1,0 +1,220 @@
+"""Labelled slices from studies in patient space: phantoms, and data in the RSNA layout."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.geometry import FloatArray
+from data_prep.phantom import Appearance, PhantomStudy, Size, make_study
+from data_prep.read.find import find_studies
+from data_prep.rsna.annotations import annotated_points
+from data_prep.rsna.tables import read_tables
+from data_prep.study import DicomRejected, LevelPoint, Series, Slice, Study
+from data_prep.vocabulary import ConditionGroup, SeriesKind
+from detector.learn.slices import LabelledSlice, SlicesUnusable
+from detector.look.canonical import canonical_image
+from detector.spec import AXIAL, FORAMEN, SAGITTAL, SPECS, DetectorKind, DetectorSpec
+from detector.spine.axial import RECESSES
+
+SAGITTAL_KINDS = (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1)
+MIXTURE = 2  # of the studies that phantom_slices makes; what was cached of another one is made anew
+MAX_DISTANCE_MM = {DetectorKind.SAGITTAL: 11.0, DetectorKind.AXIAL: 4.5, DetectorKind.FORAMEN: 3.5}
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledObject:
+    """An object in patient space: name and keypoints (k, 3) mm in the order of the spec, NaN when unknown."""
+
+    name: str
+    keypoints_mm: FloatArray
+
+
+def slices_of_study(
+    study: Study, objects: list[LabelledObject], spec: DetectorSpec, kinds: Iterable[SeriesKind]
+) -> list[LabelledSlice]:
+    """Slices of a study that show at least one object near enough, with all such objects.
+
+    An object belongs to a slice when its keypoints lie within ``MAX_DISTANCE_MM`` of the slice's plane
+    (axial: about one slice gap; sagittal: as far as disc and canal are still seen).
+    """
+    found = []
+    for kind in kinds:
+        for series in study.of_kind(kind):
+            for item in series.slices:
+                labelled = _labelled(study, series, item, objects, spec)
+                if labelled is not None:
+                    found.append(labelled)
+    return found
+
+
+def _labelled(
+    study: Study, series: Series, item: Slice, objects: list[LabelledObject], spec: DetectorSpec
+) -> LabelledSlice | None:
+    near = [
+        entry
+        for entry in objects
+        if np.nanmax(np.abs(item.plane.distance_mm(entry.keypoints_mm))) <= MAX_DISTANCE_MM[spec.kind]
+    ]
+    if not near:
+        return None
+    try:
+        pixels = item.pixels()
+    except DicomRejected:
+        return None
+    canonical = canonical_image(item.plane, pixels, mm_per_px=spec.mm_per_px, max_side_px=spec.max_canvas_px)
+    keypoints = canonical.plane.to_px(np.stack([entry.keypoints_mm for entry in near]))
+    inside = np.asarray(canonical.plane.contains_px(keypoints))
+    keypoints[~inside] = np.nan
+    keep = np.atleast_1d(inside.any(axis=1))
+    if not keep.any():
+        return None
+    return LabelledSlice(
+        image=canonical.image,
+        names=tuple(entry.name for entry, kept in zip(near, keep.tolist(), strict=True) if kept),
+        keypoints_px=keypoints[keep],
+        patient=study.study_id,
+        name=f"{study.study_id}/{series.series_id}/{item.instance_number}",
+    )
+
+
+def phantom_slices(kind: DetectorKind, *, studies: int, seed: int, jobs: int = 1) -> list[LabelledSlice]:
+    """Labelled slices of synthetic studies of seeds ``seed … seed + studies − 1``, made in memory.
+
+    Every second study has tissues of random brightness, every fourth the matrix of a real scanner. 15 % of
+    the views are cut, and a tenth of the patients has transitional anatomy; for the sagittal detector every
+    third study is hard to number (``hard_phantom``).
+    """
+    work = partial(_slices_of_phantom, kind)
+    seeds = range(seed, seed + studies)
+    if jobs == 1:
+        return [item for one in seeds for item in work(one)]
+    # Not forked: a copy of a process whose threads are at work may wait for them for ever.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        return [item for found in pool.map(work, seeds, chunksize=4) for item in found]
+
+
+def hard_phantom(seed: int, *, size: Size = "small", appearance: Appearance = "physics") -> PhantomStudy:
+    """A synthetic study that is hard to number: a cut view (even seeds) or transitional anatomy (odd)."""
+    if seed % 2 == 0:
+        return make_study(seed, size=size, appearance=appearance, view="cut", transitional="never")
+    return make_study(seed, size=size, appearance=appearance, transitional="always")
+
+
+def _slices_of_phantom(kind: DetectorKind, seed: int) -> list[LabelledSlice]:
+    size: Size = "full" if seed % 4 == 0 else "small"
+    appearance: Appearance = "randomised" if seed % 2 else "physics"
+    if kind is DetectorKind.SAGITTAL and seed % 3 == 2:
+        phantom = hard_phantom(seed, size=size, appearance="mixed")
+    else:
+        phantom = make_study(seed, size=size, appearance=appearance, view="mixed")
+    if kind is DetectorKind.SAGITTAL:
+        return slices_of_study(phantom.study, phantom_discs(phantom), SAGITTAL, SAGITTAL_KINDS)
+    return _slices_with_points(phantom.study, phantom.points, kind)
+
+
+def _slices_with_points(
+    study: Study, points: tuple[LevelPoint, ...], kind: DetectorKind
+) -> list[LabelledSlice]:
+    """Slices of a study for a detector that learns from annotated points alone."""
+    if kind is DetectorKind.AXIAL:
+        return slices_of_study(study, recess_pairs(points), AXIAL, (SeriesKind.AXIAL_T2,))
+    if kind is DetectorKind.FORAMEN:
+        return slices_of_study(study, foramina(points), FORAMEN, (SeriesKind.SAGITTAL_T1,))
+    return slices_of_study(study, canal_objects(points), SAGITTAL, SAGITTAL_KINDS)
+
+
+def phantom_discs(phantom: PhantomStudy) -> list[LabelledObject]:
+    """Discs that the sagittal detector knows by name."""
+    return [
+        LabelledObject(disc.name, np.stack([disc.disc_mm, disc.canal_mm]))
+        for disc in phantom.discs
+        if disc.name in SAGITTAL.level_names
+    ]
+
+
+def recess_pairs(points: tuple[LevelPoint, ...]) -> list[LabelledObject]:
+    """Levels whose two recesses are both annotated, as axial objects (right, left)."""
+    by_level: dict[str, dict[str, FloatArray]] = defaultdict(dict)
+    for point in points:
+        if point.condition.group is ConditionGroup.SUBARTICULAR:
+            by_level[point.level.label][point.condition.value] = point.xyz_mm
+    return [
+        LabelledObject("level", np.stack([pair[condition.value] for condition in RECESSES]))
+        for pair in by_level.values()
+        if len(pair) == len(RECESSES)
+    ]
+
+
+def foramina(points: tuple[LevelPoint, ...]) -> list[LabelledObject]:
+    """Annotated foramina as objects, either side."""
+    return [
+        LabelledObject("foramen", point.xyz_mm[None])
+        for point in points
+        if point.condition.group is ConditionGroup.FORAMINAL
+    ]
+
+
+def canal_objects(points: tuple[LevelPoint, ...]) -> list[LabelledObject]:
+    """Annotated canal points as sagittal objects whose disc centre is unknown."""
+    unknown = np.full(3, np.nan)
+    return [
+        LabelledObject(point.level.label, np.stack([unknown, point.xyz_mm]))
+        for point in points
+        if point.condition.group is ConditionGroup.SPINAL
+    ]
+
+
+def rsna_key(data: Path, kind: DetectorKind) -> str:
+    """Name of the cached slices of a data set: its points, its studies and the canonical scale decide.
+
+    Raises:
+        SlicesUnusable: no coordinates.
+    """
+    table = data / "train_label_coordinates.csv"
+    if not table.is_file():
+        raise SlicesUnusable(f"{data.name}/{table.name} is missing: a detector learns from it")
+    digest = hashlib.sha256(table.read_bytes())
+    for entry in find_studies(data):
+        digest.update(entry.study_id.encode())
+    spec = SPECS[kind]
+    digest.update(f"{spec.mm_per_px} {spec.max_canvas_px} {MAX_DISTANCE_MM[kind]}".encode())
+    return f"{kind.value}-rsna-{digest.hexdigest()[:12]}"
+
+
+def rsna_slices(
+    data: Path, kind: DetectorKind, *, progress: Callable[[int, int], None] | None = None
+) -> list[LabelledSlice]:
+    """Labelled slices of a data set in the RSNA layout with ``train_label_coordinates.csv``.
+
+    Sagittal: canal points on T2 and, because patient coordinates agree, on T1. Axial: recess pairs.
+    Foramen: foramina on T1.
+
+    Raises:
+        SlicesUnusable: no coordinates, or no study whose images and points can be used together.
+    """
+    tables = read_tables(data)
+    if tables.coordinates is None:
+        raise SlicesUnusable(f"{data.name}/train_label_coordinates.csv is missing: a detector learns from it")
+    labelled: list[LabelledSlice] = []
+    entries = find_studies(data)
+    for number, entry in enumerate(entries, start=1):
+        try:
+            study = entry.load()
+        except DicomRejected:
+            continue
+        points, _ = annotated_points(study, tables.coordinates)
+        labelled += _slices_with_points(study, points, kind)
+        if progress is not None:
+            progress(number, len(entries))
+    if not labelled:
+        raise SlicesUnusable(f"{data.name}: no study has both images and annotated points")
+    return labelled

@@ -1,0 +1,266 @@
+"""Trains one detector with ultralytics' trainer on views that we make ourselves."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_prep.base.version import git_revision
+from detector.figures import draw_training
+from detector.learn.dataset import LevelDataset
+from detector.learn.slices import LabelledSlice, SlicesUnusable
+from detector.learn.views import AugmentConfig, plain_view
+from detector.look.network import LevelPoseModel, build_network, network_from_bytes, save_network
+from detector.spec import SPECS, DetectorKind, DetectorSpec
+
+from ultralytics.models.yolo.pose import PoseTrainer  # isort: skip  (after network.py has set YOLO_OFFLINE)
+from ultralytics.utils import RANK  # isort: skip
+
+OKS_SIGMA = 0.1  # per keypoint; ultralytics' default for few keypoints converges badly
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that shapes a detector training.
+
+    Attributes:
+        samples_per_epoch: random views per epoch.
+        initial_rate, final_rate_fraction: AdamW learning rate, cosine to this fraction.
+        threads: torch threads; ultralytics would take cores − 1.
+        device: ``cpu``, the number of a GPU, or several numbers (``0,1``) in a process per GPU that torchrun
+            started; ``batch_size_slices`` is shared out among them.
+    """
+
+    kind: DetectorKind = DetectorKind.SAGITTAL
+    epochs: int = 15
+    samples_per_epoch: int = 1200
+    batch_size_slices: int = 8
+    initial_rate: float = 1.5e-3
+    final_rate_fraction: float = 0.02
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 1.0
+    pose_gain: float = 12.0
+    seed: int = 0
+    threads: int = 2
+    device: str = "cpu"
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+class LevelTrainer(PoseTrainer):
+    """ultralytics' trainer with our data set, our network and our validation."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        sources: list[tuple[float, list[LabelledSlice]]],
+        choosing: list[LabelledSlice],
+        overrides: dict[str, Any],
+        start_from: bytes | None,
+    ) -> None:
+        self.config, self.sources, self.choosing = config, sources, choosing
+        self.spec: DetectorSpec = SPECS[config.kind]
+        self.start_from = start_from
+        super().__init__(overrides=overrides)
+        self.add_callback("on_train_epoch_start", _start_epoch)
+
+    def get_dataset(self) -> dict[str, Any]:
+        """What ultralytics reads from a data.yaml."""
+        spec = self.spec
+        return {
+            "nc": len(spec.class_names),
+            "names": dict(enumerate(spec.class_names)),
+            "channels": 1,
+            "kpt_shape": [len(spec.keypoints), 3],
+            "kpt_oks_sigmas": [OKS_SIGMA] * len(spec.keypoints),
+            "flip_idx": list(spec.flip_idx),
+            "train": "train",
+            "val": "val",
+        }
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> LevelDataset:
+        """Random views for training; a token set for the unused built-in validation."""
+        samples = self.config.samples_per_epoch if mode == "train" else self.config.batch_size_slices
+        return LevelDataset(
+            self.sources,
+            self.spec,
+            self.config.augment,
+            samples_per_epoch=samples,
+            seed=self.config.seed,
+        )
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> LevelPoseModel:
+        """The network of the spec, with the weights of a checkpoint when resuming, or those to start from."""
+        model = build_network(self.spec)
+        if weights is None and self.start_from is not None:
+            model = network_from_bytes(self.spec, self.start_from).train().requires_grad_(True)
+        if weights is not None:
+            model.load(weights)
+        return model
+
+    def validate(self) -> tuple[dict[str, float], float]:
+        """Share of annotated keypoints of the choosing slices found within 6 mm by single maxima."""
+        assert self.ema is not None
+        share = share_within(self.ema.ema, self.choosing, self.spec, radius_mm=6.0) if self.choosing else 0.0
+        if self.best_fitness is None or self.best_fitness < share:
+            self.best_fitness = share
+        return {"metrics/within_6mm": share}, share
+
+    def final_eval(self) -> None:
+        """Nothing: ``validate`` has run after every epoch."""
+
+
+def _start_epoch(trainer: LevelTrainer) -> None:
+    """Give the data set its epoch and take the threads back that ultralytics re-set."""
+    trainer.train_loader.dataset.epoch = trainer.epoch
+    torch.set_num_threads(trainer.config.threads)
+
+
+@torch.inference_mode()
+def share_within(
+    model: torch.nn.Module, slices: list[LabelledSlice], spec: DetectorSpec, *, radius_mm: float
+) -> float:
+    """Share of annotated last keypoints (canal; left recess; foramen) that the best-scoring anchor finds."""
+    was_training = model.training
+    model = model.eval()
+    hits = total = 0
+    number = len(spec.class_names)
+    for item in slices:
+        view = plain_view(item, spec)
+        image = torch.from_numpy(view.image)[None, None].float() / 255
+        output = model(image.to(next(model.parameters())))  # its dtype and its device
+        prediction = (output[0] if isinstance(output, tuple) else output)[0].float().cpu().numpy()
+        keypoints = prediction[4 + number :].reshape(len(spec.keypoints), 3, -1)
+        for class_index, truth in zip(view.classes, view.keypoints_px[:, -1], strict=True):
+            if not np.isfinite(truth).all():
+                continue
+            errors_mm = np.linalg.norm(keypoints[-1, :2].T - truth, axis=1) * spec.mm_per_px
+            scores = prediction[4 + class_index]
+            if not spec.level_names:  # several objects of one class: each is looked for around its place
+                scores = np.where(errors_mm <= 3 * radius_mm, scores, 0.0)
+            hits += bool(errors_mm[scores.argmax()] <= radius_mm)
+            total += 1
+    model.train(was_training)
+    return hits / max(total, 1)
+
+
+def train_detector(
+    config: TrainConfig,
+    sources: list[tuple[float, list[LabelledSlice]]],
+    choosing: list[LabelledSlice],
+    run: Path,
+    *,
+    resume: bool = False,
+    start_from: bytes | None = None,
+    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> Path:
+    """Train, and write ``{kind}.safetensors`` and ``{kind}.json`` into ``run``.
+
+    Args:
+        sources: (weight, slices) pairs to draw training views from.
+        choosing: slices of other patients; scored after every epoch, never trained on.
+        resume: go on from the last checkpoint in ``run`` when there is one.
+        start_from: a safetensors file of the same kind to begin with, instead of random weights.
+
+    Returns:
+        Path of the weight file.
+
+    Raises:
+        SlicesUnusable: no source has a slice.
+    """
+    sources = [(weight, slices) for weight, slices in sources if slices and weight > 0]
+    if not sources:
+        raise SlicesUnusable("no labelled slice to train on: check the coordinates and the images")
+    run = run.resolve()
+    checkpoint = run / "training" / "weights" / "last.pt"
+    overrides: dict[str, Any] = {
+        "model": SPECS[config.kind].architecture,
+        "task": "pose",
+        "mode": "train",
+        "epochs": config.epochs,
+        "batch": config.batch_size_slices,
+        "nbs": config.batch_size_slices,  # one optimiser step per batch
+        "imgsz": SPECS[config.kind].train_canvas_px[0],
+        "optimizer": "AdamW",
+        "lr0": config.initial_rate,
+        "lrf": config.final_rate_fraction,
+        "cos_lr": True,
+        "weight_decay": config.weight_decay,
+        "warmup_epochs": config.warmup_epochs,
+        "warmup_bias_lr": 0.0,
+        "pose": config.pose_gain,
+        "seed": config.seed,
+        "deterministic": True,
+        "device": config.device,
+        "project": str(run),
+        "name": "training",
+        "exist_ok": True,
+        "amp": False,
+        "val": True,
+        "plots": False,
+        "workers": 0,
+        "mosaic": 0.0,
+        "close_mosaic": 0,
+        "fliplr": 0.0,
+        "verbose": False,
+        "pretrained": False,
+        "patience": 0,
+    }
+    if resume and checkpoint.is_file():
+        overrides["resume"] = str(checkpoint)
+    trainer = LevelTrainer(config, sources, choosing, overrides, start_from)
+    if on_epoch is not None:
+        trainer.add_callback(
+            "on_fit_epoch_end", lambda t: on_epoch(t.epoch + 1, {**(t.metrics or {}), "epochs": t.epochs})
+        )
+    with contextlib.redirect_stdout(sys.stderr):  # ultralytics draws its bar on stdout, which is for results
+        trainer.train()
+    if RANK in {-1, 0}:
+        _export(trainer, run)
+    return run / f"{config.kind.value}.safetensors"
+
+
+def _export(trainer: LevelTrainer, run: Path) -> None:
+    """Averaged weights of the last epoch as safetensors; configuration, log and its plot beside them."""
+    spec = trainer.spec
+    assert trainer.ema is not None
+    weights = run / f"{spec.kind.value}.safetensors"
+    save_network(trainer.ema.ema, weights)
+    network_from_bytes(spec, weights.read_bytes())  # what was written can be read
+    description = {
+        "kind": spec.kind.value,
+        "classes": spec.class_names,
+        "keypoints": spec.keypoints,
+        "mm_per_px": spec.mm_per_px,
+        "architecture": spec.architecture,
+        "training": asdict(trainer.config),
+        "sources": [
+            {"weight": weight, "slices": len(slices), "patients": sorted({item.patient for item in slices})}
+            for weight, slices in trainer.sources
+        ],
+        "started_from_sha256": hashlib.sha256(trainer.start_from).hexdigest() if trainer.start_from else None,
+        "choosing_patients": sorted({item.patient for item in trainer.choosing}),
+        "within_6mm_choosing_single_maxima": trainer.fitness,
+        "git_revision": git_revision(),
+        "versions": {"torch": torch.__version__, "ultralytics": _ultralytics_version()},
+    }
+    (run / f"{spec.kind.value}.json").write_text(json.dumps(description, indent=1, default=str))
+    results = run / "training" / "results.csv"
+    if results.is_file():
+        shutil.copyfile(results, run / f"{spec.kind.value}_results.csv")
+        draw_training(results, run / f"{spec.kind.value}_results.png")
+
+
+def _ultralytics_version() -> str:
+    import ultralytics
+
+    return str(ultralytics.__version__)

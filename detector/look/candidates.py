@@ -1,0 +1,161 @@
+"""From network output to disc candidates in millimetres: per slice first, then over the slices of a study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.geometry import FloatArray
+from detector.look.canonical import CanonicalImage
+from detector.spec import DetectorSpec
+
+
+@dataclass(frozen=True)
+class CandidateConfig:
+    """How anchors become candidates.
+
+    Attributes:
+        min_score: anchors below this are not looked at.
+        merge_mm: candidates of one slice whose first keypoint is nearer than this are one.
+        merge_slices_mm: the same across slices and series, measured in the sagittal plane.
+    """
+
+    min_score: float = 0.04
+    merge_mm: float = 12.0
+    merge_slices_mm: float = 14.0
+
+
+@dataclass(frozen=True, eq=False)
+class SliceCandidate:
+    """One object in one slice.
+
+    Attributes:
+        score: 0–1 that the object is there.
+        class_scores: (levels,) score per level; empty for a detector without levels.
+        points_mm: (keypoints, 3) patient LPS.
+        series_id, instance_number: where it was seen.
+    """
+
+    score: float
+    class_scores: FloatArray
+    points_mm: FloatArray
+    series_id: str
+    instance_number: int
+
+
+@dataclass(frozen=True, eq=False)
+class DiscCandidate:
+    """One disc over all slices that show it.
+
+    Attributes:
+        score: 0–1, mean of the best slices' scores.
+        class_scores: (levels,) sum over slices of score-weighted level scores, divided by the sum of scores.
+        disc_mm, canal_mm: (3,) patient LPS, averaged over slices with their scores as weights.
+        spread_mm: weighted standard deviation of the canal point over slices, in the sagittal plane.
+    """
+
+    score: float
+    class_scores: FloatArray
+    disc_mm: FloatArray
+    canal_mm: FloatArray
+    spread_mm: float
+    members: tuple[SliceCandidate, ...]
+
+
+def slice_candidates(
+    prediction: NDArray[np.float32],
+    canonical: CanonicalImage,
+    spec: DetectorSpec,
+    config: CandidateConfig,
+    *,
+    series_id: str,
+    instance_number: int,
+    pad_px: tuple[int, int],
+) -> list[SliceCandidate]:
+    """Candidates of one slice.
+
+    Args:
+        prediction: (classes + 3 × keypoints, anchors), class probabilities and keypoints in pixels of the
+            padded canonical image.
+        pad_px: (left, top) padding that was added to the canonical image.
+    """
+    number = len(spec.class_names)
+    classes = prediction[:number]
+    objectness = classes[spec.disc_class] if spec.disc_class is not None else classes.max(axis=0)
+    chosen = np.flatnonzero(objectness >= config.min_score)
+    if not len(chosen):
+        return []
+    chosen = chosen[np.argsort(-objectness[chosen], kind="stable")]
+    keypoints = prediction[number:, chosen].reshape(len(spec.keypoints), 3, -1)[:, :2].transpose(2, 0, 1)
+    keypoints = keypoints.astype(np.float64) - np.array(pad_px)
+    anchor = keypoints[:, 0] if spec.disc_class is not None else keypoints.mean(axis=1)
+    scores = objectness[chosen].astype(np.float64)
+    level_scores = classes[: len(spec.level_names), chosen].T.astype(np.float64)
+    found: list[SliceCandidate] = []
+    free = np.ones(len(chosen), dtype=bool)
+    for i in range(len(chosen)):
+        if not free[i]:
+            continue
+        near = free & (np.linalg.norm(anchor - anchor[i], axis=1) * spec.mm_per_px < config.merge_mm)
+        free &= ~near
+        weights = scores[near] ** 2
+        weights /= weights.sum()
+        points_px = np.einsum("a,akc->kc", weights, keypoints[near])
+        found.append(
+            SliceCandidate(
+                score=float(scores[i]),
+                class_scores=level_scores[near].max(axis=0) if level_scores.size else np.zeros(0),
+                points_mm=canonical.plane.to_mm(points_px),
+                series_id=series_id,
+                instance_number=instance_number,
+            )
+        )
+    return found
+
+
+def merge_candidates(
+    candidates: list[SliceCandidate], config: CandidateConfig, *, slices_seen: int, best_slices: int = 3
+) -> list[DiscCandidate]:
+    """Join candidates of all sagittal slices into discs, best first.
+
+    A disc's score is the mean over its ``best_slices`` best slices, or over all ``slices_seen`` if fewer were
+    looked at; a slice that does not show it counts 0.
+
+    Distances are measured in the patient's y–z plane: one disc is seen at many x.
+    """
+    ordered = sorted(candidates, key=lambda c: (-c.score, c.series_id, c.instance_number))
+    groups: list[list[SliceCandidate]] = []
+    for item in ordered:
+        for group in groups:
+            scores = np.array([m.score for m in group])
+            centre = (np.stack([m.points_mm[0, 1:] for m in group]) * scores[:, None]).sum(axis=0)
+            centre /= scores.sum()
+            taken = any(
+                m.series_id == item.series_id and m.instance_number == item.instance_number for m in group
+            )
+            if not taken and np.linalg.norm(centre - item.points_mm[0, 1:]) < config.merge_slices_mm:
+                group.append(item)
+                break
+        else:
+            groups.append([item])
+    discs = [_join(group, min(best_slices, slices_seen)) for group in groups]
+    return sorted(discs, key=lambda disc: -disc.score)
+
+
+def _join(group: list[SliceCandidate], best_slices: int) -> DiscCandidate:
+    scores = np.array([item.score for item in group])
+    points = np.stack([item.points_mm for item in group])
+    weights = scores**2 / np.sum(scores**2)
+    mean = np.einsum("s,skc->kc", weights, points)
+    spread = np.sqrt(np.einsum("s,s->", weights, np.sum((points[:, -1, 1:] - mean[-1, 1:]) ** 2, axis=-1)))
+    top = np.sort(scores)[::-1][:best_slices]
+    return DiscCandidate(
+        score=float(top.sum() / best_slices),
+        class_scores=np.einsum("s,sl->l", scores / scores.sum(), np.stack([c.class_scores for c in group])),
+        disc_mm=mean[0],
+        canal_mm=mean[-1],
+        spread_mm=float(spread),
+        members=tuple(group),
+    )

@@ -1,0 +1,147 @@
+"""The keypoint network: ultralytics' PoseModel with both kinds of evidence, WHERE and WHICH, in one head.
+
+Every object of a level also counts as ``disc``: the class scores then say which level it may be,
+the ``disc`` score whether it is a disc at all, and a view without a cue to the numbering can be
+labelled ``disc`` alone.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("YOLO_OFFLINE", "1")
+os.environ.setdefault("YOLO_AUTOINSTALL", "False")
+os.environ.setdefault("YOLO_VERBOSE", "False")
+
+import torch
+from ultralytics.nn.tasks import PoseModel
+from ultralytics.utils.loss import v8PoseLoss
+from ultralytics.utils.tal import TaskAlignedAssigner
+
+from data_prep.base.manifest import WeightsRejected
+from data_prep.base.openvino import convert_torch
+from detector.spec import DetectorSpec
+
+
+class DiscAssigner(TaskAlignedAssigner):
+    """Task-aligned assignment whose score targets also fill the ``disc`` column."""
+
+    disc_class: int
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the parent; target scores (batch, anchors, classes) get the ``disc`` column."""
+        labels, boxes, scores, foreground, index = super().forward(*args, **kwargs)
+        scores = scores.clone()
+        scores[..., self.disc_class] = scores.amax(dim=-1)
+        return labels, boxes, scores, foreground, index
+
+
+class LevelPoseLoss(v8PoseLoss):
+    """Pose loss with the assigner above."""
+
+    def __init__(self, model: torch.nn.Module, disc_class: int) -> None:
+        super().__init__(model)
+        self.assigner.__class__ = DiscAssigner
+        self.assigner.disc_class = disc_class  # type: ignore[assignment]
+
+
+class LevelPoseModel(PoseModel):
+    """PoseModel that trains with ``LevelPoseLoss`` when its spec has a ``disc`` class."""
+
+    disc_class: Any = None
+
+    def init_criterion(self) -> v8PoseLoss:
+        """The training loss."""
+        if self.disc_class is None:
+            return v8PoseLoss(self)
+        return LevelPoseLoss(self, self.disc_class)
+
+
+class EvidenceNetwork(torch.nn.Module):
+    """What of a PoseModel decides about candidates: class probabilities and keypoints, without the boxes.
+
+    Keypoints stay as the head gives them; ``detector.look.inference.decode_keypoints`` makes them pixels.
+    """
+
+    def __init__(self, model: LevelPoseModel) -> None:
+        super().__init__()
+        self.layers: Any = model.model
+        kept: Any = model.save
+        self.kept = frozenset(kept)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 1, H, W) in [0, 1] → (B, classes + 3 × keypoints, anchors)."""
+        outputs: list[Any] = []
+        x: Any = images
+        for layer in self.layers[:-1]:
+            if layer.f != -1:
+                x = outputs[layer.f] if isinstance(layer.f, int) else self._joined(layer, x, outputs)
+            x = layer(x)
+            outputs.append(x if layer.i in self.kept else None)
+        head = self.layers[-1]
+        features = self._joined(head, x, outputs)
+        scores = [branch(each).flatten(2) for branch, each in zip(head.cv3, features, strict=True)]
+        keypoints = [branch(each).flatten(2) for branch, each in zip(head.cv4, features, strict=True)]
+        return torch.cat([torch.cat(scores, dim=2).sigmoid(), torch.cat(keypoints, dim=2)], dim=1)
+
+    @staticmethod
+    def _joined(layer: Any, x: torch.Tensor, outputs: list[Any]) -> list[torch.Tensor]:
+        return [x if source == -1 else outputs[source] for source in layer.f]
+
+
+def converted_network(spec: DetectorSpec, content: bytes) -> tuple[bytes, bytes]:
+    """The evidence network of a weights file's bytes for OpenVINO, for any number of images of any size."""
+    module = EvidenceNetwork(network_from_bytes(spec, content)).eval()
+    width, height = spec.train_canvas_px
+    return convert_torch(module, (torch.zeros(1, 1, height, width),), [(-1, 1, -1, -1)])
+
+
+def build_network(spec: DetectorSpec) -> LevelPoseModel:
+    """An untrained network for a spec: one grey channel in, classes and keypoints of the spec out."""
+    model = LevelPoseModel(
+        spec.architecture,
+        ch=1,
+        nc=len(spec.class_names),
+        data_kpt_shape=(len(spec.keypoints), 3),
+        verbose=False,
+    )
+    model.disc_class = spec.disc_class
+    model.names = dict(enumerate(spec.class_names))
+    return model
+
+
+def network_from_bytes(spec: DetectorSpec, content: bytes) -> LevelPoseModel:
+    """Network with the weights of a safetensors file's bytes (fp16 there, fp32 here), ready for inference.
+
+    Raises:
+        WeightsRejected: no safetensors, whatever a manifest says of them, or not of the spec's architecture.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    model = build_network(spec)
+    try:
+        tensors = load(content)
+        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    except (SafetensorError, RuntimeError) as error:
+        name = f"{spec.kind.value}.safetensors"
+        raise WeightsRejected(
+            f"'{name}' does not fit its network ({type(error).__name__}): run `make models`"
+        ) from None
+    return model.eval().requires_grad_(False)
+
+
+def save_network(model: torch.nn.Module, path: Path) -> None:
+    """Write weights as fp16 safetensors. Buffers that are counters stay integers."""
+    from safetensors.torch import save
+
+    from data_prep.base.files import atomic_write
+
+    tensors = {
+        name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+        for name, value in model.state_dict().items()
+    }
+    with atomic_write(path, binary=True) as handle:
+        handle.write(save(tensors))

@@ -1,0 +1,161 @@
+"""Recess points seen on axial slices, where they agree with the geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from data_prep.geometry import FloatArray, SlicePlane
+from data_prep.study import (
+    LevelPoint,
+    PointSource,
+    Series,
+    Slice,
+    SpineLevel,
+    Study,
+)
+from data_prep.vocabulary import Condition, ConditionGroup, Level, SeriesKind, Side
+from detector.look.candidates import CandidateConfig, SliceCandidate
+from detector.look.canonical import around
+from detector.look.inference import SlicePredictor
+from detector.look.sightings import SliceSighting, look_at
+from detector.spine.points import agreed
+
+RECESSES = (
+    Condition.of(ConditionGroup.SUBARTICULAR, Side.RIGHT),
+    Condition.of(ConditionGroup.SUBARTICULAR, Side.LEFT),
+)  # in the order of spec.AXIAL.keypoints
+
+
+@dataclass(frozen=True)
+class AxialConfig:
+    """When a detection replaces the prediction of the geometry.
+
+    Attributes:
+        slices_per_level: slices nearest to the level that are looked at.
+        max_from_geometry_mm: in-plane distance of each recess from where geometry expects it.
+        full_trust_mm: within this distance the detection is taken as it is; up to the limit it is
+            drawn back more and more to where geometry expects it.
+        min_score: of the detection.
+        uncertainty_mm: expected error of a point that was seen.
+        context_mm: how far around the expected points a slice is looked at; None looks at all of it.
+    """
+
+    slices_per_level: int = 2
+    max_slice_distance_mm: float = 6.0
+    max_from_geometry_mm: float = 8.0
+    full_trust_mm: float = 4.0
+    min_score: float = 0.3
+    uncertainty_mm: float = 2.5
+    context_mm: float | None = 45.0
+    candidates: CandidateConfig = field(default_factory=lambda: CandidateConfig(min_score=0.1))
+
+
+def refine_recesses(
+    study: Study,
+    levels: dict[Level, SpineLevel],
+    points: tuple[LevelPoint, ...],
+    predictor: SlicePredictor,
+    config: AxialConfig,
+) -> tuple[LevelPoint, ...]:
+    """Replace predicted recess points by seen ones, on the slice nearest to the level that shows them.
+
+    Farther slices are looked at only for levels that the nearer ones do not show.
+    """
+    by_target = {(point.condition, point.level): point for point in points}
+    near: dict[Level, list[tuple[Series, Slice]]] = {}
+    for level in levels:
+        middle_mm = np.mean([by_target[condition, level].xyz_mm for condition in RECESSES], axis=0)
+        near[level] = _slices_near(study, middle_mm, config)
+    part = partial(_part, points, config) if config.context_mm is not None else None
+    seen: dict[int, SliceSighting | None] = {}
+    for rank in range(config.slices_per_level):
+        waiting = [
+            (level, *slices[rank])
+            for level, slices in near.items()
+            if rank < len(slices) and not _is_seen(by_target, level)
+        ]
+        new = {id(item): (series, item) for _, series, item in waiting if id(item) not in seen}
+        seen |= dict.fromkeys(new)  # None stays for what cannot be decoded
+        sightings = look_at(list(new.values()), predictor, config.candidates, part)
+        seen |= {id(sighting.item): sighting for sighting in sightings}
+        for level, series, item in waiting:
+            sighting = seen[id(item)]
+            if sighting is not None:
+                by_target |= _seen_pair(by_target, level, series, sighting, config)
+    return tuple(by_target[point.condition, point.level] for point in points)
+
+
+def _part(points: tuple[LevelPoint, ...], config: AxialConfig, item: Slice, grid: SlicePlane) -> SlicePlane:
+    """The expected recesses of the levels near a slice, and the context."""
+    near = [
+        point.xyz_mm
+        for point in points
+        if point.condition in RECESSES
+        and abs(float(item.plane.distance_mm(point.xyz_mm))) <= 2 * config.max_slice_distance_mm
+    ]
+    return around(grid, near, float(config.context_mm or 0.0))
+
+
+def _is_seen(by_target: Mapping[tuple[Condition, Level], LevelPoint], level: Level) -> bool:
+    return any(by_target[condition, level].source is PointSource.SEEN for condition in RECESSES)
+
+
+def _seen_pair(
+    by_target: Mapping[tuple[Condition, Level], LevelPoint],
+    level: Level,
+    series: Series,
+    sighting: SliceSighting,
+    config: AxialConfig,
+) -> dict[tuple[Condition, Level], LevelPoint]:
+    """The two points of a level as a slice shows them; none if it does not show them where they should be."""
+    item, pair = sighting.item, [by_target[condition, level] for condition in RECESSES]
+    expected = item.plane.to_mm(item.plane.to_px(np.stack([point.xyz_mm for point in pair])))
+    match = _agreeing(sighting.candidates, expected, config)
+    if match is None:
+        return {}
+    decided = agreed(
+        expected, match.points_mm, full_trust_mm=config.full_trust_mm, limit_mm=config.max_from_geometry_mm
+    )
+    found = {}
+    for condition, point, xyz in zip(RECESSES, pair, decided, strict=True):
+        x, y = item.plane.to_px(xyz)
+        found[condition, level] = replace(
+            point,
+            xyz_mm=xyz,
+            source=PointSource.SEEN,
+            uncertainty_mm=config.uncertainty_mm,
+            series_id=series.series_id,
+            instance_number=item.instance_number,
+            xy_px=(float(x), float(y)),
+        )
+    return found
+
+
+def _slices_near(study: Study, middle_mm: np.ndarray, config: AxialConfig) -> list[tuple[Series, Slice]]:
+    """Axial slices of every series that show the level, nearest first."""
+    near = [
+        (abs(float(item.plane.distance_mm(middle_mm))), series.series_id, item.instance_number, series, item)
+        for series in study.of_kind(SeriesKind.AXIAL_T2)
+        for item in series.slices
+        if bool(item.plane.contains_px(item.plane.to_px(middle_mm)))
+    ]
+    near = [entry for entry in near if entry[0] <= config.max_slice_distance_mm]
+    near.sort(key=lambda entry: entry[:3])
+    return [(series, item) for *_, series, item in near[: config.slices_per_level]]
+
+
+def _agreeing(
+    found: tuple[SliceCandidate, ...], expected_mm: FloatArray, config: AxialConfig
+) -> SliceCandidate | None:
+    """The best candidate whose two recesses lie near to where geometry expects them in the slice, (2, 3)."""
+    for candidate in sorted(found, key=lambda c: -c.score):
+        if candidate.score < config.min_score:
+            return None
+        errors = np.linalg.norm(candidate.points_mm - expected_mm, axis=1)
+        if float(errors.max()) <= config.max_from_geometry_mm:
+            return candidate
+    return None

@@ -1,0 +1,174 @@
+"""Foramen points seen on sagittal T1 slices, where they agree with the geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from data_prep.geometry import SlicePlane
+from data_prep.study import LevelPoint, PointSource, Series, Slice, Study
+from data_prep.vocabulary import ConditionGroup, SeriesKind
+from detector.look.candidates import CandidateConfig, SliceCandidate
+from detector.look.canonical import around
+from detector.look.inference import SlicePredictor
+from detector.look.sightings import SliceSighting, look_at
+from detector.spine.points import agreed
+
+
+@dataclass(frozen=True)
+class ForamenConfig:
+    """When a detection replaces the prediction of the geometry.
+
+    Attributes:
+        max_slice_distance_mm: slices farther from the expected point are not looked at.
+        max_from_geometry_mm: in-plane distance of a detection from the expected point.
+        full_trust_mm: within this distance the detection is taken as it is; up to the limit it is
+            drawn back more and more to the expected point.
+        slice_sd_mm: how far across the slices the expected point is trusted: a slice's score falls with
+            its distance as a Gaussian of this width.
+        min_score: of the detection.
+        uncertainty_mm: expected error of a point that was seen.
+        context_mm: how far around the expected points a slice is looked at; None looks at all of it.
+    """
+
+    max_slice_distance_mm: float = 7.0
+    max_from_geometry_mm: float = 8.0
+    full_trust_mm: float = 4.0
+    slice_sd_mm: float = 4.0
+    min_score: float = 0.3
+    uncertainty_mm: float = 3.0
+    context_mm: float | None = 45.0
+    candidates: CandidateConfig = field(default_factory=lambda: CandidateConfig(min_score=0.1, merge_mm=8.0))
+
+
+def refine_foramina(
+    study: Study, points: tuple[LevelPoint, ...], predictor: SlicePredictor, config: ForamenConfig
+) -> tuple[LevelPoint, ...]:
+    """Replace predicted foramen points by seen ones, on the slice that shows each best.
+
+    A point stays on its side: only slices near to where geometry expects it are looked at. The nearest come
+    first, and those that could not win even with a perfect score are left out: the result is the same as if
+    all had been looked at.
+    """
+    wanted = [point for point in points if point.condition.group is ConditionGroup.FORAMINAL]
+    near = _slices_near(study, wanted, config)
+    part = partial(_part, wanted, config) if config.context_mm is not None else None
+    found: dict[int, SliceSighting | None] = {}
+    seen: list[SliceSighting] = []
+    while new := _promising(wanted, near, found, seen, config):
+        found |= dict.fromkeys(new)  # None stays for what cannot be decoded
+        sightings = look_at([near[i] for i in new], predictor, config.candidates, part)
+        by_slice = {id(sighting.item): sighting for sighting in sightings}
+        found |= {i: by_slice.get(id(near[i][1])) for i in new}
+        seen = [sighting for _, sighting in sorted(found.items()) if sighting is not None]
+    refined = {
+        (point.condition, point.level): best
+        for point in wanted
+        if (best := _refined(point, seen, config)) is not None
+    }
+    return tuple(refined.get((point.condition, point.level), point) for point in points)
+
+
+def _slices_near(study: Study, wanted: list[LevelPoint], config: ForamenConfig) -> list[tuple[Series, Slice]]:
+    """T1 slices that lie near to an expected foramen."""
+    return [
+        (series, item)
+        for series in study.of_kind(SeriesKind.SAGITTAL_T1)
+        for item in series.slices
+        if any(
+            abs(float(item.plane.distance_mm(point.xyz_mm))) <= config.max_slice_distance_mm
+            for point in wanted
+        )
+    ]
+
+
+def _part(wanted: list[LevelPoint], config: ForamenConfig, item: Slice, grid: SlicePlane) -> SlicePlane:
+    """The expected points near a slice, and the context."""
+    near = [
+        point.xyz_mm
+        for point in wanted
+        if abs(float(item.plane.distance_mm(point.xyz_mm))) <= config.max_slice_distance_mm
+    ]
+    return around(grid, near, float(config.context_mm or 0.0))
+
+
+def _promising(
+    wanted: list[LevelPoint],
+    near: list[tuple[Series, Slice]],
+    found: Mapping[int, SliceSighting | None],
+    seen: list[SliceSighting],
+    config: ForamenConfig,
+) -> list[int]:
+    """Places in ``near`` of each point's nearest slice not looked at that could show it best; in order."""
+    chosen = set()
+    for point in wanted:
+        best = _best(point, seen, config)
+        distances = {
+            i: abs(float(item.plane.distance_mm(point.xyz_mm)))
+            for i, (_, item) in enumerate(near)
+            if i not in found
+        }
+        open_ = {
+            i: distance
+            for i, distance in distances.items()
+            if distance <= config.max_slice_distance_mm
+            and (best is None or _weight(distance, config) >= best[0])
+        }
+        if open_:
+            chosen.add(min(open_, key=lambda i: (open_[i], i)))
+    return sorted(chosen)
+
+
+def _weight(distance_mm: float, config: ForamenConfig) -> float:
+    """Of the score of a slice that lies this far from a point; the most that the slice can reach."""
+    return float(np.exp(-0.5 * (distance_mm / config.slice_sd_mm) ** 2))
+
+
+def _best(
+    point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig
+) -> tuple[float, SliceSighting, SliceCandidate] | None:
+    """The detection with the highest score, weighed by the distance of its slice, near to a point."""
+    best: tuple[float, SliceSighting, SliceCandidate] | None = None
+    for sighting in seen:
+        plane = sighting.item.plane
+        distance = float(plane.distance_mm(point.xyz_mm))
+        if abs(distance) > config.max_slice_distance_mm:
+            continue
+        in_plane = point.xyz_mm - distance * plane.normal
+        for candidate in sighting.candidates:
+            if candidate.score < config.min_score:
+                continue
+            if np.linalg.norm(candidate.points_mm[0] - in_plane) > config.max_from_geometry_mm:
+                continue
+            value = candidate.score * _weight(distance, config)
+            if best is None or value > best[0]:
+                best = (value, sighting, candidate)
+    return best
+
+
+def _refined(point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig) -> LevelPoint | None:
+    """The point where the best detection sees it, or None without one."""
+    best = _best(point, seen, config)
+    if best is None:
+        return None
+    _, sighting, candidate = best
+    plane = sighting.item.plane
+    decided = agreed(
+        point.xyz_mm - float(plane.distance_mm(point.xyz_mm)) * plane.normal,
+        candidate.points_mm[0],
+        full_trust_mm=config.full_trust_mm,
+        limit_mm=config.max_from_geometry_mm,
+    )
+    x, y = plane.to_px(decided)
+    return replace(
+        point,
+        xyz_mm=decided,
+        source=PointSource.SEEN,
+        uncertainty_mm=config.uncertainty_mm,
+        series_id=sighting.series.series_id,
+        instance_number=sighting.item.instance_number,
+        xy_px=(float(x), float(y)),
+    )

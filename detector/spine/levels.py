@@ -1,0 +1,106 @@
+"""From a numbered chain of discs to the five levels, with frames, uncertainties and what was not seen."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_prep.geometry import FloatArray
+from data_prep.study import PointSource, Series, SpineLevel
+from data_prep.vocabulary import LEVELS, Level
+from detector.spine.anatomy import frames_along
+from detector.spine.chain import CANAL_GAPS_MM, FIRST_LUMBAR, ChainDisc, NumberedChain
+
+
+def spine_levels(
+    chain: NumberedChain, series: tuple[Series, ...], *, margin_mm: float
+) -> dict[Level, SpineLevel]:
+    """The five levels of a numbered chain; a level that is not in the image is missing.
+
+    Args:
+        series: sagittal series of the study, to tell what the images show.
+        margin_mm: a level next to the chain that was not seen but must lie at least this far inside the
+            image is placed by extrapolation.
+    """
+    known = {position + chain.offset: disc for position, disc in enumerate(chain.discs)}
+    wanted = {FIRST_LUMBAR + level.index: level for level in LEVELS}
+    known.update(_extrapolated(known, wanted, series, margin_mm))
+    order = sorted(known)
+    frames = frames_along(
+        np.stack([known[i].canal_mm for i in order]), np.stack([known[i].disc_mm for i in order])
+    )
+    levels: dict[Level, SpineLevel] = {}
+    for index, frame in zip(order, frames, strict=True):
+        if index not in wanted:
+            continue
+        disc = known[index]
+        seen = disc.candidate is not None
+        score = disc.candidate.score if disc.candidate is not None else 0.3
+        levels[wanted[index]] = SpineLevel(
+            disc_mm=disc.disc_mm,
+            canal_mm=disc.canal_mm,
+            frame=frame,
+            confidence=float(np.clip(score, 0, 1)) * chain.confidence,
+            uncertainty_mm=2.0 + disc.candidate.spread_mm if disc.candidate is not None else 7.0,
+            source=PointSource.SEEN if seen else PointSource.PREDICTED,
+        )
+    return {level: levels[level] for level in LEVELS if level in levels}
+
+
+def straightened(discs: tuple[ChainDisc, ...], across: FloatArray | None = None) -> tuple[ChainDisc, ...]:
+    """Move each disc and its canal point across the slices, onto a smooth curve along the chain.
+
+    A single disc is seen on few thick slices; the spine as a whole bends slowly (a parabola).
+
+    Args:
+        across: (3,) unit normal of the slices, LPS; left and right if not given. Slices of a patient who lies
+            askew are oblique, and a disc does not lie straight before its canal then.
+    """
+    if len(discs) < 3:
+        return discs
+    across = np.array([1.0, 0.0, 0.0]) if across is None else across
+    z = np.array([disc.canal_mm[2] for disc in discs])
+    place = np.array([disc.canal_mm @ across for disc in discs])
+    weights = np.array([disc.candidate.score if disc.candidate else 0.05 for disc in discs])
+    degree = 2 if len(discs) >= 5 else 1
+    fit = np.polynomial.Polynomial.fit(z, place, degree, w=weights)
+
+    def moved(disc: ChainDisc) -> ChainDisc:
+        at = float(fit(disc.canal_mm[2]))
+        disc_mm, canal_mm = (p + (at - p @ across) * across for p in (disc.disc_mm, disc.canal_mm))
+        return ChainDisc(disc_mm, canal_mm, disc.candidate)
+
+    return tuple(moved(disc) for disc in discs)
+
+
+def _extrapolated(
+    known: dict[int, ChainDisc],
+    wanted: dict[int, Level],
+    series: tuple[Series, ...],
+    margin_mm: float,
+) -> dict[int, ChainDisc]:
+    """Levels next to the chain's ends that were not seen although the image must show them."""
+    added: dict[int, ChainDisc] = {}
+    if not set(known) & set(wanted) or len(known) < 3:
+        return added
+    for direction in (-1, 1):
+        have = {**known, **added}
+        index = (min if direction < 0 else max)(have) + direction
+        while index in wanted:
+            near, before = have[index - direction], have[index - 2 * direction]
+            step = near.canal_mm - before.canal_mm
+            usual = CANAL_GAPS_MM[min(max(wanted[index].index - (direction > 0), 0), 3)]
+            step = step / max(float(np.linalg.norm(step)), 1.0) * usual
+            disc = ChainDisc(near.disc_mm + step, near.canal_mm + step, None)
+            if not _shown(disc.canal_mm, series, margin_mm) or not _shown(disc.disc_mm, series, margin_mm):
+                break
+            added[index] = have[index] = disc
+            index += direction
+    return added
+
+
+def _shown(point_mm: FloatArray, series: tuple[Series, ...], margin_mm: float) -> bool:
+    for item in series:
+        plane = item.nearest(point_mm)[0].plane
+        if bool(plane.contains_px(plane.to_px(point_mm), margin_px=margin_mm / max(plane.spacing_mm))):
+            return True
+    return False

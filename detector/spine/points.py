@@ -1,0 +1,90 @@
+"""The point of every target: predicted from the levels by geometry, placed on the slice that shows it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from data_prep.geometry import FloatArray
+from data_prep.study import LevelPoint, PointSource, Series, Slice, SpineLevel, Study
+from data_prep.vocabulary import TARGETS, ConditionGroup, Level, SeriesKind
+from detector.spine.anatomy import UNCERTAINTY_MM, condition_point_mm
+
+
+def all_points(study: Study, levels: dict[Level, SpineLevel], sagittal: Series) -> tuple[LevelPoint, ...]:
+    """One point per target of every level that is present, in the order of ``TARGETS``.
+
+    A target's point is placed on a slice of the series kind that its condition is read on; without one
+    within a slice gap the point has a place in the patient but no slice.
+
+    Args:
+        sagittal: the series that decided the levels; canal points stay on it when it is a T2.
+    """
+    points = []
+    for target in TARGETS:
+        level = levels.get(target.level)
+        if level is None:
+            continue
+        condition = target.condition
+        spinal = condition.group is ConditionGroup.SPINAL
+        xyz = condition_point_mm(condition, target.level, level.canal_mm, level.frame)
+        extra = UNCERTAINTY_MM[condition.group]
+        point = LevelPoint(
+            condition=condition,
+            level=target.level,
+            xyz_mm=xyz,
+            source=level.source if spinal else PointSource.PREDICTED,
+            confidence=level.confidence,
+            uncertainty_mm=float((level.uncertainty_mm**2 + extra**2) ** 0.5),
+        )
+        own = (
+            (sagittal,)
+            if spinal and sagittal.kind is SeriesKind.SAGITTAL_T2
+            else study.of_kind(condition.series_kind)
+        )
+        points.append(placed(point, own))
+    return tuple(points)
+
+
+def agreed(
+    expected_mm: FloatArray, seen_mm: FloatArray, *, full_trust_mm: float, limit_mm: float
+) -> FloatArray:
+    """A seen point, drawn back to where geometry expects it as far as the two disagree.
+
+    Within ``full_trust_mm`` of each other the image is believed; the share of the image then falls in a
+    straight line to nothing at ``limit_mm``, so that a detection of the wrong structure does little harm.
+
+    Args:
+        expected_mm, seen_mm: (..., 3) in one plane.
+    """
+    apart = np.linalg.norm(seen_mm - expected_mm, axis=-1, keepdims=True)
+    trust = np.clip((limit_mm - apart) / max(limit_mm - full_trust_mm, 1e-6), 0.0, 1.0)
+    return np.asarray(expected_mm + trust * (seen_mm - expected_mm))
+
+
+def placed(point: LevelPoint, series: tuple[Series, ...]) -> LevelPoint:
+    """The point on the nearest slice, over several series, that shows it within one slice gap."""
+    best = nearest_slice(series, point.xyz_mm)
+    if best is None:
+        return point
+    found, item = best
+    x, y = item.plane.to_px(point.xyz_mm)
+    return replace(
+        point,
+        series_id=found.series_id,
+        instance_number=item.instance_number,
+        xy_px=(float(x), float(y)),
+    )
+
+
+def nearest_slice(series: tuple[Series, ...], xyz_mm: ArrayLike) -> tuple[Series, Slice] | None:
+    """The slice over all series that shows a patient point and lies nearest to it, within one slice gap."""
+    best: tuple[float, Series, Slice] | None = None
+    for candidate in series:
+        item, distance = candidate.nearest(xyz_mm)
+        shown = bool(item.plane.contains_px(item.plane.to_px(xyz_mm)))
+        if shown and distance <= candidate.gap_mm(item) and (best is None or distance < best[0]):
+            best = (distance, candidate, item)
+    return best[1:] if best is not None else None

@@ -1,0 +1,261 @@
+"""What the local app grades: uploads within bounds, one job after the other, removed afterwards."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_prep.problems import ADVICE
+from data_prep.read.archives import (
+    DEFAULT_ARCHIVE_LIMITS,
+    extract_archive,
+    inner_folder,
+    is_archive,
+    safe_parts,
+)
+from data_prep.read.find import find_studies
+from data_prep.study import DicomRejected, Rejection
+from pipeline.batch.run import BatchReport, run_batch
+from pipeline.grade import Pipeline
+from pipeline.results.report.study_report import write_report
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """What is taken from a browser.
+
+    Attributes:
+        max_files: of one job.
+        max_file_bytes: of one file that is no zip.
+        max_archive_bytes: of one zip, packed.
+        max_total_bytes: of all files of one job.
+        max_jobs: that wait or are being uploaded at a time.
+        max_kept: finished jobs whose results are kept; the oldest goes first.
+        idle_s: an upload that stands still for longer is given up.
+    """
+
+    max_files: int = 50_000
+    max_file_bytes: int = DEFAULT_ARCHIVE_LIMITS.max_member_bytes
+    max_archive_bytes: int = 4 * 1024**3
+    max_total_bytes: int = 8 * 1024**3
+    max_jobs: int = 8
+    max_kept: int = 20
+    idle_s: float = 900.0
+
+
+class Refused(Exception):
+    """A request that is not granted; the message says why and what to do."""
+
+
+class Stopped(BaseException):
+    """The app ends, or the job was removed: like KeyboardInterrupt no failure of a study."""
+
+
+@dataclass
+class Job:
+    """One upload and its results.
+
+    Attributes:
+        id: 128 random bits: who does not know it cannot reach the results.
+        state: uploading, waiting, working, done or failed.
+        share: 0–1, how much of the grading is over.
+        message: what is going on, or why it failed and what to do.
+        results: relative names of the files that may be asked for.
+    """
+
+    id: str
+    folder: Path
+    state: str = "uploading"
+    share: float = 0.0
+    message: str = ""
+    n_files: int = 0
+    n_bytes: int = 0
+    touched: float = field(default_factory=time.monotonic)
+    results: tuple[str, ...] = ()
+    n_studies: int = 0
+    n_rejected: int = 0
+    removed: bool = False
+
+    @property
+    def input(self) -> Path:
+        return self.folder / "input"
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "output"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "state": self.state,
+            "share": round(self.share, 3),
+            "message": self.message,
+            "studies": self.n_studies,
+            "not_used": self.n_rejected,
+            "results": list(self.results),
+        }
+
+
+class Jobs:
+    """All jobs of a running app; graded one after the other in a thread of their own."""
+
+    def __init__(self, pipeline: Pipeline, folder: Path, limits: UploadLimits = UploadLimits()) -> None:
+        self.limits = limits
+        self._pipeline, self._folder = pipeline, folder
+        self._jobs: dict[str, Job] = {}
+        self._waiting: queue.Queue[Job | None] = queue.Queue()
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._worker = threading.Thread(target=self._work, name="lumbar-grading", daemon=True)
+        self._worker.start()
+
+    def create(self) -> Job:
+        """A new job to upload to. Raises Refused when too many are under way."""
+        with self._lock:
+            for job in [*self._jobs.values()]:
+                if job.state == "uploading" and time.monotonic() - job.touched > self.limits.idle_s:
+                    self._drop(job)
+            busy = [job for job in self._jobs.values() if job.state in ("uploading", "waiting", "working")]
+            if len(busy) >= self.limits.max_jobs:
+                raise Refused(f"{len(busy)} jobs are under way: wait until one of them is done")
+            finished = [job for job in self._jobs.values() if job.state in ("done", "failed")]
+            for job in finished[: max(0, len(finished) - self.limits.max_kept + 1)]:
+                self._drop(job)
+            identifier = secrets.token_urlsafe(16)
+            job = Job(identifier, self._folder / f"job-{secrets.token_hex(8)}")
+            job.input.mkdir(parents=True)
+            self._jobs[identifier] = job
+            return job
+
+    def get(self, identifier: str) -> Job:
+        """The job of an id. Raises KeyError."""
+        return self._jobs[identifier]
+
+    def place_for(self, job: Job, name: str) -> Path | None:
+        """Where a file that is being uploaded goes, under a name of ours; None for what is never read.
+
+        Raises:
+            Refused: the job is no longer open, or has too many files.
+        """
+        if job.state != "uploading":
+            raise Refused("this job takes no more files: begin a new one")
+        if job.n_files >= self.limits.max_files:
+            raise Refused(f"more than {self.limits.max_files} files: give one study at a time, or a zip")
+        job.n_files += 1
+        job.touched = time.monotonic()
+        parts = safe_parts(name, DEFAULT_ARCHIVE_LIMITS.max_depth)
+        return None if parts is None else job.input.joinpath(*parts)
+
+    def count(self, job: Job, path: Path, so_far: int, more: int) -> None:
+        """Count bytes as they arrive. Raises Refused beyond a limit."""
+        archive = path.suffix.lower() == ".zip"
+        limit = self.limits.max_archive_bytes if archive else self.limits.max_file_bytes
+        if so_far + more > limit:
+            raise Refused(f"{path.name} has more than {limit} bytes: leave it out")
+        job.n_bytes += more
+        job.touched = time.monotonic()
+        if job.n_bytes > self.limits.max_total_bytes:
+            raise Refused(f"more than {self.limits.max_total_bytes} bytes in all: give one study at a time")
+
+    def start(self, job: Job) -> None:
+        """Put a job that has been uploaded into the queue. Raises Refused."""
+        if job.state != "uploading":
+            raise Refused("this job was started before")
+        job.state, job.message = "waiting", "waiting for the jobs before it"
+        self._waiting.put(job)
+
+    def remove(self, job: Job) -> None:
+        """Forget a job with its files; one that is being graded stops at its next stage."""
+        with self._lock:
+            self._drop(job)
+
+    def close(self) -> None:
+        """Stop grading and wait for it."""
+        self._closing.set()
+        self._waiting.put(None)
+        self._worker.join(timeout=60)
+
+    def _drop(self, job: Job) -> None:
+        self._jobs.pop(job.id, None)
+        job.removed = True
+        if job.state != "working":  # else the thread that grades removes it
+            shutil.rmtree(job.folder, ignore_errors=True)
+
+    def _work(self) -> None:
+        while (job := self._waiting.get()) is not None and not self._closing.is_set():
+            if job.removed:
+                continue
+            job.state = "working"
+            state, message = self._outcome(job)
+            shutil.rmtree(job.input, ignore_errors=True)
+            job.message, job.state = message, state  # last: who sees the end finds the images gone
+            if job.removed:
+                shutil.rmtree(job.folder, ignore_errors=True)
+
+    def _outcome(self, job: Job) -> tuple[str, str]:
+        """Grade a job; its last state and message, whatever happens."""
+        try:
+            self._grade(job)
+        except DicomRejected as rejected:
+            job.n_rejected = len(rejected.rejections)
+            named = "; ".join(f"{item.place}: {item.message}" for item in rejected.rejections[:5])
+            message = f"{rejected.rejection.message}. What to do: {ADVICE[rejected.rejection.reason]}."
+            return "failed", message + (f" Not used: {named}." if named else "")
+        except Stopped:
+            return "failed", "stopped"
+        except OSError as error:
+            return "failed", f"{error.strerror}: make room on the disk, and try again"
+        except Exception as error:  # one job must never end the app; messages may quote headers
+            return "failed", f"internal failure ({type(error).__name__}): please report it"
+        return "done", "done"
+
+    def _grade(self, job: Job) -> None:
+        def on_stage(completed: float, name: str) -> None:
+            if job.removed or self._closing.is_set():
+                raise Stopped
+            job.share, job.message = completed / max(1, job.n_studies), name
+
+        job.message = "unpacking"
+        rejections = unpack_all(job.input)
+        job.message = "looking for studies"
+        entries = find_studies(inner_folder(job.input))
+        job.n_studies = len(entries)
+        report = run_batch(
+            self._pipeline,
+            entries,
+            job.output,
+            report=write_report,
+            on_stage=on_stage,
+            rejections=rejections,
+        )
+        job.results = tuple(
+            path.relative_to(job.output).as_posix() for path in _written(report) if path.is_file()
+        )
+        job.n_rejected = len(report.rejections)
+        job.share = 1.0
+
+
+def _written(report: BatchReport) -> list[Path]:
+    index = [] if report.index is None else [report.index]
+    return [*index, *report.reports, report.submission, report.predictions]
+
+
+def unpack_all(
+    folder: Path, extract: Callable[[Path, Path], tuple[Rejection, ...]] = extract_archive
+) -> tuple[Rejection, ...]:
+    """Unpack each zip of a folder beside itself and remove it; see ``extract_archive``."""
+    rejections: list[Rejection] = []
+    for path in sorted(path for path in folder.rglob("*.zip") if is_archive(path)):
+        place = path.with_suffix("")
+        while place.exists():
+            place = place.with_name(f"{place.name}-zip")
+        rejections += extract(path, place)
+        path.unlink()
+    return tuple(rejections)

@@ -1,0 +1,217 @@
+"""``lumbar app``: a page on this machine where studies are dropped, graded, and their report appears.
+
+It listens on 127.0.0.1 alone. Other pages that the browser shows cannot use it: the Host header must be this
+machine's (against DNS rebinding), requests from other origins are refused, and everything that changes
+something needs a token that only the page knows (against request forgery).
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import socket
+import tempfile
+import webbrowser
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+
+from pipeline.app.jobs import Job, Jobs, Refused
+from pipeline.commands import console
+from pipeline.commands.grading_steps import load_pipeline
+from pipeline.results.report.pages import render
+
+ADDRESS = "127.0.0.1"
+TOKEN_HEADER = "x-lumbar-token"
+_SAFE_HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"cache-control": b"no-store",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"x-frame-options": b"SAMEORIGIN",
+}
+_MEDIA_TYPES = {".html": "text/html", ".csv": "text/csv", ".json": "application/json"}
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class LocalOnly:
+    """Refuses what does not come from this machine's own page, and adds headers that browsers heed."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], port: int) -> None:
+        self.app = app
+        self.hosts = {f"{name}:{port}".encode() for name in (ADDRESS, "localhost")}
+        self.origins = {b"http://" + host for host in self.hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_safe(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_SAFE_HEADERS.items()]
+            await send(message)
+
+        if scope["type"] != "http" or not self._is_own(scope):
+            response = JSONResponse({"detail": "refused: not from this machine's own page"}, 403)
+            await response(scope, receive, send_safe)
+            return
+        await self.app(scope, receive, send_safe)
+
+    def _is_own(self, scope: Scope) -> bool:
+        headers = dict(scope["headers"])
+        if headers.get(b"host") not in self.hosts:
+            return False
+        if headers.get(b"origin", next(iter(self.origins))) not in self.origins:
+            return False
+        # A link on another page may lead to the start page, and nowhere else.
+        own = headers.get(b"sec-fetch-site", b"same-origin") in (b"same-origin", b"none")
+        return own or (scope["method"] == "GET" and scope["path"] == "/")
+
+
+def create_app(jobs: Jobs, port: int) -> FastAPI:
+    """The app, for ``http://127.0.0.1:{port}``."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(LocalOnly, port=port)
+    token = secrets.token_urlsafe(32)
+
+    def owned(request: Request, identifier: str) -> Job:
+        checked(request)
+        try:
+            return jobs.get(identifier)
+        except KeyError:
+            raise HTTPException(404, "this job is gone: begin a new one") from None
+
+    def checked(request: Request) -> None:
+        if not hmac.compare_digest(request.headers.get(TOKEN_HEADER, "").encode(), token.encode()):
+            raise HTTPException(403, "load the page again: it has an old token")
+
+    @app.get("/")
+    def page() -> HTMLResponse:
+        limits = jobs.limits
+        return HTMLResponse(render("app.html", script="app.js", token=token, limits=limits))
+
+    @app.post("/api/jobs")
+    def create(request: Request) -> JSONResponse:
+        checked(request)
+        try:
+            return JSONResponse(jobs.create().to_dict(), 201)
+        except Refused as refused:
+            raise HTTPException(429, str(refused)) from None
+
+    @app.put("/api/jobs/{identifier}/files")
+    async def upload(request: Request, identifier: str, name: str) -> JSONResponse:
+        job = owned(request, identifier)
+        try:
+            await _receive(jobs, job, name, request)
+        except Refused as refused:
+            raise HTTPException(413, str(refused)) from None
+        except OSError as error:
+            raise HTTPException(507, f"{error.strerror}: make room on the disk, and try again") from None
+        return JSONResponse({"files": job.n_files})
+
+    @app.post("/api/jobs/{identifier}/start")
+    def start(request: Request, identifier: str) -> JSONResponse:
+        job = owned(request, identifier)
+        try:
+            jobs.start(job)
+        except Refused as refused:
+            raise HTTPException(409, str(refused)) from None
+        return JSONResponse(job.to_dict())
+
+    @app.get("/api/jobs/{identifier}")
+    def state(request: Request, identifier: str) -> JSONResponse:
+        return JSONResponse(owned(request, identifier).to_dict())
+
+    @app.delete("/api/jobs/{identifier}")
+    def remove(request: Request, identifier: str) -> JSONResponse:
+        jobs.remove(owned(request, identifier))
+        return JSONResponse({"removed": True})
+
+    @app.get("/jobs/{identifier}/{name:path}")
+    def result(identifier: str, name: str) -> FileResponse:
+        # No token: a frame cannot send one. The id is the secret, and only listed names are served.
+        try:
+            job = jobs.get(identifier)
+        except KeyError:
+            raise HTTPException(404, "this job is gone") from None
+        if name not in job.results:
+            raise HTTPException(404, "no such file")
+        path = job.output / name
+        return FileResponse(path, media_type=_MEDIA_TYPES[path.suffix], content_disposition_type="inline")
+
+    return app
+
+
+async def _receive(jobs: Jobs, job: Job, name: str, request: Request) -> None:
+    """Write a file as it arrives, counting; nothing is left of one that is refused or broken off."""
+    path = jobs.place_for(job, name)
+    if path is None:
+        return
+    if path.exists() or any(parent.is_file() for parent in path.parents):
+        raise Refused(f"{path.name} was sent twice: begin a new job")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written, complete = 0, False
+    try:
+        with path.open("xb") as file:
+            async for chunk in request.stream():
+                jobs.count(job, path, written, len(chunk))
+                file.write(chunk)
+                written += len(chunk)
+        complete = True
+    finally:
+        if not complete:
+            path.unlink(missing_ok=True)
+
+
+def listen(port: int) -> socket.socket:
+    """A socket of this machine alone; port 0 takes a free one. Raises OSError."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((ADDRESS, port))
+        # Now, so that a browser that is quicker than the server waits.
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def serve(
+    *,
+    port: int,
+    browser: bool,
+    detector_weights: Path | None = None,
+    classifier_weights: Path | None = None,
+) -> None:
+    """Run the app until it is interrupted; everything that was uploaded or written is removed then."""
+    try:
+        listener = listen(port)
+    except OSError as error:
+        console.fail(f"port {port} cannot be used ({error.strerror})\nwhat to do: choose another with --port")
+    pipeline = load_pipeline(detector_weights, classifier_weights)
+    bound = listener.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="lumbar-app-", ignore_cleanup_errors=True) as folder:
+        jobs = Jobs(pipeline, Path(folder))
+        level = "info" if console.verbosity() is console.Verbosity.VERBOSE else "warning"
+        server = uvicorn.Server(
+            uvicorn.Config(create_app(jobs, bound), log_level=level, access_log=False, server_header=False)
+        )
+        address = f"http://{ADDRESS}:{bound}/"
+        # The address is the result: it is printed even when quiet.
+        console.out.print(f"lumbar is at {address} on this machine alone; Ctrl-C ends it")
+        if browser:
+            webbrowser.open(address)
+        try:
+            server.run(sockets=[listener])
+        finally:
+            jobs.close()
+            listener.close()

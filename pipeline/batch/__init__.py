@@ -1,0 +1,1 @@
+"""Many studies: one after the other, on processes, or on a Ray cluster, with the same bytes."""

@@ -1,0 +1,121 @@
+"""Studies in several processes of this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+
+from data_prep.read.entry import StudyEntry
+from pipeline.batch.engines import Crew, Died, Event, LoadPipeline, Ready, WorkerEngine
+from pipeline.batch.scratch import clean_scratch
+from pipeline.batch.study_work import StudyWork, on_one_thread
+from pipeline.training.ranks import end_with_parent
+
+_CONTEXT = multiprocessing.get_context("spawn")
+_PATIENCE_S = 5.0
+
+
+class LocalPool(WorkerEngine):
+    """Processes of this machine, one thread each.
+
+    Args:
+        load: loads the models, in each process; must be importable there.
+        jobs: how many processes.
+        say: told what a person should know.
+    """
+
+    def __init__(self, load: LoadPipeline, jobs: int, *, say: Callable[[str], None] = lambda _: None) -> None:
+        super().__init__(say)
+        self._load, self._jobs = load, jobs
+
+    @contextmanager
+    def crew(self, work: StudyWork, first: StudyEntry) -> Iterator[Crew]:
+        """See ``WorkerEngine``."""
+        crew = _ProcessCrew(self._load, work, self._jobs)
+        try:
+            yield crew
+        finally:
+            crew.close()
+
+
+@dataclass(frozen=True, eq=False)
+class _Worker:
+    process: SpawnProcess
+    connection: Connection
+
+
+class _ProcessCrew:
+    def __init__(self, load: LoadPipeline, work: StudyWork, size: int) -> None:
+        self._load, self._work, self.size = load, work, size
+        self._workers: dict[Connection, _Worker] = {}
+        self._busy: set[_Worker] = set()
+
+    def hire(self) -> Hashable:
+        ours, theirs = _CONTEXT.Pipe()
+        process = _CONTEXT.Process(
+            target=_serve, args=(theirs, self._load, self._work, os.getpid()), daemon=True
+        )
+        process.start()
+        # So that ours is at its end when the process is.
+        theirs.close()
+        worker = _Worker(process, ours)
+        self._workers[ours] = worker
+        return worker
+
+    def give(self, worker: Hashable, entry: StudyEntry) -> None:
+        assert isinstance(worker, _Worker)
+        self._busy.add(worker)
+        with suppress(OSError):  # dead already: ``wait`` will say so
+            worker.connection.send(entry)
+
+    def wait(self) -> Sequence[tuple[Hashable, Event]]:
+        events: list[tuple[Hashable, Event]] = []
+        for connection in wait(list(self._workers)):
+            assert isinstance(connection, Connection)
+            worker = self._workers[connection]
+            self._busy.discard(worker)
+            try:
+                event = connection.recv()
+            except (EOFError, OSError):
+                worker.process.join(_PATIENCE_S)
+                del self._workers[connection]
+                connection.close()
+                event = Died(f"its process ended with code {worker.process.exitcode}")
+            if isinstance(event, Exception):
+                raise event
+            events.append((worker, event))
+        return events
+
+    def close(self) -> None:
+        for worker in self._workers.values():
+            worker.connection.close()  # who waits for a study ends by itself
+            if worker in self._busy:
+                worker.process.terminate()
+        for worker in self._workers.values():
+            worker.process.join(_PATIENCE_S)
+            worker.process.kill()
+
+
+def _serve(connection: Connection, load: LoadPipeline, work: StudyWork, parent: int) -> None:
+    """A worker: models once, then one study after the other until nobody gives any."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interruption means
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and so scratch files are removed
+    end_with_parent(parent)
+    on_one_thread()
+    clean_scratch()
+    try:
+        pipeline = load()
+        connection.send(Ready())
+        while True:
+            connection.send(work.do_in_memory(pipeline, connection.recv()))
+    except (EOFError, BrokenPipeError):
+        return
+    except Exception as error:  # a full disk, weights that were changed meanwhile: the driver's to say
+        connection.send(error)

@@ -1,0 +1,166 @@
+"""Studies in actors of a Ray cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.base.backend import BackendUnusable
+from data_prep.base.manifest import WeightsRejected
+from data_prep.read.entry import StudyEntry
+from pipeline.batch.engines import Crew, Died, Event, LoadPipeline, Ready, WorkerEngine
+from pipeline.batch.ray_connection import ConnectedRay
+from pipeline.batch.scratch import clean_scratch
+from pipeline.batch.study_work import FinishedStudy, StudyWork, input_files, on_one_thread
+from pipeline.prediction import Provenance
+
+_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a node must have for its results to be those of any other.
+
+    Attributes:
+        provenance: models, configuration and versions, as the driver has them.
+        image: a file of the input, or None if no study has one.
+        image_bytes: its size.
+    """
+
+    provenance: str
+    image: Path | None
+    image_bytes: int
+
+    @classmethod
+    def of(cls, provenance: Provenance, entry: StudyEntry) -> Expected:
+        """As seen from here."""
+        image = next((path for _, path in input_files(entry) if path.is_file()), None)
+        return cls(_plain(provenance), image, image.stat().st_size if image else 0)
+
+    def differences(self, provenance: Provenance) -> str:
+        """Why a node cannot be used, or nothing."""
+        if self.image is not None:
+            try:
+                same = self.image.stat().st_size == self.image_bytes
+            except OSError:
+                same = False
+            if not same:
+                return "it does not see the images: put them on a disk that every node has at the same path"
+        mine, theirs = json.loads(_plain(provenance)), json.loads(self.provenance)
+        for part in ("software", "models", "configuration"):
+            for name in sorted({*mine[part], *theirs[part]}):
+                if mine[part].get(name) != theirs[part].get(name):
+                    return f"it has another {name}: install the same software and weights on every node"
+        return ""
+
+
+def _plain(provenance: Provenance) -> str:
+    return json.dumps(provenance.to_dict(), sort_keys=True)
+
+
+class StudyActor:
+    """A worker on some node; made a Ray actor when there is a Ray."""
+
+    def __init__(self, load: LoadPipeline, work: StudyWork) -> None:
+        self._load, self._work = load, work
+
+    def start(self, expected: Expected) -> str:
+        """Load the models; why this node cannot be used, or nothing."""
+        on_one_thread()
+        clean_scratch()
+        self._pipeline = self._load()
+        return expected.differences(self._pipeline.provenance)
+
+    def finish(self, entry: StudyEntry) -> FinishedStudy:
+        """Do one study."""
+        return self._work.do_in_memory(self._pipeline, entry)
+
+
+class RayEngine(WorkerEngine):
+    """Actors that load the models once.
+
+    Args:
+        load: loads the models, in each actor; must be importable on every node.
+        provenance: of the driver's models: a node with others is not used.
+        connected: what ``connecting`` gives.
+        jobs: how many actors; None: as many as the cluster has processors.
+        say: told what a person should know.
+    """
+
+    def __init__(
+        self,
+        load: LoadPipeline,
+        provenance: Provenance,
+        connected: ConnectedRay,
+        jobs: int | None = None,
+        *,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        super().__init__(say)
+        self._load, self._provenance, self._connected, self._jobs = load, provenance, connected, jobs
+
+    @contextmanager
+    def crew(self, work: StudyWork, first: StudyEntry) -> Iterator[Crew]:
+        """See ``WorkerEngine``. Raises EngineFailed: there is no Ray."""
+        ray = self._connected()
+        size = self._jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        expected = Expected.of(self._provenance, first)
+        yield _ActorCrew(ray, self._load, work, size, expected, self.say)
+
+
+class _ActorCrew:
+    def __init__(
+        self,
+        ray: Any,
+        load: LoadPipeline,
+        work: StudyWork,
+        size: int,
+        expected: Expected,
+        say: Callable[[str], None],
+    ) -> None:
+        self._ray, self.size, self._say = ray, size, say
+        # No restarts by Ray: who asks for a study again, and where, is decided by the engine.
+        self._actor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(StudyActor)
+        self._arguments = (ray.put(load), ray.put(work))
+        self._expected = expected
+        self._in_hand: dict[Any, Hashable] = {}
+        self._starting: set[Hashable] = set()
+
+    def hire(self) -> Hashable:
+        actor = self._actor.remote(*self._arguments)
+        self._in_hand[actor.start.remote(self._expected)] = actor
+        self._starting.add(actor)
+        worker: Hashable = actor
+        return worker
+
+    def give(self, worker: Any, entry: StudyEntry) -> None:
+        self._in_hand[worker.finish.remote(entry)] = worker
+
+    def wait(self) -> Sequence[tuple[Hashable, Event]]:
+        ready, _ = self._ray.wait(list(self._in_hand), timeout=_PATIENCE_S)
+        if not ready:
+            self._say("waiting for the cluster: no worker has started or finished for a minute")
+        return [self._event(reference) for reference in ready]
+
+    def _event(self, reference: Any) -> tuple[Hashable, Event]:
+        worker = self._in_hand.pop(reference)
+        starts = worker in self._starting
+        self._starting.discard(worker)
+        event: Event
+        try:
+            result = self._ray.get(reference)
+            event = result if isinstance(result, FinishedStudy) else Died(result) if result else Ready()
+        except self._ray.exceptions.RayTaskError as error:
+            said = f": {error.cause}" if isinstance(error.cause, (WeightsRejected, BackendUnusable)) else ""
+            event = Died(f"it failed ({type(error.cause).__name__}){said}")
+        except self._ray.exceptions.RayError as error:
+            hint = "; is lumbar installed on its node?" if starts else ""
+            event = Died(f"its actor or its node is gone ({type(error).__name__}){hint}")
+        if isinstance(event, Died):
+            with suppress(self._ray.exceptions.RayError):
+                self._ray.kill(worker)
+        return worker, event

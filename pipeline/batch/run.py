@@ -1,0 +1,292 @@
+"""A folder of studies, graded one after the other into files; a killed run goes on where it was.
+
+Each finished study is one file ``studies/{study_id}.json`` with the hash of its inputs, models and
+configuration. ``submission.csv`` and ``predictions.json`` are put together from these files, so that a run
+that was interrupted ends with the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_prep.base.files import atomic_write, safe_id
+from data_prep.read.entry import StudyEntry
+from data_prep.study import Reason, Rejection
+from pipeline.batch.engines import Engine, InThisProcess
+from pipeline.batch.study_work import (
+    PICTURE_PLACE,
+    REPORT_PLACE,
+    DrawStudy,
+    FinishedStudy,
+    StudyOutput,
+    StudyWork,
+    input_files,
+    place_of,
+)
+from pipeline.grade import ModelFacts, Pipeline
+from pipeline.prediction import probabilities_in
+from pipeline.results.report.index import write_index
+from pipeline.results.submission import build_submission, validate_submission, write_submission
+
+if TYPE_CHECKING:
+    from pipeline.results.dicom.write import DicomResults
+
+PREDICTIONS_FORMAT = "lumbar-predictions/1"
+
+# Called with studies done (a half for half of one), and what is being done to which study.
+OnStage = Callable[[float, str], None]
+# How much of a study's time is over when a stage begins; roughly, for a bar that moves.
+_STAGE_SHARES = {"reading": 0.0, "detection": 0.05, "grading": 0.5, "drawing": 0.75}
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What a run left behind.
+
+    Attributes:
+        submission, predictions: the files written.
+        pictures: folder of pictures, or None.
+        index: page of all reports, or None.
+        reports: report of each study, in order.
+        n_studies: studies found or listed.
+        n_resumed: of these, finished by an earlier run and taken over.
+        n_rejected: of these, nothing could be graded (level prior).
+        rejections: every file, series and study that was not used.
+        counts: targets by how they were graded: seen, predicted, prior.
+    """
+
+    submission: Path
+    predictions: Path
+    pictures: Path | None
+    n_studies: int
+    n_resumed: int
+    n_rejected: int
+    rejections: tuple[Rejection, ...]
+    index: Path | None = None
+    reports: tuple[Path, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``: counts, what was rejected, and where the files are."""
+        return {
+            "studies": self.n_studies,
+            "resumed": self.n_resumed,
+            "rejected": self.n_rejected,
+            "rejections": [{"reason": item.reason, "place": item.place} for item in self.rejections],
+            "submission": str(self.submission),
+            "predictions": str(self.predictions),
+            "pictures": None if self.pictures is None else str(self.pictures),
+            "index": None if self.index is None else str(self.index),
+            "targets": dict(self.counts),
+        }
+
+
+def run_batch(
+    models: Pipeline | ModelFacts,
+    entries: Sequence[StudyEntry],
+    out: Path,
+    *,
+    draw: DrawStudy | None = None,
+    report: DrawStudy | None = None,
+    progress: Callable[[str], None] | None = None,
+    dicom: DicomResults | None = None,
+    on_stage: OnStage | None = None,
+    rejections: Sequence[Rejection] = (),
+    engine: Engine | None = None,
+) -> BatchReport:
+    """Grade studies and write ``submission.csv``, ``predictions.json``, ``studies/``, pictures and reports.
+
+    Args:
+        models: detector and graders; what is known of them is enough if an engine has its own.
+        entries: what ``find_studies`` found.
+        out: folder to write into; studies that it already holds from the same inputs, models and
+            configuration are not done again.
+        draw: draws the picture of a study, or None for no pictures.
+        report: writes the report of a study, or None for no reports.
+        progress: called with each study id when it is done.
+        dicom: which DICOM objects each study gets, if any.
+        on_stage: told where the run is, also within a study.
+        rejections: of the input as a whole, such as members of an archive that belong to no study.
+        engine: where studies are done; in this process if left out. Whatever does them, the files are the
+            same and are written here: a study's record last, which marks it as done.
+
+    Raises:
+        EngineFailed: the engine has no workers; what was finished stays.
+        TypeError: there is no engine, nor a pipeline.
+    """
+    facts = models if isinstance(models, ModelFacts) else models.facts
+    if engine is None:
+        if isinstance(models, ModelFacts):
+            raise TypeError("without an engine the pipeline itself is needed")
+        engine = InThisProcess(models, out)
+    outputs = (
+        StudyOutput(PICTURE_PLACE, draw, "picture_failed") if draw is not None else None,
+        StudyOutput(REPORT_PLACE, report, "report_failed") if report is not None else None,
+    )
+    work = StudyWork(tuple(output for output in outputs if output is not None), dicom)
+    records, n_resumed = _finish_all(facts, entries, out, work, engine, progress, on_stage)
+    _write_tables(facts, records, out, rejections)
+    reports = [place_of(REPORT_PLACE, record["study_id"]) for record in records] if report is not None else []
+    if report is not None:
+        written = {
+            record["study_id"]: place
+            for record, place in zip(records, reports, strict=True)
+            if (out / place).is_file()
+        }
+        write_index(records, written, out / "index.html")
+    return BatchReport(
+        submission=out / "submission.csv",
+        predictions=out / "predictions.json",
+        pictures=out / "pictures" if draw is not None else None,
+        n_studies=len(records),
+        n_resumed=n_resumed,
+        n_rejected=sum(record["rejected"] for record in records),
+        rejections=(
+            *rejections,
+            *(
+                Rejection(**{**row, "reason": Reason(row["reason"])})
+                for record in records
+                for row in record["rejections"]
+            ),
+        ),
+        index=out / "index.html" if report is not None else None,
+        reports=tuple(out / place for place in reports if (out / place).is_file()),
+        counts=Counter(row["source"] for record in records for row in record["targets"]),
+    )
+
+
+def _finish_all(
+    facts: ModelFacts,
+    entries: Sequence[StudyEntry],
+    out: Path,
+    work: StudyWork,
+    engine: Engine,
+    progress: Callable[[str], None] | None,
+    on_stage: OnStage | None,
+) -> tuple[list[dict[str, Any]], int]:
+    """The records of all studies, in their order, and how many of them were there already."""
+    found: dict[str, dict[str, Any]] = {}
+    markers: dict[str, str] = {}
+
+    def keep(study_id: str, record: dict[str, Any]) -> None:
+        found[study_id] = record
+        if progress is not None:
+            progress(study_id)
+        if on_stage is not None:
+            on_stage(float(len(found)), study_id)
+
+    def tell(study_id: str, stage: str) -> None:
+        if on_stage is not None:
+            on_stage(len(found) + _STAGE_SHARES[stage], f"{study_id}: {stage}")
+
+    def unfinished() -> Iterator[StudyEntry]:
+        """The studies that no earlier run finished, looked at when somebody is free to do one."""
+        for entry in entries:
+            marker = _marker(facts, entry, work.dicom)
+            record = _record_of(_record_path(out, entry.study_id), marker)
+            if record is not None and work.is_made(record, out):
+                keep(entry.study_id, record)
+                continue
+            markers[entry.study_id] = marker
+            yield entry
+
+    with closing(engine.finish(work, unfinished(), tell)) as finished:
+        for entry, done in finished:
+            if isinstance(done, Rejection):
+                done = FinishedStudy(work.give_up(facts, entry.study_id, done, out))
+            for place, content in done.files.items():
+                with atomic_write(out / place, binary=True) as stream:
+                    stream.write(content)
+            # The record comes last: a study without it is not done.
+            marked = {"marker": markers[entry.study_id], "study": done.record}
+            _write_json(marked, _record_path(out, entry.study_id))
+            keep(entry.study_id, done.record)
+    return [found[entry.study_id] for entry in entries], len(entries) - len(markers)
+
+
+def _write_tables(
+    facts: ModelFacts, records: Sequence[dict[str, Any]], out: Path, rejections: Sequence[Rejection]
+) -> None:
+    """``submission.csv`` and ``predictions.json``."""
+    submission = build_submission(
+        {
+            record["study_id"]: {target: np.array(p) for target, p in probabilities_in(record).items()}
+            for record in records
+        },
+        any_severe_pull=facts.any_severe_pull,
+    )
+    validate_submission(submission, [record["study_id"] for record in records])
+    write_submission(submission, out / "submission.csv")
+    _write_json(
+        {
+            "format": PREDICTIONS_FORMAT,
+            "provenance": facts.provenance.to_dict(),
+            "rejections": [asdict(rejection) for rejection in rejections],
+            "studies": records,
+        },
+        out / "predictions.json",
+    )
+
+
+def _record_path(out: Path, study_id: str) -> Path:
+    return out / "studies" / f"{safe_id(study_id)}.json"
+
+
+def _marker(facts: ModelFacts, entry: StudyEntry, dicom: DicomResults | None) -> str:
+    """SHA-256 of the study's file list (place, size, time of change), series kinds, models and software.
+
+    Which DICOM objects were asked for is part of it, because the record says which were refused.
+    """
+    content: dict[str, Any] = {
+        "files": [(str(path.relative_to(top)), *_size_and_time(path)) for top, path in input_files(entry)],
+        "kinds": {series: str(kind) for series, kind in entry.kinds.items()},
+        "only_series": entry.only_series,
+        "rejections": [str(rejection) for rejection in entry.rejections],
+        "provenance": facts.provenance.to_dict(),
+        "format": PREDICTIONS_FORMAT,
+    }
+    if dicom is not None:
+        content["dicom"] = asdict(dicom)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes and nanoseconds; -1 for what is not there, such as the target of a dead link."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _record_of(path: Path, marker: str) -> dict[str, Any] | None:
+    """The record of an earlier run if its marker is this one, else None.
+
+    A study whose worker died is not taken over: the machine may have been the reason.
+    """
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["marker"] != marker:
+            return None
+        record: dict[str, Any] = stored["study"]
+        probabilities_in(record)
+        if any(row["reason"] == Reason.WORKER_DIED for row in record["rejections"]):
+            return None
+        return record
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_json(content: dict[str, Any], path: Path) -> None:
+    with atomic_write(path) as stream:
+        json.dump(content, stream, indent=1, ensure_ascii=False, allow_nan=False)
+        stream.write("\n")

@@ -1,0 +1,137 @@
+"""One study, from what was found to its files: the same wherever a worker does it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_prep.base.files import is_disk_error, safe_id
+from data_prep.read.entry import StudyEntry
+from data_prep.study import Rejection, Study
+from pipeline.batch.scratch import scratch
+from pipeline.grade import ModelFacts, Pipeline
+from pipeline.prediction import StudyPrediction
+
+if TYPE_CHECKING:
+    from pipeline.results.dicom.write import DicomResults
+
+DrawStudy = Callable[[Study | None, StudyPrediction, Path], None]
+REPORT_PLACE = "reports/{study}/report.html"
+PICTURE_PLACE = "pictures/{study}.png"
+
+
+def place_of(place: str, study_id: str) -> str:
+    """Where a study's file lies below the output folder."""
+    return place.format(study=safe_id(study_id))
+
+
+@dataclass(frozen=True)
+class StudyOutput:
+    """A file that every study gets beside its record, and the flag if it could not be made."""
+
+    place: str
+    write: DrawStudy
+    failed_flag: str
+
+
+@dataclass(frozen=True)
+class FinishedStudy:
+    """What a worker hands back.
+
+    Attributes:
+        record: ``StudyPrediction.to_dict`` and what was refused afterwards.
+        files: place below the output folder → content, of files that are not there yet.
+    """
+
+    record: dict[str, Any]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StudyWork:
+    """What is done with every study; travels to workers in other processes.
+
+    Attributes:
+        outputs: files beside the record.
+        dicom: which DICOM objects a study gets, if any.
+    """
+
+    outputs: tuple[StudyOutput, ...] = ()
+    dicom: DicomResults | None = None
+
+    def do(
+        self, pipeline: Pipeline, entry: StudyEntry, folder: Path, tell: Callable[[str], None] | None = None
+    ) -> dict[str, Any]:
+        """Grade a study and write its files into a folder; its record, which is the caller's to write."""
+        tell = tell or (lambda _: None)
+        prediction, study = pipeline.predict_entry(entry, on_stage=tell)
+        tell("drawing")
+        return self._write(study, prediction, folder)
+
+    def do_in_memory(self, pipeline: Pipeline, entry: StudyEntry) -> FinishedStudy:
+        """The same for a worker that does not write into the output folder."""
+        with scratch() as folder:
+            record = self.do(pipeline, entry, folder)
+            return FinishedStudy(record, _contents(folder))
+
+    def give_up(self, facts: ModelFacts, study_id: str, why: Rejection, folder: Path) -> dict[str, Any]:
+        """The record and the files of a study that could not be graded: the level prior and the reason."""
+        return self._write(None, facts.rejected(study_id, why), folder)
+
+    def is_made(self, record: Mapping[str, Any], out: Path) -> bool:
+        """Whether an earlier run made every file of a record; one that failed is tried again."""
+        study_id = record["study_id"]
+        there = all((out / place_of(output.place, study_id)).is_file() for output in self.outputs)
+        return there and (self.dicom is None or self.dicom.are_there(dict(record), out))
+
+    def _write(self, study: Study | None, prediction: StudyPrediction, folder: Path) -> dict[str, Any]:
+        for output in self.outputs:
+            prediction = _made(output, study, prediction, folder)
+        record = prediction.to_dict()
+        drawn = any(output.place == PICTURE_PLACE for output in self.outputs)
+        picture = folder / place_of(PICTURE_PLACE, prediction.study_id) if drawn else None
+        if self.dicom is not None and (refusal := self.dicom.write(study, prediction, folder, picture)):
+            record["rejections"].append(asdict(refusal))
+        return record
+
+
+def _made(
+    output: StudyOutput, study: Study | None, prediction: StudyPrediction, out: Path
+) -> StudyPrediction:
+    try:
+        output.write(study, prediction, out / place_of(output.place, prediction.study_id))
+    except Exception as error:  # grades are worth more than their picture
+        if is_disk_error(error):
+            raise
+        return replace(prediction, flags=(*prediction.flags, output.failed_flag))
+    return prediction
+
+
+def input_files(entry: StudyEntry) -> Iterator[tuple[Path, Path]]:
+    """Every file of a study, in order, each after the folder that its place is told from."""
+    if entry.folder is not None:
+        for folder, subfolders, names in os.walk(entry.folder):
+            subfolders.sort()
+            yield from ((entry.folder, Path(folder) / name) for name in sorted(names))
+    paths = sorted(header.path for group in entry.headers.values() for header in group)
+    for path in paths:
+        yield path.parent.parent, path
+
+
+def on_one_thread() -> None:
+    """For a process beside others that do the same; before torch is imported."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,196 @@
+"""What every command says in the same way: results on stdout, progress and rejections on stderr, exit codes.
+
+How much it says is set once for the program: quiet (results asked for, rejections and errors), normal, or
+verbose (also what was found in each study and which models were used).
+
+Imports nothing heavy: it is loaded by ``lumbar --help``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from data_prep.base.files import printable
+
+if TYPE_CHECKING:
+    from data_prep.study import Rejection
+
+NOTHING_DONE = 1
+SOME_REJECTED = 3
+
+# No markup: square brackets in identifiers and reason codes are text.
+out = Console(highlight=False, markup=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+class Verbosity(IntEnum):
+    """How much the program says."""
+
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
+
+
+_verbosity = Verbosity.NORMAL
+
+
+def set_verbosity(verbosity: Verbosity) -> None:
+    """For the rest of the program."""
+    global _verbosity
+    _verbosity = verbosity
+
+
+def verbosity() -> Verbosity:
+    """What was set last."""
+    return _verbosity
+
+
+def say(text: str = "") -> None:
+    """A line for people on stdout; not when quiet."""
+    if _verbosity > Verbosity.QUIET:
+        out.print(text)
+
+
+def tell(text: str) -> None:
+    """A line for people on stderr, beside results on stdout; not when quiet."""
+    if _verbosity > Verbosity.QUIET:
+        err.print(printable(text))
+
+
+def note(text: str) -> None:
+    """A line on stderr for those who want to know more; only when verbose."""
+    if _verbosity >= Verbosity.VERBOSE:
+        err.print(printable(text))
+
+
+@contextmanager
+def status(text: str) -> Iterator[None]:
+    """Something short is going on, on stderr; not when quiet."""
+    if _verbosity == Verbosity.QUIET:
+        yield
+        return
+    with err.status(text):
+        yield
+
+
+@contextmanager
+def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A bar on stderr with an estimate of what is left; nothing when quiet.
+
+    The function that is handed out is called with the name of what is done, as often as ``total`` says.
+    """
+    with _bar(MofNCompleteColumn()) as bar:
+        task = bar.add_task(what, total=total)
+
+        def done(name: str = "", of: int | None = total) -> None:
+            bar.update(task, advance=1, total=of, description=f"{what} {printable(name)}".strip())
+
+        yield done
+
+
+@contextmanager
+def progress_of_parts(what: str, total: int) -> Iterator[Callable[[float, str], None]]:
+    """A bar like ``progress`` for few long things: it also moves while one of them is under way.
+
+    The function that is handed out is called with how many are done, 0.5 for half of the first, and with
+    what is going on now.
+    """
+    counter = TextColumn("{task.fields[whole]}/{task.total}", markup=False)
+    with _bar(counter) as bar:
+        task = bar.add_task(what, total=total, whole=0)
+
+        def at(completed: float, name: str = "") -> None:
+            bar.update(
+                task,
+                completed=completed,
+                whole=math.floor(completed + 1e-6),
+                description=f"{what} {printable(name)}".strip(),
+            )
+
+        yield at
+
+
+def _bar(counter: MofNCompleteColumn | TextColumn) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        counter,
+        TimeElapsedColumn(),
+        TextColumn("left", markup=False),
+        TimeRemainingColumn(),
+        console=err,
+        disable=_verbosity == Verbosity.QUIET,
+    )
+
+
+def list_rejections(rejections: Iterable[Rejection]) -> None:
+    """Name each on stderr, with its reason code; then, once per code, what can be done about it."""
+    reasons = []
+    for rejection in rejections:
+        err.print(f"rejected {printable(str(rejection))}")
+        reasons.append(rejection.reason)
+    if reasons:
+        from data_prep.problems import ADVICE
+
+        for reason in dict.fromkeys(reasons):
+            err.print(f"what to do about {reason.value}: {ADVICE[reason]}")
+
+
+def fail(message: str) -> NoReturn:
+    """Say why on stderr and end with exit code 1: nothing was done."""
+    for line in message.splitlines():
+        err.print(printable(line))
+    raise typer.Exit(NOTHING_DONE)
+
+
+def fail_rejected(rejection: Rejection, others: Iterable[Rejection] = ()) -> NoReturn:
+    """End with exit code 1 because the input as a whole was rejected; says what to do."""
+    list_rejections(others)
+    from data_prep.problems import ADVICE
+
+    fail(f"{rejection}\nwhat to do: {ADVICE[rejection.reason]}")
+
+
+def exit_by(rejections: Iterable[Rejection]) -> None:
+    """End with exit code 3 if anything was rejected."""
+    if any(True for _ in rejections):
+        raise typer.Exit(SOME_REJECTED)
+
+
+def without_nan(value: Any) -> Any:
+    """JSON has no NaN and no infinity: both become null (nothing to average; a point is missing)."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_json(figures: Mapping[str, Any]) -> None:
+    """Figures for programs; raises ValueError for NaN and infinity, which JSON does not have."""
+    typer.echo(json.dumps(figures, indent=1, allow_nan=False))
+
+
+def print_rows(title: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """A table of rows that share their columns."""
+    table = Table(title=title, title_justify="left")
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*map(printable, row.values()))
+    out.print(table)

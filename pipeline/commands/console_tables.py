@@ -1,0 +1,66 @@
+"""Tables of figures on a terminal of 80 columns. Importable without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_prep.vocabulary import Condition
+from pipeline.commands import console
+
+# What has room there; --json has every figure.
+_SHOWN_TOGETHER = (
+    {"log_loss": "log loss", "kappa_linear": "linear kappa", "ece": "ECE of p"},
+    {
+        "auc_severe": "AUC severe",
+        "auc_moderate_or_worse": "AUC moderate+",
+        "balanced_accuracy": "balanced acc.",
+    },
+)
+_SHOWN_PER_LEVEL = {
+    "log_loss": "loss",
+    "kappa_linear": "kappa",
+    "auc_severe": "AUC sev",
+    "auc_moderate_or_worse": "AUC mod",
+    "ece": "ECE",
+}
+_PLACES = {"spinal": "canal", "neural": "foramen", "subarticular": "recess"}
+
+
+def print_tables(tables: Sequence[Mapping[str, Any]]) -> None:
+    """``classifier.judge.quality.quality_tables`` for the terminal."""
+    together = [row for row in tables if row["level"] == "all"]
+    for shown in _SHOWN_TOGETHER:
+        rows = [
+            {"": _short(row["condition"]), "n": str(row["n"])}
+            | {title: _with_interval(row[name]) for name, title in shown.items()}
+            for row in together
+        ]
+        console.print_rows("all levels (95 % intervals over studies)", rows)
+    conditions = {condition.value for condition in Condition}
+    rows = [
+        {"": _short(row["condition"]), "level": row["level"], "n": str(row["n"])}
+        | {title: _plain(row[name]) for name, title in _SHOWN_PER_LEVEL.items()}
+        for row in tables
+        if row["level"] != "all" and row["condition"] in conditions
+    ]
+    console.print_rows("level by level", rows)
+
+
+def _short(condition: str) -> str:
+    """``left_neural_foraminal_narrowing`` → ``left foramen``; condition groups keep their name."""
+    words = condition.split("_")
+    if len(words) == 1:
+        return condition
+    place = next(place for word, place in _PLACES.items() if word in words)
+    return f"{words[0]} {place}" if words[0] in ("left", "right") else place
+
+
+def _plain(item: Mapping[str, Any]) -> str:
+    return "–" if item["value"] is None else f"{item['value']:.3f}"
+
+
+def _with_interval(item: Mapping[str, Any]) -> str:
+    if item["value"] is None or item["interval"] is None:
+        return _plain(item)
+    return f"{item['value']:.3f} {item['interval'][0]:.2f}–{item['interval'][1]:.2f}"

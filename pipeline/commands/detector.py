@@ -1,0 +1,325 @@
+"""``lumbar detector``: train, evaluate and run the level detectors. Importable without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from detector.spec import DetectorKind
+from pipeline.commands.console import (
+    err,
+    exit_by,
+    fail,
+    list_rejections,
+    out,
+    print_json,
+    print_rows,
+    progress,
+    tell,
+    without_nan,
+)
+from pipeline.commands.shared_options import AsJson, SeriesTable
+
+if TYPE_CHECKING:
+    from data_prep.study import Rejection
+    from detector.predict import LevelDetector
+
+app = typer.Typer(help="Find levels: train, evaluate, predict.", no_args_is_help=True)
+FIRST_CHOOSING_SEED = 100_000
+SHOWN = ("n", "missing", "median_in_plane_mm", "p95_in_plane_mm", "median_3d_mm", "wrong_level", "wrong_side")
+
+ExternalOption = Annotated[
+    Path | None,
+    typer.Option(help="External sagittal slices: a folder with images/, level_points.csv, split.csv."),
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option(help="Folder of a trained detector; the bundled one if left out.")
+]
+ScaleOption = Annotated[float, typer.Option(help="Pixel size of the external slices, mm.")]
+
+
+@app.command(epilog="Example: lumbar detector train rsna/ -o runs/sagittal --kind sagittal")
+def train(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    data: Annotated[Path | None, typer.Argument(help="Data set in the RSNA layout.")] = None,
+    kind: Annotated[DetectorKind, typer.Option(help="Which detector.")] = DetectorKind.SAGITTAL,
+    external: ExternalOption = None,
+    external_mm_per_px: ScaleOption = 0.47,
+    phantoms: Annotated[int, typer.Option(min=0, help="Synthetic studies to add, made on the fly.")] = 0,
+    seed: Annotated[int, typer.Option(help="First seed of the synthetic studies, and of the training.")] = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes of --samples-per-epoch views.")] = 16,
+    samples_per_epoch: Annotated[int, typer.Option(min=1, help="Random views per epoch.")] = 1200,
+    synthesis: Annotated[
+        bool, typer.Option(help="Bend slices with a tissue map and render them in other contrasts.")
+    ] = True,
+    threads: Annotated[int, typer.Option(help="CPU threads of the training.")] = 2,
+    jobs: Annotated[int, typer.Option(help="Processes that make synthetic studies.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu, the number of a GPU, or several: 0,1.")] = "cpu",
+    batch_size: Annotated[int, typer.Option(min=1, help="Slices per step, over all GPUs.")] = 8,
+    slice_cache: Annotated[
+        Path | None, typer.Option(help="Folder for slices read once; RUN/slices if left out.")
+    ] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Weights folder to begin with, such as detector/weights.")
+    ] = None,
+    rate: Annotated[
+        float, typer.Option(help="Learning rate at the start; lower it with --start-from.")
+    ] = 1.5e-3,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the run folder.")] = False,
+) -> None:
+    """Train one detector on annotated studies, external slices and synthetic studies, in any mixture."""
+    from detector.learn.sources import training_slices
+    from detector.learn.synthesis import NO_SYNTHESIS
+    from detector.learn.train import TrainConfig, train_detector
+    from detector.learn.views import AugmentConfig
+
+    if phantoms and seed + phantoms > FIRST_CHOOSING_SEED:
+        raise typer.BadParameter("phantoms of seeds from 100,000 on are kept for choosing and reporting")
+    with _failures_named(), progress("reading slices", None) as read:
+        sources, choosing = training_slices(
+            data,
+            kind,
+            external,
+            external_mm_per_px,
+            phantoms,
+            seed,
+            jobs,
+            lambda _, total: read(of=total),
+            cache=slice_cache or output / "slices",
+        )
+    if "," in device and "LOCAL_RANK" not in os.environ:
+        # The slices are cached now: every process reads them from there.
+        raise typer.Exit(subprocess.call(torchrun_command(device, sys.argv[1:])))
+    config = TrainConfig(
+        kind=kind,
+        epochs=epochs,
+        samples_per_epoch=samples_per_epoch,
+        batch_size_slices=batch_size,
+        threads=threads,
+        device=device,
+        seed=seed,
+        initial_rate=rate,
+        augment=AugmentConfig() if synthesis else AugmentConfig(synthesis=NO_SYNTHESIS),
+    )
+    with _failures_named(), progress(f"training {kind.value} detector", epochs) as epoch_done:
+
+        def on_epoch(done: int, metrics: dict[str, float]) -> None:
+            share = metrics.get("metrics/within_6mm", 0.0)
+            epoch_done(f"{share:.3f} of choosing points within 6 mm")
+            if not err.is_terminal:  # a bar is drawn on terminals alone; a log wants lines
+                err.print(f"epoch {done} of {epochs}: {share:.3f} of choosing points within 6 mm")
+
+        first = None if start_from is None else _weights_of(start_from, kind)
+        weights = train_detector(
+            config, sources, choosing, output, resume=resume, start_from=first, on_epoch=on_epoch
+        )
+    err.print(f"weights: {weights.name} in {output}")
+
+
+@app.command(epilog="Example: lumbar detector predict train_images/100206310 -o levels.csv")
+def predict(
+    path: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="Study, images folder, tree of DICOM files, or a zip.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="levels.csv to write.")],
+    weights: WeightsOption = None,
+    series_table: SeriesTable = None,
+) -> None:
+    """Find the levels of every study and write their points as levels.csv."""
+    from data_prep.read.archives import opened_input
+    from data_prep.read.find import find_studies
+    from data_prep.study import DicomRejected
+    from detector.levels_table import write_levels
+
+    rejections: list[Rejection] = []
+    predictions = []
+    with _failures_named(), opened_input(path) as (folder, unpacked):
+        rejections += unpacked
+        entries = find_studies(folder, series_table=series_table)
+        detector = _detector(weights)
+        with progress("finding levels", len(entries)) as done:
+            for entry in entries:
+                try:
+                    study = entry.load()
+                    rejections += study.rejections
+                    predictions.append(detector.predict(study))
+                except DicomRejected as error:
+                    rejections += [error.rejection, *error.rejections]
+                done(entry.study_id)
+    list_rejections(rejections)
+    if not predictions:
+        fail("no study could be used")
+    write_levels(predictions, output)
+    for levels in predictions:
+        flags = f" [{', '.join(levels.flags)}]" if levels.flags else ""
+        confidence = f"numbering {levels.numbering_confidence:.2f}"
+        tell(f"{levels.study_id}: {len(levels.levels)} levels, {confidence}{flags}")
+    exit_by(rejections)
+
+
+@app.command(epilog="Example: lumbar detector evaluate rsna/ --json")
+def evaluate(
+    data: Annotated[Path | None, typer.Argument(help="Data set in the RSNA layout.")] = None,
+    external: ExternalOption = None,
+    external_mm_per_px: ScaleOption = 0.47,
+    part: Annotated[str, typer.Option(help="Part of split.csv to judge on: report or choosing.")] = "report",
+    weights: WeightsOption = None,
+    pictures: Annotated[Path | None, typer.Option(help="Folder for pictures of the worst cases.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Errors of the detected points against annotated ones, per condition group, in millimetres."""
+    import pandas as pd
+
+    from detector.evaluate import numbering_report, point_errors, summarise
+    from detector.figures import draw_worst
+    from detector.learn.sources import annotated_cases, external_cases
+
+    with _failures_named():
+        detector = _detector(weights)
+        if external is not None:
+            cases = external_cases(external, external_mm_per_px, part)
+        else:
+            cases = annotated_cases(data)
+    rows, found = [], []
+    with progress("evaluating", len(cases)) as done:
+        for study, annotated in cases:
+            found.append(detector.predict(study))
+            rows.append(point_errors(study, found[-1], annotated))
+            done(study.study_id)
+    table = pd.concat(rows)
+    report = {group: dataclasses.asdict(figures) for group, figures in summarise(table).items()}
+    numbering = dataclasses.asdict(numbering_report(table, found))
+    if pictures is not None:
+        triples = [(study, levels, points) for (study, points), levels in zip(cases, found, strict=True)]
+        draw_worst(triples, table, pictures)
+    if as_json:
+        figures = {"studies": len(cases), **report, "numbering": numbering}
+        print_json({key: without_nan(value) for key, value in figures.items()})
+        return
+    print_rows(
+        f"{len(cases)} studies",
+        [
+            {"group": group, **{name.replace("_", " "): str(figures[name]) for name in SHOWN}}
+            for group, figures in report.items()
+        ],
+    )
+    out.print(
+        f"numbering: {numbering['wrong']} of {numbering['studies']} studies wrong, mean confidence "
+        f"{numbering['mean_confidence']:.2f}, calibration error {numbering['calibration_error']:.3f}"
+    )
+
+
+@app.command(epilog="Example: lumbar detector calibrate detector/weights --phantoms 100 --hard 150")
+def calibrate(
+    weights: Annotated[Path, typer.Argument(help="Weights folder; gets numbering.json and a new manifest.")],
+    phantoms: Annotated[int, typer.Option(help="Synthetic studies of choosing seeds.")] = 150,
+    hard: Annotated[int, typer.Option(help="Cut views and transitional anatomy, half each.")] = 800,
+    seed: Annotated[
+        int, typer.Option(help="First seed, in the choosing range; the hard ones start 10,000 above.")
+    ] = 153_000,
+    external: ExternalOption = None,
+    external_mm_per_px: ScaleOption = 0.47,
+) -> None:
+    """Fit the numbering, its confidence and its flag on patients that trained nothing."""
+    from data_prep.base.files import atomic_write
+    from data_prep.base.manifest import write_manifest
+    from detector.learn.numbering import choose_uncertain_below, fit_weights
+    from detector.learn.sources import numbering_cases
+    from detector.predict import NUMBERING_FILE, PredictConfig
+    from detector.spine.chain import ChainConfig
+
+    with _failures_named(), progress("looking at studies", phantoms + hard) as done:
+        cases = numbering_cases(
+            _detector(weights),
+            phantoms=phantoms,
+            hard=hard,
+            seed=seed,
+            external=external,
+            mm_per_px=external_mm_per_px,
+            progress=done,
+        )
+    fitted, loss = fit_weights(cases, ChainConfig().weights)
+    flags = choose_uncertain_below(
+        cases, ChainConfig(weights=fitted), transitional_score=PredictConfig.transitional_score
+    )
+    record = {"weights": fitted, "seed": seed, "studies": len(cases), "loss": round(loss, 4)}
+    with atomic_write(weights / NUMBERING_FILE) as stream:
+        json.dump(record | dataclasses.asdict(flags), stream)
+    write_manifest(weights)
+    err.print(f"{len(cases)} studies; weights {fitted}")
+    err.print(
+        f"uncertain below {flags.uncertain_below}: of the hard studies, flags {flags.flagged_wrong} of "
+        f"{flags.wrong} wrong and {flags.flagged_right} of {flags.right} right ones"
+    )
+
+
+@app.command(epilog="Example: lumbar detector bundle runs/sagittal runs/axial -o detector/weights")
+def bundle(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders that `train` wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Weights folder to write.")],
+) -> None:
+    """Collect trained detectors in one weights folder with a SHA-256 manifest."""
+    import shutil
+
+    from data_prep.base.manifest import write_manifest
+
+    output.mkdir(parents=True, exist_ok=True)
+    for run in runs:
+        trained = [kind.value for kind in DetectorKind if (run / f"{kind.value}.safetensors").is_file()]
+        if not trained:
+            fail(f"{run.name}: no finished detector there")
+        for stem in trained:
+            for suffix in (".safetensors", ".json"):
+                shutil.copyfile(run / f"{stem}{suffix}", output / f"{stem}{suffix}")
+    write_manifest(output)
+    err.print(f"{len(runs)} runs bundled in {output.name}/")
+
+
+def torchrun_command(device: str, arguments: list[str]) -> list[str]:
+    """The command that starts this program once per GPU of ``device`` (``0,1``) with the same arguments."""
+    count = len([number for number in device.split(",") if number.strip()])
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    return [sys.executable, *launcher, "-m", "pipeline", *arguments]
+
+
+def _weights_of(folder: Path, kind: DetectorKind) -> bytes:
+    """A trained detector's weight file, checked against the manifest when the folder has one."""
+    from data_prep.base.manifest import MANIFEST_NAME, read_verified
+    from detector.learn.slices import SlicesUnusable
+
+    name = f"{kind.value}.safetensors"
+    if (folder / MANIFEST_NAME).is_file():
+        return read_verified(folder, name)
+    if not (folder / name).is_file():
+        raise SlicesUnusable(f"{folder.name}/{name} not found: --start-from wants a finished run")
+    return (folder / name).read_bytes()
+
+
+def _detector(weights: Path | None) -> LevelDetector:
+    """The bundled detector or that of a folder. Raises WeightsRejected."""
+    from detector.predict import LevelDetector
+
+    return LevelDetector.load(weights) if weights is not None else LevelDetector.load_bundled()
+
+
+@contextmanager
+def _failures_named() -> Iterator[None]:
+    """Data or weights that cannot be used end the program with their message and exit code 1."""
+    from data_prep.base.manifest import WeightsRejected
+    from data_prep.rsna.table_problems import TablesInvalid
+    from data_prep.study import DicomRejected
+    from detector.learn.slices import SlicesUnusable
+
+    try:
+        yield
+    except (SlicesUnusable, TablesInvalid, DicomRejected, WeightsRejected) as error:
+        fail(str(error))

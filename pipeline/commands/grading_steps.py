@@ -1,0 +1,224 @@
+"""What the commands that grade studies have in common; a step that fails says why and ends the program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from data_prep.base.backend import Backend, BackendUnusable
+from data_prep.base.files import FolderInUse, atomic_write, locked_folder
+from data_prep.base.manifest import WeightsRejected
+from data_prep.read.archives import is_archive, opened_input
+from data_prep.read.entry import StudyEntry
+from data_prep.read.find import find_studies
+from data_prep.study import DicomRejected, Rejection, Study
+from pipeline.batch.engines import Engine, LoadPipeline
+from pipeline.batch.failures import ended_by_signals, engine_failures_named
+from pipeline.batch.processes import LocalPool
+from pipeline.batch.ray_connection import ConnectedRay
+from pipeline.batch.ray_engine import RayEngine
+from pipeline.batch.run import BatchReport, run_batch
+from pipeline.commands import console
+from pipeline.grade import ModelFacts, Pipeline
+from pipeline.prediction import Provenance, StudyPrediction
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Path, tuple[Rejection, ...]]]:
+    """The folder of an input, a zip unpacked for as long as the block lasts; see ``opened_input``."""
+    if not is_archive(path):
+        yield path, ()
+        return
+    with ended_by_signals(), ExitStack() as stack:
+        with console.progress("unpacking", None) as done:
+            try:
+                found = stack.enter_context(opened_input(path, progress=lambda _, total: done(of=total)))
+            except DicomRejected as rejected:
+                console.fail_rejected(rejected.rejection, rejected.rejections)
+        yield found
+
+
+def find_entries(path: Path, series_table: Path | None) -> tuple[StudyEntry, ...]:
+    """The studies under a path."""
+    with console.status("looking for studies"):
+        try:
+            return find_studies(path, series_table=series_table)
+        except DicomRejected as rejected:
+            console.fail_rejected(rejected.rejection, rejected.rejections)
+
+
+def make_writable(folder: Path) -> None:
+    """Make the folder and write to it now: a batch takes hours. Raises OSError, naming the folder."""
+    probe = folder / ".writable"
+    try:
+        with atomic_write(probe):
+            pass
+        probe.unlink()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from None
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make sure that no other run writes into the folder for as long as the block lasts."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked_folder(folder))
+        except FolderInUse:
+            console.fail(
+                f"another run is writing into {folder.name!r}\n"
+                "what to do: wait until it ends, or choose another folder with -o"
+            )
+        yield
+
+
+def load_pipeline(
+    detector_weights: Path | None = None,
+    classifier_weights: Path | None = None,
+    *,
+    backend: Backend = Backend.AUTO,
+    threads: int | None = None,
+) -> Pipeline:
+    """The models, bundled ones if not given; see ``Pipeline.load``."""
+    with console.status("loading models (converting them the first time)"), _weights_named():
+        pipeline = Pipeline.load(
+            detector_weights=detector_weights,
+            classifier_weights=classifier_weights,
+            backend=backend,
+            threads=threads,
+        )
+    _note_models(pipeline.facts)
+    return pipeline
+
+
+def read_facts(
+    detector_weights: Path | None, classifier_weights: Path | None, backend: Backend = Backend.AUTO
+) -> ModelFacts:
+    """What a run must know of models that its workers load; see ``ModelFacts.read``."""
+    with _weights_named():
+        facts = ModelFacts.read(
+            detector_weights=detector_weights, classifier_weights=classifier_weights, backend=backend
+        )
+    _note_models(facts)
+    return facts
+
+
+def _note_models(facts: ModelFacts) -> None:
+    for name, digest in facts.provenance.models.items():
+        console.note(f"model {name} {digest}")
+
+
+def draw_picture(study: Study | None, prediction: StudyPrediction, path: Path) -> None:
+    """``draw_montage``, its library imported by whoever draws: with --jobs, that is never the driver."""
+    from pipeline.results.pictures.montage import draw_montage
+
+    draw_montage(study, prediction, path)
+
+
+def draw_report(study: Study | None, prediction: StudyPrediction, path: Path) -> None:
+    """``write_report``, in the same way."""
+    from pipeline.results.report.study_report import write_report
+
+    write_report(study, prediction, path)
+
+
+@contextmanager
+def _weights_named() -> Iterator[None]:
+    try:
+        yield
+    except (WeightsRejected, BackendUnusable) as rejected:
+        console.fail(str(rejected))
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where studies are done.
+
+    Attributes:
+        jobs: workers with models of their own; None: one, or as many as a Ray cluster has processors.
+        ray: they are actors of this cluster.
+    """
+
+    jobs: int | None = None
+    ray: ConnectedRay | None = None
+
+    @property
+    def are_others(self) -> bool:
+        """Whether other processes do the studies, and this one need not load the models."""
+        return self.ray is not None or (self.jobs or 1) > 1
+
+    def engine(self, load: LoadPipeline, provenance: Provenance) -> Engine:
+        """The other processes; ``provenance`` is of the models that they have to load."""
+        if self.ray is not None:
+            return RayEngine(load, provenance, self.ray, self.jobs, say=console.tell)
+        return LocalPool(load, self.jobs or 1, say=console.tell)
+
+
+def load_in_worker(
+    detector_weights: Path | None, classifier_weights: Path | None, backend: Backend = Backend.AUTO
+) -> Pipeline:
+    """``Pipeline.load`` as workers in other processes find it, each with one thread."""
+    return Pipeline.load(
+        detector_weights=detector_weights, classifier_weights=classifier_weights, backend=backend, threads=1
+    )
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.absolute()
+
+
+def grade_all(
+    path: Path,
+    output: Path,
+    *,
+    series_table: Path | None = None,
+    pictures: bool = True,
+    reports: bool = True,
+    detector_weights: Path | None = None,
+    classifier_weights: Path | None = None,
+    backend: Backend = Backend.AUTO,
+    threads: int | None = None,
+    report_objects: bool = False,
+    capture_objects: bool = False,
+    workers: Workers | None = None,
+) -> BatchReport:
+    """Grade every study under a path, or in a zip, into a folder; what was rejected is printed.
+
+    ``report_objects`` and ``capture_objects`` ask for DICOM SR and SC files; ``workers`` says where studies
+    are done, in this process if left out.
+    """
+    dicom = None
+    if report_objects or capture_objects:
+        # Here, because few runs need the library behind it.
+        from pipeline.results.dicom.write import DicomResults
+
+        dicom = DicomResults(report=report_objects, capture=capture_objects)
+    with opened(path) as (folder, rejections), engine_failures_named():
+        entries = find_entries(folder, series_table)
+        make_writable(output)
+        models: Pipeline | ModelFacts
+        engine = None
+        if workers is not None and workers.are_others:
+            models = read_facts(detector_weights, classifier_weights, backend)
+            weights = _absolute(detector_weights), _absolute(classifier_weights)
+            load = partial(load_in_worker, *weights, backend)
+            engine = workers.engine(load, models.provenance)
+        else:
+            models = load_pipeline(detector_weights, classifier_weights, backend=backend, threads=threads)
+        with alone_in(output), _weights_named(), console.progress_of_parts("studies", len(entries)) as told:
+            report = run_batch(
+                models,
+                entries,
+                output,
+                draw=draw_picture if pictures else None,
+                report=draw_report if reports else None,
+                dicom=dicom,
+                on_stage=told,
+                rejections=rejections,
+                engine=engine,
+            )
+    console.list_rejections(report.rejections)
+    return report

@@ -1,0 +1,92 @@
+"""``lumbar serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands import console
+
+MIB, GIB = 1024**2, 1024**3
+
+
+def serve(
+    spool: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SPOOL", help="Folder for images and results on their way; patient data.", file_okay=False
+        ),
+    ],
+    to: Annotated[str, typer.Option(help="Who gets the results: AETITLE@host:port.")],
+    ae_title: Annotated[str, typer.Option("--ae-title", help="What this node is called.")] = "LUMBAR",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 11112,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="AE title that may call; give it again for more. None: any.")
+    ] = None,
+    settle: Annotated[
+        float, typer.Option(help="Seconds without a new image after which a study is graded.")
+    ] = 30.0,
+    associations: Annotated[int, typer.Option(help="At once.")] = 8,
+    max_pdu_kib: Annotated[int, typer.Option(help="Longest PDU received, KiB.")] = 128,
+    max_file_mib: Annotated[int, typer.Option(help="Longest image received, MiB.")] = 64,
+    max_spool_gib: Annotated[float, typer.Option(help="Images in the spool, GiB.")] = 20.0,
+    keep_hours: Annotated[
+        float, typer.Option(help="Images of graded studies are kept so long, for late ones that join them.")
+    ] = 24.0,
+    retry: Annotated[float, typer.Option(help="Seconds before a failed delivery is tried again.")] = 5.0,
+    sr: Annotated[bool, typer.Option(help="Send a structured report.")] = True,
+    sc: Annotated[bool, typer.Option(help="Send the picture as a secondary capture.")] = True,
+    detector_weights: Annotated[
+        Path | None, typer.Option(help="As for predict.", exists=True, file_okay=False)
+    ] = None,
+    classifier_weights: Annotated[
+        Path | None, typer.Option(help="As for predict.", exists=True, file_okay=False)
+    ] = None,
+) -> None:
+    """A DICOM node: grades studies that are sent to it, and sends SR and SC back.
+
+    Serves until SIGTERM. What was received and what was not delivered yet survives a restart.
+    """
+    from pipeline.service.config import Peer, ServiceConfig
+
+    try:
+        config = ServiceConfig(
+            spool=spool,
+            destination=Peer.parse(to),
+            ae_title=ae_title,
+            host=host,
+            port=port,
+            allowed_callers=tuple(allow or ()),
+            quiet_s=settle,
+            max_associations=associations,
+            max_pdu_bytes=max_pdu_kib * 1024,
+            max_file_bytes=max_file_mib * MIB,
+            max_spool_bytes=int(max_spool_gib * GIB),
+            keep_s=keep_hours * 3600,
+            retry_s=retry,
+            max_retry_s=max(300.0, retry),
+            report=sr,
+            capture=sc,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+    from pipeline.commands.grading_steps import load_pipeline
+    from pipeline.service.run import serve as serve_until_told
+    from pipeline.service.run import set_up_log
+    from pipeline.service.spool import Spool, SpoolInUse
+
+    set_up_log()
+    try:
+        held = Spool(spool, max_bytes=config.max_spool_bytes)
+    except SpoolInUse as error:
+        console.fail(str(error))
+    try:
+        serve_until_told(config, lambda: load_pipeline(detector_weights, classifier_weights), held)
+    except OSError as error:
+        console.fail(f"cannot listen on {host}:{port} ({error.strerror or type(error).__name__})")
+    finally:
+        held.close()

@@ -1,0 +1,99 @@
+"""``lumbar show``: pictures of every series and a montage per study, detected, annotated, or both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_prep.base.files import printable, safe_id
+from data_prep.read.entry import StudyEntry
+from data_prep.rsna.table_problems import TablesInvalid
+from data_prep.rsna.tables import RsnaTables
+from data_prep.study import DicomRejected, Rejection, Study
+from pipeline.commands import console
+from pipeline.commands.grading_steps import find_entries, load_pipeline, make_writable, opened
+from pipeline.grade import Pipeline
+from pipeline.results.pictures.canvas import PRINT_SCALE
+from pipeline.results.pictures.montage import draw_readings
+from pipeline.results.pictures.overlays import draw_overlays
+from pipeline.results.pictures.readings import (
+    COORDINATES_FILE,
+    Reading,
+    reading_of_annotations,
+    reading_of_prediction,
+    tables_beside,
+)
+
+
+def draw_all(
+    path: Path,
+    output: Path,
+    *,
+    series_table: Path | None = None,
+    detected: bool = True,
+    annotated: bool = False,
+    detector_weights: Path | None = None,
+    classifier_weights: Path | None = None,
+) -> tuple[Rejection, ...]:
+    """Draw every study under a path, or in a zip, into a folder; what was rejected is printed.
+
+    Args:
+        path: INPUT of the command.
+        output: folder to write into.
+        series_table: see ``find_studies``.
+        detected: draw what the models find; they are loaded only then.
+        annotated: draw what the tables of the data set say.
+        detector_weights, classifier_weights: see ``Pipeline.load``.
+
+    Returns:
+        Everything that was not used.
+    """
+    with opened(path) as (folder, rejected):
+        rejections = [*rejected]
+        tables = _tables(folder, path) if annotated else None
+        entries = find_entries(folder, series_table)
+        make_writable(output)
+        pipeline = load_pipeline(detector_weights, classifier_weights) if detected else None
+        with console.progress("studies", len(entries)) as done:
+            for entry in entries:
+                rejections += _draw_study(entry, output, tables, pipeline)
+                done(entry.study_id)
+    console.list_rejections(rejections)
+    return tuple(rejections)
+
+
+def _tables(folder: Path, path: Path) -> RsnaTables:
+    try:
+        tables = tables_beside(folder) or tables_beside(path)
+    except TablesInvalid as error:
+        console.fail(str(error))
+    if tables is None:
+        console.fail(
+            f"{COORDINATES_FILE} was found neither in {printable(path.name)!r} nor above it\n"
+            "what to do: give a folder of the data set that holds the annotations, or leave --truth out"
+        )
+    return tables
+
+
+def _draw_study(
+    entry: StudyEntry, output: Path, tables: RsnaTables | None, pipeline: Pipeline | None
+) -> tuple[Rejection, ...]:
+    readings: list[Reading] = []
+    study: Study | None
+    if pipeline is None:
+        try:
+            study = entry.load()
+        except DicomRejected as rejected:
+            return (*rejected.rejections, rejected.rejection)
+        rejections = study.rejections
+    else:
+        prediction, study = pipeline.predict_entry(entry)
+        rejections = prediction.rejections
+        readings.append(reading_of_prediction(prediction))
+    if tables is not None and study is not None:
+        readings.insert(0, reading_of_annotations(study, tables))
+    draw_readings(study, readings, output / f"{safe_id(entry.study_id)}.png", scale=PRINT_SCALE)
+    if study is not None:
+        draw_overlays(study, readings, output, scale=PRINT_SCALE)
+    for reading in readings:
+        console.note(f"{entry.study_id} {reading.who}: {reading.summary}")
+    return rejections

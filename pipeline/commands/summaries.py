@@ -1,0 +1,98 @@
+"""What the commands print on stdout when they are done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_prep.base.files import printable
+from pipeline.commands.console import out, print_rows, say
+
+if TYPE_CHECKING:
+    from classifier.judge.metric import ScoreReport
+    from data_prep.rsna.check import CheckReport
+    from pipeline.batch.run import BatchReport
+
+
+def print_batch(report: BatchReport) -> None:
+    """What a run did, and where its results are."""
+    resumed = f", {report.n_resumed} of them by an earlier run" if report.n_resumed else ""
+    say(f"{report.n_studies - report.n_rejected} of {report.n_studies} studies graded{resumed}")
+    counts = report.counts
+    say(
+        f"targets     {counts.get('seen', 0)} graded where a detector saw them, "
+        f"{counts.get('predicted', 0)} where geometry placed them, {counts.get('prior', 0)} not graded"
+    )
+    if report.rejections:
+        say(f"not used    {len(report.rejections)} files, series or studies, each named on stderr")
+    say(f"submission  {report.submission}")
+    say(f"predictions {report.predictions}")
+    if report.pictures is not None:
+        say(f"pictures    {report.pictures}")
+    if len(report.reports) == 1:
+        say(f"report      {report.reports[0]}")
+    if report.index is not None:
+        say(f"reports     {report.index}")
+
+
+def print_training(figures: Mapping[str, Any], run: Path) -> None:
+    """The out-of-fold score, and where the weights and the report are."""
+    score = figures["score"]
+    if score["out_of_fold"] is not None:
+        rows = [
+            {
+                "": term.replace("_", " "),
+                "out of fold": _with_interval(item),
+                "level prior": f"{score['level_prior'][term]['value']:.4f}",
+                "saved": _with_interval(score["saved"][term]),
+            }
+            for term, item in score["out_of_fold"].items()
+        ]
+        print_rows("official metric, lower is better (95 % over studies)", rows)
+    out.print(f"report      {run / 'report.html'}")
+    out.print(f"weights     {run / 'weights'}")
+    weights = f"--detector-weights {run}/weights/detector --classifier-weights {run}/weights/graders"
+    out.print(f"next        lumbar predict INPUT -o OUT {weights}")
+
+
+def _with_interval(item: Mapping[str, Any]) -> str:
+    if item["interval"] is None:
+        return f"{item['value']:.4f}"
+    return f"{item['value']:.4f} ({item['interval'][0]:.4f} to {item['interval'][1]:.4f})"
+
+
+def print_check(report: CheckReport) -> None:
+    """What a data set holds, and every quirk in it."""
+    counts = f"{report.series} series, {report.slices} slices, {report.points} annotated points in images"
+    out.print(f"{report.studies_loaded} of {report.studies} studies can be used: {counts}")
+    for problem in report.problems:
+        out.print(f"- {printable(str(problem))}")
+
+
+def print_score(report: ScoreReport, intervals: Mapping[str, Any] | None) -> None:
+    """The official metric, term by term, with 95 % intervals over studies."""
+    terms = (
+        ("spinal", report.spinal, f"{report.n_spinal} rows"),
+        ("foraminal", report.foraminal, f"{report.n_foraminal} rows"),
+        ("subarticular", report.subarticular, f"{report.n_subarticular} rows"),
+        ("any severe spinal", report.any_severe_spinal, f"{report.n_any_severe_studies} studies"),
+        ("score", report.score, f"{report.n_rows} rows"),
+    )
+    print_rows(
+        "RSNA 2024 lumbar spine, official metric",
+        [
+            {
+                "": name,
+                "log loss": f"{loss:.4f}",
+                "95 % interval": _interval(intervals, name.replace(" ", "_")),
+                "n": count,
+            }
+            for name, loss, count in terms
+        ],
+    )
+
+
+def _interval(intervals: Mapping[str, Any] | None, term: str) -> str:
+    found = None if intervals is None else intervals[term]["interval"]
+    return "–" if found is None else f"{found[0]:.4f} to {found[1]:.4f}"

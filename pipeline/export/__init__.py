@@ -1,0 +1,1 @@
+"""Detectors and graders as ONNX files with a manifest."""

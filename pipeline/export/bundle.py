@@ -1,0 +1,259 @@
+"""``lumbar export``: detectors and graders as ONNX files, and a manifest that says how to use them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from classifier.calibration import Calibration
+from classifier.prior import level_prior
+from classifier.storage import BUNDLED_WEIGHTS as BUNDLED_GRADERS
+from classifier.storage import StoredGrader, load_grader
+from classifier.target_crops import SECOND_VIEW
+from data_prep import crops
+from data_prep.base.files import atomic_write
+from data_prep.base.manifest import MANIFEST_NAME, WeightsRejected, read_verified, verify_manifest
+from data_prep.base.version import git_revision
+from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, ConditionGroup, SeriesKind, Target
+from detector.look import canonical
+from detector.look.network import network_from_bytes
+from detector.predict import BUNDLED_WEIGHTS as BUNDLED_DETECTORS
+from detector.spec import SPECS, DetectorKind, DetectorSpec
+from pipeline import __version__
+from pipeline.export.onnx_models import (
+    OPSET,
+    STRIDE,
+    ExportedModel,
+    detector_model,
+    grader_model,
+    largest_difference,
+)
+
+FORMAT = "lumbar-export/1"
+TOLERANCE = 1e-3
+_SHOWN_IN = {
+    DetectorKind.SAGITTAL: (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1),
+    DetectorKind.AXIAL: (SeriesKind.AXIAL_T2,),
+    DetectorKind.FORAMEN: (SeriesKind.SAGITTAL_T1,),
+}
+_ORIENTATION = {
+    "sagittal": "head up, front of the body left",
+    "axial": "front up, the patient's right on the image's left",
+}
+
+
+class ExportFailed(RuntimeError):
+    """ONNX Runtime does not give what torch gives. The message says which network and by how much."""
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Folders of weights; a stage that is None is not exported."""
+
+    detectors: Path | None
+    graders: Path | None
+
+
+def find_weights(run: Path | None) -> WeightsSource:
+    """The weights of a ``lumbar train`` run, of a folder of weights, or the bundled ones for None.
+
+    Raises:
+        WeightsRejected: there are none.
+    """
+    if run is None:
+        return WeightsSource(BUNDLED_DETECTORS, BUNDLED_GRADERS)
+    for folder in (run / "weights", run):
+        both = (folder / "detector", folder / "graders")
+        if any((part / MANIFEST_NAME).is_file() for part in both):
+            detectors, graders = (part if (part / MANIFEST_NAME).is_file() else None for part in both)
+            return WeightsSource(detectors, graders)
+    if (run / "sagittal.safetensors").is_file():
+        return WeightsSource(run, None)
+    if (run / f"{ConditionGroup.SPINAL.value}.safetensors").is_file():
+        return WeightsSource(None, run)
+    raise WeightsRejected(
+        f"no weights in '{run.name}': give a run of `lumbar train` that is finished, its folder weights, "
+        "or a folder of `lumbar detector bundle` or `lumbar classifier calibrate`"
+    )
+
+
+def export_weights(
+    source: WeightsSource, out: Path, *, progress: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Write every network as ``{name}.onnx``, then ``manifest.json``.
+
+    Args:
+        source: see ``find_weights``.
+        out: folder to write into.
+        progress: called with the name of each network when it is written.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        WeightsRejected: weights are missing or are not those of their manifest.
+        ExportFailed: a graph gives something else than torch; there is then no manifest.
+    """
+    checked = find_spec("onnxruntime") is not None
+    (out / MANIFEST_NAME).unlink(missing_ok=True)
+    files, models, differences = {}, {}, {}
+    for name, model, description in _models(source):
+        graph = model.to_onnx()
+        if checked:
+            differences[name] = largest_difference(model, graph)
+            if not differences[name] <= TOLERANCE:
+                raise ExportFailed(f"{name}: ONNX Runtime differs from torch by {differences[name]:.2g}")
+        with atomic_write(out / f"{name}.onnx", binary=True) as stream:
+            stream.write(graph)
+        files[f"{name}.onnx"] = hashlib.sha256(graph).hexdigest()
+        ports = {
+            "inputs": [port.to_dict() for port in model.inputs],
+            "outputs": [model.output.to_dict() | description.pop("output")],
+        }
+        models[name] = {"file": f"{name}.onnx"} | ports | description
+        progress(name)
+    manifest = {
+        "format": FORMAT,
+        "files": files,
+        "made_from": _hashes(source),
+        "versions": {"lumbar": __version__, "onnx_opset": OPSET} | _versions(),
+        "git_revision": git_revision(),
+        "checked_with_onnxruntime": {"tolerance": TOLERANCE, "largest_difference": differences}
+        if checked
+        else None,
+        "not_in_the_graphs": "reading DICOM, cutting slices and crops, joining candidates into one numbered "
+        "chain, calibration: see preprocessing and calibration, and the project's source",
+        "models": models,
+    }
+    with atomic_write(out / MANIFEST_NAME) as stream:
+        json.dump(manifest, stream, indent=1, ensure_ascii=False)
+        stream.write("\n")
+    return manifest
+
+
+def count_models(source: WeightsSource) -> int:
+    """How many networks ``export_weights`` writes."""
+    detectors = source.detectors
+    found = [spec for spec in SPECS.values() if detectors and _weights_of(detectors, spec).is_file()]
+    return len(found) + (len(ConditionGroup) if source.graders else 0)
+
+
+def _weights_of(folder: Path, spec: DetectorSpec) -> Path:
+    return folder / f"{spec.kind.value}.safetensors"
+
+
+def _models(source: WeightsSource) -> Iterator[tuple[str, ExportedModel, dict[str, Any]]]:
+    if source.detectors is not None:
+        for kind, spec in SPECS.items():
+            if kind is DetectorKind.SAGITTAL or _weights_of(source.detectors, spec).is_file():
+                content = read_verified(source.detectors, f"{kind.value}.safetensors")
+                model = detector_model(network_from_bytes(spec, content), spec)
+                yield kind.value, model, _detector_description(spec)
+    if source.graders is not None:
+        for group in ConditionGroup:
+            stored = load_grader(source.graders, group)
+            yield group.value, grader_model(stored.network, stored.config), _grader_description(stored)
+
+
+def _detector_description(spec: DetectorSpec) -> dict[str, Any]:
+    rows = ["box_centre_x_px", "box_centre_y_px", "box_width_px", "box_height_px"]
+    rows += [f"score {name}" for name in spec.class_names]
+    for name in spec.keypoints:
+        rows += [f"{name}_x_px", f"{name}_y_px", f"{name}_visible"]
+    view = "axial" if spec.kind is DetectorKind.AXIAL else "sagittal"
+    return {
+        "stage": "detector",
+        "output": {
+            "rows": rows,
+            "classes": list(spec.class_names),
+            "keypoints": list(spec.keypoints),
+            "units": "pixels of the padded image, zero-based, at pixel centres; scores 0 to 1, each class by "
+            "itself; no non-maximum suppression",
+        },
+        "preprocessing": {
+            "series": [kind.value for kind in _SHOWN_IN[spec.kind]],
+            "orientation": _ORIENTATION[view],
+            "mm_per_px": spec.mm_per_px,
+            "largest_side_px": spec.max_canvas_px,
+            "window": {
+                "black_percentile": canonical.BLACK_PERCENTILE,
+                "white_percentile": canonical.WHITE_PERCENTILE,
+                "of": "every second row and column of the resampled slice",
+                "then": "cut to whole numbers 0 to 255, divided by 255",
+            },
+            "padding": {"multiple_px": STRIDE, "value": 0, "place": "the image in the middle"},
+        },
+    }
+
+
+def _grader_description(stored: StoredGrader) -> dict[str, Any]:
+    config, group = stored.config, stored.config.group
+    conditions = [condition for condition in CONDITIONS if condition.group is group]
+    crop = config.crop
+    return {
+        "stage": "grader",
+        "conditions": [condition.value for condition in conditions],
+        "output": {"classes": [severity.value for severity in SEVERITIES]},
+        "preprocessing": {
+            "series": [conditions[0].series_kind.value],
+            "second_view": [SECOND_VIEW[group].value] if crop.second_view else [],
+            "centre": "the target's point, in the middle of the middle slice",
+            "orientation": _ORIENTATION["axial" if group is ConditionGroup.SUBARTICULAR else "sagittal"],
+            "right_side": "mirrored onto the left: columns of axial crops, slice order of sagittal ones",
+            "slices": crop.slices,
+            "slice_step_mm": crop.slice_step_mm,
+            "size_px": crop.size_px,
+            "size_mm": crop.size_mm,
+            "mm_per_px": crop.step_mm,
+            "window": {
+                "black_percentile": crops.BLACK_PERCENTILE,
+                "white_percentile": crops.WHITE_PERCENTILE,
+                "of": "every third row and column of all slices that exist, together",
+                "then": "cut to 0 to 1",
+            },
+        },
+        "calibration": _calibration(stored.calibration),
+        "level_prior": {
+            level.value: dict(
+                zip(
+                    [severity.column for severity in SEVERITIES],
+                    map(float, level_prior(Target(conditions[0], level))),
+                    strict=True,
+                )
+            )
+            for level in LEVELS
+        },
+    }
+
+
+def _calibration(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "formula": "p = (1 - prior_share) * softmax(logits / temperature + bias + log(prior)) "
+        "+ prior_share * prior; prior: level_prior of the target's level",
+        **calibration.to_dict(),
+        "any_severe_pull_is": "of submissions to the competition alone; p does not change",
+    }
+
+
+def _hashes(source: WeightsSource) -> dict[str, str]:
+    stages = {"detector": source.detectors, "graders": source.graders}
+    return {
+        f"{stage}/{name}": digest
+        for stage, folder in stages.items()
+        if folder is not None
+        for name, digest in verify_manifest(folder).items()
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        name: version(name)
+        for name in ("torch", "ultralytics", "timm", "onnx", "onnxruntime")
+        if find_spec(name) is not None
+    }

@@ -1,0 +1,254 @@
+"""From a study to its 25 grades: the detector finds the levels, the graders read each target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from classifier.grade import Grade
+from classifier.prior import prior_grade
+from classifier.target_crops import NO_SIGNAL
+from data_prep.base.backend import Backend, resolve_backend
+from data_prep.base.manifest import read_verified, verify_manifest
+from data_prep.pixel_cache import PixelCache
+from data_prep.read.archives import opened_input
+from data_prep.read.entry import StudyEntry
+from data_prep.read.find import find_studies
+from data_prep.study import DicomRejected, Reason, Rejection, SpineLevels, Study
+from data_prep.vocabulary import TARGETS, ConditionGroup, Target
+from pipeline.prediction import Provenance, StudyPrediction
+
+
+class LevelFinder(Protocol):
+    """What the pipeline asks of a detector."""
+
+    def predict(self, study: Study) -> SpineLevels: ...
+
+
+class StudyGrader(Protocol):
+    """What the pipeline asks of the graders: all 25 targets, the level prior for what cannot be seen."""
+
+    def grade(self, study: Study, levels: SpineLevels) -> Mapping[Target, Grade]: ...
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a run says of its models, known without building a network.
+
+    Attributes:
+        provenance: hashes, configuration and versions that are written beside the results.
+        any_severe_pull: of submissions, see ``classifier.any_severe``.
+    """
+
+    provenance: Provenance
+    any_severe_pull: float = 0.0
+
+    @classmethod
+    def read(
+        cls,
+        *,
+        detector_weights: Path | None = None,
+        classifier_weights: Path | None = None,
+        backend: Backend | str = Backend.AUTO,
+    ) -> ModelFacts:
+        """Of the models that ``Pipeline.load`` would load; every file is checked against its manifest.
+
+        Raises:
+            WeightsRejected: weights are missing or do not have the SHA-256 of their manifest.
+            BackendUnusable: the backend cannot run here.
+        """
+        import detector.predict
+        from classifier.storage import read_grader
+
+        folders = _weight_folders(detector_weights, classifier_weights)
+        read_verified(folders["detector"], detector.predict.LEADING_WEIGHTS)
+        config = detector.predict.read_config(folders["detector"])
+        graders = {group: read_grader(folders["classifier"], group) for group in ConditionGroup}
+        models = {
+            f"{stage}/{name}": digest
+            for stage, folder in folders.items()
+            for name, digest in verify_manifest(folder).items()
+        }
+        configuration = {"detector": asdict(config), "backend": resolve_backend(backend).value}
+        pull = graders[ConditionGroup.SPINAL].calibration.any_severe_pull
+        return cls(Provenance(models, configuration), pull)
+
+    def rejected(
+        self,
+        study_id: str,
+        rejection: Rejection,
+        others: tuple[Rejection, ...] = (),
+        levels: SpineLevels | None = None,
+    ) -> StudyPrediction:
+        """What is known of a study that was rejected: the level prior, and why."""
+        return StudyPrediction(
+            study_id,
+            {target: prior_grade(target, "study_rejected") for target in TARGETS},
+            levels,
+            ("study_rejected",),
+            (*others, rejection),
+            rejected=True,
+            provenance=self.provenance,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    """Detector and graders, joined.
+
+    Attributes:
+        detector, grader: the two stages.
+        provenance: hashes, configuration and versions that are written beside the results.
+    """
+
+    detector: LevelFinder
+    grader: StudyGrader
+    provenance: Provenance = field(default_factory=Provenance)
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        detector_weights: Path | None = None,
+        classifier_weights: Path | None = None,
+        backend: Backend | str = Backend.AUTO,
+        threads: int | None = None,
+    ) -> Pipeline:
+        """The pipeline with the weights that ship with the project, or with others.
+
+        Args:
+            detector_weights: folder that ``lumbar detector bundle`` wrote; None: the bundled one.
+            classifier_weights: folder that ``lumbar classifier calibrate`` wrote; None: the bundled one.
+            backend: what runs the networks: ``openvino``, ``torch``, or ``auto``, which is OpenVINO where it
+                is installed. Their grades agree to 1e-3, and in practice to 1e-5.
+            threads: of everything that computes in this process, OpenCV and torch included; None leaves
+                OpenVINO all that the process may use, and the others as they are. OpenVINO's results are the
+                same bytes on any number, torch's are not always.
+
+        Raises:
+            WeightsRejected: weights are missing or do not have the SHA-256 of their manifest.
+            BackendUnusable: the backend cannot run here.
+        """
+        # Here, because both bring a network library, which commands that grade nothing need not wait for.
+        import detector.predict
+        from classifier.predict import Grader
+
+        facts = ModelFacts.read(
+            detector_weights=detector_weights, classifier_weights=classifier_weights, backend=backend
+        )
+        folders = _weight_folders(detector_weights, classifier_weights)
+        backend = resolve_backend(backend)
+        if threads is not None:
+            _limit_threads(threads, backend)
+        finder = detector.predict.LevelDetector.load(folders["detector"], backend=backend, threads=threads)
+        grader = Grader.load(folders["classifier"], backend=backend, threads=threads)
+        return cls(finder, grader, facts.provenance)
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What a run says of these models."""
+        return ModelFacts(self.provenance, getattr(self.grader, "any_severe_pull", 0.0))
+
+    def predict(self, path: str | Path, *, series_table: Path | None = None) -> tuple[StudyPrediction, ...]:
+        """Grade every study under a path, in memory.
+
+        Args:
+            path: an RSNA images folder, one study, any tree of DICOM files, or a zip of one of these.
+            series_table: ``study_id, series_id, series_description``; RSNA names are looked for otherwise.
+
+        Raises:
+            DicomRejected: no study was found, or the archive was refused.
+        """
+        with opened_input(Path(path)) as (folder, _):
+            entries = find_studies(folder, series_table=series_table)
+            return tuple(self.predict_entry(entry)[0] for entry in entries)
+
+    def predict_entry(
+        self, entry: StudyEntry, *, on_stage: Callable[[str], None] | None = None
+    ) -> tuple[StudyPrediction, Study | None]:
+        """Load and grade one study that was found; never raises for what is wrong with the study.
+
+        Args:
+            entry: what ``find_studies`` found.
+            on_stage: called with ``reading``, ``detection`` and ``grading`` when each begins.
+
+        Returns:
+            The prediction, and the study for pictures, its slices decoded once; None when it could not be
+            loaded.
+        """
+        on_stage = on_stage or (lambda _: None)
+        try:
+            on_stage("reading")
+            study = entry.load()
+        except DicomRejected as rejected:
+            return self.facts.rejected(entry.study_id, rejected.rejection, rejected.rejections), None
+        except Exception as error:  # one study must never end a batch
+            return self.facts.rejected(entry.study_id, _failure(error, "reading", entry.study_id)), None
+        cache = PixelCache(study)
+        return self._predict(cache, on_stage), cache.study
+
+    def predict_study(self, study: Study) -> StudyPrediction:
+        """Grade a loaded study; a failure inside a stage becomes a rejection with the level prior.
+
+        Slices that were looked at and cannot be decoded join the study's rejections.
+        """
+        return self._predict(PixelCache(study), lambda _: None)
+
+    def _predict(self, cache: PixelCache, on_stage: Callable[[str], None]) -> StudyPrediction:
+        study, levels = cache.study, None
+        stage = "detection"
+        on_stage(stage)
+        try:
+            levels = self.detector.predict(study)
+            stage = "grading"
+            on_stage(stage)
+            grades = self.grader.grade(study, levels)
+        except Exception as error:  # one study must never end a batch
+            failure = _failure(error, stage, study.study_id)
+            return self.facts.rejected(
+                study.study_id, failure, (*study.rejections, *cache.rejections), levels
+            )
+        rejections = (*study.rejections, *cache.rejections)
+        return StudyPrediction(
+            study.study_id,
+            grades,
+            levels,
+            (*levels.flags, *_doubts(study, grades)),
+            rejections,
+            provenance=self.provenance,
+        )
+
+
+def _weight_folders(detector_weights: Path | None, classifier_weights: Path | None) -> dict[str, Path]:
+    """Stage → folder; the bundled one where none is given."""
+    import classifier.storage
+    import detector.predict
+
+    return {
+        "detector": detector_weights or detector.predict.BUNDLED_WEIGHTS,
+        "classifier": classifier_weights or classifier.storage.BUNDLED_WEIGHTS,
+    }
+
+
+def _doubts(study: Study, grades: Mapping[Target, Grade]) -> tuple[str, ...]:
+    """Flags of a study for what no network says: a guessed kind of series, a void at a target."""
+    guessed = any(series.kind_source in ("image", "assumed") for series in study.series)
+    void = any(NO_SIGNAL in grade.flags for grade in grades.values())
+    return (*(["series_kind_guessed"] if guessed else []), *([NO_SIGNAL] if void else []))
+
+
+def _limit_threads(threads: int, backend: Backend) -> None:
+    import cv2
+
+    cv2.setNumThreads(threads)
+    if backend is Backend.TORCH:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _failure(error: Exception, stage: str, study_id: str) -> Rejection:
+    # The type only: messages of foreign code may quote headers or paths.
+    return Rejection(Reason.FAILED, f"{stage} failed ({type(error).__name__})", study_id)

@@ -1,0 +1,1 @@
+"""What a run leaves behind: submission, reports, pictures, DICOM objects."""

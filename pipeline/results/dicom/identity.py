@@ -1,0 +1,67 @@
+"""Who made a result and which identifiers it gets: the same study and models give the same object."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pydicom.dataset import Dataset
+
+from data_prep.base.uids import derived_uid
+from pipeline import __version__
+from pipeline.prediction import StudyPrediction
+from pipeline.results.dicom.source import SourceStudy
+
+MANUFACTURER: Final = "lumbar (open source)"
+NAME: Final = "lumbar"
+NOTE: Final = (
+    "Not a medical device. The graders are trained on synthetic anatomy: "
+    "how well they grade real patients has not been shown. Do not use for a decision about a patient."
+)
+SERIES_NUMBERS: Final = {"sr": 9001, "sc": 9002}
+
+
+@dataclass(frozen=True)
+class ResultIdentity:
+    """Identifiers of one result object.
+
+    Attributes:
+        series_instance_uid: of study, kind of result and models: a series per model version.
+        sop_instance_uid: of the source images and everything that was predicted, too: an object with other
+            content is another object.
+        series_number: 9001 for reports, 9002 for captures.
+    """
+
+    series_instance_uid: str
+    sop_instance_uid: str
+    series_number: int
+
+
+def identify(kind: str, source: SourceStudy, prediction: StudyPrediction) -> ResultIdentity:
+    """Identifiers for the ``sr`` or ``sc`` of a prediction."""
+    maker = [kind, source.study_instance_uid, __version__, models_digest(prediction.provenance.models)]
+    images = sorted(image.sop_instance_uid for image in source.images.values())
+    content = json.dumps(prediction.to_dict(), sort_keys=True)
+    return ResultIdentity(
+        series_instance_uid=derived_uid("result series", *maker),
+        sop_instance_uid=derived_uid("result", *maker, *images, content),
+        series_number=SERIES_NUMBERS[kind],
+    )
+
+
+def models_digest(models: Mapping[str, str]) -> str:
+    """One SHA-256 for all weights: over ``name=sha256`` lines in the order of the names."""
+    lines = "".join(f"{name}={digest}\n" for name, digest in sorted(models.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def set_times(dataset: Dataset, source: SourceStudy) -> None:
+    """Put the study's date and time where the library put the clock's."""
+    for prefix in ("Content", "InstanceCreation"):
+        setattr(dataset, f"{prefix}Date", source.content_date)
+        setattr(dataset, f"{prefix}Time", source.content_time)
+    for equipment in dataset.get("ContributingEquipmentSequence", ()):
+        del equipment.ContributionDateTime

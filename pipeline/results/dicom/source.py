@@ -1,0 +1,218 @@
+"""What a result object takes from the images of its study: identifiers, the patient, the study.
+
+The only place of the program that reads who the patient is. The values go into SR and SC objects, because an
+archive files by them, and nowhere else: not into logs, messages, JSON or file names.
+
+What the images lack is substituted (see docs/dicom.md): identifiers that are no valid UIDs by UIDs derived
+from them, attributes that may be empty by nothing. What would file a result under the wrong patient is
+refused.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pydicom.dataset import Dataset
+from pydicom.uid import MRImageStorage
+
+from data_prep.base.uids import derived_uid, is_valid_uid
+from data_prep.read.dicom_limits import DEFAULT_LIMITS, BoundedFile, parsed
+from data_prep.study import DicomRejected, LevelPoint, Reason, Rejection, Study
+
+# Content date and time of a study that has none: results must not depend on the clock.
+NO_DATE: Final = "19700101"
+NO_TIME: Final = "000000"
+
+# Largest number of characters (PS3.5 table 6.2-1) of what is copied, and which characters.
+_TEXT = r"[^\\\x00-\x1f\x7f]*"
+_DATE = r"((18|19|20|21)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01]))?"
+_TIME = r"(([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?)?"
+_COPIED: Final[dict[str, tuple[int, str]]] = {
+    "PatientName": (324, _TEXT),
+    "PatientID": (64, _TEXT),
+    "IssuerOfPatientID": (64, _TEXT),
+    "PatientBirthDate": (8, _DATE),
+    "PatientSex": (1, r"[MFO]?"),
+    "StudyDate": (8, _DATE),
+    "StudyTime": (13, _TIME),
+    "AccessionNumber": (16, _TEXT),
+    "StudyID": (16, _TEXT),
+    "ReferringPhysicianName": (324, _TEXT),
+    "StudyDescription": (64, _TEXT),
+}
+_OPTIONAL: Final = ("IssuerOfPatientID", "StudyDescription")
+# Images that differ in one of these are not of one patient, or not of one study.
+_SAME_IN_ALL: Final = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
+_READ: Final = (
+    "SpecificCharacterSet",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "FrameOfReferenceUID",
+    *_COPIED,
+)
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One image that results refer to; every identifier is a valid UID."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    frame_of_reference_uid: str
+
+
+@dataclass(frozen=True, eq=False)
+class SourceStudy:
+    """The study that results belong to.
+
+    Attributes:
+        study_instance_uid: valid.
+        attributes: patient and study modules; empty text where the images say nothing. Not for logs.
+        images: (series id, instance number) → image, in the order of the study.
+    """
+
+    study_instance_uid: str
+    attributes: Mapping[str, str] = field(repr=False)
+    images: Mapping[tuple[str, int], SourceImage] = field(repr=False)
+
+    @property
+    def content_date(self) -> str:
+        """The day of the study; 1970-01-01 when it is not known."""
+        return self.attributes["StudyDate"] or NO_DATE
+
+    @property
+    def content_time(self) -> str:
+        """The time of the study; midnight when it, or its day, is not known."""
+        return (self.attributes["StudyDate"] and self.attributes["StudyTime"]) or NO_TIME
+
+    def image_of(self, point: LevelPoint) -> SourceImage | None:
+        """The image that shows a point, or None."""
+        if point.series_id is None or point.instance_number is None or point.xy_px is None:
+            return None
+        return self.images.get((point.series_id, point.instance_number))
+
+    def fill(self, dataset: Dataset) -> None:
+        """Write patient and study modules into a result, in UTF-8."""
+        dataset.SpecificCharacterSet = "ISO_IR 192"
+        dataset.StudyInstanceUID = self.study_instance_uid
+        for keyword, value in self.attributes.items():
+            if value or keyword not in _OPTIONAL:
+                setattr(dataset, keyword, value or None)
+
+    def evidence(self) -> list[Dataset]:
+        """The images as data sets with what a result quotes of them."""
+        found = []
+        for image in self.images.values():
+            dataset = Dataset()
+            self.fill(dataset)
+            dataset.SOPClassUID, dataset.SOPInstanceUID = image.sop_class_uid, image.sop_instance_uid
+            dataset.SeriesInstanceUID = image.series_instance_uid
+            found.append(dataset)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Header:
+    """What one file says; "" where it says nothing. ``place`` names it in derived identifiers."""
+
+    place: tuple[str, str, str]
+    values: dict[str, str] = field(repr=False)
+
+
+def read_source(study: Study) -> SourceStudy:
+    """Read identifiers, patient and study of every image of a study.
+
+    Raises:
+        DicomRejected: ``dicom_result_refused``, naming the attribute: an image cannot be read any more,
+            PatientID is no valid value, or images name different patients or studies.
+    """
+    headers = {
+        (series.series_id, item.instance_number): _read(
+            study.study_id, series.series_id, item.instance_number, item.path
+        )
+        for series in study.series
+        for item in series.slices
+    }
+    if not headers:
+        raise _refused(study.study_id, "the study has no image that a result could refer to")
+    for keyword in ("StudyInstanceUID", *_SAME_IN_ALL):
+        if len({_compared(keyword, header.values[keyword]) for header in headers.values()} - {""}) > 1:
+            raise _refused(study.study_id, f"{keyword} differs between the images of the study")
+    attributes = {keyword: _first(keyword, headers.values(), study.study_id) for keyword in _COPIED}
+    written = _first_of(header.values["StudyInstanceUID"] for header in headers.values())
+    study_uid = written if is_valid_uid(written) else derived_uid("study", written or study.study_id)
+    counts = Counter(header.values["SOPInstanceUID"] for header in headers.values())
+    images = {key: _image(header, counts) for key, header in headers.items()}
+    return SourceStudy(study_uid, attributes, images)
+
+
+def _read(study_id: str, series_id: str, number: int, path: Path | None) -> _Header:
+    if path is None:
+        raise _refused(study_id, f"image {number} of series {series_id} is no file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they quote values
+            with BoundedFile(path, DEFAULT_LIMITS) as file:
+                dataset, _ = parsed(file, _READ, DEFAULT_LIMITS, stop_before_pixels=True)
+            values = {keyword: str(dataset.get(keyword) or "").strip() for keyword in _READ}
+            meta = str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
+    except Exception as error:
+        # From None: the cause may quote the header.
+        message = f"image {number} of series {series_id} cannot be read again ({type(error).__name__})"
+        raise _refused(study_id, message) from None
+    values["SOPClassUID"] = values["SOPClassUID"] or meta
+    return _Header((study_id, series_id, str(number)), values)
+
+
+def _image(header: _Header, counts: Counter[str]) -> SourceImage:
+    """Keep each valid identifier; derive the others from what is written there, or from the place.
+
+    A SOPInstanceUID that several images have says nothing about which one is meant: all get another.
+    """
+    study_id, series_id, _ = header.place
+    values = header.values
+    instance, series = values["SOPInstanceUID"], values["SeriesInstanceUID"]
+    frame, sop_class = values["FrameOfReferenceUID"], values["SOPClassUID"]
+    if counts[instance] > 1 or not instance:
+        instance = derived_uid("instance", instance, *header.place)
+    elif not is_valid_uid(instance):
+        instance = derived_uid("instance", instance)
+    if not is_valid_uid(series):
+        series = derived_uid("series", series or f"{study_id}/{series_id}")
+    if not is_valid_uid(frame):
+        frame = derived_uid("frame", frame or f"{study_id}/{series_id}")
+    return SourceImage(sop_class if is_valid_uid(sop_class) else MRImageStorage, instance, series, frame)
+
+
+def _first(keyword: str, headers: Iterable[_Header], study_id: str) -> str:
+    """The first valid value that is not empty; "" without one."""
+    longest, pattern = _COPIED[keyword]
+    values: Sequence[str] = [header.values[keyword] for header in headers if header.values[keyword]]
+    for value in values:
+        if len(value) <= longest and re.fullmatch(pattern, value):
+            return value
+    if values and keyword == "PatientID":
+        raise _refused(study_id, "PatientID is no valid value: a result could not be filed under the patient")
+    return ""
+
+
+def _first_of(values: Iterable[str]) -> str:
+    return next((value for value in values if value), "")
+
+
+def _compared(keyword: str, value: str) -> str:
+    """Names are the same in any case, and with or without empty components at their end."""
+    return value.rstrip("^ ").upper() if keyword == "PatientName" else value
+
+
+def _refused(study_id: str, message: str) -> DicomRejected:
+    return DicomRejected(Rejection(Reason.NO_RESULT, f"no DICOM result: {message}", study_id))

@@ -1,0 +1,1 @@
+"""Pictures: a montage per study, overlays per series."""

@@ -1,0 +1,63 @@
+"""``index.html``: all studies of a run, to be sorted and filtered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_prep.base.files import atomic_write
+from data_prep.vocabulary import SEVERITIES, Condition, ConditionGroup, Level
+from pipeline.results.report.pages import render
+from pipeline.results.words import flag_words, numbering_words
+
+
+def worst_words(targets: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
+    """The worst grade of some target records, for sorting and in words; (-1, …) when none was graded."""
+    graded = [row for row in targets if row["source"] != "prior"]
+    if not graded:
+        return -1, "not graded"
+    rank = {severity.value: severity.index for severity in SEVERITIES}
+
+    def badness(row: Mapping[str, Any]) -> tuple[int, float]:
+        return rank[row["severity"]], max(row["probabilities"].values())
+
+    worst = max(graded, key=badness)
+    level = Level(worst["level"]).label
+    index = rank[worst["severity"]]
+    return index, worst["severity"] if index == 0 else f"{worst['severity']}, {level}"
+
+
+def write_index(records: Sequence[Mapping[str, Any]], reports: Mapping[str, str], path: Path) -> None:
+    """Write ``index.html``: a line per study, to be sorted and filtered, with links to the reports.
+
+    Args:
+        records: of ``predictions.json``.
+        reports: study id → place of its report, relative to ``path``.
+        path: HTML file to write.
+    """
+    rows = []
+    for record in records:
+        by_group: dict[str, list[Mapping[str, Any]]] = {}
+        for row in record["targets"]:
+            by_group.setdefault(Condition(row["condition"]).group.value, []).append(row)
+        worst = {group: worst_words(targets) for group, targets in by_group.items()}
+        found = sum(level is not None for level in record["levels"].values())
+        rows.append(
+            {
+                "study_id": record["study_id"],
+                "report": reports.get(record["study_id"]),
+                "worst": [worst[group.value] for group in ConditionGroup],
+                "levels": found,
+                "numbering": record["numbering_confidence"],
+                "numbering_words": numbering_words(record["numbering_confidence"]).removeprefix("numbering ")
+                if found
+                else "no level",
+                "flags": [flag_words(flag) for flag in record["flags"]],
+                "rejected": record["rejected"],
+                "n_rejections": len(record["rejections"]),
+            }
+        )
+    text = render("index.html", script="index.js", rows=rows)
+    with atomic_write(path) as stream:
+        stream.write(text)

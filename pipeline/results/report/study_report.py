@@ -1,0 +1,148 @@
+"""``report.html``: everything about one study in one file that opens anywhere, offline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.base.files import atomic_write
+from data_prep.problems import ADVICE
+from data_prep.study import SpineLevels, Study
+from data_prep.vocabulary import LEVELS, SEVERITIES, Condition, Level, Severity, Target
+from pipeline.prediction import StudyPrediction
+from pipeline.results.pictures.canvas import LEVEL_COLOURS
+from pipeline.results.pictures.montage import COLUMNS
+from pipeline.results.report.images import ShownSeries, shown_crop, shown_series
+from pipeline.results.report.pages import render
+from pipeline.results.words import (
+    SOURCE_WORDS,
+    SYNTHETIC,
+    flag_words,
+    numbering_words,
+    place_words,
+    share_words,
+    training_words,
+)
+
+REPORT_NAME = "report.html"
+_COLOURS = {level: LEVEL_COLOURS[level] for level in LEVELS}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One target in the table of a report.
+
+    Attributes:
+        name: column name of the target: its id in the page.
+        shares: severity, its column name and its probability in percent.
+        crop: data URI, or None.
+        series, slice_: place of its slice among the pictures, or None.
+    """
+
+    name: str
+    condition: Condition
+    level: Level
+    title: str
+    severity: Severity
+    shares: tuple[tuple[str, str, float], ...]
+    source: str
+    source_words: str
+    flags: tuple[str, ...]
+    crop: str | None
+    place: tuple[int, int] | None
+    where: str
+
+    @property
+    def is_graded(self) -> bool:
+        return self.source != "prior"
+
+    @property
+    def words(self) -> str:
+        return self.severity.value if self.is_graded else "Not graded"
+
+    @property
+    def top_share(self) -> str:
+        return share_words(max(share for _, _, share in self.shares) / 100)
+
+
+def write_report(study: Study | None, prediction: StudyPrediction, path: Path) -> None:
+    """Write the report of one study.
+
+    Args:
+        study: None when it could not be loaded: the report then says why.
+        prediction: its grades.
+        path: HTML file to write; the same study and prediction give the same bytes.
+    """
+    text = render_report(study, prediction)
+    with atomic_write(path) as stream:
+        stream.write(text)
+
+
+def render_report(study: Study | None, prediction: StudyPrediction) -> str:
+    """The report as text; see ``write_report``."""
+    levels = prediction.levels or SpineLevels(prediction.study_id)
+    series = () if study is None else shown_series(study, levels)
+    rows = [
+        (level, [_cell(study, prediction, levels, series, condition, level) for condition, _ in COLUMNS])
+        for level in LEVELS
+    ]
+    cells = [cell for _, row in rows for cell in row]
+    return render(
+        "report.html",
+        script="report.js",
+        study_id=prediction.study_id,
+        rejected=prediction.rejected,
+        levels_found=len(levels.levels),
+        numbering=numbering_words(levels.numbering_confidence),
+        flags=[flag_words(flag) for flag in prediction.flags],
+        rejections=[(item, ADVICE[item.reason]) for item in prediction.rejections],
+        columns=[place_words(condition) for condition, _ in COLUMNS],
+        rows=rows,
+        counts={source: sum(cell.source == source for cell in cells) for source in SOURCE_WORDS},
+        source_words=SOURCE_WORDS,
+        series=series,
+        colours=_COLOURS,
+        synthetic=training_words(prediction.provenance.models) == SYNTHETIC,
+        provenance=prediction.provenance.to_dict(),
+    )
+
+
+def _cell(
+    study: Study | None,
+    prediction: StudyPrediction,
+    levels: SpineLevels,
+    series: tuple[ShownSeries, ...],
+    condition: Condition,
+    level: Level,
+) -> Cell:
+    target = Target(condition, level)
+    grade, point = prediction.grades[target], levels.point(condition, level)
+    where = "No point."
+    if point is not None:
+        where = f"Point {point.source}, uncertain by about {point.uncertainty_mm:.0f} mm"
+        where += "." if point.instance_number is None else f", on instance {point.instance_number}."
+    return Cell(
+        name=target.column,
+        condition=condition,
+        level=level,
+        title=f"{level.label} {place_words(condition)}",
+        severity=grade.severity,
+        shares=tuple(
+            (severity.value, severity.column, round(100 * float(p), 1))
+            for severity, p in zip(SEVERITIES, grade.probabilities, strict=True)
+        ),
+        source=grade.source,
+        source_words=SOURCE_WORDS[grade.source],
+        flags=tuple(flag_words(flag) for flag in grade.flags),
+        crop=None if study is None else shown_crop(study, levels, condition, level),
+        place=_place_of(target.column, series),
+        where=where,
+    )
+
+
+def _place_of(name: str, series: tuple[ShownSeries, ...]) -> tuple[int, int] | None:
+    for number, item in enumerate(series):
+        for place, shown in enumerate(item.slices):
+            if any(point.target == name for point in shown.points):
+                return number, place
+    return None

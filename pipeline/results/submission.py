@@ -1,0 +1,144 @@
+"""``submission.csv``: built from grades, validated with every problem at once, read and written.
+
+The only file that carries competition-weighted probabilities q ∝ (1, 2, 4)·p; everything else carries p.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from classifier.any_severe import pulled
+from classifier.prior import competition_weighted
+from data_prep.base.files import atomic_write, csv_cell
+from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, ConditionGroup, Target
+
+# The order of Kaggle's sample_submission.csv: by column name.
+SUBMISSION_TARGETS: tuple[Target, ...] = tuple(sorted(TARGETS, key=lambda target: target.column))
+SUM_TOLERANCE = 1e-3
+_DECIMALS = 9
+_NAMED_ROWS = 20
+
+
+class SubmissionError(ValueError):
+    """A submission that cannot be scored. ``problems`` has one sentence per kind of problem."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("the submission is refused:\n" + "\n".join(f"- {text}" for text in self.problems))
+
+
+def build_submission(
+    probabilities: Mapping[str, Mapping[Target, NDArray[np.float64]]],
+    *,
+    any_severe_pull: float = 0.0,
+) -> pd.DataFrame:
+    """A submission from calibrated, unweighted probabilities.
+
+    Args:
+        probabilities: study id → target → (3,) p. Every study needs all 25 targets.
+        any_severe_pull: of the canal grader's calibration, see ``classifier.any_severe``.
+
+    Returns:
+        ``row_id, normal_mild, moderate, severe`` with q ∝ (1, 2, 4)·p, study after study in the order
+        given, 25 rows each in the order of Kaggle's sample.
+
+    Raises:
+        KeyError: a target is missing.
+    """
+    row_ids = [target.row_id(study) for study in probabilities for target in SUBMISSION_TARGETS]
+    p = np.array([grades[target] for grades in probabilities.values() for target in SUBMISSION_TARGETS])
+    p = p.reshape(-1, len(SEVERITIES))
+    q = competition_weighted(p)
+    if any_severe_pull > 0:
+        study = np.repeat(np.arange(len(probabilities)), len(SUBMISSION_TARGETS))
+        canal = np.tile(
+            [t.condition.group is ConditionGroup.SPINAL for t in SUBMISSION_TARGETS], len(probabilities)
+        )
+        q[canal] = pulled(p[canal], study[canal], any_severe_pull)
+    frame = pd.DataFrame(q, columns=[*SUBMISSION_COLUMNS[1:]])
+    frame.insert(0, "row_id", np.array(row_ids, dtype=object))
+    return frame
+
+
+def validate_submission(frame: pd.DataFrame, study_ids: Iterable[str | int]) -> None:
+    """Refuse a submission that is not exactly 25 good rows for each study.
+
+    Args:
+        frame: what ``read_submission`` or ``build_submission`` returned.
+        study_ids: the studies that must be there, and no others.
+
+    Raises:
+        SubmissionError: with every problem found: wrong columns; missing, duplicate, unknown rows; values
+            that are not finite, negative, above 1; rows that do not sum to 1 within 1e-3.
+    """
+    wrong = sorted(set(map(str, frame.columns)) ^ set(SUBMISSION_COLUMNS))
+    problems = []
+    if wrong or len(frame.columns) != len(SUBMISSION_COLUMNS):
+        problems.append(
+            f"columns must be {', '.join(SUBMISSION_COLUMNS)}, but are {', '.join(map(str, frame.columns))}"
+        )
+    if "row_id" in frame.columns:
+        problems += _row_problems(frame["row_id"].astype(str), study_ids)
+        if not wrong:
+            problems += _value_problems(frame)
+    if problems:
+        raise SubmissionError(problems)
+
+
+def _row_problems(row_ids: pd.Series, study_ids: Iterable[str | int]) -> list[str]:
+    expected = [target.row_id(study) for study in study_ids for target in SUBMISSION_TARGETS]
+    present = set(row_ids)
+    wanted = set(expected)
+    return [
+        *_named("missing", [row for row in expected if row not in present]),
+        *_named("duplicate", list(dict.fromkeys(row_ids[row_ids.duplicated()]))),
+        *_named("unknown", list(dict.fromkeys(row_ids[~row_ids.isin(wanted)]))),
+    ]
+
+
+def _value_problems(frame: pd.DataFrame) -> list[str]:
+    values = frame[[*SUBMISSION_COLUMNS[1:]]].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    finite = np.isfinite(values).all(axis=1)
+    known = np.where(finite[:, None], values, np.nan)
+    bad = {
+        "not finite": ~finite,
+        "negative": (known < 0).any(axis=1),
+        "above 1": (known > 1).any(axis=1),
+        f"not summing to 1 (tolerance {SUM_TOLERANCE:g})": np.abs(known.sum(axis=1) - 1) > SUM_TOLERANCE,
+    }
+    return [text for kind, rows in bad.items() for text in _named(kind, frame["row_id"][rows].tolist())]
+
+
+def _named(kind: str, rows: Sequence[str]) -> list[str]:
+    if not rows:
+        return []
+    more = f" and {len(rows) - _NAMED_ROWS} more" if len(rows) > _NAMED_ROWS else ""
+    return [f"{len(rows)} {kind}: {', '.join(map(str, rows[:_NAMED_ROWS]))}{more}"]
+
+
+def read_submission(path: Path) -> pd.DataFrame:
+    """Read a submission; row ids as text, values as they are, for ``validate_submission`` to judge.
+
+    Raises:
+        SubmissionError: not a CSV file.
+    """
+    try:
+        # Header names of a second equal column stay visible to validation as "name.1".
+        return pd.read_csv(path, dtype={"row_id": str}, keep_default_na=False)
+    except (ValueError, csv.Error, UnicodeError) as error:
+        raise SubmissionError([f"{path.name} cannot be read as CSV ({type(error).__name__})"]) from error
+
+
+def write_submission(frame: pd.DataFrame, path: Path) -> None:
+    """Write atomically, nine decimals, rows in the order of the frame."""
+    with atomic_write(path) as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(SUBMISSION_COLUMNS)
+        for row_id, *values in frame[[*SUBMISSION_COLUMNS]].itertuples(index=False, name=None):
+            writer.writerow([csv_cell(row_id), *(f"{value:.{_DECIMALS}f}" for value in values)])

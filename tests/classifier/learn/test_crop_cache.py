@@ -1,0 +1,105 @@
+"""Crop caches: the same whatever the number of processes, resumable, and honest about what they hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from classifier.config import CropConfig, default_config
+from classifier.learn.crop_cache import CropCache, build_cache, cut_study, load_cache
+from classifier.learn.jitter import central_crop
+from classifier.learn.sources import phantom_sources, rsna_sources
+from classifier.prior import level_prior
+from classifier.target_crops import target_crop
+from data_prep.vocabulary import TARGETS, ConditionGroup, Severity, Target
+
+SMALL_CROPS = {
+    group: replace(default_config(group).crop, size_px=24, margin_px=4, margin_slices=1)
+    for group in ConditionGroup
+}
+
+
+def build(folder: Path, *, jobs: int = 1, enriched: bool = False) -> Path:
+    sources = phantom_sources(2, 0, enriched=enriched, size="small")
+    list(build_cache(sources, folder, SMALL_CROPS, natural_grades=not enriched, jobs=jobs))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("cache"))
+
+
+def test_cache_holds_every_target_with_its_truth(cache_folder: Path) -> None:
+    counts = {group: len(load_cache(cache_folder, group, SMALL_CROPS[group])) for group in ConditionGroup}
+    assert counts == {"spinal": 10, "foraminal": 20, "subarticular": 20}
+    cache = load_cache(cache_folder, ConditionGroup.FORAMINAL, SMALL_CROPS[ConditionGroup.FORAMINAL])
+    assert len(set(cache.row_ids.tolist())) == 20
+    assert np.allclose(cache.truth.sum(axis=1), 1, atol=1e-6)
+    assert cache.valid[:, SMALL_CROPS[ConditionGroup.FORAMINAL].cached_slices // 2].all()
+    assert cache.crops.std(axis=(1, 2, 3)).min() > 10
+    for row, row_id in enumerate(cache.row_ids):
+        target = next(t for t in TARGETS if row_id.endswith(f"_{t.column}"))
+        assert np.allclose(np.exp(cache.log_prior[row]), level_prior(target), atol=1e-5)
+
+
+def test_processes_do_not_change_the_cache_and_a_second_build_does_nothing(
+    cache_folder: Path, tmp_path: Path
+) -> None:
+    build(tmp_path, jobs=2)
+    names = sorted(path.name for path in cache_folder.glob("*.npz"))
+    assert names == ["000000.npz", "000001.npz"]
+    for name in names:
+        with np.load(cache_folder / name) as one, np.load(tmp_path / name) as other:
+            assert all(np.array_equal(one[key], other[key]) for key in one.files)
+    sources = phantom_sources(2, 0, size="small")
+    assert list(build_cache(sources, tmp_path, SMALL_CROPS, natural_grades=True)) == []
+
+
+def test_a_cache_of_another_cut_is_refused(cache_folder: Path) -> None:
+    other = {group: replace(crop, size_mm=30.0) for group, crop in SMALL_CROPS.items()}
+    with pytest.raises(ValueError, match="cut with another configuration"):
+        list(build_cache([], cache_folder, other, natural_grades=True))
+    with pytest.raises(ValueError, match="not cut for this spinal configuration"):
+        load_cache(cache_folder, ConditionGroup.SPINAL, CropConfig())
+    with pytest.raises(ValueError, match="no crop cache"):
+        load_cache(cache_folder / "nothing", ConditionGroup.SPINAL, CropConfig())
+
+
+def test_enriched_phantoms_have_many_severe_targets_and_their_own_prior(tmp_path: Path) -> None:
+    folder = build(tmp_path, enriched=True)
+    cache = load_cache(folder, ConditionGroup.SUBARTICULAR, SMALL_CROPS[ConditionGroup.SUBARTICULAR])
+    assert cache.truth.mean(axis=0)[Severity.SEVERE.index] > 0.12
+    shares = np.exp(cache.log_prior)
+    assert np.allclose(shares.sum(axis=1), 1, atol=1e-5)
+    joined = CropCache.join([cache, cache])
+    assert len(joined) == 2 * len(cache)
+
+
+def test_the_middle_of_a_cached_crop_is_the_crop_that_is_graded() -> None:
+    _, load = phantom_sources(1, 5, size="small")[0]
+    item = load()
+    assert item is not None
+    point = next(p for p in item.points if p.condition.group is ConditionGroup.SUBARTICULAR)
+    config = default_config(ConditionGroup.SUBARTICULAR).crop
+    direct = target_crop(item.study, point, config)
+    larger = target_crop(item.study, point, config, cached=True)
+    assert not isinstance(direct, str) and not isinstance(larger, str)
+    pixels, valid = central_crop(np.rint(larger.pixels * 255).astype(np.uint8), larger.valid, config)
+    assert np.array_equal(valid, direct.valid)
+    assert np.abs(pixels - direct.pixels)[direct.pixels < 0.9].mean() < 0.02
+
+
+def test_real_annotated_points_give_real_crops(real_rsna: Path) -> None:
+    found = dict(rsna_sources(real_rsna))
+    assert {"4003253", "100206310"} <= set(found)
+    item = found["4003253"]()
+    assert item is not None
+    arrays = cut_study(item, SMALL_CROPS)
+    assert len(arrays["spinal.crops"]) == 5
+    assert len(arrays["foraminal.crops"]) == 10 and len(arrays["subarticular.crops"]) >= 8
+    assert all(set(p.round(6)) == {0.0, 1.0} for p in item.truth.values())
+    assert all(isinstance(target, Target) for target in item.labels)

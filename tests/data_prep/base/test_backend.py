@@ -1,0 +1,38 @@
+"""Protects: which library runs the networks, and that what cannot run says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from data_prep.base import backend
+from data_prep.base.backend import Backend, BackendUnusable, available_threads, resolve_backend
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "chosen"),
+    [
+        ("auto", "cpu", Backend.OPENVINO),
+        ("auto", "cuda:0", Backend.TORCH),
+        ("openvino", "cpu", Backend.OPENVINO),
+        ("torch", "cpu", Backend.TORCH),
+        ("torch", "cuda:0", Backend.TORCH),
+    ],
+)
+def test_openvino_runs_on_processors_and_torch_on_the_rest(asked: str, device: str, chosen: Backend) -> None:
+    assert resolve_backend(asked, device=device) is chosen
+
+
+def test_openvino_on_a_gpu_is_refused() -> None:
+    with pytest.raises(BackendUnusable, match="not on 'cuda:0': use --backend torch"):
+        resolve_backend("openvino", device="cuda:0")
+
+
+def test_without_openvino_auto_is_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "find_spec", lambda name: None)
+    assert resolve_backend("auto") is Backend.TORCH
+    with pytest.raises(BackendUnusable, match="not installed"):
+        resolve_backend("openvino")
+
+
+def test_there_is_at_least_one_thread() -> None:
+    assert available_threads() >= 1

@@ -1,0 +1,145 @@
+"""Protects the typing of series that no table lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data_prep.geometry import SlicePlane
+from data_prep.read.dicom_file import SliceHeader
+from data_prep.read.find import find_studies
+from data_prep.read.weighting import (
+    Weighting,
+    csf_ridge,
+    weighting_from_headers,
+    weighting_from_sagittal_image,
+)
+from data_prep.vocabulary import SeriesKind
+from tests.dicom_files import AXIAL, write_series
+
+PLANE = SlicePlane.from_dicom((0, 0, 0), (0, 1, 0, 0, 0, -1), (1, 1), (4, 4))
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        ("T1", Weighting.T1),
+        ("t1_tse_sag", Weighting.T1),
+        ("SAG T2 FSE", Weighting.T2),
+        ("AXT2", Weighting.T2),
+        ("Sag STIR", Weighting.T2),
+        ("t2_tirm_sag", Weighting.T2),
+        ("SAG T1 FLAIR", Weighting.T1),
+        ("T12-S1 sagittal T2", Weighting.T2),
+        ("AX T2*", Weighting.OTHER),
+        ("DWI b1000", Weighting.OTHER),
+        ("3-plane scout", Weighting.OTHER),
+        ("T1 T2 overview", None),
+        ("lumbar spine", None),
+        ("", None),
+    ],
+)
+def test_descriptions(description: str, expected: Weighting | None) -> None:
+    assert weighting_from_headers([SliceHeader(Path("1"), PLANE, description=description)]) is expected
+
+
+@pytest.mark.parametrize(
+    ("repetition", "echo", "inversion", "sequence", "expected"),
+    [
+        (550.0, 12.0, None, ("SE",), Weighting.T1),
+        (3500.0, 100.0, None, ("SE",), Weighting.T2),
+        (4000.0, 40.0, 160.0, ("IR",), Weighting.T2),
+        (4000.0, 40.0, None, ("SE", "IR"), Weighting.T2),
+        (2000.0, 10.0, 860.0, ("IR",), None),
+        (2500.0, 20.0, None, ("SE",), None),
+        (None, None, None, (), None),
+    ],
+)
+def test_times(
+    repetition: float | None,
+    echo: float | None,
+    inversion: float | None,
+    sequence: tuple[str, ...],
+    expected: Weighting | None,
+) -> None:
+    header = SliceHeader(
+        Path("1"),
+        PLANE,
+        scanning_sequence=sequence,
+        repetition_time_ms=repetition,
+        echo_time_ms=echo,
+        inversion_time_ms=inversion,
+    )
+    assert weighting_from_headers([header]) is expected
+
+
+def body(csf: float) -> np.ndarray:
+    """A 300 mm sagittal picture in 1 mm pixels: skin fat, muscle, vertebrae and a curved canal."""
+    image = np.zeros((300, 300), np.uint16)
+    image[:, 50:250] = 300
+    image[:, 235:250] = 1500
+    for row in range(300):
+        middle = 165 + round(12 * np.sin(row / 60))
+        image[row, middle - 40 : middle - 8] = 250 if row % 36 < 10 else 500
+        image[row, middle - 8 : middle + 8] = csf
+    return image
+
+
+@pytest.mark.parametrize(("csf", "kind"), [(1400, SeriesKind.SAGITTAL_T2), (120, SeriesKind.SAGITTAL_T1)])
+def test_without_headers_the_fluid_decides(tmp_path: Path, csf: float, kind: SeriesKind) -> None:
+    write_series(tmp_path / "a", description="", pixels=body(csf))
+    (entry,) = find_studies(tmp_path)
+    (series,) = entry.load().series
+    assert (series.kind, series.kind_source) == (kind, "image")
+
+
+@pytest.mark.parametrize(
+    ("fluids", "alone"), [((600, 120), SeriesKind.SAGITTAL_T1), ((1400, 750), SeriesKind.SAGITTAL_T2)]
+)
+def test_series_that_all_look_alike_are_told_apart_beside_each_other(
+    tmp_path: Path, fluids: tuple[int, int], alone: SeriesKind
+) -> None:
+    """A spine is imaged with T1 and T2, and pale fluid is fluid still."""
+    for name, csf in zip("12", fluids, strict=True):
+        write_series(tmp_path / "100" / name, description="", pixels=body(csf))
+        (only,) = find_studies(tmp_path / "100" / name)[0].load().series
+        assert only.kind is alone
+    (entry,) = find_studies(tmp_path)
+    kinds = {series.series_id: series.kind for series in entry.load().series}
+    assert kinds == {"1": SeriesKind.SAGITTAL_T2, "2": SeriesKind.SAGITTAL_T1}
+
+
+def test_an_axial_series_that_says_nothing_is_assumed_to_be_t2(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", orientation=AXIAL, description="")
+    (entry,) = find_studies(tmp_path)
+    (series,) = entry.load().series
+    assert (series.kind, series.kind_source) == (SeriesKind.AXIAL_T2, "assumed")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 900), (64, 64)])
+def test_an_empty_image_has_no_ridge(shape: tuple[int, int]) -> None:
+    assert csf_ridge(np.zeros(shape, np.float32), (1.0, 1.0)) == 0.0
+    assert csf_ridge(np.ones(shape, np.float32), (0.5, 2.0)) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_real_series_are_typed_by_their_images(real_rsna: Path) -> None:
+    for study in ("100206310", "4003253"):
+        (entry,) = find_studies(real_rsna / "train_images" / study)
+        for series in entry.load().series:
+            if series.kind in (SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2):
+                expected = Weighting.T1 if series.kind is SeriesKind.SAGITTAL_T1 else Weighting.T2
+                assert weighting_from_sagittal_image(series.stacks[0]) is expected
+
+
+def test_most_spider_patients_are_t2(spider_dir: Path) -> None:
+    """0.47 mm pixels; every fourth slice of a patient, the best of which must show the fluid."""
+    best: dict[str, float] = {}
+    for path in sorted((spider_dir / "images").glob("*.png"))[::4]:
+        pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.float32)
+        patient = path.stem.split("_")[0]
+        best[patient] = max(best.get(patient, 0.0), csf_ridge(pixels, (0.47, 0.47)))
+    assert len(best) >= 28
+    assert np.mean([ridge >= 0.55 for ridge in best.values()]) >= 0.8

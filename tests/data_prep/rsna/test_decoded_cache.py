@@ -1,0 +1,82 @@
+"""The decoded cache gives back what the DICOM files held, and notices when they change."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.phantom import write_dataset
+from data_prep.read.find import find_studies
+from data_prep.rsna.decoded_cache import DecodedCache
+from data_prep.study import DicomRejected, Reason
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_dataset(tmp_path / "data", studies=1, seed=3, size="small")
+    return tmp_path / "data"
+
+
+def test_a_study_comes_back_pixel_by_pixel(data: Path, tmp_path: Path) -> None:
+    (entry,) = find_studies(data)
+    cache = DecodedCache(tmp_path / "cache")
+    assert not cache.holds(entry) and cache.digest(entry.study_id) is None
+    cache.add(entry)
+    assert cache.holds(entry)
+    read, kept = entry.load(), cache.load(entry.study_id)
+    assert [series.series_id for series in kept.series] == [series.series_id for series in read.series]
+    for one, other in zip(read.series, kept.series, strict=True):
+        assert (one.kind, one.kind_source) == (other.kind, other.kind_source)
+        assert [len(stack) for stack in one.stacks] == [len(stack) for stack in other.stacks]
+        for a, b in zip(one.slices, other.slices, strict=True):
+            assert a.instance_number == b.instance_number
+            assert np.array_equal(a.plane.origin_mm, b.plane.origin_mm) and a.plane.shape == b.plane.shape
+            pixels = b.pixels()
+            assert pixels.dtype == np.float32 and np.array_equal(a.pixels(), pixels)
+
+
+def test_changed_files_are_read_again_and_bad_ones_stay_rejected(data: Path, tmp_path: Path) -> None:
+    cache = DecodedCache(tmp_path / "cache")
+    files = sorted((data / "train_images").rglob("*.dcm"))
+    bad = files[3]
+    content = bytearray(bad.read_bytes())
+    content[-600:] = b"\xff" * 600
+    bad.write_bytes(content)
+    (entry,) = find_studies(data)
+    cache.add(entry)
+
+    def readable(load: object) -> list[bool]:
+        out = []
+        for series in load.series:  # type: ignore[attr-defined]
+            for item in series.slices:
+                try:
+                    item.pixels()
+                    out.append(True)
+                except DicomRejected:
+                    out.append(False)
+        return out
+
+    assert readable(cache.load(entry.study_id)) == readable(entry.load())
+    os.utime(files[0], ns=(1, 1))
+    assert not cache.holds(entry)
+
+
+def test_a_rejected_study_is_remembered_and_a_damaged_file_is_no_study(data: Path, tmp_path: Path) -> None:
+    cache = DecodedCache(tmp_path / "cache")
+    for path in (data / "train_images").rglob("*.dcm"):
+        path.write_text("no image")
+    (entry,) = find_studies(data)
+    cache.add(entry)
+    assert cache.holds(entry)
+    with pytest.raises(DicomRejected) as rejected:
+        cache.load(entry.study_id)
+    assert rejected.value.rejection.reason is Reason.NO_SERIES and rejected.value.rejections
+
+    path = cache.path(entry.study_id)
+    path.write_bytes(path.read_bytes()[:40])
+    assert not cache.holds(entry)
+    with pytest.raises(DicomRejected, match="not in the decoded cache"):
+        cache.load(entry.study_id)

@@ -1,0 +1,97 @@
+"""One process per device: each trains on its share of the views, the first one writes the weights.
+
+No GPU is needed: two processes on the CPU run the same code, with gloo in the place of NCCL.
+"""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from pipeline.commands.detector import torchrun_command
+
+WORKER = """
+    import sys
+    from pathlib import Path
+
+    import torch
+    import torch.distributed as dist
+
+    from detector.learn.views import AugmentConfig
+    from detector.learn.dataset import LevelDataset
+    from detector.spec import DetectorKind
+    from detector.learn.study_slices import phantom_slices
+    from detector.learn.train import LevelTrainer, TrainConfig, train_detector
+
+    Parallel = torch.nn.parallel.DistributedDataParallel
+
+
+    class ParallelOnCpu(Parallel):
+        def __init__(self, module, device_ids=None, **options):
+            super().__init__(module, **options)
+
+
+    torch.nn.parallel.DistributedDataParallel = ParallelOnCpu
+    seen = []
+    plain = LevelDataset.__getitem__
+
+
+    def recorded(self, index):
+        seen.append(index)
+        return plain(self, index)
+
+
+    LevelDataset.__getitem__ = recorded
+
+
+    def joined(self):
+        dist.init_process_group("gloo")
+
+
+    def started(self, *arguments, **options):
+        begin(self, *arguments, **options)
+        self.world_size = 2
+
+
+    begin = LevelTrainer.__init__
+    LevelTrainer.__init__ = started
+    LevelTrainer._setup_ddp = joined
+
+    run = Path(sys.argv[1])
+    slices = phantom_slices(DetectorKind.AXIAL, studies=1, seed=0)[:4]
+    config = TrainConfig(
+        kind=DetectorKind.AXIAL, epochs=1, samples_per_epoch=8, batch_size_slices=4, threads=1
+    )
+    train_detector(config, [(1.0, slices)], [], run)
+    (run / f"seen-{dist.get_rank()}.txt").write_text(" ".join(map(str, sorted(set(seen)))))
+"""
+
+
+def test_two_processes_share_an_epoch_and_write_one_detector(tmp_path: Path) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(textwrap.dedent(WORKER))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [*launcher, str(script), str(tmp_path)],
+        env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen = [set((tmp_path / f"seen-{rank}.txt").read_text().split()) for rank in (0, 1)]
+    assert not seen[0] & seen[1] and len(seen[0] | seen[1]) == 8, "each view is trained on by one process"
+    assert json.loads((tmp_path / "axial.json").read_text())["training"]["batch_size_slices"] == 4
+    assert (tmp_path / "axial.safetensors").is_file()
+    assert (tmp_path / "axial_results.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(("device", "count"), [("0,1", 2), ("0,1,3", 3)])
+def test_several_gpus_are_started_by_torchrun(device: str, count: int) -> None:
+    command = torchrun_command(device, ["detector", "train", "rsna", "--device", device])
+    assert f"--nproc-per-node={count}" in command
+    assert command[-5:] == ["pipeline", "detector", "train", "rsna", "--device", device][-5:]

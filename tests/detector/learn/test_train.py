@@ -1,0 +1,103 @@
+"""A training that is small but real: it runs, learns, resumes, and its weights load."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from detector.learn.dataset import LevelDataset
+from detector.learn.slices import SlicesUnusable
+from detector.learn.study_slices import phantom_slices
+from detector.learn.train import TrainConfig, train_detector
+from detector.learn.views import AugmentConfig
+from detector.look.network import build_network, network_from_bytes, save_network
+from detector.spec import AXIAL, SAGITTAL, DetectorKind
+
+TINY = TrainConfig(kind=DetectorKind.AXIAL, epochs=3, samples_per_epoch=40, batch_size_slices=8, threads=1)
+
+
+def test_tiny_training_learns_writes_weights_and_describes_itself(tmp_path: Path) -> None:
+    slices = phantom_slices(DetectorKind.AXIAL, studies=2, seed=0)
+    epochs: list[int] = []
+    weights = train_detector(
+        TINY, [(1.0, slices)], slices[:3], tmp_path, on_epoch=lambda epoch, _: epochs.append(epoch)
+    )
+    assert epochs == [1, 2, 3]
+    log = pd.read_csv(tmp_path / "axial_results.csv")
+    log.columns = [name.strip() for name in log.columns]
+    total = log[[name for name in log.columns if name.startswith("train/")]].sum(axis=1)
+    assert total.iloc[-1] < total.iloc[0]
+    description = json.loads((tmp_path / "axial.json").read_text())
+    assert description["training"]["seed"] == TINY.seed
+    assert description["sources"][0]["patients"] == sorted({item.patient for item in slices})
+    model = network_from_bytes(AXIAL, weights.read_bytes())
+    output = model(torch.zeros(1, 1, 256, 256))
+    assert output[0].shape[1] == 4 + 1 + 2 * 3
+
+
+def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    slices = phantom_slices(DetectorKind.AXIAL, studies=1, seed=0)
+
+    class Stopped(Exception):
+        pass
+
+    def stop_after_two(epoch: int, _: dict[str, float]) -> None:
+        if epoch == 2:
+            raise Stopped
+
+    config = TrainConfig(kind=DetectorKind.AXIAL, epochs=3, samples_per_epoch=8, threads=1)
+    with pytest.raises(Stopped):
+        train_detector(config, [(1.0, slices)], [], tmp_path, on_epoch=stop_after_two)
+    resumed: list[int] = []
+    train_detector(
+        config, [(1.0, slices)], [], tmp_path, resume=True, on_epoch=lambda epoch, _: resumed.append(epoch)
+    )
+    assert resumed and resumed[0] > 1 and resumed[-1] == 3
+    assert (tmp_path / "axial.safetensors").is_file()
+
+
+def test_views_depend_on_seed_epoch_and_index_alone() -> None:
+    slices = phantom_slices(DetectorKind.AXIAL, studies=1, seed=0)
+    first, second = (
+        LevelDataset([(1.0, slices)], AXIAL, AugmentConfig(), samples_per_epoch=8, seed=5) for _ in range(2)
+    )
+    _ = first[3]
+    assert torch.equal(first[6]["img"], second[6]["img"])
+    second.epoch = 1
+    assert not torch.equal(first[6]["img"], second[6]["img"])
+
+
+def test_sagittal_score_targets_fill_the_disc_class() -> None:
+    model = build_network(SAGITTAL)
+    model.args = type("Gains", (), {"box": 7.5, "cls": 0.5, "dfl": 1.5, "pose": 12.0, "kobj": 1.0})()
+    model.kpt_oks_sigmas = [0.1, 0.1]
+    loss = model.init_criterion()
+    anchors = torch.tensor([[x + 0.5, y + 0.5] for y in range(8) for x in range(8)]) * 8
+    boxes = torch.cat([anchors - 16, anchors + 16], dim=1)[None]
+    scores = torch.full((1, 64, 8), 0.2)
+    truth = torch.tensor([[[16.0, 16, 48, 48]]])
+    _, _, targets, foreground, _ = loss.assigner(
+        scores, boxes, anchors, torch.tensor([[[4.0]]]), truth, torch.ones(1, 1, 1, dtype=torch.bool)
+    )
+    assert foreground.any()
+    chosen = targets[foreground.bool()]
+    assert torch.equal(chosen[:, SAGITTAL.disc_class], chosen[:, 4])
+    assert chosen[:, [0, 1, 2, 3, 5, 6]].abs().max() == 0
+
+
+def test_weights_survive_half_precision(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build_network(AXIAL).eval()
+    save_network(model, tmp_path / "w.safetensors")
+    loaded = network_from_bytes(AXIAL, (tmp_path / "w.safetensors").read_bytes())
+    image = torch.rand(1, 1, 128, 128)
+    with torch.inference_mode():
+        np.testing.assert_allclose(model(image)[0].numpy(), loaded(image)[0].numpy(), rtol=0.02, atol=0.6)
+
+
+def test_nothing_to_train_on_is_said_clearly(tmp_path: Path) -> None:
+    with pytest.raises(SlicesUnusable, match="no labelled slice"):
+        train_detector(TINY, [(1.0, [])], [], tmp_path)

@@ -1,0 +1,90 @@
+"""Every slice reaches the network in one orientation and scale, and every pixel keeps its place."""
+
+import numpy as np
+import pytest
+
+from data_prep.geometry import SlicePlane
+from detector.look.canonical import around, canonical_image, canonical_plane, strip, window
+
+SAGITTAL_AXES = [
+    ([0, 1, 0], [0, 0, -1]),  # as usual
+    ([0, -1, 0], [0, 0, -1]),  # front of the body right
+    ([0, 0, -1], [0, 1, 0]),  # stored on its side
+    ([0, 0, 1], [0, -1, 0]),
+]
+
+
+@pytest.mark.parametrize(("x_axis", "y_axis"), SAGITTAL_AXES)
+def test_a_landmark_keeps_its_place_whatever_the_storage(x_axis: list[int], y_axis: list[int]) -> None:
+    plane = SlicePlane(
+        origin_mm=np.array([3.0, -40.0, 25.0]),
+        x_axis=np.array(x_axis, float),
+        y_axis=np.array(y_axis, float),
+        spacing_mm=(0.5, 0.8),
+        shape=(180, 240),
+    )
+    landmark = plane.to_mm([150.0, 60.0])
+    columns, rows = np.meshgrid(np.arange(240), np.arange(180))
+    spot = np.exp(-((columns - 150) ** 2 * 0.25 + (rows - 60) ** 2 * 0.64) / 40).astype(np.float32)
+    canonical = canonical_image(plane, spot, mm_per_px=1.0, max_side_px=512)
+    row, column = np.argwhere(canonical.image == 255).mean(axis=0)
+    assert np.linalg.norm(canonical.plane.to_mm([column, row]) - landmark) < 1.0
+    assert canonical.plane.x_axis @ [0, 1, 0] > 0.99  # back of the body right
+    assert canonical.plane.y_axis @ [0, 0, -1] > 0.99  # head up
+
+
+def test_size_follows_millimetres_and_is_bounded() -> None:
+    plane = SlicePlane(np.zeros(3), np.array([0, 1.0, 0]), np.array([0, 0, -1.0]), (0.5, 1.5), (400, 300))
+    assert canonical_plane(plane, mm_per_px=1.0, max_side_px=512).shape == (512, 150)
+    cut = canonical_plane(plane, mm_per_px=1.0, max_side_px=512)
+    np.testing.assert_allclose(cut.centre_mm, plane.centre_mm, atol=1e-9)
+
+
+def test_a_constant_image_becomes_black_not_nan() -> None:
+    assert window(np.full((20, 20), 7.0, np.float32)).max() == 0
+
+
+GRID = SlicePlane(np.zeros(3), np.eye(3)[1], -np.eye(3)[2], (0.8, 0.8), (350, 300))
+
+
+def test_a_part_shows_the_same_places() -> None:
+    points_mm = GRID.to_mm([[120.0, 100.0], [150.0, 220.0]])
+    part = around(GRID, points_mm, 40.0)
+    rows, columns = part.shape
+    assert rows % 32 == columns % 32 == 0
+    left, top = np.rint(GRID.to_px(part.origin_mm)).astype(int)
+    np.testing.assert_allclose(part.to_mm([3, 5]), GRID.to_mm([left + 3, top + 5]))
+    for point in part.to_px(points_mm):
+        assert 50 <= point[0] <= columns - 50 and 50 <= point[1] <= rows - 50
+
+
+def test_a_part_at_the_border_stays_within_the_grid() -> None:
+    plane = SlicePlane(np.zeros(3), np.eye(3)[1], -np.eye(3)[2], (1.0, 1.0), (100, 70))
+    for corner in ([0.0, 0.0], [69.0, 99.0], [-300.0, 500.0]):
+        part = around(plane, plane.to_mm([corner]), 20.0)
+        assert part.shape == (64, 64)
+        assert plane.contains_px(plane.to_px(part.to_mm([[0, 0], [63, 63]]))).all()
+    assert around(plane, plane.to_mm([[30.0, 50.0]]), 200.0).shape == (100, 70)
+
+
+def test_a_strip_is_a_part_from_edge_to_edge() -> None:
+    part = strip(GRID, GRID.to_mm([[120.0, 100.0], [150.0, 220.0]]), 32.0)
+    assert part.shape == (350, 128)
+    left, top = np.rint(GRID.to_px(part.origin_mm)).astype(int)
+    assert top == 0 and left <= 80 and left + 128 > 190
+
+
+def test_a_part_is_as_bright_as_in_the_whole_slice() -> None:
+    """Smooth tissue with a bright corner that the part does not show."""
+    rows, columns = np.mgrid[0:350, 0:300].astype(np.float32)
+    pixels = 200 + columns + 0.3 * rows
+    pixels[:60, :60] = 3000
+    whole = canonical_image(GRID, pixels, mm_per_px=1.0, max_side_px=512)
+    points_mm = GRID.to_mm([[200.0, 250.0]])
+    part = canonical_image(
+        GRID, pixels, mm_per_px=1.0, max_side_px=512, part=lambda grid: around(grid, points_mm, 30.0)
+    )
+    left, top = np.rint(whole.plane.to_px(part.plane.origin_mm)).astype(int)
+    high, wide = part.image.shape
+    same = whole.image[top : top + high, left : left + wide].astype(int)
+    assert part.image.shape == part.plane.shape and np.abs(same - part.image).max() <= 1

@@ -1,0 +1,61 @@
+"""The noise of an image is told from the image, and images that are too noisy are flagged."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from data_prep.phantom import PhantomStudy, make_study
+from data_prep.study import Slice, Study
+from detector.predict import LevelDetector
+from detector.spine.noise import signal_to_noise
+
+CHOOSING_SEED = 152_400
+
+
+@pytest.fixture(scope="module")
+def phantom() -> PhantomStudy:
+    return make_study(CHOOSING_SEED)
+
+
+def noisy(study: Study, ratio: float) -> Study:
+    """Every slice with Rician noise: its 95th percentile stands ``ratio`` times above it."""
+
+    def changed(item: Slice) -> Slice:
+        rng, pixels = np.random.default_rng(item.instance_number), item.pixels()
+        sd = np.percentile(pixels, 95) / ratio
+        shown = np.hypot(pixels + rng.normal(0, sd, pixels.shape), rng.normal(0, sd, pixels.shape))
+        return replace(item, read_pixels=lambda: shown.astype(np.float32))
+
+    return replace(
+        study,
+        series=tuple(
+            replace(series, stacks=tuple(tuple(changed(item) for item in stack) for stack in series.stacks))
+            for series in study.series
+        ),
+    )
+
+
+@pytest.mark.parametrize("ratio", [4.0, 10.0, 40.0])
+def test_known_noise_is_measured(ratio: float) -> None:
+    """Two tissues with a sharp edge between them and a slow shading."""
+    rows, columns = np.mgrid[0:300, 0:260].astype(np.float32)
+    pixels = np.where(columns + 0.4 * rows > 190, 900.0, 500.0) + 0.5 * rows
+    signal = float(np.percentile(pixels[54:246, 34:226], 95))
+    noise = np.random.default_rng(0).normal(0, signal / ratio, pixels.shape)
+    assert signal_to_noise((pixels + noise).astype(np.float32)) == pytest.approx(ratio, rel=0.25)
+
+
+def test_images_without_noise_or_without_numbers_are_not_noisy() -> None:
+    assert signal_to_noise(np.full((64, 64), 7, np.float32)) == np.inf
+    assert signal_to_noise(np.full((64, 64), np.nan, np.float32)) == np.inf
+    assert signal_to_noise(np.zeros((3, 3), np.float32)) == np.inf
+
+
+def test_noise_beyond_what_was_learned_makes_the_numbering_uncertain(phantom: PhantomStudy) -> None:
+    detector = LevelDetector.load_bundled()
+    flags = {ratio: set(detector.predict(noisy(phantom.study, ratio)).flags) for ratio in (2.5, 5.5, 8.0)}
+    assert {"noisy", "numbering_uncertain"} <= flags[2.5]
+    assert "noisy" in flags[5.5] and "numbering_uncertain" not in flags[5.5]
+    assert "noisy" not in flags[8.0]
+    assert "noisy" not in detector.predict(phantom.study).flags

@@ -1,0 +1,292 @@
+"""The local app: what is dropped is graded and shown; limits hold; other pages cannot use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvicorn
+
+from pipeline.app.jobs import Jobs, UploadLimits
+from pipeline.app.server import TOKEN_HEADER, create_app, listen
+from pipeline.grade import Pipeline
+from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_study
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+CONTRAST = (Path(__file__).parents[1] / "contrast.js").read_text()
+
+
+class Running:
+    """The app in a thread, as ``lumbar app`` runs it."""
+
+    def __init__(self, pipeline: Pipeline, folder: Path, limits: UploadLimits | None = None) -> None:
+        self.folder = folder
+        self.jobs = Jobs(pipeline, folder, limits or UploadLimits())
+        listener = listen(0)
+        self.port = listener.getsockname()[1]
+        app = create_app(self.jobs, self.port)
+        self.server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listener]}, daemon=True)
+        self.thread.start()
+        self.token = self.request("GET", "/")[1].split('lumbar-token" content="')[1].split('"')[0]
+
+    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
+        status, text = self.request(method, path, body, **{TOKEN_HEADER: self.token})
+        return status, json.loads(text)
+
+    def graded(self, files: dict[str, bytes]) -> dict[str, Any]:
+        """Upload, start, and wait for the end."""
+        identifier = self.ask("POST", "/api/jobs")[1]["id"]
+        for name, content in files.items():
+            assert self.ask("PUT", f"/api/jobs/{identifier}/files?name={name}", content)[0] == 200
+        assert self.ask("POST", f"/api/jobs/{identifier}/start")[0] == 200
+        for _ in range(300):
+            state = self.ask("GET", f"/api/jobs/{identifier}")[1]
+            if state["state"] in ("done", "failed"):
+                return dict(state)
+            time.sleep(0.1)
+        raise AssertionError("the job does not end")
+
+    def close(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(timeout=20)
+        self.jobs.close()
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    app = Running(stand_in_pipeline(), tmp_path / "app")
+    yield app
+    app.close()
+
+
+def study_files(folder: Path, study_id: str = "501") -> dict[str, bytes]:
+    write_study(folder, study_id)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.dcm"))}
+
+
+def test_a_folder_and_a_zip_dropped_in_chromium_are_graded_and_reported(
+    chromium: Browser, bundled_pipeline: Pipeline, phantom_data: Path, tmp_path: Path
+) -> None:
+    studies = sorted((phantom_data / "train_images").iterdir())
+    archive = tmp_path / "two.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in (phantom_data / "train_images").rglob("*.dcm"):
+            file.write(path, path.relative_to(phantom_data))
+    app = Running(bundled_pipeline, tmp_path / "app")
+    address = f"http://127.0.0.1:{app.port}/"
+    page = chromium.new_page(viewport={"width": 1200, "height": 900})
+    messages: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    try:
+        page.goto(address)
+        assert page.evaluate(CONTRAST)["failures"] == []
+        page.set_input_files("#folder", str(studies[0]))
+        page.wait_for_selector("iframe.result", timeout=120_000)
+        frame = page.frame_locator("iframe.result")
+        assert frame.locator("h1").inner_text() == f"Study {studies[0].name}"
+        frame.locator("#cell-spinal_canal_stenosis_l4_l5").click()
+        assert "L4/L5 canal" in frame.locator(".detail:visible h3").inner_text()
+        page.set_input_files("#zip", str(archive))
+        page.wait_for_selector("article:first-child iframe.result", timeout=120_000)
+        both = page.frame_locator("article:first-child iframe.result")
+        assert both.locator("tbody tr").count() == 2
+        both.get_by_role("link", name=studies[1].name).click()
+        both.locator("#cell-spinal_canal_stenosis_l4_l5").wait_for()
+        assert both.locator("h1").inner_text() == f"Study {studies[1].name}"
+        for _ in range(2):
+            page.get_by_role("button", name="Remove images and results").first.click()
+            page.wait_for_timeout(100)
+        assert page.locator("article").count() == 0
+        assert not list((tmp_path / "app").iterdir())
+        assert messages == []
+        assert all(url.startswith((address, "data:")) for url in requests)
+    finally:
+        page.close()
+        app.close()
+
+
+def test_a_job_is_graded_its_input_removed_and_only_its_results_served(
+    running: Running, tmp_path: Path
+) -> None:
+    state = running.graded(study_files(tmp_path / "in"))
+    assert (state["state"], state["studies"], state["not_used"]) == ("done", 1, 0)
+    assert set(state["results"]) == {
+        "index.html",
+        "reports/501/report.html",
+        "submission.csv",
+        "predictions.json",
+    }
+    base = f"/jobs/{state['id']}"
+    assert "Study 501" in running.request("GET", f"{base}/reports/501/report.html")[1]
+    for name in ("studies/501.json", "../../../etc/passwd", "%2e%2e/input", "input/501/11/1.dcm"):
+        assert running.request("GET", f"{base}/{name}")[0] == 404
+    assert running.request("GET", "/jobs/no-such-job/index.html")[0] == 404
+    assert [path.name for path in running.folder.glob("*/*")] == ["output"]
+    assert running.ask("DELETE", f"/api/jobs/{state['id']}") == (200, {"removed": True})
+    assert not list(running.folder.iterdir())
+    assert running.ask("GET", f"/api/jobs/{state['id']}")[0] == 404
+
+
+def test_jobs_wait_for_each_other(running: Running, tmp_path: Path) -> None:
+    gate = threading.Event()
+    detect = running.jobs._pipeline.detector.predict
+    running.jobs._pipeline.detector.predict = lambda study: (gate.wait(30), detect(study))[1]  # type: ignore[method-assign]
+    identifiers = []
+    for number in (501, 502):
+        identifiers.append(running.ask("POST", "/api/jobs")[1]["id"])
+        for name, content in study_files(tmp_path / str(number), str(number)).items():
+            running.ask("PUT", f"/api/jobs/{identifiers[-1]}/files?name={name}", content)
+        running.ask("POST", f"/api/jobs/{identifiers[-1]}/start")
+    time.sleep(0.3)
+    states = [running.ask("GET", f"/api/jobs/{one}")[1]["state"] for one in identifiers]
+    assert states == ["working", "waiting"]
+    assert running.ask("PUT", f"/api/jobs/{identifiers[0]}/files?name=1.dcm", b"x")[0] == 413
+    assert running.ask("POST", f"/api/jobs/{identifiers[0]}/start")[0] == 409
+    assert running.ask("DELETE", f"/api/jobs/{identifiers[0]}")[0] == 200
+    gate.set()
+    for _ in range(200):
+        state = running.ask("GET", f"/api/jobs/{identifiers[1]}")[1]
+        if state["state"] == "done":
+            break
+        time.sleep(0.05)
+    assert state["state"] == "done"
+    # The removed one left nothing.
+    assert len(list(running.folder.iterdir())) == 1
+
+
+def test_other_pages_cannot_use_it(running: Running) -> None:
+    own = f"127.0.0.1:{running.port}"
+    token = {TOKEN_HEADER: running.token}
+    assert running.request("POST", "/api/jobs", **token)[0] == 201
+    # DNS rebinding: another name for this address.
+    for host in ("evil.example", f"evil.example:{running.port}", "127.0.0.1", ""):
+        assert running.request("GET", "/", Host=host)[0] == 403
+        assert running.request("POST", "/api/jobs", Host=host, **token)[0] == 403
+    # Request forgery: another origin, no token, a wrong one.
+    assert running.request("POST", "/api/jobs", Origin="http://evil.example", **token)[0] == 403
+    assert running.request("POST", "/api/jobs", Origin="null", **token)[0] == 403
+    assert running.request("POST", "/api/jobs", Sec_Fetch_Site="cross-site", **token)[0] == 403
+    assert running.request("POST", "/api/jobs", Origin=f"http://{own}")[0] == 403
+    assert running.request("POST", "/api/jobs", **{TOKEN_HEADER: "wrong"})[0] == 403
+    for path in ("/docs", "/openapi.json", "/redoc"):
+        assert running.request("GET", path)[0] == 404
+    answer = urllib.request.urlopen(f"http://{own}/")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_it_listens_on_this_machine_alone(running: Running) -> None:
+    (listener,) = [sock for server in running.server.servers for sock in server.sockets]
+    assert listener.getsockname()[0] == "127.0.0.1"
+
+
+def test_upload_limits_hold_while_bytes_arrive(tmp_path: Path) -> None:
+    limits = UploadLimits(
+        max_files=3, max_file_bytes=1000, max_archive_bytes=2000, max_total_bytes=3000, max_jobs=2
+    )
+    app = Running(stand_in_pipeline(), tmp_path / "app", limits)
+    try:
+        one = app.ask("POST", "/api/jobs")[1]["id"]
+        put = f"/api/jobs/{one}/files?name="
+        assert app.ask("PUT", put + "1/2/1.dcm", bytes(1001))[0] == 413
+        assert not [path for path in (tmp_path / "app").rglob("*") if path.is_file()]
+        status, answer = app.ask("PUT", put + "a.zip", bytes(2001))
+        assert status == 413 and "leave it out" in answer["detail"]
+        assert app.ask("PUT", put + "1/2/1.dcm", bytes(900))[0] == 200
+        assert app.ask("PUT", put + "1/2/2.dcm", bytes(10))[0] == 413  # a fourth file
+        assert app.ask("POST", "/api/jobs")[0] == 201
+        status, answer = app.ask("POST", "/api/jobs")
+        assert status == 429 and "wait" in answer["detail"]
+        two = next(job for job in app.jobs._jobs if job != one)
+        for number in range(3):
+            status, _ = app.ask("PUT", f"/api/jobs/{two}/files?name=b{number}.zip", bytes(1400))
+        assert status == 413
+    finally:
+        app.close()
+
+
+def test_names_of_uploads_cannot_leave_the_folder_and_bad_input_says_what_to_do(
+    running: Running, tmp_path: Path
+) -> None:
+    state = running.graded({"../../../escape.dcm": b"no image " + CANARY.encode(), "%2Fetc%2F1.dcm": b"x"})
+    assert state["state"] == "failed"
+    assert "What to do: give a folder or zip that holds DICOM files" in state["message"]
+    assert "CANARY" not in state["message"]
+    assert not list(tmp_path.rglob("escape*"))
+    archive = tmp_path / "bad.zip"
+    archive.write_bytes(b"PK\x03\x04 nothing")
+    state = running.graded({"bad.zip": archive.read_bytes()})
+    assert state["state"] == "failed" and "make the zip again" in state["message"]
+
+
+def test_an_upload_that_is_broken_off_leaves_no_file(running: Running) -> None:
+    identifier = running.ask("POST", "/api/jobs")[1]["id"]
+    connection = HTTPConnection("127.0.0.1", running.port, timeout=30)
+    connection.putrequest("PUT", f"/api/jobs/{identifier}/files?name=1/2/1.dcm")
+    connection.putheader("Content-Length", "100000")
+    connection.putheader(TOKEN_HEADER, running.token)
+    connection.endheaders(b"x" * 5000)
+    time.sleep(0.3)
+    connection.close()
+    time.sleep(0.3)
+    assert not [path for path in running.folder.rglob("*") if path.is_file()]
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"http://127.0.0.1:{running.port}/api/jobs/{identifier}")
+
+
+def test_a_failing_study_does_not_end_the_app_and_tells_nothing(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError(f"{CANARY} in /home/somebody")
+
+    files = study_files(tmp_path / "in")
+    monkeypatch.setattr("pipeline.app.jobs.run_batch", broken)
+    state = running.graded(files)
+    assert state["state"] == "failed" and "RuntimeError" in state["message"]
+    assert "CANARY" not in state["message"] and "/home" not in state["message"]
+    monkeypatch.undo()
+    assert running.graded(files)["state"] == "done"
+
+
+def test_the_command_serves_until_it_is_interrupted_and_leaves_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "pipeline", "app", "--port", "0", "--no-browser"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        address = re.findall(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
+        assert "Drop a folder or a zip" in urllib.request.urlopen(address, timeout=30).read().decode()
+        assert len(list(tmp_path.glob("lumbar-app-*"))) == 1
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+    finally:
+        process.kill()
+    assert not list(tmp_path.glob("lumbar-app-*"))

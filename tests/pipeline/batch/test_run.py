@@ -1,0 +1,187 @@
+"""A batch on disk: always 25 rows, the same bytes after an interruption, nothing of the patient."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep.read.find import find_studies
+from data_prep.vocabulary import TARGETS
+from pipeline.batch.run import BatchReport, run_batch
+from pipeline.grade import Pipeline
+from pipeline.results.report.study_report import write_report
+from pipeline.results.submission import read_submission, validate_submission
+from tests.pipeline.stand_in import CANARY, StraightSpine, stand_in_pipeline, write_study, write_table
+
+STUDIES = ["501", "502", "503"]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "test_images"
+    for study_id in STUDIES:
+        write_study(folder, study_id)
+    write_table(folder, STUDIES)
+    return folder
+
+
+def run(pipeline: Pipeline, images: Path, out: Path) -> BatchReport:
+    return run_batch(pipeline, find_studies(images), out)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_batch_writes_valid_files(images: Path, tmp_path: Path) -> None:
+    report = run(stand_in_pipeline(), images, tmp_path / "out")
+    assert (report.n_studies, report.n_resumed, report.n_rejected) == (3, 0, 0)
+    validate_submission(read_submission(report.submission), STUDIES)
+    predictions = json.loads(report.predictions.read_text())
+    assert [study["study_id"] for study in predictions["studies"]] == STUDIES
+    assert [len(study["targets"]) for study in predictions["studies"]] == [25] * 3
+    assert predictions["provenance"]["models"] == {"stand-in": "0"}
+    assert predictions["provenance"]["software"]["lumbar"]
+
+
+def test_the_submission_is_weighted_and_the_json_is_not(images: Path, tmp_path: Path) -> None:
+    report = run(stand_in_pipeline(), images, tmp_path / "out")
+    p = json.loads(report.predictions.read_text())["studies"][0]["targets"][7]
+    row_id = f"501_{p['condition']}_{p['level']}"
+    q = read_submission(report.submission).set_index("row_id").loc[row_id]
+    normal, severe = p["probabilities"]["normal_mild"], p["probabilities"]["severe"]
+    assert q["severe"] / q["normal_mild"] == pytest.approx(4 * severe / normal, rel=1e-5)
+
+
+def test_an_interrupted_run_ends_with_the_same_bytes_and_redoes_only_what_is_missing(
+    images: Path, tmp_path: Path
+) -> None:
+    undisturbed, interrupted = tmp_path / "undisturbed", tmp_path / "interrupted"
+    run(stand_in_pipeline(), images, undisturbed)
+
+    def killed(study_id: str) -> None:
+        if study_id == "502":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(stand_in_pipeline(), find_studies(images), interrupted, progress=killed)
+    # What a kill in the middle of writing leaves behind.
+    (interrupted / "studies" / ".503.json.partial").write_text('{"marker": ')
+
+    detector = StraightSpine()
+    again = stand_in_pipeline()
+    report = run(Pipeline(detector, again.grader, again.provenance), images, interrupted)
+    assert report.n_resumed == 2
+    assert detector.studies == ["503"]
+    assert contents(interrupted) == contents(undisturbed)
+
+
+@pytest.mark.parametrize("change", ["image", "models", "damage"])
+def test_what_changed_is_done_again(images: Path, tmp_path: Path, change: str) -> None:
+    out = tmp_path / "out"
+    run(stand_in_pipeline(), images, out)
+    models = {}
+    if change == "image":
+        (images / "502" / "11" / "1.dcm").unlink()
+    elif change == "models":
+        models = {"detector": "1"}
+    else:
+        (out / "studies" / "502.json").write_text("{}")
+    report = run(stand_in_pipeline(**models), images, out)
+    assert report.n_resumed == (0 if change == "models" else 2)
+
+
+def test_a_rejected_study_has_its_rows_and_its_reason(images: Path, tmp_path: Path) -> None:
+    for path in (images / "502").rglob("*.dcm"):
+        path.write_bytes(b"")
+    report = run(stand_in_pipeline(), images, tmp_path / "out")
+    assert report.n_rejected == 1
+    validate_submission(read_submission(report.submission), STUDIES)
+    record = json.loads(report.predictions.read_text())["studies"][1]
+    assert record["rejected"]
+    assert record["rejections"][-1]["reason"] == "no_usable_series"
+    assert {target["source"] for target in record["targets"]} == {"prior"}
+    assert len(record["targets"]) == len(TARGETS)
+
+
+def test_a_failing_picture_costs_a_flag_and_no_grade(images: Path, tmp_path: Path) -> None:
+    def draw(study: object, prediction: object, path: Path) -> None:
+        raise RuntimeError(CANARY)
+
+    report = run_batch(stand_in_pipeline(), find_studies(images / "501"), tmp_path / "out", draw=draw)
+    record = json.loads(report.predictions.read_text())["studies"][0]
+    assert record["flags"] == ["level_absent", "picture_failed"]
+    assert not record["rejected"]
+
+
+def test_a_failing_report_costs_a_flag_and_no_grade(images: Path, tmp_path: Path) -> None:
+    def broken(study: object, prediction: object, path: Path) -> None:
+        raise RuntimeError(CANARY)
+
+    report = run_batch(stand_in_pipeline(), find_studies(images / "501"), tmp_path / "out", report=broken)
+    record = json.loads(report.predictions.read_text())["studies"][0]
+    assert record["flags"] == ["level_absent", "report_failed"]
+    assert (
+        report.reports == ()
+        and "href=" not in (tmp_path / "out" / "index.html").read_text().split("<tbody>")[1]
+    )
+
+
+def test_nothing_of_the_patient_or_of_the_disk_is_written(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (images / "501" / "11" / "1.dcm").write_text(CANARY)
+    write_all(images, out, stand_in_pipeline())
+    for name, content in contents(out).items():
+        assert b"CANARY" not in content, name
+        assert str(tmp_path).encode() not in content, name
+
+
+def write_all(images: Path, out: Path, pipeline: Pipeline, **options: Any) -> BatchReport:
+    return run_batch(pipeline, find_studies(images), out, report=write_report, **options)
+
+
+def test_an_interrupted_run_with_reports_ends_with_the_same_bytes(images: Path, tmp_path: Path) -> None:
+    undisturbed, interrupted = tmp_path / "undisturbed", tmp_path / "interrupted"
+    report = write_all(images, undisturbed, stand_in_pipeline())
+    assert [path.relative_to(undisturbed).as_posix() for path in report.reports] == [
+        f"reports/{study}/report.html" for study in STUDIES
+    ]
+
+    def killed(completed: float, name: str) -> None:
+        if name == "502: drawing":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_all(images, interrupted, stand_in_pipeline(), on_stage=killed)
+    assert not (interrupted / "index.html").exists()
+    # Half a report, as a kill leaves it, and the whole one of a study whose record was never written.
+    (interrupted / "reports" / "502").mkdir(parents=True)
+    (interrupted / "reports" / "502" / ".report.html.partial").write_text("<!doctype")
+    (interrupted / "reports" / "502" / "report.html").write_text("<!doctype")
+    detector = StraightSpine()
+    again = stand_in_pipeline()
+    report = write_all(images, interrupted, Pipeline(detector, again.grader, again.provenance))
+    assert (report.n_resumed, detector.studies) == (1, ["502", "503"])
+    assert contents(interrupted) == contents(undisturbed)
+
+
+def test_a_missing_report_is_written_and_no_finished_one_is_redone(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = write_all(images, out, stand_in_pipeline())
+    before = contents(out)
+    first.reports[1].unlink()
+    assert write_all(images, out, stand_in_pipeline()).n_resumed == 2
+    assert contents(out) == before
+    assert run(stand_in_pipeline(), images, out).n_resumed == 3
+
+
+def test_stages_tell_how_much_is_over(images: Path, tmp_path: Path) -> None:
+    told: list[tuple[float, str]] = []
+    write_all(images, tmp_path / "out", stand_in_pipeline(), on_stage=lambda *now: told.append(now))
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares) and shares[-1] == 3.0
+    stages = ["501: reading", "501: detection", "501: grading", "501: drawing", "501"]
+    assert [name for _, name in told[:5]] == stages

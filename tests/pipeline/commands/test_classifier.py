@@ -1,0 +1,96 @@
+"""``lumbar classifier``: from phantoms to calibrated weights and figures, and clear refusals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from data_prep.phantom import write_dataset
+from pipeline.commands.classifier import app
+
+TINY = {
+    "network": {"backbone_channels": [8, 8, 8], "attention_heads": 2, "hidden_channels": 8},
+    "training": {"epochs": 1, "batch_size_crops": 8, "bfloat16": False},
+}
+
+
+def lumbar(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_help_shows_an_example_and_loads_no_torch() -> None:
+    for command in ("cut", "train", "calibrate", "evaluate"):
+        code, out, _ = lumbar(command, "--help")
+        assert code == 0 and f"lumbar classifier {command}" in out
+    check = "import sys, pipeline.commands.classifier; sys.exit(bool({'torch', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `train` writes: three tiny graders of one synthetic study."""
+    folder = tmp_path_factory.mktemp("graders")
+    (folder / "config.json").write_text(json.dumps(TINY))
+    arguments = ("--phantoms", 1, "--enriched", "--config", folder / "config.json")
+    assert lumbar("train", *arguments, "-o", folder / "run")[0] == 0
+    return folder / "run"
+
+
+def test_train_calibrate_and_evaluate_on_phantoms(run: Path, tmp_path: Path) -> None:
+    crops = tmp_path / "crops"
+    assert lumbar("cut", "--phantoms", 1, "--seed", 100_001, "-o", crops)[0] == 0
+    code, out, _ = lumbar("calibrate", run, "--choosing", crops, "-o", tmp_path / "weights", "--json")
+    assert code == 0 and set(json.loads(out)) == {"spinal", "foraminal", "subarticular"}
+    code, out, _ = lumbar("evaluate", "--phantoms", 1, "--weights", tmp_path / "weights", "--json")
+    figures = json.loads(out)
+    assert code == 0 and figures["n_targets"] == 25 and figures["oracle_score"]["score"] > 0
+    stored = json.loads((tmp_path / "weights" / "spinal.json").read_text())
+    assert stored["config"]["training"]["epochs"] == 1
+    assert stored["metrics"]["choosing"]["crops"] == 5
+
+
+def test_train_and_evaluate_on_a_folder_in_the_rsna_layout(tmp_path: Path) -> None:
+    data, run, config = tmp_path / "data", tmp_path / "run", tmp_path / "config.json"
+    write_dataset(data, studies=1, seed=3, size="small")
+    config.write_text(json.dumps(TINY))
+    assert lumbar("train", data, "--config", config, "-o", run)[0] == 0
+    code, out, _ = lumbar("evaluate", data, "--weights", run, "--json")
+    figures = json.loads(out)
+    assert code == 0 and figures["n_targets"] == 25 and figures["flags"] == {}
+    assert figures["oracle_score"] is None
+
+    (series, *_) = (data / "train_images").glob("*/*")
+    (series / "notes.dcm").write_text("no image")
+    for arguments in (("evaluate", data, "--weights", run), ("cut", data, "-o", tmp_path / "crops")):
+        code, _, err = lumbar(*arguments)
+        assert code == 3 and f"rejected [not_dicom] {series.parent.name}/{series.name}/notes.dcm" in err
+
+
+def test_what_is_wrong_is_said(tmp_path: Path) -> None:
+    assert lumbar("train", "-o", tmp_path)[0] == 2
+    code, _, err = lumbar("train", "--phantoms", 5, "--seed", 99_999, "-o", tmp_path)
+    assert code == 2 and "100,000" in err
+    code, _, err = lumbar("evaluate", "--phantoms", 1, "--weights", tmp_path)
+    assert code == 1 and "make models" in err
+    config = tmp_path / "config.json"
+    config.write_text('{"training": {"epoch": 1}}')
+    code, _, err = lumbar("train", "--crops", tmp_path, "--config", config, "-o", tmp_path)
+    assert code == 1 and "training.epoch" in err
+    config.write_text("[1]")
+    code, _, err = lumbar("train", "--crops", tmp_path, "--config", config, "-o", tmp_path)
+    assert code == 1 and "configuration" in err
+    assert lumbar("train", "--phantoms", 1, "--group", "hip", "-o", tmp_path)[0] == 2
+
+
+def test_evaluate_on_the_real_studies(real_rsna: Path, run: Path) -> None:
+    code, out, _ = lumbar("evaluate", real_rsna, "--weights", run, "--json")
+    assert code == 0
+    figures = json.loads(out)
+    assert figures["n_studies"] == 2 and figures["n_targets"] >= 45
+    assert pytest.approx(sum(part["n"] for part in figures["groups"].values())) == figures["n_targets"]

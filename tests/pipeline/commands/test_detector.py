@@ -1,0 +1,69 @@
+"""The detector's commands: what they write, what they say, how they end."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from data_prep.phantom import write_dataset
+from pipeline.commands.detector import app
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_dataset(folder, studies=2, seed=200_420)
+    return folder
+
+
+def test_predict_writes_levels_in_the_form_of_the_coordinate_table(data: Path, tmp_path: Path) -> None:
+    result = runner.invoke(app, ["predict", str(data), "-o", str(tmp_path / "levels.csv")])
+    assert result.exit_code == 0, result.output
+    levels = pd.read_csv(tmp_path / "levels.csv")
+    truth = pd.read_csv(data / "train_label_coordinates.csv")
+    assert set(truth.columns) <= set(levels.columns)
+    assert set(levels["study_id"]) == set(truth["study_id"])
+    assert set(levels["condition"]) <= set(truth["condition"]) and len(levels) >= 40
+    assert "numbering" in result.stderr
+
+
+def test_evaluate_reports_figures_as_json_and_draws_the_worst(data: Path, tmp_path: Path) -> None:
+    result = runner.invoke(app, ["evaluate", str(data), "--json", "--pictures", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert figures["studies"] == 2
+    assert figures["spinal"]["n"] == 10 and figures["foraminal"]["n"] == 20
+    assert set(figures["numbering"]) >= {"wrong", "mean_confidence", "calibration_error"}
+    assert len(list(tmp_path.glob("*.png"))) == 12
+
+
+def test_a_bad_study_is_named_and_the_others_are_done(data: Path, tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", studies=2, seed=200_420)
+    images = tmp_path / "data" / "train_images"
+    for file in sorted(images.iterdir())[0].rglob("*.dcm"):
+        file.write_text("not DICOM")
+    result = runner.invoke(app, ["predict", str(images), "-o", str(tmp_path / "levels.csv")])
+    assert result.exit_code == 3
+    assert "[not_dicom]" in result.stderr
+    assert pd.read_csv(tmp_path / "levels.csv")["study_id"].nunique() == 1
+
+
+def test_nothing_to_do_ends_with_1_and_a_reason(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    result = runner.invoke(app, ["predict", str(empty), "-o", str(tmp_path / "levels.csv")])
+    assert result.exit_code == 1 and "[no_images]" in result.stderr
+    result = runner.invoke(app, ["train", "-o", str(tmp_path / "run")])
+    assert result.exit_code == 1 and "no labelled slice" in result.stderr
+    result = runner.invoke(app, ["evaluate"])
+    assert result.exit_code == 1 and "give DATA" in result.stderr
+
+
+def test_external_slices_cannot_train_the_axial_detector(tmp_path: Path) -> None:
+    arguments = ["train", "--kind", "axial", "--external", str(tmp_path), "-o", str(tmp_path / "run")]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 1 and "leave --external out" in result.stderr

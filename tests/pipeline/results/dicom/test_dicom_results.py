@@ -1,0 +1,273 @@
+"""SR and SC: what other people's tools say of them, what they carry, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from highdicom.sr import srread
+from pydicom.sr import _concepts_dict
+from typer.testing import CliRunner, Result
+
+from data_prep.base.uids import is_valid_uid
+from data_prep.read.find import find_studies
+from data_prep.study import Study
+from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, Target
+from pipeline.cli import app
+from pipeline.grade import Pipeline
+from pipeline.prediction import StudyPrediction
+from pipeline.results.dicom import codes
+from pipeline.results.dicom.source import read_source
+from pipeline.results.dicom.structured_report import build_report
+from pipeline.results.dicom.write import DicomResults, write_object
+from tests.dicom_tools import dciodvfy_errors, dsrdump
+from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_study, write_table
+
+ROOT = Path(__file__).resolve().parents[4]
+NAME = "Müller^Zoë"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "test_images"
+    write_study(folder, "501")
+    write_table(folder, ["501"])
+    return folder
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pipeline, "load", classmethod(lambda cls, **_: stand_in_pipeline()))
+
+
+def lumbar(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def edit(folder: Path, count: int | None = None, **elements: str) -> None:
+    """Set elements in the first ``count`` files below a folder, or in all."""
+    for path in sorted(folder.rglob("*.dcm"))[:count]:
+        dataset = pydicom.dcmread(path)
+        for keyword, value in elements.items():
+            setattr(dataset, keyword, value)
+        dataset.save_as(path)
+
+
+def graded(images: Path) -> tuple[StudyPrediction, Study]:
+    (entry,) = find_studies(images)
+    prediction, study = stand_in_pipeline().predict_entry(entry)
+    assert study is not None
+    return prediction, study
+
+
+@pytest.mark.parametrize("entry", codes.TABLE, ids=lambda entry: entry.code.value)
+def test_every_code_is_in_the_standard_or_marked_private_and_documented(entry: codes.CodeEntry) -> None:
+    value, scheme, meaning = entry.code.value, entry.code.scheme_designator, entry.code.meaning
+    assert len(value) <= 16 and len(meaning) <= 64
+    if scheme == codes.PRIVATE_SCHEME:
+        assert entry.source.startswith("private: ")
+    else:
+        known = [names[value][0] for names in _concepts_dict.concepts[scheme].values() if value in names]
+        assert meaning.lower() in {name.lower().removesuffix(" (attribute)") for name in known}
+    row = f"| {meaning} | `{value}` | {scheme} | {entry.use} | {entry.source} |"
+    assert row in (ROOT / "docs" / "dicom.md").read_text(encoding="utf-8")
+
+
+def test_every_target_has_codes_of_its_own() -> None:
+    assert {codes.LEVEL_CODES[target.level].code.meaning for target in TARGETS} == {
+        f"Level of {level.label} intervertebral disc" for level in LEVELS
+    }
+    assert len({entry.code for entry in codes.TABLE}) == len(codes.TABLE)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_predict_writes_objects_that_other_tools_accept(images: Path, tmp_path: Path) -> None:
+    edit(images, PatientName=NAME, PatientID="ID-7", SpecificCharacterSet="ISO_IR 192")
+    result = lumbar("predict", images, "-o", tmp_path / "out", "--sr", "--sc")
+    assert result.exit_code == 0, result.output
+    report, capture = (tmp_path / "out" / kind / "501.dcm" for kind in ("sr", "sc"))
+    assert dciodvfy_errors(report) == [] and dciodvfy_errors(capture) == []
+    sr, sc = pydicom.dcmread(report), pydicom.dcmread(capture)
+    assert sr.file_meta.MediaStorageSOPClassUID.name == "Comprehensive 3D SR Storage"
+    assert sc.file_meta.MediaStorageSOPClassUID.name == "Secondary Capture Image Storage"
+    for dataset in (sr, sc):
+        assert (str(dataset.PatientName), dataset.PatientID) == (NAME, "ID-7")
+    assert sr.StudyInstanceUID == sc.StudyInstanceUID and is_valid_uid(sr.StudyInstanceUID)
+    assert sc.pixel_array.shape == (1030, 1540, 3) and sc.PhotometricInterpretation == "RGB"
+    text = dsrdump(report)
+    assert text.count('"Severity")=') == 25 + 3 * 20  # grades, and what each probability is of
+    assert text.count("SCOORD") == 20 and text.count("Not Evaluated") == 5
+    assert "Not a medical device" in text and "trained on synthetic anatomy" in text
+
+
+def test_the_report_says_what_the_prediction_says(images: Path, tmp_path: Path) -> None:
+    prediction, study = graded(images)
+    source = read_source(study)
+    write_object(build_report(source, prediction), tmp_path / "sr.dcm")
+    report = srread(tmp_path / "sr.dcm")
+    groups = report.content.get_planar_roi_measurement_groups()  # type: ignore[attr-defined]
+    assert prediction.levels is not None and len(groups) == 20
+    for group in groups:
+        (site,) = group.finding_sites
+        level = next(
+            level for level, entry in codes.LEVEL_CODES.items() if entry.code == site.topographical_modifier
+        )
+        condition = next(
+            condition
+            for condition in Condition
+            if codes.SITE_CODES[condition.group].code == site.value
+            and (site.laterality == codes.SIDE_CODES[condition.side].code if condition.side else True)
+        )
+        grade, point = prediction.grades[Target(condition, level)], prediction.levels.point(condition, level)
+        (evaluation,) = group.get_qualitative_evaluations(codes.SEVERITY.code)
+        assert evaluation.value == codes.SEVERITY_CODES[grade.severity].code
+        values = [item.value for item in group.get_measurements(codes.PROBABILITY.code)]
+        assert values == pytest.approx(grade.probabilities, abs=1e-6)
+        image = source.image_of(point) if point else None
+        assert point is not None and image is not None and point.xy_px is not None
+        region = group.roi
+        assert region.value[0] == pytest.approx(np.array(point.xy_px) + 0.5, abs=1e-3)
+        (referenced,) = region.ContentSequence
+        assert referenced.referenced_sop_instance_uid == image.sop_instance_uid
+        assert group.tracking_identifier.startswith(level.label)
+
+
+def test_the_same_study_gives_the_same_bytes_and_other_models_other_objects(
+    images: Path, tmp_path: Path
+) -> None:
+    made = []
+    pipelines = {"a": stand_in_pipeline(), "b": stand_in_pipeline(), "c": stand_in_pipeline(other="1")}
+    for name, pipeline in pipelines.items():
+        (entry,) = find_studies(images)
+        prediction, study = pipeline.predict_entry(entry)
+        results = DicomResults(capture=name != "c")
+        assert results.write(study, prediction, tmp_path / name) is None
+        made.append([path.read_bytes() for path in results.paths("501", tmp_path / name)])
+    assert made[0] == made[1] and len(made[0]) == 2
+    first, other = (pydicom.dcmread(tmp_path / name / "sr" / "501.dcm") for name in ("a", "c"))
+    assert first.StudyInstanceUID == other.StudyInstanceUID
+    assert first.SeriesInstanceUID != other.SeriesInstanceUID
+    assert first.SOPInstanceUID != other.SOPInstanceUID
+
+
+def test_bare_headers_are_substituted_and_valid_ones_kept(images: Path) -> None:
+    study = images / "501"
+    edit(study / "11", StudyInstanceUID="501", SeriesInstanceUID="501.11", FrameOfReferenceUID="1.2.3")
+    source = read_source(graded(images)[1])
+    assert all(
+        is_valid_uid(uid)
+        for image in source.images.values()
+        for uid in (image.sop_instance_uid, image.series_instance_uid, image.frame_of_reference_uid)
+    )
+    assert len({image.sop_instance_uid for image in source.images.values()}) == 15
+    assert len({image.series_instance_uid for image in source.images.values()}) == 3
+    assert source.images["11", 1].frame_of_reference_uid == "1.2.3"
+    assert (source.content_date, source.content_time) == ("19700101", "000000")
+    edit(study, StudyDate="20240229", StudyTime="101500", StudyInstanceUID="1.2.3.4")
+    source = read_source(graded(images)[1])
+    assert (source.content_date, source.content_time) == ("20240229", "101500")
+    assert source.study_instance_uid == "1.2.3.4"
+
+
+def test_values_that_break_the_standard_do_not_get_into_a_result(images: Path, tmp_path: Path) -> None:
+    bad = {"PatientBirthDate": "last year", "PatientSex": "unknown", "AccessionNumber": "A" * 40}
+    with pytest.warns(UserWarning):
+        edit(images, **bad)
+    prediction, study = graded(images)
+    results = DicomResults(capture=False)
+    assert results.write(study, prediction, tmp_path) is None
+    (path,) = results.paths("501", tmp_path)
+    assert dciodvfy_errors(path) == []
+    dataset = pydicom.dcmread(path)
+    assert [str(dataset[keyword].value or "") for keyword in bad] == ["", "", ""]
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(
+    ("elements", "count", "named"),
+    [
+        ({"PatientID": "SOMEBODY-ELSE"}, 1, "PatientID differs"),
+        ({"PatientName": "Else^Somebody"}, 3, "PatientName differs"),
+        ({"StudyInstanceUID": "1.2.3"}, None, ""),
+        ({"PatientID": "X" * 65}, None, "PatientID is no valid value"),
+    ],
+)
+def test_what_would_go_to_the_wrong_patient_is_refused_and_the_attribute_named(
+    images: Path, tmp_path: Path, elements: dict[str, str], count: int | None, named: str
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pydicom.config.settings, "writing_validation_mode", pydicom.config.IGNORE)
+        patch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.IGNORE)
+        # One study: images of another one and of another patient would be left out one by one.
+        edit(images, StudyInstanceUID="1.2.840.1")
+        edit(images, count, **elements)
+    result = lumbar("predict", images, "-o", tmp_path / "out", "--sr", "--no-pictures")
+    again = lumbar("predict", images, "-o", tmp_path / "out", "--sr", "--no-pictures")
+    written = (tmp_path / "out" / "sr" / "501.dcm").is_file()
+    assert (result.exit_code, written) == ((3, False) if named else (0, True)), result.output
+    assert again.exit_code == result.exit_code and "by an earlier run" in again.stdout
+    assert (named in result.stderr and "[dicom_result_refused] 501" in result.stderr) or not named
+    assert "SOMEBODY" not in result.output and "XXX" not in result.output
+    assert (tmp_path / "out" / "submission.csv").is_file()
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_the_patient_is_in_the_objects_and_nowhere_else(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = lumbar("predict", images, "-o", out, "--sr", "--sc")
+    assert result.exit_code == 0 and CANARY not in result.output
+    for path in (path for path in out.rglob("*") if path.is_file()):
+        assert "CANARY" not in path.name
+        assert (CANARY.encode() in path.read_bytes()) == (path.suffix == ".dcm"), path.name
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_missing_object_is_made_again_and_a_rejected_study_gets_none(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_study(images, "502")
+    for path in (images / "502").rglob("*.dcm"):
+        path.write_bytes(b"no")
+    assert lumbar("predict", images, "-o", out, "--sr", "--no-pictures").exit_code == 3
+    report = out / "sr" / "501.dcm"
+    before = report.read_bytes()
+    assert [path.name for path in report.parent.iterdir()] == ["501.dcm"]
+    report.unlink()
+    assert (
+        "1 of them by an earlier run" in lumbar("predict", images, "-o", out, "--sr", "--no-pictures").stdout
+    )
+    assert report.read_bytes() == before
+
+
+def test_a_point_on_no_slice_is_given_in_the_patient(images: Path, tmp_path: Path) -> None:
+    prediction, study = graded(images)
+    assert prediction.levels is not None
+    away = Target(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L4_L5)
+    points = tuple(
+        replace(point, series_id=None, instance_number=None, xy_px=None)
+        if Target(point.condition, point.level) == away
+        else point
+        for point in prediction.levels.points
+    )
+    prediction = replace(prediction, levels=replace(prediction.levels, points=points))
+    write_object(build_report(read_source(study), prediction), tmp_path / "sr.dcm")
+    assert dciodvfy_errors(tmp_path / "sr.dcm") == []
+    text = dsrdump(tmp_path / "sr.dcm")
+    assert text.count("SCOORD3D:") == 1 and text.count("SCOORD:") == 19
+
+
+@pytest.mark.parametrize("study_id", ["4003253", "100206310"])
+def test_real_studies_without_half_of_the_attributes_give_valid_objects(
+    real_rsna: Path, tmp_path: Path, bundled_pipeline: Pipeline, study_id: str
+) -> None:
+    (entry,) = find_studies(real_rsna / "train_images" / study_id)
+    prediction, study = bundled_pipeline.predict_entry(entry)
+    assert DicomResults().write(study, prediction, tmp_path) is None
+    for path in DicomResults().paths(study_id, tmp_path):
+        assert dciodvfy_errors(path) == []
+        assert pydicom.dcmread(path).PatientID == study_id
+    record = json.dumps(prediction.to_dict())
+    assert dsrdump(tmp_path / "sr" / f"{study_id}.dcm").count("SCOORD") == record.count('"xyz_mm"') == 25

@@ -1,0 +1,162 @@
+"""The pictures: drawn for every study, with what was found in them, the same bytes each time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data_prep.geometry import SlicePlane
+from data_prep.read.find import find_studies
+from data_prep.rsna.tables import read_tables
+from data_prep.study import DicomRejected, Reason, Rejection, Slice, SpineLevels
+from pipeline.results.pictures.canvas import Page, displayed, edge_letters
+from pipeline.results.pictures.montage import draw_montage, draw_readings, middle_slice
+from pipeline.results.pictures.overlays import draw_overlays
+from pipeline.results.pictures.readings import reading_of_annotations, reading_of_prediction
+from pipeline.results.words import numbering_words
+from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "test_images"
+    write_study(folder, "501")
+    write_table(folder, ["501", "502"])
+    return folder
+
+
+def test_a_montage_shows_slices_and_is_the_same_each_time(images: Path, tmp_path: Path) -> None:
+    prediction, study = stand_in_pipeline().predict_entry(find_studies(images / "501")[0])
+    assert study is not None
+    for name in ("a.png", "b.png"):
+        draw_montage(study, prediction, tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    picture = cv2.imread(str(tmp_path / "a.png"))
+    assert picture.shape == (1030, 1540, 3)
+    # Noise where the sagittal slice and a tile lie, a frame in colour, and white between them.
+    assert picture[300:600, 150:350].std() > 20
+    assert (picture[100:900, 542:552] == 255).all()
+
+
+def test_a_rejected_study_has_a_page_that_says_so(images: Path, tmp_path: Path) -> None:
+    entry = find_studies(images)[1]
+    prediction, study = stand_in_pipeline().predict_entry(entry)
+    assert study is None
+    draw_montage(study, prediction, tmp_path / "page.png")
+    picture = cv2.imread(str(tmp_path / "page.png"))
+    assert (picture[40:70] < 128).any()
+    assert (picture[300:400, 100:200] == 255).all()
+
+
+def test_every_series_with_points_gets_its_overlay(images: Path, tmp_path: Path) -> None:
+    prediction, study = stand_in_pipeline().predict_entry(find_studies(images / "501")[0])
+    assert study is not None and prediction.levels is not None
+    reading = reading_of_prediction(prediction)
+    written = draw_overlays(study, [reading], tmp_path / "overlays")
+    assert sorted(path.name for path in written) == ["501_11.png", "501_12.png", "501_13.png"]
+    assert all(cv2.imread(str(path)) is not None for path in written)
+    nothing = replace(reading, levels=SpineLevels("501"))
+    assert draw_overlays(study, [nothing], tmp_path / "none") == ()
+
+
+def test_the_middle_slice_is_a_t2_slice_at_the_canal(images: Path) -> None:
+    study = find_studies(images / "501")[0].load()
+    levels = stand_in_pipeline().detector.predict(study)
+    shown = middle_slice(study, levels)
+    assert shown is not None
+    assert shown.plane.origin_mm[0] == 0
+    assert any(shown is item for item in study.series[0].slices)
+    assert middle_slice(study, SpineLevels("501")) is shown
+
+
+@pytest.mark.parametrize("flip", [1, -1])
+def test_slices_are_shown_upright_in_their_true_proportions(flip: int) -> None:
+    """A bright square of 30 mm at the top front corner, on pixels of 1 × 2 mm, stored either way up."""
+    top = 90.0 if flip == 1 else -88.0
+    plane = SlicePlane(
+        np.array([0, 0, top]), np.array([0, 1, 0]), np.array([0, 0, -flip]), (1.0, 2.0), (90, 100)
+    )
+    pixels = np.zeros((90, 100), dtype=np.float32)
+    pixels[:15, :30] = 1000
+    image = displayed(Slice(plane, 1, lambda: pixels if flip == 1 else pixels[::-1].copy()), 400, 500)
+    assert image is not None
+    shown, grid = image
+    assert shown.shape[0] <= 500 and shown.shape[1] <= 400
+    assert shown.shape[0] / shown.shape[1] == pytest.approx(180 / 100, rel=0.05)
+    bright = np.argwhere(shown > 0.5)
+    height, width = np.ptp(bright, axis=0) + 1
+    assert height / width == pytest.approx(1, rel=0.05)
+    assert bright.min() == 0
+    np.testing.assert_allclose(grid.to_px(plane.to_mm([0, 0] if flip == 1 else [0, 89])), [1, 2], atol=2.5)
+
+
+def test_a_slice_that_cannot_be_decoded_is_not_shown() -> None:
+    def refused() -> np.ndarray:
+        raise DicomRejected(Rejection(Reason.BAD_PIXELS, "broken"))
+
+    plane = SlicePlane(np.zeros(3), np.array([0, 1, 0]), np.array([0, 0, -1]), (1, 1), (9, 9))
+    assert displayed(Slice(plane, 1, refused), 100, 100) is None
+
+
+def test_no_caption_claims_a_certain_numbering() -> None:
+    assert numbering_words(1.0) == "numbering over 99% sure"
+    assert numbering_words(0.804) == "numbering 80% sure"
+
+
+@pytest.mark.parametrize(
+    ("x_axis", "y_axis", "letters"),
+    [
+        ([0, 1, 0], [0, 0, -1], "APHF"),
+        ([1, 0, 0], [0, 1, 0], "RLAP"),
+        ([-0.9, 0.1, 0], [0, 0.3, -0.95], "LRHF"),
+    ],
+)
+def test_the_edges_of_a_slice_are_named_by_the_patient(
+    x_axis: list[float], y_axis: list[float], letters: str
+) -> None:
+    x, y = np.array(x_axis), np.array(y_axis)
+    y = y - x * (x @ y) / (x @ x)
+    plane = SlicePlane(np.zeros(3), x / np.linalg.norm(x), y / np.linalg.norm(y), (1, 1), (9, 9))
+    assert "".join(edge_letters(plane)) == letters
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_ring_and_scale_bar_are_as_large_as_they_say(scale: float) -> None:
+    """A ring of 10 mm and a bar of 50 mm on a slice of 180 × 100 mm with pixels of 1 × 2 mm."""
+    plane = SlicePlane(np.zeros(3), np.array([0, 1, 0]), np.array([0, 0, -1]), (1.0, 2.0), (90, 100))
+    item = Slice(plane, 1, lambda: np.zeros((90, 100), dtype=np.float32))
+    page = Page.blank(400, 400, scale)
+    panel = page.panel(item, 0, 0, 400, 360)
+    assert panel is not None
+    assert (panel.width, panel.height) == (pytest.approx(200, abs=1), pytest.approx(360, abs=1))
+    centre = np.array([0.0, 50, -80])
+    panel.ring(centre, 10, "#E69F00")
+    panel.scale_bar(50)
+    assert panel.at(centre) == (pytest.approx(panel.left + 101, abs=1), pytest.approx(161, abs=1))
+    assert page.axes.patches[-1].get_radius() == pytest.approx(20, abs=0.2)
+    start, end = page.axes.lines[-1].get_xdata()
+    assert abs(end - start) == pytest.approx(100, abs=1)
+
+
+def test_annotations_are_drawn_alone_and_beside_detections(phantom_data: Path, tmp_path: Path) -> None:
+    study = find_studies(phantom_data)[0].load()
+    tables = read_tables(phantom_data)
+    annotated = reading_of_annotations(study, tables)
+    assert len(annotated.levels.points) == 25 and len(annotated.levels.levels) == 5
+    prediction = stand_in_pipeline().predict_study(study)
+    detected = reading_of_prediction(prediction)
+    draw_readings(study, [annotated], tmp_path / "only.png")
+    draw_readings(study, [annotated, detected], tmp_path / "beside.png")
+    only, beside = (cv2.imread(str(tmp_path / name)) for name in ("only.png", "beside.png"))
+    assert only.shape == (1030, 1540, 3) and beside.shape == (1030, 3080, 3)
+    assert (beside[:, :1500] == only[:, :1500]).all()
+    assert (beside[:, 1540:] != only).any()
+    words = [annotated.opinions[target].words for target in annotated.opinions]
+    assert set(words) <= {"Normal/Mild", "Moderate", "Severe", "no label"}
+    wide = draw_overlays(study, [annotated, detected], tmp_path / "wide")
+    narrow = draw_overlays(study, [annotated], tmp_path / "narrow")
+    assert len(wide) >= len(narrow) == 3

@@ -1,0 +1,352 @@
+"""The report in a real browser: offline, right, readable, usable by keyboard; and as a file: small, safe."""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+
+from data_prep.read.find import find_studies
+from data_prep.study import PointSource, Reason, Rejection, SpineLevels, Study
+from data_prep.vocabulary import CONDITIONS, LEVELS, TARGETS, Condition, Level, Target
+from pipeline.grade import Pipeline
+from pipeline.prediction import Provenance, StudyPrediction
+from pipeline.results.pictures.montage import crop_at
+from pipeline.results.report.index import write_index
+from pipeline.results.report.study_report import render_report, write_report
+from pipeline.results.words import FLAG_WORDS, OWN_WEIGHTS, SYNTHETIC, share_words, training_words
+from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_study, write_table
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CONTRAST = (Path(__file__).parents[2] / "contrast.js").read_text()
+MAX_BYTES = 4_000_000
+L4_CANAL = Target(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
+
+
+@pytest.fixture(scope="session")
+def graded(bundled_pipeline: Pipeline, phantom_data: Path) -> tuple[StudyPrediction, Study]:
+    """A synthetic study with the bundled models."""
+    prediction, study = bundled_pipeline.predict_entry(find_studies(phantom_data)[0])
+    assert study is not None
+    return prediction, study
+
+
+@pytest.fixture(scope="session")
+def report(graded: tuple[StudyPrediction, Study], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(graded[1], graded[0], path)
+    return path
+
+
+class Opened:
+    """A page and everything it did: messages on the console, and requests that left the page."""
+
+    def __init__(self, browser: Browser, path: Path, **options: Any) -> None:
+        self.messages: list[str] = []
+        self.requests: list[str] = []
+        context = browser.new_context(**options)
+        self.page: Page = context.new_page()
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+
+    def close(self) -> None:
+        """Nothing was complained of, and nothing was asked for but the file and the data in it."""
+        self.page.context.close()
+        assert self.messages == []
+        assert [url for url in self.requests if not url.startswith("data:")] == self.requests[:1]
+
+
+@pytest.fixture
+def opened(chromium: Browser, report: Path) -> Any:
+    page = Opened(chromium, report, viewport={"width": 1400, "height": 900})
+    yield page
+    page.close()
+
+
+def decoded(uri: str) -> np.ndarray:
+    coded = np.frombuffer(base64.b64decode(uri.split(",", 1)[1]), np.uint8)
+    return cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
+
+
+def test_a_click_shows_the_right_crop_the_right_slice_and_the_right_figures(
+    opened: Opened, graded: tuple[StudyPrediction, Study]
+) -> None:
+    prediction, study = graded
+    assert prediction.levels is not None
+    for target in TARGETS[::4]:
+        point = prediction.levels.point(target.condition, target.level)
+        assert point is not None
+        opened.page.click(f"#cell-{target.column}")
+        crop = opened.page.locator(".detail:visible img")
+        expected = crop_at(study, point, 224)
+        assert expected is not None
+        shown = decoded(crop.get_attribute("src") or "").astype(float)
+        assert np.abs(shown - expected * 255).mean() < 6
+        others = [crop_at(study, other, 224) for other in prediction.levels.points if other is not point]
+        assert all(np.abs(shown - o * 255).mean() > 6 for o in others if o is not None)
+        figure = opened.page.locator("figure.slice:visible")
+        assert figure.get_attribute("data-instance") == str(point.instance_number)
+        assert figure.locator("g.point.current").get_attribute("data-target") == target.column
+        words = opened.page.locator(".detail:visible").inner_text()
+        for share in prediction.grades[target].probabilities:
+            assert f"{100 * share:.1f} %" in words
+        source = "a detector saw" if prediction.grades[target].source == "seen" else "geometry placed"
+        assert source in words
+
+
+def test_the_ring_on_a_slice_lies_where_the_point_is_and_is_as_wide_as_its_uncertainty(
+    opened: Opened, graded: tuple[StudyPrediction, Study]
+) -> None:
+    prediction, study = graded
+    assert prediction.levels is not None
+    point = prediction.levels.point(L4_CANAL.condition, L4_CANAL.level)
+    assert point is not None and point.xy_px is not None
+    opened.page.click(f"#cell-{L4_CANAL.column}")
+    figure = opened.page.locator("figure.slice:visible")
+    box = [float(value) for value in (figure.locator("svg").get_attribute("viewBox") or "").split()]
+    circle = figure.locator(f'g.point[data-target="{L4_CANAL.column}"] circle').first
+    item = next(s for s in study.series if s.series_id == point.series_id).by_instance(point.instance_number)
+    rows, columns = item.plane.shape
+    # The phantom's slices are stored upright: the picture is the slice, scaled.
+    assert float(circle.get_attribute("cx")) / box[2] == pytest.approx(
+        (point.xy_px[0] + 0.5) / columns, abs=0.01
+    )
+    assert float(circle.get_attribute("cy")) / box[3] == pytest.approx(
+        (point.xy_px[1] + 0.5) / rows, abs=0.01
+    )
+    height_mm = rows * item.plane.spacing_mm[1]
+    assert float(circle.get_attribute("r")) / box[3] * height_mm == pytest.approx(
+        point.uncertainty_mm, abs=0.3
+    )
+
+
+def test_everything_works_by_keyboard(opened: Opened) -> None:
+    page = opened.page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the grades"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    first = page.evaluate("document.activeElement.id")
+    assert first == "cell-right_neural_foraminal_narrowing_l1_l2"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.id") == "cell-spinal_canal_stenosis_l2_l3"
+    page.keyboard.press("Enter")
+    assert page.locator(".detail:visible h3").inner_text().startswith("L2/L3 canal")
+    assert page.locator("button.cell[aria-pressed=true]").count() == 1
+    page.locator(".scroller:visible input").focus()
+    before = page.locator("#caption").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#caption").inner_text() != before
+    for number, kind in enumerate(("Sagittal T2/STIR", "Sagittal T1", "Axial T2")):
+        page.locator("button.tab").nth(number).press("Enter")
+        assert page.locator("#caption").inner_text().startswith(f"{kind}, slice ")
+        assert page.locator("figure.slice:visible").count() == 1
+    page.locator(".scroller:visible input").focus()
+    page.keyboard.press("End")
+    assert " of " in page.locator("#caption").inner_text()
+    last = page.locator(".scroller:visible input").get_attribute("max")
+    assert page.locator("figure.slice:visible").get_attribute("data-slice") == last
+    # Every control has a name, and shows where the focus is.
+    assert page.evaluate(
+        "[...document.querySelectorAll('button, input, a, select')].every("
+        "e => (e.getAttribute('aria-label') || e.textContent).trim())"
+    )
+    page.locator("button.cell").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+@pytest.mark.parametrize("width", [1400, 800, 390])
+def test_text_has_contrast_and_nothing_is_wider_than_the_screen(
+    chromium: Browser, report: Path, width: int
+) -> None:
+    opened = Opened(chromium, report, viewport={"width": width, "height": 844})
+    opened.page.click(f"#cell-{L4_CANAL.column}")
+    found = opened.page.evaluate(CONTRAST)
+    assert found["checked"] > 150
+    assert found["failures"] == []
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    if width == 390:
+        small = "[...document.querySelectorAll('button')].filter(b => b.checkVisibility()).map(b => b.getBoundingClientRect()).filter(b => b.height < 24 || b.width < 24).length"  # noqa: E501
+        assert opened.page.evaluate(small) == 0
+    opened.close()
+
+
+def test_grades_are_told_apart_without_colour_and_print_keeps_the_table(opened: Opened) -> None:
+    widths = opened.page.evaluate(
+        "Object.fromEntries(['normal_mild', 'moderate', 'severe'].map(n => {"
+        "const b = document.createElement('button'); b.className = 'cell ' + n; document.body.append(b);"
+        "return [n, parseFloat(getComputedStyle(b).borderTopWidth)]}))"
+    )
+    assert widths["normal_mild"] < widths["moderate"] < widths["severe"]
+    opened.page.emulate_media(media="print")
+    assert opened.page.locator("table button.cell:visible").count() == 25
+    assert opened.page.locator(".scroller:visible").count() == 0
+    assert opened.page.locator("#details").is_hidden()
+    pages = re.findall(rb"/Type\s*/Page\b", opened.page.pdf(prefer_css_page_size=True))
+    assert 1 <= len(pages) <= 3
+
+
+def test_the_file_is_small_self_contained_and_the_same_each_time(
+    report: Path, graded: tuple[StudyPrediction, Study]
+) -> None:
+    text = report.read_text()
+    assert len(text) < MAX_BYTES
+    assert text == render_report(graded[1], graded[0])
+    assert not re.findall(r"""(?:src|href|action)\s*=\s*["'](?!data:|#)""", text)
+    assert "http://" not in text and "https://" not in text and "url(" not in text
+    assert "default-src 'none'" in text
+    for word in ("not a medical device", "synthetic anatomy", "How each grade was made"):
+        assert word in text
+
+
+def test_a_long_study_still_fits(graded: tuple[StudyPrediction, Study]) -> None:
+    """Four hundred more axial slices: fewer and smaller pictures, those with points among them."""
+    prediction, study = graded
+    assert prediction.levels is not None
+    series = tuple(
+        replace(item, stacks=item.stacks * 14) if "Axial" in str(item.kind) else item for item in study.series
+    )
+    text = render_report(replace(study, series=series), prediction)
+    assert len(text) < MAX_BYTES
+    assert text.count('data-series="') > 100
+    for target in TARGETS:
+        assert f'class="point" data-target="{target.column}"' in text
+
+
+def test_what_could_not_be_graded_is_said_in_words(tmp_path: Path, chromium: Browser) -> None:
+    images = tmp_path / "test_images"
+    write_study(images, "501")
+    write_table(images, ["501", "502"])
+    (images / "501" / "12" / "2.dcm").write_text(CANARY)
+    pipeline = stand_in_pipeline()
+    for entry in find_studies(images):
+        prediction, study = pipeline.predict_entry(entry)
+        path = tmp_path / entry.study_id / "report.html"
+        write_report(study, prediction, path)
+        opened = Opened(chromium, path)
+        warnings = opened.page.locator("#flags").inner_text()
+        if entry.study_id == "501":
+            assert "A lumbar level is not in the images." in warnings
+            assert "501/12/2.dcm was not used" in warnings and "What to do" in warnings
+            assert opened.page.locator("button.cell.prior").count() == 5
+            opened.page.click("#cell-spinal_canal_stenosis_l1_l2")
+            assert "only say how often" in opened.page.locator(".detail:visible").inner_text()
+        else:
+            assert "The study could not be graded." in warnings
+            assert opened.page.locator("button.cell.prior").count() == 25
+        assert "CANARY" not in path.read_text()
+        assert opened.page.evaluate(CONTRAST)["failures"] == []
+        opened.close()
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+
+def test_nothing_from_outside_becomes_markup() -> None:
+    evil = "<img src=x onerror=alert(1)>\"'</script>{{7*7}}"
+    prediction = stand_in_pipeline().predict_study(Study("501", ()))
+    harmless = replace(prediction, flags=("a",), rejections=())
+    parser, reference = _Tags(), _Tags()
+    reference.feed(render_report(None, harmless))
+    bad = Rejection(Reason.UNREADABLE, "m", file="f")
+    reference.tags += ["li"]
+    parser.feed(
+        render_report(
+            None,
+            replace(
+                harmless, study_id=evil, flags=(evil,), rejections=(replace(bad, message=evil, file=evil),)
+            ),
+        )
+    )
+    assert sorted(parser.tags) == sorted(reference.tags)
+
+
+def test_weights_of_ones_own_are_not_called_synthetic(bundled_pipeline: Pipeline) -> None:
+    models = dict(bundled_pipeline.provenance.models)
+    assert training_words(models) == SYNTHETIC
+    models["classifier/spinal.safetensors"] = "0" * 64
+    assert training_words(models) == OWN_WEIGHTS
+    prediction = stand_in_pipeline().predict_study(Study("501", ()))
+    text = render_report(None, replace(prediction, provenance=Provenance(models=models)))
+    assert "Graders trained on synthetic anatomy" not in text
+
+
+def test_every_flag_of_the_program_has_words() -> None:
+    root = Path(__file__).resolve().parents[4]
+    code = "".join(
+        path.read_text()
+        for folder in ("detector", "classifier", "pipeline")
+        for path in (root / folder).glob("*.py")
+    )
+    used = set(
+        re.findall(r'"(no_[a-z_0-9]+|[a-z]+_(?:uncertain|suspected|absent|disagree|failed|rejected))"', code)
+    )
+    assert used - {"no_tables"} <= set(FLAG_WORDS)
+    assert share_words(1.0) == ">99%" and share_words(0.834) == "83%"
+
+
+def test_the_index_sorts_filters_and_links(tmp_path: Path, chromium: Browser) -> None:
+    images = tmp_path / "test_images"
+    for study_id in ("501", "502", "503"):
+        write_study(images, study_id)
+    write_table(images, ["501", "502", "503", "504"])
+    pipeline = stand_in_pipeline()
+    records = [pipeline.predict_entry(entry)[0].to_dict() for entry in find_studies(images)]
+    for row in records[1]["targets"]:
+        if (row["condition"], row["level"]) == ("spinal_canal_stenosis", "l3_l4"):
+            row |= {
+                "severity": "Severe",
+                "probabilities": {"normal_mild": 0.1, "moderate": 0.1, "severe": 0.8},
+            }
+    write_index(records, {"501": "reports/501/report.html"}, tmp_path / "index.html")
+    opened = Opened(chromium, tmp_path / "index.html")
+    page = opened.page
+
+    def studies() -> list[str]:
+        return [text.strip() for text in page.locator("tbody tr:visible th").all_inner_texts()]
+
+    assert studies() == ["501", "502", "503", "504"]
+    page.get_by_role("button", name="Worst canal").press("Enter")
+    page.get_by_role("button", name="Worst canal").press("Enter")
+    assert studies()[0] == "502" and "Severe, L3/L4" in page.locator("tbody tr").first.inner_text()
+    assert page.locator("th[aria-sort=descending]").inner_text().startswith("Worst canal")
+    page.select_option("#at-least", "2")
+    assert studies() == ["502"] and page.locator("#shown").inner_text() == "1 shown"
+    page.select_option("#at-least", "-1")
+    page.fill("#search", "could not be graded")
+    assert studies() == ["504"]
+    page.fill("#search", "")
+    assert page.locator("a").get_attribute("href") == "reports/501/report.html"
+    assert page.evaluate(CONTRAST)["failures"] == []
+    opened.close()
+
+
+def test_points_placed_by_geometry_look_different(graded: tuple[StudyPrediction, Study]) -> None:
+    prediction, study = graded
+    assert prediction.levels is not None
+    placed = tuple(replace(p, source=PointSource.PREDICTED) for p in prediction.levels.points)
+    seen = render_report(study, replace(prediction, levels=replace(prediction.levels, points=placed)))
+    assert seen.count('fill="none" stroke="#') > render_report(study, prediction).count(
+        'fill="none" stroke="#'
+    )
+    assert len(CONDITIONS) * len(LEVELS) == 25 and isinstance(prediction.levels, SpineLevels)

@@ -1,0 +1,134 @@
+"""One study through the line, and what happens when a part of it is bad."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from classifier.prior import level_prior
+from data_prep.study import DicomRejected, Reason
+from data_prep.vocabulary import TARGETS, Condition, Level, SeriesKind, Target
+from pipeline.grade import Pipeline
+from pipeline.prediction import StudyPrediction, probabilities_in
+from tests.pipeline.stand_in import (
+    CANARY,
+    BrightnessGrader,
+    BrokenGrader,
+    StraightSpine,
+    stand_in_pipeline,
+    write_study,
+    write_table,
+)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "test_images"
+    write_study(folder, "501")
+    write_study(folder, "502")
+    write_table(folder, ["501", "502"])
+    return folder
+
+
+def test_every_study_gets_25_grades_with_their_source(images: Path) -> None:
+    first, second = stand_in_pipeline().predict(images)
+    assert (first.study_id, second.study_id) == ("501", "502")
+    assert set(first.grades) == set(TARGETS)
+    assert first.grades[Target(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)].source == "seen"
+    absent = Target(Condition.SPINAL_CANAL_STENOSIS, Level.L1_L2)
+    assert first.grades[absent].flags == ("level_absent",)
+    np.testing.assert_allclose(first.grades[absent].probabilities, level_prior(absent))
+    assert not first.rejected
+    assert first.rejections == ()
+
+
+def test_the_record_keeps_levels_points_and_unweighted_probabilities(images: Path) -> None:
+    prediction = stand_in_pipeline().predict(images / "501")[0]
+    record = json.loads(json.dumps(prediction.to_dict(), allow_nan=False))
+    assert record["numbering_confidence"] == 0.875
+    assert record["levels"]["l1_l2"] is None
+    assert record["levels"]["l3_l4"]["canal_mm"] == [0.0, 5.0, 0.0]
+    row = next(
+        r
+        for r in record["targets"]
+        if (r["condition"], r["level"]) == ("left_subarticular_stenosis", "l3_l4")
+    )
+    assert row["point"]["series_id"] == "13"
+    assert row["point"]["xyz_mm"] == [8.0, 5.0, 0.0]
+    p = probabilities_in(record)
+    for target in TARGETS:
+        np.testing.assert_allclose(p[target], prediction.grades[target].probabilities, atol=1e-8)
+
+
+def test_a_listed_study_without_images_gets_the_prior(images: Path) -> None:
+    write_table(images, ["501", "502", "503"])
+    listed = stand_in_pipeline().predict(images)[-1]
+    assert listed.study_id == "503"
+    assert listed.rejected
+    assert [item.reason for item in listed.rejections] == [Reason.NO_IMAGES]
+    assert {grade.source for grade in listed.grades.values()} == {"prior"}
+
+
+def test_a_study_without_t2_is_done(tmp_path: Path) -> None:
+    images = tmp_path / "test_images"
+    write_study(images, "501", {"12": SeriesKind.SAGITTAL_T1, "13": SeriesKind.AXIAL_T2})
+    write_table(images, ["501"])
+    prediction = stand_in_pipeline().predict(images)[0]
+    assert not prediction.rejected
+    assert prediction.grades[Target(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)].source == "prior"
+    assert prediction.grades[Target(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L4_L5)].source == "seen"
+
+
+def test_a_bad_file_is_listed_and_the_study_is_graded(images: Path) -> None:
+    (images / "501" / "11" / "1.dcm").write_text("this is no DICOM")
+    truncated = images / "501" / "12" / "1.dcm"
+    truncated.write_bytes(truncated.read_bytes()[:2000])
+    prediction = stand_in_pipeline().predict(images / "501")[0]
+    assert not prediction.rejected
+    assert {(item.series_id, item.file) for item in prediction.rejections} == {
+        ("11", "1.dcm"),
+        ("12", "1.dcm"),
+    }
+
+
+def test_a_guess_of_what_a_series_shows_is_flagged(images: Path) -> None:
+    known, *_ = stand_in_pipeline().predict(images / "501")
+    (images.parent / "test_series_descriptions.csv").unlink()
+    guessed, *_ = stand_in_pipeline().predict(images / "501")
+    assert "series_kind_guessed" not in known.flags
+    assert "series_kind_guessed" in guessed.flags
+
+
+def test_a_failing_stage_rejects_its_study_only_and_quotes_nothing(images: Path) -> None:
+    pipeline = Pipeline(StraightSpine(), BrokenGrader("501"))
+    failed, graded = pipeline.predict(images)
+    assert failed.rejected
+    assert failed.levels is not None
+    assert [str(item) for item in failed.rejections] == [
+        "[internal_failure] 501: grading failed (RuntimeError)"
+    ]
+    assert not graded.rejected
+    assert CANARY not in json.dumps(failed.to_dict())
+
+
+def test_an_empty_folder_is_refused_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DicomRejected, match=r"\[no_images\]"):
+        stand_in_pipeline().predict(tmp_path / "empty")
+
+
+def test_a_prediction_needs_all_targets(images: Path) -> None:
+    grades = dict(stand_in_pipeline().predict(images / "501")[0].grades)
+    del grades[TARGETS[7]]
+    with pytest.raises(ValueError, match=f"no grade for {TARGETS[7].column}"):
+        StudyPrediction("501", grades)
+
+
+def test_a_graded_study_does_not_depend_on_its_neighbours(images: Path) -> None:
+    pipeline = Pipeline(StraightSpine(), BrightnessGrader())
+    alone = pipeline.predict(images / "502")[0].to_dict()
+    together = pipeline.predict(images)[1].to_dict()
+    assert alone == together

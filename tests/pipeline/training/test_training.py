@@ -1,0 +1,307 @@
+"""``lumbar train``: folds by study, jobs done once, a killed run goes on, nothing judged on what it saw."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from classifier.calibration import Calibration
+from classifier.judge.metric import score as official_score
+from data_prep.base.manifest import read_manifest
+from data_prep.study import LevelPoint, PointSource, SpineLevels
+from data_prep.vocabulary import LEVELS, TARGETS, Condition, ConditionGroup, Severity
+from pipeline.cli import app
+from pipeline.grade import Pipeline
+from pipeline.results.submission import build_submission, read_submission, validate_submission
+from pipeline.training.calibrating import calibrate, study_numbers, submitted_canal
+from pipeline.training.cards import with_interval
+from pipeline.training.detecting import read_points, save_points
+from pipeline.training.folds import assign_folds, share_of_severe
+from pipeline.training.grading import OutOfFold, cleaned, find_doubts
+from pipeline.training.peers import RunInUse
+from pipeline.training.plan import FULL, LAPTOP, CleaningPlan, Preset, TrainPlan, load_plan
+from pipeline.training.ranks import RankFailed, Ranks
+from pipeline.training.stages import Job, Stages, seconds_of
+from tests.classifier.synthetic import disc_cache, tiny_config
+
+ROOT = Path(__file__).resolve().parents[3]
+TINY: dict[str, Any] = {
+    "choosing_slices": 4,
+    "resamples": 20,
+    "detectors": {"epochs": 1, "samples_per_epoch": 4, "batch_size_slices": 4},
+    "graders": {
+        "start": "scratch",
+        "changes": {
+            "network": {"backbone_channels": [8, 8, 8], "attention_heads": 2, "hidden_channels": 8},
+            "training": {"epochs": 1, "batch_size_crops": 8, "bfloat16": False},
+        },
+    },
+}
+
+
+def test_a_killed_training_goes_on_and_ends_with_weights_that_grade(
+    phantom_data: Path, tmp_path: Path
+) -> None:
+    run, config = tmp_path / "run", tmp_path / "config.json"
+    config.write_text(json.dumps(TINY))
+    arguments = ["train", str(phantom_data), "-o", str(run), "--preset", "laptop", "--folds", "2"]
+    arguments += ["--config", str(config), "--device", "cpu"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    seen = ""
+    for line in process.stderr:
+        seen += line
+        if "fold0/detector/sagittal:" in line:
+            process.kill()
+            break
+    process.wait()
+    assert process.returncode == -9, seen
+    assert not (run / "report.html").exists()
+
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    assert done.exit_code == 0, done.output
+    assert "fold0/detector/sagittal: done before" in done.stderr
+    figures = json.loads(done.stdout)
+    assert figures == json.loads((run / "report.json").read_text())
+
+    studies = sorted(path.name for path in (phantom_data / "train_images").iterdir())
+    submission = read_submission(run / "oof_submission.csv")
+    validate_submission(submission, studies)
+    official = official_score(submission, pd.read_csv(phantom_data / "train.csv", dtype=str)).to_dict()
+    assert figures["score"]["out_of_fold"]["score"]["value"] == pytest.approx(official["score"], abs=1e-6)
+    folds = json.loads((run / "folds.json").read_text())
+    assert sorted(folds) == studies and set(folds.values()) == {0, 1}
+    # Neither stage of a fold has seen the study that it is judged on.
+    for study, fold in folds.items():
+        described = json.loads((run / f"fold{fold}" / "detector" / "sagittal" / "sagittal.json").read_text())
+        assert study not in described["sources"][0]["patients"]
+        metrics = json.loads((run / f"fold{fold}" / "graders" / "spinal" / "spinal.json").read_text())[
+            "metrics"
+        ]
+        assert metrics["train_studies"] == 1 and metrics["held_out_studies"] == 1
+    assert figures["detection"]["spinal"]["n"] == 10
+
+    page = (run / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert not re.search(r"(src|href)=\"(?!data:)", page) and "http" not in page.replace("http-equiv", "")
+    weights = run / "weights"
+    pipeline = Pipeline.load(
+        detector_weights=weights / "detector", classifier_weights=weights / "graders", backend="torch"
+    )
+    expected = {f"detector/{n}": d for n, d in read_manifest(weights / "detector").items()}
+    expected |= {f"classifier/{n}": d for n, d in read_manifest(weights / "graders").items()}
+    assert pipeline.provenance.models == expected
+    for card in ("detector/detectors.md", "graders/graders.md"):
+        text = (weights / card).read_text()
+        assert "2 studies, 50 labels" in text and "Not a medical device" in text
+
+    # Softened labels: a second pass of the graders, nothing else again.
+    config.write_text(json.dumps(TINY | {"cleaning": {"noise": "soften", "noise_below": 0.2}}))
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code == 0, again.output
+    assert "crops/found-part0of1: done before" in again.stderr and "labels in doubt: spinal" in again.stderr
+    assert "fold1/graders-first/spinal epoch" not in again.stderr
+    assert "weights" in again.stdout and "next        lumbar predict" in again.stdout
+
+
+def test_what_cannot_be_trained_is_said(phantom_data: Path, tmp_path: Path) -> None:
+    def train(*more: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["train", str(phantom_data), "-o", str(tmp_path / "run"), *more])
+        return done.exit_code, done.stderr
+
+    code, text = train("--device", "tpu")
+    assert code == 1 and "unknown device 'tpu'" in text
+    config = tmp_path / "config.json"
+    config.write_text('{"graders": {"epochs": 3}}')
+    code, text = train("--config", str(config))
+    assert code == 1 and "graders.epochs" in text
+    config.write_text('{"cleaning": {"noise": "maybe"}}')
+    code, text = train("--config", str(config))
+    assert code == 1 and "off, drop, soften" in text
+    code, text = train("--folds", "5", "--preset", "laptop", "--device", "cpu")
+    assert code == 1 and "5 folds need at least 5 studies" in text
+    assert train("--folds", "1")[0] == 2
+
+
+def labels_of(studies: int, seed: int = 0) -> pd.DataFrame:
+    generator = np.random.default_rng(seed)
+    names = [severity.value for severity in Severity]
+    rows = []
+    for study in range(studies):
+        ill = generator.random() < 0.2
+        p = (0.5, 0.2, 0.3) if ill else (0.9, 0.09, 0.01)
+        rows.append({"study_id": str(study)} | {t.column: names[generator.choice(3, p=p)] for t in TARGETS})
+    return pd.DataFrame(rows)
+
+
+def test_folds_hold_whole_studies_and_as_many_severe_ones() -> None:
+    labels = labels_of(100)
+    ids = labels["study_id"].tolist()
+    folds = assign_folds(labels, ids, 5, seed=0)
+    assert list(folds) == ids and folds == assign_folds(labels, ids, 5, seed=0)
+    table = share_of_severe(labels, folds)
+    assert all(15 <= row["studies"] <= 25 for row in table.values())
+    severe = [row["severe spinal"] for row in table.values()]
+    assert max(severe) < 1.7 * min(severe)
+    assert set(assign_folds(labels_of(2), ["0", "1"], 2, seed=0).values()) == {0, 1}
+
+
+def test_a_job_is_done_once_and_again_when_its_inputs_change(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def work(folder: Path) -> None:
+        calls.append(folder.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"left-{len(calls)}").touch()
+
+    stages = Stages(tmp_path, Ranks(), lambda _: None)
+    stages.do([Job("a/one", "1", work), Job("a/two", "1", work)])
+    stages.do([Job("a/one", "1", work), Job("a/two", "2", work)])
+    assert calls == ["one", "two", "two"]
+    # Files of another configuration are gone; those of the same one would have stayed for resuming.
+    assert sorted(path.name for path in (tmp_path / "a" / "two").glob("left-*")) == ["left-3"]
+    assert set(seconds_of(tmp_path)) == {"a/one", "a/two"}
+    with pytest.raises(RunInUse, match="another training"):
+        Stages(tmp_path, Ranks(), lambda _: None)
+    stages.close()
+    Stages(tmp_path, Ranks(), lambda _: None).close()
+
+
+def test_an_interrupted_job_finds_what_it_left(tmp_path: Path) -> None:
+    found: list[bool] = []
+
+    def work(folder: Path) -> None:
+        found.append((folder / "checkpoint").exists())
+        (folder / "checkpoint").touch()
+        if len(found) == 1:
+            raise KeyboardInterrupt
+
+    stages = Stages(tmp_path, Ranks(), lambda _: None)
+    with pytest.raises(KeyboardInterrupt):
+        stages.do([Job("job", "1", work)])
+    stages.do([Job("job", "1", work)])
+    assert found == [False, True]
+
+
+def test_processes_share_the_work_and_torchruns_variables_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = list(range(7))
+    shares = [list(Ranks(rank, 3).mine(items)) for rank in range(3)]
+    assert sorted(item for share in shares for item in share) == items and shares[0] == [0, 3, 6]
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    ranks = Ranks.taken_from_environment()
+    assert (ranks.rank, ranks.world, ranks.local_rank) == (1, 2, 1) and "RANK" not in os.environ
+    assert Ranks.taken_from_environment() == Ranks()
+
+    def failed() -> None:
+        raise RankFailed("rank 1 failed")
+
+    with pytest.raises(RankFailed):
+        replace(ranks, check=failed).wait(lambda: False)
+    with pytest.raises(ValueError, match="rank must lie"):
+        Ranks(2, 2)
+
+
+def out_of_fold(n: int, seed: int) -> OutOfFold:
+    """Logits that are too sure by a factor of three; five levels per study."""
+    generator = np.random.default_rng(seed)
+    evidence = generator.normal(0, 1.5, (n, 3))
+    log_prior = np.log(np.tile([0.7, 0.2, 0.1], (n, 1)))
+    p = Calibration().probabilities(evidence, log_prior)
+    label = np.array([generator.choice(3, p=row) for row in p])
+    rows = [f"{k // 5}_spinal_canal_stenosis_{LEVELS[k % 5].value}" for k in range(n)]
+    return OutOfFold(np.array(rows), 3 * evidence, log_prior, label, (np.arange(n) // 5) % 3)
+
+
+def test_calibration_is_fitted_on_the_other_folds() -> None:
+    oof = {ConditionGroup.SPINAL: out_of_fold(900, 0)}
+    found = calibrate(oof)
+    assert found.final[ConditionGroup.SPINAL].temperature == pytest.approx(3, rel=0.25)
+    assert set(found.pulls) == {0, 1, 2}
+    # Labels of a fold do not change what its own rows get.
+    mine = oof[ConditionGroup.SPINAL].fold == 0
+    flipped = replace(oof[ConditionGroup.SPINAL], label=np.where(mine, 2, oof[ConditionGroup.SPINAL].label))
+    other = calibrate({ConditionGroup.SPINAL: flipped})
+    assert np.allclose(other.p[ConditionGroup.SPINAL][mine], found.p[ConditionGroup.SPINAL][mine])
+    assert not np.allclose(other.p[ConditionGroup.SPINAL][~mine], found.p[ConditionGroup.SPINAL][~mine])
+    q = submitted_canal(found, flipped)
+    assert np.allclose(q.sum(axis=1), 1) and len(np.unique(study_numbers(flipped))) == 180
+
+
+def test_labels_in_doubt_are_dropped_or_softened() -> None:
+    oof = out_of_fold(60, 1)
+    p = np.full((60, 3), 0.32)
+    p[7] = [0.98, 0.01, 0.01]
+    oof = replace(oof, label=np.full(60, 2))
+    plan = CleaningPlan(noise="drop")
+    doubts = find_doubts(p, oof, plan)
+    assert list(doubts) == [str(oof.row_ids[7])]
+    cache = replace(disc_cache(tiny_config(ConditionGroup.SPINAL), 60, 0), row_ids=oof.row_ids)
+    assert len(cleaned(cache, doubts, plan)) == 59
+    softer = cleaned(cache, doubts, replace(plan, noise="soften", soften_share=0.5))
+    assert np.allclose(softer.truth[7], 0.5 * cache.truth[7] + 0.5 * p[7], atol=1e-6)
+    assert np.array_equal(np.delete(softer.truth, 7, 0), np.delete(cache.truth, 7, 0))
+    assert cleaned(cache, doubts, replace(plan, noise="off")) is cache
+
+
+def test_points_come_back_from_the_disk(tmp_path: Path) -> None:
+    point = LevelPoint(
+        Condition.LEFT_SUBARTICULAR_STENOSIS,
+        LEVELS[3],
+        np.array([1.0, 2.0, 3.0]),
+        PointSource.SEEN,
+        confidence=0.5,
+        series_id="9",
+        instance_number=4,
+        xy_px=(10.5, 20.0),
+    )
+    levels = SpineLevels("1", points=(point,), numbering_confidence=0.75, flags=("few_slices",))
+    save_points(tmp_path / "1.json", levels)
+    back = read_points(tmp_path / "1.json")
+    assert back.flags == levels.flags and back.numbering_confidence == 0.75
+    assert np.array_equal(back.points[0].xyz_mm, point.xyz_mm)
+    assert vars(back.points[0]) | {"xyz_mm": 0} == vars(point) | {"xyz_mm": 0}
+
+
+def test_plans_are_presets_with_changes(tmp_path: Path) -> None:
+    path = tmp_path / "changes.json"
+    path.write_text('{"cleaning": {"points": {"displaced": false}}, "graders": {"start": "bundled"}}')
+    plan = load_plan(Preset.FULL, path, {"folds": 4, "seed": None})
+    assert (plan.folds, plan.seed, plan.cleaning.points.displaced) == (4, 0, False)
+    assert plan.cleaning.noise == FULL.cleaning.noise == "soften" and LAPTOP.cleaning.noise == "off"
+    path.write_text("[1]")
+    with pytest.raises(ValueError, match="JSON object"):
+        load_plan(Preset.FULL, path, {})
+    with pytest.raises(ValueError, match="start must be one of"):
+        load_plan(Preset.FULL, None, {"detectors": {"start": "elsewhere"}})
+    config = TrainPlan(graders=replace(FULL.graders, changes_by_group={"spinal": {"crop": {"slices": 7}}}))
+    assert config.graders.config(ConditionGroup.SPINAL).crop.slices == 7
+    assert config.graders.config(ConditionGroup.FORAMINAL).crop.slices == 5
+
+
+def test_a_submission_is_pulled_in_its_canal_rows_alone() -> None:
+    p = {"1": {target: np.array([0.6, 0.25, 0.15]) for target in TARGETS}}
+    plain, pulled = build_submission(p), build_submission(p, any_severe_pull=1.0)
+    changed = (plain["severe"] - pulled["severe"]).abs() > 1e-9
+    assert changed.sum() == 1 and "spinal" in plain.loc[changed, "row_id"].iloc[0]
+    validate_submission(pulled, ["1"])
+    assert with_interval({"value": 0.5, "interval": [0.4, 0.6]}, 2) == "0.50 (0.40 to 0.60)"
+    assert with_interval(None) == "–" == with_interval({"value": None, "interval": None})
