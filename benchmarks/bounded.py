@@ -133,10 +133,10 @@ def _status(key: str) -> float:
 
 
 def _do(task: str, path: Path) -> dict[str, Any]:
+    from data_prep.problems import DicomRejected, Rejection
     from data_prep.read.archives import opened_input
     from data_prep.read.dicom_file import read_pixels, read_slice
     from data_prep.read.find import find_studies
-    from data_prep.study import DicomRejected, Rejection
 
     rejections: list[Rejection] = []
     slices = files = 0

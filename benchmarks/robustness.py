@@ -36,8 +36,8 @@ from benchmarks.quirks.rows import ROWS, Row
 from benchmarks.quirks.stored import change_study
 from data_prep.base.files import atomic_write
 from data_prep.phantom import PHANTOM_VERSION, write_dataset
+from data_prep.problems import DicomRejected
 from data_prep.rsna.check import check_data
-from data_prep.study import DicomRejected
 from data_prep.vocabulary import CONDITIONS
 from pipeline import Pipeline
 from pipeline.commands import console

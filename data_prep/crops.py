@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from data_prep.geometry import FloatArray, Orientation, SlicePlane
-from data_prep.study import DicomRejected, Series, Slice
+from data_prep.problems import DicomRejected
+from data_prep.study import Series, Slice
 
 # Percentiles that become 0 and 1: enough clipping to ignore single hot pixels, too little to hide CSF.
 BLACK_PERCENTILE = 1.0

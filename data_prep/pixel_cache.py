@@ -9,7 +9,8 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.study import DicomRejected, Rejection, Series, Slice, Study
+from data_prep.problems import DicomRejected, Rejection
+from data_prep.study import Series, Slice, Study
 
 # A study of 100 slices of 512² takes 100 MB.
 DEFAULT_MAX_BYTES = 512 * 1024 * 1024

@@ -1,10 +1,58 @@
-"""What a person can do about something that was rejected: one sentence for every reason code."""
+"""What can go wrong and be said: errors, reasons with advice, and what of an input was rejected."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
-from data_prep.study import Reason
+from data_prep.names import input_label
+
+
+class LumbarError(Exception):
+    """Something that whoever uses the program can mend. The text says what, in words without a traceback.
+
+    Attributes:
+        advice: what to do about it, one sentence; empty when the text says it.
+        rejections: smaller things that led to it.
+    """
+
+    advice: str = ""
+    rejections: tuple[Rejection, ...] = ()
+
+
+class Reason(StrEnum):
+    """Why a file, a series or a study was rejected, or what a reader should be warned of."""
+
+    NOT_DICOM = "not_dicom"
+    TRUNCATED = "truncated"
+    UNREADABLE = "unreadable"
+    TOO_LARGE = "too_large"
+    MULTI_FRAME = "multi_frame_not_supported"
+    TRANSFER_SYNTAX = "transfer_syntax_not_supported"
+    MISSING_GEOMETRY = "missing_geometry"
+    BAD_GEOMETRY = "bad_geometry"
+    NO_PIXELS = "no_pixels"
+    BAD_PIXELS = "bad_pixels"
+    DUPLICATE = "duplicate_instance"
+    DUPLICATE_STUDY = "duplicate_study"
+    MISPLACED = "misplaced_file"
+    OTHER_PATIENT = "other_patient"
+    LOCALISER = "localiser"
+    UNKNOWN_KIND = "series_kind_unknown"
+    NO_SLICES = "no_readable_slices"
+    NO_SERIES = "no_usable_series"
+    NO_IMAGES = "no_images"
+    BAD_ARCHIVE = "bad_archive"
+    ARCHIVE_TOO_LARGE = "archive_too_large"
+    NESTED_ARCHIVE = "nested_archive"
+    ENCRYPTED = "encrypted_member"
+    LINK = "link_ignored"
+    FAILED = "internal_failure"
+    WORKER_DIED = "worker_died"
+    NO_RESULT = "dicom_result_refused"
+
 
 ADVICE: Final[dict[Reason, str]] = {
     Reason.NOT_DICOM: "export the file again as DICOM, or take it out of the folder",
@@ -35,3 +83,58 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.WORKER_DIED: "start the run again with fewer --jobs, if memory ran out: this alone is redone",
     Reason.FAILED: "please report it with the message above; the other studies are not affected",
 }
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """One thing that was not used, and why.
+
+    Attributes:
+        reason: code for programs.
+        message: one sentence for people; no patient data, no path above the study folder.
+        study_id, series_id, file: where; empty when the thing is larger than that. ``file`` is a bare name.
+    """
+
+    reason: Reason
+    message: str
+    study_id: str = ""
+    series_id: str = ""
+    file: str = ""
+
+    @classmethod
+    def of(
+        cls, path: Path, reason: Reason, message: str, *, study_id: str = "", series_id: str = ""
+    ) -> Rejection:
+        """The rejection of a file or folder of the input, the one way in which its name is said.
+
+        Args:
+            path: of it only the last part is used, and that as ``input_label`` has it: it may name a patient.
+            message: one sentence that does not name it again.
+        """
+        return cls(reason, message, study_id, series_id, input_label(path.name))
+
+    @property
+    def place(self) -> str:
+        return "/".join(part for part in (self.study_id, self.series_id, self.file) if part)
+
+    def __str__(self) -> str:
+        return f"[{self.reason.value}] {self.place or 'input'}: {self.message}"
+
+
+class DicomRejected(LumbarError):
+    """A file, series or study cannot be used.
+
+    Attributes:
+        rejection: why.
+        rejections: the smaller rejections that led to it (files and series of a rejected study).
+    """
+
+    def __init__(self, rejection: Rejection, rejections: tuple[Rejection, ...] = ()) -> None:
+        super().__init__(str(rejection))
+        self.rejection = rejection
+        self.rejections = rejections
+        self.advice = ADVICE[rejection.reason]
+
+    def __reduce__(self) -> tuple[type[DicomRejected], tuple[Rejection, tuple[Rejection, ...]]]:
+        """Survive the way back from a worker process, which Exception by itself does not."""
+        return type(self), (self.rejection, self.rejections)

@@ -1,4 +1,4 @@
-"""The types that travel: slices, series, studies, points and what was rejected."""
+"""The types that travel: slices, series, studies and points."""
 
 from __future__ import annotations
 
@@ -13,84 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from data_prep.geometry import FloatArray, Orientation, SlicePlane
+from data_prep.problems import Rejection
 from data_prep.vocabulary import Condition, Level, SeriesKind
 
 # Millimetres or pixels within which two slices may be taken for equally near.
 _DOUBT = 1e-3
-
-
-class Reason(StrEnum):
-    """Why a file, a series or a study was rejected, or what a reader should be warned of."""
-
-    NOT_DICOM = "not_dicom"
-    TRUNCATED = "truncated"
-    UNREADABLE = "unreadable"
-    TOO_LARGE = "too_large"
-    MULTI_FRAME = "multi_frame_not_supported"
-    TRANSFER_SYNTAX = "transfer_syntax_not_supported"
-    MISSING_GEOMETRY = "missing_geometry"
-    BAD_GEOMETRY = "bad_geometry"
-    NO_PIXELS = "no_pixels"
-    BAD_PIXELS = "bad_pixels"
-    DUPLICATE = "duplicate_instance"
-    DUPLICATE_STUDY = "duplicate_study"
-    MISPLACED = "misplaced_file"
-    OTHER_PATIENT = "other_patient"
-    LOCALISER = "localiser"
-    UNKNOWN_KIND = "series_kind_unknown"
-    NO_SLICES = "no_readable_slices"
-    NO_SERIES = "no_usable_series"
-    NO_IMAGES = "no_images"
-    BAD_ARCHIVE = "bad_archive"
-    ARCHIVE_TOO_LARGE = "archive_too_large"
-    NESTED_ARCHIVE = "nested_archive"
-    ENCRYPTED = "encrypted_member"
-    LINK = "link_ignored"
-    FAILED = "internal_failure"
-    WORKER_DIED = "worker_died"
-    NO_RESULT = "dicom_result_refused"
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """One thing that was not used, and why.
-
-    Attributes:
-        reason: code for programs.
-        message: one sentence for people; no patient data, no path above the study folder.
-        study_id, series_id, file: where; empty when the thing is larger than that. ``file`` is a bare name.
-    """
-
-    reason: Reason
-    message: str
-    study_id: str = ""
-    series_id: str = ""
-    file: str = ""
-
-    @property
-    def place(self) -> str:
-        return "/".join(part for part in (self.study_id, self.series_id, self.file) if part)
-
-    def __str__(self) -> str:
-        return f"[{self.reason.value}] {self.place or 'input'}: {self.message}"
-
-
-class DicomRejected(Exception):
-    """A file, series or study cannot be used.
-
-    Attributes:
-        rejection: why.
-        rejections: the smaller rejections that led to it (files and series of a rejected study).
-    """
-
-    def __init__(self, rejection: Rejection, rejections: tuple[Rejection, ...] = ()) -> None:
-        super().__init__(str(rejection))
-        self.rejection = rejection
-        self.rejections = rejections
-
-    def __reduce__(self) -> tuple[type[DicomRejected], tuple[Rejection, tuple[Rejection, ...]]]:
-        """Survive the way back from a worker process, which Exception by itself does not."""
-        return type(self), (self.rejection, self.rejections)
 
 
 @dataclass(frozen=True, eq=False)

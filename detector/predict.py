@@ -14,15 +14,8 @@ from data_prep.base.backend import Backend
 from data_prep.base.manifest import read_verified
 from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.pixel_cache import PixelCache
-from data_prep.study import (
-    DicomRejected,
-    LevelPoint,
-    Series,
-    Slice,
-    SpineLevel,
-    SpineLevels,
-    Study,
-)
+from data_prep.problems import DicomRejected
+from data_prep.study import LevelPoint, Series, Slice, SpineLevel, SpineLevels, Study
 from data_prep.vocabulary import LEVELS, ConditionGroup, Level, SeriesKind
 from detector.look.candidates import CandidateConfig, DiscCandidate, merge_candidates
 from detector.look.canonical import strip

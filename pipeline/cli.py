@@ -20,7 +20,7 @@ import pipeline.commands.annotations
 import pipeline.commands.classifier
 import pipeline.commands.detector
 import pipeline.commands.serve
-from data_prep.base.files import printable
+from data_prep.names import printable
 from pipeline.commands import console, data, exporting, grading, learning
 
 _QUOTED_PATH = re.compile(r"'[^']*/([^'/]*)'")

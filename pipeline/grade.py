@@ -13,10 +13,11 @@ from classifier.target_crops import NO_SIGNAL
 from data_prep.base.backend import Backend, resolve_backend
 from data_prep.base.manifest import read_verified, verify_manifest
 from data_prep.pixel_cache import PixelCache
+from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.archives import opened_input
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
-from data_prep.study import DicomRejected, Reason, Rejection, SpineLevels, Study
+from data_prep.study import SpineLevels, Study
 from data_prep.vocabulary import TARGETS, ConditionGroup, Target
 from pipeline.prediction import Provenance, StudyPrediction
 

@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from classifier.grade import Grade
-from data_prep.study import LevelPoint, Rejection, SpineLevels
+from data_prep.problems import Rejection
+from data_prep.study import LevelPoint, SpineLevels
 from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Level, Target
 from pipeline import __version__
 

@@ -19,7 +19,8 @@ from classifier.learn.losses import competition_log_loss
 from classifier.predict import Grader
 from classifier.prior import competition_weighted, level_prior
 from data_prep.pixel_cache import PixelCache
-from data_prep.study import DicomRejected, Rejection, SpineLevels
+from data_prep.problems import DicomRejected, Rejection
+from data_prep.study import SpineLevels
 from data_prep.vocabulary import CONDITIONS, SEVERITIES, TARGETS, ConditionGroup, Severity, Target
 
 

@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from classifier.config import CropConfig
 from classifier.prior import level_prior
 from classifier.target_crops import SECOND_VIEW, target_crop
-from data_prep.base.files import atomic_write, safe_id
+from data_prep.base.files import atomic_write
+from data_prep.names import safe_id
 from data_prep.pixel_cache import PixelCache
-from data_prep.study import DicomRejected, LevelPoint, Rejection, Study
+from data_prep.problems import DicomRejected, Rejection
+from data_prep.study import LevelPoint, Study
 from data_prep.vocabulary import LEVELS, SEVERITIES, ConditionGroup, Target, split_row_id
 
 CropConfigs = Mapping[ConditionGroup, CropConfig]

@@ -23,7 +23,7 @@ from classifier.learn.crop_cache import CropCache, Source, build_cache, load_cac
 from classifier.learn.losses import competition_log_loss
 from classifier.learn.train import EpochReport, Machine, grade_cache, train_grader
 from classifier.storage import StoredGrader, load_grader, save_grader
-from data_prep.study import Rejection
+from data_prep.problems import Rejection
 from data_prep.vocabulary import CONDITIONS, ConditionGroup, Severity, split_row_id
 
 # Every choosing crop is graded under this many draws of the localiser's error.

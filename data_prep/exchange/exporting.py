@@ -26,9 +26,10 @@ from data_prep.exchange.layout import (
     write_images_table,
 )
 from data_prep.exchange.yolo import yolo_text, yolo_yaml
+from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.rsna.annotations import annotated_points
-from data_prep.study import DicomRejected, Rejection, Series, Slice, Study
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import Condition, Level
 
 POINT_COLUMNS = ("study_id", "series_id", "instance_number", "condition", "level", "x", "y")

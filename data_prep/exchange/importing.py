@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from data_prep.base.files import atomic_write, csv_cell
+from data_prep.base.files import atomic_write
 from data_prep.exchange.coco import points_of_coco
 from data_prep.exchange.exporting import POINT_COLUMNS
 from data_prep.exchange.layout import (
@@ -21,6 +21,7 @@ from data_prep.exchange.layout import (
     read_text,
 )
 from data_prep.exchange.yolo import points_of_yolo
+from data_prep.names import csv_cell
 from data_prep.vocabulary import Target
 
 AnnotationFormat = Literal["coco", "yolo"]

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from data_prep.base.files import atomic_write, csv_cell
+from data_prep.base.files import atomic_write
+from data_prep.names import csv_cell
 from data_prep.vocabulary import CONDITIONS, LEVELS, Condition, Level
 
 IMAGES_FOLDER: Final = Path("images/train")

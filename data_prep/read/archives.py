@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from data_prep.base.files import FolderInUse, input_label, locked_folder, printable, safe_id
+from data_prep.base.files import FolderInUse, locked_folder
+from data_prep.names import input_label, printable, safe_id
+from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.series_table import IMAGE_FOLDERS
-from data_prep.study import DicomRejected, Reason, Rejection
 
 _CHUNK_BYTES = 1024 * 1024
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)

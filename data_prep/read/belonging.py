@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from data_prep.base.files import printable
 from data_prep.geometry import Orientation
+from data_prep.names import printable
+from data_prep.problems import Reason, Rejection
 from data_prep.read.dicom_file import SliceHeader
 from data_prep.read.weighting import weighting_from_headers
-from data_prep.study import Reason, Rejection
 
 Headers = Mapping[str, Sequence[SliceHeader]]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import struct
 
+from data_prep.problems import Reason
 from data_prep.read.dicom_limits import JPEG_2000, Refused
-from data_prep.study import Reason
 
 # A tile of a JPEG 2000 image costs the decoder some 6 KB before it is read; a slice has one.
 _MAX_TILES = 4096

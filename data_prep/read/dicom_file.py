@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
 
-from data_prep.base.files import input_label
 from data_prep.geometry import SlicePlane
+from data_prep.names import input_label
+from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_codestream import check_codestream
 from data_prep.read.dicom_fast import Elements, decoded, pixel_content, plain_pixels
 from data_prep.read.dicom_limits import (
@@ -38,7 +39,6 @@ from data_prep.read.dicom_limits import (
     whole_number,
 )
 from data_prep.read.dicom_limits import Elements as Stated
-from data_prep.study import DicomRejected, Reason, Rejection
 
 # pydicom quotes header values in warnings and log lines; they may name the patient.
 logging.getLogger("pydicom").propagate = False

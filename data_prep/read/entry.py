@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.base.files import input_label, safe_id
+from data_prep.names import input_label, safe_id
+from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.belonging import acquisitions, of_one_patient
 from data_prep.read.dicom_file import SliceHeader, read_slice
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.listing import files_below, files_in, image_files, subfolders
 from data_prep.read.series import build_series, weightings_compared
-from data_prep.study import DicomRejected, Reason, Rejection, Series, Study
+from data_prep.study import Series, Study
 from data_prep.vocabulary import SeriesKind
 
 

@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from data_prep.base.files import printable
+from data_prep.names import printable
+from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_file import SliceHeader
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.entry import StudyEntry, identifier, read_headers
 from data_prep.read.listing import files_below, image_files, is_number, natural_order, subfolders
 from data_prep.read.series_table import IMAGE_FOLDERS, SeriesTable, find_series_table
-from data_prep.study import DicomRejected, Reason, Rejection
 
 
 def find_studies(

@@ -10,8 +10,9 @@ from functools import partial
 
 import numpy as np
 
-from data_prep.base.files import input_label
 from data_prep.geometry import SAME_ORIENTATION_COSINE, FloatArray, Orientation, SlicePlane
+from data_prep.names import input_label
+from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_file import SliceHeader, read_pixels
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.weighting import (
@@ -20,7 +21,7 @@ from data_prep.read.weighting import (
     weighting_from_headers,
     weighting_from_sagittal_image,
 )
-from data_prep.study import DicomRejected, Reason, Rejection, Series, Slice
+from data_prep.study import Series, Slice
 from data_prep.vocabulary import SeriesKind
 
 # Slices of one acquisition agree to rounding; neighbouring disc-angled stacks may differ by half a degree.

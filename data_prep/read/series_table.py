@@ -6,8 +6,8 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from data_prep.base.files import printable, safe_id
-from data_prep.study import DicomRejected, Reason, Rejection
+from data_prep.names import printable, safe_id
+from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.vocabulary import SeriesKind
 
 IMAGE_FOLDERS = ("train_images", "test_images")

@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.problems import DicomRejected
 from data_prep.read.dicom_file import SliceHeader
-from data_prep.study import DicomRejected, Slice
+from data_prep.study import Slice
 
 _STIR_WORDS = re.compile(r"STIR|TIRM|SPAIR", re.IGNORECASE)
 _T1_WORDS = re.compile(r"T1(?!\d)", re.IGNORECASE)

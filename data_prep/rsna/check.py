@@ -10,12 +10,13 @@ from typing import Any
 
 import pandas as pd
 
+from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.table_problems import Problem, TablesInvalid, problem
 from data_prep.rsna.tables import RsnaTables, read_tables
-from data_prep.study import DicomRejected, Reason, Rejection, Series, Study
+from data_prep.study import Series, Study
 
 _MESSAGES = {
     "listed_without_images": "study that is listed but has no images",

@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.base.files import atomic_write, safe_id
+from data_prep.base.files import atomic_write
 from data_prep.geometry import SlicePlane
+from data_prep.names import safe_id
+from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.entry import StudyEntry
-from data_prep.study import DicomRejected, Reason, Rejection, Series, Slice, Study
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import SeriesKind
 
 _FORMAT = "lumbar-decoded/1"

@@ -10,10 +10,11 @@ import pandas as pd
 from data_prep.geometry import FloatArray
 from data_prep.phantom import PHANTOM_VERSION, make_study
 from data_prep.pixel_cache import PixelCache
+from data_prep.problems import DicomRejected
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
-from data_prep.study import DicomRejected, LevelPoint, Study
+from data_prep.study import LevelPoint, Study
 from detector.learn.external_studies import external_slice_studies, external_study
 from detector.learn.numbering import NumberedCase, numbered_case
 from detector.learn.slice_cache import cached_slices

@@ -15,10 +15,11 @@ import numpy as np
 
 from data_prep.geometry import FloatArray
 from data_prep.phantom import Appearance, PhantomStudy, Size, make_study
+from data_prep.problems import DicomRejected
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
-from data_prep.study import DicomRejected, LevelPoint, Series, Slice, Study
+from data_prep.study import LevelPoint, Series, Slice, Study
 from data_prep.vocabulary import ConditionGroup, SeriesKind
 from detector.learn.slices import LabelledSlice, SlicesUnusable
 from detector.look.canonical import canonical_image

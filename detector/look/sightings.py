@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.geometry import SlicePlane
-from data_prep.study import DicomRejected, Series, Slice
+from data_prep.problems import DicomRejected
+from data_prep.study import Series, Slice
 from detector.look.candidates import CandidateConfig, SliceCandidate, slice_candidates
 from detector.look.canonical import CanonicalImage, canonical_image
 from detector.look.inference import SlicePredictor

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.study import DicomRejected, Slice
+from data_prep.problems import DicomRejected
+from data_prep.study import Slice
 from detector.look.candidates import CandidateConfig, merge_candidates, slice_candidates
 from detector.look.canonical import CanonicalImage, canonical_image
 from detector.look.inference import SlicePredictor

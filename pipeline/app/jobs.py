@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.problems import ADVICE
+from data_prep.problems import ADVICE, DicomRejected, Rejection
 from data_prep.read.archives import (
     DEFAULT_ARCHIVE_LIMITS,
     extract_archive,
@@ -21,7 +21,6 @@ from data_prep.read.archives import (
     safe_parts,
 )
 from data_prep.read.find import find_studies
-from data_prep.study import DicomRejected, Rejection
 from pipeline.batch.run import BatchReport, run_batch
 from pipeline.grade import Pipeline
 from pipeline.results.report.study_report import write_report

@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from data_prep.problems import Reason, Rejection
 from data_prep.read.entry import StudyEntry
-from data_prep.study import Reason, Rejection
 from pipeline.batch.failures import EngineFailed
 from pipeline.batch.study_work import FinishedStudy, StudyWork
 from pipeline.grade import Pipeline

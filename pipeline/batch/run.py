@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.base.files import atomic_write, safe_id
+from data_prep.base.files import atomic_write
+from data_prep.names import safe_id
+from data_prep.problems import Reason, Rejection
 from data_prep.read.entry import StudyEntry
-from data_prep.study import Reason, Rejection
 from pipeline.batch.engines import Engine, InThisProcess
 from pipeline.batch.study_work import (
     PICTURE_PLACE,

@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.base.files import is_disk_error, safe_id
+from data_prep.base.files import is_disk_error
+from data_prep.names import safe_id
+from data_prep.problems import Rejection
 from data_prep.read.entry import StudyEntry
-from data_prep.study import Rejection, Study
+from data_prep.study import Study
 from pipeline.batch.scratch import scratch
 from pipeline.grade import ModelFacts, Pipeline
 from pipeline.prediction import StudyPrediction

@@ -18,7 +18,7 @@ from pipeline.commands.shared_options import AsJson
 if TYPE_CHECKING:
     from classifier.config import GraderConfig
     from classifier.learn.crop_cache import Source
-    from data_prep.study import Rejection
+    from data_prep.problems import Rejection
 
 
 class ScannerName(StrEnum):
@@ -273,7 +273,7 @@ def _sources(
     data: Path | None, phantoms: int, seed: int, *, enriched: bool, scanners: ScannerName
 ) -> list[Source]:
     from classifier.learn.sources import phantom_sources, rsna_sources
-    from data_prep.study import DicomRejected
+    from data_prep.problems import DicomRejected
 
     if (data is None) == (phantoms == 0):
         raise typer.BadParameter("give either a DATA folder or --phantoms N")

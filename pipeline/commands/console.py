@@ -27,10 +27,10 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from data_prep.base.files import printable
+from data_prep.names import printable
 
 if TYPE_CHECKING:
-    from data_prep.study import Rejection
+    from data_prep.problems import Rejection
 
 NOTHING_DONE = 1
 SOME_REJECTED = 3

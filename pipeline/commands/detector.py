@@ -30,7 +30,7 @@ from pipeline.commands.console import (
 from pipeline.commands.shared_options import AsJson, SeriesTable
 
 if TYPE_CHECKING:
-    from data_prep.study import Rejection
+    from data_prep.problems import Rejection
     from detector.predict import LevelDetector
 
 app = typer.Typer(help="Find levels: train, evaluate, predict.", no_args_is_help=True)
@@ -135,9 +135,9 @@ def predict(
     series_table: SeriesTable = None,
 ) -> None:
     """Find the levels of every study and write their points as levels.csv."""
+    from data_prep.problems import DicomRejected
     from data_prep.read.archives import opened_input
     from data_prep.read.find import find_studies
-    from data_prep.study import DicomRejected
     from detector.levels_table import write_levels
 
     rejections: list[Rejection] = []
@@ -315,8 +315,8 @@ def _detector(weights: Path | None) -> LevelDetector:
 def _failures_named() -> Iterator[None]:
     """Data or weights that cannot be used end the program with their message and exit code 1."""
     from data_prep.base.manifest import WeightsRejected
+    from data_prep.problems import DicomRejected
     from data_prep.rsna.table_problems import TablesInvalid
-    from data_prep.study import DicomRejected
     from detector.learn.slices import SlicesUnusable
 
     try:

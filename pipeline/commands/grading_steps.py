@@ -11,10 +11,11 @@ from pathlib import Path
 from data_prep.base.backend import Backend, BackendUnusable
 from data_prep.base.files import FolderInUse, atomic_write, locked_folder
 from data_prep.base.manifest import WeightsRejected
+from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.archives import is_archive, opened_input
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
-from data_prep.study import DicomRejected, Rejection, Study
+from data_prep.study import Study
 from pipeline.batch.engines import Engine, LoadPipeline
 from pipeline.batch.failures import ended_by_signals, engine_failures_named
 from pipeline.batch.processes import LocalPool

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_prep.base.files import printable, safe_id
+from data_prep.names import printable, safe_id
+from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.rsna.table_problems import TablesInvalid
 from data_prep.rsna.tables import RsnaTables
-from data_prep.study import DicomRejected, Rejection, Study
+from data_prep.study import Study
 from pipeline.commands import console
 from pipeline.commands.grading_steps import find_entries, load_pipeline, make_writable, opened
 from pipeline.grade import Pipeline

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.base.files import printable
+from data_prep.names import printable
 from pipeline.commands.console import out, print_rows, say
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.base.manifest import WeightsRejected
-from data_prep.study import DicomRejected
+from data_prep.problems import DicomRejected
 from pipeline.commands import console
 from pipeline.training.peers import RunInUse
 from pipeline.training.plan import Preset, load_plan

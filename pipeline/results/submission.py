@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from classifier.any_severe import pulled
 from classifier.prior import competition_weighted
-from data_prep.base.files import atomic_write, csv_cell
+from data_prep.base.files import atomic_write
+from data_prep.names import csv_cell
 from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, ConditionGroup, Target
 
 # The order of Kaggle's sample_submission.csv: by column name.

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from pydicom.dataset import Dataset
 
-from data_prep.base.files import printable
+from data_prep.names import printable
+from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.find import find_studies
-from data_prep.study import DicomRejected, Rejection
 from pipeline.grade import Pipeline
 from pipeline.results.dicom.write import DicomResults
 from pipeline.service.config import ServiceConfig

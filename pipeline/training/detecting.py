@@ -14,9 +14,11 @@ import numpy as np
 import torch
 
 from data_prep.base.backend import Backend
-from data_prep.base.files import atomic_write, safe_id
+from data_prep.base.files import atomic_write
 from data_prep.base.manifest import read_verified, write_manifest
-from data_prep.study import DicomRejected, LevelPoint, PointSource, SpineLevels, Study
+from data_prep.names import safe_id
+from data_prep.problems import DicomRejected
+from data_prep.study import LevelPoint, PointSource, SpineLevels, Study
 from data_prep.vocabulary import Condition, Level, SeriesKind
 from detector.learn.slice_cache import load_slices, save_slices
 from detector.learn.slices import LabelledSlice

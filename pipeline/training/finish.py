@@ -19,9 +19,10 @@ from classifier.judge.metric import score as official_score
 from classifier.judge.quality import GradedRows, official_terms, quality_tables
 from classifier.prior import level_prior
 from classifier.storage import load_grader, save_grader
-from data_prep.base.files import atomic_write, safe_id
+from data_prep.base.files import atomic_write
 from data_prep.base.version import git_revision
-from data_prep.study import DicomRejected
+from data_prep.names import safe_id
+from data_prep.problems import DicomRejected
 from data_prep.vocabulary import TARGETS, ConditionGroup, Target, split_row_id
 from detector.evaluate import point_errors, summarise
 from pipeline import __version__

@@ -16,7 +16,8 @@ from classifier.config import GraderConfig
 from classifier.learn.crop_cache import CropCache, LabelledStudy, Source, build_cache, load_cache
 from classifier.learn.train import EpochReport, Machine, grade_cache, train_grader
 from classifier.storage import BUNDLED_WEIGHTS, load_grader
-from data_prep.base.files import atomic_write, safe_id
+from data_prep.base.files import atomic_write
+from data_prep.names import safe_id
 from data_prep.study import LevelPoint
 from data_prep.vocabulary import SEVERITIES, ConditionGroup
 from pipeline.training.data import TrainingData

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from data_prep.crops import Crop, crop_plane, display_axes, extract_crop, percentiles, resample
 from data_prep.geometry import Orientation, SlicePlane
-from data_prep.study import DicomRejected, Reason, Rejection, Series, Slice
+from data_prep.problems import DicomRejected, Reason, Rejection
+from data_prep.study import Series, Slice
 from data_prep.vocabulary import SeriesKind
 
 Field = Callable[[NDArray[np.float64]], NDArray[np.float64]]

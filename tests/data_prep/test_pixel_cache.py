@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from data_prep.geometry import SlicePlane
 from data_prep.pixel_cache import PixelCache
-from data_prep.study import DicomRejected, Reason, Rejection, Series, Slice, Study
+from data_prep.problems import DicomRejected, Reason, Rejection
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import SeriesKind
 
 

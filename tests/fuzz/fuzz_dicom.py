@@ -23,8 +23,8 @@ except ImportError:
     sys.exit("needs atheris: pip install atheris==2.3.0")
 
 with atheris.instrument_imports(include=["data_prep", "pydicom"]):
+    from data_prep.problems import DicomRejected, Reason
     from data_prep.read.dicom_file import read_pixels, read_slice
-    from data_prep.study import DicomRejected, Reason
 
 from benchmarks.mutations import base_dataset, every_coding
 

@@ -22,8 +22,7 @@ import pipeline.cli
 from classifier.prior import level_prior
 from data_prep.base.manifest import WeightsRejected
 from data_prep.phantom import write_dataset
-from data_prep.problems import ADVICE
-from data_prep.study import Reason
+from data_prep.problems import ADVICE, Reason
 from data_prep.vocabulary import TARGETS
 from pipeline.cli import app
 from pipeline.commands import console

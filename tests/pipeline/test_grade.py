@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from classifier.prior import level_prior
-from data_prep.study import DicomRejected, Reason
+from data_prep.problems import DicomRejected, Reason
 from data_prep.vocabulary import TARGETS, Condition, Level, SeriesKind, Target
 from pipeline.grade import Pipeline
 from pipeline.prediction import StudyPrediction, probabilities_in

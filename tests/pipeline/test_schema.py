@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from data_prep.problems import Reason, Rejection
 from data_prep.read.find import find_studies
-from data_prep.study import Reason, Rejection
 from data_prep.vocabulary import TARGETS
 from pipeline.batch.run import run_batch
 from pipeline.grade import Pipeline

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from data_prep.base.files import csv_cell, safe_id
+from data_prep.names import csv_cell, safe_id
 from pipeline.cli import app
 from pipeline.grade import Pipeline
 from tests.dicom_files import AXIAL, SAGITTAL, write_series

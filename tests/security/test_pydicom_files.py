@@ -10,7 +10,7 @@ import pydicom
 import pytest
 
 from benchmarks.bounded import BoundedReader, Outcome
-from data_prep.study import Reason
+from data_prep.problems import Reason
 
 DATA = Path(pydicom.__file__).parent / "data"
 FILES = sorted(

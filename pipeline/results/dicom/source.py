@@ -22,8 +22,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage
 
 from data_prep.base.uids import derived_uid, is_valid_uid
+from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, BoundedFile, parsed
-from data_prep.study import DicomRejected, LevelPoint, Reason, Rejection, Study
+from data_prep.study import LevelPoint, Study
 
 # Content date and time of a study that has none: results must not depend on the clock.
 NO_DATE: Final = "19700101"

@@ -10,8 +10,10 @@ from typing import Any
 import pydicom
 from pydicom.dataset import Dataset
 
-from data_prep.base.files import atomic_write, is_disk_error, safe_id
-from data_prep.study import DicomRejected, Reason, Rejection, Study
+from data_prep.base.files import atomic_write, is_disk_error
+from data_prep.names import safe_id
+from data_prep.problems import DicomRejected, Reason, Rejection
+from data_prep.study import Study
 from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom.capture import build_capture
 from pipeline.results.dicom.source import read_source

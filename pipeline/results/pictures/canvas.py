@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from data_prep.base.files import atomic_write
 from data_prep.crops import display_axes, normalise, resample
 from data_prep.geometry import FloatArray, SlicePlane
-from data_prep.study import DicomRejected, PointSource, Slice
+from data_prep.problems import DicomRejected
+from data_prep.study import PointSource, Slice
 from data_prep.vocabulary import LEVELS
 
 # Okabe and Ito's colour-blind safe palette; the level's name always stands beside its colour.

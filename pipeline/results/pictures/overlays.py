@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.base.files import safe_id
 from data_prep.geometry import FloatArray, Orientation
+from data_prep.names import safe_id
 from data_prep.study import LevelPoint, Series, Slice, Study
 from data_prep.vocabulary import Side
 from pipeline.results.pictures.canvas import LEVEL_COLOURS, Page, Panel

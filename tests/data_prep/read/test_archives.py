@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.problems import DicomRejected, Reason
 from data_prep.read.archives import (
     ArchiveLimits,
     extract_archive,
@@ -18,7 +19,6 @@ from data_prep.read.archives import (
     opened_input,
     safe_parts,
 )
-from data_prep.study import DicomRejected, Reason
 
 DICOM = bytes(128) + b"DICM" + bytes(60)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.problems import Reason
 from data_prep.read.find import find_studies
-from data_prep.study import Reason, Study
+from data_prep.study import Study
 from data_prep.vocabulary import SeriesKind
 from tests.dicom_files import AXIAL, SAGITTAL, write_series, write_study
 

@@ -19,9 +19,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from data_prep.problems import DicomRejected, Reason
 from data_prep.read.dicom_file import read_pixels, read_slice
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
-from data_prep.study import DicomRejected, Reason
 from tests.dicom_files import AXIAL, ramp, write_slice
 
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"

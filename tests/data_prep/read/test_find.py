@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from data_prep.geometry import Orientation
+from data_prep.problems import DicomRejected, Reason
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
-from data_prep.study import DicomRejected, Reason, Series, Study
+from data_prep.study import Series, Study
 from data_prep.vocabulary import SeriesKind
 from tests.dicom_files import AXIAL, CORONAL, SAGITTAL, tilted_axial, write_series, write_slice, write_study
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.problems import Reason
 from data_prep.rsna.check import CheckReport, check_data
-from data_prep.study import Reason
 from tests.data_prep.rsna.test_tables import write_tables
 from tests.dicom_files import write_series, write_slice, write_study
 

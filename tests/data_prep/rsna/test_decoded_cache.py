@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from data_prep.phantom import write_dataset
+from data_prep.problems import DicomRejected, Reason
 from data_prep.read.find import find_studies
 from data_prep.rsna.decoded_cache import DecodedCache
-from data_prep.study import DicomRejected, Reason
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from benchmarks.orientation import REGISTRATIONS
 from benchmarks.orientation import registered as registered_series
 from data_prep.phantom import make_study
-from data_prep.study import DicomRejected, Reason, Rejection, Series, Slice, Study
+from data_prep.problems import DicomRejected, Reason, Rejection
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import SeriesKind
 from detector.learn.study_slices import hard_phantom
 from detector.look.candidates import DiscCandidate

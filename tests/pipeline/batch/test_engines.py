@@ -18,8 +18,9 @@ import pytest
 from typer.testing import CliRunner
 
 import detector.predict
+from data_prep.problems import Reason
 from data_prep.read.find import find_studies
-from data_prep.study import Reason, SpineLevels, Study
+from data_prep.study import SpineLevels, Study
 from pipeline.batch.engines import Engine
 from pipeline.batch.failures import EngineFailed
 from pipeline.batch.processes import LocalPool

@@ -20,8 +20,9 @@ import pytest
 from typer.testing import CliRunner
 
 import pipeline.batch.ray_connection
+from data_prep.problems import Reason
 from data_prep.read.find import find_studies
-from data_prep.study import Reason, SpineLevels, Study
+from data_prep.study import SpineLevels, Study
 from pipeline.batch.failures import EngineFailed
 from pipeline.batch.ray_connection import connecting, is_installed, own_environment
 from pipeline.batch.ray_engine import Expected, RayEngine

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
+from data_prep.problems import Reason, Rejection
 from data_prep.read.find import find_studies
-from data_prep.study import PointSource, Reason, Rejection, SpineLevels, Study
+from data_prep.study import PointSource, SpineLevels, Study
 from data_prep.vocabulary import CONDITIONS, LEVELS, TARGETS, Condition, Level, Target
 from pipeline.grade import Pipeline
 from pipeline.prediction import Provenance, StudyPrediction

@@ -1,0 +1,56 @@
+"""Names that may be written and said: identifiers, cells, and files that may be named after a patient."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+_PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
+_EXPORTERS_WORD = re.compile(
+    r"[a-z]|anon|archive|bad|broken|copy|csv|dcm|dicom|dir|empty|export|file|frame|im|ima|image|images|img|inner"
+    r"|instance|junk|link|loose|missing|mr|mri|name|note|notes|part|readme|report|scan|se|ser|series|slice"
+    r"|slices|study|test|text|truncated|txt|volume|zip"
+)
+# Cells that start so are formulas to spreadsheet programs (OWASP, "CSV Injection").
+_FORMULA_STARTS = ("=", "+", "-", "@")
+
+
+def safe_id(text: str) -> str:
+    """An identifier from a header or a folder name, safe as a file name, in a CSV cell and on a terminal.
+
+    Letters, digits, ``.``, ``_`` and ``-`` stay; an identifier that had anything else, or does not start
+    with a letter or digit, gets eight characters of its SHA-256, so that two never become one.
+    """
+    if _PLAIN_ID.fullmatch(text):
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    kept = _NOT_PLAIN.sub("-", text).strip("._-")[:64]
+    return f"{kept}-{digest}" if kept else f"id-{digest}"
+
+
+def printable(text: str) -> str:
+    """The text without control characters: what comes from a header or a disk must not drive a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def input_label(name: str) -> str:
+    """The name of an input file as records and messages say it.
+
+    Exporters number their files ("IM0001.dcm") or use identifiers, and these stay; a name with any word that
+    exporters do not use may be a patient's. Of it eight characters of its SHA-256 are left, by which whoever
+    has the file can find it.
+    """
+    words = re.findall(r"[^\W\d_]+", name.lower())
+    if name.isprintable() and all(map(_EXPORTERS_WORD.fullmatch, words)):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    suffix = Path(name).suffix
+    return f"name-{digest}{suffix if suffix.lower() in ('.dcm', '.ima', '.zip', '.csv') else ''}"
+
+
+def csv_cell(text: str) -> str:
+    """Text without control characters that no spreadsheet program takes for a formula."""
+    text = printable(text)
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text

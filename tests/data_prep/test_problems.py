@@ -1,0 +1,28 @@
+"""What is said of something that was rejected: codes, advice, and never a patient's name."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+from data_prep.problems import ADVICE, DicomRejected, LumbarError, Reason, Rejection
+
+
+def test_every_reason_has_advice() -> None:
+    assert set(ADVICE) == set(Reason)
+
+
+def test_a_file_is_named_by_its_last_part_and_only_if_an_exporter_named_it() -> None:
+    plain = Rejection.of(Path("/home/doe/IM0001.dcm"), Reason.TRUNCATED, "it ends early", study_id="1")
+    assert (plain.file, plain.place) == ("IM0001.dcm", "1/IM0001.dcm")
+    named = Rejection.of(Path("/home/Doe^Jane.dcm"), Reason.TRUNCATED, "it ends early", series_id="2")
+    assert "doe" not in str(named).lower() and named.place.startswith("2/name-")
+
+
+def test_a_refusal_brings_its_advice_along_from_another_process() -> None:
+    inner = Rejection(Reason.LOCALISER, "a scout")
+    error = DicomRejected(Rejection(Reason.NO_SERIES, "nothing usable", "7"), (inner,))
+    again = pickle.loads(pickle.dumps(error))
+    assert isinstance(again, LumbarError)
+    assert (again.rejection, again.rejections) == (error.rejection, (inner,))
+    assert again.advice == ADVICE[Reason.NO_SERIES]
