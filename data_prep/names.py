@@ -13,6 +13,8 @@ _EXPORTERS_WORD = re.compile(
     r"|instance|junk|link|loose|missing|mr|mri|name|note|notes|part|readme|report|scan|se|ser|series|slice"
     r"|slices|study|test|text|truncated|txt|volume|zip"
 )
+# BIDS, "Filenames": labels are codes by that standard.
+_BIDS_NAME = re.compile(r"sub-[A-Za-z0-9]+(_[a-z]+-[A-Za-z0-9+]+)*_[A-Za-z0-9]+\.(nii|nii\.gz|json)")
 # Cells that start so are formulas to spreadsheet programs (OWASP, "CSV Injection").
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
@@ -38,12 +40,12 @@ def printable(text: str) -> str:
 def input_label(name: str) -> str:
     """The name of an input file as records and messages say it.
 
-    Exporters number their files ("IM0001.dcm") or use identifiers, and these stay; a name with any word that
-    exporters do not use may be a patient's. Of it eight characters of its SHA-256 are left, by which whoever
-    has the file can find it.
+    Exporters number their files ("IM0001.dcm") or use identifiers, and these stay, as do BIDS names; another
+    name with any word that exporters do not use may be a patient's. Of it eight characters of its SHA-256 are
+    left, by which whoever has the file can find it.
     """
     words = re.findall(r"[^\W\d_]+", name.lower())
-    if name.isprintable() and all(map(_EXPORTERS_WORD.fullmatch, words)):
+    if _BIDS_NAME.fullmatch(name) or (name.isprintable() and all(map(_EXPORTERS_WORD.fullmatch, words))):
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     suffix = Path(name).suffix

@@ -34,6 +34,7 @@ from detector.spine.voting import VotingConfig, join_votes
 NUMBERING_FILE = "numbering.json"  # weights of the numbering, fitted by `lumbar detector calibrate`
 LEADING_WEIGHTS = f"{SAGITTAL.kind.value}.safetensors"  # without it there is no detector
 BUNDLED_WEIGHTS = Path(__file__).parent / "weights"
+_TIE_MM = 1e-3
 
 
 @dataclass(frozen=True)
@@ -312,7 +313,8 @@ def central_slices(series: Series, count: int, max_offset_mm: float) -> list[Sli
     normal = stack[0].plane.normal
     places = np.array([float(item.plane.centre_mm @ normal) for item in stack])
     middle = (places.min() + places.max()) / 2
-    order = np.argsort(np.abs(places - middle), kind="stable")
+    # Of an even number, two lie equally near: the first of them, whatever rounding says.
+    order = np.argsort(np.abs(places - middle) + _TIE_MM * np.arange(len(places)), kind="stable")
     chosen = [int(i) for i in order[:count] if abs(places[i] - middle) <= max_offset_mm]
     return [stack[i] for i in sorted(chosen or [int(order[0])])]
 

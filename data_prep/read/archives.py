@@ -36,6 +36,7 @@ _END64_BYTES, _END64_SIGNATURE = 56, b"PK\x06\x06"
 _UNPACKED = "lumbar-zip-"
 _ABANDONED_S = 60.0
 _IGNORED = ("__macosx", "thumbs.db")
+_UNPACKED_NAMES = (".dcm", ".csv", ".nii", ".nii.gz", ".json")
 _BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
@@ -163,7 +164,7 @@ def extract_archive(
     limits: ArchiveLimits = DEFAULT_ARCHIVE_LIMITS,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Rejection, ...]:
-    """Unpack the DICOM files and tables of a zip archive.
+    """Unpack the DICOM files, NIfTI volumes and tables of a zip archive.
 
     Other files are passed over, as they are in a folder. Links are never followed or made. Files get the
     time of change of the archive, so that a batch that is started again finds the same input.
@@ -262,7 +263,7 @@ def _refusal(member: zipfile.ZipInfo, target: Path, limits: ArchiveLimits) -> tu
 def _copy(source: IO[bytes], target: Path, limit: int) -> int:
     """Write a member if it is an image or a table; returns the bytes that were unpacked. Raises _Grows."""
     start = source.read(_PREAMBLE_BYTES)
-    if start[128:] != b"DICM" and target.suffix.lower() not in (".dcm", ".csv"):
+    if start[128:] != b"DICM" and not target.name.lower().endswith(_UNPACKED_NAMES):
         return len(start)
     target.parent.mkdir(parents=True, exist_ok=True)
     unpacked = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import stat
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -127,6 +127,7 @@ class SliceHeader:
         image_type, scanning_sequence: upper-case code strings.
         repetition_time_ms, echo_time_ms, inversion_time_ms: or None.
         pixels: where they are in the file, to decode them without parsing it again.
+        reader: reads the pixels of what is no DICOM file.
     """
 
     path: Path = field(repr=False)
@@ -144,6 +145,7 @@ class SliceHeader:
     echo_time_ms: float | None = None
     inversion_time_ms: float | None = None
     pixels: PixelPlace | None = field(default=None, repr=False)
+    reader: Callable[[], NDArray[np.float32]] | None = field(default=None, repr=False)
 
 
 def is_dicom(path: Path) -> bool:

@@ -63,12 +63,15 @@ class ReadLimits:
         max_reads: of one pass over a file. Every element, item and fragment costs two or three, and up to
             0.1 ms and 700 bytes; a scanner's header needs a few hundred.
         max_value_bytes: of one value of the header that is looked at.
+        max_voxels, max_side: of a volume in one file; checked before it is unpacked.
     """
 
     max_file_bytes: int = 128 * 1024 * 1024
     max_pixels: int = 4096 * 4096
     max_reads: int = 20_000
     max_value_bytes: int = 64 * 1024
+    max_voxels: int = 64 * 1024 * 1024
+    max_side: int = 4096
 
 
 DEFAULT_LIMITS = ReadLimits()

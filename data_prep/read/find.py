@@ -4,7 +4,8 @@ Layouts, told apart by names alone:
 
 - RSNA: ``{study}/{series}/{instance}.dcm``, all three numeric. Folder names are the ids and the file name is
   the instance number, whatever the headers say.
-- anything else: a tree of DICOM files, grouped by StudyInstanceUID and SeriesInstanceUID.
+- anything else: a tree of DICOM files, grouped by StudyInstanceUID and SeriesInstanceUID, and of NIfTI
+  volumes, grouped by BIDS names or folders.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from data_prep.read.dicom_file import SliceHeader
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.entry import StudyEntry, identifier, read_headers
 from data_prep.read.listing import files_below, image_files, is_number, natural_order, subfolders
+from data_prep.read.nifti_studies import VolumeStudy, is_nifti, is_raw, volume_studies
 from data_prep.read.series_table import IMAGE_FOLDERS, SeriesTable, find_series_table
 
 
@@ -32,7 +34,7 @@ def find_studies(
 
     Args:
         path: an RSNA images folder, the folder that holds ``train_images`` (else ``test_images``), one RSNA
-            study, one RSNA series, or a file or any tree of DICOM files.
+            study, one RSNA series, a file or any tree of DICOM files or NIfTI volumes, or a BIDS data set.
         series_table: ``study_id, series_id, series_description``. Without it the RSNA names are looked for
             in the folder and the one above; for a study two above, for a series three. Studies that it lists
             for an images folder are entries even when they have no images.
@@ -59,6 +61,28 @@ def find_studies(
     except OSError as error:
         message = f"{printable(path.name)!r} cannot be read ({type(error).__name__})"
         raise DicomRejected(Rejection(Reason.UNREADABLE, message)) from None
+
+
+def find_all_studies(
+    paths: Sequence[Path], *, series_table: Path | None = None, limits: ReadLimits = DEFAULT_LIMITS
+) -> tuple[StudyEntry, ...]:
+    """Find every study under several paths; NIfTI files that are named one by one belong together by name.
+
+    Raises:
+        DicomRejected: as ``find_studies``, for any of the paths.
+    """
+    if len(paths) == 1:
+        return find_studies(paths[0], series_table=series_table, limits=limits)
+    named = [Path(os.path.abspath(path)) for path in paths if path.is_file() and is_nifti(path)]
+    others = [path for path in paths if not (path.is_file() and is_nifti(path))]
+    table = {} if series_table is None else find_series_table(series_table, Path(), 0)
+    entries: dict[str, StudyEntry] = {}
+    for entry in (
+        *(_entry_of_volumes(volume, (), table, limits) for volume in volume_studies(named, limits=limits)),
+        *(e for path in others for e in find_studies(path, series_table=series_table, limits=limits)),
+    ):
+        entries[entry.study_id] = _joined(entries.get(entry.study_id), entry)
+    return tuple(entries[study_id] for study_id in sorted(entries, key=natural_order))
 
 
 def _is_rsna_series(folder: Path) -> bool:
@@ -133,7 +157,12 @@ def _entries_of_tree(path: Path, table: SeriesTable, limits: ReadLimits) -> tupl
     top = path.parent if path.is_file() else path
     rejected: list[tuple[Path, Rejection]] = []
     unreadable: list[Path] = []
-    for file in image_files([path] if path.is_file() else files_below(path, unreadable)):
+    files = [path] if path.is_file() else [f for f in files_below(path, unreadable) if is_raw(f, top)]
+    volumes = volume_studies(files, limits=limits)
+    for volume in volumes:
+        for folder in {folder for place in volume.folders for folder in (place, *place.parents)}:
+            studies_below[folder].add(volume.study_id)
+    for file in image_files(files):
         rejections: list[Rejection] = []
         headers = read_headers([file], limits, rejections)
         rejected += [(file.parent, rejection) for rejection in rejections]
@@ -146,14 +175,19 @@ def _entries_of_tree(path: Path, table: SeriesTable, limits: ReadLimits) -> tupl
     for folder in unreadable:
         place = printable(folder.name)
         rejected.append((folder, Rejection(Reason.UNREADABLE, "the folder cannot be read", file=place)))
-    if not studies:
-        message = f"no readable DICOM image in {printable(path.name)!r}"
-        raise DicomRejected(Rejection(Reason.NO_IMAGES, message), tuple(item for _, item in rejected))
+    if not studies and not any(volume.headers for volume in volumes):
+        message = f"no readable DICOM image or NIfTI volume in {printable(path.name)!r}"
+        unread = (item for volume in volumes for item in volume.rejections)
+        raise DicomRejected(Rejection(Reason.NO_IMAGES, message), (*(item for _, item in rejected), *unread))
     by_study: dict[str, list[Rejection]] = defaultdict(list)
     for folder, rejection in rejected:
         study_id = _study_of_folder(folder, studies_below)
         by_study[study_id].append(replace(rejection, study_id=study_id))
-    return tuple(
+    of_volumes = []
+    for volume in volumes:
+        beside = () if volume.study_id in studies else by_study.pop(volume.study_id, ())
+        of_volumes.append(_entry_of_volumes(volume, studies, table, limits, beside))
+    of_dicom = [
         StudyEntry(
             study_id,
             headers={series_id: tuple(group) for series_id, group in studies.get(study_id, {}).items()},
@@ -161,8 +195,23 @@ def _entries_of_tree(path: Path, table: SeriesTable, limits: ReadLimits) -> tupl
             kinds=table.get(study_id, {}),
             limits=limits,
         )
-        for study_id in sorted({*studies, *by_study}, key=natural_order)
-    )
+        for study_id in {*studies, *by_study}
+    ]
+    return tuple(sorted((*of_dicom, *of_volumes), key=lambda entry: natural_order(entry.study_id)))
+
+
+def _entry_of_volumes(
+    volume: VolumeStudy,
+    taken: Container[str],
+    table: SeriesTable,
+    limits: ReadLimits,
+    others: Sequence[Rejection] = (),
+) -> StudyEntry:
+    """The study of some volumes; ``others`` are rejected files beside them."""
+    study_id = f"{volume.study_id}-nifti" if volume.study_id in taken else volume.study_id
+    rejections = (*others, *(replace(item, study_id=study_id) for item in volume.rejections))
+    kinds = table.get(study_id, {})
+    return StudyEntry(study_id, headers=volume.headers, rejections=rejections, kinds=kinds, limits=limits)
 
 
 def _study_of_folder(folder: Path, studies_below: Mapping[Path, set[str]]) -> str:

@@ -119,7 +119,9 @@ def weightings_compared(series: Sequence[Series]) -> tuple[Series, ...]:
 
 
 def _slice(number: int, header: SliceHeader, study_id: str, series_id: str, limits: ReadLimits) -> Slice:
-    reader = partial(read_pixels, header, limits=limits, study_id=study_id, series_id=series_id)
+    reader = header.reader or partial(
+        read_pixels, header, limits=limits, study_id=study_id, series_id=series_id
+    )
     return Slice(header.plane, number, reader, header.path)
 
 

@@ -65,7 +65,8 @@ def canonical_plane(plane: SlicePlane, *, mm_per_px: float, max_side_px: int) ->
     size_mm = np.array([columns * plane.spacing_mm[0], rows * plane.spacing_mm[1]])
     if abs(float(rightwards @ plane.x_axis)) < 0.5:  # the slice is stored on its side
         size_mm = size_mm[::-1]
-    width, height = (int(np.clip(round(side / mm_per_px), 1, max_side_px)) for side in size_mm)
+    # Fields of view are round numbers: half a pixel is rounded down, whatever the last digit of the spacing.
+    width, height = (int(np.clip(round(side / mm_per_px - 1e-3), 1, max_side_px)) for side in size_mm)
     corner = rightwards * (width - 1) / 2 + downwards * (height - 1) / 2
     return SlicePlane(
         origin_mm=plane.centre_mm - corner * mm_per_px,

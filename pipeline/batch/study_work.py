@@ -12,6 +12,7 @@ from data_prep.base.files import is_disk_error
 from data_prep.names import safe_id
 from data_prep.problems import Rejection
 from data_prep.read.entry import StudyEntry
+from data_prep.read.nifti import is_nifti, sidecar_of
 from data_prep.study import Study
 from pipeline.batch.scratch import scratch
 from pipeline.grade import ModelFacts, Pipeline
@@ -118,8 +119,9 @@ def input_files(entry: StudyEntry) -> Iterator[tuple[Path, Path]]:
         for folder, subfolders, names in os.walk(entry.folder):
             subfolders.sort()
             yield from ((entry.folder, Path(folder) / name) for name in sorted(names))
-    paths = sorted(header.path for group in entry.headers.values() for header in group)
-    for path in paths:
+    paths = {header.path for group in entry.headers.values() for header in group}
+    beside = {sidecar for path in paths if is_nifti(path) and (sidecar := sidecar_of(path)).is_file()}
+    for path in sorted(paths | beside):
         yield path.parent.parent, path
 
 

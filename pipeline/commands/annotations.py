@@ -54,7 +54,7 @@ def export(
     if not table.is_file():
         console.fail(f"no {COORDINATES_FILE} in the input: name a table of points with --points")
     # A table names thousands of studies, of which only some may be on this disk.
-    entries = [entry for entry in find_entries(path, None) if not entry.is_only_listed]
+    entries = [entry for entry in find_entries([path], None) if not entry.is_only_listed]
     try:
         with console.progress("studies", len(entries)) as done:
             report = export_annotations(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +12,7 @@ import typer
 
 from data_prep.base.backend import Backend
 from pipeline.commands import console, summaries
-from pipeline.commands.options import ClassifierWeights, DetectorWeights, Input, Output
+from pipeline.commands.options import ClassifierWeights, DetectorWeights, Input, Inputs, Output
 from pipeline.commands.shared_options import AsJson, SeriesTable
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class EngineKind(StrEnum):
 
 
 def predict(
-    path: Input,
+    paths: Inputs,
     output: Output,
     series_table: SeriesTable = None,
     pictures: Annotated[bool, typer.Option(help="Draw a picture of each study.")] = True,
@@ -92,13 +92,13 @@ def predict(
     if address is not None and engine is not EngineKind.RAY:
         raise typer.BadParameter("--address is of a Ray cluster: add --engine ray")
     if engine is EngineKind.RAY:
-        _check_ray(path, address)
+        _check_ray(paths, address)
     with _connecting(engine, address, jobs) as connected:
         # Here, because Ray takes seconds to start, and these imports fill some of them.
         from pipeline.commands.grading_steps import Workers, grade_all
 
         done = grade_all(
-            path,
+            paths,
             output,
             series_table=series_table,
             pictures=pictures,
@@ -131,14 +131,14 @@ def _connecting(engine: EngineKind, address: str | None, jobs: int | None) -> It
         yield connected
 
 
-def _check_ray(path: Path, address: str | None) -> None:
+def _check_ray(paths: Sequence[Path], address: str | None) -> None:
     """Ends with exit code 2 where Ray is not installed, or the cluster would not see the images."""
     from data_prep.read.archives import is_archive
     from pipeline.batch.ray_connection import HOW_TO_INSTALL, is_installed
 
     if not is_installed():
         raise typer.BadParameter(HOW_TO_INSTALL)
-    if address is not None and is_archive(path):
+    if address is not None and any(map(is_archive, paths)):
         raise typer.BadParameter("unpack the archive on a disk that every node has, and give the folder")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from data_prep.base.manifest import WeightsRejected
 from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.archives import is_archive, opened_input
 from data_prep.read.entry import StudyEntry
-from data_prep.read.find import find_studies
+from data_prep.read.find import find_all_studies
 from data_prep.study import Study
 from pipeline.batch.engines import Engine, LoadPipeline
 from pipeline.batch.failures import ended_by_signals, engine_failures_named
@@ -42,11 +42,11 @@ def opened(path: Path) -> Iterator[tuple[Path, tuple[Rejection, ...]]]:
         yield found
 
 
-def find_entries(path: Path, series_table: Path | None) -> tuple[StudyEntry, ...]:
-    """The studies under a path."""
+def find_entries(paths: Sequence[Path], series_table: Path | None) -> tuple[StudyEntry, ...]:
+    """The studies under one path or several."""
     with console.status("looking for studies"):
         try:
-            return find_studies(path, series_table=series_table)
+            return find_all_studies(paths, series_table=series_table)
         except DicomRejected as rejected:
             console.fail_rejected(rejected.rejection, rejected.rejections)
 
@@ -172,7 +172,7 @@ def _absolute(path: Path | None) -> Path | None:
 
 
 def grade_all(
-    path: Path,
+    paths: Path | Sequence[Path],
     output: Path,
     *,
     series_table: Path | None = None,
@@ -186,7 +186,7 @@ def grade_all(
     capture_objects: bool = False,
     workers: Workers | None = None,
 ) -> BatchReport:
-    """Grade every study under a path, or in a zip, into a folder; what was rejected is printed.
+    """Grade every study under one path or several, or in a zip, into a folder; what was rejected is printed.
 
     ``report_objects`` and ``capture_objects`` ask for DICOM SR and SC files; ``workers`` says where studies
     are done, in this process if left out.
@@ -197,8 +197,12 @@ def grade_all(
         from pipeline.results.dicom.write import DicomResults
 
         dicom = DicomResults(report=report_objects, capture=capture_objects)
-    with opened(path) as (folder, rejections), engine_failures_named():
-        entries = find_entries(folder, series_table)
+    named = [paths] if isinstance(paths, Path) else paths
+    with ExitStack() as stack:
+        stack.enter_context(engine_failures_named())
+        inputs = [stack.enter_context(opened(path)) for path in named]
+        rejections = tuple(item for _, refused in inputs for item in refused)
+        entries = find_entries([folder for folder, _ in inputs], series_table)
         make_writable(output)
         models: Pipeline | ModelFacts
         engine = None

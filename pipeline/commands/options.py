@@ -11,7 +11,17 @@ Input = Annotated[
     Path,
     typer.Argument(
         metavar="INPUT",
-        help="RSNA images folder, one study, any tree of DICOM files, or a zip of one of these.",
+        help="RSNA images folder, one study, any tree of DICOM files or NIfTI volumes, a BIDS data set, or a "
+        "zip of one of these.",
+        exists=True,
+    ),
+]
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="INPUT...",
+        help="RSNA images folder, one study, any tree of DICOM files or NIfTI volumes, a BIDS data set, or a "
+        "zip of one of these; several are graded as one input.",
         exists=True,
     ),
 ]

@@ -51,7 +51,7 @@ def draw_all(
     with opened(path) as (folder, rejected):
         rejections = [*rejected]
         tables = _tables(folder, path) if annotated else None
-        entries = find_entries(folder, series_table)
+        entries = find_entries([folder], series_table)
         make_writable(output)
         pipeline = load_pipeline(detector_weights, classifier_weights) if detected else None
         with console.progress("studies", len(entries)) as done:

@@ -1,0 +1,161 @@
+"""Which NIfTI volumes belong to one patient: by BIDS names, else by folder and the beginning of the name."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_prep.names import safe_id
+from data_prep.problems import DicomRejected, Rejection
+from data_prep.read.dicom_file import SliceHeader
+from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
+from data_prep.read.nifti import is_nifti, read_volume, stem_of
+
+# Folders of a BIDS data set that hold no raw images of it (BIDS, 'Source vs. raw vs. derived data').
+_NOT_RAW = frozenset({"derivatives", "sourcedata", "code", "stimuli", "phenotype"})
+_BIDS_ROOT = "dataset_description.json"
+_SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)(?:_(ses-[A-Za-z0-9]+))?_(.+)")
+# With one of these words the description of a series begins; what is before it names the patient.
+_SERIES_WORD = re.compile(
+    r"t1\w*|t2\w*|pd\w*|stir|tirm|tse|fse|se|space|cube|vista|flair|dixon|sag\w*|ax\w*|tra\w*|cor\w*|lumbar"
+    r"|lspine|spine|lws|mri?|acq|run",
+    re.IGNORECASE,
+)
+_CODE = re.compile(r"[A-Za-z]{0,8}[-_]?\d{1,12}")
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeStudy:
+    """The volumes of one patient and session.
+
+    Attributes:
+        study_id: ``sub-01_ses-02`` of BIDS names; else the folder's name, or what names in it
+            begin with.
+        headers: slices by series id.
+        folders: where its files lie.
+        rejections: volumes that cannot be read.
+    """
+
+    study_id: str
+    headers: dict[str, tuple[SliceHeader, ...]] = field(default_factory=dict)
+    folders: frozenset[Path] = frozenset()
+    rejections: tuple[Rejection, ...] = ()
+
+
+def is_raw(path: Path, top: Path) -> bool:
+    """Whether a file is no derivative or source file of a BIDS data set around it, at ``top`` or below."""
+    inner = path.parent
+    while inner != top and inner != inner.parent:
+        if inner.name in _NOT_RAW and (inner.parent / _BIDS_ROOT).is_file():
+            return False
+        inner = inner.parent
+    return True
+
+
+def volume_studies(paths: Iterable[Path], *, limits: ReadLimits = DEFAULT_LIMITS) -> tuple[VolumeStudy, ...]:
+    """Read the headers of the volumes among ``paths``, in order, and group them by patient."""
+    groups: dict[tuple[Path, str], list[tuple[Path, str]]] = defaultdict(list)
+    folders: dict[Path, list[Path]] = defaultdict(list)
+    for path in filter(is_nifti, paths):
+        named = _SUBJECT.fullmatch(stem_of(path))
+        if named:
+            subject, session, rest = named.groups()
+            study_id = f"{subject}_{session}" if session else subject
+            groups[_root_of(path, subject), study_id].append((path, rest))
+        else:
+            folders[path.parent].append(path)
+    for folder, files in folders.items():
+        for study_id, members in _divided(folder, files).items():
+            groups[folder, study_id].extend(members)
+    names = _unique(list(groups))
+    return tuple(
+        _study(names[place], members, limits)
+        for place, members in sorted(groups.items(), key=lambda item: names[item[0]])
+    )
+
+
+def _root_of(path: Path, subject: str) -> Path:
+    """The folder around ``sub-…``: two data sets may have a patient 01 each."""
+    return next((folder.parent for folder in path.parents if folder.name == subject), path.parent)
+
+
+def _divided(folder: Path, files: Sequence[Path]) -> dict[str, list[tuple[Path, str]]]:
+    """The files of a folder by what their names begin with; "" if they all begin so.
+
+    A folder is a patient's, unless the names in it begin differently: never two patients in one.
+    """
+    by_start: dict[str, list[tuple[Path, str]]] = defaultdict(list)
+    for path in files:
+        start, rest = _parts(stem_of(path))
+        by_start[start].append((path, rest))
+    if len(by_start) == 1:
+        return {"": next(iter(by_start.values()))}
+    return {_patient_label(start) if start else "": members for start, members in by_start.items()}
+
+
+def _parts(stem: str) -> tuple[str, str]:
+    """What a name begins with, and the description of the series from its first known word on."""
+    words = re.finditer(r"[^\W_]+", stem)
+    first = next((match.start() for match in words if _SERIES_WORD.fullmatch(match.group())), None)
+    return (stem, "") if first is None else (stem[:first].strip("_-. "), stem[first:])
+
+
+def _patient_label(start: str) -> str:
+    """The beginning of a name if it is a code, else a hash of it: it may be a person's name."""
+    if _CODE.fullmatch(start):
+        return start
+    return f"study-{hashlib.sha256(start.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def _unique(places: Sequence[tuple[Path, str]]) -> dict[tuple[Path, str], str]:
+    """A study id for every folder and label: the label or the folder's name, with folders above it."""
+    names = {place: _name(*place, folders=0 if place[1] else 1) for place in places}
+    for folders in range(1, 32):
+        counts = Counter(names.values())
+        if max(counts.values(), default=0) < 2:
+            break
+        for place, name in names.items():
+            if counts[name] > 1:
+                names[place] = _name(*place, folders=folders + (not place[1]))
+    return names
+
+
+def _name(folder: Path, label: str, *, folders: int) -> str:
+    parts = [part for part in folder.parts if part != folder.anchor]
+    return safe_id("-".join([*parts[len(parts) - min(folders, len(parts)) :], *filter(None, [label])]))
+
+
+def _study(study_id: str, members: Sequence[tuple[Path, str]], limits: ReadLimits) -> VolumeStudy:
+    headers: dict[str, tuple[SliceHeader, ...]] = {}
+    rejections: list[Rejection] = []
+    for path, rest in members:
+        series_id = _series_id(rest, path, headers)
+        try:
+            slices, unused = read_volume(path, limits=limits, study_id=study_id, series_id=series_id)
+        except DicomRejected as rejected:
+            rejections.append(rejected.rejection)
+            continue
+        headers[series_id] = slices
+        rejections += unused
+    return VolumeStudy(study_id, headers, frozenset(path.parent for path, _ in members), tuple(rejections))
+
+
+def _is_told(word: str) -> bool:
+    """Whether a word of a name says something of the series, or is a number: no part of a person's name."""
+    return bool(_SERIES_WORD.fullmatch(word)) or (word.isdigit() and len(word) <= 4)
+
+
+def _series_id(rest: str, path: Path, taken: dict[str, tuple[SliceHeader, ...]]) -> str:
+    """The description in a BIDS name; of other names the known words and numbers alone."""
+    if _SUBJECT.fullmatch(stem_of(path)):
+        wanted = safe_id(rest)
+    else:
+        known = [word for word in re.findall(r"[^\W_]+", rest) if _is_told(word)]
+        wanted = safe_id("_".join(known)) if known else "volume"
+    if wanted not in taken:
+        return wanted
+    return next(name for number in range(2, 10_000) if (name := f"{wanted}-{number}") not in taken)

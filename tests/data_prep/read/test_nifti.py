@@ -1,0 +1,419 @@
+"""NIfTI volumes: where their voxels lie, what is refused, and which of them are one patient."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+
+nibabel = pytest.importorskip("nibabel", reason="needs the extra: pip install '.[nifti]'")
+
+import numpy as np  # noqa: E402
+from nibabel.orientations import axcodes2ornt, ornt_transform  # noqa: E402
+
+from data_prep.geometry import Orientation  # noqa: E402
+from data_prep.problems import DicomRejected, Reason  # noqa: E402
+from data_prep.read.archives import opened_input  # noqa: E402
+from data_prep.read.dicom_limits import ReadLimits  # noqa: E402
+from data_prep.read.find import find_all_studies, find_studies  # noqa: E402
+from data_prep.read.nifti import read_volume  # noqa: E402
+from data_prep.vocabulary import SeriesKind  # noqa: E402
+
+OBLIQUE_DEG = 12.0
+ORIENTATIONS = [
+    "".join(code) for axes in itertools.permutations(("RL", "AP", "SI")) for code in itertools.product(*axes)
+]
+
+
+def sagittal(shape: tuple[int, int, int] = (7, 40, 50), dtype: str = "int16") -> nibabel.Nifti1Image:
+    """A volume in RAS order: 7 sagittal slices of 4 mm, turned about the long axis; every voxel its own."""
+    turn = np.deg2rad(OBLIQUE_DEG)
+    axes = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = axes * np.array([4.0, 0.8, 0.7])
+    affine[:3, 3] = [-13.0, 21.0, -400.0]
+    voxels = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+    return nibabel.Nifti1Image(voxels, affine)
+
+
+def reoriented(image: nibabel.Nifti1Image, code: str) -> nibabel.Nifti1Image:
+    """The same patient, its array stored along other axes."""
+    return image.as_reoriented(ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(code)))
+
+
+def saved(image: nibabel.Nifti1Image, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("code", ORIENTATIONS)
+def test_every_axis_order_gives_the_same_upright_slices(code: str, tmp_path: Path) -> None:
+    image = sagittal()
+    path = saved(reoriented(image, code), tmp_path / "t2.nii")
+
+    headers, unused = read_volume(path)
+
+    assert not unused
+    assert len(headers) == 7
+    values = np.asanyarray(image.dataobj)
+    ras_to_voxel = np.linalg.inv(image.affine)
+    for header in headers:
+        assert header.plane.orientation is Orientation.SAGITTAL
+        assert header.plane.shape == (50, 40)
+        assert header.plane.x_axis[1] > 0.9  # columns run to the back
+        assert header.plane.y_axis[2] < -0.9  # rows run to the feet
+        assert header.reader is not None
+        pixels = header.reader()
+        for column, row in ((0, 0), (39, 0), (5, 31)):
+            lps = header.plane.to_mm([column, row])
+            voxel = ras_to_voxel @ [-lps[0], -lps[1], lps[2], 1]
+            assert np.allclose(voxel[:3], np.rint(voxel[:3]), atol=1e-3)
+            assert pixels[row, column] == values[tuple(np.rint(voxel[:3]).astype(int))]
+
+
+def test_slices_of_an_axial_volume_have_the_patients_right_on_the_left(tmp_path: Path) -> None:
+    affine = np.diag([0.6, 0.6, 4.4, 1.0])
+    path = saved(nibabel.Nifti1Image(np.zeros((30, 20, 5), np.int16), affine), tmp_path / "t2.nii.gz")
+
+    headers, _ = read_volume(path)
+
+    assert [header.plane.orientation for header in headers] == [Orientation.AXIAL] * 5
+    assert np.allclose(headers[0].plane.x_axis, [1, 0, 0])  # LPS: to the patient's left
+    assert np.allclose(headers[0].plane.y_axis, [0, 1, 0])  # to the back
+
+
+@pytest.mark.parametrize(("name", "axis"), [("t2_space", 0), ("t2_space_ax", 2)])
+def test_cubic_voxels_are_cut_by_name_else_sagittally(name: str, axis: int, tmp_path: Path) -> None:
+    path = saved(nibabel.Nifti1Image(np.zeros((9, 10, 11), np.int16), np.eye(4)), tmp_path / f"{name}.nii")
+
+    headers, _ = read_volume(path)
+
+    assert np.argmax(np.abs(headers[0].plane.normal)) == axis
+    assert len(headers) == (9, 10, 11)[axis]
+
+
+def test_scaling_of_the_header_and_other_forms_of_the_file_are_read(tmp_path: Path) -> None:
+    plain = sagittal()
+    scaled = nibabel.Nifti1Image(np.asanyarray(plain.dataobj), plain.affine)
+    scaled.header.set_slope_inter(0.5, 3.0)
+    second = nibabel.Nifti2Image(np.asanyarray(plain.dataobj), plain.affine)
+    big = nibabel.Nifti1Image(
+        np.asanyarray(plain.dataobj), plain.affine, nibabel.Nifti1Header(endianness=">")
+    )
+    expected = read_volume(saved(plain, tmp_path / "a.nii"))[0][3].reader()
+
+    read = {
+        name: read_volume(saved(image, tmp_path / f"{name}.nii.gz"))[0][3].reader()
+        for name, image in (("scaled", scaled), ("second", second), ("big", big))
+    }
+
+    assert np.array_equal(read["second"], expected)
+    assert np.array_equal(read["big"], expected)
+    by_nibabel = nibabel.load(tmp_path / "scaled.nii.gz").get_fdata()
+    assert np.allclose(read["scaled"], by_nibabel[3].T[::-1, ::-1], atol=1e-3)
+    assert read["scaled"].max() > 4000
+
+
+def test_metres_are_not_taken_for_millimetres(tmp_path: Path) -> None:
+    image = sagittal()
+    affine = image.affine.copy()
+    affine[:3] /= 1000
+    metres = nibabel.Nifti1Image(np.asanyarray(image.dataobj), affine)
+    metres.header.set_xyzt_units("meter", "sec")
+
+    (header, *_), _ = read_volume(saved(metres, tmp_path / "t2.nii"))
+
+    assert header.plane.spacing_mm == pytest.approx((0.8, 0.7), abs=1e-4)
+
+
+def bad_files(folder: Path) -> dict[str, tuple[Path, Reason]]:
+    """Name of a fault → a file that has it, and the reason it is refused with."""
+    image, found = sagittal(), {}
+
+    def kept(name: str, reason: Reason, path: Path) -> None:
+        found[name] = path, reason
+
+    path = saved(image, folder / "cut.nii")
+    path.write_bytes(path.read_bytes()[:-100])
+    kept("cut", Reason.TRUNCATED, path)
+    path = saved(image, folder / "cut.nii.gz")
+    path.write_bytes(path.read_bytes()[:-100])
+    kept("compressed and cut", Reason.TRUNCATED, path)
+    path = saved(image, folder / "crc.nii.gz")
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 0xFF
+    path.write_bytes(content)
+    kept("wrong checksum", Reason.TRUNCATED, path)
+    path = folder / "text.nii"
+    path.write_text("no volume" * 100)
+    kept("no NIfTI", Reason.UNREADABLE, path)
+    path = folder / "empty.nii.gz"
+    path.write_bytes(b"")
+    kept("empty", Reason.UNREADABLE, path)
+    time = nibabel.Nifti1Image(np.zeros((4, 5, 6, 2), np.int16), np.eye(4))
+    kept("two volumes", Reason.MULTI_FRAME, saved(time, folder / "echoes.nii"))
+    flat = nibabel.Nifti1Image(np.zeros((4, 5), np.int16), np.eye(4))
+    kept("flat", Reason.NO_PIXELS, saved(flat, folder / "flat.nii"))
+    colour = np.zeros((4, 5, 6), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    kept("colour", Reason.BAD_PIXELS, saved(nibabel.Nifti1Image(colour, np.eye(4)), folder / "rgb.nii"))
+    nowhere = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), None)
+    kept("no geometry", Reason.MISSING_GEOMETRY, saved(nowhere, folder / "nowhere.nii"))
+    sheared = np.eye(4)
+    sheared[0, 1] = 0.3
+    sheared[2, 2] = 4
+    kept(
+        "sheared",
+        Reason.BAD_GEOMETRY,
+        saved(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), sheared), folder / "sheared.nii"),
+    )
+    kept("far", Reason.BAD_GEOMETRY, saved(moved(image, 1e6), folder / "far.nii"))
+    kept("a mask", Reason.UNKNOWN_KIND, saved(image, folder / "sub-01_label-disc_mask.nii.gz"))
+    nan = nibabel.Nifti1Image(np.full((4, 5, 6), np.nan, np.float32), np.diag([4.0, 1, 1, 1]))
+    kept("not finite", Reason.BAD_PIXELS, saved(nan, folder / "nan.nii"))
+    return found
+
+
+def moved(image: nibabel.Nifti1Image, by_mm: float) -> nibabel.Nifti1Image:
+    affine = image.affine.copy()
+    affine[0, 3] += by_mm
+    return nibabel.Nifti1Image(np.asanyarray(image.dataobj), affine)
+
+
+def test_bad_files_are_refused_with_a_reason_and_without_their_name(tmp_path: Path) -> None:
+    for name, (path, reason) in bad_files(tmp_path).items():
+        person = path.rename(path.with_name(f"Smith_{path.name}"))
+        with pytest.raises(DicomRejected) as caught:
+            headers, _ = read_volume(person)
+            headers[0].reader()
+        assert caught.value.rejection.reason is reason, name
+        assert "Smith" not in str(caught.value), name
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype("float64")
+    header.set_data_shape((4000, 4000, 4000))
+    header.set_sform(np.eye(4), 1)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    bomb = tmp_path / "t2.nii.gz"
+    with gzip.open(bomb, "wb") as stream:
+        stream.write(header.binaryblock + bytes(4))
+        for _ in range(64):
+            stream.write(bytes(1024 * 1024))
+
+    with pytest.raises(DicomRejected) as caught:
+        read_volume(bomb)
+
+    assert caught.value.rejection.reason is Reason.TOO_LARGE
+
+
+def test_a_volume_grows_to_what_its_header_says_and_no_further(tmp_path: Path) -> None:
+    path = saved(sagittal(), tmp_path / "t2.nii")
+    long = tmp_path / "long.nii.gz"
+    with gzip.open(long, "wb") as stream:
+        stream.write(path.read_bytes())
+        for _ in range(300):
+            stream.write(bytes(1024 * 1024))
+    headers, _ = read_volume(long)
+
+    import tracemalloc
+
+    tracemalloc.start()
+    pixels = headers[0].reader()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert np.array_equal(pixels, read_volume(path)[0][0].reader())
+    assert peak < 8 * 1024 * 1024
+
+
+def test_files_beyond_the_limit_are_not_opened(tmp_path: Path) -> None:
+    path = saved(sagittal(), tmp_path / "t2.nii")
+
+    with pytest.raises(DicomRejected, match="limit"):
+        read_volume(path, limits=ReadLimits(max_file_bytes=1000))
+
+
+def test_without_nibabel_the_user_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(sagittal(), tmp_path / "t2.nii")
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+
+    with pytest.raises(DicomRejected, match=r"pip install 'lumbar\[nifti\]'"):
+        read_volume(path)
+
+
+def test_the_sidecar_says_what_a_series_is_in_seconds(tmp_path: Path) -> None:
+    path = saved(sagittal(), tmp_path / "sub-01" / "anat" / "sub-01_acq-a_run-1_T2w.nii.gz")
+    told = {
+        "SeriesDescription": "sag fse",
+        "RepetitionTime": 3.5,
+        "EchoTime": 0.1,
+        "ScanningSequence": "SE_IR",
+        "ImageType": ["ORIGINAL", "PRIMARY"],
+    }
+    path.with_name("sub-01_acq-a_run-1_T2w.json").write_text(json.dumps(told))
+
+    (header, *_), unused = read_volume(path)
+
+    assert not unused
+    assert header.repetition_time_ms == 3500
+    assert header.echo_time_ms == 100
+    assert header.scanning_sequence == ("SE", "IR")
+    assert header.image_type == ("ORIGINAL", "PRIMARY")
+    assert "sag fse" in header.description
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, "3", '{"EchoTime": NaN, "x": "\\ud800"}'])
+def test_a_sidecar_that_cannot_be_used_does_not_cost_the_volume(content: str, tmp_path: Path) -> None:
+    path = saved(sagittal(), tmp_path / "t2_sag.nii")
+    path.with_name("t2_sag.json").write_text(content)
+
+    headers, unused = read_volume(path, study_id="a", series_id="b")
+
+    assert len(headers) == 7
+    assert headers[0].echo_time_ms is None
+    if "NaN" not in content:
+        assert [item.reason for item in unused] == [Reason.UNREADABLE]
+
+
+def test_slices_travel_to_other_processes(tmp_path: Path) -> None:
+    (header, *_), _ = read_volume(saved(sagittal(), tmp_path / "t2.nii"))
+
+    copy = pickle.loads(pickle.dumps(header))
+
+    assert np.array_equal(copy.reader(), header.reader())
+
+
+def ids(folder: Path) -> dict[str, list[str]]:
+    return {entry.study_id: sorted(entry.headers) for entry in find_studies(folder)}
+
+
+def test_a_bids_data_set_is_its_patients_and_sessions_without_derivatives(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    (root / "sub-01").mkdir(parents=True)
+    (root / "dataset_description.json").write_text("{}")
+    for name in (
+        "sub-01/anat/sub-01_acq-sag_T2w",
+        "sub-01/anat/sub-01_acq-sag_T1w",
+        "sub-02/ses-a/anat/sub-02_ses-a_T2w",
+        "sub-02/ses-b/anat/sub-02_ses-b_T2w",
+        "derivatives/other/sub-01/anat/sub-01_desc-smooth_T2w",
+    ):
+        saved(sagittal(), root / f"{name}.nii.gz")
+
+    assert ids(root) == {
+        "sub-01": ["acq-sag_T1w", "acq-sag_T2w"],
+        "sub-02_ses-a": ["T2w"],
+        "sub-02_ses-b": ["T2w"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["T1.nii", "T2.nii"], {"visit": ["T1", "T2"]}),
+        (["1_t1.nii", "1_t2.nii", "2_t2.nii"], {"1": ["t1", "t2"], "2": ["t2"]}),
+        (["case_0001.nii", "case_0002.nii"], {"case_0001": ["volume"], "case_0002": ["volume"]}),
+        (["scan_t2_sag_5.nii", "scan_t1_sag_7.nii"], {"visit": ["t1_sag_7", "t2_sag_5"]}),
+    ],
+)
+def test_a_folder_is_one_patient_unless_its_names_begin_differently(
+    files: list[str], expected: dict[str, list[str]], tmp_path: Path
+) -> None:
+    for name in files:
+        saved(sagittal(), tmp_path / "visit" / name)
+
+    assert ids(tmp_path / "visit") == expected
+
+
+def test_names_of_people_do_not_become_identifiers(tmp_path: Path) -> None:
+    for name in ("Smith_John_t2.nii", "Doe_Jane_t2_Jane.nii"):
+        saved(sagittal(), tmp_path / "visit" / name)
+
+    found = ids(tmp_path / "visit")
+
+    assert len(found) == 2
+    assert not any(name in str(found) for name in ("Smith", "John", "Doe", "Jane"))
+
+
+def test_folders_of_one_name_stay_apart(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        saved(sagittal(), tmp_path / patient / "anat" / "t2.nii")
+
+    assert ids(tmp_path) == {"p1-anat": ["t2"], "p2-anat": ["t2"]}
+
+
+def test_kinds_come_from_the_names_and_slices_are_in_spatial_order(tmp_path: Path) -> None:
+    folder = tmp_path / "sub-01" / "anat"
+    saved(reoriented(sagittal(), "LPI"), folder / "sub-01_acq-sag_T2w.nii.gz")
+    saved(sagittal(), folder / "sub-01_acq-sag_T1w.nii.gz")
+    axial = nibabel.Nifti1Image(np.zeros((30, 20, 5), np.int16), np.diag([0.6, 0.6, 4.4, 1.0]))
+    saved(axial, folder / "sub-01_acq-ax_T2w.nii.gz")
+    saved(sagittal(), folder / "sub-01_acq-sag_T2star.nii.gz")
+
+    (entry,) = find_studies(tmp_path)
+    study = entry.load()
+
+    assert {series.series_id: series.kind for series in study.series} == {
+        "acq-ax_T2w": SeriesKind.AXIAL_T2,
+        "acq-sag_T1w": SeriesKind.SAGITTAL_T1,
+        "acq-sag_T2w": SeriesKind.SAGITTAL_T2,
+    }
+    assert [item.reason for item in study.rejections] == [Reason.UNKNOWN_KIND]
+    for series in study.of_kind(SeriesKind.SAGITTAL_T2):
+        x = [item.plane.centre_mm[0] for item in series.slices]
+        assert x == sorted(x)
+
+
+def test_one_bad_volume_does_not_end_its_study(tmp_path: Path) -> None:
+    folder = tmp_path / "sub-01" / "anat"
+    saved(sagittal(), folder / "sub-01_T2w.nii.gz")
+    (folder / "sub-01_T1w.nii.gz").write_bytes(b"nothing")
+
+    (entry,) = find_studies(tmp_path)
+
+    assert [(item.reason, item.file) for item in entry.load().rejections] == [
+        (Reason.UNREADABLE, "sub-01_T1w.nii.gz")
+    ]
+
+
+def test_volumes_in_a_zip_are_found(tmp_path: Path) -> None:
+    import zipfile
+
+    saved(sagittal(), tmp_path / "in" / "sub-01_T2w.nii.gz")
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.write(tmp_path / "in" / "sub-01_T2w.nii.gz", "a/sub-01_T2w.nii.gz")
+
+    with opened_input(tmp_path / "in.zip") as (folder, rejections):
+        (entry,) = find_studies(folder)
+
+    assert not rejections
+    assert entry.study_id == "sub-01"
+
+
+def test_files_that_are_named_one_by_one_are_one_study(tmp_path: Path) -> None:
+    folder = tmp_path / "sub-01" / "anat"
+    files = [saved(sagittal(), folder / f"sub-01_acq-sag_{kind}.nii.gz") for kind in ("T1w", "T2w")]
+    saved(sagittal(), folder / "sub-01_acq-sag_run-2_T2w.nii.gz")
+
+    (entry,) = find_all_studies(files)
+
+    assert entry.study_id == "sub-01"
+    assert sorted(entry.headers) == ["acq-sag_T1w", "acq-sag_T2w"]
+
+
+def test_a_bad_dicom_file_beside_volumes_is_listed(tmp_path: Path) -> None:
+    saved(sagittal(), tmp_path / "in" / "sub-01_T2w.nii.gz")
+    (tmp_path / "in" / "1.dcm").write_bytes(b"nothing")
+
+    (entry,) = find_studies(tmp_path / "in")
+
+    assert [item.reason for item in entry.rejections] == [Reason.NOT_DICOM]

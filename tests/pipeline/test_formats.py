@@ -1,0 +1,56 @@
+"""One patient in several file formats: the same levels, the same grades."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("nibabel", reason="needs the extra: pip install '.[nifti]'")
+
+from data_prep.read.find import find_studies
+from pipeline.grade import Pipeline
+from pipeline.prediction import StudyPrediction
+from tests.nifti_files import write_bids
+
+# Affines are stored in float32: places differ by some 1e-5 mm.
+TOLERANCE = 1e-3
+
+
+def difference(a: StudyPrediction, b: StudyPrediction) -> float:
+    return max(
+        float(np.abs(grade.probabilities - b.grades[target].probabilities).max())
+        for target, grade in a.grades.items()
+    )
+
+
+def graded_both_ways(
+    study: Path, folder: Path, pipeline: Pipeline
+) -> tuple[StudyPrediction, StudyPrediction]:
+    """From DICOM, and from the NIfTI volumes that are made of it."""
+    (entry,) = find_studies(study)
+    subject = write_bids(entry.load(), folder)
+    (dicom,), (nifti,) = pipeline.predict(study), pipeline.predict(subject)
+    return dicom, nifti
+
+
+def test_a_bids_folder_gives_the_grades_of_the_dicom_it_was_made_of(
+    phantom_data: Path, tmp_path: Path, bundled_pipeline: Pipeline
+) -> None:
+    for number, study in enumerate(sorted((phantom_data / "train_images").iterdir())):
+        dicom, nifti = graded_both_ways(study, tmp_path / str(number), bundled_pipeline)
+
+        assert nifti.study_id == "sub-01"
+        assert nifti.flags == dicom.flags
+        assert not nifti.rejections
+        assert difference(dicom, nifti) < TOLERANCE
+
+
+@pytest.mark.parametrize("study_id", ["4003253", "100206310"])
+def test_so_it_is_with_real_studies(
+    study_id: str, real_rsna: Path, tmp_path: Path, bundled_pipeline: Pipeline
+) -> None:
+    dicom, nifti = graded_both_ways(real_rsna / "train_images" / study_id, tmp_path, bundled_pipeline)
+
+    assert difference(dicom, nifti) < TOLERANCE
