@@ -22,6 +22,7 @@ import pipeline.commands.detector
 import pipeline.commands.serve
 from data_prep.names import printable
 from pipeline.commands import console, data, exporting, grading, learning
+from pipeline.commands.options import ReportCommand
 
 _QUOTED_PATH = re.compile(r"'[^']*/([^'/]*)'")
 
@@ -80,7 +81,8 @@ _COMMANDS = (
     ("check", data.check, "lumbar check rsna-2024-lumbar --no-images"),
 )
 for name, command, example in _COMMANDS:
-    app.command(name, epilog=f"Example: {example}")(command)
+    kind = ReportCommand if name in ("predict", "serve") else None
+    app.command(name, cls=kind, epilog=f"Example: {example}")(command)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.study import SpineLevels, Study
 from data_prep.vocabulary import TARGETS, ConditionGroup, Target
+from pipeline.learned import read_learned
 from pipeline.prediction import Provenance, StudyPrediction
 
 
@@ -74,7 +75,8 @@ class ModelFacts:
         }
         configuration = {"detector": asdict(config), "backend": resolve_backend(backend).value}
         pull = graders[ConditionGroup.SPINAL].calibration.any_severe_pull
-        return cls(Provenance(models, configuration), pull)
+        learned = read_learned(folders["classifier"])
+        return cls(Provenance(models, configuration, learned=learned), pull)
 
     def rejected(
         self,

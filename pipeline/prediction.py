@@ -13,6 +13,7 @@ from data_prep.problems import Rejection
 from data_prep.study import LevelPoint, SpineLevels
 from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Level, Target
 from pipeline import __version__
+from pipeline.learned import Learned, learned_words
 
 _PACKAGES = ("torch", "ultralytics", "openvino", "timm", "numpy", "opencv-python", "pydicom")
 _PROBABILITY_DECIMALS = 9
@@ -27,17 +28,25 @@ class Provenance:
         models: name of a weights file → SHA-256.
         configuration: settings that shape the result.
         software: package → version.
+        learned: what the manifest of the graders says that they learned from, and the licence.
     """
 
     models: Mapping[str, str] = field(default_factory=dict)
     configuration: Mapping[str, Any] = field(default_factory=dict)
     software: Mapping[str, str] = field(default_factory=lambda: installed_versions())
+    learned: Learned = field(default_factory=Learned)
+
+    @property
+    def learned_from(self) -> str:
+        """What the graders learned from and the licence, in words, for every place that shows a result."""
+        return learned_words(self.models, self.learned)
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "software": dict(self.software),
             "models": dict(sorted(self.models.items())),
             "configuration": dict(self.configuration),
+            "learned_from": self.learned_from,
         }
 
 

@@ -12,7 +12,15 @@ import typer
 
 from data_prep.base.backend import Backend
 from pipeline.commands import console, summaries
-from pipeline.commands.options import ClassifierWeights, DetectorWeights, Input, Inputs, Output
+from pipeline.commands.options import (
+    ClassifierWeights,
+    DetectorWeights,
+    Input,
+    Inputs,
+    Output,
+    ReportOption,
+    result_objects,
+)
 from pipeline.commands.shared_options import AsJson, SeriesTable
 
 if TYPE_CHECKING:
@@ -42,11 +50,17 @@ def predict(
     output: Output,
     series_table: SeriesTable = None,
     pictures: Annotated[bool, typer.Option(help="Draw a picture of each study.")] = True,
-    sr: Annotated[
-        bool, typer.Option("--sr", help="A DICOM structured report per study; it names the patient.")
-    ] = False,
+    sr: ReportOption = None,
     sc: Annotated[
         bool, typer.Option("--sc", help="The picture as DICOM, too; it names the patient.")
+    ] = False,
+    gsps: Annotated[
+        bool,
+        typer.Option("--gsps", help="Points and grades as DICOM overlays, a presentation state per series."),
+    ] = False,
+    kos: Annotated[
+        bool,
+        typer.Option("--kos", help="The slices with Moderate or Severe, as a DICOM key object selection."),
     ] = False,
     report: Annotated[
         bool, typer.Option(help="Write report.html for each study, and index.html over them.")
@@ -107,8 +121,7 @@ def predict(
             classifier_weights=classifier_weights,
             backend=backend,
             threads=threads,
-            report_objects=sr,
-            capture_objects=sc,
+            objects=result_objects(sr, sc=sc, gsps=gsps, kos=kos),
             workers=Workers(jobs, connected),
         )
     if as_json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from pipeline.batch.run import BatchReport, run_batch
 from pipeline.commands import console
 from pipeline.grade import ModelFacts, Pipeline
 from pipeline.prediction import Provenance, StudyPrediction
+from pipeline.results.dicom import ResultObject
 
 
 @contextmanager
@@ -182,21 +183,20 @@ def grade_all(
     classifier_weights: Path | None = None,
     backend: Backend = Backend.AUTO,
     threads: int | None = None,
-    report_objects: bool = False,
-    capture_objects: bool = False,
+    objects: Collection[ResultObject] = (),
     workers: Workers | None = None,
 ) -> BatchReport:
     """Grade every study under one path or several, or in a zip, into a folder; what was rejected is printed.
 
-    ``report_objects`` and ``capture_objects`` ask for DICOM SR and SC files; ``workers`` says where studies
-    are done, in this process if left out.
+    ``objects`` are the DICOM objects that each study gets; ``workers`` says where studies are done, in this
+    process if left out.
     """
     dicom = None
-    if report_objects or capture_objects:
+    if objects:
         # Here, because few runs need the library behind it.
         from pipeline.results.dicom.write import DicomResults
 
-        dicom = DicomResults(report=report_objects, capture=capture_objects)
+        dicom = DicomResults.of(objects)
     named = [paths] if isinstance(paths, Path) else paths
     with ExitStack() as stack:
         stack.enter_context(engine_failures_named())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
+
+from pipeline.results.dicom import ResultObject
 
 Input = Annotated[
     Path,
@@ -42,3 +46,46 @@ ClassifierWeights = Annotated[
         file_okay=False,
     ),
 ]
+
+
+class ReportChoice(StrEnum):
+    """Which structured reports a study gets."""
+
+    THREE_D = "3d"
+    COMPREHENSIVE = "comprehensive"
+    NONE = "none"
+
+
+ReportOption = Annotated[
+    ReportChoice | None,
+    typer.Option(
+        "--sr",
+        help="A DICOM structured report per study; it names the patient. Alone or 3d: Comprehensive 3D SR; "
+        "comprehensive: beside it the older Comprehensive SR, which more viewers show.",
+        show_default=False,
+    ),
+]
+
+
+class ReportCommand(typer.core.TyperCommand):
+    """Takes ``--sr`` with a value or without: alone it means ``--sr 3d``; ``--no-sr`` means ``--sr none``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = set(ReportChoice)
+        given = [part for item in args for part in (["--sr", "none"] if item == "--no-sr" else [item])]
+        for place in reversed([i for i, item in enumerate(given) if item == "--sr"]):
+            if place + 1 == len(given) or given[place + 1] not in known:
+                given.insert(place + 1, ReportChoice.THREE_D.value)
+        return super().parse_args(ctx, given)
+
+
+def result_objects(sr: ReportChoice | None, *, sc: bool, gsps: bool, kos: bool) -> tuple[ResultObject, ...]:
+    """What the options ask for."""
+    asked = {
+        ResultObject.SR: sr in (ReportChoice.THREE_D, ReportChoice.COMPREHENSIVE),
+        ResultObject.COMPREHENSIVE_SR: sr is ReportChoice.COMPREHENSIVE,
+        ResultObject.SC: sc,
+        ResultObject.GSPS: gsps,
+        ResultObject.KOS: kos,
+    }
+    return tuple(item for item, is_asked in asked.items() if is_asked)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands import console
+from pipeline.commands.options import ReportChoice, ReportOption, result_objects
 
 MIB, GIB = 1024**2, 1024**3
 
@@ -37,8 +38,12 @@ def serve(
         float, typer.Option(help="Images of graded studies are kept so long, for late ones that join them.")
     ] = 24.0,
     retry: Annotated[float, typer.Option(help="Seconds before a failed delivery is tried again.")] = 5.0,
-    sr: Annotated[bool, typer.Option(help="Send a structured report.")] = True,
+    sr: ReportOption = ReportChoice.THREE_D,
     sc: Annotated[bool, typer.Option(help="Send the picture as a secondary capture.")] = True,
+    gsps: Annotated[bool, typer.Option("--gsps", help="Send a presentation state per series.")] = False,
+    kos: Annotated[
+        bool, typer.Option("--kos", help="Send a key object selection of Moderate and Severe.")
+    ] = False,
     detector_weights: Annotated[
         Path | None, typer.Option(help="As for predict.", exists=True, file_okay=False)
     ] = None,
@@ -68,8 +73,7 @@ def serve(
             keep_s=keep_hours * 3600,
             retry_s=retry,
             max_retry_s=max(300.0, retry),
-            report=sr,
-            capture=sc,
+            objects=result_objects(sr, sc=sc, gsps=gsps, kos=kos),
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None

@@ -1,18 +1,13 @@
-"""Codes in words: flags, how a grade was made, what the models were trained on."""
+"""Codes in words: flags, how a grade was made, how sure the numbering is."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
 from typing import Final
 
 from data_prep.vocabulary import Condition, ConditionGroup
 
 NOT_A_DEVICE: Final = "Research software, not a medical device."
-SYNTHETIC: Final = "Graders trained on synthetic anatomy - not a medical device"
-OWN_WEIGHTS: Final = "Graders with weights of your own - not a medical device"
 
 FLAG_WORDS: Final[Mapping[str, str]] = {
     "numbering_uncertain": "The numbering of the levels is uncertain: all of them may be off by one.",
@@ -62,20 +57,6 @@ def share_words(share: float) -> str:
 def place_words(condition: Condition) -> str:
     """``right foramen``, ``canal``."""
     return " ".join(filter(None, (condition.side, PLACE_WORDS[condition.group])))
-
-
-def training_words(models: Mapping[str, str]) -> str:
-    """What the graders were trained on, by the hashes of the weights that were used."""
-    graders = {name: digest for name, digest in models.items() if name.startswith("classifier/")}
-    bundled = _bundled_graders()
-    return OWN_WEIGHTS if any(bundled.get(name) != d for name, d in graders.items()) else SYNTHETIC
-
-
-@cache
-def _bundled_graders() -> Mapping[str, str]:
-    manifest = files("classifier").joinpath("weights", "manifest.json")
-    listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-    return {f"classifier/{name}": digest for name, digest in listed.items()}
 
 
 def numbering_words(confidence: float) -> str:

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.results.dicom import ResultObject
+
 # PS3.5 table 6.2-1, VR AE: at most 16 printable characters, no backslash, not only spaces.
 _AE_TITLE = re.compile(r"(?! *$)[\x20-\x5b\x5d-\x7e]{1,16}")
 _PEER = re.compile(r"(?P<ae>[^@]+)@(?P<host>[^@]+):(?P<port>[0-9]{1,5})")
@@ -66,7 +68,7 @@ class ServiceConfig:
         keep_s: images of graded studies are kept so long, for late ones that join them.
         retry_s, max_retry_s: first and longest wait before a failed delivery is tried again.
         max_attempts: a study that ended the program so often is given up.
-        report, capture: what is sent.
+        objects: what is sent.
 
     Raises:
         ValueError: a title, port or limit that makes no sense.
@@ -87,8 +89,7 @@ class ServiceConfig:
     retry_s: float = 5.0
     max_retry_s: float = 300.0
     max_attempts: int = 3
-    report: bool = True
-    capture: bool = True
+    objects: tuple[ResultObject, ...] = (ResultObject.SR, ResultObject.SC)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ae_title", checked_ae_title(self.ae_title))
@@ -102,8 +103,8 @@ class ServiceConfig:
             raise ValueError(f"max_pdu_bytes must be at least 4096, but got {self.max_pdu_bytes}")
         if min(self.quiet_s, self.keep_s) < 0 or self.max_retry_s < self.retry_s:
             raise ValueError("quiet_s and keep_s must not be negative, and max_retry_s not below retry_s")
-        if not (self.report or self.capture):
-            raise ValueError("there must be something to send: a report, a capture or both")
+        if not self.objects:
+            raise ValueError("there must be something to send: --sr, --sc, --gsps or --kos")
 
     @property
     def is_local(self) -> bool:

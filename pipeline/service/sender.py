@@ -10,8 +10,11 @@ from pathlib import Path
 import pydicom
 from pydicom.uid import (
     Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
     ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
     ImplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
     SecondaryCaptureImageStorage,
 )
 from pynetdicom import AE
@@ -21,6 +24,13 @@ from pipeline.service.spool import Spool
 
 log = logging.getLogger("lumbar.serve")
 
+_SOP_CLASSES = (
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    SecondaryCaptureImageStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    KeyObjectSelectionDocumentStorage,
+)
 _TIMEOUT_S = 30
 _IDLE_S = 5.0
 
@@ -33,7 +43,7 @@ class Sender:
         self._ae = AE(ae_title=config.ae_title)
         self._ae.acse_timeout = self._ae.dimse_timeout = self._ae.network_timeout = _TIMEOUT_S
         self._ae.connection_timeout = _TIMEOUT_S
-        for sop_class in (Comprehensive3DSRStorage, SecondaryCaptureImageStorage):
+        for sop_class in _SOP_CLASSES:
             self._ae.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 
     def run(self, stop: threading.Event) -> None:

@@ -1,1 +1,13 @@
-"""Results as DICOM objects: a structured report (SR) and a secondary capture (SC) per study."""
+"""Results as DICOM objects: structured reports, a capture, overlays and key images of a study."""
+
+from enum import StrEnum
+
+
+class ResultObject(StrEnum):
+    """An object that a study gets: see ``write.DicomResults``."""
+
+    SR = "sr"
+    COMPREHENSIVE_SR = "comprehensive"
+    SC = "sc"
+    GSPS = "gsps"
+    KOS = "kos"

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from pipeline import __version__
 from pipeline.prediction import StudyPrediction
-from pipeline.results.dicom.identity import MANUFACTURER, NAME, NOTE, identify, set_times
+from pipeline.results.dicom.identity import MANUFACTURER, NAME, identify, note, set_times
 from pipeline.results.dicom.source import SourceStudy
 
 
@@ -48,7 +48,7 @@ def build_capture(source: SourceStudy, prediction: StudyPrediction, picture: Pat
     capture.ConversionType = "WSD"
     # The page shows the identifier of the study.
     capture.BurnedInAnnotation = "YES"
-    capture.ImageComments = NOTE
+    capture.ImageComments = note(prediction.provenance)
     capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = source.content_date, source.content_time
     set_times(capture, source)
     return capture

@@ -12,7 +12,8 @@ from typing import Final
 
 from pydicom.sr.coding import Code
 
-from data_prep.vocabulary import ConditionGroup, Level, Severity, Side
+from data_prep.vocabulary import ConditionGroup, Level, Severity, Side, Target
+from pipeline.results.words import place_words
 
 PRIVATE_SCHEME: Final = "99LUMBAR"
 PRIVATE_VERSION: Final = "1"
@@ -73,16 +74,22 @@ FINDING: Final = _standard("SCT", "415582006", "Stenosis", "finding", "CID 3810"
 SEVERITY: Final = _standard("SCT", "246112005", "Severity", "name of the grade", "SNOMED CT dictionary")
 NOT_EVALUATED: Final = _standard("SCT", "373121007", "Not Evaluated", "grade: there is none", "CID 3703")
 PROBABILITY: Final = _standard("DCM", "122157", "Probability", "name of a probability", "Annex D")
-NO_UNITS: Final = _standard("UCUM", "1", "no units", "unit of a probability", "CID 7181")
-CERTAINTY: Final = _standard(
-    "DCM", "111012", "Certainty of Finding", "that no level is off by one", "CID 6048"
-)
-PERCENT: Final = _standard("UCUM", "%", "Percent", "unit of a certainty", "CID 7181")
+UNCERTAIN: Final = _standard("SCT", "64957009", "Uncertain", "numbering is flagged", "SNOMED CT dictionary")
+NOT_FLAGGED: Final = _private("NOT_FLAGGED", "Not flagged as uncertain", "numbering is not flagged")
+PERCENT: Final = _standard("UCUM", "%", "Percent", "unit of a probability", "CID 7181")
 COMMENT: Final = _standard("DCM", "121106", "Comment", "notes and flags", "CID 12101")
 NUMBERING: Final = _private("NUMBERING", "Numbering of the lumbar levels", "finding")
 POINT_SEEN: Final = _private("POINT_SEEN", "Point seen by a detector", "method")
 POINT_PREDICTED: Final = _private("POINT_PREDICTED", "Point placed by geometry", "method")
-POINT_NONE: Final = _private("POINT_NONE", "No point", "method")
+ORIGINAL_SOURCE: Final = _standard(
+    "DCM", "111040", "Original Source", "image of a point, `--sr comprehensive`", "Annex D"
+)
+QUALITATIVE: Final = CodeEntry(
+    Code("C0034375", "UMLS", "Qualitative Evaluations"),
+    "what has no place on an image",
+    _CID + "TID 1500, row 10",
+)
+KEY_IMAGES: Final = _standard("DCM", "113000", "Of Interest", "title of the key object selection", "CID 7010")
 
 TABLE: Final[tuple[CodeEntry, ...]] = (
     TITLE,
@@ -95,12 +102,36 @@ TABLE: Final[tuple[CodeEntry, ...]] = (
     *SEVERITY_CODES.values(),
     NOT_EVALUATED,
     PROBABILITY,
-    NO_UNITS,
     NUMBERING,
-    CERTAINTY,
+    UNCERTAIN,
+    NOT_FLAGGED,
     PERCENT,
     POINT_SEEN,
     POINT_PREDICTED,
-    POINT_NONE,
+    ORIGINAL_SOURCE,
+    QUALITATIVE,
     COMMENT,
+    KEY_IMAGES,
 )
+
+_PLACES: Final = {
+    ConditionGroup.SPINAL: "CAN",
+    ConditionGroup.FORAMINAL: "FOR",
+    ConditionGroup.SUBARTICULAR: "REC",
+}
+_GRADES: Final = {Severity.NORMAL_MILD: "NM", Severity.MODERATE: "MOD", Severity.SEVERE: "SEV"}
+
+
+def grade_probability(target: Target, severity: Severity) -> Code:
+    """Name of the probability of a grade at a target, ``L4/L5 left foramen: Severe, probability``.
+
+    One code says all, because many viewers show the name of a number and nothing else; level, side, site and
+    grade stand beside it as codes of their own. Value: ``P_L4L5_FOR_L_SEV``.
+    """
+    condition = target.condition
+    side = condition.side.value[0].upper() if condition.side else None
+    level = target.level.label.replace("/", "")
+    parts = ("P", level, _PLACES[condition.group], side, _GRADES[severity])
+    value = "_".join(part for part in parts if part)
+    words = f"{target.level.label} {place_words(condition)}: {severity.value}, probability"
+    return Code(value, PRIVATE_SCHEME, words)

@@ -12,16 +12,18 @@ from pydicom.dataset import Dataset
 
 from data_prep.base.uids import derived_uid
 from pipeline import __version__
-from pipeline.prediction import StudyPrediction
+from pipeline.prediction import Provenance, StudyPrediction
 from pipeline.results.dicom.source import SourceStudy
+from pipeline.results.words import NOT_A_DEVICE
 
 MANUFACTURER: Final = "lumbar (open source)"
 NAME: Final = "lumbar"
-NOTE: Final = (
-    "Not a medical device. The graders are trained on synthetic anatomy: "
-    "how well they grade real patients has not been shown. Do not use for a decision about a patient."
-)
-SERIES_NUMBERS: Final = {"sr": 9001, "sc": 9002}
+SERIES_NUMBERS: Final = {"sr": 9001, "sc": 9002, "sr88.33": 9003, "ko": 9004, "pr": 9005}
+
+
+def note(provenance: Provenance) -> str:
+    """What every result says of itself."""
+    return f"{NOT_A_DEVICE} {provenance.learned_from} Do not use for a decision about a patient."
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,9 @@ def models_digest(models: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def set_times(dataset: Dataset, source: SourceStudy) -> None:
+def set_times(dataset: Dataset, source: SourceStudy, *, has_content_time: bool = True) -> None:
     """Put the study's date and time where the library put the clock's."""
-    for prefix in ("Content", "InstanceCreation"):
+    for prefix in ("Content", "InstanceCreation") if has_content_time else ("InstanceCreation",):
         setattr(dataset, f"{prefix}Date", source.content_date)
         setattr(dataset, f"{prefix}Time", source.content_time)
     for equipment in dataset.get("ContributingEquipmentSequence", ()):

@@ -10,21 +10,23 @@ refused.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage
+from pydicom.valuerep import DSfloat
 
 from data_prep.base.uids import derived_uid, is_valid_uid
+from data_prep.geometry import SlicePlane
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, BoundedFile, parsed
-from data_prep.study import LevelPoint, Study
+from data_prep.study import LevelPoint, Slice, Study
 
 # Content date and time of a study that has none: results must not depend on the clock.
 NO_DATE: Final = "19700101"
@@ -50,6 +52,14 @@ _COPIED: Final[dict[str, tuple[int, str]]] = {
 _OPTIONAL: Final = ("IssuerOfPatientID", "StudyDescription")
 # Images that differ in one of these are not of one patient, or not of one study.
 _SAME_IN_ALL: Final = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate")
+_SHOWN: Final = (
+    "PhotometricInterpretation",
+    "WindowCenter",
+    "WindowWidth",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+)
 _READ: Final = (
     "SpecificCharacterSet",
     "SOPClassUID",
@@ -57,18 +67,63 @@ _READ: Final = (
     "SeriesInstanceUID",
     "StudyInstanceUID",
     "FrameOfReferenceUID",
+    "SliceThickness",
+    *_SHOWN,
     *_COPIED,
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SourceImage:
-    """One image that results refer to; every identifier is a valid UID."""
+    """One image that results refer to; every identifier is a valid UID.
+
+    Attributes:
+        plane: its pixel grid in the patient.
+        thickness_mm: None where the header does not say.
+        shown: how it is to be shown: window, rescaling, MONOCHROME1 or 2; what the header says and is valid.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
     frame_of_reference_uid: str
+    plane: SlicePlane = field(repr=False)
+    thickness_mm: float | None = None
+    shown: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def has_window(self) -> bool:
+        """Whether the header says with which window to show it."""
+        return "WindowCenter" in self.shown
+
+    @property
+    def is_inverted(self) -> bool:
+        """Whether small values are bright."""
+        return self.shown.get("PhotometricInterpretation") == "MONOCHROME1"
+
+    def header(self) -> Dataset:
+        """What an image library or a presentation state quotes of it (PS3.16 TID 1602, TID 1604)."""
+        found, plane = Dataset(), self.plane
+        found.SOPClassUID, found.SOPInstanceUID = self.sop_class_uid, self.sop_instance_uid
+        found.SeriesInstanceUID = self.series_instance_uid
+        found.FrameOfReferenceUID = self.frame_of_reference_uid
+        found.Rows, found.Columns = plane.shape
+        found.SamplesPerPixel = 1
+        # Without a thickness there are no cross-sectional descriptors, of which it is one.
+        found.Modality = "OT" if self.thickness_mm is None else "MR"
+        found.PixelSpacing = [_decimal(value) for value in reversed(plane.spacing_mm)]
+        found.ImagePositionPatient = [_decimal(value) for value in plane.origin_mm]
+        found.ImageOrientationPatient = [_decimal(value) for value in (*plane.x_axis, *plane.y_axis)]
+        if self.thickness_mm is not None:
+            found.SliceThickness = _decimal(self.thickness_mm)
+        for keyword, value in self.shown.items():
+            setattr(found, keyword, value)
+        return found
+
+
+def _decimal(value: float) -> DSfloat:
+    """As a decimal string (PS3.5, VR DS) of at most 16 characters."""
+    return DSfloat(round(float(value), 6) + 0.0, auto_format=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,14 +164,12 @@ class SourceStudy:
             if value or keyword not in _OPTIONAL:
                 setattr(dataset, keyword, value or None)
 
-    def evidence(self) -> list[Dataset]:
-        """The images as data sets with what a result quotes of them."""
+    def evidence(self, images: Iterable[SourceImage]) -> list[Dataset]:
+        """Images as data sets with what a result quotes of them."""
         found = []
-        for image in self.images.values():
-            dataset = Dataset()
+        for image in images:
+            dataset = image.header()
             self.fill(dataset)
-            dataset.SOPClassUID, dataset.SOPInstanceUID = image.sop_class_uid, image.sop_instance_uid
-            dataset.SeriesInstanceUID = image.series_instance_uid
             found.append(dataset)
         return found
 
@@ -127,6 +180,7 @@ class _Header:
 
     place: tuple[str, str, str]
     values: dict[str, str] = field(repr=False)
+    plane: SlicePlane = field(repr=False)
 
 
 def read_source(study: Study) -> SourceStudy:
@@ -137,9 +191,7 @@ def read_source(study: Study) -> SourceStudy:
             PatientID is no valid value, or images name different patients or studies.
     """
     headers = {
-        (series.series_id, item.instance_number): _read(
-            study.study_id, series.series_id, item.instance_number, item.path
-        )
+        (series.series_id, item.instance_number): _read(study.study_id, series.series_id, item)
         for series in study.series
         for item in series.slices
     }
@@ -156,7 +208,8 @@ def read_source(study: Study) -> SourceStudy:
     return SourceStudy(study_uid, attributes, images)
 
 
-def _read(study_id: str, series_id: str, number: int, path: Path | None) -> _Header:
+def _read(study_id: str, series_id: str, item: Slice) -> _Header:
+    path, number = item.path, item.instance_number
     if path is None:
         raise _refused(study_id, f"image {number} of series {series_id} is no file")
     try:
@@ -171,7 +224,7 @@ def _read(study_id: str, series_id: str, number: int, path: Path | None) -> _Hea
         message = f"image {number} of series {series_id} cannot be read again ({type(error).__name__})"
         raise _refused(study_id, message) from None
     values["SOPClassUID"] = values["SOPClassUID"] or meta
-    return _Header((study_id, series_id, str(number)), values)
+    return _Header((study_id, series_id, str(number)), values, item.plane)
 
 
 def _image(header: _Header, counts: Counter[str]) -> SourceImage:
@@ -191,7 +244,39 @@ def _image(header: _Header, counts: Counter[str]) -> SourceImage:
         series = derived_uid("series", series or f"{study_id}/{series_id}")
     if not is_valid_uid(frame):
         frame = derived_uid("frame", frame or f"{study_id}/{series_id}")
-    return SourceImage(sop_class if is_valid_uid(sop_class) else MRImageStorage, instance, series, frame)
+    return SourceImage(
+        sop_class if is_valid_uid(sop_class) else MRImageStorage,
+        instance,
+        series,
+        frame,
+        header.plane,
+        thickness if (thickness := _number(values["SliceThickness"])) and 0.0 < thickness < 1000.0 else None,
+        _shown(values),
+    )
+
+
+def _shown(values: Mapping[str, str]) -> dict[str, str]:
+    """Of how an image is to be shown, what is valid: a window needs both its values, a rescaling, too."""
+    found = {}
+    if values["PhotometricInterpretation"] in ("MONOCHROME1", "MONOCHROME2"):
+        found["PhotometricInterpretation"] = values["PhotometricInterpretation"]
+    width = _number(values["WindowWidth"])
+    for first, second in (("WindowCenter", "WindowWidth"), ("RescaleSlope", "RescaleIntercept")):
+        if _number(values[first]) is not None and _number(values[second]) is not None:
+            found |= {first: values[first], second: values[second]}
+    if "WindowWidth" in found and (width is None or width < 1):
+        del found["WindowCenter"], found["WindowWidth"]
+    if "RescaleSlope" in found:
+        found["RescaleType"] = values["RescaleType"] or "US"
+    return found
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _first(keyword: str, headers: Iterable[_Header], study_id: str) -> str:

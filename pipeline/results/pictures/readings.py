@@ -13,8 +13,9 @@ from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import RsnaTables, read_tables
 from data_prep.study import LevelPoint, PointSource, SpineFrame, SpineLevel, SpineLevels, Study
 from data_prep.vocabulary import TARGETS, Condition, Level, Severity, Target
+from pipeline.learned import caption
 from pipeline.prediction import StudyPrediction
-from pipeline.results.words import NOT_A_DEVICE, numbering_words, share_words, training_words
+from pipeline.results.words import NOT_A_DEVICE, numbering_words, share_words
 
 COORDINATES_FILE = "train_label_coordinates.csv"
 ANNOTATED = "annotated"
@@ -72,7 +73,7 @@ def reading_of_prediction(prediction: StudyPrediction) -> Reading:
         prediction.study_id,
         "detected",
         _summary(prediction, levels),
-        training_words(prediction.provenance.models),
+        caption(prediction.provenance.models, prediction.provenance.learned),
         levels,
         opinions,
     )

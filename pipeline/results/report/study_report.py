@@ -16,12 +16,10 @@ from pipeline.results.report.images import ShownSeries, shown_crop, shown_series
 from pipeline.results.report.pages import render
 from pipeline.results.words import (
     SOURCE_WORDS,
-    SYNTHETIC,
     flag_words,
     numbering_words,
     place_words,
     share_words,
-    training_words,
 )
 
 REPORT_NAME = "report.html"
@@ -102,7 +100,7 @@ def render_report(study: Study | None, prediction: StudyPrediction) -> str:
         source_words=SOURCE_WORDS,
         series=series,
         colours=_COLOURS,
-        synthetic=training_words(prediction.provenance.models) == SYNTHETIC,
+        learned_from=prediction.provenance.learned_from,
         provenance=prediction.provenance.to_dict(),
     )
 

@@ -1,0 +1,198 @@
+"""Overlays for viewers that know no structured report: a Grayscale Softcopy Presentation State per series.
+
+DICOM PS3.3 section A.33.1: points, level names and grades as graphics and text on the slices that show them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from highdicom.pr import (
+    AnnotationUnitsValues,
+    GraphicAnnotation,
+    GraphicLayer,
+    GraphicObject,
+    GraphicTypeValues,
+    GrayscaleSoftcopyPresentationState,
+    SoftcopyVOILUTTransformation,
+    TextObject,
+)
+from pydicom.dataset import Dataset
+from pydicom.uid import MRImageStorage
+
+from data_prep.base.uids import derived_uid
+from data_prep.crops import percentiles
+from data_prep.study import DicomRejected, LevelPoint, Series, SpineLevels, Study
+from data_prep.vocabulary import Target
+from pipeline import __version__
+from pipeline.prediction import StudyPrediction
+from pipeline.results.dicom.groups import words_of
+from pipeline.results.dicom.identity import MANUFACTURER, NAME, identify, set_times
+from pipeline.results.dicom.source import SourceImage, SourceStudy
+
+LABEL = "LUMBAR"
+# Lines in pixels at a monitor of the usual size: a ring that leaves the structure to be seen.
+_RING_MM = 3.0
+_CHARACTER_MM = 2.6
+_BOX_HEIGHT_MM = 6.0
+
+
+def build_presentations(source: SourceStudy, prediction: StudyPrediction, study: Study) -> dict[str, Dataset]:
+    """Series id → presentation state, of every series that shows a point; the same input, the same bytes."""
+    identity = identify("pr", source, prediction)
+    found = {}
+    for number, (series, points) in enumerate(_points_of_series(study, prediction).items(), 1):
+        images = [(source.images[series.series_id, item.instance_number]) for item in series.slices]
+        headers = dict(zip((i.sop_instance_uid for i in images), source.evidence(images), strict=True))
+        for header in headers.values():
+            # The library takes every enhanced image for one of many frames, and ours have one each.
+            header.SOPClassUID = MRImageStorage
+        layer = GraphicLayer(LABEL, order=1, description="Levels and stenosis grades of lumbar")
+        window = _window(series, points, source)
+        state: Dataset = GrayscaleSoftcopyPresentationState(
+            referenced_images=list(headers.values()),
+            series_instance_uid=identity.series_instance_uid,
+            series_number=identity.series_number,
+            sop_instance_uid=derived_uid("presentation", identity.sop_instance_uid, series.series_id),
+            instance_number=number,
+            manufacturer=MANUFACTURER,
+            manufacturer_model_name=NAME,
+            software_versions=__version__,
+            device_serial_number=__version__,
+            content_label=LABEL,
+            content_description=f"Levels and grades, {series.kind.value if series.kind else 'series'}",
+            graphic_layers=[layer],
+            graphic_annotations=_annotations(source, prediction, points, headers, layer),
+            voi_lut_transformations=[window] if window is not None else None,
+        )
+        source.fill(state)
+        _name_classes(state, {image.sop_instance_uid: image.sop_class_uid for image in images})
+        state.SeriesDescription = "lumbar overlays - not a medical device"
+        state.ContentCreatorName = f"{NAME}^software"
+        state.BodyPartExamined = "LSPINE"
+        state.GraphicLayerSequence[0].GraphicLayerRecommendedDisplayGrayscaleValue = 0xFFFF
+        set_times(state, source, has_content_time=False)
+        state.PresentationCreationDate, state.PresentationCreationTime = (
+            source.content_date,
+            source.content_time,
+        )
+        found[series.series_id] = state
+    return found
+
+
+def _points_of_series(study: Study, prediction: StudyPrediction) -> dict[Series, list[LevelPoint]]:
+    levels = prediction.levels or SpineLevels(prediction.study_id)
+    found: dict[Series, list[LevelPoint]] = {}
+    for series in study.series:
+        points = [p for p in levels.points if p.series_id == series.series_id and p.xy_px is not None]
+        if points:
+            found[series] = points
+    return found
+
+
+def _name_classes(dataset: Dataset, classes: Mapping[str, str]) -> None:
+    """Give every reference to an image the SOP class that the image has."""
+    for element in dataset:
+        if element.VR == "SQ":
+            for item in element.value:
+                if "ReferencedSOPInstanceUID" in item:
+                    item.ReferencedSOPClassUID = classes[item.ReferencedSOPInstanceUID]
+                _name_classes(item, classes)
+
+
+def presented_series(record: Mapping[str, object]) -> list[str]:
+    """Ids of the series that get a presentation state, from a study's record."""
+    targets = record["targets"]
+    assert isinstance(targets, Sequence)
+    points = [target["point"] for target in targets if target["point"] is not None]
+    return sorted({point["series_id"] for point in points if point["xy_px"] is not None})
+
+
+def _annotations(
+    source: SourceStudy,
+    prediction: StudyPrediction,
+    points: Sequence[LevelPoint],
+    headers: Mapping[str, Dataset],
+    layer: GraphicLayer,
+) -> list[GraphicAnnotation]:
+    """One annotation for every image with points."""
+    by_image: dict[str, list[LevelPoint]] = {}
+    for point in points:
+        image = source.image_of(point)
+        if image is not None:
+            by_image.setdefault(image.sop_instance_uid, []).append(point)
+    images = {image.sop_instance_uid: image for image in source.images.values()}
+    return [
+        GraphicAnnotation(
+            referenced_images=[headers[uid]],
+            graphic_layer=layer,
+            graphic_objects=[_ring(point, images[uid]) for point in there],
+            text_objects=[_label(point, images[uid], prediction) for point in there],
+        )
+        for uid, there in by_image.items()
+    ]
+
+
+def _at(point: LevelPoint) -> np.ndarray:
+    """(column, row) as PS3.3 section C.10.5.1.2 counts: the centre of the first pixel is (1, 1)."""
+    assert point.xy_px is not None
+    return np.array(point.xy_px, dtype=np.float64) + 1.0
+
+
+def _ring(point: LevelPoint, image: SourceImage) -> GraphicObject:
+    centre = _at(point)
+    edge = centre + [_RING_MM / image.plane.spacing_mm[0], 0.0]
+    return GraphicObject(
+        GraphicTypeValues.CIRCLE,
+        np.stack([centre, edge]),
+        AnnotationUnitsValues.PIXEL,
+        tracking_id=f"{point.level.label} {point.condition.value}",
+        tracking_uid=derived_uid("ring", image.sop_instance_uid, point.level.value, point.condition.value),
+    )
+
+
+def _label(point: LevelPoint, image: SourceImage, prediction: StudyPrediction) -> TextObject:
+    """The name of a target and its grade, beside the ring and inside the image."""
+    target = Target(point.condition, point.level)
+    grade = prediction.grades[target]
+    graded = grade.source != "prior"
+    words = f"{words_of(target)}: {grade.severity.value if graded else 'not graded'}"
+    column, row = (float(value) for value in _at(point))
+    across, down = image.plane.spacing_mm
+    rows, columns = image.plane.shape
+    width, height = _CHARACTER_MM * len(words) / across, _BOX_HEIGHT_MM / down
+    gap = (_RING_MM + 1.0) / across
+    side = point.condition.side
+    on_left = side is not None and side.sign < 0
+    left = column - gap - width if on_left else column + gap
+    left = min(max(left, 1.0), max(columns - width, 1.0))
+    top = min(max(row - height / 2, 1.0), max(rows - height, 1.0))
+    return TextObject(
+        words,
+        AnnotationUnitsValues.PIXEL,
+        bounding_box=(left, top, min(left + width, float(columns)), min(top + height, float(rows))),
+        text_justification="RIGHT" if on_left else "LEFT",
+        anchor_point=(column, row),
+        anchor_point_visible=False,
+    )
+
+
+def _window(
+    series: Series, points: Sequence[LevelPoint], source: SourceStudy
+) -> SoftcopyVOILUTTransformation | None:
+    """A window for images whose headers have none: without one, viewers show them nearly black."""
+    images = [source.images[series.series_id, item.instance_number] for item in series.slices]
+    if any(image.has_window or image.is_inverted for image in images):
+        return None
+    for number in {point.instance_number for point in points}:
+        try:
+            pixels = series.by_instance(int(number or 0)).pixels()
+        except (DicomRejected, KeyError):
+            continue
+        low, high = percentiles(pixels, (1.0, 99.5))
+        if high > low:
+            return SoftcopyVOILUTTransformation(
+                window_center=round((low + high) / 2, 1), window_width=round(high - low + 1, 1)
+            )
+    return None
