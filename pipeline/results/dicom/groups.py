@@ -15,6 +15,7 @@ from highdicom.sr import (
     AlgorithmIdentification,
     CodeContentItem,
     ContainerContentItem,
+    ContentItem,
     ContentSequence,
     CoordinatesForMeasurement,
     FindingSite,
@@ -167,7 +168,7 @@ def evaluations(
     found = ContainerContentItem(
         name=codes.QUALITATIVE.code, relationship_type=RelationshipTypeValues.CONTAINS
     )
-    items = [comment(note) for note in notes]
+    items: list[ContentItem] = [comment(note) for note in notes]
     for target, grade in (*unplaced, *not_graded):
         graded = grade.source != "prior"
         value = codes.SEVERITY_CODES[grade.severity] if graded else codes.NOT_EVALUATED

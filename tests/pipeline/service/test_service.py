@@ -30,6 +30,7 @@ from typer.testing import CliRunner
 from data_prep.base.uids import derived_uid
 from pipeline.cli import app
 from pipeline.grade import Pipeline
+from pipeline.results.dicom import ResultObject
 from pipeline.service.config import Peer, ServiceConfig
 from pipeline.service.receiver import Receiver
 from pipeline.service.run import set_up_log
@@ -51,7 +52,9 @@ def free_port() -> int:
 @pytest.fixture
 def config(tmp_path: Path) -> ServiceConfig:
     peer = Peer("PACS", "127.0.0.1", free_port())
-    return ServiceConfig(tmp_path / "spool", peer, port=free_port(), quiet_s=0.0, retry_s=0.1, capture=False)
+    return ServiceConfig(
+        tmp_path / "spool", peer, port=free_port(), quiet_s=0.0, retry_s=0.1, objects=(ResultObject.SR,)
+    )
 
 
 @pytest.fixture
@@ -191,7 +194,7 @@ def test_images_of_graded_studies_go_after_a_while_and_are_still_known(
 def test_a_settled_study_gives_a_report_and_a_capture_once(
     config: ServiceConfig, spool: Spool, images: list[Dataset]
 ) -> None:
-    config = replace(config, capture=True)
+    config = replace(config, objects=(ResultObject.SR, ResultObject.SC))
     keep(spool, images)
     worker(config, spool).grade_settled()
     results = [pydicom.dcmread(path) for path in spool.waiting_results()]
@@ -369,7 +372,7 @@ def test_results_wait_for_a_destination_that_is_away(
     config: ServiceConfig, spool: Spool, images: list[Dataset]
 ) -> None:
     keep(spool, images)
-    worker(replace(config, capture=True), spool).grade_settled()
+    worker(replace(config, objects=(ResultObject.SR, ResultObject.SC)), spool).grade_settled()
     sender = Sender(config, spool, threading.Event())
     assert sender.deliver() == 2
     received: list[str] = []

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
-from highdicom.sr import srread
+from highdicom.sr import PlanarROIMeasurementsAndQualitativeEvaluations, srread
 from pydicom.sr import _concepts_dict
 from typer.testing import CliRunner, Result
 
+from classifier.grade import Grade
 from data_prep.base.uids import is_valid_uid
 from data_prep.read.find import find_studies
 from data_prep.study import Study
-from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, Target
+from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, Level, Target
 from pipeline.cli import app
 from pipeline.grade import Pipeline
 from pipeline.prediction import StudyPrediction
-from pipeline.results.dicom import codes
+from pipeline.results.dicom import ResultObject, codes
+from pipeline.results.dicom.key_images import build_key_images
+from pipeline.results.dicom.presentation import build_presentations
 from pipeline.results.dicom.source import read_source
-from pipeline.results.dicom.structured_report import build_report
+from pipeline.results.dicom.structured_report import ReportKind, build_report
 from pipeline.results.dicom.write import DicomResults, write_object
+from pipeline.results.words import place_words
 from tests.dicom_tools import dciodvfy_errors, dsrdump
 from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_study, write_table
 
@@ -57,6 +62,17 @@ def edit(folder: Path, count: int | None = None, **elements: str) -> None:
         dataset.save_as(path)
 
 
+def probabilities_of(group: PlanarROIMeasurementsAndQualitativeEvaluations) -> list[float]:
+    """The three probabilities of a group, mildest first: the number's own, and those of its properties."""
+    (main,) = group.get_measurements()
+    found = {}
+    numbers = [main[0], *(item for item in main[0].ContentSequence if item.ValueType == "NUM")]
+    for number in numbers:
+        (severity,) = [i.value for i in number.ContentSequence if i.name == codes.SEVERITY.code]
+        found[severity] = float(number.value) / 100
+    return [found[codes.SEVERITY_CODES[severity].code] for severity in SEVERITIES]
+
+
 def graded(images: Path) -> tuple[StudyPrediction, Study]:
     (entry,) = find_studies(images)
     prediction, study = stand_in_pipeline().predict_entry(entry)
@@ -70,11 +86,24 @@ def test_every_code_is_in_the_standard_or_marked_private_and_documented(entry: c
     assert len(value) <= 16 and len(meaning) <= 64
     if scheme == codes.PRIVATE_SCHEME:
         assert entry.source.startswith("private: ")
-    else:
+    elif scheme != "UMLS":  # one code, which a template names itself; the dictionary has no such scheme
         known = [names[value][0] for names in _concepts_dict.concepts[scheme].values() if value in names]
-        assert meaning.lower() in {name.lower().removesuffix(" (attribute)") for name in known}
+        assert meaning.lower() in {
+            re.sub(r" \((attribute|qualifier value)\)$", "", name.lower()) for name in known
+        }
     row = f"| {meaning} | `{value}` | {scheme} | {entry.use} | {entry.source} |"
     assert row in (ROOT / "docs" / "dicom.md").read_text(encoding="utf-8")
+
+
+def test_the_name_of_a_probability_says_all_and_is_a_valid_code() -> None:
+    names = {codes.grade_probability(target, severity) for target in TARGETS for severity in SEVERITIES}
+    assert len({name.value for name in names}) == len({name.meaning for name in names}) == 75
+    assert all(len(name.value) <= 16 and len(name.meaning) <= 64 for name in names)
+    severe = codes.grade_probability(
+        Target(Condition.LEFT_NEURAL_FORAMINAL_NARROWING, Level.L4_L5), SEVERITIES[2]
+    )
+    assert (severe.value, severe.meaning) == ("P_L4L5_FOR_L_SEV", "L4/L5 left foramen: Severe, probability")
+    assert "`P_L4L5_FOR_L_SEV`" in (ROOT / "docs" / "dicom.md").read_text(encoding="utf-8")
 
 
 def test_every_target_has_codes_of_its_own() -> None:
@@ -100,8 +129,9 @@ def test_predict_writes_objects_that_other_tools_accept(images: Path, tmp_path: 
     assert sc.pixel_array.shape == (1030, 1540, 3) and sc.PhotometricInterpretation == "RGB"
     text = dsrdump(report)
     assert text.count('"Severity")=') == 25 + 3 * 20  # grades, and what each probability is of
-    assert text.count("SCOORD") == 20 and text.count("Not Evaluated") == 5
-    assert "Not a medical device" in text and "trained on synthetic anatomy" in text
+    # On the image of the group, and again with its first number, where some viewers look.
+    assert text.count("SCOORD:") == 2 * 20 and text.count("Not Evaluated") == 5
+    assert "not a medical device" in text and "learned from" in text
 
 
 def test_the_report_says_what_the_prediction_says(images: Path, tmp_path: Path) -> None:
@@ -125,15 +155,28 @@ def test_the_report_says_what_the_prediction_says(images: Path, tmp_path: Path) 
         grade, point = prediction.grades[Target(condition, level)], prediction.levels.point(condition, level)
         (evaluation,) = group.get_qualitative_evaluations(codes.SEVERITY.code)
         assert evaluation.value == codes.SEVERITY_CODES[grade.severity].code
-        values = [item.value for item in group.get_measurements(codes.PROBABILITY.code)]
-        assert values == pytest.approx(grade.probabilities, abs=1e-6)
+        assert probabilities_of(group) == pytest.approx(grade.probabilities, abs=1e-6)
+        label = f"{level.label} {place_words(condition)}: {grade.severity.value}"
+        (name,) = [item.name.meaning for item in group.get_measurements()]
+        assert name == f"{label}, probability"
+        first = next(item for item in group[0].ContentSequence if item.name == codes.COMMENT.code)
+        assert first.value.startswith(label)
         image = source.image_of(point) if point else None
         assert point is not None and image is not None and point.xy_px is not None
         region = group.roi
         assert region.value[0] == pytest.approx(np.array(point.xy_px) + 0.5, abs=1e-3)
         (referenced,) = region.ContentSequence
         assert referenced.referenced_sop_instance_uid == image.sop_instance_uid
-        assert group.tracking_identifier.startswith(level.label)
+        assert group.tracking_identifier == f"{level.label} {place_words(condition)}"
+    quoted = {
+        item.ReferencedSOPInstanceUID
+        for study_item in report.CurrentRequestedProcedureEvidenceSequence
+        for series_item in study_item.ReferencedSeriesSequence
+        for item in series_item.ReferencedSOPSequence
+    }
+    placed = {group.roi.ContentSequence[0].referenced_sop_instance_uid for group in groups}
+    assert quoted == placed and "PertinentOtherEvidenceSequence" not in report
+    assert len(report.content.get_image_measurement_groups()) == 0  # none without a place
 
 
 def test_the_same_study_gives_the_same_bytes_and_other_models_other_objects(
@@ -146,7 +189,7 @@ def test_the_same_study_gives_the_same_bytes_and_other_models_other_objects(
         prediction, study = pipeline.predict_entry(entry)
         results = DicomResults(capture=name != "c")
         assert results.write(study, prediction, tmp_path / name) is None
-        made.append([path.read_bytes() for path in results.paths("501", tmp_path / name)])
+        made.append([path.read_bytes() for path in results.paths(prediction.to_dict(), tmp_path / name)])
     assert made[0] == made[1] and len(made[0]) == 2
     first, other = (pydicom.dcmread(tmp_path / name / "sr" / "501.dcm") for name in ("a", "c"))
     assert first.StudyInstanceUID == other.StudyInstanceUID
@@ -180,7 +223,7 @@ def test_values_that_break_the_standard_do_not_get_into_a_result(images: Path, t
     prediction, study = graded(images)
     results = DicomResults(capture=False)
     assert results.write(study, prediction, tmp_path) is None
-    (path,) = results.paths("501", tmp_path)
+    (path,) = results.paths(prediction.to_dict(), tmp_path)
     assert dciodvfy_errors(path) == []
     dataset = pydicom.dcmread(path)
     assert [str(dataset[keyword].value or "") for keyword in bad] == ["", "", ""]
@@ -256,7 +299,14 @@ def test_a_point_on_no_slice_is_given_in_the_patient(images: Path, tmp_path: Pat
     write_object(build_report(read_source(study), prediction), tmp_path / "sr.dcm")
     assert dciodvfy_errors(tmp_path / "sr.dcm") == []
     text = dsrdump(tmp_path / "sr.dcm")
-    assert text.count("SCOORD3D:") == 1 and text.count("SCOORD:") == 19
+    assert text.count("SCOORD3D:") == 1 and text.count("SCOORD:") == 2 * 19
+    older = build_report(read_source(study), prediction, ReportKind.COMPREHENSIVE)
+    write_object(older, tmp_path / "older.dcm")
+    assert dciodvfy_errors(tmp_path / "older.dcm") == []
+    text = dsrdump(tmp_path / "older.dcm")
+    assert text.count("SCOORD3D:") == 0 and text.count("SCOORD:") == 2 * 19
+    grade = prediction.grades[away]
+    assert f'(,,"Comment")="L4/L5 left recess: {grade.severity.value}' in text
 
 
 @pytest.mark.parametrize("study_id", ["4003253", "100206310"])
@@ -265,9 +315,84 @@ def test_real_studies_without_half_of_the_attributes_give_valid_objects(
 ) -> None:
     (entry,) = find_studies(real_rsna / "train_images" / study_id)
     prediction, study = bundled_pipeline.predict_entry(entry)
-    assert DicomResults().write(study, prediction, tmp_path) is None
-    for path in DicomResults().paths(study_id, tmp_path):
+    results = DicomResults.of(set(ResultObject))
+    assert results.write(study, prediction, tmp_path) is None
+    paths = results.paths(prediction.to_dict(), tmp_path)
+    assert {path.relative_to(tmp_path).parts[0] for path in paths} >= {"sr", "sr-comprehensive", "sc", "gsps"}
+    for path in paths:
         assert dciodvfy_errors(path) == []
         assert pydicom.dcmread(path).PatientID == study_id
     record = json.dumps(prediction.to_dict())
-    assert dsrdump(tmp_path / "sr" / f"{study_id}.dcm").count("SCOORD") == record.count('"xyz_mm"') == 25
+    assert dsrdump(tmp_path / "sr" / f"{study_id}.dcm").count("SCOORD:") == 2 * record.count('"xyz_mm"') == 50
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(
+    ("options", "folders"),
+    [
+        (["--sr"], {"sr"}),
+        (["--sr", "--sc"], {"sr", "sc"}),
+        (["--sr", "comprehensive"], {"sr", "sr-comprehensive"}),
+        (["--sr", "3d", "--gsps", "--kos"], {"sr", "gsps", "kos"}),
+        (["--no-sr", "--sc"], {"sc"}),
+    ],
+)
+def test_each_object_is_written_when_it_is_asked_for(
+    images: Path, tmp_path: Path, options: list[str], folders: set[str]
+) -> None:
+    result = lumbar("predict", images, "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    kinds = {"sr", "sr-comprehensive", "sc", "gsps", "kos"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} & kinds == folders
+    for path in (tmp_path / "out").rglob("*.dcm"):
+        assert dciodvfy_errors(path) == []
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.dcm")}
+    next(iter(before)).unlink()
+    assert lumbar("predict", images, "-o", tmp_path / "out", *options).exit_code == 0
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.dcm")} == before
+
+
+def test_overlays_put_level_and_grade_on_the_slice_that_shows_them(images: Path) -> None:
+    prediction, study = graded(images)
+    source = read_source(study)
+    states = build_presentations(source, prediction, study)
+    assert set(states) == {"11", "12", "13"} and prediction.levels is not None
+    shown = {}
+    for series_id, state in states.items():
+        assert state.PatientID == CANARY and state.SOPClassUID.name.startswith("Grayscale Softcopy")
+        (referenced,) = state.ReferencedSeriesSequence
+        assert len(referenced.ReferencedImageSequence) == 5
+        assert referenced.SeriesInstanceUID == source.images[series_id, 1].series_instance_uid
+        for annotation in state.GraphicAnnotationSequence:
+            (image,) = annotation.ReferencedImageSequence
+            texts, rings = annotation.TextObjectSequence, annotation.GraphicObjectSequence
+            for text, ring in zip(texts, rings, strict=True):
+                shown[text.UnformattedTextValue] = (image.ReferencedSOPInstanceUID, ring.GraphicData[:2])
+                left, top = text.BoundingBoxTopLeftHandCorner
+                right, bottom = text.BoundingBoxBottomRightHandCorner
+                assert 1 <= left < right <= 40 and 1 <= top < bottom <= 60
+    assert len(shown) == 20
+    for point in prediction.levels.points:
+        severity = prediction.grades[Target(point.condition, point.level)].severity.value
+        uid, centre = shown[f"{point.level.label} {place_words(point.condition)}: {severity}"]
+        image = source.image_of(point)
+        assert image is not None and image.sop_instance_uid == uid and point.xy_px is not None
+        assert list(centre) == pytest.approx([value + 1 for value in point.xy_px], abs=1e-3)
+
+
+def test_key_images_are_those_with_moderate_or_severe(images: Path) -> None:
+    prediction, study = graded(images)
+    source = read_source(study)
+    selection = build_key_images(source, prediction)
+    assert selection is not None and prediction.levels is not None
+    wanted = set()
+    for target, grade in prediction.grades.items():
+        point = prediction.levels.point(target.condition, target.level)
+        if grade.source != "prior" and grade.severity.value != "Normal/Mild" and point is not None:
+            image = source.image_of(point)
+            assert image is not None
+            wanted.add(image.sop_instance_uid)
+    listed = [i for i in selection.ContentSequence if i.ValueType == "IMAGE"]
+    assert {item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for item in listed} == wanted
+    mild = {t: Grade(np.array([0.9, 0.06, 0.04]), "seen") for t in TARGETS}
+    assert build_key_images(source, replace(prediction, grades=mild)) is None

@@ -18,11 +18,14 @@ from data_prep.read.find import find_studies
 from data_prep.study import PointSource, SpineLevels, Study
 from data_prep.vocabulary import CONDITIONS, LEVELS, TARGETS, Condition, Level, Target
 from pipeline.grade import Pipeline
+from pipeline.learned import OWN_WEIGHTS, SYNTHETIC_ONLY, Learned, learned_words, read_learned
 from pipeline.prediction import Provenance, StudyPrediction
+from pipeline.results.dicom.identity import note
 from pipeline.results.pictures.montage import crop_at
+from pipeline.results.pictures.readings import reading_of_prediction
 from pipeline.results.report.index import write_index
 from pipeline.results.report.study_report import render_report, write_report
-from pipeline.results.words import FLAG_WORDS, OWN_WEIGHTS, SYNTHETIC, share_words, training_words
+from pipeline.results.words import FLAG_WORDS, share_words
 from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_study, write_table
 
 if TYPE_CHECKING:
@@ -284,12 +287,27 @@ def test_nothing_from_outside_becomes_markup() -> None:
 
 def test_weights_of_ones_own_are_not_called_synthetic(bundled_pipeline: Pipeline) -> None:
     models = dict(bundled_pipeline.provenance.models)
-    assert training_words(models) == SYNTHETIC
     models["classifier/spinal.safetensors"] = "0" * 64
-    assert training_words(models) == OWN_WEIGHTS
+    assert learned_words(models, Learned()) == OWN_WEIGHTS
     prediction = stand_in_pipeline().predict_study(Study("501", ()))
     text = render_report(None, replace(prediction, provenance=Provenance(models=models)))
-    assert "Graders trained on synthetic anatomy" not in text
+    assert OWN_WEIGHTS in text and SYNTHETIC_ONLY not in text
+
+
+def test_what_a_manifest_says_that_the_graders_learned_from_is_what_every_result_says(tmp_path: Path) -> None:
+    assert read_learned(tmp_path) == Learned()
+    (tmp_path / "manifest.json").write_text(
+        '{"files": {}, "learned_from": "X and Y", "licence": "CC BY 4.0"}'
+    )
+    learned = read_learned(tmp_path)
+    words = learned_words({}, learned)
+    assert words == "The graders learned from X and Y. Licence of the weights: CC BY 4.0."
+    prediction = stand_in_pipeline().predict_study(Study("501", ()))
+    prediction = replace(prediction, provenance=Provenance(learned=learned))
+    assert render_report(None, prediction).count(words) == 2
+    assert prediction.provenance.to_dict()["learned_from"] == words
+    assert words in note(prediction.provenance)
+    assert "X and Y" in reading_of_prediction(prediction).footer
 
 
 def test_every_flag_of_the_program_has_words() -> None:
