@@ -4,8 +4,7 @@
 
 Synthetic studies (with the matrices of real ones, unless ``--size small``; seeds of the reporting range) are
 graded with the bundled models, each time by a process of its own, which is timed from its start to its end.
-``cluster`` is ``--engine ray --address`` of a cluster that is running, as clusters are; ``ray`` is without an
-address: a Ray of the run's own, that starts and ends in between. ``bare`` is without pictures and reports;
+``cluster`` is ``--engine ray --address`` of one that is running. ``bare`` is without pictures and reports;
 with ``--reports``, ``usual`` is measured, too, as the command does without options. ``steady`` is from the
 first finished study to the last one. Written are ``scale_out.csv`` (every run) and ``scale_out.json``;
 ``ratio`` is the median over that of the local pool.
@@ -17,6 +16,7 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import statistics
 import subprocess
 import sys
@@ -31,13 +31,22 @@ import pandas as pd
 import typer
 
 from data_prep.phantom import Size, write_dataset
-from pipeline.batch.ray_connection import is_installed, own_environment
+from pipeline.batch.ray_engine import is_installed
 
 FIRST_SEED = 200_000
-ENGINES = ("local", "cluster", "ray")
+ENGINES = ("local", "cluster")
 SOMETHING_REJECTED = 3  # such as slices of a very steep L5/S1
 OUTPUTS = {"bare": ("--no-pictures", "--no-report"), "usual": ()}
 
+# On the loopback address, with a token, modules found as here, and workers with the priority of local ones.
+_ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_worker_niceness": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+}
 
 # Prints its address and lives until its stdin is closed.
 _CLUSTER = """
@@ -51,7 +60,7 @@ sys.stdin.read()
 @contextmanager
 def running_cluster(jobs: int) -> Iterator[tuple[str, dict[str, str]]]:
     """Address of a Ray cluster of one node, and the environment of those who may use it."""
-    environment = os.environ | own_environment() | {"RAY_USAGE_STATS_ENABLED": "0"}
+    environment = os.environ | _ENVIRONMENT
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         cluster = subprocess.Popen(
             [sys.executable, "-c", _CLUSTER, str(jobs), folder],
@@ -101,7 +110,7 @@ def timed_engine(engine: str, data: Path, out: Path, jobs: int, options: Sequenc
     if engine == "cluster":
         with running_cluster(jobs) as (address, environment):
             return timed_run(data, out, ["--engine", "ray", "--address", address, *options], environment)
-    return timed_run(data, out, ["--engine", engine, *options])
+    return timed_run(data, out, options)
 
 
 def measure(

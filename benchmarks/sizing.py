@@ -16,8 +16,9 @@ from typing import Annotated, Any
 
 import typer
 
+from data_prep.base.workers import on_one_thread
 from data_prep.read.find import find_studies
-from pipeline.batch.study_work import PICTURE_PLACE, REPORT_PLACE, StudyOutput, StudyWork, on_one_thread
+from pipeline.batch.study_work import PICTURE_PLACE, REPORT_PLACE, StudyOutput, StudyWork
 from pipeline.commands.grading_steps import load_in_worker
 from pipeline.grade import Pipeline
 from pipeline.results.pictures.montage import draw_montage

@@ -21,6 +21,7 @@ import pipeline.commands.classifier
 import pipeline.commands.detector
 import pipeline.commands.serve
 from data_prep.names import printable
+from data_prep.problems import LumbarError
 from pipeline.commands import console, data, exporting, grading, learning
 from pipeline.commands.options import ReportCommand
 
@@ -43,12 +44,14 @@ class LumbarGroup(typer.core.TyperGroup):
         return super().parse_args(ctx, kept + args[end:])
 
     def invoke(self, ctx: Any) -> Any:
-        """Name a wrong path by its last part: the folders above may be named after a patient."""
+        """Say in words what is refused; a wrong path by its last part: folders above may name a patient."""
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
             error.message = _QUOTED_PATH.sub(r"'\1'", error.message)
             raise
+        except LumbarError as error:
+            console.fail_because(error)
 
 
 app = typer.Typer(

@@ -6,8 +6,10 @@ import re
 
 import torch
 
+from data_prep.problems import LumbarError
 
-class DeviceUnusable(ValueError):
+
+class DeviceUnusable(LumbarError, ValueError):
     """A device that is unknown or not there. The message says what can be used."""
 
 

@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from classifier.model import CropEncoder, GraderNetwork, TimmFeatures
+from data_prep.problems import LumbarError
 
 # Less than this share of a backbone's tensors found: the file is of another network.
 _MIN_SHARE = 0.9
 
 
-class PretrainedUnusable(ValueError):
+class PretrainedUnusable(LumbarError, ValueError):
     """The file cannot be used for this backbone. The message says why."""
 
 

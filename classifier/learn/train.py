@@ -29,12 +29,13 @@ from classifier.model import GraderNetwork
 from classifier.storage import save_grader
 from data_prep.base.files import atomic_write
 from data_prep.base.manifest import file_sha256
+from data_prep.problems import LumbarError
 from data_prep.vocabulary import SEVERITIES
 
 _GRADED_AT_ONCE = 64
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(LumbarError):
     """The loss became NaN or infinite; the message says where."""
 
 

@@ -6,6 +6,8 @@ import os
 from enum import StrEnum
 from importlib.util import find_spec
 
+from data_prep.problems import LumbarError
+
 
 class Backend(StrEnum):
     """What runs the networks. ``auto``: OpenVINO on a processor, torch on a GPU or without OpenVINO."""
@@ -15,7 +17,7 @@ class Backend(StrEnum):
     TORCH = "torch"
 
 
-class BackendUnusable(ValueError):
+class BackendUnusable(LumbarError, ValueError):
     """The backend that was asked for cannot run here. The message says what can be done."""
 
 

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import stat
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock, Timeout
+
+from data_prep.problems import LumbarError
+
+_ABANDONED_S = 60.0
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 
@@ -41,44 +50,59 @@ def is_disk_error(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _DISK_ERRORS
 
 
-class FolderInUse(Exception):
+class FolderInUse(LumbarError):
     """Another process holds the lock of a folder."""
+
+    advice = "wait until it ends, or choose another folder"
 
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, a file ``.lock`` in it that goes when the block ends.
 
-    The lock ends with its process, however that ends. Where the file system has no locks, none is held.
+    The lock ends with its process, however that ends.
 
     Raises:
-        FolderInUse: another process holds it.
+        FolderInUse: another process, or another part of this one, holds it.
         OSError: the lock file cannot be made.
     """
-    try:
-        import fcntl
-    except ImportError:  # not on every platform that reads studies
-        yield
-        return
     path = folder / ".lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    lock = FileLock(path, mode=0o600, thread_local=False)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FolderInUse from None
-        except OSError:  # a file system without locks
-            pass
-        # Whoever held the lock before may have removed the file just now: another one is there then, or none.
-        try:
-            is_there = os.path.samestat(os.fstat(descriptor), path.stat())
-        except FileNotFoundError:
-            is_there = False
-        if not is_there:
-            raise FolderInUse
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise FolderInUse(f"another run is writing into {folder.name!r}") from None
+    try:
+        yield
     finally:
-        os.close(descriptor)
+        path.unlink(missing_ok=True)  # whoever opened it meanwhile sees that it is gone, and asks anew
+        lock.release()
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A folder for as long as the block lasts; of a killed run, ``remove_abandoned`` removes it later."""
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name,
+        locked_folder(Path(name)),
+    ):
+        inside = Path(name) / "files"
+        inside.mkdir()
+        yield inside
+
+
+def remove_abandoned(prefix: str) -> None:
+    """Remove temporary folders of killed runs: images of patients must not stay where nobody looks."""
+    if not hasattr(os, "getuid"):  # without users
+        return
+    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        try:
+            status = folder.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+                continue
+            if time.time() - status.st_mtime < _ABANDONED_S:  # perhaps about to be locked
+                continue
+            with locked_folder(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+        except (OSError, FolderInUse):
+            continue

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from data_prep.base.files import atomic_write
+from data_prep.problems import LumbarError
 
 MANIFEST_NAME = "manifest.json"
 # What a weights folder may contain; anything else beside them (cards, logs, checkpoints) is never loaded.
@@ -14,7 +15,7 @@ _LISTED_SUFFIXES = (".safetensors", ".json", ".yaml", ".onnx", ".xml", ".bin")
 _REMEDY = "restore it from a release, or run `make models`"
 
 
-class WeightsRejected(Exception):
+class WeightsRejected(LumbarError):
     """Weights are missing or are not the released ones. The message says what to do."""
 
 

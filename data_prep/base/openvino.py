@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 
 from data_prep.base.backend import available_threads
 from data_prep.base.files import atomic_write
@@ -39,13 +40,7 @@ Arrays = Sequence[NDArray[Any]]
 
 def cache_folder() -> Path:
     """Where this user's caches lie on this platform; it need not exist."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "lumbar"
+    return user_cache_path("lumbar", appauthor=False, opinion=False)
 
 
 def network_key(identity: Mapping[str, Any], code: Iterable[Path]) -> str:
@@ -122,16 +117,12 @@ class NetworkCache:
     def converting(self) -> Iterator[None]:
         """Wait until no other process converts, and let none begin within the block.
 
-        Workers that start together would all convert the same networks. Where there are no locks, they do.
+        Workers that start together would all convert the same networks.
         """
         with ExitStack() as stack:
-            # Not on every platform; and a folder that cannot be written keeps nothing to wait for.
-            with suppress(ImportError, OSError):
-                import fcntl
-
+            with suppress(OSError):  # a folder that cannot be written keeps nothing to wait for
                 self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                lock = stack.enter_context((self.folder / "converting.lock").open("w"))
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                stack.enter_context(FileLock(self.folder / "converting.lock"))
             yield
 
     def _drop_old(self) -> None:

@@ -19,6 +19,7 @@ from typing import Final
 
 from data_prep.base.files import atomic_write
 from data_prep.names import csv_cell
+from data_prep.problems import LumbarError
 from data_prep.vocabulary import CONDITIONS, LEVELS, Condition, Level
 
 IMAGES_FOLDER: Final = Path("images/train")
@@ -45,7 +46,7 @@ def mirrored(condition: Condition) -> Condition:
 FLIP_INDEX: Final = tuple(KEYPOINTS.index(mirrored(condition)) for condition in KEYPOINTS)
 
 
-class AnnotationsInvalid(ValueError):
+class AnnotationsInvalid(LumbarError, ValueError):
     """Annotations that cannot be read. ``problems`` has one sentence for each."""
 
     def __init__(self, problems: Sequence[str]) -> None:

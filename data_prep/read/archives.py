@@ -10,8 +10,6 @@ import os
 import shutil
 import stat
 import struct
-import tempfile
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from data_prep.base.files import FolderInUse, locked_folder
+from data_prep.base.files import remove_abandoned, temporary_folder
 from data_prep.names import input_label, printable, safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.series_table import IMAGE_FOLDERS
@@ -34,7 +32,6 @@ _END_BYTES, _END_SIGNATURE = 22, b"PK\x05\x06"
 _LOCATOR_BYTES, _LOCATOR_SIGNATURE = 20, b"PK\x06\x07"
 _END64_BYTES, _END64_SIGNATURE = 56, b"PK\x06\x06"
 _UNPACKED = "lumbar-zip-"
-_ABANDONED_S = 60.0
 _IGNORED = ("__macosx", "thumbs.db")
 _UNPACKED_NAMES = (".dcm", ".csv", ".nii", ".nii.gz", ".json")
 _BROKEN = (
@@ -104,29 +101,12 @@ def opened_input(
     if not is_archive(path):
         yield path, ()
         return
-    _remove_abandoned()
-    with tempfile.TemporaryDirectory(prefix=_UNPACKED) as temporary, locked_folder(Path(temporary)):
+    remove_abandoned(_UNPACKED)
+    with temporary_folder(_UNPACKED) as temporary:
         # A study's id may be the name of its folder, so that of the archive takes its place.
-        folder = Path(temporary) / safe_id(path.stem)
+        folder = temporary / safe_id(path.stem)
         rejections = extract_archive(path, folder, limits=limits, progress=progress)
         yield inner_folder(folder), rejections
-
-
-def _remove_abandoned() -> None:
-    """Remove what runs unpacked that were killed: images of patients must not stay where nobody looks."""
-    if not hasattr(os, "getuid"):  # without users, and without locks
-        return
-    for folder in Path(tempfile.gettempdir()).glob(f"{_UNPACKED}*"):
-        try:
-            status = folder.lstat()
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-                continue
-            if time.time() - status.st_mtime < _ABANDONED_S:  # perhaps about to be locked
-                continue
-            with locked_folder(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-        except (OSError, FolderInUse):
-            continue
 
 
 def inner_folder(folder: Path) -> Path:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
+from data_prep.problems import LumbarError
+
 _EXAMPLES = 5
 
 
@@ -33,7 +35,7 @@ class Problem:
         return f"{kind} [{self.code}] {self.count} x {self.message}{shown if self.examples else ''}"
 
 
-class TablesInvalid(ValueError):
+class TablesInvalid(LumbarError, ValueError):
     """Tables that cannot be used; ``problems`` holds all that was found, fatal or not."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:

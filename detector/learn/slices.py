@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data_prep.geometry import FloatArray, SlicePlane
+from data_prep.problems import LumbarError
 from detector.look.canonical import canonical_image
 from detector.spec import SAGITTAL, DetectorSpec
 
@@ -21,7 +22,7 @@ DISC_LABEL = 1
 EXTERNAL_COLUMNS = ("patient", "slice_index", "file", "level", "disc_x", "disc_y", "canal_x", "canal_y")
 
 
-class SlicesUnusable(Exception):
+class SlicesUnusable(LumbarError):
     """The data cannot train a detector. The message says what is wrong and what to do."""
 
 

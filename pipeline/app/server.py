@@ -10,7 +10,6 @@ from __future__ import annotations
 import hmac
 import secrets
 import socket
-import tempfile
 import webbrowser
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
@@ -20,12 +19,14 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 
+from data_prep.base.files import remove_abandoned, temporary_folder
 from pipeline.app.jobs import Job, Jobs, Refused
 from pipeline.commands import console
 from pipeline.commands.grading_steps import load_pipeline
 from pipeline.results.report.pages import render
 
 ADDRESS = "127.0.0.1"
+_UPLOADED = "lumbar-app-"
 TOKEN_HEADER = "x-lumbar-token"
 _SAFE_HEADERS = {
     b"x-content-type-options": b"nosniff",
@@ -199,8 +200,9 @@ def serve(
         console.fail(f"port {port} cannot be used ({error.strerror})\nwhat to do: choose another with --port")
     pipeline = load_pipeline(detector_weights, classifier_weights)
     bound = listener.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="lumbar-app-", ignore_cleanup_errors=True) as folder:
-        jobs = Jobs(pipeline, Path(folder))
+    remove_abandoned(_UPLOADED)
+    with temporary_folder(_UPLOADED) as folder:
+        jobs = Jobs(pipeline, folder)
         level = "info" if console.verbosity() is console.Verbosity.VERBOSE else "warning"
         server = uvicorn.Server(
             uvicorn.Config(create_app(jobs, bound), log_level=level, access_log=False, server_header=False)

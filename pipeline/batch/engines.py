@@ -16,9 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from data_prep.problems import Reason, Rejection
+from data_prep.problems import LumbarError, Reason, Rejection
 from data_prep.read.entry import StudyEntry
-from pipeline.batch.failures import EngineFailed
 from pipeline.batch.study_work import FinishedStudy, StudyWork
 from pipeline.grade import Pipeline
 
@@ -29,6 +28,12 @@ LoadPipeline = Callable[[], Pipeline]
 # Called with a study id and the stage that begins.
 TellStage = Callable[[str, str], None]
 Studies = Generator[tuple[StudyEntry, FinishedStudy | Rejection], None, None]
+
+
+class EngineFailed(LumbarError):
+    """No worker can be had. The message says why; what was finished stays."""
+
+    advice = "start it again when that is mended; it goes on where it was"
 
 
 class Engine(Protocol):

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
+from data_prep.base.workers import end_with_parent, on_one_thread
 from data_prep.read.entry import StudyEntry
 from pipeline.batch.engines import Crew, Died, Event, LoadPipeline, Ready, WorkerEngine
-from pipeline.batch.scratch import clean_scratch
-from pipeline.batch.study_work import StudyWork, on_one_thread
-from pipeline.training.ranks import end_with_parent
+from pipeline.batch.study_work import StudyWork, clean_up_after_workers
 
 _CONTEXT = multiprocessing.get_context("spawn")
 _PATIENCE_S = 5.0
@@ -109,7 +108,7 @@ def _serve(connection: Connection, load: LoadPipeline, work: StudyWork, parent: 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and so scratch files are removed
     end_with_parent(parent)
     on_one_thread()
-    clean_scratch()
+    clean_up_after_workers()
     try:
         pipeline = load()
         connection.send(Ready())

@@ -1,24 +1,74 @@
-"""Studies in actors of a Ray cluster."""
+"""Studies in actors of a Ray cluster that is running.
+
+Ray is an optional extra: nothing here imports it before a run asks for it.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import socket
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from data_prep.base.backend import BackendUnusable
 from data_prep.base.manifest import WeightsRejected
+from data_prep.base.workers import on_one_thread
 from data_prep.read.entry import StudyEntry
-from pipeline.batch.engines import Crew, Died, Event, LoadPipeline, Ready, WorkerEngine
-from pipeline.batch.ray_connection import ConnectedRay
-from pipeline.batch.scratch import clean_scratch
-from pipeline.batch.study_work import FinishedStudy, StudyWork, input_files, on_one_thread
+from pipeline.batch.engines import Crew, Died, EngineFailed, Event, LoadPipeline, Ready, WorkerEngine
+from pipeline.batch.study_work import FinishedStudy, StudyWork, clean_up_after_workers, input_files
 from pipeline.prediction import Provenance
 
+HOW_TO_INSTALL = "Ray is not installed: pip install '.[ray]' in the project's folder"
 _PATIENCE_S = 60.0
+_ANSWER_S = 10.0
+
+
+def is_installed() -> bool:
+    """Whether ``import ray`` would work; imports nothing."""
+    return find_spec("ray") is not None
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """The module ``ray``, connected to a running cluster for as long as the block lasts.
+
+    Raises:
+        EngineFailed: Ray is not installed, or there is no cluster at the address.
+    """
+    if not is_installed():
+        raise EngineFailed(HOW_TO_INSTALL)
+    _check_answers(address)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Else Ray takes SIGTERM for a crash: it prints stacks, in an endless loop at times, and nothing ends.
+    os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, ImportError, OSError) as error:
+        raise EngineFailed(f"no Ray at {address} ({type(error).__name__})") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+        clean_up_after_workers()
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself would try for minutes. Raises EngineFailed: nobody answers at host:port."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+    except OSError:
+        raise EngineFailed(f"no Ray at {address}: nobody answers") from None
 
 
 @dataclass(frozen=True)
@@ -71,7 +121,7 @@ class StudyActor:
     def start(self, expected: Expected) -> str:
         """Load the models; why this node cannot be used, or nothing."""
         on_one_thread()
-        clean_scratch()
+        clean_up_after_workers()
         self._pipeline = self._load()
         return expected.differences(self._pipeline.provenance)
 
@@ -86,7 +136,7 @@ class RayEngine(WorkerEngine):
     Args:
         load: loads the models, in each actor; must be importable on every node.
         provenance: of the driver's models: a node with others is not used.
-        connected: what ``connecting`` gives.
+        address: of the cluster, ``host:port``.
         jobs: how many actors; None: as many as the cluster has processors.
         say: told what a person should know.
     """
@@ -95,21 +145,21 @@ class RayEngine(WorkerEngine):
         self,
         load: LoadPipeline,
         provenance: Provenance,
-        connected: ConnectedRay,
+        address: str,
         jobs: int | None = None,
         *,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         super().__init__(say)
-        self._load, self._provenance, self._connected, self._jobs = load, provenance, connected, jobs
+        self._load, self._provenance, self._address, self._jobs = load, provenance, address, jobs
 
     @contextmanager
     def crew(self, work: StudyWork, first: StudyEntry) -> Iterator[Crew]:
         """See ``WorkerEngine``. Raises EngineFailed: there is no Ray."""
-        ray = self._connected()
-        size = self._jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        expected = Expected.of(self._provenance, first)
-        yield _ActorCrew(ray, self._load, work, size, expected, self.say)
+        with connected(self._address) as ray:
+            size = self._jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
+            expected = Expected.of(self._provenance, first)
+            yield _ActorCrew(ray, self._load, work, size, expected, self.say)
 
 
 class _ActorCrew:

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.base.files import is_disk_error
+from data_prep.base.files import is_disk_error, remove_abandoned, temporary_folder
 from data_prep.names import safe_id
 from data_prep.problems import Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.nifti import is_nifti, sidecar_of
 from data_prep.study import Study
-from pipeline.batch.scratch import scratch
 from pipeline.grade import ModelFacts, Pipeline
 from pipeline.prediction import StudyPrediction
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 DrawStudy = Callable[[Study | None, StudyPrediction, Path], None]
 REPORT_PLACE = "reports/{study}/report.html"
 PICTURE_PLACE = "pictures/{study}.png"
+_WORKERS = "lumbar-worker-"
 
 
 def place_of(place: str, study_id: str) -> str:
@@ -76,7 +76,7 @@ class StudyWork:
 
     def do_in_memory(self, pipeline: Pipeline, entry: StudyEntry) -> FinishedStudy:
         """The same for a worker that does not write into the output folder."""
-        with scratch() as folder:
+        with temporary_folder(_WORKERS) as folder:
             record = self.do(pipeline, entry, folder)
             return FinishedStudy(record, _contents(folder))
 
@@ -125,12 +125,9 @@ def input_files(entry: StudyEntry) -> Iterator[tuple[Path, Path]]:
         yield path.parent.parent, path
 
 
-def on_one_thread() -> None:
-    """For a process beside others that do the same; before torch is imported."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    import cv2
-
-    cv2.setNumThreads(1)
+def clean_up_after_workers() -> None:
+    """Remove what killed workers of this machine left behind: pictures and reports show the images."""
+    remove_abandoned(_WORKERS)
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from data_prep.names import printable
 from pipeline.commands import console
 from pipeline.commands.shared_options import AsJson
 
@@ -46,7 +47,7 @@ def export(
 
     The pictures show the patient: keep them where the DICOM files may be.
     """
-    from data_prep.exchange import AnnotationsInvalid, export_annotations, read_points
+    from data_prep.exchange import export_annotations, read_points
     from data_prep.rsna.tables import COORDINATES_FILE
     from pipeline.commands.grading_steps import find_entries
 
@@ -55,15 +56,10 @@ def export(
         console.fail(f"no {COORDINATES_FILE} in the input: name a table of points with --points")
     # A table names thousands of studies, of which only some may be on this disk.
     entries = [entry for entry in find_entries([path], None) if not entry.is_only_listed]
-    try:
-        with console.progress("studies", len(entries)) as done:
-            report = export_annotations(
-                entries, read_points(table), output, neighbours=neighbours, progress=done
-            )
-    except AnnotationsInvalid as invalid:
-        console.fail(str(invalid))
+    with console.progress("studies", len(entries)) as done:
+        report = export_annotations(entries, read_points(table), output, neighbours=neighbours, progress=done)
     for text in report.problems:
-        console.err.print(f"no point for {console.printable(text)}")
+        console.err.print(f"no point for {printable(text)}")
     console.list_rejections(report.rejections)
     if as_json:
         counts = {"images": report.images, "points": report.points, "left_out": len(report.problems)}
@@ -90,12 +86,9 @@ def import_(
     ] = None,
 ) -> None:
     """Write the table that training reads. Anything unclear is refused, every problem listed."""
-    from data_prep.exchange import AnnotationsInvalid, import_annotations, write_coordinates
+    from data_prep.exchange import import_annotations, write_coordinates
 
-    try:
-        found = import_annotations(path, kind.value, images_table=images)
-    except AnnotationsInvalid as invalid:
-        console.fail(str(invalid))
+    found = import_annotations(path, kind.value, images_table=images)
     write_coordinates(found, output)
     console.out.print(f"{len(found)} points of {len({point.image.study_id for point in found})} studies")
     console.out.print(f"coordinates {output}")

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -28,9 +28,7 @@ from rich.progress import (
 from rich.table import Table
 
 from data_prep.names import printable
-
-if TYPE_CHECKING:
-    from data_prep.problems import Rejection
+from data_prep.problems import ADVICE, LumbarError, Rejection
 
 NOTHING_DONE = 1
 SOME_REJECTED = 3
@@ -146,11 +144,8 @@ def list_rejections(rejections: Iterable[Rejection]) -> None:
     for rejection in rejections:
         err.print(f"rejected {printable(str(rejection))}")
         reasons.append(rejection.reason)
-    if reasons:
-        from data_prep.problems import ADVICE
-
-        for reason in dict.fromkeys(reasons):
-            err.print(f"what to do about {reason.value}: {ADVICE[reason]}")
+    for reason in dict.fromkeys(reasons):
+        err.print(f"what to do about {reason.value}: {ADVICE[reason]}")
 
 
 def fail(message: str) -> NoReturn:
@@ -160,12 +155,10 @@ def fail(message: str) -> NoReturn:
     raise typer.Exit(NOTHING_DONE)
 
 
-def fail_rejected(rejection: Rejection, others: Iterable[Rejection] = ()) -> NoReturn:
-    """End with exit code 1 because the input as a whole was rejected; says what to do."""
-    list_rejections(others)
-    from data_prep.problems import ADVICE
-
-    fail(f"{rejection}\nwhat to do: {ADVICE[rejection.reason]}")
+def fail_because(error: LumbarError) -> NoReturn:
+    """End with exit code 1: what led to it, why, and what to do."""
+    list_rejections(error.rejections)
+    fail(f"{error}\nwhat to do: {error.advice}" if error.advice else str(error))
 
 
 def exit_by(rejections: Iterable[Rejection]) -> None:

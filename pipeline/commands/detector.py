@@ -7,8 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,7 +82,7 @@ def train(
 
     if phantoms and seed + phantoms > FIRST_CHOOSING_SEED:
         raise typer.BadParameter("phantoms of seeds from 100,000 on are kept for choosing and reporting")
-    with _failures_named(), progress("reading slices", None) as read:
+    with progress("reading slices", None) as read:
         sources, choosing = training_slices(
             data,
             kind,
@@ -110,7 +108,7 @@ def train(
         initial_rate=rate,
         augment=AugmentConfig() if synthesis else AugmentConfig(synthesis=NO_SYNTHESIS),
     )
-    with _failures_named(), progress(f"training {kind.value} detector", epochs) as epoch_done:
+    with progress(f"training {kind.value} detector", epochs) as epoch_done:
 
         def on_epoch(done: int, metrics: dict[str, float]) -> None:
             share = metrics.get("metrics/within_6mm", 0.0)
@@ -142,7 +140,7 @@ def predict(
 
     rejections: list[Rejection] = []
     predictions = []
-    with _failures_named(), opened_input(path) as (folder, unpacked):
+    with opened_input(path) as (folder, unpacked):
         rejections += unpacked
         entries = find_studies(folder, series_table=series_table)
         detector = _detector(weights)
@@ -183,12 +181,11 @@ def evaluate(
     from detector.figures import draw_worst
     from detector.learn.sources import annotated_cases, external_cases
 
-    with _failures_named():
-        detector = _detector(weights)
-        if external is not None:
-            cases = external_cases(external, external_mm_per_px, part)
-        else:
-            cases = annotated_cases(data)
+    detector = _detector(weights)
+    if external is not None:
+        cases = external_cases(external, external_mm_per_px, part)
+    else:
+        cases = annotated_cases(data)
     rows, found = [], []
     with progress("evaluating", len(cases)) as done:
         for study, annotated in cases:
@@ -237,7 +234,7 @@ def calibrate(
     from detector.predict import NUMBERING_FILE, PredictConfig
     from detector.spine.chain import ChainConfig
 
-    with _failures_named(), progress("looking at studies", phantoms + hard) as done:
+    with progress("looking at studies", phantoms + hard) as done:
         cases = numbering_cases(
             _detector(weights),
             phantoms=phantoms,
@@ -309,17 +306,3 @@ def _detector(weights: Path | None) -> LevelDetector:
     from detector.predict import LevelDetector
 
     return LevelDetector.load(weights) if weights is not None else LevelDetector.load_bundled()
-
-
-@contextmanager
-def _failures_named() -> Iterator[None]:
-    """Data or weights that cannot be used end the program with their message and exit code 1."""
-    from data_prep.base.manifest import WeightsRejected
-    from data_prep.problems import DicomRejected
-    from data_prep.rsna.table_problems import TablesInvalid
-    from detector.learn.slices import SlicesUnusable
-
-    try:
-        yield
-    except (SlicesUnusable, TablesInvalid, DicomRejected, WeightsRejected) as error:
-        fail(str(error))

@@ -32,15 +32,11 @@ def export(
     """
     if find_spec("onnx") is None:  # before torch is waited for
         raise typer.BadParameter("onnx is not installed: pip install '.[export]' in the project's folder")
-    from data_prep.base.manifest import WeightsRejected
-    from pipeline.export.bundle import ExportFailed, count_models, export_weights, find_weights
+    from pipeline.export.bundle import count_models, export_weights, find_weights
 
-    try:
-        source = find_weights(run)
-        with console.progress("networks", count_models(source)) as done:
-            manifest = export_weights(source, output, progress=done)
-    except (WeightsRejected, ExportFailed) as error:
-        console.fail(str(error))
+    source = find_weights(run)
+    with console.progress("networks", count_models(source)) as done:
+        manifest = export_weights(source, output, progress=done)
     if as_json:
         console.print_json(manifest)
         return

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,9 +21,6 @@ from pipeline.commands.options import (
     result_objects,
 )
 from pipeline.commands.shared_options import AsJson, SeriesTable
-
-if TYPE_CHECKING:
-    from pipeline.batch.ray_connection import ConnectedRay
 
 # Of the reporting range; chosen by its labels alone: every severity occurs in every condition group.
 DEMO_SEED = 200_127
@@ -82,9 +78,7 @@ def predict(
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(
-            metavar="HOST:PORT", help="Ray cluster to use; left out, a Ray is started here for this run."
-        ),
+        typer.Option(metavar="HOST:PORT", help="The running Ray cluster to use, with --engine ray."),
     ] = None,
     backend: Annotated[
         Backend,
@@ -107,23 +101,21 @@ def predict(
         raise typer.BadParameter("--address is of a Ray cluster: add --engine ray")
     if engine is EngineKind.RAY:
         _check_ray(paths, address)
-    with _connecting(engine, address, jobs) as connected:
-        # Here, because Ray takes seconds to start, and these imports fill some of them.
-        from pipeline.commands.grading_steps import Workers, grade_all
+    from pipeline.commands.grading_steps import Workers, grade_all
 
-        done = grade_all(
-            paths,
-            output,
-            series_table=series_table,
-            pictures=pictures,
-            reports=report,
-            detector_weights=detector_weights,
-            classifier_weights=classifier_weights,
-            backend=backend,
-            threads=threads,
-            objects=result_objects(sr, sc=sc, gsps=gsps, kos=kos),
-            workers=Workers(jobs, connected),
-        )
+    done = grade_all(
+        paths,
+        output,
+        series_table=series_table,
+        pictures=pictures,
+        reports=report,
+        detector_weights=detector_weights,
+        classifier_weights=classifier_weights,
+        backend=backend,
+        threads=threads,
+        objects=result_objects(sr, sc=sc, gsps=gsps, kos=kos),
+        workers=Workers(jobs, address),
+    )
     if as_json:
         console.print_json(done.to_dict())
     else:
@@ -131,27 +123,16 @@ def predict(
     console.exit_by(done.rejections)
 
 
-@contextmanager
-def _connecting(engine: EngineKind, address: str | None, jobs: int | None) -> Iterator[ConnectedRay | None]:
-    """Ray, which connects or starts meanwhile, for as long as the block lasts; None without it."""
-    if engine is not EngineKind.RAY:
-        yield None
-        return
-    from pipeline.batch.failures import ended_by_signals, engine_failures_named
-    from pipeline.batch.ray_connection import connecting
-
-    with engine_failures_named(), ended_by_signals(), connecting(address, jobs) as connected:
-        yield connected
-
-
 def _check_ray(paths: Sequence[Path], address: str | None) -> None:
     """Ends with exit code 2 where Ray is not installed, or the cluster would not see the images."""
     from data_prep.read.archives import is_archive
-    from pipeline.batch.ray_connection import HOW_TO_INSTALL, is_installed
+    from pipeline.batch.ray_engine import HOW_TO_INSTALL, is_installed
 
+    if address is None:
+        raise typer.BadParameter("--engine ray wants the --address of a cluster; --jobs is for this machine")
     if not is_installed():
         raise typer.BadParameter(HOW_TO_INSTALL)
-    if address is not None and any(map(is_archive, paths)):
+    if any(map(is_archive, paths)):
         raise typer.BadParameter("unpack the archive on a disk that every node has, and give the folder")
 
 

@@ -8,21 +8,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from data_prep.base.backend import Backend, BackendUnusable
-from data_prep.base.files import FolderInUse, atomic_write, locked_folder
-from data_prep.base.manifest import WeightsRejected
-from data_prep.problems import DicomRejected, Rejection
+from data_prep.base.backend import Backend
+from data_prep.base.files import atomic_write, locked_folder
+from data_prep.problems import Rejection
 from data_prep.read.archives import is_archive, opened_input
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_all_studies
 from data_prep.study import Study
 from pipeline.batch.engines import Engine, LoadPipeline
-from pipeline.batch.failures import ended_by_signals, engine_failures_named
 from pipeline.batch.processes import LocalPool
-from pipeline.batch.ray_connection import ConnectedRay
 from pipeline.batch.ray_engine import RayEngine
 from pipeline.batch.run import BatchReport, run_batch
 from pipeline.commands import console
+from pipeline.commands.signals import ended_by_signals
 from pipeline.grade import ModelFacts, Pipeline
 from pipeline.prediction import Provenance, StudyPrediction
 from pipeline.results.dicom import ResultObject
@@ -36,20 +34,14 @@ def opened(path: Path) -> Iterator[tuple[Path, tuple[Rejection, ...]]]:
         return
     with ended_by_signals(), ExitStack() as stack:
         with console.progress("unpacking", None) as done:
-            try:
-                found = stack.enter_context(opened_input(path, progress=lambda _, total: done(of=total)))
-            except DicomRejected as rejected:
-                console.fail_rejected(rejected.rejection, rejected.rejections)
+            found = stack.enter_context(opened_input(path, progress=lambda _, total: done(of=total)))
         yield found
 
 
 def find_entries(paths: Sequence[Path], series_table: Path | None) -> tuple[StudyEntry, ...]:
     """The studies under one path or several."""
     with console.status("looking for studies"):
-        try:
-            return find_all_studies(paths, series_table=series_table)
-        except DicomRejected as rejected:
-            console.fail_rejected(rejected.rejection, rejected.rejections)
+        return find_all_studies(paths, series_table=series_table)
 
 
 def make_writable(folder: Path) -> None:
@@ -63,20 +55,6 @@ def make_writable(folder: Path) -> None:
         raise OSError(error.errno, error.strerror, str(folder)) from None
 
 
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Make sure that no other run writes into the folder for as long as the block lasts."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked_folder(folder))
-        except FolderInUse:
-            console.fail(
-                f"another run is writing into {folder.name!r}\n"
-                "what to do: wait until it ends, or choose another folder with -o"
-            )
-        yield
-
-
 def load_pipeline(
     detector_weights: Path | None = None,
     classifier_weights: Path | None = None,
@@ -85,7 +63,7 @@ def load_pipeline(
     threads: int | None = None,
 ) -> Pipeline:
     """The models, bundled ones if not given; see ``Pipeline.load``."""
-    with console.status("loading models (converting them the first time)"), _weights_named():
+    with console.status("loading models (converting them the first time)"):
         pipeline = Pipeline.load(
             detector_weights=detector_weights,
             classifier_weights=classifier_weights,
@@ -100,10 +78,9 @@ def read_facts(
     detector_weights: Path | None, classifier_weights: Path | None, backend: Backend = Backend.AUTO
 ) -> ModelFacts:
     """What a run must know of models that its workers load; see ``ModelFacts.read``."""
-    with _weights_named():
-        facts = ModelFacts.read(
-            detector_weights=detector_weights, classifier_weights=classifier_weights, backend=backend
-        )
+    facts = ModelFacts.read(
+        detector_weights=detector_weights, classifier_weights=classifier_weights, backend=backend
+    )
     _note_models(facts)
     return facts
 
@@ -127,35 +104,27 @@ def draw_report(study: Study | None, prediction: StudyPrediction, path: Path) ->
     write_report(study, prediction, path)
 
 
-@contextmanager
-def _weights_named() -> Iterator[None]:
-    try:
-        yield
-    except (WeightsRejected, BackendUnusable) as rejected:
-        console.fail(str(rejected))
-
-
 @dataclass(frozen=True)
 class Workers:
     """Where studies are done.
 
     Attributes:
         jobs: workers with models of their own; None: one, or as many as a Ray cluster has processors.
-        ray: they are actors of this cluster.
+        address: they are actors of the Ray cluster there.
     """
 
     jobs: int | None = None
-    ray: ConnectedRay | None = None
+    address: str | None = None
 
     @property
     def are_others(self) -> bool:
         """Whether other processes do the studies, and this one need not load the models."""
-        return self.ray is not None or (self.jobs or 1) > 1
+        return self.address is not None or (self.jobs or 1) > 1
 
     def engine(self, load: LoadPipeline, provenance: Provenance) -> Engine:
         """The other processes; ``provenance`` is of the models that they have to load."""
-        if self.ray is not None:
-            return RayEngine(load, provenance, self.ray, self.jobs, say=console.tell)
+        if self.address is not None:
+            return RayEngine(load, provenance, self.address, self.jobs, say=console.tell)
         return LocalPool(load, self.jobs or 1, say=console.tell)
 
 
@@ -199,7 +168,8 @@ def grade_all(
         dicom = DicomResults.of(objects)
     named = [paths] if isinstance(paths, Path) else paths
     with ExitStack() as stack:
-        stack.enter_context(engine_failures_named())
+        if workers is not None and workers.address is not None:
+            stack.enter_context(ended_by_signals())
         inputs = [stack.enter_context(opened(path)) for path in named]
         rejections = tuple(item for _, refused in inputs for item in refused)
         entries = find_entries([folder for folder, _ in inputs], series_table)
@@ -213,7 +183,7 @@ def grade_all(
             engine = workers.engine(load, models.provenance)
         else:
             models = load_pipeline(detector_weights, classifier_weights, backend=backend, threads=threads)
-        with alone_in(output), _weights_named(), console.progress_of_parts("studies", len(entries)) as told:
+        with locked_folder(output), console.progress_of_parts("studies", len(entries)) as told:
             report = run_batch(
                 models,
                 entries,

@@ -81,13 +81,10 @@ def serve(
     from pipeline.commands.grading_steps import load_pipeline
     from pipeline.service.run import serve as serve_until_told
     from pipeline.service.run import set_up_log
-    from pipeline.service.spool import Spool, SpoolInUse
+    from pipeline.service.spool import Spool
 
     set_up_log()
-    try:
-        held = Spool(spool, max_bytes=config.max_spool_bytes)
-    except SpoolInUse as error:
-        console.fail(str(error))
+    held = Spool(spool, max_bytes=config.max_spool_bytes)
     try:
         serve_until_told(config, lambda: load_pipeline(detector_weights, classifier_weights), held)
     except OSError as error:

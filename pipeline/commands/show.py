@@ -7,7 +7,6 @@ from pathlib import Path
 from data_prep.names import printable, safe_id
 from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.entry import StudyEntry
-from data_prep.rsna.table_problems import TablesInvalid
 from data_prep.rsna.tables import RsnaTables
 from data_prep.study import Study
 from pipeline.commands import console
@@ -63,10 +62,7 @@ def draw_all(
 
 
 def _tables(folder: Path, path: Path) -> RsnaTables:
-    try:
-        tables = tables_beside(folder) or tables_beside(path)
-    except TablesInvalid as error:
-        console.fail(str(error))
+    tables = tables_beside(folder) or tables_beside(path)
     if tables is None:
         console.fail(
             f"{COORDINATES_FILE} was found neither in {printable(path.name)!r} nor above it\n"

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_prep.base.manifest import WeightsRejected
-from data_prep.problems import DicomRejected
+from data_prep.problems import LumbarError
 from pipeline.commands import console
-from pipeline.training.peers import RunInUse
 from pipeline.training.plan import Preset, load_plan
-from pipeline.training.ranks import RankFailed, Ranks
+from pipeline.training.ranks import Ranks
 from pipeline.training.settings import TrainSettings
 
 
@@ -37,8 +35,6 @@ def train_from_command_line(
     ranks = Ranks.taken_from_environment()
     # Only now: these bring ultralytics, which reads torchrun's variables when it is imported.
     from classifier.learn.devices import resolve_device
-    from classifier.learn.train import TrainingFailed
-    from detector.learn.slices import SlicesUnusable
     from pipeline.training.run import train_all
 
     started = time.monotonic()
@@ -60,16 +56,7 @@ def train_from_command_line(
             pretrained=pretrained,
         )
         return train_all(settings, say, ranks)
-    except DicomRejected as rejected:
-        console.list_rejections(rejected.rejections)
-        console.fail(str(rejected.rejection))
-    except (
-        ValueError,
-        TypeError,
-        WeightsRejected,
-        SlicesUnusable,
-        TrainingFailed,
-        RankFailed,
-        RunInUse,
-    ) as error:
+    except LumbarError:
+        raise
+    except (ValueError, TypeError) as error:  # of the configuration
         console.fail(str(error))

@@ -20,6 +20,7 @@ from data_prep import crops
 from data_prep.base.files import atomic_write
 from data_prep.base.manifest import MANIFEST_NAME, WeightsRejected, read_verified, verify_manifest
 from data_prep.base.version import git_revision
+from data_prep.problems import LumbarError
 from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, ConditionGroup, SeriesKind, Target
 from detector.look import canonical
 from detector.look.network import network_from_bytes
@@ -48,7 +49,7 @@ _ORIENTATION = {
 }
 
 
-class ExportFailed(RuntimeError):
+class ExportFailed(LumbarError):
     """ONNX Runtime does not give what torch gives. The message says which network and by how much."""
 
 

@@ -17,6 +17,7 @@ from classifier.any_severe import pulled
 from classifier.prior import competition_weighted
 from data_prep.base.files import atomic_write
 from data_prep.names import csv_cell
+from data_prep.problems import LumbarError
 from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, ConditionGroup, Target
 
 # The order of Kaggle's sample_submission.csv: by column name.
@@ -26,7 +27,7 @@ _DECIMALS = 9
 _NAMED_ROWS = 20
 
 
-class SubmissionError(ValueError):
+class SubmissionError(LumbarError, ValueError):
     """A submission that cannot be scored. ``problems`` has one sentence per kind of problem."""
 
     def __init__(self, problems: Sequence[str]) -> None:

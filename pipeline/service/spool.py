@@ -5,28 +5,27 @@ Layout of the folder:
 - ``studies/study-{hash}/images/{hash}.dcm``: what was received, one file per instance;
 - ``studies/study-{hash}/state.json``: which of them were graded, and how often it was tried;
 - ``outbox/{study}-{hash}.dcm``: results that the destination has not confirmed yet;
-- ``lock``: held by the one process that works here.
+- ``.lock``: held by the one process that works here.
 
 Names are hashes: no identifier of a sender becomes a path.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pydicom.dataset import Dataset
 
-from data_prep.base.files import atomic_write
+from data_prep.base.files import atomic_write, locked_folder
 from pipeline.results.dicom.write import write_object
 
 _FORMAT = "lumbar-spool/1"
@@ -34,10 +33,6 @@ _FORMAT = "lumbar-spool/1"
 
 class SpoolFull(Exception):
     """There is no room for another image."""
-
-
-class SpoolInUse(Exception):
-    """Another process works in the same folder."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +60,15 @@ class Spool:
         max_bytes: of all images together.
 
     Raises:
-        SpoolInUse: another process works in the folder.
+        FolderInUse: another process works in the folder.
         OSError: it cannot be written.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
         self._studies, self.outbox = folder / "studies", folder / "outbox"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._held = _locked(folder / "lock")
+        self._held = ExitStack()
+        self._held.enter_context(locked_folder(folder))
         for path in (self._studies, self.outbox):
             path.mkdir(exist_ok=True, mode=0o700)
         for partial in folder.rglob(".*.partial"):  # of a run that was killed
@@ -207,15 +203,3 @@ class Spool:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
-
-
-def _locked(path: Path) -> IO[str]:
-    """The lock file, held until it is closed or the process ends, however it ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    stream = os.fdopen(descriptor, "r+")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        stream.close()
-        raise SpoolInUse(f"another service works in {path.parent.name!r}") from None
-    return stream

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from data_prep.problems import LumbarError
 from pipeline.training.ranks import RankFailed, Ranks
 
 # A process that starts may need as long for its imports, before it takes its lock.
@@ -21,7 +22,7 @@ _LOOK_EVERY_S = 5.0
 _DONE = "done"
 
 
-class RunInUse(RuntimeError):
+class RunInUse(LumbarError):
     """Another process is at work in the run folder."""
 
 

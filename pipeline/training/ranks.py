@@ -8,18 +8,19 @@ torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK), or processes that ``lumba
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+
+from data_prep.problems import LumbarError
 
 _Item = TypeVar("_Item")
 
 _POLL_SECONDS = 0.5
 
 
-class RankFailed(RuntimeError):
+class RankFailed(LumbarError):
     """Another process of this training ended with an error."""
 
 
@@ -64,14 +65,3 @@ class Ranks:
         while not done():
             self.check()
             time.sleep(_POLL_SECONDS)
-
-
-def end_with_parent(parent: int) -> None:
-    """Let this process end when the one that started it is gone, however it went."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_POLL_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

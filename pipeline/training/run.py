@@ -17,6 +17,7 @@ from classifier.config import GraderConfig
 from classifier.learn.devices import resolve_device
 from data_prep.base.files import atomic_write
 from data_prep.base.version import git_revision
+from data_prep.base.workers import end_with_parent
 from data_prep.vocabulary import ConditionGroup
 from pipeline.training import grading
 from pipeline.training.calibrating import calibrate
@@ -24,7 +25,7 @@ from pipeline.training.data import TrainingData, read_training_data
 from pipeline.training.finish import finish
 from pipeline.training.first_stage import find_all_points, train_detectors
 from pipeline.training.folds import assign_folds
-from pipeline.training.ranks import RankFailed, Ranks, end_with_parent
+from pipeline.training.ranks import RankFailed, Ranks
 from pipeline.training.second_stage import GraderTrainings, cut_all_crops
 from pipeline.training.settings import TrainSettings
 from pipeline.training.stages import FINAL, Stages, digest_of

@@ -18,14 +18,14 @@ import pytest
 from typer.testing import CliRunner
 
 import detector.predict
+from data_prep.base.files import temporary_folder
 from data_prep.problems import Reason
 from data_prep.read.find import find_studies
 from data_prep.study import SpineLevels, Study
-from pipeline.batch.engines import Engine
-from pipeline.batch.failures import EngineFailed
+from pipeline.batch.engines import Engine, EngineFailed
 from pipeline.batch.processes import LocalPool
 from pipeline.batch.run import BatchReport, run_batch
-from pipeline.batch.scratch import clean_scratch, scratch
+from pipeline.batch.study_work import clean_up_after_workers
 from pipeline.cli import app
 from pipeline.grade import ModelFacts, Pipeline
 from pipeline.results.report.study_report import write_report
@@ -188,11 +188,13 @@ def test_scratch_of_a_killed_worker_is_removed_and_that_of_a_living_one_stays(
 ) -> None:
     """Pictures and reports show the images of a patient."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with scratch() as living:
+    with temporary_folder("lumbar-worker-") as living:
         (living / "picture.png").write_bytes(b"of somebody")
         left = tmp_path / "lumbar-worker-left"
         shutil.copytree(living.parent, left)  # the copy's lock is nobody's
-        clean_scratch()
+        for folder in (living.parent, left):
+            os.utime(folder, (0, 0))
+        clean_up_after_workers()
         assert (living / "picture.png").exists() and not left.exists()
     assert list(tmp_path.iterdir()) == []
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,13 +19,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import pipeline.batch.ray_connection
+import pipeline.batch.ray_engine
 from data_prep.problems import Reason
 from data_prep.read.find import find_studies
 from data_prep.study import SpineLevels, Study
-from pipeline.batch.failures import EngineFailed
-from pipeline.batch.ray_connection import connecting, is_installed, own_environment
-from pipeline.batch.ray_engine import Expected, RayEngine
+from pipeline.batch.engines import EngineFailed
+from pipeline.batch.ray_engine import Expected, RayEngine, connected, is_installed
 from pipeline.batch.run import run_batch
 from pipeline.cli import app
 from pipeline.grade import Pipeline
@@ -34,6 +33,14 @@ from tests.pipeline.batch.test_engines import STUDIES, contents, records, run
 from tests.pipeline.stand_in import StraightSpine, stand_in_pipeline, write_study, write_table
 
 _STORE_BYTES = 80 * 1024**2
+# On the loopback address, with a token, modules found as here; read when Ray is imported.
+_LOOPBACK = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+}
 _HEALTH = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 1000,
@@ -89,9 +96,7 @@ def cluster() -> Iterator[Any]:
     """A head with one processor, to which a test adds nodes."""
     needs_ray()
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray-") as folder:
-        for name, value in (
-            own_environment() | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder}
-        ).items():
+        for name, value in {**_LOOPBACK, "RAY_TMPDIR": folder}.items():
             patch.setenv(name, value)
         from ray.cluster_utils import Cluster
 
@@ -127,10 +132,9 @@ def test_a_node_dies_and_the_bytes_are_those_of_a_local_run(
     killer.start()
     said: list[str] = []
     plain = stand_in_pipeline()
-    with connecting(cluster.address) as ray:
-        load = partial(waiting_pipeline, tmp_path)
-        engine = RayEngine(load, plain.provenance, ray, 2, say=said.append)
-        report = run_batch(plain, find_studies(images), tmp_path / "ray", engine=engine)
+    load = partial(waiting_pipeline, tmp_path)
+    engine = RayEngine(load, plain.provenance, cluster.address, 2, say=said.append)
+    report = run_batch(plain, find_studies(images), tmp_path / "ray", engine=engine)
     killer.join()
     assert len(ended) == 1 and any(f"study {ended[0]} is lost" in line for line in said)
     # What killed its worker wherever it was is rejected; all others are as they are without a cluster.
@@ -140,88 +144,17 @@ def test_a_node_dies_and_the_bytes_are_those_of_a_local_run(
     finished = [f"studies/{study_id}.json" for study_id in STUDIES if study_id != "505"]
     assert [mine[name] for name in finished] == [theirs[name] for name in finished]
     # Again for what is left: not one byte differs in the end.
-    with connecting(cluster.address) as ray:
-        again = RayEngine(stand_in_pipeline, plain.provenance, ray, 1)
-        report = run_batch(plain, find_studies(images), tmp_path / "ray", engine=again)
+    again = RayEngine(stand_in_pipeline, plain.provenance, cluster.address, 1)
+    report = run_batch(plain, find_studies(images), tmp_path / "ray", engine=again)
     assert report.n_resumed == len(STUDIES) - 1
     assert contents(tmp_path / "ray") == theirs and report.n_studies == local.n_studies
-
-
-# A process of its own, as the command line is: what Ray is told must be said before anything imports it, and
-# training with ultralytics imports it.
-_RAY_OF_OUR_OWN = """
-import json, os, subprocess, sys
-from pathlib import Path
-from pipeline.batch.ray_connection import connecting
-from pipeline.batch.ray_engine import RayEngine
-from tests.pipeline.stand_in import stand_in_pipeline
-from tests.pipeline.batch.test_engines import run
-
-images, out = map(Path, sys.argv[1:])
-places, started = set(), set()
-
-def progress(_):
-    import ray
-    places.update(node["NodeManagerAddress"] for node in ray.nodes())
-    ps = ["ps", "-ww", "-eo", "ppid=,args="]
-    rows = subprocess.run(ps, capture_output=True, text=True, check=True).stdout.splitlines()
-    children = [row.split()[1:] for row in rows if row.split()[0] == str(os.getpid())]
-    started.update(Path(word).name for words in children for word in words[:3] if "/ray/" in word)
-
-if __name__ == "__main__":
-    with connecting(jobs=1) as connected:
-        engine = RayEngine(stand_in_pipeline, stand_in_pipeline().provenance, connected, 1)
-        run(images, out, engine, progress=progress)
-    import ray
-    print(json.dumps({
-        "places": sorted(places),
-        "started": sorted(started),
-        "still_there": ray.is_initialized(),
-        "usage_stats": os.environ["RAY_USAGE_STATS_ENABLED"],
-        "token_left": "RAY_AUTH_TOKEN" in os.environ,
-    }))
-"""
-
-
-def test_a_ray_of_our_own_is_on_the_loopback_address_and_gone_afterwards(
-    images: Path, tmp_path: Path
-) -> None:
-    needs_ray()
-    out, local, script = tmp_path / "ray", tmp_path / "local", tmp_path / "own_ray.py"
-    script.write_text(_RAY_OF_OUR_OWN)
-    root = str(Path(__file__).parents[3])
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    # Short: Ray's sockets lie below it, and their paths may have 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
-        done = subprocess.run(
-            [sys.executable, script, images, out],
-            env=environment | {"PYTHONPATH": root, "TMPDIR": folder},
-            cwd=root,
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
-        left_over = list(Path(folder).glob("lumbar-ray-*"))
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout.strip().splitlines()[-1]) == {
-        "places": ["127.0.0.1"],
-        # No dashboard server, autoscaler or log monitor.
-        "started": ["gcs_server", "raylet"],
-        "still_there": False,
-        "usage_stats": "0",
-        "token_left": False,
-    }
-    assert not left_over
-    run(images, local, None)
-    assert contents(out) == contents(local)
 
 
 _INTERRUPTED = """
 import sys, time
 from pathlib import Path
-from pipeline.batch.ray_connection import connecting
 from pipeline.batch.ray_engine import RayEngine
-from pipeline.batch.failures import ended_by_signals
+from pipeline.commands.signals import ended_by_signals
 from tests.pipeline.stand_in import stand_in_pipeline
 from tests.pipeline.batch.test_engines import run
 
@@ -230,39 +163,34 @@ def waiting():
     time.sleep(120)
 
 if __name__ == "__main__":
-    with ended_by_signals(), connecting(jobs=1) as connected:
-        engine = RayEngine(stand_in_pipeline, stand_in_pipeline().provenance, connected, 1)
+    with ended_by_signals():
+        engine = RayEngine(stand_in_pipeline, stand_in_pipeline().provenance, sys.argv[4], 1)
         run(Path(sys.argv[1]), Path(sys.argv[2]), engine, progress=lambda _: waiting())
 """
 
 
-def test_a_run_on_ray_that_is_told_to_end_ends(images: Path, tmp_path: Path) -> None:
-    """Ray's own handler would take the signal for a crash, print stacks for ever and leave files behind."""
-    needs_ray()
+def test_a_run_on_ray_that_is_told_to_end_ends(cluster: Any, images: Path, tmp_path: Path) -> None:
+    """Ray's own handler would take the signal for a crash, and print stacks for ever."""
     script, waits = tmp_path / "interrupted.py", tmp_path / "waits"
     script.write_text(_INTERRUPTED)
     root = str(Path(__file__).parents[3])
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
-        running = subprocess.Popen(
-            [sys.executable, script, images, tmp_path / "out", waits],
-            env=environment | {"PYTHONPATH": root, "TMPDIR": folder},
-            cwd=root,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            deadline = time.monotonic() + 120
-            while not waits.exists() and running.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.1)
-            running.terminate()
-            _, messages = running.communicate(timeout=60)
-        finally:
-            running.kill()
-        left_over = list(Path(folder).glob("lumbar-*"))
+    running = subprocess.Popen(
+        [sys.executable, script, images, tmp_path / "out", waits, cluster.address],
+        env=os.environ | {"PYTHONPATH": root},
+        cwd=root,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not waits.exists() and running.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        running.terminate()
+        _, messages = running.communicate(timeout=60)
+    finally:
+        running.kill()
     assert waits.exists() and running.returncode == 128 + signal.SIGTERM, messages[-2000:]
     assert "received at time" not in messages
-    assert not left_over
 
 
 def test_a_node_that_would_give_other_results_is_not_used(images: Path, tmp_path: Path) -> None:
@@ -280,11 +208,10 @@ def test_a_node_that_would_give_other_results_is_not_used(images: Path, tmp_path
 
 def test_an_address_where_nobody_answers_is_said_at_once(images: Path, tmp_path: Path) -> None:
     needs_ray()
-    own_environment()  # before Ray is imported
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = f"127.0.0.1:{closed.getsockname()[1]}"
-    with connecting(address) as ray, pytest.raises(EngineFailed, match="nobody answers"):
-        run(images, tmp_path, RayEngine(stand_in_pipeline, Provenance(), ray))
+    with pytest.raises(EngineFailed, match="nobody answers"):
+        run(images, tmp_path, RayEngine(stand_in_pipeline, Provenance(), address))
 
 
 def lumbar(*arguments: object) -> Any:
@@ -295,18 +222,11 @@ def test_what_is_missing_is_said(images: Path, tmp_path: Path, monkeypatch: pyte
     arguments = ("predict", images, "-o", tmp_path / "out")
     needless = lumbar(*arguments, "--address", "127.0.0.1:6379")
     assert needless.exit_code == 2 and "add --engine ray" in needless.stderr
-    monkeypatch.setattr(pipeline.batch.ray_connection, "find_spec", lambda _: None)
-    missing = lumbar(*arguments, "--engine", "ray")
+    nowhere = lumbar(*arguments, "--engine", "ray")
+    assert nowhere.exit_code == 2 and "wants the --address" in nowhere.stderr
+    monkeypatch.setattr(pipeline.batch.ray_engine, "find_spec", lambda _: None)
+    missing = lumbar(*arguments, "--engine", "ray", "--address", "127.0.0.1:6379")
     assert missing.exit_code == 2 and "pip install '.[ray]'" in missing.stderr
     assert not (tmp_path / "out").exists()
-    with pytest.raises(EngineFailed, match="pip install"), connecting():
+    with pytest.raises(EngineFailed, match="pip install"), connected("127.0.0.1:6379"):
         pass
-
-
-def test_a_ray_that_somebody_else_has_imported_is_not_started_without_a_token() -> None:
-    needs_ray()
-    script = "import ray; from pipeline.batch.ray_connection import connecting; connecting().__enter__()"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=Path(__file__).parents[3], capture_output=True, text=True
-    )
-    assert done.returncode == 1 and "would want no token" in done.stderr

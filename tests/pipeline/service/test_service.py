@@ -27,6 +27,7 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from typer.testing import CliRunner
 
+from data_prep.base.files import FolderInUse
 from data_prep.base.uids import derived_uid
 from pipeline.cli import app
 from pipeline.grade import Pipeline
@@ -35,7 +36,7 @@ from pipeline.service.config import Peer, ServiceConfig
 from pipeline.service.receiver import Receiver
 from pipeline.service.run import set_up_log
 from pipeline.service.sender import Sender
-from pipeline.service.spool import Spool, SpoolFull, SpoolInUse
+from pipeline.service.spool import Spool, SpoolFull
 from pipeline.service.worker import Worker
 from tests.pipeline.stand_in import CANARY, BrokenGrader, StraightSpine, stand_in_pipeline, write_study
 
@@ -145,7 +146,7 @@ def test_a_study_settles_when_nothing_came_for_a_while(spool: Spool, images: lis
 
 def test_a_restart_finds_what_was_there(config: ServiceConfig, spool: Spool, images: list[Dataset]) -> None:
     keep(spool, images[:2])
-    with pytest.raises(SpoolInUse):
+    with pytest.raises(FolderInUse):
         Spool(config.spool, max_bytes=1)
     (config.spool / "studies" / "x").mkdir()
     partial = config.spool / "outbox" / ".half.dcm.partial"

@@ -1,4 +1,4 @@
-"""What ends a run, and how it is said; importable before anything that takes time."""
+"""Signals that end a run, so that what it unpacked or started is removed."""
 
 from __future__ import annotations
 
@@ -7,22 +7,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from pipeline.commands import console
-
-
-class EngineFailed(RuntimeError):
-    """No worker can be had. The message says why; what was finished stays."""
-
-
-@contextmanager
-def engine_failures_named() -> Iterator[None]:
-    """End the program with what to do where workers cannot be had."""
-    try:
-        yield
-    except EngineFailed as failed:
-        console.fail(f"{failed}\nwhat to do: start it again when that is mended; it goes on where it was")
-
 
 # SIGHUP is not everywhere.
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
