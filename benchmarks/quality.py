@@ -29,7 +29,7 @@ from rich.progress import track
 from classifier.judge.evaluate import GradedTarget, grade_labelled
 from classifier.judge.evaluate import evaluate as grading_figures
 from classifier.learn.crop_cache import LabelledStudy
-from data_prep.base.files import atomic_write
+from data_prep.base.files import atomic_write, without_nan
 from data_prep.phantom import PHANTOM_VERSION, SCANNER_RANGES, make_study
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
@@ -40,7 +40,6 @@ from detector.learn.sources import external_cases, external_slice_cases
 from detector.learn.study_slices import hard_phantom
 from detector.predict import LevelDetector
 from pipeline import Pipeline
-from pipeline.commands.console import without_nan
 from pipeline.prediction import StudyPrediction
 
 # No decision was taken on these: those that were looked at before lie below.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
 import stat
@@ -43,6 +44,13 @@ def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def without_nan(value: Any) -> Any:
+    """JSON has no NaN and no infinity: both become null (nothing to average; a point is missing)."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def is_disk_error(error: BaseException) -> bool:

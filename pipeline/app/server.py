@@ -10,9 +10,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import socket
-import webbrowser
 from collections.abc import Awaitable, Callable, MutableMapping
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -20,9 +18,9 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 
 from data_prep.base.files import remove_abandoned, temporary_folder
+from data_prep.problems import LumbarError
 from pipeline.app.jobs import Job, Jobs, Refused
-from pipeline.commands import console
-from pipeline.commands.grading_steps import load_pipeline
+from pipeline.grade import Pipeline
 from pipeline.results.report.pages import render
 
 ADDRESS = "127.0.0.1"
@@ -172,46 +170,45 @@ async def _receive(jobs: Jobs, job: Job, name: str, request: Request) -> None:
             path.unlink(missing_ok=True)
 
 
+class PortUnusable(LumbarError):
+    """A port that cannot be listened on."""
+
+    advice = "choose another with --port"
+
+
 def listen(port: int) -> socket.socket:
-    """A socket of this machine alone; port 0 takes a free one. Raises OSError."""
+    """A socket of this machine alone; port 0 takes a free one. Raises PortUnusable."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((ADDRESS, port))
         # Now, so that a browser that is quicker than the server waits.
         listener.listen()
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise PortUnusable(f"port {port} cannot be used ({error.strerror})") from None
     return listener
 
 
 def serve(
-    *,
-    port: int,
-    browser: bool,
-    detector_weights: Path | None = None,
-    classifier_weights: Path | None = None,
+    pipeline: Pipeline, listener: socket.socket, *, log_level: str, ready: Callable[[str], None]
 ) -> None:
-    """Run the app until it is interrupted; everything that was uploaded or written is removed then."""
-    try:
-        listener = listen(port)
-    except OSError as error:
-        console.fail(f"port {port} cannot be used ({error.strerror})\nwhat to do: choose another with --port")
-    pipeline = load_pipeline(detector_weights, classifier_weights)
-    bound = listener.getsockname()[1]
+    """Run the app until it is interrupted; everything that was uploaded or written is removed then.
+
+    Args:
+        pipeline: grades what is dropped.
+        listener: what ``listen`` gave; it is closed in the end.
+        log_level: of the server.
+        ready: called with the address when the page can be opened.
+    """
+    port = listener.getsockname()[1]
     remove_abandoned(_UPLOADED)
     with temporary_folder(_UPLOADED) as folder:
         jobs = Jobs(pipeline, folder)
-        level = "info" if console.verbosity() is console.Verbosity.VERBOSE else "warning"
         server = uvicorn.Server(
-            uvicorn.Config(create_app(jobs, bound), log_level=level, access_log=False, server_header=False)
+            uvicorn.Config(create_app(jobs, port), log_level=log_level, access_log=False, server_header=False)
         )
-        address = f"http://{ADDRESS}:{bound}/"
-        # The address is the result: it is printed even when quiet.
-        console.out.print(f"lumbar is at {address} on this machine alone; Ctrl-C ends it")
-        if browser:
-            webbrowser.open(address)
+        ready(f"http://{ADDRESS}:{port}/")
         try:
             server.run(sockets=[listener])
         finally:

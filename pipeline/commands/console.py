@@ -167,13 +167,6 @@ def exit_by(rejections: Iterable[Rejection]) -> None:
         raise typer.Exit(SOME_REJECTED)
 
 
-def without_nan(value: Any) -> Any:
-    """JSON has no NaN and no infinity: both become null (nothing to average; a point is missing)."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def print_json(figures: Mapping[str, Any]) -> None:
     """Figures for programs; raises ValueError for NaN and infinity, which JSON does not have."""
     typer.echo(json.dumps(figures, indent=1, allow_nan=False))

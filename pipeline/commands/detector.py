@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data_prep.base.files import without_nan
 from detector.spec import DetectorKind
 from pipeline.commands.console import (
     err,
@@ -23,7 +24,6 @@ from pipeline.commands.console import (
     print_rows,
     progress,
     tell,
-    without_nan,
 )
 from pipeline.commands.shared_options import AsJson, SeriesTable
 

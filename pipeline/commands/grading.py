@@ -199,11 +199,18 @@ def local_app(
 
     It listens on 127.0.0.1 alone: nothing leaves the machine. Images and results are removed when it ends.
     """
-    from pipeline.app.server import serve
+    import webbrowser
 
-    serve(
-        port=port,
-        browser=browser,
-        detector_weights=detector_weights,
-        classifier_weights=classifier_weights,
-    )
+    from pipeline.app.server import listen, serve
+    from pipeline.commands.grading_steps import load_pipeline
+
+    def ready(address: str) -> None:
+        # The address is the result: it is printed even when quiet.
+        console.out.print(f"lumbar is at {address} on this machine alone; Ctrl-C ends it")
+        if browser:
+            webbrowser.open(address)
+
+    listener = listen(port)
+    models = load_pipeline(detector_weights, classifier_weights)
+    verbose = console.verbosity() is console.Verbosity.VERBOSE
+    serve(models, listener, log_level="info" if verbose else "warning", ready=ready)

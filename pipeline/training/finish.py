@@ -19,14 +19,13 @@ from classifier.judge.metric import score as official_score
 from classifier.judge.quality import GradedRows, official_terms, quality_tables
 from classifier.prior import level_prior
 from classifier.storage import load_grader, save_grader
-from data_prep.base.files import atomic_write
+from data_prep.base.files import atomic_write, without_nan
 from data_prep.base.version import git_revision
 from data_prep.names import safe_id
 from data_prep.problems import DicomRejected
 from data_prep.vocabulary import TARGETS, ConditionGroup, Target, split_row_id
 from detector.evaluate import point_errors, summarise
 from pipeline import __version__
-from pipeline.commands.console import without_nan
 from pipeline.results.submission import build_submission, validate_submission, write_submission
 from pipeline.training.calibrating import Calibrated
 from pipeline.training.cards import write_cards

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -76,11 +77,12 @@ def train_all(
 
 
 def _other_rank(settings: TrainSettings, rank: int, parent: int) -> None:
-    from pipeline.commands import console
 
     end_with_parent(parent)
     _train(
-        settings, Ranks(rank, settings.processes, rank), lambda text: console.err.print(f"[{rank}] {text}")
+        settings,
+        Ranks(rank, settings.processes, rank),
+        lambda text: print(f"[{rank}] {text}", file=sys.stderr, flush=True),
     )
 
 
