@@ -9,10 +9,14 @@ from pathlib import Path
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
 _EXPORTERS_WORD = re.compile(
-    r"[a-z]|anon|archive|bad|broken|copy|csv|dcm|dicom|dir|empty|export|file|frame|im|ima|image|images|img|inner"
-    r"|instance|junk|link|loose|missing|mr|mri|name|note|notes|part|readme|report|scan|se|ser|series|slice"
-    r"|slices|study|test|text|truncated|txt|volume|zip"
+    r"[a-z]|anon|anonymi[sz]ed|anonymous|archive|ax|axial|bad|broken|case|cd|closed|copy|cor|coronal|csv|data|dcm"
+    r"|dicom|dir|dixon|empty|enh|enhanced|exam|export|exports|fat|file|files|frame|fs|fse|gz|im|ima|image|images"
+    r"|img|in|inner|input|instance|job|junk|link|localizer|loose|lspine|lumbar|missing|mixed|mr|mri|name|nii|note"
+    r"|notes|of|open|opp|part|patient|patients|pd|phantom|png|readme|report|sag|sagittal|scan|scout|se|ser|series"
+    r"|serie|ses|session|slice|slices|spine|st|stack|stir|studies|study|sub|subject|tar|test|text|tirm|tra|train"
+    r"|trans|truncated|tse|txt|unknown|volume|water|zip"
 )
+_TELLING_SUFFIXES = (".dcm", ".ima", ".zip", ".csv", ".gz", ".nii", ".png", ".tar", ".tgz")
 # BIDS, "Filenames": labels are codes by that standard.
 _BIDS_NAME = re.compile(r"sub-[A-Za-z0-9]+(_[a-z]+-[A-Za-z0-9+]+)*_[A-Za-z0-9]+\.(nii|nii\.gz|json)")
 # Cells that start so are formulas to spreadsheet programs (OWASP, "CSV Injection").
@@ -49,7 +53,12 @@ def input_label(name: str) -> str:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     suffix = Path(name).suffix
-    return f"name-{digest}{suffix if suffix.lower() in ('.dcm', '.ima', '.zip', '.csv') else ''}"
+    return f"name-{digest}{suffix if suffix.lower() in _TELLING_SUFFIXES else ''}"
+
+
+def folder_id(name: str) -> str:
+    """The name of a folder as an identifier; of one that may be a patient's only a hash (``input_label``)."""
+    return safe_id(input_label(name)) if name else ""
 
 
 def csv_cell(text: str) -> str:

@@ -39,6 +39,13 @@ class Reason(StrEnum):
     DUPLICATE_STUDY = "duplicate_study"
     MISPLACED = "misplaced_file"
     OTHER_PATIENT = "other_patient"
+    OTHER_STUDY = "other_study"
+    IDENTIFIERS = "identifiers_disagree"
+    NOT_TOLD_APART = "patients_not_told_apart"
+    ONE_PLACE = "images_not_told_apart"
+    STUDY_DIVIDED = "study_divided"
+    OTHER_FORMAT = "other_format"
+    LISTED_ONLY = "listed_series_missing"
     LOCALISER = "localiser"
     UNKNOWN_KIND = "series_kind_unknown"
     NO_SLICES = "no_readable_slices"
@@ -69,6 +76,13 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.DUPLICATE_STUDY: "keep one copy of the study",
     Reason.MISPLACED: "put the file into the folder of its series",
     Reason.OTHER_PATIENT: "put each patient into a folder of their own, and grade both again",
+    Reason.OTHER_STUDY: "put each examination into a folder of its own, and grade both again",
+    Reason.IDENTIFIERS: "find out whose images these are, and put each patient into a folder of their own",
+    Reason.NOT_TOLD_APART: "put each patient into a folder of their own: nothing else tells them apart",
+    Reason.ONE_PLACE: "export each series into a folder of its own",
+    Reason.STUDY_DIVIDED: "export the examination with one StudyInstanceUID, or into a folder of its own",
+    Reason.OTHER_FORMAT: "give the DICOM images it was made from",
+    Reason.LISTED_ONLY: "add the folder of the series, or take its line out of the series table",
     Reason.LOCALISER: "nothing: localisers and scouts are not graded",
     Reason.UNKNOWN_KIND: "name what the series shows with --series-table",
     Reason.NO_SLICES: "see the files named for this series",
@@ -78,7 +92,7 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.ARCHIVE_TOO_LARGE: "unpack the archive yourself and give the folder",
     Reason.NESTED_ARCHIVE: "unpack the inner archive and give the folder",
     Reason.ENCRYPTED: "unpack the archive yourself and give the folder",
-    Reason.LINK: "put the file itself into the archive",
+    Reason.LINK: "put the file itself in the place of the link",
     Reason.NO_RESULT: "mend the attribute that is named in the images; the grades themselves were written",
     Reason.WORKER_DIED: "start the run again with fewer --jobs, if memory ran out: this alone is redone",
     Reason.FAILED: "please report it with the message above; the other studies are not affected",

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from data_prep.geometry import FloatArray, Orientation, SlicePlane
 from data_prep.problems import Rejection
+from data_prep.traits import PLAIN, Traits
 from data_prep.vocabulary import Condition, Level, SeriesKind
 
 # Millimetres or pixels within which two slices may be taken for equally near.
@@ -51,6 +52,8 @@ class Series:
             sagittal right → left (increasing x), axial foot → head (increasing z), coronal front → back.
         kind_source: who says so: ``table``, ``header``, ``image`` (a guess from what it shows), ``assumed``
             (an axial series that says nothing is taken for T2), ``phantom`` or ``unknown``.
+        traits: what sets it apart from others of its kind.
+        unused: why it is neither looked at nor graded though its kind is known, as a code; "" if it may be.
     """
 
     study_id: str
@@ -58,6 +61,8 @@ class Series:
     kind: SeriesKind | None
     stacks: tuple[tuple[Slice, ...], ...]
     kind_source: str = "unknown"
+    traits: Traits = PLAIN
+    unused: str = ""
 
     def __post_init__(self) -> None:
         if not self.stacks or any(not stack for stack in self.stacks):
@@ -145,16 +150,41 @@ class Study:
     Attributes:
         series: usable series.
         rejections: files and series of this study that were not used.
+        flags: what a reader should know of how it was put together, such as ``identifiers_missing``.
     """
 
     study_id: str
     series: tuple[Series, ...]
     rejections: tuple[Rejection, ...] = ()
+    flags: tuple[str, ...] = ()
 
     def of_kind(self, kind: SeriesKind) -> tuple[Series, ...]:
-        """Series of a kind, the one with most slices first (ties by series id)."""
-        found = [series for series in self.series if series.kind == kind]
-        return tuple(sorted(found, key=lambda series: (-len(series.slices), series.series_id)))
+        """Series of a kind that may be used, the best first: see ``rank``."""
+        found = [series for series in self.series if series.kind == kind and not series.unused]
+        return tuple(sorted(found, key=rank))
+
+
+_GUESSED = ("image", "assumed", "unknown")
+
+
+def rank(series: Series) -> tuple[bool, int, bool, bool, float, int, str]:
+    """Which of several series of one kind comes first.
+
+    The lumbar spine before other parts of the body, plain images before those with suppressed fat, contrast
+    agent or less, what is named before what was guessed, acquired images before calculated ones, for T2 the
+    longest echo; then the most slices.
+    """
+    traits = series.traits
+    echo_ms = 0.0 if series.kind is SeriesKind.SAGITTAL_T1 else round(traits.echo_ms, -1)
+    return (
+        traits.is_other_region,
+        int(traits.image),
+        series.kind_source in _GUESSED,
+        traits.is_derived,
+        -echo_ms if traits.has_echoes else 0.0,
+        -len(series.slices),
+        series.series_id,
+    )
 
 
 class PointSource(StrEnum):

@@ -53,6 +53,12 @@ class Elements:
         except ValueError:
             return self._dataset.get(keyword, default)
 
+    def raw(self, keyword: str) -> bytes:
+        """The bytes of a value that nobody shall see decoded; empty if it is not there."""
+        tag, _ = _element(keyword)
+        value = getattr(self._dataset.get_item(tag), "value", None) if tag in self._dataset else None
+        return value if isinstance(value, bytes) else str(value or "").encode("utf-8", "surrogatepass")
+
 
 @cache
 def _element(keyword: str) -> tuple[BaseTag, str]:
@@ -66,7 +72,7 @@ def _decoded_value(vr: str, value: bytes, little: bool) -> Any:
         if len(value) != 2:
             raise ValueError("several numbers")
         return int.from_bytes(value, "little" if little else "big")
-    if vr not in ("DS", "IS", "UI", "CS", "SH", "LO"):
+    if vr not in ("DS", "IS", "UI", "CS", "SH", "LO", "DA"):
         raise ValueError("another kind")
     texts = [text.strip(" \0") for text in value.decode("ascii").split("\\")]
     if texts == [""]:

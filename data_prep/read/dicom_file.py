@@ -7,8 +7,8 @@ text, values, or a path beyond the file's own name.
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import stat
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -46,7 +46,12 @@ logging.getLogger("pydicom").propagate = False
 _JPEG_FAMILY = "1.2.840.10008.1.2.4."
 _HEADER_KEYWORDS = (
     "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "StudyDate",
     "StudyInstanceUID",
+    "FrameOfReferenceUID",
+    "BodyPartExamined",
     "SeriesInstanceUID",
     "SOPInstanceUID",
     "InstanceNumber",
@@ -54,6 +59,9 @@ _HEADER_KEYWORDS = (
     "ProtocolName",
     "SequenceName",
     "ScanningSequence",
+    "ScanOptions",
+    "ContrastBolusAgent",
+    "AcquisitionNumber",
     "ImageType",
     "RepetitionTime",
     "EchoTime",
@@ -84,6 +92,7 @@ _PIXEL_KEYWORDS = (*_STATED_KEYWORDS, "FloatPixelData", "DoubleFloatPixelData", 
 # of its series, where the levels are looked for, out of the body.
 _MAX_DISTANCE_MM = 10_000.0
 _MIN_SPACING_MM, _MAX_SPACING_MM = 0.01, 100.0
+_NO_CONTRAST = ("", "NONE", "NO", "N", "NO CONTRAST", "WITHOUT", "OHNE")
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +130,15 @@ class SliceHeader:
         instance_number: InstanceNumber, or None.
         study_uid, series_uid, sop_uid: identifiers, "" where missing. They need not be valid UIDs.
         transfer_syntax: UID from the File Meta.
-        patient_id: PatientID, to tell patients apart only: never written anywhere.
-        description: SeriesDescription, ProtocolName and SequenceName, for typing a series only:
-            free text that is never written anywhere.
-        image_type, scanning_sequence: upper-case code strings.
+        patient_id, birth_date, study_date: to tell patients and examinations apart only: never written
+            anywhere. Of the name a digest is enough.
+        frame_uid: FrameOfReferenceUID.
+        description, protocol, sequence_name: SeriesDescription, ProtocolName and SequenceName, for typing a
+            series only: free text that is never written anywhere.
+        body_part: BodyPartExamined, upper case; a hint, never written anywhere.
+        image_type, scanning_sequence, scan_options: upper-case code strings.
+        has_contrast: a contrast agent is named.
+        acquisition_number: AcquisitionNumber, or None.
         repetition_time_ms, echo_time_ms, inversion_time_ms: or None.
         pixels: where they are in the file, to decode them without parsing it again.
         reader: reads the pixels of what is no DICOM file.
@@ -138,25 +152,24 @@ class SliceHeader:
     sop_uid: str = ""
     transfer_syntax: str = ""
     patient_id: str = field(default="", repr=False)
+    patient_name_digest: str = field(default="", repr=False)
+    birth_date: str = field(default="", repr=False)
+    study_date: str = field(default="", repr=False)
+    frame_uid: str = ""
     description: str = field(default="", repr=False)
+    protocol: str = field(default="", repr=False)
+    sequence_name: str = field(default="", repr=False)
+    body_part: str = field(default="", repr=False)
     image_type: tuple[str, ...] = ()
     scanning_sequence: tuple[str, ...] = ()
+    scan_options: tuple[str, ...] = ()
+    has_contrast: bool = False
+    acquisition_number: int | None = None
     repetition_time_ms: float | None = None
     echo_time_ms: float | None = None
     inversion_time_ms: float | None = None
     pixels: PixelPlace | None = field(default=None, repr=False)
     reader: Callable[[], NDArray[np.float32]] | None = field(default=None, repr=False)
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a regular file starts with the DICOM preamble (PS3.10 section 7.1)."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return False
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def read_slice(
@@ -284,7 +297,13 @@ def _plane(elements: Elements) -> SlicePlane:
 
 
 def _header(path: Path, elements: Elements, plane: SlicePlane, syntax: str) -> SliceHeader:
-    texts = (elements.get(keyword) for keyword in ("SeriesDescription", "ProtocolName", "SequenceName"))
+    def text(keyword: str) -> str:
+        try:
+            value = elements.get(keyword)
+        except Exception:  # an odd text must not lose the image; pydicom raises whatever it likes
+            return ""
+        return " ".join(map(str, value)) if isinstance(value, list) else str(value or "").strip()
+
     return SliceHeader(
         path=path,
         plane=plane,
@@ -293,14 +312,38 @@ def _header(path: Path, elements: Elements, plane: SlicePlane, syntax: str) -> S
         series_uid=str(elements.get("SeriesInstanceUID") or "").strip(),
         sop_uid=str(elements.get("SOPInstanceUID") or "").strip(),
         transfer_syntax=syntax,
-        patient_id=str(elements.get("PatientID") or "").strip(),
-        description=" ".join(str(text) for text in texts if text),
+        patient_id=text("PatientID"),
+        patient_name_digest=_name_digest(elements.raw("PatientName")),
+        birth_date=text("PatientBirthDate"),
+        study_date=text("StudyDate"),
+        frame_uid=text("FrameOfReferenceUID"),
+        description=text("SeriesDescription"),
+        protocol=text("ProtocolName"),
+        sequence_name=text("SequenceName"),
+        body_part=text("BodyPartExamined").upper(),
         image_type=_codes(elements, "ImageType"),
         scanning_sequence=_codes(elements, "ScanningSequence"),
+        scan_options=_codes(elements, "ScanOptions"),
+        has_contrast=text("ContrastBolusAgent").upper() not in _NO_CONTRAST,
+        acquisition_number=_whole_or_none(elements, "AcquisitionNumber"),
         repetition_time_ms=finite_number(elements, "RepetitionTime"),
         echo_time_ms=finite_number(elements, "EchoTime"),
         inversion_time_ms=finite_number(elements, "InversionTime"),
     )
+
+
+def _name_digest(raw: bytes) -> str:
+    """By which two names are told apart; upper case, empty components at the end left out."""
+    name = raw.strip(b" \0").rstrip(b"^= ").upper()
+    return hashlib.sha256(name).hexdigest()[:16] if name else ""
+
+
+def _whole_or_none(elements: Stated, keyword: str) -> int | None:
+    try:
+        found = whole_number(elements, keyword, None)
+    except (TypeError, ValueError):
+        return None
+    return None if found is None else int(found)
 
 
 def _signal(stored: NDArray[Any], elements: Stated, shape: tuple[int, int]) -> NDArray[np.float32]:

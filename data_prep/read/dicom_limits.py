@@ -15,6 +15,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import data_element_generator, read_dataset
 from pydicom.tag import BaseTag, Tag
+from pydicom.uid import UID
 
 from data_prep.problems import Reason
 
@@ -103,6 +104,11 @@ class BoundedFile(io.BufferedReader):
         self.seek(0)
 
     @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return self._size
+
+    @property
     def name(self) -> str:
         """Empty: pydicom asks for it, and bytes in memory have none."""
         return ""
@@ -124,6 +130,26 @@ class BoundedFile(io.BufferedReader):
         return data
 
 
+def begins_like_dataset(start: bytes, size: int) -> bool:
+    """Whether bytes look like the first element of a little endian data set without preamble.
+
+    That is File Meta (group 2), or group 8 up to SOPInstanceUID, with a known VR or a length that fits.
+    """
+    if len(start) < 16:
+        return False
+    group, element = struct.unpack("<HH", start[:4])
+    if group not in (0x0002, 0x0008) or element > 0x0018:
+        return False
+    if _is_vr(start[4:6]):
+        return True
+    length = struct.unpack("<I", start[4:8])[0]
+    return group == 0x0008 and length <= min(1024, size)
+
+
+def _is_vr(raw: bytes) -> bool:
+    return raw in (b"UL", b"UI", b"CS", b"OB", b"SH", b"DA", b"TM", b"LO", b"PN", b"DT")
+
+
 def checked_size(path: Path, limits: ReadLimits) -> int:
     """Bytes of a regular file within the limit."""
     status = path.stat()
@@ -140,7 +166,12 @@ def _file_meta(file: BoundedFile, limits: ReadLimits) -> tuple[FileMetaDataset, 
     if not start:
         raise Refused(Reason.NOT_DICOM, "the file is empty")
     if start[128:] != b"DICM":
-        raise Refused(Reason.NOT_DICOM, "not a DICOM file: the preamble is missing")
+        # As some archives export, and as a network sends: PS3.10 asks for the preamble, many writers do not.
+        if not begins_like_dataset(start, file.size):
+            raise Refused(Reason.NOT_DICOM, "not a DICOM file: neither preamble nor a data set")
+        file.seek(0)
+        if start[:2] != b"\x02\x00":
+            return FileMetaDataset(), EXPLICIT_LITTLE if _is_vr(start[4:6]) else IMPLICIT_LITTLE
 
     def ends(tag: BaseTag, vr: str | None, length: int) -> bool:
         if tag >> 16 != _META_GROUP:
@@ -180,6 +211,8 @@ def parsed(
         specific_tags=[Tag(keyword) for keyword in ("SpecificCharacterSet", *keywords)],
     )
     _check_values(dataset, limits)
+    if "TransferSyntaxUID" not in meta:
+        meta.TransferSyntaxUID = UID(syntax)
     dataset.file_meta = meta
     return dataset, syntax
 

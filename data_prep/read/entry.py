@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data_prep.names import input_label, safe_id
+from data_prep.names import safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
-from data_prep.read.belonging import acquisitions, of_one_patient
+from data_prep.read.belonging import of_one_patient
+from data_prep.read.choosing import chosen
 from data_prep.read.dicom_file import SliceHeader, read_slice
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
-from data_prep.read.listing import files_below, files_in, image_files, subfolders
+from data_prep.read.division import divided
+from data_prep.read.listing import Others, files_below, files_in, image_files, subfolders
 from data_prep.read.series import build_series, weightings_compared
 from data_prep.study import Series, Study
 from data_prep.vocabulary import SeriesKind
@@ -26,6 +28,7 @@ class StudyEntry:
         folder: the study's folder in the RSNA layout; headers are read by ``load``.
         headers: in a tree of files, the headers by series id, read when the tree was searched.
         rejections: files of a tree that were rejected while it was searched.
+        flags: what is to be said of how the study was put together.
         kinds: series id → kind from the series table.
         only_series: load this series of ``folder`` alone.
     """
@@ -34,6 +37,7 @@ class StudyEntry:
     folder: Path | None = field(default=None, repr=False)
     headers: Mapping[str, tuple[SliceHeader, ...]] = field(default_factory=dict, repr=False)
     rejections: tuple[Rejection, ...] = ()
+    flags: tuple[str, ...] = ()
     kinds: Mapping[str, SeriesKind | None] = field(default_factory=dict)
     only_series: str | None = None
     limits: ReadLimits = DEFAULT_LIMITS
@@ -57,11 +61,12 @@ class StudyEntry:
         if self.folder is not None:
             headers = dict(self._read_folder(self.folder, rejections))
             rejections += self._misplaced(self.folder)
+            rejections += self._listed_only(headers)
         headers, strangers = of_one_patient(self.study_id, headers)
         rejections += strangers
-        series = weightings_compared(list(self._build(headers, rejections)))
+        series = chosen(weightings_compared(list(self._build(headers, rejections))))
         if series:
-            return Study(self.study_id, series, tuple(rejections))
+            return Study(self.study_id, series, tuple(rejections), self.flags)
         if not rejections:
             reason, message = Reason.NO_IMAGES, "the study has no images"
         else:
@@ -75,12 +80,16 @@ class StudyEntry:
             series_id = identifier(series_folder.name)
             if self.only_series not in (None, series_id):
                 continue
+            others = Others()
             try:
-                paths = list(image_files(files_in(series_folder)))
+                paths = list(image_files(files_in(series_folder), others))
             except OSError:
                 message = "the folder cannot be read"
                 rejections.append(Rejection(Reason.UNREADABLE, message, self.study_id, series_id))
                 continue
+            rejections += [
+                replace(item, study_id=self.study_id, series_id=series_id) for _, item in others.rejections
+            ]
             if paths:
                 yield series_id, read_headers(paths, self.limits, rejections, self.study_id, series_id)
 
@@ -89,17 +98,34 @@ class StudyEntry:
         if self.only_series is not None:
             return []
         message = "lies beside or below the folders of the series"
+        others = Others()
+        outside = (path for path in files_below(folder, []) if path.parent.parent != folder)
+        misplaced = [
+            Rejection.of(path, Reason.MISPLACED, message, study_id=self.study_id)
+            for path in image_files(outside, others)
+        ]
+        return misplaced + [replace(item, study_id=self.study_id) for _, item in others.rejections]
+
+    def _listed_only(self, found: Mapping[str, object]) -> list[Rejection]:
+        """Series that the table lists and nobody has put there."""
+        message = "the series table lists it, but it has no images here"
         return [
-            Rejection(Reason.MISPLACED, message, self.study_id, file=input_label(path.name))
-            for path in image_files(path for path in files_below(folder, []) if path.parent.parent != folder)
+            Rejection(Reason.LISTED_ONLY, message, self.study_id, series_id)
+            for series_id in self.kinds
+            if self.only_series is None and series_id not in found
         ]
 
     def _build(
         self, headers: Mapping[str, Sequence[SliceHeader]], rejections: list[Rejection]
     ) -> Iterator[Series]:
-        parts = [
-            part for series_id, group in headers.items() for part in acquisitions(series_id, group).items()
-        ]
+        protocol_tells = len({header.protocol for group in headers.values() for header in group}) > 1
+        parts: list[tuple[str, list[SliceHeader]]] = []
+        for series_id, group in headers.items():
+            own, unclear = divided(series_id, group, self.limits)
+            parts += own.items()
+            rejections += [replace(item, study_id=self.study_id) for item in unclear]
+            if not group:
+                parts.append((series_id, []))
         for series_id, group in parts:
             try:
                 series, unused = build_series(
@@ -108,6 +134,7 @@ class StudyEntry:
                     group,
                     numbered_by_name=self.folder is not None,
                     listed_kind=self.kinds.get(series_id),
+                    protocol_tells=protocol_tells,
                     limits=self.limits,
                 )
             except DicomRejected as rejected:

@@ -4,8 +4,8 @@ Layouts, told apart by names alone:
 
 - RSNA: ``{study}/{series}/{instance}.dcm``, all three numeric. Folder names are the ids and the file name is
   the instance number, whatever the headers say.
-- anything else: a tree of DICOM files, grouped by StudyInstanceUID and SeriesInstanceUID, and of NIfTI
-  volumes, grouped by BIDS names or folders.
+- anything else: a tree of DICOM files, divided into studies by ``studies_among``, and of NIfTI volumes,
+  grouped by BIDS names or folders.
 """
 
 from __future__ import annotations
@@ -13,16 +13,25 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data_prep.names import printable
+from data_prep.names import folder_id, input_label
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_file import SliceHeader
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.entry import StudyEntry, identifier, read_headers
-from data_prep.read.listing import files_below, image_files, is_number, natural_order, subfolders
+from data_prep.read.grouping import Found, Group, studies_among
+from data_prep.read.listing import (
+    Others,
+    files_below,
+    files_in,
+    image_files,
+    is_number,
+    natural_order,
+    subfolders,
+)
 from data_prep.read.nifti_studies import VolumeStudy, is_nifti, is_raw, volume_studies
 from data_prep.read.series_table import IMAGE_FOLDERS, SeriesTable, find_series_table
 
@@ -44,7 +53,7 @@ def find_studies(
     """
     path = Path(os.path.abspath(path))
     if not path.exists():
-        raise DicomRejected(Rejection(Reason.NO_IMAGES, f"{printable(path.name)!r} does not exist"))
+        raise DicomRejected(Rejection(Reason.NO_IMAGES, f"{input_label(path.name)!r} does not exist"))
     try:
         images = next((path / name for name in IMAGE_FOLDERS if (path / name).is_dir()), path)
         if _is_images_folder(images):
@@ -59,7 +68,7 @@ def find_studies(
             return (StudyEntry(study.name, study, kinds=kinds, only_series=path.name, limits=limits),)
         return _entries_of_tree(path, find_series_table(series_table, path, 1), limits)
     except OSError as error:
-        message = f"{printable(path.name)!r} cannot be read ({type(error).__name__})"
+        message = f"{input_label(path.name)!r} cannot be read ({type(error).__name__})"
         raise DicomRejected(Rejection(Reason.UNREADABLE, message)) from None
 
 
@@ -107,97 +116,145 @@ def _entries_of_images_folder(folder: Path, table: SeriesTable, limits: ReadLimi
     entries: dict[str, StudyEntry] = {
         study_id: StudyEntry(study_id, kinds=kinds, limits=limits) for study_id, kinds in table.items()
     }
+    others = _Tree(folder, limits)
     for child in subfolders(folder):
         if _is_rsna_study(child):
             kinds = table.get(child.name, {})
             entries[child.name] = StudyEntry(child.name, child, kinds=kinds, limits=limits)
-            continue
-        for entry in _entries_of_other_folder(child, table, limits):
-            entries[entry.study_id] = _joined(entries.get(entry.study_id), entry)
+        else:
+            others.read(files_below(child, others.unreadable), inside=child)
+    others.read(files_in(folder), inside=folder)
+    for entry in others.entries(table, kept_ids=frozenset(entries)):
+        entries[entry.study_id] = _joined(entries.get(entry.study_id), entry)
     if not entries:
-        raise DicomRejected(Rejection(Reason.NO_IMAGES, f"no study in {printable(folder.name)!r}"))
+        raise DicomRejected(Rejection(Reason.NO_IMAGES, f"no study in {input_label(folder.name)!r}"))
     return tuple(entries[study_id] for study_id in sorted(entries, key=natural_order))
 
 
 def _joined(earlier: StudyEntry | None, entry: StudyEntry) -> StudyEntry:
-    """One entry of two folders that hold the same study; of an RSNA study's copy only the mention is kept."""
+    """What stands for a study that is there twice: of an RSNA study's copy only the mention is kept."""
     if earlier is None or earlier.is_only_listed:
         return entry
-    if earlier.folder is not None:
-        message = "a folder of another layout holds the same study and is not read"
-        return replace(
-            earlier,
-            rejections=(*earlier.rejections, Rejection(Reason.DUPLICATE_STUDY, message, entry.study_id)),
-        )
-    headers = {
-        series_id: (*earlier.headers.get(series_id, ()), *entry.headers.get(series_id, ()))
-        for series_id in (*earlier.headers, *entry.headers)
-    }
-    return replace(earlier, headers=headers, rejections=(*earlier.rejections, *entry.rejections))
-
-
-def _entries_of_other_folder(child: Path, table: SeriesTable, limits: ReadLimits) -> tuple[StudyEntry, ...]:
-    """A folder beside RSNA studies without their layout: one that is numeric, or empty, is still a study."""
-    own_id = identifier(child.name) or "study"
-    kinds = table.get(own_id, {})
-    try:
-        found = _entries_of_tree(child, table, limits)
-    except DicomRejected as rejected:
-        bad = tuple(replace(item, study_id=own_id) for item in rejected.rejections)
-        return (StudyEntry(own_id, rejections=bad, kinds=kinds, limits=limits),)
-    if is_number(child.name) and len(found) == 1:
-        return (replace(found[0], study_id=own_id, kinds=kinds),)
-    return found
+    if not entry.headers:
+        return replace(earlier, rejections=(*earlier.rejections, *entry.rejections))
+    message = "a folder of another layout holds the same study and is not read"
+    return replace(
+        earlier, rejections=(*earlier.rejections, Rejection(Reason.DUPLICATE_STUDY, message, entry.study_id))
+    )
 
 
 def _entries_of_tree(path: Path, table: SeriesTable, limits: ReadLimits) -> tuple[StudyEntry, ...]:
-    """Read every header under a path and group by the identifiers in them."""
-    studies: dict[str, dict[str, list[SliceHeader]]] = {}
-    studies_below: dict[Path, set[str]] = defaultdict(set)
-    top = path.parent if path.is_file() else path
-    rejected: list[tuple[Path, Rejection]] = []
-    unreadable: list[Path] = []
-    files = [path] if path.is_file() else [f for f in files_below(path, unreadable) if is_raw(f, top)]
-    volumes = volume_studies(files, limits=limits)
-    for volume in volumes:
-        for folder in {folder for place in volume.folders for folder in (place, *place.parents)}:
-            studies_below[folder].add(volume.study_id)
-    for file in image_files(files):
-        rejections: list[Rejection] = []
-        headers = read_headers([file], limits, rejections)
-        rejected += [(file.parent, rejection) for rejection in rejections]
-        for header in headers:
-            study_id = identifier(header.study_uid) or identifier(top.name) or "study"
-            series_id = _series_identifier(header) or identifier(file.parent.name) or "series"
-            studies.setdefault(study_id, {}).setdefault(series_id, []).append(header)
-            for folder in (file.parent, *file.parent.parents):
-                studies_below[folder].add(study_id)
-    for folder in unreadable:
-        place = printable(folder.name)
-        rejected.append((folder, Rejection(Reason.UNREADABLE, "the folder cannot be read", file=place)))
-    if not studies and not any(volume.headers for volume in volumes):
-        message = f"no readable DICOM image or NIfTI volume in {printable(path.name)!r}"
-        unread = (item for volume in volumes for item in volume.rejections)
-        raise DicomRejected(Rejection(Reason.NO_IMAGES, message), (*(item for _, item in rejected), *unread))
-    by_study: dict[str, list[Rejection]] = defaultdict(list)
-    for folder, rejection in rejected:
-        study_id = _study_of_folder(folder, studies_below)
-        by_study[study_id].append(replace(rejection, study_id=study_id))
-    of_volumes = []
-    for volume in volumes:
-        beside = () if volume.study_id in studies else by_study.pop(volume.study_id, ())
-        of_volumes.append(_entry_of_volumes(volume, studies, table, limits, beside))
-    of_dicom = [
-        StudyEntry(
-            study_id,
-            headers={series_id: tuple(group) for series_id, group in studies.get(study_id, {}).items()},
-            rejections=tuple(by_study.get(study_id, ())),
-            kinds=table.get(study_id, {}),
-            limits=limits,
-        )
-        for study_id in {*studies, *by_study}
-    ]
-    return tuple(sorted((*of_dicom, *of_volumes), key=lambda entry: natural_order(entry.study_id)))
+    """Read every header under a path and divide the images into studies."""
+    tree = _Tree(path.parent if path.is_file() else path, limits)
+    tree.read([path] if path.is_file() else files_below(path, tree.unreadable))
+    entries = tree.entries(table)
+    if not any(entry.headers for entry in entries):
+        rejections = tuple(item for entry in entries for item in entry.rejections)
+        if any(item.reason is Reason.NOT_TOLD_APART for item in rejections):
+            return entries
+        message = f"no readable DICOM image or NIfTI volume in {input_label(path.name)!r}"
+        bare = tuple(replace(item, study_id="") for item in rejections)
+        raise DicomRejected(Rejection(Reason.NO_IMAGES, message), bare)
+    return entries
+
+
+class _Tree:
+    """What is read of a tree of files, before it is divided into studies."""
+
+    def __init__(self, top: Path, limits: ReadLimits) -> None:
+        self.unreadable: list[Path] = []
+        self._top, self._limits = top, limits
+        self._found: list[Found] = []
+        self._rejected: list[tuple[Path, Rejection]] = []
+        self._others = Others()
+        self._volumes: list[Path] = []
+        self._empty: list[Path] = []
+
+    def read(self, files: Iterable[Path], inside: Path | None = None) -> None:
+        """Read the headers of all images; ``inside`` is a folder that is a study even if it has none."""
+        files = [file for file in files if is_raw(file, self._top)]
+        self._volumes += [file for file in files if is_nifti(file)]
+        before = self._count
+        for file in image_files(files, self._others):
+            rejections: list[Rejection] = []
+            headers = read_headers([file], self._limits, rejections)
+            self._rejected += [(file.parent, rejection) for rejection in rejections]
+            self._found += [Found(header, self._place(file.parent)) for header in headers]
+        nothing = before == self._count and not any(map(is_nifti, files))
+        if inside is not None and inside != self._top and nothing:
+            self._empty.append(inside)
+
+    @property
+    def _count(self) -> int:
+        return len(self._found) + len(self._rejected) + len(self._others.found)
+
+    def _place(self, folder: Path) -> tuple[str, ...]:
+        if folder.is_relative_to(self._top):
+            return folder.relative_to(self._top).parts
+        return folder.parts[1:]  # where a link has led
+
+    def entries(self, table: SeriesTable, kept_ids: frozenset[str] = frozenset()) -> tuple[StudyEntry, ...]:
+        """The studies, and one for each folder of which nothing can be read; ``kept_ids`` are taken."""
+        rejected = [*self._rejected, *self._others.rejections]
+        rejected += [
+            (folder, Rejection.of(folder, Reason.UNREADABLE, "the folder cannot be read"))
+            for folder in self.unreadable
+        ]
+        groups = self._renamed(studies_among(self._found, self._top.name), kept_ids)
+        below: dict[Path, set[str]] = defaultdict(set)
+        for group in groups:
+            places = {item.place for item in group.found} or {()}
+            for place in places:
+                folder = self._top.joinpath(*place)
+                for around in (folder, *folder.parents):
+                    below[around].add(group.study_id)
+        volumes = volume_studies(self._volumes, limits=self._limits)
+        for volume in volumes:
+            for around in {up for place in volume.folders for up in (place, *place.parents)}:
+                below[around].add(volume.study_id)
+        by_study: dict[str, list[Rejection]] = defaultdict(list)
+        for group in groups:
+            by_study[group.study_id] += group.rejections
+        for folder, rejection in rejected:
+            study_id = _study_of_folder(folder, below) if below else folder_id(self._top.name) or "study"
+            by_study[study_id].append(replace(rejection, study_id=study_id))
+        by_group = {group.study_id: group for group in groups}
+        of_volumes = []
+        for volume in volumes:
+            beside = () if volume.study_id in by_group else by_study.pop(volume.study_id, ())
+            of_volumes.append(_entry_of_volumes(volume, by_group, table, self._limits, beside))
+        ids = {*by_group, *by_study, *(folder_id(path.name) for path in self._empty)}
+        of_dicom = [
+            StudyEntry(
+                study_id,
+                headers=_by_series(by_group[study_id].found) if study_id in by_group else {},
+                rejections=tuple(by_study.get(study_id, ())),
+                flags=by_group[study_id].flags if study_id in by_group else (),
+                kinds=table.get(study_id, {}),
+                limits=self._limits,
+            )
+            for study_id in ids
+        ]
+        return tuple(sorted((*of_dicom, *of_volumes), key=lambda entry: natural_order(entry.study_id)))
+
+    def _renamed(self, groups: tuple[Group, ...], kept_ids: frozenset[str]) -> tuple[Group, ...]:
+        """A numeric folder beside RSNA studies names its study, if it holds one and no other folder does."""
+        tops = [{item.place[0] for item in group.found if item.place} for group in groups]
+        named = []
+        for group, own in zip(groups, tops, strict=True):
+            (name,) = own if len(own) == 1 else ("",)
+            alone = sum(name in other for other in tops) == 1
+            is_named = is_number(name) and alone and bool(kept_ids) and name not in kept_ids
+            named.append(replace(group, study_id=name) if is_named else group)
+        return tuple(named)
+
+
+def _by_series(found: Iterable[Found]) -> dict[str, tuple[SliceHeader, ...]]:
+    series: dict[str, list[SliceHeader]] = defaultdict(list)
+    for item in found:
+        place = folder_id(item.place[-1]) if item.place else ""
+        series[_series_identifier(item.header) or place or "series"].append(item.header)
+    return {series_id: tuple(headers) for series_id, headers in series.items()}
 
 
 def _entry_of_volumes(
@@ -221,12 +278,14 @@ def _study_of_folder(folder: Path, studies_below: Mapping[Path, set[str]]) -> st
     holds none of them is taken for a study of its own, so that one whose every file is bad is not lost.
     """
     inner = folder
-    while folder not in studies_below:
+    while folder not in studies_below and folder != folder.parent:
         inner, folder = folder, folder.parent
+    if folder not in studies_below:  # a link has led out of the tree
+        return min((study for known in studies_below.values() for study in known), key=natural_order)
     known = studies_below[folder]
     if len(known) == 1 or inner == folder:
         return min(known, key=natural_order)
-    return identifier(inner.name)
+    return folder_id(inner.name)
 
 
 def _series_identifier(header: SliceHeader) -> str:

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.read.dicom_file import is_dicom
+from data_prep.problems import Reason, Rejection
+from data_prep.read.dicom_limits import begins_like_dataset
 
 _IGNORED = ("__macosx", "dicomdir", "thumbs.db")
+DICOM = "DICOM"
+_LOOKED_AT_BYTES = 352
+_MAGIC = (
+    (0, b"\x89PNG", "PNG picture"),
+    (0, b"\xff\xd8\xff", "JPEG picture"),
+    (0, b"II*\0", "TIFF picture"),
+    (0, b"MM\0*", "TIFF picture"),
+    (0, b"NRRD", "NRRD volume"),
+    (0, b"ObjectType", "MetaImage volume"),
+    (0, b"7z\xbc\xaf", "7z archive"),
+    (0, b"Rar!", "RAR archive"),
+    (0, b"PK\x03\x04", "zip archive"),
+    (0, b"BZh", "bzip2 archive"),
+    (0, b"\xfd7zXZ", "xz archive"),
+    (257, b"ustar", "tar archive"),
+)
+# Tables, web pages and office files may begin like anything; they are nobody's images.
+_OFFICE = (".docx", ".xlsx", ".pptx", ".odt", ".ods", ".jar", ".epub")
 
 
 def is_number(name: str) -> bool:
@@ -30,35 +52,115 @@ def _is_ignored(name: str) -> bool:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders directly in a folder, in order; none if it is not one."""
+    """Folders directly in a folder, and links to folders, in order; none if it is not one."""
     if not folder.is_dir():
         return []
-    found = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()]
+    found = [Path(entry.path) for entry in os.scandir(folder) if _is_folder(entry)]
     return sorted((child for child in found if not _is_ignored(child.name)), key=_sibling_order)
 
 
 def files_in(folder: Path) -> list[Path]:
     """Everything else directly in a folder, in order. Raises OSError."""
     return sorted(
-        (Path(entry.path) for entry in os.scandir(folder) if not entry.is_dir()), key=_sibling_order
+        (Path(entry.path) for entry in os.scandir(folder) if not _is_folder(entry)), key=_sibling_order
     )
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def files_below(folder: Path, unreadable: list[Path]) -> Iterator[Path]:
-    """All files of a tree; folders that cannot be listed are added to ``unreadable``."""
+    """All files of a tree; folders that cannot be listed are added to ``unreadable``.
+
+    Links to folders are followed, after everything else, into what was not read yet: whatever the links,
+    every folder is read once.
+    """
+    seen: set[str] = set()
+    links = [folder]
+    while links:
+        yield from _files_below(links.pop(0), unreadable, seen, links)
+
+
+def _files_below(folder: Path, unreadable: list[Path], seen: set[str], links: list[Path]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
     try:
         files, children = files_in(folder), subfolders(folder)
     except OSError:
         unreadable.append(folder)
         return
     yield from files
+    links += [child for child in children if child.is_symlink()]
     for child in children:
         if not child.is_symlink():
-            yield from files_below(child, unreadable)
+            yield from _files_below(child, unreadable, seen, links)
 
 
-def image_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Files that are, or by their name claim to be, DICOM images."""
+def image_files(paths: Iterable[Path], others: Others | None = None) -> Iterator[Path]:
+    """Files that are, or by their name claim to be, DICOM images.
+
+    Args:
+        others: told of those that are images or archives of another format, and of dead links.
+    """
     for path in paths:
-        if not _is_ignored(path.name) and (path.suffix.lower() == ".dcm" or is_dicom(path)):
+        if _is_ignored(path.name):
+            continue
+        looks = format_of(path)
+        if looks == DICOM or path.suffix.lower() == ".dcm":
             yield path
+        elif others is not None and looks:
+            others.note(path, looks)
+
+
+def format_of(path: Path) -> str:
+    """``DICOM``, the name of another format that holds images, ``dead link``, or ""."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return ""
+        with path.open("rb") as file:
+            start = file.read(_LOOKED_AT_BYTES)
+    except OSError:
+        return "dead link" if path.is_symlink() else ""
+    return format_of_content(start, path.name, status.st_size)
+
+
+def format_of_content(start: bytes, name: str, size: int) -> str:
+    """As ``format_of``, for the first bytes of a file."""
+    if start[128:132] == b"DICM" or begins_like_dataset(start, size):
+        return DICOM
+    lower = name.lower()
+    if start[:2] == b"\x1f\x8b":
+        return "" if lower.endswith(".nii.gz") else "gzip archive"
+    if lower.endswith(_OFFICE):
+        return ""
+    return next((words for at, magic, words in _MAGIC if start[at : at + len(magic)] == magic), "")
+
+
+@dataclass
+class Others:
+    """Files that hold images and are not read, by folder and format."""
+
+    found: dict[tuple[Path, str], list[Path]] = field(default_factory=lambda: defaultdict(list))
+
+    def note(self, path: Path, looks: str) -> None:
+        """Remember one."""
+        self.found[path.parent, looks].append(path)
+
+    @property
+    def rejections(self) -> list[tuple[Path, Rejection]]:
+        """One for each folder and format, with the folder."""
+        return [(folder, _rejection(paths, looks)) for (folder, looks), paths in sorted(self.found.items())]
+
+
+def _rejection(paths: list[Path], looks: str) -> Rejection:
+    more = f", and {len(paths) - 1} more here" if len(paths) > 1 else ""
+    if looks == "dead link":
+        return Rejection.of(paths[0], Reason.LINK, f"a link to nothing{more}")
+    return Rejection.of(paths[0], Reason.OTHER_FORMAT, f"a {looks}, which is not read{more}")

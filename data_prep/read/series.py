@@ -11,14 +11,13 @@ from functools import partial
 import numpy as np
 
 from data_prep.geometry import SAME_ORIENTATION_COSINE, FloatArray, Orientation, SlicePlane
-from data_prep.names import input_label
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_file import SliceHeader, read_pixels
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
+from data_prep.read.series_names import Weighting, traits_of
 from data_prep.read.weighting import (
-    Weighting,
     largest_csf_ridge,
-    weighting_from_headers,
+    told_by_headers,
     weighting_from_sagittal_image,
 )
 from data_prep.study import Series, Slice
@@ -50,6 +49,7 @@ def build_series(
     *,
     numbered_by_name: bool = False,
     listed_kind: SeriesKind | None = None,
+    protocol_tells: bool = True,
     limits: ReadLimits = DEFAULT_LIMITS,
 ) -> tuple[Series, tuple[Rejection, ...]]:
     """Make a typed series of image headers, given in path order.
@@ -70,14 +70,9 @@ def build_series(
     orientation = _main_orientation(study_id, series_id, unique, listed_kind)
     axis = _AXIS[orientation]
     across = [pair for pair in kept if abs(pair[1].plane.normal[axis]) < SAME_ORIENTATION_COSINE]
+    message = f"lies across the {orientation.value} slices of its series"
     rejections += [
-        Rejection(
-            Reason.LOCALISER,
-            f"lies across the {orientation.value} slices of its series",
-            study_id,
-            series_id,
-            input_label(header.path.name),
-        )
+        Rejection.of(header.path, Reason.LOCALISER, message, study_id=study_id, series_id=series_id)
         for _, header in across
     ]
     along = [pair for pair in kept if pair not in across]
@@ -88,10 +83,10 @@ def build_series(
         tuple(_slice(number, header, study_id, series_id, limits) for number, header in stack)
         for stack in _stacks(along, axis)
     )
-    kind, source = _typed(
-        study_id, series_id, orientation, [header for _, header in along], stacks, listed_kind
-    )
-    return Series(study_id, series_id, kind, stacks, source), tuple(rejections)
+    shown = [header for _, header in along]
+    kind, source = _typed(study_id, series_id, orientation, shown, stacks, listed_kind, protocol_tells)
+    series = Series(study_id, series_id, kind, stacks, source, traits_of(shown))
+    return series, tuple(rejections)
 
 
 def weightings_compared(series: Sequence[Series]) -> tuple[Series, ...]:
@@ -139,8 +134,9 @@ def _without_duplicates(
         earlier = by_uid.setdefault(header.sop_uid, [])
         if header.sop_uid and any(_same_grid(header.plane, other.plane) for other in earlier):
             message = "the same image was read from an earlier file"
-            file = input_label(header.path.name)
-            rejections.append(Rejection(Reason.DUPLICATE, message, study_id, series_id, file))
+            rejections.append(
+                Rejection.of(header.path, Reason.DUPLICATE, message, study_id=study_id, series_id=series_id)
+            )
             continue
         earlier.append(header)
         kept.append(header)
@@ -209,18 +205,23 @@ def _typed(
     headers: Sequence[SliceHeader],
     stacks: tuple[tuple[Slice, ...], ...],
     listed_kind: SeriesKind | None,
+    protocol_tells: bool,
 ) -> tuple[SeriesKind, str]:
     if listed_kind is not None and _ORIENTATION_OF_KIND[listed_kind] is orientation:
         return listed_kind, "table"
-    weighting, source = weighting_from_headers(headers), "header"
+    told = told_by_headers(headers, protocol_tells=protocol_tells)
+    weighting, source = told.weighting, "header"
     if weighting is None and orientation is Orientation.SAGITTAL:
         weighting, source = weighting_from_sagittal_image(max(stacks, key=len)), "image"
-    elif weighting is None and orientation is Orientation.AXIAL:
+    elif weighting is None and orientation is Orientation.AXIAL and not told.contradicts:
         # All axial series of the RSNA data are T2; one that says nothing is taken for one.
         weighting, source = Weighting.T2, "assumed"
     kind = _KIND.get((orientation, weighting))
     if kind is not None:
         return kind, source
+    if told.contradicts:
+        message = "its name says one weighting and its times another"
+        raise DicomRejected(Rejection(Reason.UNKNOWN_KIND, message, study_id, series_id))
     seen = f"{orientation.value} {weighting.value if weighting else 'of unknown weighting'}"
     raise DicomRejected(Rejection(Reason.UNKNOWN_KIND, f"{seen} is not used", study_id, series_id))
 

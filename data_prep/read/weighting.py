@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -14,38 +14,83 @@ from numpy.typing import NDArray
 
 from data_prep.problems import DicomRejected
 from data_prep.read.dicom_file import SliceHeader
+from data_prep.read.series_names import Weighting, plain_text, traits_of, weighting_from_text
 from data_prep.study import Slice
 
-_STIR_WORDS = re.compile(r"STIR|TIRM|SPAIR", re.IGNORECASE)
-_T1_WORDS = re.compile(r"T1(?!\d)", re.IGNORECASE)
-_T2_WORDS = re.compile(r"T2(?!\d|\s*\*|\s*STAR)", re.IGNORECASE)
-# Not the images that are graded, whatever else their names say.
-_OTHER_WORDS = re.compile(r"DWI|DIFF|ADC|TRACE|SCOUT|SURVEY|LOCALI[SZ]ER|MYELO|T2\s*(\*|STAR)", re.IGNORECASE)
-
 _CSF_RIDGE_OF_T2 = 0.53
+_LEAST_TR_OF_SPIN_ECHO_MS = 100.0
+# A usual T1 has less of a ridge, a usual T2 more: outside these the image contradicts what the headers say.
+_LEAST_RIDGE_OF_T2, _MOST_RIDGE_OF_T1 = 0.25, 1.3
 
 
-class Weighting(StrEnum):
-    """What brightness means: T2 includes STIR. ``OTHER`` is named, but none of the two."""
+@dataclass(frozen=True)
+class Told:
+    """What headers say of a series.
 
-    T1 = "T1"
-    T2 = "T2"
-    OTHER = "other"
-
-
-def weighting_from_headers(headers: Sequence[SliceHeader]) -> Weighting | None:
-    """The weighting from texts, else from TR, TE and TI (milliseconds); None if they do not tell.
-
-    Usual spin-echo limits: T1 has TR < 1100 and TE < 30, T2 has TE > 60, STIR an inversion at 100-250.
+    Attributes:
+        weighting: None if they do not tell, or contradict each other.
+        contradicts: a name says one thing and the times another.
     """
-    texts = {header.description for header in headers}
-    found = {weighting for weighting in map(_from_text, texts) if weighting is not None}
-    if len(found) == 1:
-        return found.pop()
+
+    weighting: Weighting | None
+    contradicts: bool = False
+
+
+def weighting_from_headers(
+    headers: Sequence[SliceHeader], *, protocol_tells: bool = True
+) -> Weighting | None:
+    """The weighting from names and times; None if they do not tell, or contradict each other."""
+    return told_by_headers(headers, protocol_tells=protocol_tells).weighting
+
+
+def told_by_headers(headers: Sequence[SliceHeader], *, protocol_tells: bool = True) -> Told:
+    """The weighting from names, checked against TR, TE and TI (milliseconds) and the kind of sequence.
+
+    Usual spin-echo limits: T1 has TR < 1100 and TE < 30, T2 has TE > 60, STIR an inversion at 100-250. They
+    hold for spin echoes alone: a gradient echo with neither T1 nor T2 in its name is something else, and one
+    with T2 in its name is T2*.
+
+    Args:
+        headers: of one acquisition.
+        protocol_tells: ProtocolName may be asked where SeriesDescription says nothing. Some scanners write
+            that of the examination into every series: it tells only where it differs between series.
+    """
+    named = _named(headers, protocol_tells)
+    if named is Weighting.OTHER:
+        return Told(named)
+    codes = {code for header in headers for code in header.scanning_sequence}
+    if codes & {"GR", "EP"} and "SE" not in codes:
+        return Told(Weighting.T1 if named is Weighting.T1 else Weighting.OTHER)
+    timed = _from_times(headers)
+    if named is None:
+        return Told(None if timed is Weighting.OTHER else timed)
+    if named is Weighting.T2 and timed is Weighting.OTHER:  # the first of two echoes
+        return Told(timed)
+    if timed in (Weighting.T1, Weighting.T2) and timed is not named:
+        return Told(None, contradicts=True)
+    return Told(named)
+
+
+def _named(headers: Sequence[SliceHeader], protocol_tells: bool) -> Weighting | None:
+    for texts in (
+        {header.description for header in headers},
+        {header.protocol for header in headers if protocol_tells},
+        {header.sequence_name for header in headers},
+    ):
+        found = {weighting for weighting in map(weighting_from_text, texts) if weighting is not None}
+        if found:
+            return found.pop() if len(found) == 1 else None
+    return None
+
+
+def _from_times(headers: Sequence[SliceHeader]) -> Weighting | None:
+    """As of a spin echo; ``OTHER`` is proton density."""
     repetition = _median(header.repetition_time_ms for header in headers)
     echo = _median(header.echo_time_ms for header in headers)
     inversion = _median(header.inversion_time_ms for header in headers)
     inverted = any("IR" in header.scanning_sequence for header in headers)
+    if repetition is not None and repetition < _LEAST_TR_OF_SPIN_ECHO_MS:
+        return None
     if inversion is not None and 100 <= inversion <= 250:
         return Weighting.T2
     if inverted and inversion is None and repetition is not None and repetition > 2500:
@@ -54,23 +99,23 @@ def weighting_from_headers(headers: Sequence[SliceHeader]) -> Weighting | None:
         return Weighting.T2
     if repetition is not None and echo is not None and repetition < 1100 and echo < 30:
         return Weighting.T1
+    if repetition is not None and echo is not None and repetition > 1500 and echo < 45 and not inverted:
+        return None if inversion else Weighting.OTHER
     return None
-
-
-def _from_text(text: str) -> Weighting | None:
-    if _OTHER_WORDS.search(text):
-        return Weighting.OTHER
-    if _STIR_WORDS.search(text):
-        return Weighting.T2
-    is_t1, is_t2 = bool(_T1_WORDS.search(text)), bool(_T2_WORDS.search(text))
-    if is_t1 == is_t2:
-        return None
-    return Weighting.T1 if is_t1 else Weighting.T2
 
 
 def _median(values: Iterable[float | None]) -> float | None:
     numbers = [value for value in values if value]
     return float(median(numbers)) if numbers else None
+
+
+def shown_label(headers: Sequence[SliceHeader]) -> tuple[str, ...]:
+    """What an acquisition shows, to tell whether two show the same: plane, weighting, what sets it apart."""
+    planes = Counter(header.plane.orientation.value for header in headers)
+    weighting = weighting_from_headers(headers)
+    first = headers[0]
+    words = "" if weighting in (Weighting.T1, Weighting.T2) else plain_text(first.description)
+    return (planes.most_common(1)[0][0], str(weighting or ""), words, *traits_of(headers).marks)
 
 
 def weighting_from_sagittal_image(stack: Sequence[Slice]) -> Weighting | None:
@@ -88,6 +133,16 @@ def weighting_from_sagittal_image(stack: Sequence[Slice]) -> Weighting | None:
     if ridge is None:
         return None
     return Weighting.T2 if ridge >= _CSF_RIDGE_OF_T2 else Weighting.T1
+
+
+def image_contradicts(stack: Sequence[Slice], weighting: Weighting) -> bool:
+    """Whether the middle slice of a sagittal stack clearly shows the other of T1 and T2."""
+    middle = stack[len(stack) // 2]
+    try:
+        ridge = csf_ridge(middle.pixels(), middle.plane.spacing_mm)
+    except DicomRejected:
+        return False
+    return ridge < _LEAST_RIDGE_OF_T2 if weighting is Weighting.T2 else ridge > _MOST_RIDGE_OF_T1
 
 
 def largest_csf_ridge(stack: Sequence[Slice]) -> float | None:

@@ -52,18 +52,42 @@ def test_the_patient_that_the_folder_names_is_kept_even_when_the_other_has_more_
 @pytest.mark.parametrize(
     "second",
     [
-        {"study_uid": "100", "PatientID": "other"},
         {"study_uid": "200", "PatientID": "100"},
         {"study_uid": "200", "PatientID": ""},
+        {"study_uid": "200", "PatientID": "ANON"},
     ],
-    ids=["same study", "same patient", "patient unknown"],
+    ids=["same patient", "patient unknown", "placeholder"],
 )
-def test_one_identifier_alone_does_not_make_another_patient(tmp_path: Path, second: dict[str, str]) -> None:
+def test_another_study_identifier_alone_does_not_make_another_patient(
+    tmp_path: Path, second: dict[str, str]
+) -> None:
     folder = tmp_path / "100"
     write_series(folder / "1", study_uid="100", PatientID="100")
     write_series(folder / "2", orientation=AXIAL, **second)  # type: ignore[arg-type]
     loaded = load(folder)
     assert sorted(kinds(loaded)) == ["1", "2"] and loaded.rejections == ()
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        ({"study_uid": "100", "PatientID": "other"}, Reason.OTHER_PATIENT),
+        ({"study_uid": "100", "PatientID": "", "PatientBirthDate": "19500102"}, Reason.OTHER_PATIENT),
+        ({"study_uid": "100", "PatientID": "", "PatientName": "Other"}, Reason.OTHER_PATIENT),
+        ({"study_uid": "200", "PatientID": "100", "StudyDate": "20190304"}, Reason.OTHER_STUDY),
+    ],
+    ids=["patient", "birth date", "name", "examination"],
+)
+def test_what_differs_in_patient_or_date_is_left_out(
+    tmp_path: Path, second: dict[str, str], reason: Reason
+) -> None:
+    folder = tmp_path / "100"
+    own = {"PatientID": "100", "PatientBirthDate": "19440506", "StudyDate": "20180203", "PatientName": "Mine"}
+    write_series(folder / "1", study_uid="100", **own)  # type: ignore[arg-type]
+    write_series(folder / "2", 3, orientation=AXIAL, **second)  # type: ignore[arg-type]
+    loaded = load(folder)
+    assert sorted(kinds(loaded)) == ["1"]
+    assert [item.reason for item in loaded.rejections] == [reason] * 3
 
 
 def test_two_patients_without_study_identifier_in_one_folder_are_not_mixed(tmp_path: Path) -> None:
@@ -73,9 +97,10 @@ def test_two_patients_without_study_identifier_in_one_folder_are_not_mixed(tmp_p
         for path in (tmp_path / name).iterdir():
             path.rename(tmp_path / f"{name}{path.name}")
         (tmp_path / name).rmdir()
-    loaded = load(tmp_path)
-    assert [len(series.slices) for series in loaded.series] == [6]
-    assert [item.reason for item in loaded.rejections] == [Reason.OTHER_PATIENT] * 4
+    studies = [entry.load() for entry in find_studies(tmp_path)]
+    assert [[len(series.slices) for series in study.series] for study in studies] == [[6], [4]]
+    assert len({study.study_id for study in studies}) == 2
+    assert [study.rejections for study in studies] == [(), ()]
 
 
 def test_t1_and_t2_in_one_series_folder_become_two_series(tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def test_a_study_of_a_tree_whose_every_file_is_bad_is_an_entry(tmp_path: Path) -
             path.write_bytes(b"")
     first, second, bad = find_studies(tmp_path)
     assert (first.study_id, second.study_id) == ("1.2.3", "1.2.5")
-    assert bad.study_id.startswith("M-ller-")
+    assert bad.study_id.startswith("name-")  # a folder's name may be a patient's
     assert (len(first.rejections), len(second.rejections)) == (0, 5)
     with pytest.raises(DicomRejected) as caught:
         bad.load()

@@ -1,0 +1,82 @@
+"""Which of several series of one kind are used: those that the best of them does not make needless."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from data_prep.study import Series, rank
+from data_prep.traits import Image
+from data_prep.vocabulary import SeriesKind
+
+# Echoes of one sequence that are shorter than this share of the longest are no T2.
+_SHORT_ECHO = 0.8
+_COVERED = 0.5
+_MARGIN_MM = 6.0
+
+
+def chosen(series: Sequence[Series]) -> tuple[Series, ...]:
+    """The series, those that are not used marked with the reason (``Series.unused``).
+
+    A series is not used where a better one of its kind shows the same part of the body: see ``_worse``.
+    """
+    series = _echoes_marked(series)
+    found = []
+    for item in series:
+        better = [
+            other
+            for other in series
+            if other.kind is item.kind and item.kind is not None and rank(other) < rank(item)
+        ]
+        reasons = [reason for other in better if (reason := _worse(item, other)) and _covers(other, item)]
+        found.append(replace(item, unused=reasons[0]) if reasons else item)
+    return tuple(found)
+
+
+def _worse(item: Series, other: Series) -> str:
+    """Why a series is needless beside a better one of its kind; "" if it may still help."""
+    mine, best = item.traits, other.traits
+    if mine.image > best.image and (mine.image >= Image.CONTRAST or item.kind is not SeriesKind.SAGITTAL_T2):
+        return mine.image.name.lower()
+    if mine.is_derived and not best.is_derived:
+        return "derived"
+    if mine.has_echoes and best.has_echoes and mine.echo_ms < _SHORT_ECHO * best.echo_ms:
+        return "shorter_echo"
+    if item.kind_source in ("image", "assumed") and other.kind_source in ("table", "header"):
+        return "guessed"
+    return ""
+
+
+def _covers(other: Series, item: Series) -> bool:
+    """Whether the better series shows what the other one shows."""
+    corners = np.concatenate(
+        [plane.to_mm([[0, 0], [plane.shape[1] - 1, plane.shape[0] - 1]]) for plane in _planes(other)]
+    )
+    low, high = corners.min(axis=0) - _MARGIN_MM, corners.max(axis=0) + _MARGIN_MM
+    centres = np.stack([plane.centre_mm for plane in _planes(item)])
+    return float(np.mean(np.all((centres >= low) & (centres <= high), axis=1))) >= _COVERED
+
+
+def _planes(series: Series) -> list:  # type: ignore[type-arg]
+    return [item.plane for item in series.slices]
+
+
+def _echoes_marked(series: Sequence[Series]) -> list[Series]:
+    """Series of one kind whose slices lie at the same places with another echo time are echoes."""
+    marked = []
+    for item in series:
+        twins = [
+            other
+            for other in series
+            if other is not item
+            and item.kind is not None
+            and other.kind is item.kind
+            and min(item.traits.echo_ms, other.traits.echo_ms) > 0
+            and item.traits.echo_ms != other.traits.echo_ms
+            and len(other.slices) == len(item.slices)
+            and item.series_id.rsplit("-", 1)[0] == other.series_id.rsplit("-", 1)[0]
+        ]
+        marked.append(replace(item, traits=replace(item.traits, has_echoes=True)) if twins else item)
+    return marked

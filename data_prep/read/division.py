@@ -1,0 +1,182 @@
+"""Images that one folder or one identifier holds together, divided into the acquisitions they come from."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+
+import numpy as np
+
+from data_prep.geometry import Orientation
+from data_prep.problems import DicomRejected, Reason, Rejection
+from data_prep.read.dicom_file import SliceHeader, read_pixels
+from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
+from data_prep.read.series_names import traits_of
+from data_prep.read.weighting import weighting_from_headers
+
+# Echoes of one sequence lie farther apart; those of one echo are written with rounding.
+_SAME_ECHO = 1.12
+_STATIONS_APART_MM = 60.0
+_FEWEST_OF_A_STATION = 3
+
+Headers = list[SliceHeader]
+
+
+def divided(
+    series_id: str, headers: Sequence[SliceHeader], limits: ReadLimits = DEFAULT_LIMITS
+) -> tuple[dict[str, Headers], list[Rejection]]:
+    """The acquisitions of a series, and a rejection for images at one place that nothing tells apart.
+
+    They are divided where SeriesInstanceUID differs (where it is missing: description, echo time or plane),
+    and the parts do not show the same: sagittal slices and others, T1 and T2. Parts that show the same stay
+    together, as a data set has them: the stacks of an axial series may have identifiers of their own. Then
+    what lies at one place is divided by what sets it apart: the kind of image (Dixon, calculated), the echo,
+    the station, and identifiers.
+
+    Returns:
+        Headers by series id. The part that names ``series_id``, else the largest, keeps the id; the others
+        get a number behind it.
+    """
+    parts = [part for shown in _by_what_is_shown(headers) for part in _by_place(shown)]
+    named = f".{series_id}"
+    parts.sort(key=lambda part: (not any(f".{h.series_uid}".endswith(named) for h in part), -len(part)))
+    places = {id(header): place for place, header in enumerate(headers)}
+    found: dict[str, Headers] = {}
+    rejections: list[Rejection] = []
+    for number, part in enumerate(parts, start=1):
+        part_id = series_id if number == 1 else f"{series_id}-{number}"
+        if _are_not_told_apart(part, limits):
+            message = f"different images lie at one place, and nothing tells its {len(part)} images apart"
+            rejections.append(Rejection(Reason.ONE_PLACE, message, series_id=part_id))
+        else:
+            found[part_id] = sorted(part, key=lambda header: places[id(header)])
+    return found, rejections
+
+
+def _by_what_is_shown(headers: Sequence[SliceHeader]) -> list[Headers]:
+    by_acquisition: dict[Hashable, Headers] = defaultdict(list)
+    for header in headers:
+        sagittal = header.plane.orientation is Orientation.SAGITTAL
+        # Slices of a localiser lie across each other under one identifier, and are recognised by it.
+        own: Hashable = header.series_uid
+        if not header.series_uid and "LOCALIZER" not in header.image_type:
+            own = ("", header.description, header.echo_time_ms, sagittal)
+        by_acquisition[own].append(header)
+    if len(by_acquisition) < 2:
+        return [list(headers)] if headers else []
+    by_shown: dict[Hashable, Headers] = defaultdict(list)
+    for group in by_acquisition.values():
+        planes = Counter(header.plane.orientation is Orientation.SAGITTAL for header in group)
+        by_shown[planes.most_common(1)[0][0], weighting_from_headers(group)].extend(group)
+    return list(by_shown.values())
+
+
+def _by_place(headers: Headers) -> list[Headers]:
+    """Divide by each thing in turn that sets images of one place apart."""
+    parts = [headers]
+    for key in _KEYS:
+        parts = [part for whole in parts for part in _divided_by(whole, key)]
+    return [station for part in parts for station in _stations(part)]
+
+
+def _divided_by(headers: Headers, key: Callable[[Headers], list[Hashable]]) -> list[Headers]:
+    """Groups of equal keys; one group where the groups do not lie at the same places."""
+    groups: dict[Hashable, Headers] = defaultdict(list)
+    for value, header in zip(key(headers), headers, strict=True):
+        groups[value].append(header)
+    if len(groups) < 2:
+        return [headers]
+    holders: dict[Hashable, set[Hashable]] = defaultdict(set)
+    for value, group in groups.items():
+        for header in group:
+            holders[_place(header)].add(value)
+    if all(len(values) == 1 for values in holders.values()):
+        return [headers]
+    return list(groups.values())
+
+
+def _place(header: SliceHeader) -> Hashable:
+    plane = header.plane
+    return (*np.round(plane.origin_mm, 1).tolist(), *(np.round(plane.normal, 2) + 0.0).tolist())
+
+
+def _image_kind(headers: Headers) -> list[Hashable]:
+    return [traits_of([header]).marks for header in headers]
+
+
+def _echo(headers: Headers) -> list[Hashable]:
+    """The number of the echo, by its time."""
+    times = sorted({header.echo_time_ms or 0.0 for header in headers})
+    number, numbers = 0, {}
+    for earlier, time in zip([times[0], *times], times, strict=False):
+        number += time > _SAME_ECHO * max(earlier, 1e-3)
+        numbers[time] = number
+    return [numbers[header.echo_time_ms or 0.0] for header in headers]
+
+
+def _each(get: Callable[[SliceHeader], Hashable]) -> Callable[[Headers], list[Hashable]]:
+    return lambda headers: [get(header) for header in headers]
+
+
+def _unless_numbered(get: Callable[[SliceHeader], Hashable]) -> Callable[[Headers], list[Hashable]]:
+    """A key that counts only where instance numbers occur twice: one series has each of them once."""
+
+    def key(headers: Headers) -> list[Hashable]:
+        return [None] * len(headers) if _is_numbered(headers) else [get(header) for header in headers]
+
+    return key
+
+
+_KEYS: tuple[Callable[[Headers], list[Hashable]], ...] = (
+    _image_kind,
+    _echo,
+    _unless_numbered(lambda header: header.series_uid),
+    _unless_numbered(lambda header: header.path.parent),
+    _unless_numbered(lambda header: header.frame_uid),
+    _unless_numbered(lambda header: header.acquisition_number),
+)
+
+
+def _is_numbered(headers: Headers) -> bool:
+    """Whether every image has a number of its own; copies of one have the same."""
+    numbers = list({header.sop_uid or id(header): header.instance_number for header in headers}.values())
+    return None not in numbers and len(set(numbers)) == len(numbers)
+
+
+def _stations(headers: Headers) -> list[Headers]:
+    """Slices that lie one beside the other in their plane, as of the upper and the lower spine, apart."""
+    first = headers[0].plane
+    if not all(header.plane.is_parallel_to(first, 1.0) for header in headers):
+        return [headers]
+    centres = np.stack([header.plane.centre_mm for header in headers])
+    across = (centres - centres[0]) @ np.stack([first.x_axis, first.y_axis]).T
+    axis = int(np.argmax(np.ptp(across, axis=0)))
+    order = np.argsort(across[:, axis], kind="stable")
+    gaps = np.flatnonzero(np.diff(across[order, axis]) > _STATIONS_APART_MM)
+    parts = [[headers[i] for i in sorted(part)] for part in np.split(order, gaps + 1)]
+    depths = [{round(float(h.plane.centre_mm @ first.normal)) for h in part} for part in parts]
+    if len(parts) < 2 or min(map(len, parts)) < _FEWEST_OF_A_STATION or not set.intersection(*depths):
+        return [headers]
+    return parts
+
+
+def _are_not_told_apart(headers: Headers, limits: ReadLimits) -> bool:
+    """Whether several images of one place differ, and not even instance numbers say which is which."""
+    if _is_numbered(headers):
+        return False
+    by_place: dict[Hashable, Headers] = defaultdict(list)
+    for header in headers:
+        by_place[_place(header)].append(header)
+    shared = [group for group in by_place.values() if len({h.sop_uid or id(h) for h in group}) > 1]
+    # A slice that was sent again after a retake is not what this is about.
+    if len(by_place) < _FEWEST_OF_A_STATION or 2 * len(shared) < len(by_place):
+        return False
+    return any(_differ(group, limits) for group in shared[:3])
+
+
+def _differ(group: Headers, limits: ReadLimits) -> bool:
+    try:
+        first, *others = [read_pixels(header, limits=limits) for header in group]
+    except DicomRejected:
+        return False
+    return any(other.shape != first.shape or not np.array_equal(other, first) for other in others)

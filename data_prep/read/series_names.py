@@ -1,0 +1,128 @@
+"""What the names and codes of a series say: its weighting, and what makes it less than a plain image."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from enum import StrEnum
+
+from data_prep.read.dicom_file import SliceHeader
+from data_prep.traits import Image, Traits
+
+_NOT_A_VERTEBRA = r"(?!\d|\s*[-/]\s*[TLS]\d)"
+_STIR_WORDS = re.compile(r"STIR|TIRM|SPAIR")
+_T1_WORDS = re.compile(rf"T1{_NOT_A_VERTEBRA}")
+_T2_WORDS = re.compile(rf"T2{_NOT_A_VERTEBRA}(?!\s*\*|[\s_-]*STAR)")
+_PD_WORDS = re.compile(r"(?<![A-Z])PD(W|FS|SPAIR|TSE|FSE)?(?![A-Z])|PROTON")
+# Not the images that are graded, whatever else their names say.
+_OTHER_WORDS = re.compile(
+    r"DWI|DIFF|(?<![A-Z])ADC|TRACE|SCOUT|SURVEY|LOCALI[SZ]ER|MYELO|T2\s*\*|T2[\s_-]*STAR|CISS|FIESTA|TRUFI"
+    r"|TRUE?[\s_-]*FISP|B[\s_-]?FFE|BALANCED|MEDIC(?![A-Z])|(?<![A-Z])MAP|SUBTR|(?<![A-Z])MIP(?![A-Z])|PERF"
+)
+_CONTRAST_WORDS = re.compile(
+    r"\+\s*(C|GD|KM|CM|CE)(?![A-Z])|(?<![A-Z])(C|GD|KM|CM)\+|POST|(?<![A-Z])(GD|KM|CE|GAD)(?![A-Z])|GADO"
+    r"|(?<!WITHOUT )(?<!NO )(?<!PRE )(?<!PRE-)(?<!W/O )CONTRAST|NACH KM"
+)
+_NO_CONTRAST_WORDS = re.compile(r"WITHOUT|W/O|OHNE|(?<![A-Z])PRE(?![A-Z])|NATIV|(?<![A-Z])NO (C|GD|KM)")
+_SUPPRESSED_WORDS = re.compile(
+    r"STIR|TIRM|SPAIR|SPIR|FAT[\s_-]*(SAT|SUP)|FATSAT|(?<![A-Z])FS(?![A-Z])|CHESS|(?<![A-Z])DARK[\s_-]*FAT"
+)
+_DIXON = re.compile(r"DIXON|IDEAL|(?<![A-Z])FLEX")
+_FAT = re.compile(r"(?<![A-Z])FAT(?![\s_-]*(SAT|SUP|FREE))(?![A-Z])|(?<![A-Z])F(AT)?[\s_]*ONLY")
+_OPPOSED = re.compile(
+    r"(?<![A-Z])(OPP|OPPOSED|OPPPHASE|OP[\s_-]*PHASE|OUT([\s_-]*OF)?[\s_-]*PHASE|OUTPHASE|OOP)(?![A-Z])"
+)
+_WATER = re.compile(r"(?<![A-Z])WATER(?![A-Z])")
+_IN_PHASE = re.compile(r"(?<![A-Z])IN[\s_-]*PHASE|INPHASE|(?<![A-Z])IP(?![A-Z])")
+# One letter says so only where the name says Dixon.
+_DIXON_LETTERS = (("F", "FAT"), ("OP", "OPP"), ("OUT", "OPP"), ("W", "WATER"), ("IP", "IN"), ("IN", "IN"))
+_OTHER_REGION = re.compile(
+    r"(?<![A-Z])[CT][\s_-]?SP(INE)?(?![A-Z])|CTSPINE|CERVI|HWS|(?<![A-Z])NECK|HALS|THORA|BWS|CHEST|BRAIN"
+    r"|(?<![A-Z])HEAD|SKULL|SHOULDER|KNEE|ABDOMEN"
+)
+_LUMBAR = re.compile(
+    r"LUMB|L[\s_-]?S?[\s_-]?SP(INE)?(?![A-Z])|LWS|LENDEN|SACR|TLSPINE|(?<![A-Z])L[1-5](?!\d)"
+)
+
+
+class Weighting(StrEnum):
+    """What brightness means: T2 includes STIR. ``OTHER`` is told, but none of the two."""
+
+    T1 = "T1"
+    T2 = "T2"
+    OTHER = "other"
+
+
+def plain_text(text: str) -> str:
+    """Upper case, full-width and other compatibility forms as usual letters."""
+    return unicodedata.normalize("NFKC", text).upper().strip()
+
+
+def weighting_from_text(text: str) -> Weighting | None:
+    """What a name says; T1 in it counts before STIR, TIRM and SPAIR, which may only suppress the fat."""
+    text = plain_text(text)
+    if _OTHER_WORDS.search(text):
+        return Weighting.OTHER
+    is_t1, is_t2 = bool(_T1_WORDS.search(text)), bool(_T2_WORDS.search(text))
+    if is_t1 != is_t2:
+        return Weighting.T1 if is_t1 else Weighting.T2
+    if is_t1:
+        return None
+    if _STIR_WORDS.search(text):
+        return Weighting.T2
+    return Weighting.OTHER if _PD_WORDS.search(text) else None
+
+
+def traits_of(headers: Sequence[SliceHeader]) -> Traits:
+    """The traits of one acquisition, from what most of its headers say."""
+    first = headers[len(headers) // 2]
+    text = plain_text(first.description)
+    codes = set(first.image_type[2:])
+    derived = first.image_type[:1] == ("DERIVED",)
+    return Traits(
+        image=_image(text, codes, first),
+        is_derived=derived,
+        is_other_region=_region(first) == "other",
+        is_lumbar=_region(first) == "lumbar",
+        echo_ms=first.echo_time_ms or 0.0,
+    )
+
+
+def _region(header: SliceHeader) -> str:
+    """``lumbar``, ``other`` or "": of description, part of the body and protocol the first that says one."""
+    for said in map(plain_text, (header.description, header.body_part, header.protocol)):
+        lumbar, other = bool(_LUMBAR.search(said)), bool(_OTHER_REGION.search(said))
+        if lumbar or other:
+            return "lumbar" if lumbar else "other"
+    return ""
+
+
+def _image(text: str, codes: set[str], header: SliceHeader) -> Image:
+    component = _dixon_component(text, codes)
+    if component in ("FAT", "OPP"):
+        return Image.FAT if component == "FAT" else Image.OPPOSED
+    contrast = header.has_contrast or bool(_CONTRAST_WORDS.search(text))
+    if contrast and not (_NO_CONTRAST_WORDS.search(text) and not header.has_contrast):
+        return Image.CONTRAST
+    if component == "WATER":
+        return Image.WATER
+    if component == "IN":
+        return Image.PLAIN
+    if _SUPPRESSED_WORDS.search(text) or "FS" in header.scan_options:
+        return Image.SUPPRESSED
+    return Image.PLAIN
+
+
+def _dixon_component(text: str, codes: set[str]) -> str:
+    """FAT, OPP, WATER or IN of a Dixon series; "" of another one."""
+    joined = " ".join(sorted(codes)).replace("_", " ")
+    for said in (joined, text.replace("_", " ")):
+        for word, pattern in (("OPP", _OPPOSED), ("FAT", _FAT), ("WATER", _WATER), ("IN", _IN_PHASE)):
+            if pattern.search(said):
+                return word
+    words = set(re.split(r"[^A-Z0-9]+", text)) if _DIXON.search(text) else set()
+    for letter, word in _DIXON_LETTERS:
+        if letter in words or letter in codes:
+            return word
+    return ""

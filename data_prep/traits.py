@@ -1,0 +1,61 @@
+"""What sets a series apart from others of its kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Image(IntEnum):
+    """What kind of image a series is, from the one that the networks know to what shows something else."""
+
+    PLAIN = 0
+    WATER = 1
+    SUPPRESSED = 2
+    CONTRAST = 3
+    OPPOSED = 4
+    FAT = 5
+
+    @property
+    def words(self) -> str:
+        """For the table of series."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    Image.PLAIN: "plain",
+    Image.WATER: "water image",
+    Image.SUPPRESSED: "fat suppressed",
+    Image.CONTRAST: "with contrast agent",
+    Image.OPPOSED: "opposed-phase image",
+    Image.FAT: "fat image",
+}
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What sets a series apart from others of its kind.
+
+    Attributes:
+        image: the worst that is said of it.
+        is_derived: calculated from other images, as its ImageType says.
+        is_other_region: names speak of another part of the body, and none of the lumbar spine.
+        is_lumbar: names speak of the lumbar spine.
+        echo_ms: echo time; 0 if nothing says.
+        has_echoes: it is one of several echoes of one sequence.
+    """
+
+    image: Image = Image.PLAIN
+    is_derived: bool = False
+    is_other_region: bool = False
+    is_lumbar: bool = False
+    echo_ms: float = 0.0
+    has_echoes: bool = False
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """By which two series of one kind are different ones."""
+        return (self.image.name, "derived" if self.is_derived else "")
+
+
+PLAIN = Traits()
