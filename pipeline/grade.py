@@ -18,7 +18,7 @@ from data_prep.read.archives import opened_input
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.study import SpineLevels, Study
-from data_prep.vocabulary import TARGETS, ConditionGroup, Target
+from data_prep.vocabulary import TARGETS, ConditionGroup, SeriesKind, Target
 from pipeline.learned import read_learned
 from pipeline.prediction import Provenance, StudyPrediction
 
@@ -218,7 +218,7 @@ class Pipeline:
             study.study_id,
             grades,
             levels,
-            (*levels.flags, *_doubts(study, grades)),
+            (*levels.flags, *study.flags, *_missing(study), *_doubts(study, grades)),
             rejections,
             provenance=self.provenance,
         )
@@ -233,6 +233,12 @@ def _weight_folders(detector_weights: Path | None, classifier_weights: Path | No
         "detector": detector_weights or detector.predict.BUNDLED_WEIGHTS,
         "classifier": classifier_weights or classifier.storage.BUNDLED_WEIGHTS,
     }
+
+
+def _missing(study: Study) -> tuple[str, ...]:
+    """Flags for kinds of series that are not there; the detector flags those that it needs."""
+    kinds = ((SeriesKind.SAGITTAL_T1, "no_sagittal_t1"), (SeriesKind.AXIAL_T2, "no_axial_t2"))
+    return tuple(flag for kind, flag in kinds if not study.of_kind(kind))
 
 
 def _doubts(study: Study, grades: Mapping[Target, Grade]) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ DEGRADED = Expected(
     instead=UNSURE,
     may_prior=True,
 )
-WITHOUT_T1 = replace(RESAMPLED, prior=FORAMINAL)
+WITHOUT_T1 = replace(RESAMPLED, prior=FORAMINAL, flags=frozenset({"no_sagittal_t1"}))
 TURNED = frozenset({"orientation_doubtful"})
 REGISTERED_WRONGLY = Expected(
     flags=TURNED | {"numbering_uncertain"},
@@ -177,12 +177,17 @@ def _order() -> list[Row]:
             files.without(T2),
             _with(DEGRADED, prior=SPINAL, flags={"no_sagittal_t2"}),
         ),
-        _row("no-axial", "no axial T2", files.without(AXIAL), _with(EXACT, prior=SUBARTICULAR)),
+        _row(
+            "no-axial",
+            "no axial T2",
+            files.without(AXIAL),
+            _with(EXACT, prior=SUBARTICULAR, flags={"no_axial_t2"}),
+        ),
         _row(
             "only-axial",
             "no sagittal series",
             files.without(T1, T2),
-            _with(EXACT, prior=EVERYTHING, flags={"no_sagittal", "numbering_uncertain"}),
+            _with(EXACT, prior=EVERYTHING, flags={"no_sagittal", "no_sagittal_t1", "numbering_uncertain"}),
         ),
     ]
 
@@ -230,7 +235,9 @@ def _encodings() -> list[Row]:
             "colour",
             "axial series in colour",
             encodings.colour,
-            _with(EXACT, prior=SUBARTICULAR, codes={"bad_pixels", "no_readable_slices"}),
+            _with(
+                EXACT, prior=SUBARTICULAR, codes={"bad_pixels", "no_readable_slices"}, flags={"no_axial_t2"}
+            ),
         ),
         _row(
             "undecodable",
@@ -342,6 +349,7 @@ def _geometry() -> list[Row]:
             _with(
                 WITHOUT_T1,
                 prior=FORAMINAL | SUBARTICULAR,
+                flags={"no_sagittal_t1", "no_axial_t2"},
                 codes={"bad_geometry", "no_readable_slices"},
             ),
         ),

@@ -18,6 +18,7 @@ from data_prep.read.weighting import weighting_from_headers
 _SAME_ECHO = 1.12
 _STATIONS_APART_MM = 60.0
 _FEWEST_OF_A_STATION = 3
+_FEWEST_OF_A_STACK = 4
 
 Headers = list[SliceHeader]
 
@@ -55,10 +56,12 @@ def divided(
 
 def _by_what_is_shown(headers: Sequence[SliceHeader]) -> list[Headers]:
     by_acquisition: dict[Hashable, Headers] = defaultdict(list)
+    planes = Counter((h.series_uid, h.plane.orientation is Orientation.SAGITTAL) for h in headers)
     for header in headers:
         sagittal = header.plane.orientation is Orientation.SAGITTAL
         # Slices of a localiser lie across each other under one identifier, and are recognised by it.
-        own: Hashable = header.series_uid
+        across = all(planes[header.series_uid, plane] >= _FEWEST_OF_A_STACK for plane in (True, False))
+        own: Hashable = (header.series_uid, header.description, across and sagittal)
         if not header.series_uid and "LOCALIZER" not in header.image_type:
             own = ("", header.description, header.echo_time_ms, sagittal)
         by_acquisition[own].append(header)
@@ -66,8 +69,8 @@ def _by_what_is_shown(headers: Sequence[SliceHeader]) -> list[Headers]:
         return [list(headers)] if headers else []
     by_shown: dict[Hashable, Headers] = defaultdict(list)
     for group in by_acquisition.values():
-        planes = Counter(header.plane.orientation is Orientation.SAGITTAL for header in group)
-        by_shown[planes.most_common(1)[0][0], weighting_from_headers(group)].extend(group)
+        shown = Counter(header.plane.orientation is Orientation.SAGITTAL for header in group)
+        by_shown[shown.most_common(1)[0][0], weighting_from_headers(group)].extend(group)
     return list(by_shown.values())
 
 

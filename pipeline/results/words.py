@@ -21,6 +21,10 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "level_at_edge": "A level lies at the edge of the sagittal images: its place and grades are uncertain.",
     "few_slices": "A sagittal series has few slices.",
     "no_sagittal_t2": "There is no sagittal T2 series: the levels were found without it.",
+    "no_sagittal_t1": "There is no sagittal T1 series: the foramina were not graded.",
+    "no_axial_t2": "There is no axial T2 series: the recesses were not graded.",
+    "identifiers_missing": "No identifier says that these series are of one patient: they were put together "
+    "because they lie together and complement each other.",
     "no_sagittal": "There is no sagittal series: no level can be found.",
     "no_level_found": "No lumbar level was found.",
     "series_kind_guessed": "Nothing says what a series shows, T1 or T2: it was guessed from the images.",

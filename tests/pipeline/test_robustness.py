@@ -142,17 +142,18 @@ def test_a_study_without_any_pixels_gets_the_prior_and_says_so(data: Path, tmp_p
     [
         ([SeriesKind.SAGITTAL_T2], "no_sagittal_t2", {SeriesKind.SAGITTAL_T1, SeriesKind.AXIAL_T2}),
         ([SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1], "no_sagittal", set()),
-        ([SeriesKind.AXIAL_T2], None, {SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1}),
+        ([SeriesKind.AXIAL_T2], "no_axial_t2", {SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1}),
     ],
 )
 def test_what_a_missing_series_would_show_gets_the_prior_and_a_flag(
-    data: Path, tmp_path: Path, left_out: list[SeriesKind], flag: str | None, graded: set[SeriesKind]
+    data: Path, tmp_path: Path, left_out: list[SeriesKind], flag: str, graded: set[SeriesKind]
 ) -> None:
     study = studies_in(data)[0]
     for kind in left_out:
         shutil.rmtree(series_folder(study, kind))
-    (record,), _ = predict(study, tmp_path / "out", exit_code=0)
-    assert flag is None or flag in record["flags"]
+    (record,), _ = predict(study, tmp_path / "out", exit_code=3)
+    assert flag in record["flags"]
+    assert [item["reason"] for item in record["rejections"]] == ["listed_series_missing"] * len(left_out)
     assert not record["rejected"]
     kinds = {"spinal": "Sagittal T2/STIR", "neural": "Sagittal T1", "subarticular": "Axial T2"}
     for target in record["targets"]:

@@ -1,0 +1,186 @@
+"""Protects: whatever anonymisers do to identifiers, two patients never become one study, and none is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.identifiers import run, summary
+from data_prep.problems import DicomRejected, Reason
+from data_prep.read.find import find_studies
+from data_prep.study import Study
+from tests.dicom_files import AXIAL, SAGITTAL, write_series
+
+# Two patients with grids of their own; the second lies elsewhere in the scanner.
+GRIDS: tuple[dict[str, Any], ...] = (
+    {"start": (-8.0, -100.0, 100.0), "spacing": (12.0, 12.0)},
+    {"start": (-6.5, -90.0, 110.0), "spacing": (13.0, 13.0)},
+)
+SERIES = ((SAGITTAL, "T1"), (SAGITTAL, "T2"), (AXIAL, "T2"))
+
+
+def write_patient(
+    folder: Path,
+    patient: int,
+    *,
+    series_folders: bool = False,
+    first: int = 0,
+    grid: int | None = None,
+    **own: Any,
+) -> None:
+    """Three series of a patient; ``own``: identifiers, callables get (series, file)."""
+    for number, (orientation, description) in enumerate(SERIES):
+        geometry = dict(GRIDS[patient if grid is None else grid])
+        if orientation is AXIAL:
+            geometry["start"] = (-80.0, -80.0, -20.0 + patient)
+        elements = {
+            key: value(number) if callable(value) else value
+            for key, value in own.items()
+            if value is not None
+        }
+        paths = write_series(
+            folder / (f"S{number}" if series_folders else "."),
+            6 + patient,
+            orientation=orientation,
+            description=description,
+            first_instance=1 if series_folders else first + 100 * number,
+            step_mm=8.0,
+            **{
+                "study_uid": f"1.2.{patient}",
+                "series_uid": f"1.2.{patient}.{number}",
+                **geometry,
+                **elements,
+            },
+            without=[key for key, value in own.items() if value is None],
+        )
+        assert len(paths) == 6 + patient
+
+
+def studies_in(path: Path) -> list[Study]:
+    return [entry.load() for entry in find_studies(path)]
+
+
+def shapes(studies: list[Study]) -> list[list[int]]:
+    return sorted(sorted(len(series.slices) for series in study.series) for study in studies)
+
+
+ANONYMOUS: dict[str, Any] = {"StudyInstanceUID": None, "FrameOfReferenceUID": "1"}
+TWO_WHOLE = [[6, 6, 6], [7, 7, 7]]
+
+
+@pytest.mark.parametrize("series_folders", [False, True])
+@pytest.mark.parametrize(
+    "identifiers",
+    [
+        {"StudyInstanceUID": None},
+        {"StudyInstanceUID": None, "PatientID": "ANON"},
+        {"StudyInstanceUID": None, "PatientID": "ANON", "SeriesInstanceUID": None, "SOPInstanceUID": None},
+        {"study_uid": "1.9", "PatientID": "ANON"},
+        {"study_uid": "1.9", "PatientID": "ANON", "series_uid": "1.9.1"},
+    ],
+    ids=["no study", "anonymous", "no identifier", "one study for all", "one series for all"],
+)
+def test_two_anonymous_patients_in_folders_of_their_own_are_two_studies(
+    tmp_path: Path, identifiers: dict[str, Any], series_folders: bool
+) -> None:
+    for patient, name in enumerate("ab"):
+        write_patient(tmp_path / name, patient, series_folders=series_folders, **identifiers)
+    studies = studies_in(tmp_path)
+    assert shapes(studies) == TWO_WHOLE
+    assert [study.rejections for study in studies] == [(), ()]
+
+
+def test_two_anonymous_patients_of_one_geometry_stay_apart(tmp_path: Path) -> None:
+    for patient, name in enumerate("ab"):
+        own = {"StudyInstanceUID": None, "PatientID": "ANON", "SeriesInstanceUID": None}
+        write_patient(tmp_path / name, patient, grid=0, **own)
+    assert shapes(studies_in(tmp_path)) == TWO_WHOLE
+
+
+def test_patients_with_identifiers_in_folders_without_study_are_both_kept(tmp_path: Path) -> None:
+    for patient, name in enumerate("ab"):
+        write_patient(tmp_path / name, patient, StudyInstanceUID=None, PatientID=f"P{patient}")
+    studies = studies_in(tmp_path)
+    assert shapes(studies) == TWO_WHOLE
+    assert [study.rejections for study in studies] == [(), ()]
+
+
+@pytest.mark.parametrize("series_folders", [False, True])
+def test_a_study_identifier_per_series_is_one_study_of_each_patient(
+    tmp_path: Path, series_folders: bool
+) -> None:
+    for patient, name in enumerate("ab"):
+        write_patient(
+            tmp_path / name,
+            patient,
+            series_folders=series_folders,
+            StudyInstanceUID=lambda series, patient=patient: f"1.5.{patient}.{series}",
+            PatientID=f"P{patient}",
+        )
+    assert shapes(studies_in(tmp_path)) == TWO_WHOLE
+
+
+def test_series_that_do_not_fit_together_are_not_joined_and_that_is_said(tmp_path: Path) -> None:
+    for patient in range(2):
+        write_patient(
+            tmp_path,
+            patient,
+            first=1000 * patient + 1,
+            StudyInstanceUID=lambda series, patient=patient: f"1.5.{patient}.{series}",
+            PatientID="ANON",
+        )
+    studies = studies_in(tmp_path)
+    assert shapes(studies) == [[6], [6], [6], [7], [7], [7]]
+    assert {item.reason for study in studies for item in study.rejections} == {Reason.STUDY_DIVIDED}
+
+
+def test_two_patients_in_one_folder_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
+    for patient in range(2):
+        write_patient(
+            tmp_path,
+            patient,
+            first=1000 * patient + 1,
+            StudyInstanceUID=None,
+            SeriesInstanceUID=None,
+            SOPInstanceUID=None,
+        )
+    (entry,) = find_studies(tmp_path)
+    with pytest.raises(DicomRejected) as caught:
+        entry.load()
+    assert [item.reason for item in caught.value.rejections] == [Reason.NOT_TOLD_APART]
+
+
+def test_one_study_identifier_for_two_patient_ids_is_two_studies(tmp_path: Path) -> None:
+    for patient in range(2):
+        write_patient(tmp_path, patient, first=1000 * patient + 1, study_uid="1.9", PatientID=f"P{patient}")
+    studies = studies_in(tmp_path)
+    assert shapes(studies) == TWO_WHOLE
+    assert len({study.study_id for study in studies}) == 2
+
+
+def test_images_with_identifiers_of_two_patients_are_named(tmp_path: Path) -> None:
+    """Some images of the first have the PatientID of the second."""
+    for patient, name in enumerate("ab"):
+        write_patient(
+            tmp_path / name,
+            patient,
+            PatientID=lambda series, patient=patient: f"P{patient if series else 0}",
+        )
+    studies = studies_in(tmp_path)
+    assert shapes(studies) == [[6, 6, 6], [7, 7]]
+    assert [item.reason for study in studies for item in study.rejections] == [Reason.IDENTIFIERS] * 7
+
+
+def test_the_folder_of_a_person_does_not_name_the_study(tmp_path: Path) -> None:
+    write_patient(tmp_path / "Smith_John_1960", 0, StudyInstanceUID=None)
+    (study,) = studies_in(tmp_path)
+    assert "mith" not in study.study_id and study.study_id.startswith("name-")
+
+
+def test_spoilt_identifiers_never_mix_and_never_lose_without_a_word(tmp_path: Path) -> None:
+    """A few of the mutations of ``benchmarks.identifiers``, every layout among them."""
+    said: list[str] = []
+    found = summary(run(range(10), tmp_path, said.append))
+    assert (found["mixed_studies"], found["lost_images"]) == (0, 0), said
