@@ -14,7 +14,7 @@ TOOLS := $(VENV)/.tools-installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format models kaggle-dataset clean
+.PHONY: help demo test lint format models graphs kaggle-dataset clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -57,6 +57,10 @@ models: $(SAGITTAL) $(POINTS) $(GRADERS) ## train the bundled weights anew: make
 	$(BIN)/lumbar detector calibrate detector/weights --external $(SPIDER)
 	$(BIN)/lumbar classifier calibrate $(RUNS)/graders --choosing $(RUNS)/crops-choosing \
 	    --shifted $(RUNS)/crops-shifted -o classifier/weights
+	$(MAKE) graphs
+
+graphs: $(RUNTIME) ## after weights changed: graphs beside them, so that they run without torch
+	$(BIN)/python -m pipeline.export.graphs detector/weights classifier/weights
 
 $(RUNS)/sagittal-spider/sagittal.safetensors: | $(RUNTIME)
 	@test -n "$(SPIDER)" || { echo "give SPIDER=, a folder with images/, level_points.csv and split.csv" >&2; exit 2; }

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from classifier.config import GraderConfig
 from classifier.storage import StoredGrader
-from data_prep.base.openvino import CompiledNetwork, convert_torch, load_compiled, network_key
+from data_prep.base.graph import convert_torch
+from data_prep.base.openvino import CompiledNetwork, load_network
 
 # Crops of one pass: large enough to keep a core busy, small enough to be shared among cores.
 CROPS_OF_A_PASS = 5
@@ -40,20 +41,26 @@ class CompiledGrader:
 
 
 def compiled_grader(stored: StoredGrader, threads: int | None = None) -> CompiledGrader:
-    """The grader from the user's cache, or converted now.
+    """The grader from the user's cache, or compiled now.
 
     Raises:
         WeightsRejected: the weights are not those of the described network.
     """
-    identity = {"weights": stored.sha256, "config": stored.config.to_dict()}
     here = Path(__file__)
-    code = (here, here.with_name("model.py"), here.with_name("config.py"))
     return CompiledGrader(
-        load_compiled(network_key(identity, code), lambda: _converted(stored), threads=threads)
+        load_network(
+            stored.weights,
+            stored.graph,
+            lambda: converted_grader(stored),
+            described={"config": stored.config.to_dict()},
+            code=(here, here.with_name("model.py"), here.with_name("config.py")),
+            threads=threads,
+        )
     )
 
 
-def _converted(stored: StoredGrader) -> tuple[bytes, bytes]:
+def converted_grader(stored: StoredGrader) -> tuple[bytes, bytes]:
+    """The network of a grader for OpenVINO, for any number of crops; needs torch."""
     import torch
     from torch import Tensor, nn
 

@@ -17,7 +17,8 @@ from safetensors import SafetensorError, deserialize
 from classifier.calibration import Calibration
 from classifier.config import GraderConfig
 from data_prep.base.files import atomic_write
-from data_prep.base.manifest import WeightsRejected, read_verified, write_manifest
+from data_prep.base.graph import SUFFIX
+from data_prep.base.manifest import WeightsRejected, read_listed, read_verified, write_manifest
 from data_prep.base.version import git_revision
 from data_prep.vocabulary import ConditionGroup
 
@@ -38,6 +39,7 @@ class StoredGrader:
         metrics: what was measured, for the model card.
         sha256: of the weights file.
         weights: the bytes of that file.
+        graph: of the graph file beside it, see ``data_prep.base.graph``; None if there is none.
         place: folder and name of that file, for messages.
     """
 
@@ -47,6 +49,7 @@ class StoredGrader:
     sha256: str
     weights: bytes = field(repr=False)
     place: str
+    graph: bytes | None = field(default=None, repr=False)
 
     @cached_property
     def network(self) -> GraderNetwork:
@@ -127,7 +130,8 @@ def read_grader(folder: Path, group: ConditionGroup) -> StoredGrader:
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _unfit(f"{folder.name}/{name}", group, error) from None
     digest = hashlib.sha256(content).hexdigest()
-    return StoredGrader(config, calibration, metrics, digest, content, f"{folder.name}/{name}")
+    graph = read_listed(folder, f"{group.value}{SUFFIX}")
+    return StoredGrader(config, calibration, metrics, digest, content, f"{folder.name}/{name}", graph)
 
 
 def _unfit(place: str, group: ConditionGroup, error: Exception) -> WeightsRejected:

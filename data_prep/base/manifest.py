@@ -11,7 +11,7 @@ from data_prep.problems import LumbarError
 
 MANIFEST_NAME = "manifest.json"
 # What a weights folder may contain; anything else beside them (cards, logs, checkpoints) is never loaded.
-_LISTED_SUFFIXES = (".safetensors", ".json", ".yaml", ".onnx", ".xml", ".bin")
+_LISTED_SUFFIXES = (".safetensors", ".graph", ".json", ".yaml", ".onnx", ".xml", ".bin")
 _REMEDY = "restore it from a release, or run `make models`"
 
 
@@ -28,8 +28,8 @@ def file_sha256(path: Path) -> str:
 def write_manifest(folder: str | Path) -> Path:
     """Write ``manifest.json`` with the SHA-256 of every weights and configuration file of a folder.
 
-    Listed are the files directly in ``folder`` that end in .safetensors, .json, .yaml, .onnx, .xml or .bin.
-    An interruption leaves the old manifest.
+    Listed are the files directly in ``folder`` that end in .safetensors, .graph, .json, .yaml, .onnx, .xml or
+    .bin. An interruption leaves the old manifest.
 
     Returns:
         Path of the manifest.
@@ -93,6 +93,11 @@ def read_verified(folder: str | Path, name: str) -> bytes:
             f"(SHA-256 {found[:12]}…, expected {expected[:12]}…): {_REMEDY}"
         )
     return content
+
+
+def read_listed(folder: str | Path, name: str) -> bytes | None:
+    """As ``read_verified``; None for a file that the manifest does not list."""
+    return read_verified(folder, name) if name in read_manifest(folder) else None
 
 
 def verify_manifest(folder: str | Path) -> dict[str, str]:

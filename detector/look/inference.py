@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from itertools import groupby, islice
@@ -13,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.base.backend import Backend, resolve_backend
-from data_prep.base.manifest import read_verified
-from data_prep.base.openvino import load_compiled, network_key
+from data_prep.base.graph import SUFFIX
+from data_prep.base.manifest import read_listed, read_verified
+from data_prep.base.openvino import load_network
 from detector.spec import DetectorSpec
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class SlicePredictor:
         content = read_verified(folder, f"{spec.kind.value}.safetensors")
         chosen = resolve_backend(backend, device=device)
         if chosen is Backend.OPENVINO:
-            return cls(spec, _compiled(spec, content, threads), chosen)
+            graph = read_listed(folder, f"{spec.kind.value}{SUFFIX}")
+            return cls(spec, _compiled(spec, content, graph, threads), chosen)
         from detector.look.network import network_from_bytes
 
         return cls.of_network(network_from_bytes(spec, content), spec, device)
@@ -143,8 +144,7 @@ def _anchors(shape: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.fl
     return np.concatenate(columns), np.concatenate(rows), np.concatenate(strides)
 
 
-def _compiled(spec: DetectorSpec, content: bytes, threads: int | None) -> Run:
-    identity = {"weights": hashlib.sha256(content).hexdigest(), "spec": asdict(spec)}
+def _compiled(spec: DetectorSpec, content: bytes, graph: bytes | None, threads: int | None) -> Run:
     here = Path(__file__)
 
     def convert() -> tuple[bytes, bytes]:
@@ -152,8 +152,8 @@ def _compiled(spec: DetectorSpec, content: bytes, threads: int | None) -> Run:
 
         return converted_network(spec, content)
 
-    key = network_key(identity, (here, here.with_name("network.py")))
-    network = load_compiled(key, convert, threads=threads)
+    described, code = {"spec": asdict(spec)}, (here, here.with_name("network.py"))
+    network = load_network(content, graph, convert, described=described, code=code, threads=threads)
 
     def run(images: Iterable[Padded], count: int | None) -> list[Evidence]:
         together = min(CPU_BATCH, max(1, -(-count // network.threads))) if count is not None else CPU_BATCH

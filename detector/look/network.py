@@ -20,8 +20,8 @@ from ultralytics.nn.tasks import PoseModel
 from ultralytics.utils.loss import v8PoseLoss
 from ultralytics.utils.tal import TaskAlignedAssigner
 
+from data_prep.base.graph import convert_torch
 from data_prep.base.manifest import WeightsRejected
-from data_prep.base.openvino import convert_torch
 from detector.spec import DetectorSpec
 
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from data_prep.base.graph import convert_torch
 from data_prep.base.openvino import (
     CompiledNetwork,
     NetworkCache,
     cache_folder,
-    convert_torch,
     load_compiled,
     network_key,
 )
@@ -53,7 +53,7 @@ def image(seed: int, side: int = 12) -> NDArray[np.float32]:
 def test_a_compiled_network_computes_what_torch_computes(
     module: torch.nn.Module, converted: tuple[bytes, bytes]
 ) -> None:
-    network = CompiledNetwork(*converted, threads=1)
+    network = CompiledNetwork.of_topology(*converted, threads=1)
     for side in (8, 12, 31):
         (found,) = network([[image(1, side)]])
         with torch.inference_mode():
@@ -63,7 +63,7 @@ def test_a_compiled_network_computes_what_torch_computes(
 
 def test_bytes_do_not_depend_on_threads_or_neighbours(converted: tuple[bytes, bytes]) -> None:
     images = [image(seed, 8 + seed % 3) for seed in range(7)]
-    one, three = (CompiledNetwork(*converted, threads=threads) for threads in (1, 3))
+    one, three = (CompiledNetwork.of_topology(*converted, threads=threads) for threads in (1, 3))
     together, spread = one([item] for item in images), three([item] for item in images)
     alone = [one([[item]])[0] for item in images]
     for a, b, c in zip(together, spread, alone, strict=True):
@@ -71,7 +71,7 @@ def test_bytes_do_not_depend_on_threads_or_neighbours(converted: tuple[bytes, by
 
 
 def test_nothing_in_nothing_out(converted: tuple[bytes, bytes]) -> None:
-    assert CompiledNetwork(*converted, threads=2)([]) == []
+    assert CompiledNetwork.of_topology(*converted, threads=2)([]) == []
 
 
 def test_a_network_is_converted_once(tmp_path: Path, converted: tuple[bytes, bytes]) -> None:
@@ -109,7 +109,7 @@ def test_a_damaged_entry_is_made_anew(tmp_path: Path, converted: tuple[bytes, by
     expected = load_compiled("a", conversion, threads=1, cache=cache)([[image(2)]])[0]
     whole = cache.path("a").read_bytes()
     if damage == "other":
-        cache.write("a", b"<net/>", b"")  # sound as a file, but no network
+        cache.write("a", b"<net/>")  # sound as a file, but no network
     else:
         flipped = whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:]
         cache.path("a").write_bytes({"flipped": flipped, "cut": whole[:100], "empty": b""}[damage])
@@ -131,11 +131,11 @@ def test_old_entries_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("data_prep.base.openvino._MAX_ENTRIES", 2)
     cache = NetworkCache(tmp_path)
     for number, key in enumerate("abcd"):
-        cache.write(key, b"topology", b"weights")
+        cache.write(key, b"compiled")
         os.utime(cache.path(key), (number, number))
-    cache.write("e", b"topology", b"weights")
+    cache.write("e", b"compiled")
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["d", "e"]
-    assert cache.read("e") == (b"topology", b"weights")
+    assert cache.read("e") == b"compiled"
 
 
 def test_a_key_stands_for_weights_configuration_and_code(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""Graph files beside the weights of a folder, so that it runs where torch is not installed.
+
+    python -m pipeline.export.graphs FOLDER ...
+
+Run it after weights changed: a graph of other weights is passed over, and torch converts them at first use.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from classifier.compiled import can_be_compiled, converted_grader
+from classifier.storage import read_grader
+from data_prep.base.files import atomic_write
+from data_prep.base.graph import SUFFIX, graph_of
+from data_prep.base.manifest import read_verified, write_manifest
+from data_prep.vocabulary import ConditionGroup
+from detector.spec import SPECS
+
+
+def write_graphs(folder: Path) -> tuple[Path, ...]:
+    """Write a graph for every detector and grader of a weights folder, and renew its manifest.
+
+    Raises:
+        WeightsRejected: the folder has no manifest, or a file is not what it says.
+    """
+    from detector.look.network import converted_network
+
+    written = []
+    for kind, spec in SPECS.items():
+        if (folder / f"{kind.value}.safetensors").is_file():
+            content = read_verified(folder, f"{kind.value}.safetensors")
+            written.append(_write(folder, kind.value, converted_network(spec, content), content))
+    for group in ConditionGroup:
+        if (folder / f"{group.value}.safetensors").is_file():
+            stored = read_grader(folder, group)
+            if can_be_compiled(stored.config):
+                converted = converted_grader(stored)
+                written.append(_write(folder, group.value, converted, stored.weights))
+    write_manifest(folder)
+    return tuple(written)
+
+
+def _write(folder: Path, stem: str, converted: tuple[bytes, bytes], weights: bytes) -> Path:
+    path = folder / f"{stem}{SUFFIX}"
+    with atomic_write(path, binary=True) as stream:
+        stream.write(graph_of(*converted, weights))
+    return path
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        for path in write_graphs(Path(name)):
+            print(f"{path}  {path.stat().st_size / 1e3:.0f} kB")
