@@ -8,13 +8,14 @@ SPIDER ?=
 # For `make kaggle-dataset`: the final weights of `lumbar train`.
 WEIGHTS ?= runs/rsna/weights
 
+PACKAGES := data_prep detector classifier pipeline
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 TOOLS := $(VENV)/.tools-installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format models graphs kaggle-dataset clean
+.PHONY: help demo test quick lint format models graphs kaggle-dataset clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -36,11 +37,12 @@ $(TOOLS): requirements-dev.txt $(RUNTIME)
 demo: $(RUNTIME) ## one synthetic study, end to end, with pictures
 	@$(BIN)/python -m pipeline demo -o $(DEMO)
 
-test: $(TOOLS) ## lint, types and tests
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: lint ## lint, types and tests; COVERAGE=1 says which lines no test reaches
+	$(BIN)/python -m pytest -q --doctest-modules --ignore-glob='*/__main__.py' $(PACKAGES)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(if $(COVERAGE),--cov --cov-report=term)
+
+quick: lint ## lint, types and the tests that take seconds: what to run before every commit
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 lint: $(TOOLS) ## lint and types only
 	$(BIN)/ruff check .
@@ -106,5 +108,5 @@ format: $(TOOLS) ## format the code
 	$(BIN)/ruff format .
 
 clean: ## remove demo output, caches and build products (not the environment, not runs/)
-	rm -rf $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(DEMO) build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find data_prep detector classifier pipeline tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

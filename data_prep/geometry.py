@@ -48,6 +48,15 @@ class SlicePlane:
 
     Raises:
         ValueError: not finite, axes not orthonormal within 1e-2, spacing or shape not positive.
+
+    A sagittal slice 10 mm left of the middle, columns towards the back, rows towards the feet:
+
+    >>> back, feet = np.array([0, 1, 0]), np.array([0, 0, -1])
+    >>> plane = SlicePlane(np.array([10, -80, 200]), back, feet, (0.5, 0.5), (640, 640))
+    >>> plane.to_mm((20, 100)).tolist()
+    [10.0, -70.0, 150.0]
+    >>> plane.to_px([10, -70, 150]).tolist()
+    [20.0, 100.0]
     """
 
     origin_mm: FloatArray

@@ -28,6 +28,9 @@ def safe_id(text: str) -> str:
 
     Letters, digits, ``.``, ``_`` and ``-`` stay; an identifier that had anything else, or does not start
     with a letter or digit, gets eight characters of its SHA-256, so that two never become one.
+
+    >>> safe_id("4003253"), safe_id("../etc")
+    ('4003253', 'etc-f7f9121f')
     """
     if _PLAIN_ID.fullmatch(text):
         return text
@@ -47,6 +50,9 @@ def input_label(name: str) -> str:
     Exporters number their files ("IM0001.dcm") or use identifiers, and these stay, as do BIDS names; another
     name with any word that exporters do not use may be a patient's. Of it eight characters of its SHA-256 are
     left, by which whoever has the file can find it.
+
+    >>> input_label("IM0001.dcm"), input_label("Doe_John.dcm")
+    ('IM0001.dcm', 'name-bc8b1709.dcm')
     """
     words = re.findall(r"[^\W\d_]+", name.lower())
     if _BIDS_NAME.fullmatch(name) or (name.isprintable() and all(map(_EXPORTERS_WORD.fullmatch, words))):

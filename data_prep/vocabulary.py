@@ -169,6 +169,10 @@ def split_row_id(row_id: str) -> tuple[str, Target]:
     """Split a row id into study id, which may hold underscores itself, and target.
 
     Raises ValueError if the text does not end in one of the 25 target columns.
+
+    >>> study_id, target = split_row_id("4003253_left_subarticular_stenosis_l4_l5")
+    >>> study_id, target.condition.label, target.level.label
+    ('4003253', 'Left Subarticular Stenosis', 'L4/L5')
     """
     parts = str(row_id).split("_")
     for first in range(1, len(parts)):

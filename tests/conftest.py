@@ -1,4 +1,4 @@
-"""Where the development data lie; tests that need them skip without them."""
+"""Which tests are slow, and where the development data lie; tests that need them skip without them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,41 @@ from pathlib import Path
 
 import pytest
 
+# Of these, a test takes seconds: it trains, runs the command line, starts a browser, an archive or a cluster.
+_SLOW = (
+    "benchmarks/",
+    "classifier/learn/",
+    "classifier/test_no_shortcuts.py",
+    "data_prep/phantom/",
+    "data_prep/exchange/",
+    "detector/learn/test_train.py",
+    "detector/learn/test_several_devices.py",
+    "detector/learn/test_external_studies.py",
+    "detector/test_",
+    "hostile/",
+    "notebooks/",
+    "pipeline/app/",
+    "pipeline/batch/test_engines.py",
+    "pipeline/batch/test_ray_engine.py",
+    "pipeline/commands/",
+    "pipeline/export/",
+    "pipeline/results/",
+    "pipeline/service/",
+    "pipeline/test_",
+    "pipeline/training/",
+    "security/",
+    "test_readme.py",
+)
+
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what ``make quick`` leaves out."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).as_posix().startswith(_SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 def _existing(folder: Path) -> Path:

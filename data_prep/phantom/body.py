@@ -28,7 +28,7 @@ from data_prep.vocabulary import Condition, ConditionGroup, Level, Side, Target
 FloatArray = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
 
-# One row per disc plane T3/T4 … S5/Co; lumbar values from PHANTOM.md ("Published measures").
+# One row per disc plane T3/T4 … S5/Co; lumbar values from docs/phantom.md ("Published measures").
 _HALF_DEPTH = [
     9, 9.5, 10.2, 10.8, 11.4, 12, 12.5, 13, 13.5, 14,
     15, 15.8, 16.3, 16.7, 16.3, 11.5, 8, 6.5, 5.5, 4,
@@ -54,7 +54,7 @@ _PSOAS = [
     0.35, 0.6, 0.85, 1.0, 0.95, 0.85, 0.7, 0.5, 0.3, 0.1,
 ]  # fmt: skip
 # From the disc plane up to the middle of the foramen's root, and back from the canal point (mm): puts the
-# annotated foramen where "Geometry of the annotations" (DOMAIN.md) has it.
+# annotated foramen where "Geometry of the annotations" (docs/phantom.md) has it.
 FORAMEN_ABOVE_MM = (6.0, 6.0, 6.0, 6.0, 5.0)
 FORAMEN_BACK_MM = (-3.0, -3.5, -4.0, -4.5, -6.5)
 FORAMEN_SIDE_MM = 16.5
@@ -175,9 +175,9 @@ def _profiles(
         from_disc_mm = (position - FIRST_LUMBAR - level.index) * 35.0
         squeeze += closed * np.exp(-((from_disc_mm / 7.0) ** 4))
     # Area of the sac: 1 at severity 0, .52 at the first boundary, .36 at the second (dural sac area at
-    # L4/5: controls 152, cut-off 111, stenosis 80 ± 35 mm², PHANTOM.md).
+    # L4/5: controls 152, cut-off 111, stenosis 80 ± 35 mm², docs/phantom.md).
     area = np.exp(-0.36 * squeeze)
-    # The conus ends at T12–L2 (PHANTOM.md).
+    # The conus ends at T12–L2 (docs/phantom.md).
     conus = FIRST_LUMBAR - 0.6 + moved + float(np.clip(rng.normal(0.0, 0.45), -1.0, 1.0))
     return {
         "half_depth": half_depth * waist,
@@ -210,7 +210,7 @@ def _foramina(scale: float, latents: Mapping[Target, float]) -> Float32Array:
                 condition = Condition.of(ConditionGroup.FORAMINAL, side)
                 closed = _severity(latents, condition, list(Level)[index])
             # Width 8.8 and height 18 when free; 5.8 and 12.8 at the first boundary, where height counts as
-            # narrowed (12–15, PHANTOM.md), 4.2 and 9.8 at the second, about the root's own size.
+            # narrowed (12–15, docs/phantom.md), 4.2 and 9.8 at the second, about the root's own size.
             table[row, plane] = (
                 4.4 - 0.82 * closed,
                 9.0 - 1.45 * closed,
@@ -228,7 +228,7 @@ def _recesses(scale: float, latents: Mapping[Target, float]) -> Float32Array:
     for row, side in enumerate((Side.RIGHT, Side.LEFT)):
         for level in Level:
             closed = _severity(latents, Condition.of(ConditionGroup.SUBARTICULAR, side), level)
-            # Depth 7 when free, 4.4 at the first boundary, 3.0 at the second: stenosed at ≤ 3 (PHANTOM.md).
+            # Depth 7 when free, 4.4 at the first boundary, 3 at the second: stenosed at ≤ 3.
             table[row, FIRST_LUMBAR + level.index] = (
                 3.5 - 0.72 * closed,
                 3.3 - 0.45 * closed,

@@ -64,7 +64,7 @@ def write_dataset(
     ``studies`` and the options only, not on ``jobs``. ``progress`` is called with the number of studies
     done. Tables are written last. ``appearance``, ``transitional`` and ``view``: see ``make_study``.
     ``scanners``: name of a range in ``SCANNER_RANGES``.
-    ``quirks``: the oddities of DOMAIN.md never, at about their real rates, or all of them soon.
+    ``quirks``: the oddities of docs/phantom.md never, at about their real rates, or all of them soon.
     ``headers``: as the anonymiser of the real data left them, or ``pacs``: complete, for an archive.
 
     Raises:

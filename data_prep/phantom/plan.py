@@ -61,7 +61,7 @@ class SagittalPlan:
 
 
 def draw_sagittal_plan(rng: np.random.Generator, size: Size) -> SagittalPlan:
-    """Ranges of PHANTOM.md (field 240–350, thickness 3–5, gap 0.3–1); ``small`` has 1.1–1.5 mm pixels."""
+    """Ranges of docs/phantom.md (field 240–350, thickness 3–5, gap 0.3–1); ``small``: 1.1–1.5 mm pixels."""
     field = rng.uniform(245, 345)
     if size == "small":
         rows = int(rng.choice([192, 208, 224]))
@@ -220,7 +220,7 @@ def plan_study(
     if cut:  # coils reach as far as the field of view
         plans = [replace(plan, scanner=replace(plan.scanner, coil_half_mm=500.0)) for plan in plans]
     lumbar = _seen_levels(body, planes) if cut and rng.random() < 0.5 else LUMBAR_PLANES
-    # 335 of 1,975 real studies have 2–4 axial series (DOMAIN.md).
+    # 335 of 1,975 real studies have 2–4 axial series (docs/phantom.md).
     count = 1 if size == "small" else int(rng.choice([1, 2, 3, 4], p=[0.83, 0.12, 0.03, 0.02]))
     for number in range(count):
         part = lumbar if number == 0 else lumbar[int(rng.integers(len(lumbar))) :]

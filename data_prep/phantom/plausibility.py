@@ -44,7 +44,7 @@ class Measure:
 def measure(studies: int, seed: int = 0) -> tuple[Measure, ...]:
     """Measure patients ``seed … seed + studies − 1``; nothing is rendered.
 
-    Published values: PHANTOM.md ("Published measures"), DESIGN.md (canal gaps) and DOMAIN.md (labels).
+    Published values: docs/phantom.md.
 
     Raises:
         ValueError: fewer than 10 studies.
@@ -167,7 +167,7 @@ def _posture(bodies: list[Body]) -> list[Measure]:
         Measure("their sd (°)", _row(angles.std(axis=0)), "7–11", "RSNA points"),
         Measure("disc angle L5/S1 − T12/L1 (°)", curve, "50 ± 12 (endplates L1–S1)", "X-ray"),
         Measure("scoliosis, Cobb (°): median, 95 %, most", bends, "mostly < 10, tail to 40", "X-ray"),
-        Measure("transitional vertebra", f"{transitional:.0%}", "10–15 %", "DOMAIN.md"),
+        Measure("transitional vertebra", f"{transitional:.0%}", "10–15 %", "docs/phantom.md"),
     ]
 
 

@@ -57,7 +57,7 @@ def _pedicle(
     fraction: RealArray,
     scale: float,
 ) -> RealArray:
-    # Height 12.9 of a 36 mm segment, width 6 at L1 to 16 at L5 (PHANTOM.md); just under the upper disc.
+    # Height 12.9 of a 36 mm segment, width 6 at L1 to 16 at L5 (docs/phantom.md); just under the upper disc.
     half_width = np.clip(3.5 + 0.9 * (at.position - FIRST_LUMBAR), 3.2, 7.5) * scale
     middle = painter.profile("sac_width_normal", at) + 3.0 * scale + half_width
     return tunnel(

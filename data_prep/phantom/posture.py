@@ -21,13 +21,13 @@ FIRST_LUMBAR = PLANE_NAMES.index("L1/L2")
 LUMBOSACRAL = PLANE_NAMES.index("L5/S1")
 N_PLANES = len(PLANE_NAMES)
 
-# Distance (mm) from each disc centre to the next: lumbar about 36 (DESIGN.md), T12 and above and the sacrum
-# from the vertebral heights of PHANTOM.md and of sacral anatomy.
+# Distance (mm) from each disc centre to the next: lumbar about 36, T12 and above and the sacrum from the
+# vertebral heights of docs/phantom.md and of sacral anatomy.
 _DISC_GAPS_MM = np.array(
     [23.5, 24, 25, 25.5, 26, 27, 28, 29.5, 31.5, 34, 35.5, 36, 36, 36, 29, 25, 22, 19, 17], dtype=float
 )
 # Tilt of the downward direction towards the back (degrees). With a canal point 24 mm behind the disc centre
-# these give the published canal gaps 34 33 31 25 mm and segment angles −12 −8 +2.5 +16.5° (DESIGN.md).
+# these give the published canal gaps 34 33 31 25 mm and segment angles −12 −8 +2.5 +16.5° (docs/phantom.md).
 _TILT_DEG = np.array(
     [24, 21, 17, 13, 8.5, 4, 1, -3.5, -8, -12.5, -14, -10.5, -3.5, 7, 28, 43, 54, 52, 38, 15], dtype=float
 )
@@ -76,7 +76,7 @@ class Posture:
 def draw_posture(rng: np.random.Generator, transitional: Transitional = "natural") -> Posture:
     """Draw lordosis (50 ± 12°), sacral slope, scoliosis (tail to 40°), stature (± 8 %) and anomalies.
 
-    ``transitional`` forces or forbids a transitional vertebra (10 %, PHANTOM.md).
+    ``transitional`` forces or forbids a transitional vertebra (10 %, docs/phantom.md).
     """
     stature = float(np.clip(rng.normal(1.0, 0.06), 0.85, 1.15))
     gaps = _DISC_GAPS_MM * stature * rng.normal(1.0, 0.03, N_PLANES - 1)

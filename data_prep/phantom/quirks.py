@@ -1,4 +1,4 @@
-"""The oddities of real data sets (DOMAIN.md, "Quirks"), for data sets that shall have them."""
+"""The oddities of real data sets (docs/phantom.md, "Quirks"), for data sets that shall have them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class _Rates:
     misplaced: float
 
 
-# Real: counts of DOMAIN.md over 1,975 studies (49,375 labels); how many series have gaps, mixed shapes or
-# MONOCHROME1 is not stated there: set by eye. All: everything is seen within about ten studies.
+# Real: counts over 1,975 studies (49,375 labels, docs/phantom.md); how many series have gaps, mixed shapes
+# or MONOCHROME1 is not stated there: set by eye. All: everything is seen within about ten studies.
 _RATES: dict[QuirkMode, _Rates] = {
     "none": _Rates(0, 0, 0, 0, 0, 0, 0, 0),
     "real": _Rates(3 / 1975, 7 / 1975, 0.05, 0.02, 0.02, 572 / 49375, 5 / 49375, 13 / 49375),

@@ -142,7 +142,7 @@ SCANNER_RANGES = {"usual": USUAL_SCANNERS, "shifted": SHIFTED_SCANNERS, "unseen"
 def draw_scanner(
     rng: np.random.Generator, orientation: Orientation, scanners: ScannerRange = USUAL_SCANNERS
 ) -> Scanner:
-    """Draw the appearance of a series: SNR 8–60 at the spine (PHANTOM.md), coils from far to very near."""
+    """Draw the appearance of a series: SNR 8–60 at the spine (docs/phantom.md), coils far to very near."""
     sagittal = orientation is Orientation.SAGITTAL
     moved, ringing, shifted = rng.random(3)
     return Scanner(

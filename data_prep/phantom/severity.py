@@ -48,7 +48,7 @@ CONDITION_CORRELATION = np.array(
 LEVEL_CORRELATION = (1.0, 0.68, 0.49, 0.36, 0.27)
 
 # Reader noise (standard deviation) on the grade scale. Set so that the oracle scores .30–.40 in the
-# official metric (PHANTOM.md); checked in tests/data_prep/phantom/test_severity.py.
+# official metric (docs/phantom.md); checked in tests/data_prep/phantom/test_severity.py.
 READER_NOISE: dict[ConditionGroup, float] = {
     ConditionGroup.SPINAL: 0.70,
     ConditionGroup.FORAMINAL: 0.48,

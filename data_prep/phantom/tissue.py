@@ -82,7 +82,7 @@ def draw_contrast(
     stir: bool | None = None,
     tissue_spread: float = TISSUE_SPREAD,
 ) -> Contrast:
-    """Draw a sequence with TR and TE in the ranges of PHANTOM.md.
+    """Draw a sequence with TR and TE in the ranges of docs/phantom.md.
 
     ``stir`` forces or forbids STIR on a sagittal T2 series (None: at its usual share). ``tissue_spread`` is
     the log-normal scatter of each tissue's signal between patients; raise it (0.3–0.5) to train on contrasts

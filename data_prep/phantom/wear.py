@@ -9,7 +9,7 @@ from data_prep.phantom.posture import FIRST_LUMBAR, LUMBOSACRAL, N_PLANES, Postu
 
 Float32Array = NDArray[np.float32]
 
-# One row per disc plane T3/T4 … S5/Co; lumbar values from PHANTOM.md ("Published measures").
+# One row per disc plane T3/T4 … S5/Co; lumbar values from docs/phantom.md ("Published measures").
 _DISC_FRONT = [
     2.8, 2.9, 3.1, 3.2, 3.4, 3.5, 3.8, 4.2, 5.2, 6.8,
     8.5, 10.2, 11.3, 13.0, 14.0, 4.0, 2.0, 1.2, 1, 1,
@@ -41,7 +41,7 @@ def draw_discs(rng: np.random.Generator, posture: Posture) -> dict[str, Float32A
     age = rng.beta(1.3, 1.5)
     worn = np.clip(1.3 * age * rng.beta(1.6, 1.6, N_PLANES) + np.array(_WEAR) + rng.normal(0, 0.1), 0.0, 1.0)
     worn[LUMBOSACRAL + 1 :] = 0.8
-    # Up to 60 % lower (PHANTOM.md); some dark discs keep their height, some collapse.
+    # Up to 60 % lower (docs/phantom.md); some dark discs keep their height, some collapse.
     collapse = np.clip(worn**2 + rng.normal(0.0, 0.15, N_PLANES) * worn, 0.0, 1.0)
     height = scale * (1.0 - 0.6 * collapse) * rng.normal(1.0, 0.06, N_PLANES)
     front = np.array(_DISC_FRONT) * height * rng.normal(1.0, 0.08, N_PLANES)

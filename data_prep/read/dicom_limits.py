@@ -98,7 +98,7 @@ class BoundedFile(io.BufferedReader):
     """
 
     def __init__(self, source: Path | io.BytesIO, limits: ReadLimits) -> None:
-        super().__init__(io.FileIO(source) if isinstance(source, Path) else source)  # type: ignore[arg-type]
+        super().__init__(io.FileIO(source) if isinstance(source, Path) else source)
         self._limits, self._reads, self._character_set_follows = limits, 0, False
         self._size = self.seek(0, io.SEEK_END)
         self.seek(0)

@@ -32,7 +32,8 @@ from data_prep.read.listing import (
     natural_order,
     subfolders,
 )
-from data_prep.read.nifti_studies import VolumeStudy, is_nifti, is_raw, volume_studies
+from data_prep.read.nifti import is_nifti
+from data_prep.read.nifti_studies import VolumeStudy, is_raw, volume_studies
 from data_prep.read.series_table import IMAGE_FOLDERS, SeriesTable, find_series_table
 
 

@@ -25,7 +25,7 @@ def labels(gradings: list[Grading]) -> NDArray[np.int64]:
 
 
 def _official_score(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
-    """Mean of the four terms of the official metric (DOMAIN.md), for arrays (patients, 25[, 3])."""
+    """Mean of the four terms of the official metric (docs/phantom.md), for arrays (patients, 25[, 3])."""
     weighted = probabilities / probabilities.sum(axis=-1, keepdims=True)
     terms = []
     for group in ConditionGroup:
@@ -86,7 +86,7 @@ def test_forcing_a_latent_changes_no_other_target() -> None:
 
 
 def test_targets_are_correlated_as_in_the_real_table(labels: NDArray[np.int64]) -> None:
-    """Spearman of canal with the recesses .5–.6, of the two recesses .4–.6 (DOMAIN.md), at L4/L5."""
+    """Spearman of canal with the recesses .5–.6, of the two recesses .4–.6 (docs/phantom.md), at L4/L5."""
     columns = {t: i for i, t in enumerate(TARGETS)}
     canal = labels[:, columns[Target(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)]]
     left = labels[:, columns[Target(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L4_L5)]]

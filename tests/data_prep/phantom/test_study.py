@@ -54,7 +54,7 @@ def test_slices_run_from_right_to_left_and_from_foot_to_head(studies: list[Phant
 
 
 def test_canal_gaps_and_angles_are_those_of_the_real_table(studies: list[PhantomStudy]) -> None:
-    """Ratios 1.08 1.06 1.00 .86, angles −12 −8 +2.5 +16.5°, gaps 34 33 31 25 mm (DESIGN.md)."""
+    """Ratios 1.08 1.06 1.00 .86, angles −12 −8 +2.5 +16.5°, gaps 34 33 31 25 mm (docs/phantom.md)."""
     steps = []
     for phantom in studies:
         canal = {disc.name: disc.canal_mm for disc in phantom.discs}
@@ -68,7 +68,7 @@ def test_canal_gaps_and_angles_are_those_of_the_real_table(studies: list[Phantom
 
 
 def test_points_lie_as_annotators_place_them(studies: list[PhantomStudy]) -> None:
-    """'Geometry of the annotations' in DOMAIN.md, relative to the canal point of the level."""
+    """'Geometry of the annotations' in docs/phantom.md, relative to the canal point of the level."""
     recess, width, foramen = [], [], {side: [] for side in Side}
     for phantom in studies:
         points, canal = _points(phantom), {disc.name: disc.canal_mm for disc in phantom.discs}
