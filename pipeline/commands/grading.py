@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,12 +13,17 @@ import typer
 from data_prep.base.backend import Backend
 from pipeline.commands import console, summaries
 from pipeline.commands.options import (
+    ArchiveAuthority,
+    ArchiveCertificate,
+    ArchiveKey,
+    ArchiveToken,
     ClassifierWeights,
     DetectorWeights,
     Input,
     Inputs,
     Output,
     ReportOption,
+    archive_at,
     result_objects,
 )
 from pipeline.commands.shared_options import AsJson, SeriesTable
@@ -42,9 +48,28 @@ class EngineKind(StrEnum):
 
 
 def predict(
-    paths: Inputs,
+    paths: Inputs = None,
+    *,
     output: Output,
     series_table: SeriesTable = None,
+    archive: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="URL", help="Instead of INPUT: a DICOMweb archive to fetch studies from."
+        ),
+    ] = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Option(help="StudyInstanceUID to fetch with --from; give it again for more."),
+    ] = None,
+    query: Annotated[
+        list[str] | None,
+        typer.Option(help="Or what to search for: KEY=VALUE, such as StudyDate=20260101-20260131."),
+    ] = None,
+    tls_ca: ArchiveAuthority = None,
+    tls_cert: ArchiveCertificate = None,
+    tls_key: ArchiveKey = None,
+    token_file: ArchiveToken = None,
     pictures: Annotated[bool, typer.Option(help="Draw a picture of each study.")] = True,
     sr: ReportOption = None,
     sc: Annotated[
@@ -99,23 +124,29 @@ def predict(
     """
     if address is not None and engine is not EngineKind.RAY:
         raise typer.BadParameter("--address is of a Ray cluster: add --engine ray")
+    if bool(paths) == bool(archive):
+        raise typer.BadParameter("give INPUT, or an archive with --from, and not both")
     if engine is EngineKind.RAY:
-        _check_ray(paths, address)
-    from pipeline.commands.grading_steps import Workers, grade_all
+        _check_ray(paths or [], address)
+    from pipeline.commands.grading_steps import Workers, fetched_from, grade_all
 
-    done = grade_all(
-        paths,
-        output,
-        series_table=series_table,
-        pictures=pictures,
-        reports=report,
-        detector_weights=detector_weights,
-        classifier_weights=classifier_weights,
-        backend=backend,
-        threads=threads,
-        objects=result_objects(sr, sc=sc, gsps=gsps, kos=kos),
-        workers=Workers(jobs, address),
-    )
+    with ExitStack() as stack:
+        if archive is not None:
+            where = archive_at(archive, tls_ca, tls_cert, tls_key, token_file)
+            paths = [stack.enter_context(fetched_from(where, study or [], query or []))]
+        done = grade_all(
+            paths or [],
+            output,
+            series_table=series_table,
+            pictures=pictures,
+            reports=report,
+            detector_weights=detector_weights,
+            classifier_weights=classifier_weights,
+            backend=backend,
+            threads=threads,
+            objects=result_objects(sr, sc=sc, gsps=gsps, kos=kos),
+            workers=Workers(jobs, address),
+        )
     if as_json:
         console.print_json(done.to_dict())
     else:

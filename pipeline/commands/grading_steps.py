@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_prep.base.backend import Backend
 from data_prep.base.files import atomic_write, locked_folder
@@ -25,6 +26,9 @@ from pipeline.grade import ModelFacts, Pipeline
 from pipeline.prediction import Provenance, StudyPrediction
 from pipeline.results.dicom import ResultObject
 
+if TYPE_CHECKING:
+    from pipeline.service.dicomweb import Archive
+
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Path, tuple[Rejection, ...]]]:
@@ -42,6 +46,23 @@ def find_entries(paths: Sequence[Path], series_table: Path | None) -> tuple[Stud
     """The studies under one path or several."""
     with console.status("looking for studies"):
         return find_all_studies(paths, series_table=series_table)
+
+
+@contextmanager
+def fetched_from(archive: Archive, study_uids: Sequence[str], query: Sequence[str]) -> Iterator[Path]:
+    """Studies of a DICOMweb archive in a folder, for as long as the block lasts; failures end the program."""
+    from pipeline.service.dicomweb import ArchiveFailed, fetched, find_study_uids, parse_query
+
+    with ended_by_signals(), ExitStack() as stack:
+        try:
+            with console.status("fetching studies"):
+                wanted = list(study_uids) or find_study_uids(archive, parse_query(query))
+                folder = stack.enter_context(fetched(archive, wanted))
+        except ValueError as error:
+            console.fail(str(error))
+        except ArchiveFailed as failed:
+            console.fail(str(failed))
+        yield folder
 
 
 def make_writable(folder: Path) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
 
+from pipeline.commands import console
 from pipeline.results.dicom import ResultObject
+
+if TYPE_CHECKING:
+    from pipeline.service.dicomweb import Archive
 
 Input = Annotated[
     Path,
@@ -21,7 +25,7 @@ Input = Annotated[
     ),
 ]
 Inputs = Annotated[
-    list[Path],
+    list[Path] | None,
     typer.Argument(
         metavar="INPUT...",
         help="RSNA images folder, one study, any tree of DICOM files or NIfTI volumes, a BIDS data set, or a "
@@ -89,3 +93,35 @@ def result_objects(sr: ReportChoice | None, *, sc: bool, gsps: bool, kos: bool) 
         ResultObject.KOS: kos,
     }
     return tuple(item for item, is_asked in asked.items() if is_asked)
+
+
+ArchiveAuthority = Annotated[
+    Path | None,
+    typer.Option("--tls-ca", help="Certificates (PEM) that sign the archive's; left out: the system's."),
+]
+ArchiveCertificate = Annotated[
+    Path | None, typer.Option("--tls-cert", help="Certificate (PEM) to show to the archive.")
+]
+ArchiveKey = Annotated[Path | None, typer.Option("--tls-key", help="Its key (PEM).")]
+ArchiveToken = Annotated[
+    Path | None, typer.Option("--token-file", help="File with a bearer token for the archive.")
+]
+
+
+def archive_at(
+    url: str, authority: Path | None, certificate: Path | None, key: Path | None, token_file: Path | None
+) -> Archive:
+    """The DICOMweb archive of the options; what is wrong with them ends the program with exit code 2."""
+    from pipeline.service.dicomweb import Archive
+
+    for path in (authority, certificate, key, token_file):
+        if path is not None and not path.is_file():
+            raise typer.BadParameter(f"there is no file {path.name!r}")
+    try:
+        token = token_file.read_text(encoding="utf-8").strip() if token_file is not None else ""
+        archive = Archive(url, authority, certificate, key, token)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if archive.is_open:
+        console.tell("the archive's address is not encrypted: patient data can be read on the way")
+    return archive

@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from pipeline.commands import console
-from pipeline.commands.options import ReportChoice, ReportOption, result_objects
+from pipeline.commands.options import (
+    ArchiveAuthority,
+    ArchiveCertificate,
+    ArchiveKey,
+    ArchiveToken,
+    ReportChoice,
+    ReportOption,
+    archive_at,
+    result_objects,
+)
 
 MIB, GIB = 1024**2, 1024**3
 
@@ -20,7 +29,14 @@ def serve(
             metavar="SPOOL", help="Folder for images and results on their way; patient data.", file_okay=False
         ),
     ],
-    to: Annotated[str, typer.Option(help="Who gets the results: AETITLE@host:port.")],
+    to: Annotated[str | None, typer.Option(help="Who gets the results: AETITLE@host:port.")] = None,
+    stow: Annotated[
+        str | None, typer.Option(metavar="URL", help="Or the DICOMweb archive that gets them (STOW-RS).")
+    ] = None,
+    tls_ca: ArchiveAuthority = None,
+    tls_cert: ArchiveCertificate = None,
+    tls_key: ArchiveKey = None,
+    token_file: ArchiveToken = None,
     ae_title: Annotated[str, typer.Option("--ae-title", help="What this node is called.")] = "LUMBAR",
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 11112,
@@ -57,10 +73,14 @@ def serve(
     """
     from pipeline.service.config import Peer, ServiceConfig
 
+    if bool(to) == bool(stow):
+        raise typer.BadParameter("give the destination with --to or with --stow, and not both")
     try:
         config = ServiceConfig(
             spool=spool,
-            destination=Peer.parse(to),
+            destination=archive_at(stow, tls_ca, tls_cert, tls_key, token_file)
+            if stow
+            else Peer.parse(to or ""),
             ae_title=ae_title,
             host=host,
             port=port,

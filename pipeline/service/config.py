@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.results.dicom import ResultObject
+from pipeline.service.dicomweb import Archive
 
 # PS3.5 table 6.2-1, VR AE: at most 16 printable characters, no backslash, not only spaces.
 _AE_TITLE = re.compile(r"(?! *$)[\x20-\x5b\x5d-\x7e]{1,16}")
@@ -44,6 +45,11 @@ class Peer:
     def __str__(self) -> str:
         return f"{self.ae_title}@{self.host}:{self.port}"
 
+    @property
+    def name(self) -> str:
+        """For the log."""
+        return self.ae_title
+
 
 def _check_port(port: int) -> None:
     if not 1 <= port <= 65535:
@@ -56,7 +62,7 @@ class ServiceConfig:
 
     Attributes:
         spool: folder for images and results on their way; holds patient data, so keep it to yourself.
-        destination: who gets the results.
+        destination: who gets the results: a node by C-STORE, or a DICOMweb archive by STOW-RS.
         ae_title: of this node; callers must call it by this name.
         host, port: where it listens.
         allowed_callers: AE titles that may call; empty: any.
@@ -75,7 +81,7 @@ class ServiceConfig:
     """
 
     spool: Path = field(repr=False)
-    destination: Peer
+    destination: Peer | Archive
     ae_title: str = "LUMBAR"
     host: str = "127.0.0.1"
     port: int = 11112

@@ -19,7 +19,8 @@ from pydicom.uid import (
 )
 from pynetdicom import AE
 
-from pipeline.service.config import ServiceConfig
+from pipeline.service.config import Peer, ServiceConfig
+from pipeline.service.dicomweb import Archive, ArchiveFailed, store
 from pipeline.service.spool import Spool
 
 log = logging.getLogger("lumbar.serve")
@@ -53,7 +54,7 @@ class Sender:
             self._new_results.clear()
             left = self.deliver(stop)
             if left:
-                log.warning("%d results wait for %s", left, self._config.destination.ae_title)
+                log.warning("%d results wait for %s", left, self._config.destination.name)
                 stop.wait(wait_s)
                 wait_s = min(2 * wait_s, self._config.max_retry_s)
             else:
@@ -72,7 +73,27 @@ class Sender:
             return 1
 
     def _send(self, paths: Sequence[Path], stop: threading.Event | None) -> None:
-        peer = self._config.destination
+        destination = self._config.destination
+        if isinstance(destination, Archive):
+            self._stow(destination, paths, stop)
+        else:
+            self._c_store(destination, paths, stop)
+
+    def _stow(self, archive: Archive, paths: Sequence[Path], stop: threading.Event | None) -> None:
+        for path in paths:
+            if stop is not None and stop.is_set():
+                return
+            try:
+                store(archive, pydicom.dcmread(path))
+            except ArchiveFailed as failed:
+                log.warning("%s: not taken (%s)", path.stem, failed)
+                if failed.is_unreachable:
+                    return
+                continue
+            self._spool.delivered(path)
+            log.info("%s: delivered", path.stem)
+
+    def _c_store(self, peer: Peer, paths: Sequence[Path], stop: threading.Event | None) -> None:
         association = self._ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
         if not association.is_established:
             return
