@@ -62,7 +62,7 @@ models: $(SAGITTAL) $(POINTS) $(GRADERS) ## train the bundled weights anew: make
 	$(MAKE) graphs
 
 graphs: $(RUNTIME) ## after weights changed: graphs beside them, so that they run without torch
-	$(BIN)/python -m pipeline.export.graphs detector/weights classifier/weights
+	$(BIN)/python -m pipeline.export.graphs $(wildcard detector/weights/* classifier/weights/*)
 
 $(RUNS)/sagittal-spider/sagittal.safetensors: | $(RUNTIME)
 	@test -n "$(SPIDER)" || { echo "give SPIDER=, a folder with images/, level_points.csv and split.csv" >&2; exit 2; }

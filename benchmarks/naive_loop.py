@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.stopwatch import Stopwatch
 from classifier.predict import Grader
+from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.manifest import read_verified
 from data_prep.vocabulary import LEVELS, SEVERITIES, SUBMISSION_COLUMNS, TARGETS, SeriesKind, Target
 from detector.look.inference import STRIDES
@@ -42,7 +43,9 @@ def yolo_of(spec: DetectorSpec, folder: Path) -> Any:
     from ultralytics import YOLO
     from ultralytics.nn.tasks import PoseModel
 
-    network = network_from_bytes(spec, read_verified(BUNDLED_WEIGHTS, f"{spec.kind.value}.safetensors"))
+    network = network_from_bytes(
+        spec, read_verified(BUNDLED_WEIGHTS[DEFAULT_BUNDLE], f"{spec.kind.value}.safetensors")
+    )
     network.__class__ = PoseModel  # the subclass differs in its training loss alone
     network.args = {"task": "pose"}
     path = folder / f"{spec.kind.value}.pt"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.phantom import make_study
 from data_prep.study import Series, Slice, Study
 from detector.learn.sources import external_cases
@@ -122,7 +123,9 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=100, help=f"synthetic patients from {FIRST_SEED}")
     parser.add_argument("--hard", type=int, default=60, help=f"hard ones from {FIRST_HARD_SEED}")
     parser.add_argument("--external", type=Path, help="folder of external slices with its split.csv")
-    parser.add_argument("--weights", type=Path, default=BUNDLED_WEIGHTS, help="folder of detectors")
+    parser.add_argument(
+        "--weights", type=Path, default=BUNDLED_WEIGHTS[DEFAULT_BUNDLE], help="folder of detectors"
+    )
     parser.add_argument("--json", action="store_true", help="the figures on stdout as JSON")
     arguments = parser.parse_args()
     detector = LevelDetector.load(arguments.weights, threads=1)

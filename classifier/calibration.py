@@ -81,6 +81,74 @@ class Calibration:
         )
 
 
+@dataclass(frozen=True)
+class JointCalibration:
+    """Probabilities from the evidence of two graders of one target: p ∝ prior · exp(Σ weight · logits +
+    bias).
+
+    Attributes:
+        weights: of the sagittal and the axial grader's logits; not negative.
+        bias: one number per severity.
+
+    Raises:
+        ValueError: not 2 finite weights from 0 on, or not 3 finite numbers.
+    """
+
+    weights: tuple[float, float]
+    bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if len(self.weights) != 2 or not all(np.isfinite(w) and w >= 0 for w in self.weights):
+            raise ValueError(f"weights must be 2 finite numbers from 0 on, but got {self.weights}")
+        if len(self.bias) != len(SEVERITIES) or not np.all(np.isfinite(self.bias)):
+            raise ValueError(f"bias must be 3 finite numbers, but got {self.bias}")
+
+    def probabilities(
+        self, sagittal: ArrayLike, axial: ArrayLike, log_prior: ArrayLike
+    ) -> NDArray[np.float64]:
+        """Unweighted probabilities (n, 3) from two evidence logits (n, 3) and log prior (n, 3)."""
+        z = self.weights[0] * np.asarray(sagittal, np.float64) + self.weights[1] * np.asarray(
+            axial, np.float64
+        )
+        return np.asarray(softmax(z + np.array(self.bias) + np.asarray(log_prior, np.float64), axis=-1))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"weights": list(self.weights), "bias": list(self.bias)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> JointCalibration:
+        first, second = (float(value) for value in values["weights"])
+        bias = [float(value) for value in values["bias"]]
+        return cls((first, second), (bias[0], bias[1], bias[2]))
+
+
+def fit_joint_calibration(
+    sagittal: ArrayLike, axial: ArrayLike, log_prior: ArrayLike, truth: ArrayLike
+) -> JointCalibration:
+    """The weights and bias under which unweighted log loss is least; arguments (n, 3).
+
+    Raises:
+        ValueError: shapes differ or there is no row.
+    """
+    first, second, prior, target = (np.asarray(v, np.float64) for v in (sagittal, axial, log_prior, truth))
+    if not len(first) or not first.shape == second.shape == prior.shape == target.shape:
+        raise ValueError("expected four (n, 3) arrays of one shape")
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        bias = parameters[2:] - parameters[2:].mean()
+        log_p = log_softmax(parameters[0] * first + parameters[1] * second + bias + prior, axis=1)
+        return float(-(target * log_p).sum() / len(first) + _BIAS_PENALTY * (bias**2).sum() / len(first))
+
+    from scipy.optimize import minimize
+
+    bounds = [(0.0, 3.0)] * 2 + [(-5.0, 5.0)] * len(SEVERITIES)
+    found = minimize(loss, np.array([0.5, 0.5, 0.0, 0.0, 0.0]), method="L-BFGS-B", bounds=bounds)
+    bias = found.x[2:] - found.x[2:].mean()
+    return JointCalibration(
+        (float(found.x[0]), float(found.x[1])), (float(bias[0]), float(bias[1]), float(bias[2]))
+    )
+
+
 def fit_calibration(logits: ArrayLike, log_prior: ArrayLike, truth: ArrayLike) -> Calibration:
     """The temperature and bias under which unweighted log loss is least.
 

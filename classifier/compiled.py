@@ -9,18 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.config import GraderConfig
 from classifier.storage import StoredGrader
 from data_prep.base.graph import convert_torch
 from data_prep.base.openvino import CompiledNetwork, load_network
 
 # Crops of one pass: large enough to keep a core busy, small enough to be shared among cores.
 CROPS_OF_A_PASS = 5
-
-
-def can_be_compiled(config: GraderConfig) -> bool:
-    """Whether the network is of a kind that is converted: a study's levels together are left to torch."""
-    return config.network.level_context_layers == 0
 
 
 class CompiledGrader:
@@ -33,8 +27,7 @@ class CompiledGrader:
         """Draw passes; what is returned waits for their logits (B, 3), see ``CompiledNetwork.start``.
 
         Args:
-            passes: at least one: pixels (b, S, H, W), valid (b, S), level (b,), and for a grader of two views
-                pixels and valid of the other one.
+            passes: at least one: pixels (b, S, H, W), valid (b, S), level (b,).
         """
         finish = self._network.start(passes)
         return lambda: np.concatenate(finish()).astype(np.float64)
@@ -62,26 +55,10 @@ def compiled_grader(stored: StoredGrader, threads: int | None = None) -> Compile
 def converted_grader(stored: StoredGrader) -> tuple[bytes, bytes]:
     """The network of a grader for OpenVINO, for any number of crops; needs torch."""
     import torch
-    from torch import Tensor, nn
 
     network, crop = stored.network, stored.config.crop
     pixels = torch.zeros(2, crop.slices, crop.size_px, crop.size_px)
     view = pixels, torch.ones(2, crop.slices, dtype=torch.bool)
     shapes = [(-1, *pixels.shape[1:]), (-1, crop.slices)]
 
-    class WithoutSequence(nn.Module):
-        """Takes what is traced and no more: a level by itself has no neighbours."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, pixels: Tensor, valid: Tensor, level: Tensor, *second: Tensor) -> Tensor:
-            return self.network(pixels, valid, level, None, *second)
-
-    second = view if crop.second_view else ()
-    return convert_torch(
-        WithoutSequence().eval(),
-        (*view, torch.zeros(2, dtype=torch.int64), *second),
-        [*shapes, (-1,), *(shapes if second else ())],
-    )
+    return convert_torch(network, (*view, torch.zeros(2, dtype=torch.int64)), [*shapes, (-1,)])

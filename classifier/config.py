@@ -4,11 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from enum import StrEnum
+from typing import Any, TypeVar, get_args, get_type_hints
 
-from data_prep.vocabulary import ConditionGroup
+from data_prep.vocabulary import Condition, ConditionGroup, SeriesKind
 
 POOLINGS = ("attention", "mean")
+SLICES_AS = ("images", "channels")
+
+
+class GraderName(StrEnum):
+    """The graders of a bundle, by the stem of their weights files: one per condition group, and one more.
+
+    ``spinal_axial`` grades the canal on axial slices. A bundle may lack it; where both see a level, their
+    evidence is joined.
+    """
+
+    SPINAL = "spinal"
+    FORAMINAL = "foraminal"
+    SUBARTICULAR = "subarticular"
+    SPINAL_AXIAL = "spinal_axial"
+
+    @property
+    def group(self) -> ConditionGroup:
+        """What it grades."""
+        return ConditionGroup.SPINAL if self is GraderName.SPINAL_AXIAL else ConditionGroup(self.value)
+
+    @property
+    def series_kind(self) -> SeriesKind:
+        """What it looks at."""
+        if self is GraderName.SPINAL_AXIAL:
+            return SeriesKind.AXIAL_T2
+        return next(item.series_kind for item in Condition if item.group is self.group)
+
+
+# Every bundle has these, one for each condition group.
+GROUP_GRADERS = (GraderName.SPINAL, GraderName.FORAMINAL, GraderName.SUBARTICULAR)
 
 
 @dataclass(frozen=True)
@@ -22,8 +53,10 @@ class CropConfig:
         slice_step_mm: stacks with a smaller gap are thinned out to about this step.
         margin_px: cached training crops are larger by this much on every side, to jitter in.
         margin_slices: and by this many slices at both ends.
-        second_view: cut the other view of the level, too: an axial crop for canal and foramen, a sagittal T2
-            crop for the recess, of the same size.
+        resolution_mm: finer images are smoothed to this pixel size, so that one grader serves slices that
+            were
+            stored coarsely and full series alike; None leaves them as they are.
+        seen_height_mm: what lies farther above or below the point than half of this is black; None shows all.
     """
 
     size_mm: float = 48.0
@@ -32,7 +65,8 @@ class CropConfig:
     slice_step_mm: float = 4.0
     margin_px: int = 16
     margin_slices: int = 2
-    second_view: bool = False
+    resolution_mm: float | None = None
+    seen_height_mm: float | None = None
 
     @property
     def step_mm(self) -> float:
@@ -65,11 +99,12 @@ class NetworkConfig:
         hidden_channels: width of the head's hidden layer.
         dropout: share of pooled features dropped in training.
         pooling: ``attention``, or ``mean`` over slices and positions (for comparison).
-        level_context_layers: layers of a transformer over the levels of a study, so that a grader sees the
-            neighbouring levels; 0 grades every level by itself.
+        slices_as: ``images``: the backbone looks at each slice, and the pooling joins them; ``channels``: at
+            all slices at once as the colours of one image, where a slice that does not exist repeats the
+            middle one.
 
     Raises:
-        ValueError: an unknown pooling.
+        ValueError: an unknown pooling or use of slices.
     """
 
     backbone: str = "compact_resnet"
@@ -80,9 +115,11 @@ class NetworkConfig:
     hidden_channels: int = 128
     dropout: float = 0.2
     pooling: str = "attention"
-    level_context_layers: int = 0
+    slices_as: str = "images"
 
     def __post_init__(self) -> None:
+        if self.slices_as not in SLICES_AS:
+            raise ValueError(f"slices_as must be one of {', '.join(SLICES_AS)}, but got {self.slices_as!r}")
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, but got {self.pooling!r}")
 
@@ -101,6 +138,8 @@ class JitterConfig:
         blur_share, blur_sd_px: share of blurred crops and the largest Gaussian width.
         noise_sd: largest standard deviation of added noise, as a fraction of white.
         slice_drop_share: share of crops that lose one slice beside the middle.
+        alone_share: share of crops that lose all slices beside the middle.
+        mirror_share: share of crops whose left and right columns are exchanged, where both sides are alike.
     """
 
     shift_sd_mm: float = 2.5
@@ -116,6 +155,8 @@ class JitterConfig:
     blur_sd_px: float = 1.2
     noise_sd: float = 0.06
     slice_drop_share: float = 0.05
+    alone_share: float = 0.0
+    mirror_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -133,14 +174,11 @@ class TrainingConfig:
         seed: of the initial weights, the order and the jitter.
         threads: of torch.
         bfloat16: mixed precision: convolutions in bfloat16, on GPUs without it in float16.
-        mix_share, mix_alpha: share of batches whose crops are mixed in pairs, half of them by fading
-            (mixup: Zhang et al., ICLR 2018), half by pasting a box (CutMix: Yun et al., ICCV 2019);
-            the part of the partner is drawn from Beta(alpha, alpha).
         any_severe_weight: weight of the metric's any-severe term in the loss of the canal grader; batches
             then hold whole studies.
 
     Raises:
-        ValueError: a share outside 0–1 or a negative weight.
+        ValueError: a negative weight.
     """
 
     epochs: int = 12
@@ -154,29 +192,32 @@ class TrainingConfig:
     seed: int = 0
     threads: int = 1
     bfloat16: bool = True
-    mix_share: float = 0.0
-    mix_alpha: float = 0.4
     any_severe_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.mix_share <= 1 or self.mix_alpha <= 0 or self.any_severe_weight < 0:
-            raise ValueError("mix_share must lie in 0–1, mix_alpha above 0, any_severe_weight not below 0")
+        if self.any_severe_weight < 0:
+            raise ValueError(f"any_severe_weight must not be below 0, but got {self.any_severe_weight}")
 
 
 @dataclass(frozen=True)
 class GraderConfig:
-    """One grader: a condition group, its crop, network, jitter and training."""
+    """One grader: what it grades, its crop, network, jitter and training."""
 
-    group: ConditionGroup
+    name: GraderName
     crop: CropConfig = field(default_factory=CropConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     jitter: JitterConfig = field(default_factory=JitterConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     @property
+    def group(self) -> ConditionGroup:
+        """The condition group that it grades."""
+        return self.name.group
+
+    @property
     def needs_whole_studies(self) -> bool:
         """Whether a batch must hold all levels of a study (and side) together."""
-        return self.network.level_context_layers > 0 or self.any_severe_weight > 0
+        return self.any_severe_weight > 0
 
     @property
     def any_severe_weight(self) -> float:
@@ -185,7 +226,8 @@ class GraderConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON holds them."""
-        return asdict(self) | {"group": self.group.value}
+        values = asdict(self)
+        return {"group": values.pop("name").value, **values}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GraderConfig:
@@ -196,24 +238,34 @@ class GraderConfig:
         """
         if "group" not in values:
             raise ValueError("a grader's configuration needs the key 'group'")
-        group = ConditionGroup(values["group"])
-        return merged(default_config(group), {k: v for k, v in values.items() if k != "group"})
+        name = GraderName(values["group"])
+        return merged(default_config(name), {k: v for k, v in values.items() if k != "group"})
 
 
 # A canal crop shows a level from pedicle to pedicle; foramen and recess crops one structure and its walls.
 _CROP_SIZE_MM = {
-    ConditionGroup.SPINAL: 54.0,
-    ConditionGroup.FORAMINAL: 44.0,
-    ConditionGroup.SUBARTICULAR: 44.0,
+    GraderName.SPINAL: 54.0,
+    GraderName.FORAMINAL: 44.0,
+    GraderName.SUBARTICULAR: 44.0,
+    GraderName.SPINAL_AXIAL: 44.0,
 }
 
 
-def default_config(group: ConditionGroup) -> GraderConfig:
-    """The configuration that the bundled grader of a group is trained with."""
-    return GraderConfig(group=group, crop=CropConfig(size_mm=_CROP_SIZE_MM[group]))
+def default_config(name: GraderName) -> GraderConfig:
+    """The configuration that a grader starts from; ``classifier/recipes`` holds those of the bundles."""
+    jitter = JitterConfig(mirror_share=0.5) if name is GraderName.SPINAL_AXIAL else JitterConfig()
+    return GraderConfig(name=name, crop=CropConfig(size_mm=_CROP_SIZE_MM[name]), jitter=jitter)
 
 
 _Config = TypeVar("_Config")
+
+
+def _plain(kind: Any, value: Any) -> Any:
+    """A plain value of the kind that a field declares; None where the field allows it."""
+    options = get_args(kind) or (kind,)
+    if value is None and type(None) in options:
+        return None
+    return options[0](value)
 
 
 def merged(base: _Config, values: Mapping[str, Any], place: str = "") -> _Config:
@@ -239,5 +291,5 @@ def merged(base: _Config, values: Mapping[str, Any], place: str = "") -> _Config
         elif isinstance(current, tuple):
             found[name] = tuple(values[name])
         else:
-            found[name] = hints[name](values[name])
+            found[name] = _plain(hints[name], values[name])
     return type(base)(**found)

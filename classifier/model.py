@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import cast
+import re
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,10 +45,10 @@ class CompactResnet(nn.Module):
     mobilenetv4_conv_small (7.6 against 22 ms per crop of 5 × 96 × 96, one core with AVX512-BF16).
     """
 
-    def __init__(self, channels: tuple[int, ...]) -> None:
+    def __init__(self, channels_in: int, channels: tuple[int, ...]) -> None:
         super().__init__()
         stem = [
-            nn.Conv2d(1, channels[0], 5, stride=2, padding=2, bias=False),
+            nn.Conv2d(channels_in, channels[0], 5, stride=2, padding=2, bias=False),
             nn.BatchNorm2d(channels[0]),
             nn.ReLU(inplace=True),
         ]
@@ -55,23 +56,29 @@ class CompactResnet(nn.Module):
         self.layers = nn.Sequential(*stem, *blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, H, W) → (B, channels[-1], H/2^n, W/2^n)."""
+        """(B, channels_in, H, W) → (B, channels[-1], H/2^n, W/2^n)."""
         return cast(Tensor, self.layers(x))
 
 
 class TimmFeatures(nn.Module):
     """One feature map of a timm backbone, from scratch; ``classifier.learn.pretrained`` fills in weights."""
 
-    def __init__(self, name: str, stage: int) -> None:
+    def __init__(self, name: str, stage: int, channels: int) -> None:
         super().__init__()
         import timm
 
-        self.net = timm.create_model(
-            name, pretrained=False, in_chans=1, features_only=True, out_indices=(stage,)
+        net: Any = timm.create_model(
+            name, pretrained=False, in_chans=channels, features_only=True, out_indices=(stage,)
         )
+        # The families of EfficientNet and MobileNet keep the blocks beyond the wanted map: nobody looks at
+        # them.
+        wanted = re.fullmatch(r"blocks\.(\d+)(?:\..*)?", net.feature_info.module_name()[-1])
+        if wanted is not None:
+            del net.blocks[int(wanted[1]) + 1 :]
+        self.net = net
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, H, W) → (B, C, h, w)."""
+        """(B, channels, H, W) → (B, C, h, w)."""
         return cast(Tensor, self.net(x)[0])
 
 
@@ -119,116 +126,58 @@ class MeanPool(nn.Module):
         return (features.float().mean(dim=(3, 4)) * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
 
-class CropEncoder(nn.Module):
-    """A backbone on every slice of a crop, pooled to one vector."""
-
-    def __init__(self, network: NetworkConfig, crop: CropConfig) -> None:
-        super().__init__()
-        self.backbone = _backbone(network)
-        with torch.no_grad():
-            shape = self.backbone.eval()(torch.zeros(1, 1, crop.size_px, crop.size_px)).shape
-        self.channels = shape[1]
-        self.pool = _pool(network, crop, shape)
-
-    def forward(self, pixels: Tensor, valid: Tensor) -> Tensor:
-        """(B, S, H, W) in [0, 1] and (B, S) → (B, channels); 0 where no slice is valid."""
-        slices = pixels.shape[1]
-        images = (pixels.flatten(0, 1)[:, None] * 2 - 1).contiguous(memory_format=torch.channels_last)
-        features = self.backbone(images).unflatten(0, (-1, slices))
-        return cast(Tensor, self.pool(features, valid)) * valid.any(dim=1)[:, None]
-
-
-class LevelContext(nn.Module):
-    """A small transformer over the levels of a study: what a level's neighbours say about it."""
-
-    def __init__(self, channels: int, layers: int, dropout: float) -> None:
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(
-            channels, 4, 2 * channels, dropout, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-        self.place = nn.Embedding(len(LEVELS), channels)
-        # Starts as no context at all.
-        self.gain = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, hidden: Tensor, level: Tensor, sequence: Tensor) -> Tensor:
-        """Add context to hidden (B, C); crops of one ``sequence`` number (B,) are one spine's levels."""
-        names, number = torch.unique(sequence, return_inverse=True)
-        tokens = hidden.new_zeros(len(names), len(LEVELS), hidden.shape[1])
-        absent = torch.ones(len(names), len(LEVELS), dtype=torch.bool, device=hidden.device)
-        tokens = tokens.index_put((number, level), hidden + self.place(level).to(hidden.dtype))
-        absent[number, level] = False
-        seen = self.encoder(tokens, src_key_padding_mask=absent)
-        return hidden + self.gain * seen[number, level]
-
-
-def _backbone(network: NetworkConfig) -> nn.Module:
+def _backbone(network: NetworkConfig, channels: int) -> nn.Module:
     if network.backbone == "compact_resnet":
-        return CompactResnet(network.backbone_channels)
-    return TimmFeatures(network.backbone, network.backbone_stage)
+        return CompactResnet(channels, network.backbone_channels)
+    return TimmFeatures(network.backbone, network.backbone_stage, channels)
 
 
-def _pool(network: NetworkConfig, crop: CropConfig, shape: torch.Size) -> nn.Module:
+def _pool(network: NetworkConfig, slices: int, shape: torch.Size) -> nn.Module:
     if network.pooling == "mean":
         return MeanPool()
-    return AttentionPool(shape[1], network.attention_heads, crop.slices, shape[2], shape[3])
+    return AttentionPool(shape[1], network.attention_heads, slices, shape[2], shape[3])
 
 
 class GraderNetwork(nn.Module):
-    """Severity logits of one target from its crop and its level; with options, from more of the study."""
+    """Severity logits of one target from its crop and its level."""
 
     def __init__(self, network: NetworkConfig, crop: CropConfig) -> None:
         super().__init__()
-        main = CropEncoder(network, crop)
-        # Flat names, so that weights from before the options load.
-        self.backbone, self.pool = main.backbone, main.pool
-        self.second = CropEncoder(network, crop) if crop.second_view else None
-        channels = main.channels + (self.second.channels if self.second is not None else 0)
+        self.as_channels = network.slices_as == "channels"
+        images, channels = (1, crop.slices) if self.as_channels else (crop.slices, 1)
+        self.backbone = _backbone(network, channels)
+        self.eval()
+        with torch.no_grad():
+            shape = self.backbone(torch.zeros(1, channels, crop.size_px, crop.size_px)).shape
+        self.pool = _pool(network, images, shape)
         self.level = nn.Embedding(len(LEVELS), network.level_channels)
         self.head = nn.Sequential(
             nn.Dropout(network.dropout),
-            nn.Linear(channels + network.level_channels, network.hidden_channels),
+            nn.Linear(shape[1] + network.level_channels, network.hidden_channels),
             nn.ReLU(inplace=True),
             nn.Linear(network.hidden_channels, len(SEVERITIES)),
         )
-        self.context = (
-            LevelContext(network.hidden_channels, network.level_context_layers, network.dropout)
-            if network.level_context_layers
-            else None
-        )
         self.train()
 
-    def forward(
-        self,
-        pixels: Tensor,
-        valid: Tensor,
-        level: Tensor,
-        sequence: Tensor | None = None,
-        second: Tensor | None = None,
-        second_valid: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, pixels: Tensor, valid: Tensor, level: Tensor) -> Tensor:
         """Grade crops.
 
         Args:
             pixels: (B, S, H, W) float in [0, 1].
             valid: (B, S) bool, which slices exist.
             level: (B,) int64, 0 for L1/L2 … 4 for L5/S1.
-            sequence: (B,) int64, the same number for the levels of one study and side; None: each by itself.
-            second, second_valid: the other view, as pixels and valid; needed by a network that has one.
 
         Returns:
             (B, 3) float32 logits. Their softmax estimates the severities under the loss weights.
         """
-        batch, slices = pixels.shape[:2]
-        images = (pixels.flatten(0, 1)[:, None] * 2 - 1).contiguous(memory_format=torch.channels_last)
-        features = self.backbone(images).unflatten(0, (-1, slices))
-        parts = [self.pool(features, valid)]
-        if self.second is not None:
-            if second is None or second_valid is None:
-                raise ValueError("this grader looks at a second view, but none was given")
-            parts.append(self.second(second, second_valid))
-        hidden = self.head[:3](torch.cat([*parts, self.level(level)], dim=1))
-        if self.context is not None:
-            alone = torch.arange(batch, device=pixels.device)
-            hidden = self.context(hidden.float(), level, alone if sequence is None else sequence)
-        return cast(Tensor, self.head[3](hidden)).float()
+        slices = pixels.shape[1]
+        if self.as_channels:
+            middle = pixels[:, slices // 2, None].expand_as(pixels)
+            images = torch.where(valid[:, :, None, None], pixels, middle)
+            shown = torch.ones_like(valid[:, :1])
+        else:
+            images, shown = pixels.flatten(0, 1)[:, None], valid
+        images = (images * 2 - 1).contiguous(memory_format=torch.channels_last)
+        features = self.backbone(images).unflatten(0, (-1, shown.shape[1]))
+        pooled = self.pool(features, shown)
+        return cast(Tensor, self.head(torch.cat([pooled, self.level(level)], dim=1))).float()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,23 +12,27 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.compiled import CROPS_OF_A_PASS, CompiledGrader, can_be_compiled, compiled_grader
+from classifier.compiled import CROPS_OF_A_PASS, CompiledGrader, compiled_grader
+from classifier.config import GROUP_GRADERS, GraderName
 from classifier.grade import Grade, GradeSource
 from classifier.prior import level_prior, prior_grade
-from classifier.storage import BUNDLED_WEIGHTS, StoredGrader, load_grader, read_grader
-from classifier.target_crops import SECOND_VIEW, target_crop
+from classifier.storage import BUNDLED_WEIGHTS, StoredGrader, graders_of, load_grader, read_grader
+from classifier.target_crops import grader_point, target_crop
 from data_prep.base.backend import Backend, resolve_backend
+from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from data_prep.crops import Crop
 from data_prep.pixel_cache import PixelCache
 from data_prep.study import PointSource, SpineLevels, Study
-from data_prep.vocabulary import TARGETS, Condition, ConditionGroup, Target
+from data_prep.vocabulary import TARGETS, ConditionGroup, Target
 
-# A target, its crop, and that of the other view of its level if there is one.
-Shown = tuple[Target, Crop, Crop | None]
+Shown = tuple[Target, Crop]
+Logits = dict[Target, NDArray[np.float64]]
 Probabilities = dict[Target, NDArray[np.float64]]
 
 LEVEL_ABSENT = "level_absent"
 NO_POINT = "no_point"
+# The canal was graded on axial slices alone.
+AXIAL_ONLY = "axial_only"
 # A point that a person set is as good as one that a detector saw.
 _SOURCE: dict[PointSource, GradeSource] = {
     PointSource.SEEN: "seen",
@@ -39,58 +43,62 @@ _SOURCE: dict[PointSource, GradeSource] = {
 
 @dataclass(frozen=True, eq=False)
 class Grader:
-    """The three graders of a weights folder.
+    """The graders of a weights folder.
 
     Attributes:
-        graders: one per condition group.
+        graders: one per condition group, and the one that looks at the canal on axial slices if there is one.
         threads: while grading; what torch had before is restored. None leaves it, and gives OpenVINO all that
             this process may use.
         compiled: of these graders, those that OpenVINO runs; torch runs the others.
     """
 
-    graders: Mapping[ConditionGroup, StoredGrader]
+    graders: Mapping[GraderName, StoredGrader]
     threads: int | None = None
-    compiled: Mapping[ConditionGroup, CompiledGrader] = field(default_factory=dict)
+    compiled: Mapping[GraderName, CompiledGrader] = field(default_factory=dict)
 
     @classmethod
     def load(
         cls, folder: str | Path, *, threads: int | None = None, backend: Backend | str = Backend.AUTO
     ) -> Grader:
-        """Load all three graders of a folder.
+        """Load all graders of a folder.
 
         Args:
-            backend: see ``data_prep.base.backend``. Torch runs graders that look at neighbouring levels, too.
+            backend: see ``data_prep.base.backend``.
 
         Raises:
             WeightsRejected: missing, or not what the manifest says.
             BackendUnusable: the backend cannot run here.
         """
+        names = graders_of(Path(folder))
         if resolve_backend(backend) is Backend.TORCH:
-            return cls({group: load_grader(Path(folder), group) for group in ConditionGroup}, threads)
-        graders = {group: read_grader(Path(folder), group) for group in ConditionGroup}
-        compiled = {
-            group: compiled_grader(stored, threads)
-            for group, stored in graders.items()
-            if can_be_compiled(stored.config)
-        }
+            return cls({name: load_grader(Path(folder), name) for name in names}, threads)
+        graders = {name: read_grader(Path(folder), name) for name in names}
+        compiled = {name: compiled_grader(stored, threads) for name, stored in graders.items()}
         return cls(graders, threads, compiled)
 
     @classmethod
-    def load_bundled(cls, *, threads: int | None = None, backend: Backend | str = Backend.AUTO) -> Grader:
+    def load_bundled(
+        cls,
+        bundle: Bundle = DEFAULT_BUNDLE,
+        *,
+        threads: int | None = None,
+        backend: Backend | str = Backend.AUTO,
+    ) -> Grader:
         """Load the graders that come with the project. Raises WeightsRejected."""
-        return cls.load(BUNDLED_WEIGHTS, threads=threads, backend=backend)
+        return cls.load(BUNDLED_WEIGHTS[bundle], threads=threads, backend=backend)
 
     @property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each weights file by name, for the record of a prediction."""
-        return {f"{group.value}.safetensors": item.sha256 for group, item in self.graders.items()}
+        return {f"{name.value}.safetensors": item.sha256 for name, item in self.graders.items()}
 
     def grade(self, study: Study, levels: SpineLevels) -> dict[Target, Grade]:
         """Grade all 25 targets of one study.
 
         A target that cannot be looked at gets the level prior and a flag: ``level_absent`` (its level is not
         in the image), ``no_point``, ``no_series`` (of the kind that shows it), ``no_slice`` (near the point),
-        ``no_signal`` (at the point: a blank slice, or a void as near metal).
+        ``no_signal`` (at the point: a blank slice, or a void as near metal). A canal that only axial slices
+        show is graded there and flagged ``axial_only``.
 
         Args:
             levels: where to look; points alone suffice.
@@ -100,111 +108,124 @@ class Grader:
             study gives the same bytes whatever else is graded.
         """
         study = PixelCache(study).study
-        grades: dict[Target, Grade] = {}
-        # All are begun before any is waited for: crops of one group are cut while another is graded.
-        begun = [self._begin(group, self._shown(study, levels, group, grades)) for group in self.graders]
-        for finish in begun:
-            for target, probabilities in finish().items():
-                point = levels.point(target.condition, target.level)
-                assert point is not None
-                grades[target] = Grade(probabilities, _SOURCE[point.source])
-        return {target: grades[target] for target in TARGETS}
-
-    def _shown(
-        self, study: Study, levels: SpineLevels, group: ConditionGroup, grades: dict[Target, Grade]
-    ) -> Iterator[Shown]:
-        """The targets of a group that can be looked at; the others get the level prior in ``grades``."""
-        config = self.graders[group].config.crop
+        unseen: dict[Target, Grade] = {}
+        # All are begun before any is waited for: crops of one grader are cut while another grades.
+        begun = {name: self._begin(name, self._shown(study, levels, name, unseen)) for name in self.graders}
+        logits = {name: finish() for name, finish in begun.items()}
+        found = self._joined(logits)
+        grades = {}
         for target in TARGETS:
-            if target.condition.group is not group:
+            if target not in found:
+                grades[target] = unseen[target]
                 continue
             point = levels.point(target.condition, target.level)
+            alone = (
+                target.condition.group is ConditionGroup.SPINAL and target not in logits[GraderName.SPINAL]
+            )
+            source = _SOURCE[point.source] if point is not None else "predicted"
+            grades[target] = Grade(found[target], source, (AXIAL_ONLY,) if alone else ())
+        return grades
+
+    def _shown(
+        self, study: Study, levels: SpineLevels, name: GraderName, unseen: dict[Target, Grade]
+    ) -> Iterator[Shown]:
+        """The targets that a grader can look at; the others get the level prior in ``unseen``."""
+        for target in TARGETS:
+            if target.condition.group is not name.group:
+                continue
+            point = grader_point(name, levels, target)
             if point is None:
                 flag = NO_POINT if target.level in levels.levels else LEVEL_ABSENT
-                grades[target] = prior_grade(target, flag)
+                unseen.setdefault(target, prior_grade(target, flag))
                 continue
-            crop = target_crop(study, point, config)
+            crop = target_crop(study, point, self.graders[name].config.crop, kind=name.series_kind)
             if isinstance(crop, str):
-                grades[target] = prior_grade(target, crop)
+                unseen.setdefault(target, prior_grade(target, crop))
                 continue
-            other = target_crop(study, point, config, kind=SECOND_VIEW[group]) if config.second_view else ""
-            yield target, crop, None if isinstance(other, str) else other
+            yield target, crop
+
+    def _joined(self, logits: Mapping[GraderName, Logits]) -> Probabilities:
+        """Calibrated probabilities of every target that some grader saw."""
+        found: Probabilities = {}
+        for name in GROUP_GRADERS:
+            found |= self._calibrated(name, logits.get(name, {}))
+        axial = logits.get(GraderName.SPINAL_AXIAL, {})
+        if not axial:
+            return found
+        found |= {
+            target: p
+            for target, p in self._calibrated(GraderName.SPINAL_AXIAL, axial).items()
+            if target not in found
+        }
+        joint = self.graders[GraderName.SPINAL_AXIAL].joint
+        sagittal = logits.get(GraderName.SPINAL, {})
+        both = [target for target in axial if target in sagittal]
+        if joint is not None and both:
+            p = joint.probabilities(
+                np.stack([sagittal[target] for target in both]),
+                np.stack([axial[target] for target in both]),
+                np.log([level_prior(target) for target in both]),
+            )
+            found |= dict(zip(both, p, strict=True))
+        return found
+
+    def _calibrated(self, name: GraderName, logits: Logits) -> Probabilities:
+        if not logits:
+            return {}
+        log_prior = np.log([level_prior(target) for target in logits])
+        p = self.graders[name].calibration.probabilities(np.stack(list(logits.values())), log_prior)
+        return dict(zip(logits, p, strict=True))
 
     @property
     def any_severe_pull(self) -> float:
         """For the submission, see ``classifier.any_severe``."""
-        return self.graders[ConditionGroup.SPINAL].calibration.any_severe_pull
+        return self.graders[GraderName.SPINAL].calibration.any_severe_pull
 
-    def grade_crops(
-        self, crops: Mapping[Target, Crop], second: Mapping[Target, Crop] | None = None
-    ) -> dict[Target, NDArray[np.float64]]:
-        """Calibrated unweighted probabilities (3,) of one study, grader after grader.
+    def grade_crops(self, crops: Mapping[Target, Crop]) -> Probabilities:
+        """Calibrated unweighted probabilities (3,) of one study from the crops of its group's grader."""
+        logits = {
+            name: self._begin(
+                name,
+                ((target, crop) for target, crop in crops.items() if target.condition.group is name.group),
+            )()
+            for name in GROUP_GRADERS
+        }
+        return self._joined(logits)
 
-        Args:
-            second: the other view of the targets that have one, for graders that look at it.
-        """
-        second = second or {}
-        out: Probabilities = {}
-        for group in self.graders:
-            targets = [target for target in crops if target.condition.group is group]
-            out |= self._begin(group, ((target, crops[target], second.get(target)) for target in targets))()
-        return out
-
-    def _begin(self, group: ConditionGroup, shown: Iterable[Shown]) -> Callable[[], Probabilities]:
-        """Draw the crops of a group and grade them; what is returned waits for the probabilities."""
-        grader, compiled = self.graders[group], self.compiled.get(group)
+    def _begin(self, name: GraderName, shown: Iterable[Shown]) -> Callable[[], Logits]:
+        """Draw the crops of a grader and look at them; what is returned waits for the logits."""
+        grader, compiled = self.graders[name], self.compiled.get(name)
         targets: list[Target] = []
 
         def passes(size: int | None) -> Iterator[tuple[NDArray, ...]]:
             rest = iter(shown)
             while some := list(islice(rest, size)):
-                targets.extend(target for target, *_ in some)
-                yield _arrays(some, second_view=grader.config.crop.second_view)
+                targets.extend(target for target, _ in some)
+                yield _arrays(some)
 
         if compiled is not None:
             finish = compiled.start(passes(CROPS_OF_A_PASS))
         else:
-            # In one pass: a grader may look at the neighbouring levels.
-            finish = partial(_torch_logits, grader, list(passes(None)), targets, self.threads)
-
-        def finished() -> Probabilities:
-            if not targets:
-                return {}
-            log_prior = np.log([level_prior(target) for target in targets])
-            return dict(zip(targets, grader.calibration.probabilities(finish(), log_prior), strict=True))
-
-        return finished
+            finish = partial(_torch_logits, grader, list(passes(None)), self.threads)
+        return lambda: dict(zip(targets, finish(), strict=True)) if targets else {}
 
 
-def _arrays(shown: Sequence[Shown], *, second_view: bool) -> tuple[NDArray, ...]:
-    """Pixels (B, S, H, W), valid (B, S), level (B,); pixels and valid of the second view, if asked for."""
-    views = [[crop for _, crop, _ in shown]]
-    if second_view:
-        views.append([_or_nothing(other, crop) for _, crop, other in shown])
-    arrays = [
-        np.stack(part) for view in views for part in ([c.pixels for c in view], [c.valid for c in view])
-    ]
-    level = np.array([target.level.index for target, *_ in shown])
-    return *arrays[:2], level, *arrays[2:]
-
-
-def _or_nothing(crop: Crop | None, like: Crop) -> Crop:
-    """The crop, or one of which no slice is valid."""
-    if crop is not None:
-        return crop
-    return replace(like, pixels=np.zeros_like(like.pixels), valid=np.zeros_like(like.valid))
+def _arrays(shown: Sequence[Shown]) -> tuple[NDArray, ...]:
+    """Pixels (B, S, H, W), valid (B, S), level (B,)."""
+    pixels = np.stack([crop.pixels for _, crop in shown])
+    valid = np.stack([crop.valid for _, crop in shown])
+    return pixels, valid, np.array([target.level.index for target, _ in shown])
 
 
 def _torch_logits(
-    grader: StoredGrader, passes: Sequence[Sequence[NDArray]], targets: Sequence[Target], threads: int | None
+    grader: StoredGrader, passes: Sequence[Sequence[NDArray]], threads: int | None
 ) -> NDArray[np.float64]:
     """Logits (B, 3) of the targets of one study, in its only pass; the reference."""
     import torch
 
-    pixels, valid, level, *others = (torch.from_numpy(array) for array in passes[0])
-    side = torch.tensor([list(Condition).index(target.condition) for target in targets])
+    pixels, valid, level = (torch.from_numpy(array) for array in passes[0])
     with torch_threads(threads), torch.inference_mode():
-        logits = grader.network(pixels, valid, level, side, *others)
+        logits = grader.network(pixels, valid, level)
     return np.asarray(logits.double().numpy())
 
 

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, deserialize
 
-from classifier.calibration import Calibration
-from classifier.config import GraderConfig
+from classifier.calibration import Calibration, JointCalibration
+from classifier.config import GROUP_GRADERS, GraderConfig, GraderName
+from data_prep.base.bundles import Bundle
 from data_prep.base.files import atomic_write
 from data_prep.base.graph import SUFFIX
 from data_prep.base.manifest import WeightsRejected, read_listed, read_verified, write_manifest
 from data_prep.base.version import git_revision
-from data_prep.vocabulary import ConditionGroup
 
 if TYPE_CHECKING:
     from classifier.model import GraderNetwork
 
-BUNDLED_WEIGHTS = Path(__file__).parent / "weights"
+BUNDLED_WEIGHTS = {bundle: Path(__file__).parent / "weights" / bundle.value for bundle in Bundle}
 _VERSIONED = ("torch", "timm", "numpy", "opencv-python")
 
 
@@ -37,6 +37,8 @@ class StoredGrader:
         config: how it was made.
         calibration: identity until calibrated.
         metrics: what was measured, for the model card.
+        joint: of the grader that looks at the canal on axial slices: how its evidence is joined with the
+            sagittal one's.
         sha256: of the weights file.
         weights: the bytes of that file.
         graph: of the graph file beside it, see ``data_prep.base.graph``; None if there is none.
@@ -46,6 +48,7 @@ class StoredGrader:
     config: GraderConfig
     calibration: Calibration
     metrics: Mapping[str, Any]
+    joint: JointCalibration | None
     sha256: str
     weights: bytes = field(repr=False)
     place: str
@@ -67,7 +70,7 @@ class StoredGrader:
             network = GraderNetwork(self.config.network, self.config.crop)
             network.load_state_dict(load(self.weights))
         except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise _unfit(self.place, self.config.group, error) from None
+            raise _unfit(self.place, self.config.name, error) from None
         return network.float().eval().to(memory_format=torch.channels_last)
 
 
@@ -77,8 +80,9 @@ def save_grader(
     network: GraderNetwork,
     calibration: Calibration,
     metrics: Mapping[str, Any],
+    joint: JointCalibration | None = None,
 ) -> None:
-    """Write ``{group}.safetensors`` and ``{group}.json`` and renew the folder's manifest.
+    """Write ``{name}.safetensors`` and ``{name}.json`` and renew the folder's manifest.
 
     Floating-point weights are stored as fp16; every file is written whole or not at all.
     """
@@ -88,54 +92,63 @@ def save_grader(
         name: (value.half() if value.dtype.is_floating_point else value).contiguous().cpu()
         for name, value in network.state_dict().items()
     }
-    with atomic_write(folder / f"{config.group.value}.safetensors", binary=True) as stream:
+    with atomic_write(folder / f"{config.name.value}.safetensors", binary=True) as stream:
         stream.write(save_safetensors(tensors))
     description = {
         "config": config.to_dict(),
         "calibration": calibration.to_dict(),
+        "joint": None if joint is None else joint.to_dict(),
         "metrics": dict(metrics),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONED},
         "git_revision": git_revision(),
     }
-    with atomic_write(folder / f"{config.group.value}.json") as stream:
+    with atomic_write(folder / f"{config.name.value}.json") as stream:
         stream.write(json.dumps(description, indent=2) + "\n")
     write_manifest(folder)
 
 
-def load_grader(folder: Path, group: ConditionGroup) -> StoredGrader:
+def graders_of(folder: Path) -> tuple[GraderName, ...]:
+    """The graders of a folder: one for every condition group, and others that are there."""
+    found = (name for name in GraderName if (folder / f"{name.value}.safetensors").is_file())
+    return tuple(dict.fromkeys((*GROUP_GRADERS, *found)))
+
+
+def load_grader(folder: Path, grader: GraderName) -> StoredGrader:
     """Read one grader and build its network.
 
     Raises:
         WeightsRejected: missing, not as in the manifest, or not the weights of the described network.
     """
-    stored = read_grader(folder, group)
+    stored = read_grader(folder, grader)
     _ = stored.network
     return stored
 
 
-def read_grader(folder: Path, group: ConditionGroup) -> StoredGrader:
+def read_grader(folder: Path, grader: GraderName) -> StoredGrader:
     """Read one grader without building its network; both its files are checked against the manifest.
 
     Raises:
         WeightsRejected: missing, not as in the manifest, or no weights file and its description.
     """
-    name = f"{group.value}.safetensors"
-    described, content = read_verified(folder, f"{group.value}.json"), read_verified(folder, name)
+    name = f"{grader.value}.safetensors"
+    described, content = read_verified(folder, f"{grader.value}.json"), read_verified(folder, name)
     try:
         description = json.loads(described)
         config = GraderConfig.from_dict(description["config"])
         deserialize(content)
         calibration = Calibration.from_dict(description["calibration"])
+        joint = JointCalibration.from_dict(description["joint"]) if description.get("joint") else None
         metrics = dict(description["metrics"])
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise _unfit(f"{folder.name}/{name}", group, error) from None
+        raise _unfit(f"{folder.name}/{name}", grader, error) from None
     digest = hashlib.sha256(content).hexdigest()
-    graph = read_listed(folder, f"{group.value}{SUFFIX}")
-    return StoredGrader(config, calibration, metrics, digest, content, f"{folder.name}/{name}", graph)
+    graph = read_listed(folder, f"{grader.value}{SUFFIX}")
+    place = f"{folder.name}/{name}"
+    return StoredGrader(config, calibration, metrics, joint, digest, content, place, graph)
 
 
-def _unfit(place: str, group: ConditionGroup, error: Exception) -> WeightsRejected:
+def _unfit(place: str, grader: GraderName, error: Exception) -> WeightsRejected:
     return WeightsRejected(
-        f"'{place}' does not fit the network that '{group.value}.json' describes "
+        f"'{place}' does not fit the network that '{grader.value}.json' describes "
         f"({type(error).__name__}): run `make models`"
     )

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.config import CropConfig
+from classifier.config import CropConfig, GraderName
 from data_prep.crops import WHITE_PERCENTILE, Crop, extract_crop, percentiles
-from data_prep.study import LevelPoint, Series, Study
-from data_prep.vocabulary import ConditionGroup, SeriesKind, Side
-
-# Where a level is looked at a second time. The recess is graded on axial slices, the others on sagittal ones.
-SECOND_VIEW = {
-    ConditionGroup.SPINAL: SeriesKind.AXIAL_T2,
-    ConditionGroup.FORAMINAL: SeriesKind.AXIAL_T2,
-    ConditionGroup.SUBARTICULAR: SeriesKind.SAGITTAL_T2,
-}
+from data_prep.study import LevelPoint, Series, SpineLevels, Study
+from data_prep.vocabulary import Condition, ConditionGroup, Level, SeriesKind, Side, Target
 
 NO_SERIES = "no_series"
 NO_SLICE = "no_slice"
@@ -48,6 +42,28 @@ def series_for(study: Study, point: LevelPoint, kind: SeriesKind | None = None) 
         return not item.plane.contains_px(item.plane.to_px(point.xyz_mm)), distance_mm
 
     return min(candidates, key=cost, default=None)
+
+
+def grader_point(grader: GraderName, levels: SpineLevels, target: Target) -> LevelPoint | None:
+    """Where a grader looks for a target of its group; None when nothing is known of it."""
+    if grader is GraderName.SPINAL_AXIAL:
+        return axial_canal_point(levels, target.level)
+    return levels.point(target.condition, target.level)
+
+
+def axial_canal_point(levels: SpineLevels, level: Level) -> LevelPoint | None:
+    """Where the canal of a level is looked at on axial slices: midway between its recesses.
+
+    Without both of them the level's canal point, if there is one.
+    """
+    canal = levels.point(Condition.SPINAL_CANAL_STENOSIS, level)
+    recesses = [levels.point(Condition.of(ConditionGroup.SUBARTICULAR, side), level) for side in Side]
+    left, right = recesses
+    if left is None or right is None:
+        return canal
+    own = canal or replace(left, condition=Condition.SPINAL_CANAL_STENOSIS)
+    middle = (left.xyz_mm + right.xyz_mm) / 2
+    return replace(own, xyz_mm=middle, series_id=left.series_id, instance_number=None, xy_px=None)
 
 
 def target_crop(
@@ -85,6 +101,8 @@ def target_crop(
         slices=config.cached_slices if cached else config.slices,
         mirror=point.condition.side is Side.RIGHT,
         slice_step_mm=config.slice_step_mm,
+        resolution_mm=config.resolution_mm,
+        seen_height_mm=None if cached else config.seen_height_mm,
         nearest=found,
     )
     if not crop.valid[len(crop.valid) // 2]:

@@ -22,6 +22,9 @@ from data_prep.study import Series, Slice
 # Percentiles that become 0 and 1: enough clipping to ignore single hot pixels, too little to hide CSF.
 BLACK_PERCENTILE = 1.0
 WHITE_PERCENTILE = 99.0
+# A crop's slice that lies farther beside its middle than its place says, by half a gap, is no neighbour:
+# slices between are missing, or it belongs to another block. Larger gaps than this are holes themselves.
+_LARGEST_GAP_MM = 10.0
 # Percentiles are read on every third row and column: nine times faster, the same within noise.
 _PERCENTILE_STRIDE = 3
 
@@ -143,12 +146,15 @@ def percentiles(values: NDArray[np.float32], shares: Sequence[float]) -> list[fl
     return found
 
 
-def normalise(pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+def normalise(
+    pixels: NDArray[np.float32], valid: NDArray[np.bool_], rows: slice = slice(None)
+) -> NDArray[np.float32]:
     """Stretch a crop between its own robust black and white, so that scanner scaling does not matter.
 
     Args:
         pixels: (slices, rows, columns), any scale.
         valid: bool (slices,); the others are not looked at and come back 0.
+        rows: the same for rows.
 
     Returns:
         float32, same shape, in [0, 1]; all 0 when the crop is constant or no slice is valid.
@@ -156,15 +162,42 @@ def normalise(pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[
     out = np.zeros(pixels.shape, dtype=np.float32)
     if not valid.any():
         return out
-    sample = pixels[:, ::_PERCENTILE_STRIDE, ::_PERCENTILE_STRIDE][valid]
+    sample = pixels[:, rows][:, ::_PERCENTILE_STRIDE, ::_PERCENTILE_STRIDE][valid]
     black, white = percentiles(sample, (BLACK_PERCENTILE, WHITE_PERCENTILE))
     # A relative bound: float32 noise on a constant image must not be stretched into a picture.
     if white - black > 1e-5 * max(1.0, abs(white), abs(black)):
         for index in np.flatnonzero(valid):
-            stretched = np.subtract(pixels[index], black, dtype=np.float64)
+            stretched = np.subtract(pixels[index, rows], black, dtype=np.float64)
             stretched /= white - black
-            out[index] = np.clip(stretched, 0.0, 1.0, out=stretched)
+            out[index, rows] = np.clip(stretched, 0.0, 1.0, out=stretched)
     return out
+
+
+def _is_neighbour(middle: SlicePlane, other: SlicePlane, away: int, gap_mm: float) -> bool:
+    """Whether a slice lies as far from the middle one as ``away`` places in a stack without holes."""
+    return abs(float(middle.distance_mm(other.centre_mm))) <= (abs(away) + 0.5) * gap_mm
+
+
+def seen_rows(size_mm: float, size_px: int, seen_height_mm: float | None) -> slice:
+    """The rows of a crop that lie within half of ``seen_height_mm`` of its middle; all for None."""
+    if seen_height_mm is None:
+        return slice(None)
+    hidden = max(0, round(size_px * (1 - seen_height_mm / size_mm) / 2))
+    return slice(hidden, size_px - hidden)
+
+
+def _as_coarse(
+    pixels: NDArray[np.float32], plane: SlicePlane, resolution_mm: float, step_mm: float
+) -> NDArray[np.float32]:
+    """A crop of ``plane`` as an image with pixels of ``resolution_mm`` would have given it.
+
+    Averaging over a pixel of width w and reading between pixels blur as a Gaussian of w / 2 does.
+    """
+    missing = resolution_mm**2 - min(plane.spacing_mm) * max(plane.spacing_mm)
+    if missing <= 0:
+        return pixels
+    sd_px = 0.5 * math.sqrt(missing) / step_mm
+    return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sd_px), dtype=np.float32) if sd_px > 0.2 else pixels
 
 
 def extract_crop(
@@ -176,6 +209,8 @@ def extract_crop(
     slices: int,
     mirror: bool = False,
     slice_step_mm: float | None = None,
+    resolution_mm: float | None = None,
+    seen_height_mm: float | None = None,
     nearest: tuple[Slice, float] | None = None,
 ) -> Crop:
     """Cut ``slices`` neighbouring slices around a patient point out of the stack that shows it best.
@@ -189,10 +224,13 @@ def extract_crop(
         mirror: swap the patient's left and right: columns of axial crops, slice order of sagittal ones.
         slice_step_mm: take every second, third … slice of a stack whose gap is smaller than this;
             None takes neighbours.
+        resolution_mm: finer images are smoothed to what pixels of this size show; None leaves them.
+        seen_height_mm: what lies farther above or below the point than half of this is black; None shows all.
         nearest: what ``series.nearest(centre_mm)`` gave, if it was asked.
 
     Returns:
-        The crop. Slices beyond the stack's end, or that cannot be decoded, are 0 and not valid.
+        The crop. Slices beyond the stack's end or beyond a hole in it, or that cannot be decoded, are 0 and
+        not valid.
 
     Raises:
         ValueError: sizes not positive, or ``slices`` even.
@@ -211,13 +249,15 @@ def extract_crop(
     if mirror and item.plane.orientation is Orientation.SAGITTAL:
         step = -step
     middle = stack.index(item)
+    gap_mm = min(series.gap_mm(item), _LARGEST_GAP_MM) if slices > 1 else 0.0
 
     raw = np.zeros((slices, size_px, size_px), dtype=np.float32)
     valid = np.zeros(slices, dtype=np.bool_)
     planes: list[SlicePlane | None] = []
     for position in range(slices):
-        index = middle + (position - slices // 2) * step
-        if not 0 <= index < len(stack):
+        away = (position - slices // 2) * step
+        index = middle + away
+        if not 0 <= index < len(stack) or not _is_neighbour(item.plane, stack[index].plane, away, gap_mm):
             planes.append(None)
             continue
         plane = stack[index].plane
@@ -228,11 +268,13 @@ def extract_crop(
         except DicomRejected:
             continue
         raw[position] = resample(source, plane, grid)
+        if resolution_mm is not None:
+            raw[position] = _as_coarse(raw[position], plane, resolution_mm, size_mm / size_px)
         valid[position] = True
     if not np.isfinite(raw).all():
         raw = np.nan_to_num(raw)
     return Crop(
-        pixels=normalise(raw, valid),
+        pixels=normalise(raw, valid, seen_rows(size_mm, size_px, seen_height_mm)),
         valid=valid,
         planes=tuple(planes),
         distance_mm=distance_mm,

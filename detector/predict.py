@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.base.backend import Backend
+from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from data_prep.base.manifest import read_verified
 from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.pixel_cache import PixelCache
@@ -33,7 +34,7 @@ from detector.spine.voting import VotingConfig, join_votes
 
 NUMBERING_FILE = "numbering.json"  # weights of the numbering, fitted by `lumbar detector calibrate`
 LEADING_WEIGHTS = f"{SAGITTAL.kind.value}.safetensors"  # without it there is no detector
-BUNDLED_WEIGHTS = Path(__file__).parent / "weights"
+BUNDLED_WEIGHTS = {bundle: Path(__file__).parent / "weights" / bundle.value for bundle in Bundle}
 _TIE_MM = 1e-3
 
 
@@ -129,11 +130,12 @@ class LevelDetector:
         cls,
         config: PredictConfig | None = None,
         *,
+        bundle: Bundle = DEFAULT_BUNDLE,
         backend: Backend | str = Backend.AUTO,
         threads: int | None = None,
     ) -> LevelDetector:
         """The detectors that ship with the project. Raises WeightsRejected."""
-        return cls.load(BUNDLED_WEIGHTS, config, backend=backend, threads=threads)
+        return cls.load(BUNDLED_WEIGHTS[bundle], config, backend=backend, threads=threads)
 
     @classmethod
     def load(

@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from data_prep.vocabulary import LEVELS
 
+# What may be an object or not: nobody says. It is kept out of a training's loss.
+UNLABELLED = "unlabelled"
+
 
 class DetectorKind(StrEnum):
     """What a detector finds: discs, recess pairs or foramina. Also the stem of its weight file."""
@@ -78,7 +81,7 @@ FORAMEN = DetectorSpec(
     class_names=("foramen",),
     keypoints=("foramen",),
     mm_per_px=0.8,
-    train_canvas_px=(320, 320),
+    train_canvas_px=(224, 320),
     box_mm=24.0,
     max_canvas_px=512,
     flip_idx=(0,),

@@ -18,8 +18,9 @@ from data_prep.read.archives import opened_input
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.study import SpineLevels, Study
-from data_prep.vocabulary import TARGETS, ConditionGroup, SeriesKind, Target
+from data_prep.vocabulary import TARGETS, SeriesKind, Target
 from pipeline.learned import read_learned
+from pipeline.models import model_folders
 from pipeline.prediction import Provenance, StudyPrediction
 
 
@@ -50,6 +51,7 @@ class ModelFacts:
     @classmethod
     def read(
         cls,
+        models: str | Path | None = None,
         *,
         detector_weights: Path | None = None,
         classifier_weights: Path | None = None,
@@ -62,21 +64,26 @@ class ModelFacts:
             BackendUnusable: the backend cannot run here.
         """
         import detector.predict
-        from classifier.storage import read_grader
+        from classifier.config import GraderName
+        from classifier.storage import graders_of, read_grader
 
-        folders = _weight_folders(detector_weights, classifier_weights)
+        folders = model_folders(
+            models, detector_weights=detector_weights, classifier_weights=classifier_weights
+        ).by_stage()
         read_verified(folders["detector"], detector.predict.LEADING_WEIGHTS)
         config = detector.predict.read_config(folders["detector"])
-        graders = {group: read_grader(folders["classifier"], group) for group in ConditionGroup}
-        models = {
+        graders = {
+            name: read_grader(folders["classifier"], name) for name in graders_of(folders["classifier"])
+        }
+        hashes = {
             f"{stage}/{name}": digest
             for stage, folder in folders.items()
             for name, digest in verify_manifest(folder).items()
         }
         configuration = {"detector": asdict(config), "backend": resolve_backend(backend).value}
-        pull = graders[ConditionGroup.SPINAL].calibration.any_severe_pull
+        pull = graders[GraderName.SPINAL].calibration.any_severe_pull
         learned = read_learned(folders["classifier"])
-        return cls(Provenance(models, configuration, learned=learned), pull)
+        return cls(Provenance(hashes, configuration, learned=learned), pull)
 
     def rejected(
         self,
@@ -113,6 +120,7 @@ class Pipeline:
     @classmethod
     def load(
         cls,
+        models: str | Path | None = None,
         *,
         detector_weights: Path | None = None,
         classifier_weights: Path | None = None,
@@ -122,8 +130,10 @@ class Pipeline:
         """The pipeline with the weights that ship with the project, or with others.
 
         Args:
-            detector_weights: folder that ``lumbar detector bundle`` wrote; None: the bundled one.
-            classifier_weights: folder that ``lumbar classifier calibrate`` wrote; None: the bundled one.
+            models: ``research`` (the default), ``open``, or a folder, see ``pipeline.models``.
+            detector_weights: folder that ``lumbar detector bundle`` wrote, instead of that stage's of
+                ``models``.
+            classifier_weights: folder that ``lumbar classifier calibrate`` wrote, likewise.
             backend: what runs the networks: ``openvino``, ``torch``, or ``auto``, which is OpenVINO where it
                 is installed. Their grades agree to 1e-3, and in practice to 1e-5.
             threads: of everything that computes in this process, OpenCV and torch included; None leaves
@@ -139,9 +149,14 @@ class Pipeline:
         from classifier.predict import Grader
 
         facts = ModelFacts.read(
-            detector_weights=detector_weights, classifier_weights=classifier_weights, backend=backend
+            models,
+            detector_weights=detector_weights,
+            classifier_weights=classifier_weights,
+            backend=backend,
         )
-        folders = _weight_folders(detector_weights, classifier_weights)
+        folders = model_folders(
+            models, detector_weights=detector_weights, classifier_weights=classifier_weights
+        ).by_stage()
         backend = resolve_backend(backend)
         if threads is not None:
             _limit_threads(threads, backend)
@@ -222,17 +237,6 @@ class Pipeline:
             rejections,
             provenance=self.provenance,
         )
-
-
-def _weight_folders(detector_weights: Path | None, classifier_weights: Path | None) -> dict[str, Path]:
-    """Stage → folder; the bundled one where none is given."""
-    import classifier.storage
-    import detector.predict
-
-    return {
-        "detector": detector_weights or detector.predict.BUNDLED_WEIGHTS,
-        "classifier": classifier_weights or classifier.storage.BUNDLED_WEIGHTS,
-    }
 
 
 def _missing(study: Study) -> tuple[str, ...]:

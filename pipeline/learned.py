@@ -15,6 +15,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+from data_prep.base.bundles import Bundle
+
 MANIFEST: Final = "manifest.json"
 SYNTHETIC_ONLY: Final = (
     "The graders learned from synthetic anatomy alone: how well they grade real patients has not been shown."
@@ -63,12 +65,16 @@ def caption(models: Mapping[str, str], learned: Learned) -> str:
 def are_bundled(models: Mapping[str, str]) -> bool:
     """Whether every grader is one that ships with the project, by the hashes of the weights."""
     graders = {name: digest for name, digest in models.items() if name.startswith("classifier/")}
-    bundled = _bundled_graders()
-    return all(bundled.get(name) == digest for name, digest in graders.items())
+    return any(
+        all(bundled.get(name) == digest for name, digest in graders.items()) for bundled in _bundled_graders()
+    )
 
 
 @cache
-def _bundled_graders() -> Mapping[str, str]:
-    manifest = files("classifier").joinpath("weights", MANIFEST)
-    listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-    return {f"classifier/{name}": digest for name, digest in listed.items()}
+def _bundled_graders() -> tuple[Mapping[str, str], ...]:
+    found = []
+    for bundle in Bundle:
+        manifest = files("classifier").joinpath("weights", bundle.value, MANIFEST)
+        listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        found.append({f"classifier/{name}": digest for name, digest in listed.items()})
+    return tuple(found)

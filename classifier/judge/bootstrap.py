@@ -67,6 +67,33 @@ class StudyDraws:
                 )
         return np.concatenate(out)
 
+    def recall(
+        self,
+        study: NDArray[np.int64],
+        score: FloatArray,
+        happened: NDArray[np.bool_],
+        *,
+        false_alarms: float,
+    ) -> FloatArray:
+        """(1 + resamples,) largest share found at a threshold that alarms at most this share of the others.
+
+        NaN where a class is missing. Rows of the same score are found together or not at all.
+        """
+        order = np.argsort(-score, kind="stable")
+        positive, rows = happened[order], study[order]
+        last = np.append(np.diff(score[order]) != 0, True) if len(order) else np.zeros(0, dtype=bool)
+        out = []
+        step = max(1, _AUC_ELEMENTS // max(1, len(rows)))
+        for first in range(0, len(self.counts), step):
+            weight = self.counts[first : first + step, rows]
+            found = np.cumsum(weight * positive, axis=1)[:, last]
+            alarms = np.cumsum(weight * ~positive, axis=1)[:, last]
+            ok = alarms <= false_alarms * alarms[:, -1:]
+            best = np.max(np.where(ok, found, 0.0), axis=1)
+            both = (found[:, -1] > 0) & (alarms[:, -1] > 0)
+            out.append(np.where(both, best / np.maximum(found[:, -1], 1e-12), np.nan))
+        return np.concatenate(out)
+
 
 def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     """Element by element; NaN where nothing was drawn."""

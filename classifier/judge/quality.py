@@ -31,12 +31,17 @@ FIGURES = (
     "kappa_linear",
     "auc_severe",
     "auc_moderate_or_worse",
+    "severe_recall",
     "ece",
     "ece_severe",
     "ece_moderate_or_worse",
 )
 SCORE_TERMS = ("score", *(group.value for group in ConditionGroup), "any_severe_spinal")
 ALL_LEVELS = "all"
+# At most this share of the targets that are not severe may be called so where the recall of Severe is told.
+FALSE_ALARMS = 0.10
+# Shares of the targets, least certain first, that a reader looks at again.
+REVIEWED = (0.0, 0.05, 0.10, 0.15, 0.20, 0.30, 0.50)
 _BINS = 15
 _SEVERE, _MILD = Severity.SEVERE.index, Severity.NORMAL_MILD.index
 
@@ -190,8 +195,9 @@ def quality_tables(
     Returns:
         ``condition``, ``level``, ``n``, ``severe`` and ``moderate`` (labels), and for every name of
         FIGURES its ``value`` and ``interval``. Accuracy and kappa judge the most probable severity; balanced
-        accuracy the cheapest decision under the competition's weights, the largest q. ``ece`` is the mean
-        over the three severities of |probability − frequency|, in 15 bins of equally many predictions.
+        accuracy the cheapest decision under the competition's weights, the largest q. ``severe_recall`` is
+        the share of Severe found where at most a tenth of the others is called so. ``ece`` is the mean over
+        the three severities of |probability − frequency|, in 15 bins of equally many predictions.
     """
     studies, study = _numbered(rows)
     draws = StudyDraws.make(studies, resamples=resamples, seed=seed)
@@ -210,6 +216,38 @@ def quality_tables(
             }
         )
     return tables
+
+
+def review_curve(rows: GradedRows) -> list[dict[str, float]]:
+    """What a reader gains who looks again at the targets of which the graders are least certain.
+
+    The reader is taken to be right; what is not looked at stays as the graders say. Least certain is the
+    smallest probability of the most probable severity.
+
+    Returns:
+        Per share of REVIEWED: ``reviewed``; ``accuracy`` and ``kappa_linear`` of all targets;
+        ``missed_severe``, the share of the severe ones that nobody calls severe.
+    """
+    decided, certainty = rows.p.argmax(axis=1), rows.p.max(axis=1)
+    order = np.argsort(certainty, kind="stable")
+    severe = rows.label == _SEVERE
+    curve = []
+    for share in REVIEWED:
+        final = decided.copy()
+        again = order[: round(share * len(order))]
+        final[again] = rows.label[again]
+        counts = np.zeros((1, len(SEVERITIES), len(SEVERITIES)))
+        np.add.at(counts[0], (rows.label, final), 1)
+        missed = float((final[severe] != _SEVERE).mean()) if severe.any() else float("nan")
+        curve.append(
+            {
+                "reviewed": share,
+                "accuracy": float((final == rows.label).mean()),
+                "kappa_linear": float(_kappa(counts)[0]),
+                "missed_severe": missed,
+            }
+        )
+    return curve
 
 
 def confusion(rows: GradedRows) -> NDArray[np.int64]:
@@ -273,6 +311,7 @@ def _figures(rows: GradedRows, study: NDArray[np.int64], draws: StudyDraws) -> M
         "kappa_linear": _kappa(decided),
         "auc_severe": draws.auc(study, p[:, _SEVERE], severe),
         "auc_moderate_or_worse": draws.auc(study, 1 - p[:, _MILD], worse),
+        "severe_recall": draws.recall(study, p[:, _SEVERE], severe, false_alarms=FALSE_ALARMS),
         "ece": np.mean(errors, axis=0),
         "ece_severe": errors[_SEVERE],
         "ece_moderate_or_worse": _ece(1 - p[:, _MILD], worse, study, draws),

@@ -7,6 +7,7 @@ was interrupted goes on where it stopped. Right sides are mirrored onto the left
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,17 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.config import CropConfig
+from classifier.config import CropConfig, GraderName
 from classifier.prior import level_prior
-from classifier.target_crops import SECOND_VIEW, target_crop
+from classifier.target_crops import grader_point, target_crop
 from data_prep.base.files import atomic_write
 from data_prep.names import safe_id
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected, Rejection
-from data_prep.study import LevelPoint, Study
-from data_prep.vocabulary import LEVELS, SEVERITIES, ConditionGroup, Target, split_row_id
+from data_prep.study import LevelPoint, SpineLevels, Study
+from data_prep.vocabulary import LEVELS, SEVERITIES, Target, split_row_id
 
-CropConfigs = Mapping[ConditionGroup, CropConfig]
+CropConfigs = Mapping[GraderName, CropConfig]
 Truth = Mapping[Target, NDArray[np.float64]]
 
 _CACHE_FILE = "cache.json"
@@ -65,8 +66,6 @@ class CropCache:
         label: int64 (n,) severity index as a reader gave it: what is scored.
         log_prior: float32 (n, 3) log share of each severity at that level in this data.
         row_ids: (n,) ``{study_id}_{condition}_{level}``.
-        second, second_valid: the other view, as crops and valid; None without one. A target that the other
-            view does not show has no valid slice there.
     """
 
     crops: NDArray[np.uint8]
@@ -76,8 +75,6 @@ class CropCache:
     label: NDArray[np.int64]
     log_prior: NDArray[np.float32]
     row_ids: NDArray[np.str_]
-    second: NDArray[np.uint8] | None = None
-    second_valid: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         lengths = {name: len(value) for name, value in self.arrays().items()}
@@ -88,17 +85,14 @@ class CropCache:
         return len(self.crops)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays by name, without those that this cache lacks."""
-        named = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {name: value for name, value in named.items() if value is not None}
+        """The arrays by name."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @classmethod
     def join(cls, parts: Sequence[CropCache]) -> CropCache:
-        """Several caches as one. Raises ValueError when there is none, or not all have the other view."""
+        """Several caches as one. Raises ValueError when there is none."""
         if not parts:
             raise ValueError("no crop cache to join")
-        if len({part.second is None for part in parts}) > 1:
-            raise ValueError("crop caches with and without the second view cannot be joined")
         return cls(**{
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in parts[0].arrays()
@@ -128,42 +122,31 @@ def cut_study(item: LabelledStudy, configs: CropConfigs) -> dict[str, NDArray[An
 
     Targets without a grade, a series or a slice are left out.
     """
-    rows: dict[ConditionGroup, list[tuple[Any, ...]]] = {group: [] for group in configs}
-    for point in item.points:
-        target = Target(point.condition, point.level)
-        group = point.condition.group
-        if group not in configs or target not in item.labels:
-            continue
-        crop = target_crop(item.study, point, configs[group], cached=True)
-        if not isinstance(crop, str):
-            pixels = np.rint(crop.pixels * 255).astype(np.uint8)
-            second = _second_view(item.study, point, configs[group]) if configs[group].second_view else ()
-            rows[group].append((pixels, crop.valid, target, item.truth[target], item.labels[target], *second))
+    rows: dict[GraderName, list[tuple[Any, ...]]] = {name: [] for name in configs}
+    levels = SpineLevels(item.study.study_id, points=item.points)
+    for name, config in configs.items():
+        for target in item.labels:
+            if target.condition.group is not name.group:
+                continue
+            point = grader_point(name, levels, target)
+            if point is None:
+                continue
+            crop = target_crop(item.study, point, config, cached=True, kind=name.series_kind)
+            if not isinstance(crop, str):
+                pixels = np.rint(crop.pixels * 255).astype(np.uint8)
+                rows[name].append((pixels, crop.valid, target, item.truth[target], item.labels[target]))
     arrays: dict[str, NDArray[Any]] = {}
-    for group, found in rows.items():
-        side, depth = configs[group].cached_size_px, configs[group].cached_slices
+    for name, found in rows.items():
+        side, depth = configs[name].cached_size_px, configs[name].cached_slices
         arrays |= {
-            f"{group}.crops": np.array([row[0] for row in found], np.uint8).reshape(-1, depth, side, side),
-            f"{group}.valid": np.array([row[1] for row in found], np.bool_).reshape(-1, depth),
-            f"{group}.level": np.array([row[2].level.index for row in found], np.int64),
-            f"{group}.truth": np.array([row[3] for row in found], np.float32).reshape(-1, 3),
-            f"{group}.label": np.array([row[4] for row in found], np.int64),
-            f"{group}.row_ids": np.array([row[2].row_id(item.study.study_id) for row in found], np.str_),
+            f"{name}.crops": np.array([row[0] for row in found], np.uint8).reshape(-1, depth, side, side),
+            f"{name}.valid": np.array([row[1] for row in found], np.bool_).reshape(-1, depth),
+            f"{name}.level": np.array([row[2].level.index for row in found], np.int64),
+            f"{name}.truth": np.array([row[3] for row in found], np.float32).reshape(-1, 3),
+            f"{name}.label": np.array([row[4] for row in found], np.int64),
+            f"{name}.row_ids": np.array([row[2].row_id(item.study.study_id) for row in found], np.str_),
         }
-        if configs[group].second_view:
-            others = np.array([row[5] for row in found], np.uint8).reshape(-1, depth, side, side)
-            arrays[f"{group}.second"] = others
-            arrays[f"{group}.second_valid"] = np.array([row[6] for row in found], np.bool_).reshape(-1, depth)
     return arrays
-
-
-def _second_view(study: Study, point: LevelPoint, config: CropConfig) -> tuple[Any, Any]:
-    """Pixels and valid of the other view; nothing valid where it does not show the point."""
-    crop = target_crop(study, point, config, cached=True, kind=SECOND_VIEW[point.condition.group])
-    if isinstance(crop, str):
-        side, depth = config.cached_size_px, config.cached_slices
-        return np.zeros((depth, side, side), np.uint8), np.zeros(depth, np.bool_)
-    return np.rint(crop.pixels * 255).astype(np.uint8), crop.valid
 
 
 def build_cache(
@@ -172,6 +155,7 @@ def build_cache(
     configs: CropConfigs,
     *,
     natural_grades: bool,
+    parted: bool = False,
     jobs: int = 1,
 ) -> Iterator[tuple[str, tuple[Rejection, ...]]]:
     """Write the cache file of every study that has none yet; yields names and rejections as they are done.
@@ -181,13 +165,16 @@ def build_cache(
     Args:
         sources: name, and function that loads the study or raises DicomRejected.
         natural_grades: whether severities occur as often as in the real table (the level prior applies).
+        parted: whether the studies' identifiers divide them into train, validation and test
+            (``data_prep.partition``); synthetic studies are divided by their seeds.
 
     Raises:
         ValueError: the folder holds a cache that was cut in another way.
     """
     description = {
-        "crops": {group.value: asdict(config) for group, config in configs.items()},
+        "crops": {name.value: asdict(config) for name, config in configs.items()},
         "natural_grades": natural_grades,
+        "parted": parted,
     }
     path = folder / _CACHE_FILE
     if not path.exists():
@@ -219,28 +206,23 @@ def _cut_and_save(source: Source, *, folder: Path, configs: CropConfigs) -> tupl
     return name, (*item.study.rejections, *cache.rejections)
 
 
-def load_cache(folder: Path, group: ConditionGroup, crop: CropConfig) -> CropCache:
-    """Read one condition group of a cache folder, studies in the order of their file names.
+def load_cache(folder: Path, grader: GraderName, crop: CropConfig) -> CropCache:
+    """Read the crops of one grader from a cache folder, studies in the order of their file names.
 
     Raises:
-        ValueError: no such cache, cut with another configuration, or without any crop of the group.
+        ValueError: no such cache, cut with another configuration, or without any such crop.
     """
-    path = folder / _CACHE_FILE
-    if not path.exists():
-        raise ValueError(f"'{folder.name}' is no crop cache ({_CACHE_FILE} is missing)")
-    description = _with_defaults(json.loads(path.read_text()))
-    if description["crops"].get(group.value) != asdict(crop):
-        raise ValueError(f"crop cache '{folder.name}' was not cut for this {group.value} configuration")
+    description = _description(folder)
+    if not cuts_for(folder, grader, crop):
+        raise ValueError(f"crop cache '{folder.name}' was not cut for this {grader.value} configuration")
     names = ["crops", "valid", "level", "truth", "label", "row_ids"]
-    if crop.second_view:
-        names += ["second", "second_valid"]
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     for file in sorted(folder.glob("*.npz")):
         with np.load(file, allow_pickle=False) as stored:
             for name in names:
-                parts[name].append(stored[f"{group}.{name}"])
+                parts[name].append(stored[f"{grader}.{name}"])
     if not sum(map(len, parts["crops"])):
-        raise ValueError(f"crop cache '{folder.name}' has no {group.value} crop")
+        raise ValueError(f"crop cache '{folder.name}' has no {grader.value} crop")
     arrays = {name: np.concatenate(part) for name, part in parts.items()}
     if description["natural_grades"]:
         log_prior = np.stack([np.log(level_prior(split_row_id(row_id)[1])) for row_id in arrays["row_ids"]])
@@ -252,7 +234,48 @@ def load_cache(folder: Path, group: ConditionGroup, crop: CropConfig) -> CropCac
 def _with_defaults(description: dict[str, Any]) -> dict[str, Any]:
     """A cache's description; options that did not exist when it was cut have their default."""
     default = asdict(CropConfig())
-    return {**description, "crops": {name: default | cut for name, cut in description["crops"].items()}}
+    cuts = {
+        name: default | {key: value for key, value in cut.items() if key in default}
+        for name, cut in description["crops"].items()
+    }
+    return {"parted": False, **description, "crops": cuts}
+
+
+def is_parted(folder: Path) -> bool:
+    """Whether a cache's studies are divided by their identifiers. Raises ValueError for no cache."""
+    return bool(_description(folder)["parted"])
+
+
+def cuts_for(folder: Path, grader: GraderName, crop: CropConfig) -> bool:
+    """Whether a cache was cut for a grader, in any way that serves its configuration.
+
+    Raises:
+        ValueError: no cache, or cut for that grader in a way that does not serve.
+    """
+    cut = _description(folder)["crops"].get(grader.value)
+    if cut is None:
+        return False
+    if not _serves(CropConfig(**cut), crop):
+        raise ValueError(f"crop cache '{folder.name}' was not cut for this {grader.value} configuration")
+    return True
+
+
+def _serves(cut: CropConfig, wanted: CropConfig) -> bool:
+    """Whether cached crops can be used for a configuration: the same pixels, perhaps with another margin.
+
+    What is hidden of a crop is hidden when it is read.
+    """
+    pixels = replace(cut, size_px=cut.cached_size_px, margin_px=0, size_mm=cut.cached_size_mm)
+    other = replace(wanted, size_px=wanted.cached_size_px, margin_px=0, size_mm=wanted.cached_size_mm)
+    hidden = replace(pixels, seen_height_mm=other.seen_height_mm)
+    return math.isclose(hidden.size_mm, other.size_mm) and replace(hidden, size_mm=other.size_mm) == other
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    path = folder / _CACHE_FILE
+    if not path.exists():
+        raise ValueError(f"'{folder.name}' is no crop cache ({_CACHE_FILE} is missing)")
+    return _with_defaults(json.loads(path.read_text()))
 
 
 def _shares_by_level(truth: NDArray[np.float32], level: NDArray[np.int64]) -> NDArray[np.float64]:

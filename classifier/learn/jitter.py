@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier.config import CropConfig, JitterConfig
-from data_prep.crops import normalise
+from data_prep.crops import normalise, seen_rows
 
 Pixels = NDArray[np.float32]
 Valid = NDArray[np.bool_]
@@ -26,7 +26,12 @@ def central_crop(cached: NDArray[np.uint8], valid: Valid, crop: CropConfig) -> t
     first, edge = crop.margin_slices, crop.margin_px
     chosen = slice(first, first + crop.slices)
     inner = slice(edge, edge + crop.size_px)
-    return normalise(cached[chosen, inner, inner].astype(np.float32), valid[chosen]), valid[chosen].copy()
+    pixels = cached[chosen, inner, inner].astype(np.float32)
+    return normalise(pixels, valid[chosen], _seen(crop)), valid[chosen].copy()
+
+
+def _seen(crop: CropConfig) -> slice:
+    return seen_rows(crop.size_mm, crop.size_px, crop.seen_height_mm)
 
 
 def jittered_crop(
@@ -52,10 +57,15 @@ def jittered_crop(
     if may_reverse_slices and generator.random() < 0.5:
         chosen = chosen[::-1]
     kept = valid[chosen].copy()
-    if generator.random() < jitter.slice_drop_share:
-        beside = np.flatnonzero(np.arange(crop.slices) != crop.slices // 2)
+    beside = np.flatnonzero(np.arange(crop.slices) != crop.slices // 2)
+    if len(beside) and generator.random() < jitter.slice_drop_share:
         kept[generator.choice(beside)] = False
+    if len(beside) and generator.random() < jitter.alone_share:
+        kept[beside] = False
     affine = _affine(crop, jitter, generator)
+    if jitter.mirror_share and generator.random() < jitter.mirror_share:
+        affine[:, 2] += affine[:, 0] * (crop.size_px - 1)
+        affine[:, 0] *= -1
     size = (crop.size_px, crop.size_px)
     pixels = np.zeros((crop.slices, *size), dtype=np.float32)
     for position, index in enumerate(chosen):
@@ -67,7 +77,7 @@ def jittered_crop(
                 flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                 borderMode=cv2.BORDER_REPLICATE,
             )
-    return _change_appearance(pixels, kept, jitter, generator), kept
+    return _change_appearance(pixels, kept, _seen(crop), jitter, generator), kept
 
 
 def _slice_shift(valid: Valid, crop: CropConfig, jitter: JitterConfig, generator: np.random.Generator) -> int:
@@ -92,7 +102,7 @@ def _affine(crop: CropConfig, jitter: JitterConfig, generator: np.random.Generat
 
 
 def _change_appearance(
-    pixels: Pixels, kept: Valid, jitter: JitterConfig, generator: np.random.Generator
+    pixels: Pixels, kept: Valid, seen: slice, jitter: JitterConfig, generator: np.random.Generator
 ) -> Pixels:
     if generator.random() < jitter.blur_share:
         sd_px = generator.uniform(0.3, jitter.blur_sd_px)
@@ -102,9 +112,9 @@ def _change_appearance(
     ramp = np.linspace(-1, 1, size, dtype=np.float32)
     slope = generator.uniform(-jitter.brightness_slope, jitter.brightness_slope, 2).astype(np.float32)
     pixels *= 1 + slope[0] * ramp[:, None] + slope[1] * ramp[None, :]
-    stretched = normalise(pixels, kept)
+    stretched = normalise(pixels, kept, seen)
     stretched **= np.float32(np.exp(generator.uniform(-1, 1) * np.log(jitter.gamma)))
-    noise = generator.standard_normal(pixels.shape, dtype=np.float32)
-    stretched += noise * np.float32(generator.uniform(0, jitter.noise_sd))
+    noise = generator.standard_normal(pixels.shape, dtype=np.float32)[:, seen]
+    stretched[:, seen] += noise * np.float32(generator.uniform(0, jitter.noise_sd))
     stretched[~kept] = 0
     return np.clip(stretched, 0, 1)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from classifier.model import CropEncoder, GraderNetwork, TimmFeatures
+from classifier.model import GraderNetwork, TimmFeatures
 from data_prep.problems import LumbarError
 
 # Less than this share of a backbone's tensors found: the file is of another network.
@@ -29,25 +29,20 @@ class PretrainedUnusable(LumbarError, ValueError):
 
 
 def load_pretrained(network: GraderNetwork, path: Path) -> int:
-    """Fill the timm backbones of a grader with pretrained weights.
+    """Fill the timm backbone of a grader with pretrained weights.
 
     Returns:
-        How many tensors of a backbone were filled.
+        How many of its tensors were filled.
 
     Raises:
         PretrainedUnusable: no timm backbone, no such file, not a state dict, or of another network.
     """
-    backbones = [network.backbone, *(m.backbone for m in network.modules() if isinstance(m, CropEncoder))]
-    state = _read(path)
-    filled = 0
-    for backbone in backbones:
-        if not isinstance(backbone, TimmFeatures):
-            raise PretrainedUnusable(
-                "pretrained weights need a timm backbone: set network.backbone, "
-                'such as {"network": {"backbone": "tf_efficientnet_lite0"}}'
-            )
-        filled = _fill(backbone, state, path.name)
-    return filled
+    if not isinstance(network.backbone, TimmFeatures):
+        raise PretrainedUnusable(
+            "pretrained weights need a timm backbone: set network.backbone, "
+            'such as {"network": {"backbone": "tf_efficientnet_lite0"}}'
+        )
+    return _fill(network.backbone, _read(path), path.name)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -118,7 +118,7 @@ def train_grader(
     weights = torch.tensor(settings.severity_weights, device=device)
     reports: list[EpochReport] = []
 
-    checkpoint = folder / f"{config.group.value}.checkpoint.pt"
+    checkpoint = folder / f"{config.name.value}.checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location=device)
         if state["config"] != json.dumps(config.to_dict()):
@@ -143,7 +143,7 @@ def train_grader(
             loss = _loss(logits.float(), batch, weights, config)
             if not math.isfinite(loss.item()):
                 raise TrainingFailed(
-                    f"{config.group.value}: loss is {loss.item()} in epoch {epoch}, step {done}; "
+                    f"{config.name.value}: loss is {loss.item()} in epoch {epoch}, step {done}; "
                     "lower training.learning_rate or look at these crops"
                 )
             optimiser.zero_grad(set_to_none=True)
@@ -177,7 +177,7 @@ def train_grader(
             "reports": [vars(row) for row in reports],
         }
         _save_checkpoint(checkpoint, state)
-        _write_log(folder / f"{config.group.value}.log.csv", reports)
+        _write_log(folder / f"{config.name.value}.log.csv", reports)
         report(reports[-1])
     metrics = {"epochs": [vars(row) for row in reports], "train_crops": len(train), **(notes or {})}
     if pretrained is not None:

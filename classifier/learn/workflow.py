@@ -11,23 +11,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier.any_severe import fit_pull
 from classifier.calibration import (
     Calibration,
+    JointCalibration,
     best_prior_share,
     expected_calibration_error,
     fit_calibration,
+    fit_joint_calibration,
 )
-from classifier.config import GraderConfig, default_config
+from classifier.config import GROUP_GRADERS, GraderConfig, GraderName, default_config
 from classifier.judge.quality import GradedRows
-from classifier.learn.crop_cache import CropCache, Source, build_cache, load_cache
+from classifier.learn.crop_cache import CropCache, Source, build_cache, cuts_for, is_parted, load_cache
 from classifier.learn.losses import competition_log_loss
 from classifier.learn.train import EpochReport, Machine, grade_cache, train_grader
 from classifier.storage import StoredGrader, load_grader, save_grader
+from data_prep.partition import Part, studies_of
 from data_prep.problems import Rejection
-from data_prep.vocabulary import CONDITIONS, ConditionGroup, Severity, split_row_id
+from data_prep.vocabulary import CONDITIONS, Severity, split_row_id
 
-# Every choosing crop is graded under this many draws of the localiser's error.
-_CALIBRATION_DRAWS = 3
+# Every validation crop is graded at its point, and under draws of the localiser's error with these seeds.
+_CALIBRATION_DRAWS = (None, 0, 1)
 
 
 def cut_crops(
@@ -36,22 +40,25 @@ def cut_crops(
     *,
     configs: Sequence[GraderConfig] = (),
     natural_grades: bool,
+    parted: bool = False,
     jobs: int,
     progress: Callable[[str], None] = lambda name: None,
 ) -> list[Rejection]:
-    """Build a crop cache for all three graders; goes on where it stopped.
+    """Build a crop cache for some graders; goes on where it stopped.
 
     Args:
-        configs: of graders whose crops are not the default ones.
+        configs: of the graders; without any, all with their default crops.
+        natural_grades, parted: see ``build_cache``.
         progress: called with the name of each study when its crops are cut.
 
     Returns:
         Files, series and studies that could not be used.
     """
-    crops = {group: default_config(group).crop for group in ConditionGroup}
-    crops |= {config.group: config.crop for config in configs}
+    crops = {config.name: config.crop for config in configs or map(default_config, GraderName)}
     rejections: list[Rejection] = []
-    for name, found in build_cache(sources, folder, crops, natural_grades=natural_grades, jobs=jobs):
+    for name, found in build_cache(
+        sources, folder, crops, natural_grades=natural_grades, parted=parted, jobs=jobs
+    ):
         rejections += found
         progress(name)
     return rejections
@@ -60,84 +67,147 @@ def cut_crops(
 def train_groups(
     configs: Iterable[GraderConfig],
     caches: Sequence[Path],
-    choosing: Path | None,
+    validation: Sequence[Path],
     folder: Path,
     *,
-    report: Callable[[ConditionGroup, EpochReport], None],
+    report: Callable[[GraderName, EpochReport], None],
     machine: Machine | None = None,
     pretrained: Path | None = None,
 ) -> None:
-    """Train graders one after another on the crops of several caches; see ``train_grader``."""
+    """Train graders one after another on the crops of several caches; see ``train_grader``.
+
+    Of a cache that is divided into parts only ``train`` is learned from, and ``validation`` is watched.
+
+    Args:
+        validation: caches that are watched as a whole, or with that part of theirs.
+
+    Raises:
+        ValueError: no cache has crops for a grader.
+    """
     for config in configs:
-        group = config.group
-        train = CropCache.join([load_cache(cache, group, config.crop) for cache in caches])
-        watched = None if choosing is None else load_cache(choosing, group, config.crop)
+        beside = [*(cache for cache in caches if is_parted(cache)), *validation]
+        watched = crops_of(beside, config, Part.VALIDATION)
         train_grader(
             config,
-            train,
-            watched,
+            CropCache.join(crops_of(caches, config, Part.TRAIN)),
+            CropCache.join(watched) if watched else None,
             folder,
-            report=partial(report, group),
+            report=partial(report, config.name),
             machine=machine,
-            pretrained=pretrained,
+            pretrained=pretrained if config.network.backbone != "compact_resnet" else None,
         )
+
+
+def crops_of(caches: Sequence[Path], config: GraderConfig, part: Part) -> list[CropCache]:
+    """Crops of a part of the studies, cache by cache; a cache that is not divided is taken whole.
+
+    Caches without crops for the grader, or without a study of the part, are left out.
+    """
+    found = []
+    for folder in caches:
+        if not cuts_for(folder, config.name, config.crop):
+            continue
+        crops = load_cache(folder, config.name, config.crop)
+        if is_parted(folder):
+            wanted = studies_of(set(crops.study_ids.tolist()), part)
+            crops = crops.where(np.isin(crops.study_ids, list(wanted)))
+        if len(crops):
+            found.append(crops)
+    return found
 
 
 def calibrate_groups(
     run: Path,
-    groups: Iterable[ConditionGroup],
-    choosing: Path,
+    graders: Iterable[GraderName],
+    validation: Sequence[Path],
     output: Path,
     *,
     shifted: Path | None = None,
 ) -> tuple[dict[str, dict[str, Any]], GradedRows]:
-    """Fit temperature and bias of trained graders on choosing crops and save the graders to ``output``.
+    """Fit temperature and bias of trained graders on validation crops and save the graders to ``output``.
 
-    The crops are jittered as in training, because the pipeline's points have the localiser's error too.
+    Every crop is graded at its point and, because the pipeline's points have the localiser's error, jittered
+    as in training. Where a grader of the canal on axial slices is among them, it is fitted how its evidence
+    is joined with the sagittal one's, on the levels that both see.
 
     Args:
+        validation: crop caches; of those divided into parts, the validation part.
         shifted: crop cache of another range of scanners, neither trained on nor reported; the share of the
             level prior is fitted on it, 0 where the grader alone is better there, too.
 
     Returns:
-        Per group: the calibration, the log loss under the competition's weights before and after, the level
+        Per grader: the calibration, the log loss under the competition's weights before and after, the level
         prior's and the oracle's, and the expected calibration errors after.
+
+    Raises:
+        ValueError: no validation crops for a grader.
     """
     figures: dict[str, dict[str, Any]] = {}
     rows = []
-    for group in groups:
-        stored = load_grader(run, group)
-        cache = load_cache(choosing, group, stored.config.crop)
-        draws = [
-            grade_cache(stored.network, cache, stored.config, jitter_seed=seed)
-            for seed in range(_CALIBRATION_DRAWS)
-        ]
+    seen: dict[GraderName, tuple[CropCache, NDArray[np.float64]]] = {}
+    for name in graders:
+        stored = load_grader(run, name)
+        crops = CropCache.join(crops_of(validation, stored.config, Part.VALIDATION))
+        draws = [grade_cache(stored.network, crops, stored.config, jitter_seed=s) for s in _CALIBRATION_DRAWS]
+        seen[name] = (crops, draws[0])
         logits = np.concatenate(draws)
-        log_prior = np.tile(cache.log_prior.astype(np.float64), (_CALIBRATION_DRAWS, 1))
-        truth = np.tile(cache.truth.astype(np.float64), (_CALIBRATION_DRAWS, 1))
+        log_prior = np.tile(crops.log_prior.astype(np.float64), (len(draws), 1))
+        truth = np.tile(crops.truth.astype(np.float64), (len(draws), 1))
         calibration = fit_calibration(logits, log_prior, truth)
         if shifted is not None:
             calibration = _with_prior_share(
-                calibration, stored, load_cache(shifted, group, stored.config.crop)
+                calibration, stored, load_cache(shifted, name, stored.config.crop)
             )
         p = calibration.probabilities(logits, log_prior)
-        severe, mild = Severity.SEVERE.index, Severity.NORMAL_MILD.index
-        figures[group.value] = {
-            **calibration.to_dict(),
-            "log_loss": competition_log_loss(p, truth),
-            "log_loss_uncalibrated": competition_log_loss(
-                Calibration().probabilities(logits, log_prior), truth
-            ),
-            "prior_log_loss": competition_log_loss(np.exp(log_prior), truth),
-            "oracle_log_loss": competition_log_loss(truth, truth),
-            "ece_severe": expected_calibration_error(p[:, severe], truth[:, severe]),
-            "ece_moderate_or_worse": expected_calibration_error(1 - p[:, mild], 1 - truth[:, mild]),
-            "crops": len(cache),
-        }
-        metrics = {**stored.metrics, "choosing": figures[group.value]}
-        save_grader(output, stored.config, stored.network, calibration, metrics)
-        rows.append(_as_rows(cache, p[: len(cache)]))
+        if name is GraderName.SPINAL:
+            study = np.unique(crops.study_ids, return_inverse=True)[1].reshape(-1)
+            pull = fit_pull(p[: len(crops)], crops.label, study)
+            calibration = replace(calibration, any_severe_pull=pull)
+        figures[name.value] = _figures(calibration, logits, log_prior, truth) | {"crops": len(crops)}
+        joint = None
+        if name is GraderName.SPINAL_AXIAL and GraderName.SPINAL in seen:
+            joint, joined = _joint(seen[GraderName.SPINAL], seen[name])
+            figures[name.value] |= joined
+        metrics = {**stored.metrics, "validation": figures[name.value]}
+        save_grader(output, stored.config, stored.network, calibration, metrics, joint)
+        if name in GROUP_GRADERS:
+            rows.append(_as_rows(crops, p[: len(crops)]))
     return figures, GradedRows.join(rows)
+
+
+def _figures(
+    calibration: Calibration,
+    logits: NDArray[np.float64],
+    log_prior: NDArray[np.float64],
+    truth: NDArray[np.float64],
+) -> dict[str, Any]:
+    p = calibration.probabilities(logits, log_prior)
+    severe, mild = Severity.SEVERE.index, Severity.NORMAL_MILD.index
+    return {
+        **calibration.to_dict(),
+        "log_loss": competition_log_loss(p, truth),
+        "log_loss_uncalibrated": competition_log_loss(Calibration().probabilities(logits, log_prior), truth),
+        "prior_log_loss": competition_log_loss(np.exp(log_prior), truth),
+        "oracle_log_loss": competition_log_loss(truth, truth),
+        "ece_severe": expected_calibration_error(p[:, severe], truth[:, severe]),
+        "ece_moderate_or_worse": expected_calibration_error(1 - p[:, mild], 1 - truth[:, mild]),
+    }
+
+
+def _joint(
+    sagittal: tuple[CropCache, NDArray[np.float64]], axial: tuple[CropCache, NDArray[np.float64]]
+) -> tuple[JointCalibration | None, dict[str, Any]]:
+    """How the evidence of both graders is joined, fitted on the targets that both see; None without any."""
+    first = {str(row_id): index for index, row_id in enumerate(sagittal[0].row_ids)}
+    pairs = [(first[str(r)], i) for i, r in enumerate(axial[0].row_ids) if str(r) in first]
+    if not pairs:
+        return None, {}
+    one, two = (np.array(index) for index in zip(*pairs, strict=True))
+    log_prior = axial[0].log_prior[two].astype(np.float64)
+    truth = axial[0].truth[two].astype(np.float64)
+    joint = fit_joint_calibration(sagittal[1][one], axial[1][two], log_prior, truth)
+    p = joint.probabilities(sagittal[1][one], axial[1][two], log_prior)
+    return joint, {"joint_targets": len(pairs), "joint_log_loss": competition_log_loss(p, truth)}
 
 
 def _with_prior_share(calibration: Calibration, stored: StoredGrader, cache: CropCache) -> Calibration:

@@ -25,11 +25,18 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_manifest(folder: str | Path) -> Path:
+def write_manifest(
+    folder: str | Path, *, learned_from: str | None = None, licence: str | None = None
+) -> Path:
     """Write ``manifest.json`` with the SHA-256 of every weights and configuration file of a folder.
 
     Listed are the files directly in ``folder`` that end in .safetensors, .graph, .json, .yaml, .onnx, .xml or
     .bin. An interruption leaves the old manifest.
+
+    Args:
+        learned_from, licence: what the models learned from and how the weights may be used, one line each
+            without
+            a full stop; None keeps what the folder's manifest said, if it said anything.
 
     Returns:
         Path of the manifest.
@@ -40,10 +47,21 @@ def write_manifest(folder: str | Path) -> Path:
         for path in folder.iterdir()
         if path.is_file() and path.suffix in _LISTED_SUFFIXES and path.name != MANIFEST_NAME
     )
-    content = {"files": {name: file_sha256(folder / name) for name in listed}}
+    told = {"learned_from": learned_from, "licence": licence}
+    told = {key: value for key, value in told.items() if value is not None}
+    content = _told(folder) | told | {"files": {name: file_sha256(folder / name) for name in listed}}
     with atomic_write(folder / MANIFEST_NAME) as stream:
         stream.write(json.dumps(content, indent=2) + "\n")
     return folder / MANIFEST_NAME
+
+
+def _told(folder: Path) -> dict[str, str]:
+    """What an earlier manifest of the folder says beside its files."""
+    try:
+        earlier = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+        return {key: str(earlier[key]) for key in ("learned_from", "licence") if key in earlier}
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def read_manifest(folder: str | Path) -> dict[str, str]:

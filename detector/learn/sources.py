@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from data_prep.geometry import FloatArray
+from data_prep.partition import Part, part_of
 from data_prep.phantom import PHANTOM_VERSION, make_study
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected
@@ -17,6 +21,7 @@ from data_prep.rsna.tables import read_tables
 from data_prep.study import LevelPoint, Study
 from detector.learn.external_studies import external_slice_studies, external_study
 from detector.learn.numbering import NumberedCase, numbered_case
+from detector.learn.point_slices import labelled_point_slices, patient_id
 from detector.learn.slice_cache import cached_slices
 from detector.learn.slices import ExternalSlices, LabelledSlice, SlicesUnusable, split_patients
 from detector.learn.study_slices import MIXTURE, hard_phantom, phantom_slices, rsna_key, rsna_slices
@@ -27,32 +32,59 @@ FIRST_CHOOSING_SEED = 100_000  # phantoms below train
 HARD_SEEDS_ON = 10_000  # how far the seeds of hard phantoms lie above those of the usual ones
 
 
+@dataclass(frozen=True)
+class SliceSources:
+    """What a detector learns from. A source weighs as the square root of its slices: none drowns another.
+
+    Attributes:
+        data: folders in the RSNA layout.
+        external: a folder of sagittal slices with tissue maps (``images/``, ``masks/``, ``level_points.csv``,
+            ``split.csv``), and the size of its pixels.
+        slices: folders of single sagittal slices with points, see ``detector.learn.point_slices``.
+        phantoms, seed: synthetic studies, and the seed of the first.
+    """
+
+    data: tuple[Path, ...] = ()
+    external: Path | None = None
+    external_mm_per_px: float = 0.47
+    slices: tuple[Path, ...] = ()
+    phantoms: int = 0
+    seed: int = 0
+
+
+WeightedSlices = list[tuple[float, list[LabelledSlice]]]
+
+
 def training_slices(
-    data: Path | None,
+    wanted: SliceSources,
     kind: DetectorKind,
-    external: Path | None,
-    mm_per_px: float,
-    phantoms: int,
-    seed: int,
-    jobs: int,
+    *,
+    jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
     cache: Path | None = None,
-) -> tuple[list[tuple[float, list[LabelledSlice]]], list[LabelledSlice]]:
-    """Training sources, each with its weight, and slices of other patients to choose on.
+) -> tuple[WeightedSlices, list[LabelledSlice]]:
+    """Training slices by source, each with its weight, and validation slices of other patients.
+
+    Studies of the test part (``data_prep.partition``) are in neither.
 
     Args:
         cache: folder that keeps what was read and rendered for the next training; None keeps nothing.
     """
-    sources: list[tuple[float, list[LabelledSlice]]] = []
-    choosing: list[LabelledSlice] = []
-    if external is not None:
-        if kind is not DetectorKind.SAGITTAL:
-            raise SlicesUnusable("external slices are sagittal: leave --external out for the axial detector")
-        training, chosen = _training_and_choosing(external, mm_per_px)
+    if kind is not DetectorKind.SAGITTAL and (wanted.external is not None or wanted.slices):
+        raise SlicesUnusable("these slices are sagittal: leave --external and --slices out for this detector")
+    sources: list[list[LabelledSlice]] = []
+    validation: list[LabelledSlice] = []
+    if wanted.external is not None:
+        training, chosen = _training_and_choosing(wanted.external, wanted.external_mm_per_px)
         for average in (1, 4):  # as they are, and as thick as clinical slices
-            sources.append((0.5, external_slices(external, mm_per_px, average).load(training)))
-        choosing += external_slices(external, mm_per_px, 4).load(chosen)
-    if phantoms:
+            found = external_slices(wanted.external, wanted.external_mm_per_px, average)
+            sources.append(found.load(training))
+        validation += external_slices(wanted.external, wanted.external_mm_per_px, 4).load(chosen)
+    for folder in wanted.slices:
+        kept_out = frozenset() if wanted.external is None else frozenset(_split(wanted.external, "report"))
+        sources.append(_without(labelled_point_slices(folder, Part.TRAIN), folder, kept_out))
+        validation += _without(labelled_point_slices(folder, Part.VALIDATION), folder, kept_out)
+    if wanted.phantoms:
 
         def rendered(count: int, first: int) -> list[LabelledSlice]:
             key = f"{kind.value}-phantom-{PHANTOM_VERSION}-{MIXTURE}-{first}-{count}"
@@ -60,14 +92,25 @@ def training_slices(
                 cache, key, lambda: phantom_slices(kind, studies=count, seed=first, jobs=jobs)
             )
 
-        sources.append((1.0, rendered(phantoms, seed)))
-        choosing += rendered(max(4, phantoms // 40), FIRST_CHOOSING_SEED + seed)
-    if data is not None:
-        found = cached_slices(cache, rsna_key(data, kind), lambda: rsna_slices(data, kind, progress=progress))
-        training, chosen = split_patients(tuple(sorted({item.patient for item in found})), every=10)
-        sources.append((1.0, [item for item in found if item.patient in training]))
-        choosing += [item for item in found if item.patient in chosen]
-    return sources, choosing
+        sources.append(rendered(wanted.phantoms, wanted.seed))
+        validation += rendered(max(4, wanted.phantoms // 40), FIRST_CHOOSING_SEED + wanted.seed)
+    for data in wanted.data:
+        found_there = cached_slices(
+            cache, rsna_key(data, kind), partial(rsna_slices, data, kind, progress=progress)
+        )
+        sources.append(_of_part(found_there, Part.TRAIN))
+        validation += _of_part(found_there, Part.VALIDATION)
+    return [(math.sqrt(len(slices)), slices) for slices in sources if slices], validation
+
+
+def _of_part(slices: list[LabelledSlice], part: Part) -> list[LabelledSlice]:
+    return [item for item in slices if part_of(item.patient) is part]
+
+
+def _without(slices: list[LabelledSlice], folder: Path, patients: frozenset[str]) -> list[LabelledSlice]:
+    """Slices but those of patients that another folder of the same source reports on."""
+    names = {patient_id(folder, patient) for patient in patients}
+    return [item for item in slices if item.patient not in names]
 
 
 def external_slices(folder: Path, mm_per_px: float, average: int) -> ExternalSlices:

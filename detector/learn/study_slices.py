@@ -20,23 +20,36 @@ from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
 from data_prep.study import LevelPoint, Series, Slice, Study
-from data_prep.vocabulary import ConditionGroup, SeriesKind
+from data_prep.vocabulary import LEVELS, ConditionGroup, Level, SeriesKind
 from detector.learn.slices import LabelledSlice, SlicesUnusable
 from detector.look.canonical import canonical_image
-from detector.spec import AXIAL, FORAMEN, SAGITTAL, SPECS, DetectorKind, DetectorSpec
+from detector.spec import AXIAL, FORAMEN, SAGITTAL, SPECS, UNLABELLED, DetectorKind, DetectorSpec
+from detector.spine.anatomy import OFFSETS
 from detector.spine.axial import RECESSES
 
 SAGITTAL_KINDS = (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1)
 MIXTURE = 2  # of the studies that phantom_slices makes; what was cached of another one is made anew
 MAX_DISTANCE_MM = {DetectorKind.SAGITTAL: 11.0, DetectorKind.AXIAL: 4.5, DetectorKind.FORAMEN: 3.5}
+# A foramen that was annotated this near to a slice may be seen there, too: it is neither an example nor a
+# counter-example.
+PERHAPS_SEEN_MM = 9.0
+# Discs of slices beside the canal, whose level is known from the foramina alone.
+_BESIDE_MM = 26.0
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledObject:
-    """An object in patient space: name and keypoints (k, 3) mm in the order of the spec, NaN when unknown."""
+    """An object in patient space.
+
+    Attributes:
+        name: of its class.
+        keypoints_mm: (k, 3) in the order of the spec, NaN when unknown.
+        reach_mm: how far from a slice's plane it may lie to be seen there; None: ``MAX_DISTANCE_MM``.
+    """
 
     name: str
     keypoints_mm: FloatArray
+    reach_mm: float | None = None
 
 
 def slices_of_study(
@@ -60,13 +73,20 @@ def slices_of_study(
 def _labelled(
     study: Study, series: Series, item: Slice, objects: list[LabelledObject], spec: DetectorSpec
 ) -> LabelledSlice | None:
+    away_mm = [float(np.nanmax(np.abs(item.plane.distance_mm(entry.keypoints_mm)))) for entry in objects]
     near = [
         entry
-        for entry in objects
-        if np.nanmax(np.abs(item.plane.distance_mm(entry.keypoints_mm))) <= MAX_DISTANCE_MM[spec.kind]
+        for entry, away in zip(objects, away_mm, strict=True)
+        if away <= (entry.reach_mm or MAX_DISTANCE_MM[spec.kind])
     ]
     if not near:
         return None
+    if spec.kind is DetectorKind.FORAMEN:
+        near += [
+            LabelledObject(UNLABELLED, entry.keypoints_mm)
+            for entry, away in zip(objects, away_mm, strict=True)
+            if MAX_DISTANCE_MM[spec.kind] < away <= PERHAPS_SEEN_MM
+        ]
     try:
         pixels = item.pixels()
     except DicomRejected:
@@ -130,7 +150,9 @@ def _slices_with_points(
         return slices_of_study(study, recess_pairs(points), AXIAL, (SeriesKind.AXIAL_T2,))
     if kind is DetectorKind.FORAMEN:
         return slices_of_study(study, foramina(points), FORAMEN, (SeriesKind.SAGITTAL_T1,))
-    return slices_of_study(study, canal_objects(points), SAGITTAL, SAGITTAL_KINDS)
+    return slices_of_study(
+        study, [*canal_objects(points), *foraminal_levels(points)], SAGITTAL, SAGITTAL_KINDS
+    )
 
 
 def phantom_discs(phantom: PhantomStudy) -> list[LabelledObject]:
@@ -174,6 +196,33 @@ def canal_objects(points: tuple[LevelPoint, ...]) -> list[LabelledObject]:
     ]
 
 
+def foraminal_levels(points: tuple[LevelPoint, ...]) -> list[LabelledObject]:
+    """Levels of a study without canal points, from the middle of their two foramina: for slices beside it.
+
+    The canal point lies from there as the anatomy says (``detector.spine.anatomy``), good to about 3 mm.
+    """
+    if any(point.condition.group is ConditionGroup.SPINAL for point in points):
+        return []
+    middles: dict[Level, list[FloatArray]] = defaultdict(list)
+    for point in points:
+        if point.condition.group is ConditionGroup.FORAMINAL:
+            middles[point.level].append(point.xyz_mm)
+    levels = [level for level in LEVELS if len(middles[level]) == 2]
+    if len(levels) < 3:
+        return []
+    middle_mm = np.array([np.mean(middles[level], axis=0) for level in levels])
+    up = -np.gradient(middle_mm, np.array([level.index for level in levels], dtype=float), axis=0)
+    up[:, 0] = 0.0
+    up /= np.linalg.norm(up, axis=1, keepdims=True)
+    back = np.cross(up, [1.0, 0.0, 0.0])
+    objects = []
+    for level, at, upwards, backwards in zip(levels, middle_mm, up, back, strict=True):
+        _, higher, behind = OFFSETS[level].foramen
+        canal = at - higher * upwards - behind * backwards
+        objects.append(LabelledObject(level.label, np.stack([np.full(3, np.nan), canal]), _BESIDE_MM))
+    return objects
+
+
 def rsna_key(data: Path, kind: DetectorKind) -> str:
     """Name of the cached slices of a data set: its points, its studies and the canonical scale decide.
 
@@ -187,7 +236,7 @@ def rsna_key(data: Path, kind: DetectorKind) -> str:
     for entry in find_studies(data):
         digest.update(entry.study_id.encode())
     spec = SPECS[kind]
-    digest.update(f"{spec.mm_per_px} {spec.max_canvas_px} {MAX_DISTANCE_MM[kind]}".encode())
+    digest.update(f"{spec.mm_per_px} {spec.max_canvas_px} {MAX_DISTANCE_MM[kind]} {MIXTURE}".encode())
     return f"{kind.value}-rsna-{digest.hexdigest()[:12]}"
 
 

@@ -19,7 +19,7 @@ from data_prep.base.version import git_revision
 from detector.figures import draw_training
 from detector.learn.dataset import LevelDataset
 from detector.learn.slices import LabelledSlice, SlicesUnusable
-from detector.learn.views import AugmentConfig, plain_view
+from detector.learn.views import IGNORED, AugmentConfig, plain_view
 from detector.look.network import LevelPoseModel, build_network, network_from_bytes, save_network
 from detector.spec import SPECS, DetectorKind, DetectorSpec
 
@@ -141,7 +141,7 @@ def share_within(
         prediction = (output[0] if isinstance(output, tuple) else output)[0].float().cpu().numpy()
         keypoints = prediction[4 + number :].reshape(len(spec.keypoints), 3, -1)
         for class_index, truth in zip(view.classes, view.keypoints_px[:, -1], strict=True):
-            if not np.isfinite(truth).all():
+            if class_index == IGNORED or not np.isfinite(truth).all():
                 continue
             errors_mm = np.linalg.norm(keypoints[-1, :2].T - truth, axis=1) * spec.mm_per_px
             scores = prediction[4 + class_index]

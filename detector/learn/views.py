@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from data_prep.geometry import FloatArray
 from detector.learn.slices import LabelledSlice
 from detector.learn.synthesis import SynthesisConfig, synthesised
-from detector.spec import DetectorSpec
+from detector.spec import UNLABELLED, DetectorSpec
+
+IGNORED = -1  # class of an object that a training neither learns from nor against
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,10 @@ class AugmentConfig:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A training image: uint8 (rows, columns), class per object, keypoints (n, k, 2) px, NaN when unseen."""
+    """A training image: uint8 (rows, columns), class per object, keypoints (n, k, 2) px, NaN when unseen.
+
+    The class of an object that is neither an example nor a counter-example is ``IGNORED``.
+    """
 
     image: NDArray[np.uint8]
     classes: NDArray[np.int64]
@@ -103,7 +108,8 @@ def plain_view(item: LabelledSlice, spec: DetectorSpec) -> View:
 def _class_indices(names: NDArray[np.str_], spec: DetectorSpec, ambiguous: bool) -> NDArray[np.int64]:
     if spec.disc_class is not None and ambiguous:
         return np.full(len(names), spec.disc_class, dtype=np.int64)
-    return np.array([spec.class_names.index(str(name)) for name in names], dtype=np.int64)
+    known = {name: index for index, name in enumerate(spec.class_names)} | {UNLABELLED: IGNORED}
+    return np.array([known[str(name)] for name in names], dtype=np.int64)
 
 
 def _inside(keypoints: FloatArray, box: tuple[int, int, int, int]) -> NDArray[np.bool_]:

@@ -25,37 +25,70 @@ from data_prep.base.manifest import WeightsRejected
 from detector.spec import DetectorSpec
 
 
-class DiscAssigner(TaskAlignedAssigner):
-    """Task-aligned assignment whose score targets also fill the ``disc`` column."""
+class LevelAssigner(TaskAlignedAssigner):
+    """Task-aligned assignment that also fills the ``disc`` column, and leaves open what nobody labelled.
 
-    disc_class: int
+    An object of a negative class may be one or not: an anchor that is assigned to it, or lies in its box, is
+        no positive, and its target is what it says already, so that it adds nothing to the gradient.
+    """
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the parent; target scores (batch, anchors, classes) get the ``disc`` column."""
-        labels, boxes, scores, foreground, index = super().forward(*args, **kwargs)
-        scores = scores.clone()
-        scores[..., self.disc_class] = scores.amax(dim=-1)
-        return labels, boxes, scores, foreground, index
+    disc_class: int | None
+
+    def forward(
+        self,
+        pd_scores: torch.Tensor,
+        pd_bboxes: torch.Tensor,
+        anc_points: torch.Tensor,
+        gt_labels: torch.Tensor,
+        gt_bboxes: torch.Tensor,
+        mask_gt: torch.Tensor,
+        **extra: Any,
+    ) -> Any:
+        """As the parent's.
+
+        Args:
+            pd_scores: (batch, anchors, classes) probabilities.
+            pd_bboxes: (batch, anchors, 4).
+            anc_points: (anchors, 2) px.
+            gt_labels, gt_bboxes, mask_gt: (batch, objects, 1 and 4 and 1) classes, boxes xyxy in px, which
+                exist.
+        """
+        open_ = (gt_labels < 0) & mask_gt.bool()
+        found, where, targets, foreground, index = super().forward(
+            pd_scores, pd_bboxes, anc_points, gt_labels.clamp(min=0), gt_bboxes, mask_gt, **extra
+        )
+        targets = targets.clone()
+        if self.disc_class is not None:
+            targets[..., self.disc_class] = targets.amax(dim=-1)
+        if bool(open_.any()):
+            foreground = foreground.bool()
+            assigned = torch.gather(open_[..., 0], 1, index) & foreground
+            inside = (anc_points[None, None] >= gt_bboxes[:, :, None, :2]) & (
+                anc_points[None, None] <= gt_bboxes[:, :, None, 2:]
+            )
+            near = (inside.all(dim=-1) & open_).any(dim=1)
+            left_open = assigned | (near & ~foreground)
+            targets = torch.where(left_open[..., None], pd_scores.to(targets.dtype), targets)
+            foreground = foreground & ~left_open
+        return found, where, targets, foreground, index
 
 
 class LevelPoseLoss(v8PoseLoss):
     """Pose loss with the assigner above."""
 
-    def __init__(self, model: torch.nn.Module, disc_class: int) -> None:
+    def __init__(self, model: torch.nn.Module, disc_class: int | None) -> None:
         super().__init__(model)
-        self.assigner.__class__ = DiscAssigner
+        self.assigner.__class__ = LevelAssigner
         self.assigner.disc_class = disc_class  # type: ignore[assignment]
 
 
 class LevelPoseModel(PoseModel):
-    """PoseModel that trains with ``LevelPoseLoss`` when its spec has a ``disc`` class."""
+    """PoseModel that trains with ``LevelPoseLoss``."""
 
     disc_class: Any = None
 
     def init_criterion(self) -> v8PoseLoss:
         """The training loss."""
-        if self.disc_class is None:
-            return v8PoseLoss(self)
         return LevelPoseLoss(self, self.disc_class)
 
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from data_prep.vocabulary import ConditionGroup
+from classifier.config import GraderName
+from data_prep.base.bundles import Bundle
+from data_prep.partition import Part, part_of
 from pipeline.commands import console
-from pipeline.commands.console_tables import print_tables
+from pipeline.commands.console_tables import print_review, print_tables
 from pipeline.commands.shared_options import AsJson
 
 if TYPE_CHECKING:
@@ -54,12 +56,22 @@ Scanners = Annotated[
     typer.Option(help="Noise, resolution and contrast of synthetic studies; usual: as trained on."),
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes that cut crops; the crops are the same.")]
-Groups = Annotated[
-    list[ConditionGroup] | None, typer.Option("--group", help="Only this condition group; repeatable.")
-]
+Graders = Annotated[list[GraderName] | None, typer.Option("--grader", help="Only this grader; repeatable.")]
 Config = Annotated[
     Path | None,
-    typer.Option(help='JSON with changes, such as {"training": {"epochs": 5}}.', exists=True, dir_okay=False),
+    typer.Option(
+        help="JSON with changes for all graders, or below the name of one, such as "
+        '{"training": {"epochs": 5}, "spinal": {"crop": {"slices": 1}}}.',
+        exists=True,
+        dir_okay=False,
+    ),
+]
+PartOption = Annotated[
+    Part | None,
+    typer.Option(
+        help="Only the studies of this part: a study's identifier alone decides which; the bundled models "
+        "learned from train, were chosen and calibrated on validation, and are reported on test."
+    ),
 ]
 Resamples = Annotated[int, typer.Option(min=0, help="Draws of studies behind the intervals.")]
 Pictures = Annotated[
@@ -78,11 +90,12 @@ def cut(
     seed: Seed = 0,
     enriched: Enriched = False,
     scanners: Scanners = ScannerName.USUAL,
+    grader: Graders = None,
     config: Config = None,
     jobs: Jobs = 1,
 ) -> None:
     """Cut and cache the crops of many studies; goes on where it stopped."""
-    configs = _configs(list(ConditionGroup), config, {})
+    configs = _configs(grader or list(GraderName), config, {})
     console.exit_by(_cut(data, phantoms, seed, enriched, output, jobs, configs, scanners))
 
 
@@ -96,8 +109,10 @@ def train(
     crops: Annotated[
         list[Path] | None, typer.Option(help="Crop cache from `cut`, instead of cutting; repeatable.")
     ] = None,
-    choosing: Annotated[Path | None, typer.Option(help="Crop cache to watch while training.")] = None,
-    group: Groups = None,
+    validation: Annotated[
+        list[Path] | None, typer.Option(help="Crop cache to watch while training; repeatable.")
+    ] = None,
+    grader: Graders = None,
     config: Config = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the crops.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the training.")] = None,
@@ -109,30 +124,36 @@ def train(
     ] = None,
     jobs: Jobs = 1,
 ) -> None:
-    """Train the three graders (or one --group); an interrupted training goes on where it stopped."""
+    """Train the graders (or one --grader); an interrupted training goes on where it stopped.
+
+    Of DATA, the studies of the train part are learned from and those of the validation part watched: a
+        study's identifier alone decides its part, the same in every data set.
+    """
     from classifier.learn.devices import resolve_device
     from classifier.learn.train import EpochReport, Machine, TrainingFailed
     from classifier.learn.workflow import train_groups
 
     if phantoms and seed + phantoms > _FIRST_CHOOSING_SEED:
         raise typer.BadParameter("phantoms of seeds from 100,000 on are kept for choosing and reporting")
-    configs = _configs(group or list(ConditionGroup), config, {"epochs": epochs, "threads": threads})
+    configs = _configs(grader or list(GraderName), config, {"epochs": epochs, "threads": threads})
     rejections: list[Rejection] = []
     if not crops:
         crops = [output / "crops"]
         rejections = _cut(data, phantoms, seed, enriched, crops[0], jobs, configs)
 
-    def report(name: ConditionGroup, row: EpochReport) -> None:
+    def report(name: GraderName, row: EpochReport) -> None:
         watched = ""
         if row.choosing_loss is not None:
-            watched = f", choosing {row.choosing_loss:.4f} (level prior {row.choosing_prior_loss:.4f})"
+            watched = f", validation {row.choosing_loss:.4f} (level prior {row.choosing_prior_loss:.4f})"
         console.err.print(
             f"{name.value} epoch {row.epoch}: train {row.train_loss:.4f}{watched}, {row.seconds:.0f} s"
         )
 
     try:
         machine = Machine(resolve_device(device), workers)
-        train_groups(configs, crops, choosing, output, report=report, machine=machine, pretrained=pretrained)
+        train_groups(
+            configs, crops, validation or [], output, report=report, machine=machine, pretrained=pretrained
+        )
     except (TrainingFailed, ValueError) as error:
         console.fail(str(error))
     console.err.print("weights written; next: lumbar classifier calibrate")
@@ -140,13 +161,18 @@ def train(
 
 
 @app.command(
-    epilog="Example: lumbar classifier calibrate runs/graders --choosing runs/crops-choosing -o graders"
+    epilog="Example: lumbar classifier calibrate runs/graders --validation runs/crops-validation -o graders"
 )
 def calibrate(
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="Folder that `train` wrote.", exists=True, file_okay=False)
     ],
-    choosing: Annotated[Path, typer.Option(help="Crop cache of choosing phantoms, from `cut`.")],
+    validation: Annotated[
+        list[Path],
+        typer.Option(
+            help="Crop cache from `cut`: validation phantoms, or data, of which the validation part counts."
+        ),
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Weights folder to write; default: the run itself.")
     ] = None,
@@ -155,16 +181,17 @@ def calibrate(
         typer.Option(help="Crop cache of another scanner range: fits a share of the level prior on it."),
     ] = None,
     pictures: Pictures = None,
-    group: Groups = None,
+    grader: Graders = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit temperature, bias and share of the prior on studies that were not trained on; write the weights."""
     from classifier.learn.workflow import calibrate_groups
+    from classifier.storage import graders_of
     from data_prep.base.manifest import WeightsRejected
 
     try:
         figures, rows = calibrate_groups(
-            run, group or list(ConditionGroup), choosing, output or run, shifted=shifted
+            run, grader or graders_of(run), validation, output or run, shifted=shifted
         )
     except (WeightsRejected, ValueError) as error:
         console.fail(str(error))
@@ -184,7 +211,13 @@ def evaluate(
     phantoms: Phantoms = 0,
     seed: Seed = _FIRST_REPORTING_SEED,
     scanners: Scanners = ScannerName.USUAL,
-    weights: Annotated[Path | None, typer.Option(help="Weights folder; the bundled one if left out.")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="research|open|FOLDER", help="Bundled graders by name (default: research), or a folder's."
+        ),
+    ] = None,
+    part: PartOption = None,
     resamples: Resamples = 400,
     pictures: Pictures = None,
     as_json: AsJson = False,
@@ -195,14 +228,19 @@ def evaluate(
     """
     from classifier.judge.evaluate import as_rows, grade_labelled
     from classifier.judge.evaluate import evaluate as figures_of
-    from classifier.judge.quality import quality_tables, score_with_intervals
+    from classifier.judge.quality import quality_tables, review_curve, score_with_intervals
     from classifier.predict import Grader
     from data_prep.base.manifest import WeightsRejected
 
     sources = _sources(data, phantoms, seed, enriched=False, scanners=scanners)
+    if part is not None:
+        sources = [source for source in sources if part_of(source[0]) is part]
     rejections: list[Rejection] = []
     try:
-        grader = Grader.load(weights) if weights is not None else Grader.load_bundled()
+        if weights is not None and weights.name in set(Bundle) and not weights.is_dir():
+            grader = Grader.load_bundled(Bundle(weights.name))
+        else:
+            grader = Grader.load(weights) if weights is not None else Grader.load_bundled()
         with console.progress("grading", len(sources)) as done:
             graded = []
             for name, load in sources:
@@ -215,7 +253,7 @@ def evaluate(
     console.list_rejections(rejections)
     rows = as_rows(graded)
     figures["score_intervals"] = score_with_intervals(rows, resamples=resamples)
-    figures["tables"] = quality_tables(rows, resamples=resamples)
+    figures["tables"], figures["review"] = quality_tables(rows, resamples=resamples), review_curve(rows)
     if pictures is not None:
         from classifier.judge.plots import save_figures
 
@@ -225,21 +263,24 @@ def evaluate(
     else:
         _print_scores(figures)
         print_tables(figures["tables"])
+        print_review(figures["review"])
         _print_groups("condition groups", figures["groups"])
     console.exit_by(rejections)
 
 
 def _configs(
-    groups: list[ConditionGroup], file: Path | None, training: Mapping[str, int | None]
+    groups: list[GraderName], file: Path | None, training: Mapping[str, int | None]
 ) -> list[GraderConfig]:
     """Default configurations with the changes of a JSON file, then those of the command line."""
-    from classifier.config import GraderConfig
+    from classifier.config import default_config, merged
 
     given = {name: value for name, value in training.items() if value is not None}
     try:
         changes = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
-        changes["training"] = changes.get("training", {}) | given
-        return [GraderConfig.from_dict({**changes, "group": group.value}) for group in groups]
+        of_one = {name.value: changes.pop(name.value, {}) for name in GraderName}
+        base = [merged(default_config(name), changes) for name in groups]
+        found = [merged(config, of_one[config.name.value]) for config in base]
+        return [merged(config, {"training": given}) for config in found]
     except (ValueError, TypeError, AttributeError) as error:
         console.fail(f"configuration: {error}")
 
@@ -261,7 +302,13 @@ def _cut(
     with console.progress("cutting crops", len(sources)) as done:
         try:
             rejections = cut_crops(
-                sources, folder, configs=configs, natural_grades=not enriched, jobs=jobs, progress=done
+                sources,
+                folder,
+                configs=configs,
+                natural_grades=not enriched,
+                parted=data is not None,
+                jobs=jobs,
+                progress=done,
             )
         except ValueError as error:
             console.fail(str(error))

@@ -14,7 +14,7 @@ _SHOWN_TOGETHER = (
     {
         "auc_severe": "AUC severe",
         "auc_moderate_or_worse": "AUC moderate+",
-        "balanced_accuracy": "balanced acc.",
+        "severe_recall": "severe found*",
     },
 )
 _SHOWN_PER_LEVEL = {
@@ -22,6 +22,7 @@ _SHOWN_PER_LEVEL = {
     "kappa_linear": "kappa",
     "auc_severe": "AUC sev",
     "auc_moderate_or_worse": "AUC mod",
+    "severe_recall": "found*",
     "ece": "ECE",
 }
 _PLACES = {"spinal": "canal", "neural": "foramen", "subarticular": "recess"}
@@ -37,6 +38,7 @@ def print_tables(tables: Sequence[Mapping[str, Any]]) -> None:
             for row in together
         ]
         console.print_rows("all levels (95 % intervals over studies)", rows)
+    console.say("* share of Severe found where at most a tenth of the others is called so")
     conditions = {condition.value for condition in Condition}
     rows = [
         {"": _short(row["condition"]), "level": row["level"], "n": str(row["n"])}
@@ -45,6 +47,20 @@ def print_tables(tables: Sequence[Mapping[str, Any]]) -> None:
         if row["level"] != "all" and row["condition"] in conditions
     ]
     console.print_rows("level by level", rows)
+
+
+def print_review(curve: Sequence[Mapping[str, float]]) -> None:
+    """``classifier.judge.quality.review_curve`` for the terminal."""
+    rows = [
+        {
+            "looked at again": f"{row['reviewed']:.0%}",
+            "accuracy": f"{row['accuracy']:.3f}",
+            "linear kappa": f"{row['kappa_linear']:.3f}",
+            "severe missed": f"{row['missed_severe']:.3f}",
+        }
+        for row in curve
+    ]
+    console.print_rows("what a reader gains who looks again at the least certain targets", rows)
 
 
 def _short(condition: str) -> str:

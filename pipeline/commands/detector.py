@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data_prep.base.bundles import Bundle
 from data_prep.base.files import without_nan
 from detector.spec import DetectorKind
 from pipeline.commands.console import (
@@ -40,7 +41,10 @@ ExternalOption = Annotated[
     typer.Option(help="External sagittal slices: a folder with images/, level_points.csv, split.csv."),
 ]
 WeightsOption = Annotated[
-    Path | None, typer.Option(help="Folder of a trained detector; the bundled one if left out.")
+    Path | None,
+    typer.Option(
+        metavar="research|open|FOLDER", help="Bundled detectors by name (default: research), or a folder's."
+    ),
 ]
 ScaleOption = Annotated[float, typer.Option(help="Pixel size of the external slices, mm.")]
 
@@ -48,9 +52,16 @@ ScaleOption = Annotated[float, typer.Option(help="Pixel size of the external sli
 @app.command(epilog="Example: lumbar detector train rsna/ -o runs/sagittal --kind sagittal")
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
-    data: Annotated[Path | None, typer.Argument(help="Data set in the RSNA layout.")] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Data sets in the RSNA layout; each may hold some series of some studies."),
+    ] = None,
     kind: Annotated[DetectorKind, typer.Option(help="Which detector.")] = DetectorKind.SAGITTAL,
     external: ExternalOption = None,
+    slices: Annotated[
+        list[Path] | None,
+        typer.Option(help="Single sagittal slices: a folder with images/, level_points.csv; repeatable."),
+    ] = None,
     external_mm_per_px: ScaleOption = 0.47,
     phantoms: Annotated[int, typer.Option(min=0, help="Synthetic studies to add, made on the fly.")] = 0,
     seed: Annotated[int, typer.Option(help="First seed of the synthetic studies, and of the training.")] = 0,
@@ -75,7 +86,7 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the run folder.")] = False,
 ) -> None:
     """Train one detector on annotated studies, external slices and synthetic studies, in any mixture."""
-    from detector.learn.sources import training_slices
+    from detector.learn.sources import SliceSources, training_slices
     from detector.learn.synthesis import NO_SYNTHESIS
     from detector.learn.train import TrainConfig, train_detector
     from detector.learn.views import AugmentConfig
@@ -84,14 +95,12 @@ def train(
         raise typer.BadParameter("phantoms of seeds from 100,000 on are kept for choosing and reporting")
     with progress("reading slices", None) as read:
         sources, choosing = training_slices(
-            data,
+            SliceSources(
+                tuple(data or ()), external, external_mm_per_px, tuple(slices or ()), phantoms, seed
+            ),
             kind,
-            external,
-            external_mm_per_px,
-            phantoms,
-            seed,
-            jobs,
-            lambda _, total: read(of=total),
+            jobs=jobs,
+            progress=lambda _, total: read(of=total),
             cache=slice_cache or output / "slices",
         )
     if "," in device and "LOCAL_RANK" not in os.environ:
@@ -305,4 +314,6 @@ def _detector(weights: Path | None) -> LevelDetector:
     """The bundled detector or that of a folder. Raises WeightsRejected."""
     from detector.predict import LevelDetector
 
+    if weights is not None and weights.name in set(Bundle) and not weights.is_dir():
+        return LevelDetector.load_bundled(bundle=Bundle(weights.name))
     return LevelDetector.load(weights) if weights is not None else LevelDetector.load_bundled()

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from data_prep.base.backend import Backend
+from data_prep.base.bundles import DEFAULT_BUNDLE
 from pipeline.commands import console, summaries
 from pipeline.commands.options import (
     ArchiveAuthority,
@@ -21,9 +22,11 @@ from pipeline.commands.options import (
     DetectorWeights,
     Input,
     Inputs,
+    Models,
     Output,
     ReportOption,
     archive_at,
+    chosen_folders,
     result_objects,
 )
 from pipeline.commands.shared_options import AsJson, SeriesTable
@@ -86,6 +89,7 @@ def predict(
     report: Annotated[
         bool, typer.Option(help="Write report.html for each study, and index.html over them.")
     ] = True,
+    models: Models = DEFAULT_BUNDLE.value,
     detector_weights: DetectorWeights = None,
     classifier_weights: ClassifierWeights = None,
     engine: Annotated[
@@ -130,6 +134,7 @@ def predict(
         _check_ray(paths or [], address)
     from pipeline.commands.grading_steps import Workers, fetched_from, grade_all
 
+    detector_weights, classifier_weights = chosen_folders(models, detector_weights, classifier_weights)
     with ExitStack() as stack:
         if archive is not None:
             where = archive_at(archive, tls_ca, tls_cert, tls_key, token_file)
@@ -197,6 +202,7 @@ def show(
             "beside: both, side by side."
         ),
     ] = Truth.NONE,
+    models: Models = DEFAULT_BUNDLE.value,
     detector_weights: DetectorWeights = None,
     classifier_weights: ClassifierWeights = None,
 ) -> None:
@@ -207,6 +213,7 @@ def show(
     """
     from pipeline.commands.show import draw_all
 
+    detector_weights, classifier_weights = chosen_folders(models, detector_weights, classifier_weights)
     rejections = draw_all(
         path,
         output,
@@ -223,6 +230,7 @@ def show(
 def local_app(
     port: Annotated[int, typer.Option(help="Port on this machine; 0: a free one.", min=0, max=65535)] = 8642,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    models: Models = DEFAULT_BUNDLE.value,
     detector_weights: DetectorWeights = None,
     classifier_weights: ClassifierWeights = None,
 ) -> None:
@@ -232,6 +240,7 @@ def local_app(
     """
     import webbrowser
 
+    detector_weights, classifier_weights = chosen_folders(models, detector_weights, classifier_weights)
     from pipeline.app.server import listen, serve
     from pipeline.commands.grading_steps import load_pipeline
 
@@ -242,6 +251,6 @@ def local_app(
             webbrowser.open(address)
 
     listener = listen(port)
-    models = load_pipeline(detector_weights, classifier_weights)
+    loaded = load_pipeline(detector_weights, classifier_weights)
     verbose = console.verbosity() is console.Verbosity.VERBOSE
-    serve(models, listener, log_level="info" if verbose else "warning", ready=ready)
+    serve(loaded, listener, log_level="info" if verbose else "warning", ready=ready)

@@ -101,8 +101,8 @@ def score(
     import pandas as pd
 
     from classifier.judge.metric import score as official_score
-    from classifier.judge.quality import GradedRows, quality_tables, score_with_intervals
-    from pipeline.commands.console_tables import print_tables
+    from classifier.judge.quality import GradedRows, quality_tables, review_curve, score_with_intervals
+    from pipeline.commands.console_tables import print_review, print_tables
     from pipeline.results.submission import read_submission, validate_submission
 
     try:
@@ -116,11 +116,12 @@ def score(
     except ValueError as error:
         console.fail(str(error))
     intervals = score_with_intervals(rows, resamples=resamples)
-    tables = quality_tables(rows, resamples=resamples)
+    tables, review = quality_tables(rows, resamples=resamples), review_curve(rows)
     if as_json:
         prior = score_with_intervals(rows.with_p(rows.prior), resamples=resamples)
-        more = {"intervals": intervals, "level_prior": prior, "tables": tables}
+        more = {"intervals": intervals, "level_prior": prior, "tables": tables, "review": review}
         console.print_json(report.to_dict() | more)
     else:
         summaries.print_score(report, intervals)
         print_tables(tables)
+        print_review(review)

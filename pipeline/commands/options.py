@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
+from data_prep.base.bundles import DEFAULT_BUNDLE
+from data_prep.base.manifest import WeightsRejected
 from pipeline.commands import console
 from pipeline.results.dicom import ResultObject
 
@@ -34,10 +36,18 @@ Inputs = Annotated[
     ),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.", file_okay=False)]
+Models = Annotated[
+    str,
+    typer.Option(
+        metavar="research|open|FOLDER",
+        help="research: learned from RSNA LumbarDISC, too; for non-commercial research and education. "
+        "open: learned from synthetic spines and openly licensed images alone. FOLDER: of `lumbar train`.",
+    ),
+]
 DetectorWeights = Annotated[
     Path | None,
     typer.Option(
-        help="Weights folder of `lumbar detector bundle`; the bundled one if left out.",
+        help="Weights folder of `lumbar detector bundle`, instead of that of --models.",
         exists=True,
         file_okay=False,
     ),
@@ -45,7 +55,7 @@ DetectorWeights = Annotated[
 ClassifierWeights = Annotated[
     Path | None,
     typer.Option(
-        help="Weights folder of `lumbar classifier calibrate`; the bundled one if left out.",
+        help="Weights folder of `lumbar classifier calibrate`, instead of that of --models.",
         exists=True,
         file_okay=False,
     ),
@@ -81,6 +91,27 @@ class ReportCommand(typer.core.TyperCommand):
             if place + 1 == len(given) or given[place + 1] not in known:
                 given.insert(place + 1, ReportChoice.THREE_D.value)
         return super().parse_args(ctx, given)
+
+
+def chosen_folders(
+    models: str, detector_weights: Path | None, classifier_weights: Path | None
+) -> tuple[Path | None, Path | None]:
+    """The weights folders of the options; None for those of the default bundle.
+
+    Raises:
+        typer.BadParameter: no such models.
+    """
+    if models == DEFAULT_BUNDLE.value:
+        return detector_weights, classifier_weights
+    from pipeline.models import model_folders
+
+    try:
+        found = model_folders(
+            models, detector_weights=detector_weights, classifier_weights=classifier_weights
+        )
+    except WeightsRejected as error:
+        raise typer.BadParameter(str(error), param_hint="--models") from None
+    return found.detector, found.classifier
 
 
 def result_objects(sr: ReportChoice | None, *, sc: bool, gsps: bool, kos: bool) -> tuple[ResultObject, ...]:

@@ -7,15 +7,18 @@ from typing import Annotated
 
 import typer
 
+from data_prep.base.bundles import DEFAULT_BUNDLE
 from pipeline.commands import console
 from pipeline.commands.options import (
     ArchiveAuthority,
     ArchiveCertificate,
     ArchiveKey,
     ArchiveToken,
+    Models,
     ReportChoice,
     ReportOption,
     archive_at,
+    chosen_folders,
     result_objects,
 )
 
@@ -60,6 +63,7 @@ def serve(
     kos: Annotated[
         bool, typer.Option("--kos", help="Send a key object selection of Moderate and Severe.")
     ] = False,
+    models: Models = DEFAULT_BUNDLE.value,
     detector_weights: Annotated[
         Path | None, typer.Option(help="As for predict.", exists=True, file_okay=False)
     ] = None,
@@ -75,6 +79,7 @@ def serve(
 
     if bool(to) == bool(stow):
         raise typer.BadParameter("give the destination with --to or with --stow, and not both")
+    detector_weights, classifier_weights = chosen_folders(models, detector_weights, classifier_weights)
     try:
         config = ServiceConfig(
             spool=spool,

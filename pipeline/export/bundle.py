@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from classifier.calibration import Calibration
+from classifier.config import GraderName
 from classifier.prior import level_prior
 from classifier.storage import BUNDLED_WEIGHTS as BUNDLED_GRADERS
-from classifier.storage import StoredGrader, load_grader
-from classifier.target_crops import SECOND_VIEW
+from classifier.storage import StoredGrader, graders_of, load_grader
 from data_prep import crops
+from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.files import atomic_write
 from data_prep.base.manifest import MANIFEST_NAME, WeightsRejected, read_verified, verify_manifest
 from data_prep.base.version import git_revision
 from data_prep.problems import LumbarError
-from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, ConditionGroup, SeriesKind, Target
+from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, SeriesKind, Target
 from detector.look import canonical
 from detector.look.network import network_from_bytes
 from detector.predict import BUNDLED_WEIGHTS as BUNDLED_DETECTORS
@@ -68,7 +69,7 @@ def find_weights(run: Path | None) -> WeightsSource:
         WeightsRejected: there are none.
     """
     if run is None:
-        return WeightsSource(BUNDLED_DETECTORS, BUNDLED_GRADERS)
+        return WeightsSource(BUNDLED_DETECTORS[DEFAULT_BUNDLE], BUNDLED_GRADERS[DEFAULT_BUNDLE])
     for folder in (run / "weights", run):
         both = (folder / "detector", folder / "graders")
         if any((part / MANIFEST_NAME).is_file() for part in both):
@@ -76,7 +77,7 @@ def find_weights(run: Path | None) -> WeightsSource:
             return WeightsSource(detectors, graders)
     if (run / "sagittal.safetensors").is_file():
         return WeightsSource(run, None)
-    if (run / f"{ConditionGroup.SPINAL.value}.safetensors").is_file():
+    if (run / f"{GraderName.SPINAL.value}.safetensors").is_file():
         return WeightsSource(None, run)
     raise WeightsRejected(
         f"no weights in '{run.name}': give a run of `lumbar train` that is finished, its folder weights, "
@@ -142,7 +143,7 @@ def count_models(source: WeightsSource) -> int:
     """How many networks ``export_weights`` writes."""
     detectors = source.detectors
     found = [spec for spec in SPECS.values() if detectors and _weights_of(detectors, spec).is_file()]
-    return len(found) + (len(ConditionGroup) if source.graders else 0)
+    return len(found) + (len(graders_of(source.graders)) if source.graders else 0)
 
 
 def _weights_of(folder: Path, spec: DetectorSpec) -> Path:
@@ -157,9 +158,9 @@ def _models(source: WeightsSource) -> Iterator[tuple[str, ExportedModel, dict[st
                 model = detector_model(network_from_bytes(spec, content), spec)
                 yield kind.value, model, _detector_description(spec)
     if source.graders is not None:
-        for group in ConditionGroup:
-            stored = load_grader(source.graders, group)
-            yield group.value, grader_model(stored.network, stored.config), _grader_description(stored)
+        for name in graders_of(source.graders):
+            stored = load_grader(source.graders, name)
+            yield name.value, grader_model(stored.network, stored.config), _grader_description(stored)
 
 
 def _detector_description(spec: DetectorSpec) -> dict[str, Any]:
@@ -194,24 +195,25 @@ def _detector_description(spec: DetectorSpec) -> dict[str, Any]:
 
 
 def _grader_description(stored: StoredGrader) -> dict[str, Any]:
-    config, group = stored.config, stored.config.group
-    conditions = [condition for condition in CONDITIONS if condition.group is group]
+    config, kind = stored.config, stored.config.name.series_kind
+    conditions = [condition for condition in CONDITIONS if condition.group is config.group]
     crop = config.crop
     return {
         "stage": "grader",
         "conditions": [condition.value for condition in conditions],
         "output": {"classes": [severity.value for severity in SEVERITIES]},
         "preprocessing": {
-            "series": [conditions[0].series_kind.value],
-            "second_view": [SECOND_VIEW[group].value] if crop.second_view else [],
+            "series": [kind.value],
             "centre": "the target's point, in the middle of the middle slice",
-            "orientation": _ORIENTATION["axial" if group is ConditionGroup.SUBARTICULAR else "sagittal"],
+            "orientation": _ORIENTATION["axial" if kind is SeriesKind.AXIAL_T2 else "sagittal"],
             "right_side": "mirrored onto the left: columns of axial crops, slice order of sagittal ones",
             "slices": crop.slices,
             "slice_step_mm": crop.slice_step_mm,
             "size_px": crop.size_px,
             "size_mm": crop.size_mm,
             "mm_per_px": crop.step_mm,
+            "smoothed_to_mm": crop.resolution_mm,
+            "seen_height_mm": crop.seen_height_mm,
             "window": {
                 "black_percentile": crops.BLACK_PERCENTILE,
                 "white_percentile": crops.WHITE_PERCENTILE,

@@ -10,12 +10,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from classifier.compiled import can_be_compiled, converted_grader
+from classifier.compiled import converted_grader
+from classifier.config import GraderName
 from classifier.storage import read_grader
 from data_prep.base.files import atomic_write
 from data_prep.base.graph import SUFFIX, graph_of
 from data_prep.base.manifest import read_verified, write_manifest
-from data_prep.vocabulary import ConditionGroup
 from detector.spec import SPECS
 
 
@@ -32,12 +32,10 @@ def write_graphs(folder: Path) -> tuple[Path, ...]:
         if (folder / f"{kind.value}.safetensors").is_file():
             content = read_verified(folder, f"{kind.value}.safetensors")
             written.append(_write(folder, kind.value, converted_network(spec, content), content))
-    for group in ConditionGroup:
-        if (folder / f"{group.value}.safetensors").is_file():
-            stored = read_grader(folder, group)
-            if can_be_compiled(stored.config):
-                converted = converted_grader(stored)
-                written.append(_write(folder, group.value, converted, stored.weights))
+    for name in GraderName:
+        if (folder / f"{name.value}.safetensors").is_file():
+            stored = read_grader(folder, name)
+            written.append(_write(folder, name.value, converted_grader(stored), stored.weights))
     write_manifest(folder)
     return tuple(written)
 

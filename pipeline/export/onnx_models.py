@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from classifier.config import GraderConfig
-from classifier.model import GraderNetwork, LevelContext
+from classifier.model import GraderNetwork
 from data_prep.vocabulary import LEVELS
 from detector.spec import DetectorSpec
 
@@ -127,12 +127,6 @@ def grader_model(network: GraderNetwork, config: GraderConfig) -> ExportedModel:
         Port("valid", "bool", ("batch", size[0]), valid),
         Port("level", "int64", ("batch",), "0 for L1/L2 … 4 for L5/S1"),
     ]
-    if config.network.level_context_layers:
-        meaning = "the same number for the levels of one study and side, each level at most once"
-        inputs.append(Port("sequence", "int64", ("batch",), meaning))
-    if config.crop.second_view:
-        inputs.append(Port("second", "float32", ("batch", *size), f"the other view: {pixels}"))
-        inputs.append(Port("second_valid", "bool", ("batch", size[0]), f"the other view: {valid}"))
     traceable = _TraceableGrader(network, [port.name for port in inputs])
     return ExportedModel(
         traceable, tuple(inputs), Port("logits", "float32", ("batch", 3), "evidence, see calibration")
@@ -145,8 +139,6 @@ class _TraceableGrader(nn.Module):
     def __init__(self, network: GraderNetwork, names: Sequence[str]) -> None:
         super().__init__()
         self.network = copy.deepcopy(network)
-        if self.network.context is not None:
-            self.network.context = _TraceableContext(self.network.context)
         self.names = tuple(names)
         self.eval()  # the exporter brings the parts back to the mode of the whole
 
@@ -154,37 +146,6 @@ class _TraceableGrader(nn.Module):
         """(B, 3) logits of ``GraderNetwork.forward``."""
         logits: Tensor = self.network(**dict(zip(self.names, inputs, strict=True)))
         return logits
-
-
-class _TraceableContext(LevelContext):
-    """The same context, written out with one token per crop and a mask between spines.
-
-    A trace of the original would fix how many crops and spines there are.
-    """
-
-    def __init__(self, context: LevelContext) -> None:
-        nn.Module.__init__(self)
-        self.encoder, self.place, self.gain = context.encoder, context.place, context.gain
-
-    def forward(self, hidden: Tensor, level: Tensor, sequence: Tensor) -> Tensor:
-        """As the parent; of a sequence each level at most once."""
-        apart = sequence[:, None] != sequence[None, :]
-        seen = hidden + self.place(level).to(hidden.dtype)
-        for layer in self.encoder.layers:
-            seen = _layer_output(layer, seen, apart)
-        return hidden + self.gain * seen
-
-
-def _layer_output(layer: Any, tokens: Tensor, apart: Tensor) -> Tensor:
-    """A layer of nn.TransformerEncoder that normalises first: tokens (B, C), apart (B, B) do not attend."""
-    attention = layer.self_attn
-    joined = nn.functional.linear(layer.norm1(tokens), attention.in_proj_weight, attention.in_proj_bias)
-    query, key, value = joined.unflatten(1, (3, attention.num_heads, attention.head_dim)).unbind(1)
-    score = torch.einsum("qhd,khd->hqk", query, key) / attention.head_dim**0.5
-    weight = score.masked_fill(apart, -torch.inf).softmax(dim=-1)
-    tokens = tokens + attention.out_proj(torch.einsum("hqk,khd->qhd", weight, value).flatten(1))
-    hidden: Tensor = layer.linear2(layer.activation(layer.linear1(layer.norm2(tokens))))
-    return tokens + hidden
 
 
 def runtime_output(graph: bytes, inputs: Arrays, output: str) -> NDArray[np.float32]:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from classifier.any_severe import fit_pull, pulled
 from classifier.calibration import Calibration, best_prior_share, fit_calibration
-from data_prep.vocabulary import SEVERITIES, ConditionGroup, split_row_id
+from classifier.config import GraderName
+from data_prep.vocabulary import SEVERITIES, split_row_id
 from pipeline.training.grading import OutOfFold
 
 FloatArray = NDArray[np.float64]
@@ -30,12 +31,12 @@ class Calibrated:
         pulls: per fold, the any-severe pull that was chosen on the other folds.
     """
 
-    p: Mapping[ConditionGroup, FloatArray]
-    final: Mapping[ConditionGroup, Calibration]
+    p: Mapping[GraderName, FloatArray]
+    final: Mapping[GraderName, Calibration]
     pulls: Mapping[int, float]
 
 
-def calibrate(oof: Mapping[ConditionGroup, OutOfFold]) -> Calibrated:
+def calibrate(oof: Mapping[GraderName, OutOfFold]) -> Calibrated:
     """Fit everything, crosswise over the folds and on all of them."""
     p, final = {}, {}
     for group, rows in oof.items():
@@ -46,8 +47,8 @@ def calibrate(oof: Mapping[ConditionGroup, OutOfFold]) -> Calibrated:
             p[group][mine] = fitted.probabilities(rows.logits[mine], rows.log_prior[mine])
         final[group] = _fit(rows, np.ones(len(rows), bool))
     pulls = {}
-    if ConditionGroup.SPINAL in oof:
-        spinal, rows = p[ConditionGroup.SPINAL], oof[ConditionGroup.SPINAL]
+    if GraderName.SPINAL in oof:
+        spinal, rows = p[GraderName.SPINAL], oof[GraderName.SPINAL]
         study = study_numbers(rows)
         for fold in np.unique(rows.fold):
             others = rows.fold != fold
@@ -55,13 +56,13 @@ def calibrate(oof: Mapping[ConditionGroup, OutOfFold]) -> Calibrated:
                 fit_pull(spinal[others], rows.label[others], study[others]) if others.any() else 0.0
             )
         pull = fit_pull(spinal, rows.label, study)
-        final[ConditionGroup.SPINAL] = replace(final[ConditionGroup.SPINAL], any_severe_pull=pull)
+        final[GraderName.SPINAL] = replace(final[GraderName.SPINAL], any_severe_pull=pull)
     return Calibrated(p, final, pulls)
 
 
 def submitted_canal(calibrated: Calibrated, rows: OutOfFold) -> FloatArray:
     """(n, 3) q of the canal rows: weighted, and pulled as the other folds advise."""
-    p, study = calibrated.p[ConditionGroup.SPINAL], study_numbers(rows)
+    p, study = calibrated.p[GraderName.SPINAL], study_numbers(rows)
     q = np.empty_like(p)
     for fold, pull in calibrated.pulls.items():
         mine = rows.fold == fold

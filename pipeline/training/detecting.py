@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from data_prep.base.backend import Backend
+from data_prep.base.bundles import Bundle
 from data_prep.base.files import atomic_write
 from data_prep.base.manifest import read_verified, write_manifest
 from data_prep.names import safe_id
@@ -35,6 +36,9 @@ from detector.predict import BUNDLED_WEIGHTS, NUMBERING_FILE, LevelDetector
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorKind
 from pipeline.training.data import TrainingData
 from pipeline.training.plan import DetectorPlan, TrainPlan
+
+# Not the research bundle: it has seen studies of the folds, and no grade of them would be unseen.
+OPEN_WEIGHTS = BUNDLED_WEIGHTS[Bundle.OPEN]
 
 Slices = dict[DetectorKind, list[LabelledSlice]]
 
@@ -80,7 +84,7 @@ def start_weights(plan: DetectorPlan, kind: DetectorKind) -> bytes | None:
     """The safetensors to begin with, or None. Raises WeightsRejected."""
     if plan.start == "scratch":
         return None
-    return read_verified(BUNDLED_WEIGHTS, f"{kind.value}.safetensors")
+    return read_verified(OPEN_WEIGHTS, f"{kind.value}.safetensors")
 
 
 def train_one(
@@ -166,9 +170,9 @@ def bundle(runs: Mapping[DetectorKind, Path], folder: Path) -> None:
             continue
         for suffix in (".safetensors", ".json"):
             _copy(run / f"{kind.value}{suffix}", folder / f"{kind.value}{suffix}")
-    if (BUNDLED_WEIGHTS / NUMBERING_FILE).is_file():
+    if (OPEN_WEIGHTS / NUMBERING_FILE).is_file():
         with atomic_write(folder / NUMBERING_FILE, binary=True) as stream:
-            stream.write(read_verified(BUNDLED_WEIGHTS, NUMBERING_FILE))
+            stream.write(read_verified(OPEN_WEIGHTS, NUMBERING_FILE))
     write_manifest(folder)
 
 

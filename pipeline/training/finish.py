@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from classifier.config import GROUP_GRADERS, GraderName
 from classifier.judge.bootstrap import value_and_interval
 from classifier.judge.metric import PROBABILITY_COLUMNS
 from classifier.judge.metric import score as official_score
@@ -23,7 +24,7 @@ from data_prep.base.files import atomic_write, without_nan
 from data_prep.base.version import git_revision
 from data_prep.names import safe_id
 from data_prep.problems import DicomRejected
-from data_prep.vocabulary import TARGETS, ConditionGroup, Target, split_row_id
+from data_prep.vocabulary import TARGETS, Target, split_row_id
 from detector.evaluate import point_errors, summarise
 from pipeline import __version__
 from pipeline.results.submission import build_submission, validate_submission, write_submission
@@ -44,10 +45,10 @@ def finish(
     settings: TrainSettings,
     data: TrainingData,
     folds: Mapping[str, int],
-    oof: Mapping[ConditionGroup, OutOfFold],
+    oof: Mapping[GraderName, OutOfFold],
     calibrated: Calibrated,
     detectors: tuple[Path, str],
-    graders: Mapping[ConditionGroup, Path],
+    graders: Mapping[GraderName, Path],
     points: Path,
     stages: Stages,
 ) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def finish(
         "any_severe_pull_by_fold": dict(calibrated.pulls),
         "ungraded": {
             group.value: int(sum(graded.group == index) - len(oof[group]))
-            for index, group in enumerate(ConditionGroup)
+            for index, group in enumerate(GROUP_GRADERS)
         },
         "detection": _detection(data, points),
         "seconds": seconds_of(run),
@@ -98,7 +99,7 @@ def finish(
 
 
 def out_of_fold_probabilities(
-    study_ids: list[str], oof: Mapping[ConditionGroup, OutOfFold], calibrated: Calibrated
+    study_ids: list[str], oof: Mapping[GraderName, OutOfFold], calibrated: Calibrated
 ) -> Probabilities:
     """Study → target → p (3,): what the graders say, the level prior where they could not look."""
     p: Probabilities = {study: {target: level_prior(target) for target in TARGETS} for study in study_ids}
@@ -190,7 +191,7 @@ def _write_weights(
     folder: Path,
     calibrated: Calibrated,
     detectors: Path,
-    graders: Mapping[ConditionGroup, Path],
+    graders: Mapping[GraderName, Path],
     figures: Mapping[str, Any],
 ) -> None:
     """Final weights in the layout that ``lumbar predict`` takes."""
@@ -205,7 +206,7 @@ def _write_weights(
         save_grader(folder / "graders", stored.config, stored.network, calibrated.final[group], metrics)
 
 
-def _of_group(figures: Mapping[str, Any], group: ConditionGroup) -> dict[str, Any]:
+def _of_group(figures: Mapping[str, Any], group: GraderName) -> dict[str, Any]:
     return next(
         (row for row in figures["tables"] if row["condition"] == group.value and row["level"] == "all"), {}
     )

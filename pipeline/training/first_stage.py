@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from classifier.learn.devices import detector_device
+from data_prep.base.bundles import Bundle
 from data_prep.base.manifest import file_sha256
 from detector.predict import BUNDLED_WEIGHTS, NUMBERING_FILE
 from detector.spec import DetectorKind
@@ -17,6 +18,9 @@ from pipeline.training import detecting
 from pipeline.training.data import TrainingData
 from pipeline.training.plan import TrainPlan
 from pipeline.training.stages import FINAL, Job, Stages, digest_of, fold_name
+
+# Not the research bundle: it has seen studies of the folds, and no grade of them would be unseen.
+OPEN_WEIGHTS = BUNDLED_WEIGHTS[Bundle.OPEN]
 
 
 def train_detectors(
@@ -82,7 +86,7 @@ def train_detectors(
     stages.do(jobs)
     weights: dict[int | str, tuple[Path, str]] = {}
     bundles = []
-    numbering = BUNDLED_WEIGHTS / NUMBERING_FILE
+    numbering = OPEN_WEIGHTS / NUMBERING_FILE
     for fold in (*range(plan.folds), FINAL):
         made_of = digest_of(
             [

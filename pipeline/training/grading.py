@@ -12,17 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier.calibration import Calibration
-from classifier.config import GraderConfig
+from classifier.config import GROUP_GRADERS, GraderConfig, GraderName
 from classifier.learn.crop_cache import CropCache, LabelledStudy, Source, build_cache, load_cache
 from classifier.learn.train import EpochReport, Machine, grade_cache, train_grader
 from classifier.storage import BUNDLED_WEIGHTS, load_grader
+from data_prep.base.bundles import Bundle
 from data_prep.base.files import atomic_write
 from data_prep.names import safe_id
 from data_prep.study import LevelPoint
-from data_prep.vocabulary import SEVERITIES, ConditionGroup
+from data_prep.vocabulary import SEVERITIES
 from pipeline.training.data import TrainingData
 from pipeline.training.detecting import read_points
 from pipeline.training.plan import CleaningPlan, TrainPlan
+
+# Not the research bundle: it has seen studies of the folds, and no grade of them would be unseen.
+OPEN_WEIGHTS = BUNDLED_WEIGHTS[Bundle.OPEN]
 
 FOUND, ANNOTATED = "found", "annotated"
 _OOF_FILE = "oof.npz"
@@ -50,14 +54,14 @@ class OutOfFold:
         return len(self.row_ids)
 
 
-def graders_plan(plan: TrainPlan) -> dict[ConditionGroup, GraderConfig]:
+def graders_plan(plan: TrainPlan) -> dict[GraderName, GraderConfig]:
     """The resolved configuration of every grader. Raises ValueError, WeightsRejected."""
     return {
         group: plan.graders.config(
             group,
-            load_grader(BUNDLED_WEIGHTS, group).config if plan.graders.start == "bundled" else None,
+            load_grader(OPEN_WEIGHTS, group).config if plan.graders.start == "bundled" else None,
         )
-        for group in ConditionGroup
+        for group in GROUP_GRADERS
     }
 
 
@@ -104,7 +108,7 @@ def _far(
     return far
 
 
-def cut_all(sources: Sequence[Source], folder: Path, configs: Mapping[ConditionGroup, GraderConfig]) -> None:
+def cut_all(sources: Sequence[Source], folder: Path, configs: Mapping[GraderName, GraderConfig]) -> None:
     """Cut the crops of studies that have none yet; what cannot be cut has none."""
     crops = {group: config.crop for group, config in configs.items()}
     for _ in build_cache(sources, folder, crops, natural_grades=True):
@@ -113,9 +117,9 @@ def cut_all(sources: Sequence[Source], folder: Path, configs: Mapping[ConditionG
 
 def training_crops(crops: Path, config: GraderConfig) -> CropCache:
     """The crops to learn from: at found points, but at annotated ones where the found point is far off."""
-    found = load_cache(crops / FOUND, config.group, config.crop)
+    found = load_cache(crops / FOUND, config.name, config.crop)
     try:
-        annotated = load_cache(crops / ANNOTATED, config.group, config.crop)
+        annotated = load_cache(crops / ANNOTATED, config.name, config.crop)
     except ValueError:  # the rule is off, or no point was far
         return found
     return CropCache.join([found.where(~np.isin(found.row_ids, annotated.row_ids)), annotated])
@@ -163,12 +167,12 @@ def train_one(
     train = cleaned(cache.where(~np.isin(cache.study_ids, list(held_out))), doubts, plan.cleaning)
 
     def report(row: EpochReport) -> None:
-        name = f"{folder.parent.parent.name} {config.group.value}"
+        name = f"{folder.parent.parent.name} {config.name.value}"
         say(f"{name} epoch {row.epoch + 1} of {config.training.epochs}: loss {row.train_loss:.4f}")
 
     start = None
     if plan.graders.start == "bundled":
-        start = load_grader(BUNDLED_WEIGHTS, config.group).network.state_dict()
+        start = load_grader(OPEN_WEIGHTS, config.name).network.state_dict()
     notes: dict[str, Any] = {
         "train_studies": len(set(train.study_ids.tolist())),
         "held_out_studies": len(held_out),
@@ -188,7 +192,7 @@ def train_one(
     )
     if not held_out:
         return
-    found = load_cache(crops / FOUND, config.group, config.crop)
+    found = load_cache(crops / FOUND, config.name, config.crop)
     unseen = found.where(np.isin(found.study_ids, list(held_out)))
     logits = grade_cache(network, unseen, config) if len(unseen) else np.zeros((0, 3))
     with atomic_write(folder / _OOF_FILE, binary=True) as stream:

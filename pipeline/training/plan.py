@@ -9,9 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from classifier.config import GraderConfig, merged
+from classifier.config import GROUP_GRADERS, GraderConfig, GraderName, merged
 from data_prep.rsna.cleaning import PointRules
-from data_prep.vocabulary import ConditionGroup
 
 STARTS = ("bundled", "scratch")
 NOISE_RULES = ("off", "drop", "soften")
@@ -61,11 +60,11 @@ class GraderPlan:
     def __post_init__(self) -> None:
         if self.start not in STARTS:
             raise ValueError(f"graders.start must be one of {', '.join(STARTS)}, but got {self.start!r}")
-        unknown = set(self.changes_by_group) - {group.value for group in ConditionGroup}
+        unknown = set(self.changes_by_group) - {group.value for group in GROUP_GRADERS}
         if unknown:
             raise ValueError(f"graders.changes_by_group has unknown groups: {', '.join(sorted(unknown))}")
 
-    def config(self, group: ConditionGroup, bundled: GraderConfig | None = None) -> GraderConfig:
+    def config(self, group: GraderName, bundled: GraderConfig | None = None) -> GraderConfig:
         """The configuration of one grader. Raises ValueError for keys that do not exist."""
         base = GraderConfig.from_dict({"group": group.value})
         if bundled is not None:
@@ -143,7 +142,6 @@ FULL = TrainPlan(
                 "epochs": 20,
                 "batch_size_crops": 64,
                 "any_severe_weight": 0.2,
-                "mix_share": 0.3,
                 "threads": 4,
             }
         }

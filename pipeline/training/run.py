@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 
-from classifier.config import GraderConfig
+from classifier.config import GROUP_GRADERS, GraderConfig, GraderName
 from classifier.learn.devices import resolve_device
 from data_prep.base.files import atomic_write
 from data_prep.base.version import git_revision
 from data_prep.base.workers import end_with_parent
-from data_prep.vocabulary import ConditionGroup
 from pipeline.training import grading
 from pipeline.training.calibrating import calibrate
 from pipeline.training.data import TrainingData, read_training_data
@@ -118,9 +117,9 @@ def _train(settings: TrainSettings, ranks: Ranks, say: Callable[[str], None]) ->
             return None
         oof = {
             group: grading.read_out_of_fold([run / passes[fold] / group.value for fold in range(plan.folds)])
-            for group in ConditionGroup
+            for group in GROUP_GRADERS
         }
-        finals = {group: run / passes[FINAL] / group.value for group in ConditionGroup}
+        finals = {group: run / passes[FINAL] / group.value for group in GROUP_GRADERS}
         figures = finish(settings, data, folds, oof, calibrate(oof), detectors[FINAL], finals, points, stages)
         done = True
         return figures
@@ -135,7 +134,7 @@ def _device_of_rank(text: str, ranks: Ranks) -> torch.device:
     return device
 
 
-def _described(settings: TrainSettings, configs: Mapping[ConditionGroup, GraderConfig]) -> dict[str, Any]:
+def _described(settings: TrainSettings, configs: Mapping[GraderName, GraderConfig]) -> dict[str, Any]:
     return {
         "plan": settings.plan.to_dict(),
         "graders": {group.value: config.to_dict() for group, config in configs.items()},

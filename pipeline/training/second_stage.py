@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-from classifier.config import GraderConfig
+from classifier.config import GROUP_GRADERS, GraderConfig, GraderName
 from classifier.learn.train import Machine
 from data_prep.base.manifest import file_sha256
-from data_prep.vocabulary import ConditionGroup
 from pipeline.training import grading
 from pipeline.training.calibrating import calibrate
 from pipeline.training.data import TrainingData
@@ -27,7 +26,7 @@ def cut_all_crops(
     data: TrainingData,
     points: Path,
     points_digest: str,
-    configs: Mapping[ConditionGroup, GraderConfig],
+    configs: Mapping[GraderName, GraderConfig],
     stages: Stages,
 ) -> tuple[Path, str]:
     """Folder of the crops at found points, and at annotated ones where those are far; and its digest."""
@@ -60,7 +59,7 @@ class GraderTrainings:
     """The grader trainings of a run: one pass, or two when labels in doubt are dropped or softened."""
 
     settings: TrainSettings
-    configs: Mapping[ConditionGroup, GraderConfig]
+    configs: Mapping[GraderName, GraderConfig]
     folds: Mapping[str, int]
     crops: Path
     crops_digest: str
@@ -75,7 +74,7 @@ class GraderTrainings:
             return self._pass("graders", [*folds, FINAL], {})
         first = self._pass("graders-first", folds, {})
         doubts = {}
-        for group in ConditionGroup:
+        for group in GROUP_GRADERS:
             oof = grading.read_out_of_fold([self.stages.run / first[fold] / group.value for fold in folds])
             p = calibrate({group: oof}).p[group]
             doubts[group] = grading.find_doubts(p, oof, plan.cleaning)
@@ -85,7 +84,7 @@ class GraderTrainings:
         return self._pass("graders", [*folds, FINAL], doubts)
 
     def _pass(
-        self, name: str, folds: Sequence[int | str], doubts: Mapping[ConditionGroup, Mapping[str, Any]]
+        self, name: str, folds: Sequence[int | str], doubts: Mapping[GraderName, Mapping[str, Any]]
     ) -> dict[int | str, str]:
         settings, plan = self.settings, self.settings.plan
         pretrained = None if settings.pretrained is None else file_sha256(settings.pretrained)
@@ -125,7 +124,7 @@ class GraderTrainings:
         return {fold: f"{fold_name(fold)}/{name}" for fold in folds}
 
 
-def _bundled_grader(plan: TrainPlan, group: ConditionGroup) -> str | None:
+def _bundled_grader(plan: TrainPlan, group: GraderName) -> str | None:
     if plan.graders.start != "bundled":
         return None
-    return grading.load_grader(grading.BUNDLED_WEIGHTS, group).sha256
+    return grading.load_grader(grading.OPEN_WEIGHTS, group).sha256

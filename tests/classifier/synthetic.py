@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.config import GraderConfig, NetworkConfig, TrainingConfig, default_config
+from classifier.config import GraderConfig, GraderName, NetworkConfig, TrainingConfig, default_config
 from classifier.learn.crop_cache import CropCache
 from data_prep.geometry import SlicePlane
 from data_prep.study import LevelPoint, PointSource, Series, Slice, Study
@@ -21,7 +21,7 @@ TINY_NETWORK = NetworkConfig(
 )
 
 
-def tiny_config(group: ConditionGroup, *, epochs: int = 2, size_px: int = 32) -> GraderConfig:
+def tiny_config(group: GraderName, *, epochs: int = 2, size_px: int = 32) -> GraderConfig:
     """A configuration small enough to train within seconds."""
     config = default_config(group)
     return replace(

@@ -9,18 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 
-from classifier.calibration import Calibration
+from classifier.calibration import Calibration, JointCalibration
+from classifier.config import GraderName
+from classifier.grade import Grade
 from classifier.model import GraderNetwork
-from classifier.predict import Grader
+from classifier.predict import AXIAL_ONLY, Grader
+from classifier.prior import level_prior
 from classifier.storage import read_grader, save_grader
 from data_prep.base import openvino as compiled
 from data_prep.base.manifest import WeightsRejected, write_manifest
 from data_prep.study import SpineLevels
-from data_prep.vocabulary import TARGETS, ConditionGroup
+from data_prep.vocabulary import TARGETS, ConditionGroup, SeriesKind
 from tests.classifier.synthetic import all_points, textured_study, tiny_config
 
-SPINAL, FORAMINAL, SUBARTICULAR = ConditionGroup
+SPINAL = GraderName.SPINAL
 LEVELS = SpineLevels("7", points=all_points())
 
 
@@ -35,20 +39,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plain grader, one that sees neighbouring levels, and one of two views."""
+    """Graders that look at slices one by one and as channels, and one of the canal on axial slices."""
     folder = tmp_path_factory.mktemp("weights")
-    for seed, group in enumerate(ConditionGroup):
+    for seed, name in enumerate(GraderName):
         torch.manual_seed(seed)
-        config = tiny_config(group)
-        layers = 1 if group is FORAMINAL else 0
-        config = replace(
-            config,
-            crop=replace(config.crop, second_view=group is SUBARTICULAR),
-            network=replace(config.network, level_context_layers=layers),
-        )
+        config = tiny_config(name)
+        if name is not SPINAL:
+            config = replace(config, network=replace(config.network, slices_as="channels"))
         network = GraderNetwork(config.network, config.crop)
         torch.nn.init.normal_(network.head[-1].weight, std=3.0)
-        save_grader(folder, config, network, Calibration(), {})
+        joint = JointCalibration((0.5, 0.5)) if name is GraderName.SPINAL_AXIAL else None
+        save_grader(folder, config, network, Calibration(), {}, joint)
     return folder
 
 
@@ -67,22 +68,37 @@ def test_grades_agree(folder: Path, fast: Grader) -> None:
     assert np.ptp(found, axis=0).max() > 0.05
 
 
-def test_a_grader_of_neighbouring_levels_is_left_to_torch(fast: Grader) -> None:
-    assert set(fast.compiled) == {SPINAL, SUBARTICULAR}
+def test_the_canal_is_graded_from_both_views_and_from_either(fast: Grader) -> None:
+    study = textured_study()
+    canal = [target for target in TARGETS if target.condition.group is ConditionGroup.SPINAL]
+
+    def grades(*kinds: SeriesKind) -> list[Grade]:
+        shown = replace(study, series=tuple(series for series in study.series if series.kind in kinds))
+        found = fast.grade(shown, LEVELS)
+        return [found[target] for target in canal]
+
+    both = grades(SeriesKind.SAGITTAL_T2, SeriesKind.AXIAL_T2)
+    sagittal, axial = grades(SeriesKind.SAGITTAL_T2), grades(SeriesKind.AXIAL_T2)
+    assert {grade.flags for grade in axial} == {(AXIAL_ONLY,)}
+    assert {grade.flags for grade in (*both, *sagittal)} == {()}
+    assert {grade.source for grade in grades(SeriesKind.SAGITTAL_T1)} == {"prior"}
+    logs = [np.log([grade.probabilities for grade in found]) for found in (both, sagittal, axial)]
+    prior = np.log([level_prior(target) for target in canal])
+    mean = softmax((logs[1] - prior + logs[2] - prior) / 2 + prior, axis=1)
+    np.testing.assert_allclose(np.exp(logs[0]), mean, atol=1e-3)
 
 
 def test_the_second_start_reads_the_cache_and_threads_do_not_change_a_byte(
     folder: Path, cache: Path, fast: Grader
 ) -> None:
     entries = {path: path.stat().st_mtime_ns for path in cache.glob("*.openvino")}
-    assert len(entries) == 2
+    assert len(entries) == 4
     again = Grader.load(folder, backend="openvino", threads=2)
     assert {path: path.stat().st_mtime_ns for path in cache.glob("*.openvino")} == entries
     assert "network" not in vars(again.graders[SPINAL]), "no torch network was built"
     one, two = (grader.grade(textured_study(), LEVELS) for grader in (fast, again))
     for target in TARGETS:
-        if target.condition.group is not FORAMINAL:  # torch runs that one, and promises nothing
-            assert one[target].probabilities.tobytes() == two[target].probabilities.tobytes()
+        assert one[target].probabilities.tobytes() == two[target].probabilities.tobytes()
 
 
 def test_weights_of_another_network_are_refused(folder: Path, cache: Path, tmp_path: Path) -> None:

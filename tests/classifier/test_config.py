@@ -6,12 +6,11 @@ import json
 
 import pytest
 
-from classifier.config import GraderConfig, default_config
-from data_prep.vocabulary import ConditionGroup
+from classifier.config import GraderConfig, GraderName, default_config
 
 
-@pytest.mark.parametrize("group", list(ConditionGroup))
-def test_configuration_survives_json(group: ConditionGroup) -> None:
+@pytest.mark.parametrize("group", list(GraderName))
+def test_configuration_survives_json(group: GraderName) -> None:
     config = default_config(group)
     assert GraderConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
@@ -19,7 +18,7 @@ def test_configuration_survives_json(group: ConditionGroup) -> None:
 def test_parts_left_out_keep_their_defaults() -> None:
     config = GraderConfig.from_dict({"group": "spinal", "training": {"epochs": 3}})
     assert config.training.epochs == 3
-    assert config.crop == default_config(ConditionGroup.SPINAL).crop
+    assert config.crop == default_config(GraderName.SPINAL).crop
 
 
 def test_unknown_keys_are_refused_with_their_place() -> None:

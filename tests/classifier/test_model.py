@@ -7,14 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from classifier.config import GraderConfig, NetworkConfig, default_config
+from classifier.config import GraderConfig, GraderName, NetworkConfig, default_config
 from classifier.model import GraderNetwork
-from data_prep.vocabulary import ConditionGroup
 
 
 @pytest.fixture(scope="module")
 def config() -> GraderConfig:
-    return default_config(ConditionGroup.SPINAL)
+    return default_config(GraderName.SPINAL)
 
 
 def test_what_lies_in_invalid_slices_does_not_matter(config: GraderConfig) -> None:

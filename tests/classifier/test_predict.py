@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from classifier.calibration import Calibration
+from classifier.config import GROUP_GRADERS, GraderName
 from classifier.model import GraderNetwork
 from classifier.predict import Grader, torch_threads
 from classifier.prior import level_prior
@@ -19,7 +20,6 @@ from data_prep.study import PointSource, SpineLevels
 from data_prep.vocabulary import (
     TARGETS,
     Condition,
-    ConditionGroup,
     Level,
     SeriesKind,
     Target,
@@ -31,7 +31,7 @@ from tests.classifier.synthetic import all_points, textured_study, tiny_config
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained graders whose logits are large enough to differ between crops."""
     folder = tmp_path_factory.mktemp("weights")
-    for seed, group in enumerate(ConditionGroup):
+    for seed, group in enumerate(GROUP_GRADERS):
         torch.manual_seed(seed)
         config = tiny_config(group)
         network = GraderNetwork(config.network, config.crop)
@@ -126,7 +126,7 @@ def test_a_pickle_in_place_of_weights_is_refused_even_with_a_manifest(folder: Pa
     torch.save({"weights": [1, 2, 3]}, tmp_path / "spinal.safetensors")
     write_manifest(tmp_path)
     with pytest.raises(WeightsRejected, match="does not fit the network"):
-        load_grader(tmp_path, ConditionGroup.SPINAL)
+        load_grader(tmp_path, GraderName.SPINAL)
 
 
 def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from classifier.config import GraderName
 from classifier.target_crops import NO_SIGNAL, has_signal, target_crop
 from data_prep.study import Slice, Study
-from data_prep.vocabulary import Condition, ConditionGroup
+from data_prep.vocabulary import Condition
 from tests.classifier.synthetic import all_points, textured_study, tiny_config
 
 SIZE_PX, STEP_MM = 96, 0.5
@@ -55,7 +56,7 @@ def test_a_target_on_a_black_slice_gets_no_crop_but_a_reason() -> None:
         for one in study.series
     )
     dark = Study(study.study_id, series)
-    config = tiny_config(ConditionGroup.SPINAL).crop
+    config = tiny_config(GraderName.SPINAL).crop
     point = next(p for p in all_points() if p.condition is Condition.SPINAL_CANAL_STENOSIS)
     assert not isinstance(target_crop(study, point, config), str)
     assert target_crop(dark, point, config) == NO_SIGNAL
@@ -82,5 +83,5 @@ def test_a_rescale_intercept_makes_no_tissue_dark(intercept: float) -> None:
         replace(one, stacks=tuple(tuple(around_the_point(item) for item in stack) for stack in one.stacks))
         for one in textured_study().series
     )
-    crop = target_crop(Study("1", series), point, tiny_config(ConditionGroup.SPINAL).crop)
+    crop = target_crop(Study("1", series), point, tiny_config(GraderName.SPINAL).crop)
     assert not isinstance(crop, str)

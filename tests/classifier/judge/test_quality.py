@@ -20,6 +20,7 @@ from classifier.judge.quality import (
     confusion,
     official_terms,
     quality_tables,
+    review_curve,
     score_with_intervals,
 )
 from classifier.prior import competition_weighted
@@ -136,3 +137,37 @@ def test_plots_are_written(rows: GradedRows, tmp_path: Path) -> None:
     save_figures(rows, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"reliability.png", "roc.png", "confusion.png"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+
+
+def test_severe_recall_is_the_share_found_at_a_tenth_of_false_alarms() -> None:
+    generator = np.random.default_rng(3)
+    label = (generator.random(400) < 0.2) * 2
+    p_severe = np.clip(0.3 * (label > 0) + generator.normal(0.4, 0.15, 400), 0.01, 0.98)
+    threshold = np.quantile(p_severe[label == 0], 0.9, method="higher")
+    expected = (p_severe[label == 2] > threshold).mean()
+    draws = StudyDraws.make(80, resamples=50)
+    study = np.repeat(np.arange(80), 5)
+    found = draws.recall(study, p_severe, label == 2, false_alarms=0.10)
+    assert found[0] == pytest.approx(expected, abs=0.02)
+    assert found[1:].min() < found[0] < found[1:].max()
+    assert np.isnan(draws.recall(study, p_severe, label == 5, false_alarms=0.10)).all()
+    flat = draws.recall(study, np.full(400, 0.5), label == 2, false_alarms=0.10)
+    assert flat[0] == 0.0, "rows of one score are alarmed together or not at all"
+
+
+def test_a_reader_who_looks_at_the_least_certain_targets_gains() -> None:
+    generator = np.random.default_rng(4)
+    p = generator.dirichlet((1.0, 1.0, 1.0), 600)
+    label = np.array([generator.choice(3, p=row) for row in p])
+    zeros = np.zeros(600, np.int64)
+    rows = GradedRows(np.arange(600).astype(str), zeros, zeros, label, p)
+    curve = review_curve(rows)
+    accuracy = [row["accuracy"] for row in curve]
+    assert accuracy[0] == pytest.approx((p.argmax(axis=1) == label).mean())
+    assert accuracy == sorted(accuracy) and accuracy[-1] > accuracy[0] + 0.2
+    assert curve[-1]["missed_severe"] < curve[0]["missed_severe"]
+    everything = [row for row in curve if row["reviewed"] == 0.5]
+    uncertain = np.argsort(p.max(axis=1), kind="stable")[:300]
+    right = p.argmax(axis=1) == label
+    right[uncertain] = True
+    assert everything[0]["accuracy"] == pytest.approx(right.mean())

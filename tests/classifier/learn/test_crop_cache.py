@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classifier.config import CropConfig, default_config
+from classifier.config import GROUP_GRADERS, CropConfig, GraderName, default_config
 from classifier.learn.crop_cache import CropCache, build_cache, cut_study, load_cache
 from classifier.learn.jitter import central_crop
 from classifier.learn.sources import phantom_sources, rsna_sources
@@ -18,7 +18,7 @@ from data_prep.vocabulary import TARGETS, ConditionGroup, Severity, Target
 
 SMALL_CROPS = {
     group: replace(default_config(group).crop, size_px=24, margin_px=4, margin_slices=1)
-    for group in ConditionGroup
+    for group in GROUP_GRADERS
 }
 
 
@@ -34,12 +34,12 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_cache_holds_every_target_with_its_truth(cache_folder: Path) -> None:
-    counts = {group: len(load_cache(cache_folder, group, SMALL_CROPS[group])) for group in ConditionGroup}
+    counts = {group: len(load_cache(cache_folder, group, SMALL_CROPS[group])) for group in GROUP_GRADERS}
     assert counts == {"spinal": 10, "foraminal": 20, "subarticular": 20}
-    cache = load_cache(cache_folder, ConditionGroup.FORAMINAL, SMALL_CROPS[ConditionGroup.FORAMINAL])
+    cache = load_cache(cache_folder, GraderName.FORAMINAL, SMALL_CROPS[GraderName.FORAMINAL])
     assert len(set(cache.row_ids.tolist())) == 20
     assert np.allclose(cache.truth.sum(axis=1), 1, atol=1e-6)
-    assert cache.valid[:, SMALL_CROPS[ConditionGroup.FORAMINAL].cached_slices // 2].all()
+    assert cache.valid[:, SMALL_CROPS[GraderName.FORAMINAL].cached_slices // 2].all()
     assert cache.crops.std(axis=(1, 2, 3)).min() > 10
     for row, row_id in enumerate(cache.row_ids):
         target = next(t for t in TARGETS if row_id.endswith(f"_{t.column}"))
@@ -64,14 +64,14 @@ def test_a_cache_of_another_cut_is_refused(cache_folder: Path) -> None:
     with pytest.raises(ValueError, match="cut with another configuration"):
         list(build_cache([], cache_folder, other, natural_grades=True))
     with pytest.raises(ValueError, match="not cut for this spinal configuration"):
-        load_cache(cache_folder, ConditionGroup.SPINAL, CropConfig())
+        load_cache(cache_folder, GraderName.SPINAL, CropConfig())
     with pytest.raises(ValueError, match="no crop cache"):
-        load_cache(cache_folder / "nothing", ConditionGroup.SPINAL, CropConfig())
+        load_cache(cache_folder / "nothing", GraderName.SPINAL, CropConfig())
 
 
 def test_enriched_phantoms_have_many_severe_targets_and_their_own_prior(tmp_path: Path) -> None:
     folder = build(tmp_path, enriched=True)
-    cache = load_cache(folder, ConditionGroup.SUBARTICULAR, SMALL_CROPS[ConditionGroup.SUBARTICULAR])
+    cache = load_cache(folder, GraderName.SUBARTICULAR, SMALL_CROPS[GraderName.SUBARTICULAR])
     assert cache.truth.mean(axis=0)[Severity.SEVERE.index] > 0.12
     shares = np.exp(cache.log_prior)
     assert np.allclose(shares.sum(axis=1), 1, atol=1e-5)
@@ -84,7 +84,7 @@ def test_the_middle_of_a_cached_crop_is_the_crop_that_is_graded() -> None:
     item = load()
     assert item is not None
     point = next(p for p in item.points if p.condition.group is ConditionGroup.SUBARTICULAR)
-    config = default_config(ConditionGroup.SUBARTICULAR).crop
+    config = default_config(GraderName.SUBARTICULAR).crop
     direct = target_crop(item.study, point, config)
     larger = target_crop(item.study, point, config, cached=True)
     assert not isinstance(direct, str) and not isinstance(larger, str)

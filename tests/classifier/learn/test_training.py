@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from classifier.config import GraderName
 from classifier.learn.jitter import central_crop, jittered_crop
 from classifier.learn.train import EpochReport, TrainingFailed, grade_cache, train_grader
 from classifier.storage import load_grader
-from data_prep.vocabulary import ConditionGroup
 from tests.classifier.synthetic import disc_cache, tiny_config
 
 
 def test_a_tiny_training_beats_the_level_prior(tmp_path: Path) -> None:
-    config = tiny_config(ConditionGroup.SPINAL, epochs=4)
+    config = tiny_config(GraderName.SPINAL, epochs=4)
     reports: list[EpochReport] = []
     train, choosing = disc_cache(config, 192, 0), disc_cache(config, 96, 1)
     network = train_grader(config, train, choosing, tmp_path, report=reports.append)
@@ -28,7 +28,7 @@ def test_a_tiny_training_beats_the_level_prior(tmp_path: Path) -> None:
     logits = grade_cache(network, choosing, config)
     assert (logits.argmax(axis=1) == choosing.label).mean() > 0.8
 
-    stored = load_grader(tmp_path, ConditionGroup.SPINAL)
+    stored = load_grader(tmp_path, GraderName.SPINAL)
     assert stored.config == config
     assert np.allclose(grade_cache(stored.network, choosing, config), logits, atol=0.05)
     described = json.loads((tmp_path / "spinal.json").read_text())
@@ -37,7 +37,7 @@ def test_a_tiny_training_beats_the_level_prior(tmp_path: Path) -> None:
 
 
 def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
-    config = tiny_config(ConditionGroup.FORAMINAL, epochs=3)
+    config = tiny_config(GraderName.FORAMINAL, epochs=3)
     train = disc_cache(config, 48, 0)
 
     class Killed(Exception):
@@ -58,7 +58,7 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_another_configuration_does_not_resume(tmp_path: Path) -> None:
-    config = tiny_config(ConditionGroup.SPINAL, epochs=1)
+    config = tiny_config(GraderName.SPINAL, epochs=1)
     train = disc_cache(config, 16, 0)
     train_grader(config, train, None, tmp_path)
     other = replace(config, training=replace(config.training, learning_rate=1e-4))
@@ -67,7 +67,7 @@ def test_another_configuration_does_not_resume(tmp_path: Path) -> None:
 
 
 def test_training_stops_on_a_loss_that_is_not_a_number(tmp_path: Path) -> None:
-    config = tiny_config(ConditionGroup.SPINAL, epochs=1)
+    config = tiny_config(GraderName.SPINAL, epochs=1)
     broken = replace(disc_cache(config, 16, 0), truth=np.full((16, 3), np.nan, dtype=np.float32))
     with pytest.raises(TrainingFailed, match="spinal: loss is nan in epoch 0, step 0"):
         train_grader(config, broken, None, tmp_path)
@@ -75,7 +75,7 @@ def test_training_stops_on_a_loss_that_is_not_a_number(tmp_path: Path) -> None:
 
 
 def test_jitter_without_any_amount_is_the_central_crop() -> None:
-    config = tiny_config(ConditionGroup.SPINAL)
+    config = tiny_config(GraderName.SPINAL)
     nothing = {name: 0.0 for name in vars(config.jitter)} | {"gamma": 1.0, "blur_sd_px": 1.0}
     cache = disc_cache(config, 1, 0)
     still = replace(config.jitter, **nothing)
@@ -88,7 +88,7 @@ def test_jitter_without_any_amount_is_the_central_crop() -> None:
 
 
 def test_jitter_moves_the_crop_by_the_localisers_error_and_never_to_a_missing_slice() -> None:
-    config = tiny_config(ConditionGroup.FORAMINAL, size_px=64)
+    config = tiny_config(GraderName.FORAMINAL, size_px=64)
     jitter = replace(config.jitter, shift_sd_mm=2.0, slice_shift_1_share=1.0, noise_sd=0.0)
     side, depth = config.crop.cached_size_px, config.crop.cached_slices
     rows, columns = np.indices((side, side)) - (side - 1) / 2
@@ -108,7 +108,7 @@ def test_jitter_moves_the_crop_by_the_localisers_error_and_never_to_a_missing_sl
 
 
 def test_threads_and_seed_make_training_repeatable(tmp_path: Path) -> None:
-    config = tiny_config(ConditionGroup.SPINAL, epochs=1)
+    config = tiny_config(GraderName.SPINAL, epochs=1)
     train = disc_cache(config, 32, 0)
     first = train_grader(config, train, None, tmp_path / "a").state_dict()
     second = train_grader(config, train, None, tmp_path / "b").state_dict()

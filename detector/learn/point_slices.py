@@ -1,0 +1,146 @@
+"""Single sagittal slices of many patients with their levels: a folder of pictures and a table of points.
+
+``images/`` holds the pictures, head up and front left. ``level_points.csv`` has ``slice`` (file name),
+``patient``, ``modality`` (T1, T2), ``level``, ``canal_x``, ``canal_y`` (pixels) and, if it is known,
+``spacing_mm``. If there is a ``discs.csv`` (``slice, level, disc_x, disc_y``: centres of disc boxes) discs
+are taken from it, and the points, which such sets have on the rear edge of the disc, only number them.
+Patients on whom two annotators differ by a level (``numbering_vs_counted_boxes`` other than ``same``) are
+left out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from data_prep.geometry import SlicePlane
+from data_prep.partition import Part, part_of
+from data_prep.study import LevelPoint, PointSource, Series, Slice, Study
+from data_prep.vocabulary import LEVELS, Condition, SeriesKind
+from detector.learn.canonical_slices import canonical_slice
+from detector.learn.slices import LabelledSlice, SlicesUnusable
+from detector.spec import SAGITTAL
+
+POINT_COLUMNS = ("slice", "patient", "modality", "level", "canal_x", "canal_y")
+# Rear edges of neighbouring discs are farther apart than canal points: 35.5 36.2 34.9 30.5 mm at a known
+# spacing.
+_REAR_EDGE_GAPS_MM = (35.5, 36.2, 34.9, 30.5)
+_LABELS = tuple(level.label for level in LEVELS)
+
+
+def is_point_slices(folder: Path) -> bool:
+    """Whether a folder is of this kind: its table names slices rather than files and slice indices."""
+    path = folder / "level_points.csv"
+    return path.is_file() and "slice" in pd.read_csv(path, nrows=0).columns
+
+
+def point_slice_table(folder: Path, part: Part | None = None) -> pd.DataFrame:
+    """The table of points of one part of the patients (or all), with ``spacing_mm`` in every row.
+
+    Raises:
+        SlicesUnusable: a column is missing or no row is left.
+    """
+    path = folder / "level_points.csv"
+    if not path.is_file():
+        raise SlicesUnusable(f"{folder.name}/{path.name} not found: it names the levels of the slices")
+    table = pd.read_csv(path, dtype={"patient": str, "slice": str})
+    missing = [name for name in POINT_COLUMNS if name not in table.columns]
+    if missing:
+        raise SlicesUnusable(f"{folder.name}/{path.name}: columns missing: {', '.join(missing)}")
+    if "numbering_vs_counted_boxes" in table.columns:
+        table = table[table["numbering_vs_counted_boxes"] == "same"]
+    if part is not None:
+        patients = {name for name in table["patient"].unique() if part_of(patient_id(folder, name)) is part}
+        table = table[table["patient"].isin(patients)]
+    if table.empty:
+        raise SlicesUnusable(f"{folder.name}: no slice of the wanted patients")
+    if "spacing_mm" not in table.columns:
+        table = table.assign(spacing_mm=_spacing_of(table))
+    return table
+
+
+def patient_id(folder: Path, patient: str) -> str:
+    """The name by which a patient is assigned to a part, one for every folder of the same source.
+
+    ``spider_slices`` and ``spider_t2_space`` hold the same patients: the first word of the folder counts.
+    """
+    return f"{folder.name.split('_')[0]}-{patient.lstrip('0')}"
+
+
+def _spacing_of(table: pd.DataFrame) -> float:
+    """Millimetres a pixel that give the levels their usual distance, median over the folder."""
+    found = []
+    for _, rows in table.drop_duplicates(["slice", "level"]).groupby("slice"):
+        at = rows.set_index("level").reindex(list(_LABELS))[["canal_x", "canal_y"]].to_numpy(float)
+        gaps = np.linalg.norm(np.diff(at, axis=0), axis=1)
+        found += (np.array(_REAR_EDGE_GAPS_MM) / gaps)[np.isfinite(gaps)].tolist()
+    if not found:
+        raise SlicesUnusable("no spacing_mm, and no two neighbouring levels to tell it from")
+    return float(np.median(found))
+
+
+def labelled_point_slices(folder: Path, part: Part) -> list[LabelledSlice]:
+    """Slices of one part of the patients, for the sagittal detector. Raises SlicesUnusable."""
+    table = point_slice_table(folder, part)
+    discs = folder / "discs.csv"
+    boxes = pd.read_csv(discs, dtype={"slice": str}) if discs.is_file() else None
+    found = []
+    for name, rows in table.groupby("slice", sort=True):
+        pixels, plane = _read(folder, str(name), float(rows["spacing_mm"].iloc[0]))
+        if boxes is not None:
+            mine = boxes[(boxes["slice"] == name) & boxes["level"].isin(SAGITTAL.level_names)]
+            disc = mine[["disc_x", "disc_y"]].to_numpy(float)
+            points = np.stack([disc, np.full_like(disc, np.nan)], axis=1)
+            names = tuple(str(level) for level in mine["level"])
+        else:
+            mine = rows[rows["level"].isin(SAGITTAL.level_names)]
+            canal = mine[["canal_x", "canal_y"]].to_numpy(float)
+            points = np.stack([np.full_like(canal, np.nan), canal], axis=1)
+            names = tuple(str(level) for level in mine["level"])
+        if names:
+            patient = patient_id(folder, str(rows["patient"].iloc[0]))
+            found.append(canonical_slice(pixels, plane, names, points, SAGITTAL, patient, str(name)))
+    return found
+
+
+def point_slice_cases(folder: Path, part: Part | None) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+    """Every slice as a study of its own, with its points as canal points. Raises SlicesUnusable."""
+    cases = []
+    for name, rows in point_slice_table(folder, part).groupby("slice", sort=True):
+        pixels, plane = _read(folder, str(name), float(rows["spacing_mm"].iloc[0]))
+        kind = SeriesKind.SAGITTAL_T1 if rows["modality"].iloc[0] == "T1" else SeriesKind.SAGITTAL_T2
+        study_id = Path(str(name)).stem
+        item = Slice(plane, 1, lambda pixels=pixels: pixels)  # type: ignore[misc]
+        series = Series(study_id, f"{study_id}-series", kind, ((item,),), "table")
+        points = tuple(
+            LevelPoint(
+                condition=Condition.SPINAL_CANAL_STENOSIS,
+                level=LEVELS[_LABELS.index(str(row["level"]))],
+                xyz_mm=plane.to_mm((float(row["canal_x"]), float(row["canal_y"]))),
+                source=PointSource.ANNOTATED,
+                series_id=series.series_id,
+                instance_number=1,
+                xy_px=(float(row["canal_x"]), float(row["canal_y"])),
+            )
+            for _, row in rows.drop_duplicates("level").iterrows()
+            if row["level"] in _LABELS and np.isfinite(row["canal_x"])
+        )
+        cases.append((Study(study_id, (series,)), points))
+    return cases
+
+
+def _read(folder: Path, name: str, spacing_mm: float) -> tuple[np.ndarray, SlicePlane]:
+    image = cv2.imread(str(folder / "images" / name), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise SlicesUnusable(f"images/{name} is named in {folder.name}/level_points.csv but cannot be read")
+    plane = SlicePlane(
+        origin_mm=np.zeros(3),
+        x_axis=np.array([0.0, 1.0, 0.0]),
+        y_axis=np.array([0.0, 0.0, -1.0]),
+        spacing_mm=(spacing_mm, spacing_mm),
+        shape=(image.shape[0], image.shape[1]),
+    )
+    return image.astype(np.float32), plane
