@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--phantoms", type=int, default=30, help="choosing phantoms to decode")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", help="train this row alone and measure nothing")
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/benchmarks"))
     arguments = parser.parse_args()
     chosen = [row for row in ROWS if arguments.only in (None, row.name)]
     folders = {

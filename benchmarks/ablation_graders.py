@@ -256,7 +256,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--group", type=ConditionGroup, default=ConditionGroup.SUBARTICULAR)
     parser.add_argument("--work", type=Path, default=Path("runs/ablation"))
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--phantoms", type=int, default=240, help="studies to train on")
     parser.add_argument("--judging", type=int, default=150, help="studies to judge on")
     parser.add_argument("--epochs", type=int, default=8)

@@ -34,12 +34,12 @@ from pydicom.uid import RLELossless
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.bounded import DEFAULT_MEMORY_MB, DEFAULT_TIME_S, BoundedReader, Outcome
-from benchmarks.mutations import Mutation, applied, base_dataset, drawn, every_coding, recoded
 from data_prep.base.files import atomic_write
 from data_prep.geometry import Orientation, SlicePlane
 from data_prep.phantom import write_dataset
 from data_prep.vocabulary import SeriesKind
+from tests.hostile.bounded import DEFAULT_MEMORY_MB, DEFAULT_TIME_S, BoundedReader, Outcome
+from tests.hostile.mutations import Mutation, applied, base_dataset, drawn, every_coding, recoded
 
 PHANTOM_SEED = 200_900
 SLICES, DAMAGED = 5, 3

@@ -26,13 +26,13 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from benchmarks.quirks.stored import StoredImage, StoredStudy, in_space, read_study, write_study
 from data_prep.base.files import atomic_write
 from data_prep.base.uids import derived_uid
 from data_prep.phantom import write_dataset
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
+from tests.hostile.quirks.stored import StoredImage, StoredStudy, in_space, read_study, write_study
 
 FIRST_SEED = 270_100
 LAYOUTS = ("patient folders", "patient and series folders", "one folder", "folders by series", "rsna")
@@ -292,7 +292,7 @@ def main() -> None:
     )
     parser.add_argument("--mutations", type=int, default=200)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/benchmarks"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         numbers = range(arguments.first, arguments.first + arguments.mutations)

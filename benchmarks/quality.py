@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--hard", type=int, default=400, help="cut views and transitional anatomy")
     parser.add_argument("--shared", type=Path)
     parser.add_argument("--jobs", type=int, default=1, help="processes; the figures are the same")
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/benchmarks"))
     arguments = parser.parse_args()
     parts: dict[str, Measured] = {}
     if arguments.hard:

@@ -30,10 +30,6 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.quirks.encodings import ToolMissing
-from benchmarks.quirks.expected import Compared, compare
-from benchmarks.quirks.rows import ROWS, Row
-from benchmarks.quirks.stored import change_study
 from data_prep.base.files import atomic_write
 from data_prep.phantom import PHANTOM_VERSION, write_dataset
 from data_prep.problems import DicomRejected
@@ -42,6 +38,10 @@ from data_prep.vocabulary import CONDITIONS
 from pipeline import Pipeline
 from pipeline.commands import console
 from pipeline.prediction import StudyPrediction
+from tests.hostile.quirks.encodings import ToolMissing
+from tests.hostile.quirks.expected import Compared, compare
+from tests.hostile.quirks.rows import ROWS, Row
+from tests.hostile.quirks.stored import change_study
 
 FIRST_SEED = 270_000
 MARKS = ("<!-- table -->", "<!-- /table -->")
@@ -370,7 +370,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes; the figures are the same")
     parser.add_argument("--json", action="store_true", help="the figures on stdout")
     parser.add_argument("--work", type=Path, help="keep plain studies and figures here: a run goes on")
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument(
         "--document", type=Path, help="put the table between its marks, too: docs/robustness.md"
     )

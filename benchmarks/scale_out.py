@@ -174,7 +174,7 @@ def main(
         typer.Option(exists=True, file_okay=False, help="Studies of `lumbar phantom`, made before."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
-        "benchmarks/results"
+        "runs/benchmarks"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
 ) -> None:

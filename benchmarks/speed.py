@@ -399,7 +399,7 @@ def main() -> None:
         "--data", type=Path, help="where the studies are kept; a temporary folder if left out"
     )
     parser.add_argument("--json", action="store_true", help="figures as JSON on stdout")
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--name", default="speed", help="of the files written")
     arguments = parser.parse_args()
     cv2.setNumThreads(arguments.threads)

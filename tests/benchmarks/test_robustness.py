@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from benchmarks import robustness
-from benchmarks.quirks import encodings, files, geometry, pixels
-from benchmarks.quirks.expected import Expected, compare
-from benchmarks.quirks.rows import ROWS
-from benchmarks.quirks.stored import Quirk, StoredStudy, change_study, read_study
 from classifier.grade import Grade
 from data_prep.phantom import write_dataset
 from data_prep.read.find import find_studies
 from data_prep.study import Study
 from data_prep.vocabulary import TARGETS, SeriesKind
 from pipeline.prediction import StudyPrediction
+from tests.hostile.quirks import encodings, files, geometry, pixels
+from tests.hostile.quirks.expected import Expected, compare
+from tests.hostile.quirks.rows import ROWS
+from tests.hostile.quirks.stored import Quirk, StoredStudy, change_study, read_study
 
 SEED, STUDY_ID = 130_001, "900130001"
 
@@ -192,7 +192,7 @@ def test_a_changed_study_is_judged_by_what_was_stated(
 def test_a_row_whose_program_is_missing_is_not_counted_as_held(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.quirks.encodings.shutil.which", lambda _: None)
+    monkeypatch.setattr("tests.hostile.quirks.encodings.shutil.which", lambda _: None)
     row = next(row for row in ROWS if row.name == "jpeg-lossless")
     measured = robustness.measure(replace(row), SEED, work, "small")
     assert measured.compared is None and "dcmtk" in measured.missing

@@ -26,7 +26,7 @@ with atheris.instrument_imports(include=["data_prep", "pydicom"]):
     from data_prep.problems import DicomRejected, Reason
     from data_prep.read.dicom_file import read_pixels, read_slice
 
-from benchmarks.mutations import base_dataset, every_coding
+from tests.hostile.mutations import base_dataset, every_coding
 
 
 def main() -> None:

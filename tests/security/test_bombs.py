@@ -23,10 +23,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from benchmarks.bounded import BoundedReader, Outcome
-from benchmarks.mutations import base_dataset, recoded
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, BoundedFile, Refused, parsed
 from tests.dicom_files import write_slice
+from tests.hostile.bounded import BoundedReader, Outcome
+from tests.hostile.mutations import base_dataset, recoded
 
 TIME_S = 10.0
 _ITEM, _ITEM_END, _SEQUENCE_END = (struct.pack("<HHI", 0xFFFE, e, 0) for e in (0xE000, 0xE00D, 0xE0DD))

@@ -14,14 +14,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.bounded import BoundedReader
 from benchmarks.fuzz import ALL_SLICES, Base, study_around
-from benchmarks.mutations import Damage, Mutation, applied, base_dataset, drawn, every_coding, length_fields
 from data_prep.read.dicom_file import read_pixels, read_slice
 from data_prep.read.dicom_limits import TRANSFER_SYNTAXES
 from data_prep.read.find import find_studies
 from pipeline.batch.run import run_batch
 from pipeline.results.submission import read_submission, validate_submission
+from tests.hostile.bounded import BoundedReader
+from tests.hostile.mutations import (
+    Damage,
+    Mutation,
+    applied,
+    base_dataset,
+    drawn,
+    every_coding,
+    length_fields,
+)
 from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
 
 PLACES = st.one_of(

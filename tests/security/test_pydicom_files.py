@@ -9,8 +9,8 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from benchmarks.bounded import BoundedReader, Outcome
 from data_prep.problems import Reason
+from tests.hostile.bounded import BoundedReader, Outcome
 
 DATA = Path(pydicom.__file__).parent / "data"
 FILES = sorted(

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.quirks.stored import Quirk, StoredImage, StoredStudy
 from data_prep.vocabulary import SeriesKind
+from tests.hostile.quirks.stored import Quirk, StoredImage, StoredStudy
 
 Rng = np.random.Generator
 Pixels = NDArray[np.float64]

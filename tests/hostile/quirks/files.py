@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 from pydicom.uid import generate_uid
 
-from benchmarks.quirks.stored import Quirk, StoredImage, StoredStudy, in_space
 from data_prep.vocabulary import SeriesKind
+from tests.hostile.quirks.stored import Quirk, StoredImage, StoredStudy, in_space
 
 Rng = np.random.Generator
 STRANGER = "555000111"  # study, patient and folder of the second patient

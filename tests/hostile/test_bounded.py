@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.bounded import BoundedReader
 from tests.dicom_files import write_slice
+from tests.hostile.bounded import BoundedReader
 
 
 def test_what_must_not_be_is_seen_and_the_next_file_is_read(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from benchmarks.quirks.stored import Quirk, StoredImage, StoredStudy
 from data_prep.base.uids import derived_uid
 from data_prep.vocabulary import SeriesKind
+from tests.hostile.quirks.stored import Quirk, StoredImage, StoredStudy
 
 Rng = np.random.Generator
 HTJ2K_LOSSLESS = "1.2.840.10008.1.2.4.201"

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from benchmarks.quirks.stored import Quirk, StoredStudy
 from data_prep.rsna.tables import COORDINATES_FILE, LABELS_FILE
 from data_prep.vocabulary import LEVELS, Condition, Level, SeriesKind, Target
+from tests.hostile.quirks.stored import Quirk, StoredStudy
 
 CANAL = Condition.SPINAL_CANAL_STENOSIS
 Change = Callable[[pd.DataFrame, pd.DataFrame, StoredStudy], None]

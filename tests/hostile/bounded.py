@@ -99,7 +99,7 @@ class BoundedReader:
     def _start(self) -> subprocess.Popen[str]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "RUST_BACKTRACE": "0"}
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.bounded", str(self._memory_mb)],
+            [sys.executable, "-m", "tests.hostile.bounded", str(self._memory_mb)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -14,11 +14,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from benchmarks.quirks import encodings, files, geometry, pixels, tables
-from benchmarks.quirks.expected import UNSURE, Expected
-from benchmarks.quirks.stored import Quirk
 from data_prep.vocabulary import Condition, ConditionGroup, Level, SeriesKind
 from pipeline.prediction import StudyPrediction
+from tests.hostile.quirks import encodings, files, geometry, pixels, tables
+from tests.hostile.quirks.expected import UNSURE, Expected
+from tests.hostile.quirks.stored import Quirk
 
 T1, T2, AXIAL = SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2, SeriesKind.AXIAL_T2
 SPINAL, FORAMINAL, SUBARTICULAR = (
