@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.vocabulary import SEVERITIES, Severity
+from data_prep.vocabulary import SEVERITIES, GradeSource, Severity
 
-GradeSource = Literal["seen", "predicted", "prior"]
+__all__ = ["SUM_TOLERANCE", "Grade", "GradeSource"]
 
 SUM_TOLERANCE = 1e-6
+_ROUNDED = 2e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +22,7 @@ class Grade:
     Attributes:
         probabilities: (3,) float64, calibrated and UNWEIGHTED probability of Normal/Mild, Moderate, Severe;
             renormalised on construction. The competition's 1/2/4 weights enter in ``submission.csv`` only.
-        source: ``seen``: graded at a point that a detector saw; ``predicted``: at a point that geometry
-            placed; ``prior``: not graded, the probabilities are the level prior.
+        source: how it was graded; its text will do.
         flags: codes that a reader should see, such as ``level_absent``.
 
     Raises:
@@ -42,9 +41,11 @@ class Grade:
             raise ValueError(f"probabilities must be finite and lie in [0, 1], but got {p.tolist()}")
         if abs(float(p.sum()) - 1) > SUM_TOLERANCE:
             raise ValueError(f"probabilities must sum to 1, but got {p.tolist()} with sum {p.sum():.6f}")
-        if self.source not in get_args(GradeSource):
-            raise ValueError(f"source must be one of {get_args(GradeSource)}, but got {self.source!r}")
-        object.__setattr__(self, "probabilities", p / p.sum())
+        if self.source not in list(GradeSource):
+            raise ValueError(f"source must be one of {[*map(str, GradeSource)]}, but got {self.source!r}")
+        # What a record rounded comes back as it was written.
+        object.__setattr__(self, "probabilities", p if abs(float(p.sum()) - 1) < _ROUNDED else p / p.sum())
+        object.__setattr__(self, "source", GradeSource(self.source))
         object.__setattr__(self, "flags", tuple(self.flags))
 
     @property

@@ -35,9 +35,9 @@ NO_POINT = "no_point"
 AXIAL_ONLY = "axial_only"
 # A point that a person set is as good as one that a detector saw.
 _SOURCE: dict[PointSource, GradeSource] = {
-    PointSource.SEEN: "seen",
-    PointSource.ANNOTATED: "seen",
-    PointSource.PREDICTED: "predicted",
+    PointSource.SEEN: GradeSource.SEEN,
+    PointSource.ANNOTATED: GradeSource.SEEN,
+    PointSource.PREDICTED: GradeSource.PREDICTED,
 }
 
 

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from classifier.grade import Grade
 from classifier.judge.metric import SEVERITY_WEIGHTS, long_labels
-from data_prep.vocabulary import LEVELS, SEVERITIES, ConditionGroup, Target
+from data_prep.vocabulary import LEVELS, SEVERITIES, ConditionGroup, GradeSource, Target
 
 
 def competition_weighted(probabilities: ArrayLike) -> NDArray[np.float64]:
@@ -118,4 +118,4 @@ def level_prior(target: Target) -> NDArray[np.float64]:
 
 def prior_grade(target: Target, flag: str) -> Grade:
     """The level prior as a grade, with the reason why nothing better is known."""
-    return Grade(level_prior(target), "prior", (flag,))
+    return Grade(level_prior(target), GradeSource.PRIOR, (flag,))

@@ -19,14 +19,19 @@ DEFAULT_MAX_BYTES = 512 * 1024 * 1024
 class PixelCache:
     """A study whose slices are decoded once, for detector, graders and pictures that look at the same ones.
 
-    Several threads may read it. Whoever reads it may skip a slice that cannot be decoded: it is listed in
-    ``rejections``.
+    The study of a cache is its own cache: whoever asks again shares pixels and failures, and the bound of who
+    asked first. Several threads may read it. Whoever reads it may skip a slice that cannot be decoded: it is
+    listed in ``rejections``.
 
     Attributes:
         study: the same study with read-only pixels; those beyond ``max_bytes`` are decoded each time.
     """
 
     def __init__(self, study: Study, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        held = _held_by(study)
+        if held is not None:
+            self._decoded, self.study = held, study
+            return
         self._decoded = _Decoded(max_bytes)
         self.study = replace(
             study, series=tuple(self._series(place, series) for place, series in enumerate(study.series))
@@ -82,3 +87,16 @@ class _Decoded:
                 self._left_bytes -= pixels.nbytes
                 self._pixels[key] = pixels
         return pixels
+
+
+def _held_by(study: Study) -> _Decoded | None:
+    """What decodes every slice of a study already, if one thing does."""
+    readers = [item.read_pixels for series in study.series for item in series.slices]
+    holders = {id(holder): holder for read in readers if (holder := _holder(read)) is not None}
+    alone = len(holders) == 1 and all(_holder(read) is not None for read in readers)
+    return next(iter(holders.values())) if alone else None
+
+
+def _holder(read: object) -> _Decoded | None:
+    holder = getattr(read.func, "__self__", None) if isinstance(read, partial) else None
+    return holder if isinstance(holder, _Decoded) else None

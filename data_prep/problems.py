@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -126,6 +127,12 @@ class Rejection:
             message: one sentence that does not name it again.
         """
         return cls(reason, message, study_id, series_id, input_label(path.name))
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, str]) -> Rejection:
+        """What ``dataclasses.asdict`` made of one. Raises KeyError, TypeError or ValueError: it is none."""
+        rest = {name: record[name] for name in ("message", "study_id", "series_id", "file")}
+        return cls(Reason(record["reason"]), **rest)
 
     @property
     def place(self) -> str:

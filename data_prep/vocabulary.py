@@ -144,6 +144,46 @@ SEVERITIES: tuple[Severity, ...] = tuple(Severity)
 SUBMISSION_COLUMNS: tuple[str, ...] = ("row_id", *(severity.column for severity in SEVERITIES))
 
 
+class GradeSource(StrEnum):
+    """How a target was graded.
+
+    ``seen``: at a point that a detector saw; ``predicted``: at one that geometry placed; ``prior``: not at
+    all, its probabilities are how often each grade occurs at the level.
+    """
+
+    SEEN = "seen"
+    PREDICTED = "predicted"
+    PRIOR = "prior"
+
+
+class Flag(StrEnum):
+    """What a reader should know of a study or a grade; ``pipeline.results.words`` has each as a sentence."""
+
+    NUMBERING_UNCERTAIN = "numbering_uncertain"
+    TRANSITIONAL_SUSPECTED = "transitional_suspected"
+    SERIES_DISAGREE = "series_disagree"
+    ORIENTATION_DOUBTFUL = "orientation_doubtful"
+    NOISY = "noisy"
+    SACRUM_UNSEEN = "sacrum_unseen"
+    LEVEL_ABSENT = "level_absent"
+    LEVEL_AT_EDGE = "level_at_edge"
+    FEW_SLICES = "few_slices"
+    NO_SAGITTAL_T2 = "no_sagittal_t2"
+    NO_SAGITTAL_T1 = "no_sagittal_t1"
+    NO_AXIAL_T2 = "no_axial_t2"
+    IDENTIFIERS_MISSING = "identifiers_missing"
+    NO_SAGITTAL = "no_sagittal"
+    NO_LEVEL_FOUND = "no_level_found"
+    SERIES_KIND_GUESSED = "series_kind_guessed"
+    STUDY_REJECTED = "study_rejected"
+    PICTURE_FAILED = "picture_failed"
+    REPORT_FAILED = "report_failed"
+    NO_POINT = "no_point"
+    NO_SERIES = "no_series"
+    NO_SLICE = "no_slice"
+    NO_SIGNAL = "no_signal"
+
+
 @dataclass(frozen=True, order=True)
 class Target:
     """One of the 25 things graded in a study: a condition at a level."""

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+
 from classifier.grade import Grade
+from data_prep.levels import level_of, level_record, point_of, point_record
 from data_prep.problems import Rejection
-from data_prep.study import LevelPoint, SpineLevels
-from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Level, Target
+from data_prep.study import SpineLevels
+from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, GradeSource, Level, Target
+from detector.spine.anatomy import frames_along
 from pipeline import __version__
 from pipeline.learned import Learned, learned_words
 
 _PACKAGES = ("torch", "ultralytics", "openvino", "timm", "numpy", "opencv-python", "pydicom")
 _PROBABILITY_DECIMALS = 9
-_MM_DECIMALS = 3
+_DECIMALS = 3  # of millimetres and pixels
 
 
 @dataclass(frozen=True)
@@ -103,30 +107,43 @@ class StudyPrediction:
             "flags": list(self.flags),
             "numbering_confidence": round(found.numbering_confidence, 4),
             "voters": list(found.voters),
-            "levels": {level.value: _level_record(found, level) for level in LEVELS},
+            "levels": {
+                level.value: None if (at := found.levels.get(level)) is None else level_record(at, _DECIMALS)
+                for level in LEVELS
+            },
             "targets": [_target_record(target, self.grades[target], found) for target in TARGETS],
             "rejections": [asdict(rejection) for rejection in self.rejections],
         }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> StudyPrediction:
+        """The prediction that ``to_dict`` wrote, without provenance; its own record is the same again.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no such record.
+        """
+        grades = {
+            Target(Condition(row["condition"]), Level(row["level"])): Grade(
+                np.array([row["probabilities"][severity.column] for severity in SEVERITIES]),
+                GradeSource(row["source"]),
+                tuple(row["flags"]),
+            )
+            for row in record["targets"]
+        }
+        return cls(
+            record["study_id"],
+            grades,
+            _levels_in(record),
+            tuple(record["flags"]),
+            tuple(map(Rejection.from_record, record["rejections"])),
+            rejected=record["rejected"],
+        )
 
 
 def probabilities_in(record: Mapping[str, Any]) -> dict[Target, list[float]]:
     """Target → calibrated p of ``StudyPrediction.to_dict``, in the order of SEVERITIES."""
     by_column = {f"{row['condition']}_{row['level']}": row["probabilities"] for row in record["targets"]}
     return {target: [by_column[target.column][s.column] for s in SEVERITIES] for target in TARGETS}
-
-
-def _level_record(found: SpineLevels, level: Level) -> dict[str, Any] | None:
-    """None stands for: this level is not in the image."""
-    spine_level = found.levels.get(level)
-    if spine_level is None:
-        return None
-    return {
-        "disc_mm": _rounded(spine_level.disc_mm),
-        "canal_mm": _rounded(spine_level.canal_mm),
-        "confidence": round(spine_level.confidence, 4),
-        "uncertainty_mm": round(spine_level.uncertainty_mm, 2),
-        "source": str(spine_level.source),
-    }
 
 
 def _target_record(target: Target, grade: Grade, found: SpineLevels) -> dict[str, Any]:
@@ -139,23 +156,29 @@ def _target_record(target: Target, grade: Grade, found: SpineLevels) -> dict[str
             severity.column: round(float(p), _PROBABILITY_DECIMALS)
             for severity, p in zip(SEVERITIES, grade.probabilities, strict=True)
         },
-        "source": grade.source,
+        "source": grade.source.value,
         "flags": list(grade.flags),
-        "point": None if point is None else _point_record(point),
+        "point": None if point is None else point_record(point, _DECIMALS),
     }
 
 
-def _point_record(point: LevelPoint) -> dict[str, Any]:
-    return {
-        "xyz_mm": _rounded(point.xyz_mm),
-        "series_id": point.series_id,
-        "instance_number": point.instance_number,
-        "xy_px": None if point.xy_px is None else _rounded(point.xy_px),
-        "confidence": round(point.confidence, 4),
-        "uncertainty_mm": round(point.uncertainty_mm, 2),
-        "source": str(point.source),
-    }
-
-
-def _rounded(values: Iterable[float]) -> list[float]:
-    return [round(float(value), _MM_DECIMALS) for value in values]
+def _levels_in(record: Mapping[str, Any]) -> SpineLevels:
+    """What the record says of levels and points; flags are the study's."""
+    seen = {Level(name): row for name, row in record["levels"].items() if row is not None}
+    frames = (
+        frames_along(*(np.array([row[key] for row in seen.values()]) for key in ("canal_mm", "disc_mm")))
+        if seen
+        else []
+    )
+    points = [
+        point_of(row["point"], Condition(row["condition"]), Level(row["level"]))
+        for row in record["targets"]
+        if row["point"] is not None
+    ]
+    return SpineLevels(
+        record["study_id"],
+        {level: level_of(row, frame) for (level, row), frame in zip(seen.items(), frames, strict=True)},
+        tuple(points),
+        record["numbering_confidence"],
+        tuple(record["voters"]),
+    )

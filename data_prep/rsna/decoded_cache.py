@@ -87,9 +87,9 @@ class DecodedCache:
         if header is None:
             message = "not in the decoded cache: run the training again"
             raise DicomRejected(Rejection(Reason.NO_IMAGES, message, study_id))
-        rejections = tuple(_rejection(row) for row in header["rejections"])
+        rejections = tuple(Rejection.from_record(row) for row in header["rejections"])
         if "rejected" in header:
-            raise DicomRejected(_rejection(header["rejected"]), rejections)
+            raise DicomRejected(Rejection.from_record(header["rejected"]), rejections)
         series = tuple(
             Series(
                 study_id,
@@ -186,7 +186,7 @@ def _packed(pixels: NDArray[np.float32]) -> tuple[bytes, str]:
 
 def _read_slice(path: Path, row: dict[str, Any], study_id: str, series_id: str) -> NDArray[np.float32]:
     if "rejected" in row:
-        raise DicomRejected(_rejection(row["rejected"]))
+        raise DicomRejected(Rejection.from_record(row["rejected"]))
     rows, columns = row["shape"]
     try:
         with zipfile.ZipFile(path) as archive:
@@ -198,7 +198,3 @@ def _read_slice(path: Path, row: dict[str, Any], study_id: str, series_id: str) 
         message = f"cannot be read from the decoded cache ({type(error).__name__})"
         raise DicomRejected(Rejection(Reason.BAD_PIXELS, message, study_id, series_id)) from None
     return np.cumsum(steps, axis=1, dtype=np.uint16).astype(np.float32)
-
-
-def _rejection(row: dict[str, Any]) -> Rejection:
-    return Rejection(**{**row, "reason": Reason(row["reason"])})

@@ -34,7 +34,7 @@ from pipeline.batch.study_work import (
     place_of,
 )
 from pipeline.grade import ModelFacts, Pipeline
-from pipeline.prediction import probabilities_in
+from pipeline.prediction import StudyPrediction, probabilities_in
 from pipeline.results.report.index import write_index
 from pipeline.results.submission import build_submission, validate_submission, write_submission
 
@@ -153,11 +153,7 @@ def run_batch(
         n_rejected=sum(record["rejected"] for record in records),
         rejections=(
             *rejections,
-            *(
-                Rejection(**{**row, "reason": Reason(row["reason"])})
-                for record in records
-                for row in record["rejections"]
-            ),
+            *(Rejection.from_record(row) for record in records for row in record["rejections"]),
         ),
         index=out / "index.html" if report is not None else None,
         reports=tuple(out / place for place in reports if (out / place).is_file()),
@@ -279,7 +275,7 @@ def _record_of(path: Path, marker: str) -> dict[str, Any] | None:
         if stored["marker"] != marker:
             return None
         record: dict[str, Any] = stored["study"]
-        probabilities_in(record)
+        StudyPrediction.from_record(record)
         if any(row["reason"] == Reason.WORKER_DIED for row in record["rejections"]):
             return None
         return record

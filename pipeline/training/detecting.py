@@ -7,19 +7,18 @@ import pickle
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from data_prep.base.backend import Backend
 from data_prep.base.bundles import Bundle
 from data_prep.base.files import atomic_write
 from data_prep.base.manifest import read_verified, write_manifest
+from data_prep.levels import point_of, point_record
 from data_prep.names import safe_id
 from data_prep.problems import DicomRejected
-from data_prep.study import LevelPoint, PointSource, SpineLevels, Study
+from data_prep.study import LevelPoint, SpineLevels, Study
 from data_prep.vocabulary import Condition, Level, SeriesKind
 from detector.learn.slice_cache import load_slices, save_slices
 from detector.learn.slices import LabelledSlice
@@ -207,11 +206,7 @@ def _detector(weights: Path, device: str) -> LevelDetector:
 def save_points(path: Path, levels: SpineLevels) -> None:
     """Write the points of a study and how sure the numbering is."""
     points = [
-        {
-            **asdict(point),
-            "xyz_mm": point.xyz_mm.tolist(),
-            "xy_px": None if point.xy_px is None else list(point.xy_px),
-        }
+        {"condition": point.condition.value, "level": point.level.value, **point_record(point)}
         for point in levels.points
     ]
     content = {
@@ -228,17 +223,7 @@ def read_points(path: Path) -> SpineLevels:
     """Points of ``save_points``; the levels themselves are not kept."""
     content = json.loads(path.read_text(encoding="utf-8"))
     points = tuple(
-        LevelPoint(
-            **{
-                **row,
-                "condition": Condition(row["condition"]),
-                "level": Level(row["level"]),
-                "source": PointSource(row["source"]),
-                "xyz_mm": np.array(row["xyz_mm"]),
-                "xy_px": None if row["xy_px"] is None else tuple(row["xy_px"]),
-            }
-        )
-        for row in content["points"]
+        point_of(row, Condition(row["condition"]), Level(row["level"])) for row in content["points"]
     )
     return SpineLevels(
         content["study_id"],

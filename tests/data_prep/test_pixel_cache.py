@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import weakref
 from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +59,19 @@ def test_every_slice_is_decoded_once_and_keeps_its_pixels() -> None:
             assert not item.pixels().flags.writeable
     assert set(reads.values()) == {1} and len(reads) == 8
     assert cache.rejections == ()
+
+
+def test_whoever_asks_again_shares_pixels_and_failures() -> None:
+    reads: Counter[int] = Counter()
+    first = PixelCache(study_of(reads, broken=(1,)))
+    again = PixelCache(PixelCache(first.study).study)
+    assert again.study is first.study
+    for item in slices_of(again.study)[:2]:
+        with suppress(DicomRejected):
+            item.pixels()
+    assert [item.file for item in first.rejections] == ["1.dcm"]
+    mixed = replace(first.study, series=(first.study.series[0], study_of(reads).series[1]))
+    assert PixelCache(mixed).study is not mixed  # not every slice is held
 
 
 def test_beyond_its_bound_nothing_is_kept() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from dataclasses import asdict
 from pathlib import Path
 
 from data_prep.problems import ADVICE, DicomRejected, LumbarError, Reason, Rejection
@@ -17,6 +19,11 @@ def test_a_file_is_named_by_its_last_part_and_only_if_an_exporter_named_it() -> 
     assert (plain.file, plain.place) == ("IM0001.dcm", "1/IM0001.dcm")
     named = Rejection.of(Path("/home/Doe^Jane.dcm"), Reason.TRUNCATED, "it ends early", series_id="2")
     assert "doe" not in str(named).lower() and named.place.startswith("2/name-")
+
+
+def test_a_rejection_comes_back_from_its_record() -> None:
+    rejection = Rejection(Reason.TRUNCATED, "it ends early", "1", "2", "3.dcm")
+    assert Rejection.from_record(json.loads(json.dumps(asdict(rejection)))) == rejection
 
 
 def test_a_refusal_brings_its_advice_along_from_another_process() -> None:

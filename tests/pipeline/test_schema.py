@@ -16,6 +16,7 @@ from data_prep.read.find import find_studies
 from data_prep.vocabulary import TARGETS
 from pipeline.batch.run import run_batch
 from pipeline.grade import Pipeline
+from pipeline.prediction import StudyPrediction
 from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
 
 SCHEMA: dict[str, Any] = json.loads(
@@ -62,6 +63,19 @@ def test_what_the_bundled_models_write_fits(
 ) -> None:
     report = run_batch(bundled_pipeline, find_studies(phantom_data)[:1], tmp_path)
     assert problems(json.loads(report.predictions.read_text())) == []
+
+
+def test_a_record_becomes_the_prediction_that_it_is_of(written: dict[str, Any]) -> None:
+    for record in written["studies"]:
+        again = StudyPrediction.from_record(record)
+        assert again.to_dict() == record
+        assert again.levels is not None and len(again.levels.levels) == sum(
+            level is not None for level in record["levels"].values()
+        )
+    broken = deepcopy(written["studies"][0])
+    broken["targets"][0]["source"] = "guessed"
+    with pytest.raises(ValueError, match="guessed"):
+        StudyPrediction.from_record(broken)
 
 
 @pytest.mark.parametrize(
