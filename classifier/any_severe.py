@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from classifier.judge.metric import SEVERITY_WEIGHTS
+from classifier.metric import SEVERITY_WEIGHTS
 from classifier.prior import competition_weighted
 from data_prep.vocabulary import Severity
 

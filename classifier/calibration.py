@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, softmax
 
-from classifier.judge.metric import SEVERITY_WEIGHTS
+from classifier.metric import SEVERITY_WEIGHTS
 from data_prep.vocabulary import SEVERITIES
 
 # Pulls an uncertain bias towards 0; equals about one target's evidence.

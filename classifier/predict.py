@@ -122,7 +122,7 @@ class Grader:
             alone = (
                 target.condition.group is ConditionGroup.SPINAL and target not in logits[GraderName.SPINAL]
             )
-            source = _SOURCE[point.source] if point is not None else "predicted"
+            source = _SOURCE[point.source] if point is not None else GradeSource.PREDICTED
             grades[target] = Grade(found[target], source, (AXIAL_ONLY,) if alone else ())
         return grades
 

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from classifier.grade import Grade
-from classifier.judge.metric import SEVERITY_WEIGHTS, long_labels
+from classifier.metric import SEVERITY_WEIGHTS, long_labels
 from data_prep.vocabulary import LEVELS, SEVERITIES, ConditionGroup, GradeSource, Target
 
 
@@ -119,3 +119,15 @@ def level_prior(target: Target) -> NDArray[np.float64]:
 def prior_grade(target: Target, flag: str) -> Grade:
     """The level prior as a grade, with the reason why nothing better is known."""
     return Grade(level_prior(target), GradeSource.PRIOR, (flag,))
+
+
+def competition_log_loss(probabilities: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+    """The metric's log loss of one condition group for unweighted p (n, 3), submitted as q ∝ (1, 2, 4)·p.
+
+    Args:
+        truth: (n, 3) probability of each severity; with one-hot rows this is the official term, with the
+            oracle's probabilities its expected value.
+    """
+    log_q = np.log(np.clip(competition_weighted(probabilities), 1e-12, 1.0))
+    weighted_truth = truth * SEVERITY_WEIGHTS
+    return float(-(weighted_truth * log_q).sum() / weighted_truth.sum())

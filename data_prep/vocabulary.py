@@ -168,6 +168,8 @@ class Flag(StrEnum):
     LEVEL_ABSENT = "level_absent"
     LEVEL_AT_EDGE = "level_at_edge"
     FEW_SLICES = "few_slices"
+    CANAL_AT_EDGE = "canal_at_edge"
+    AXIAL_ONLY = "axial_only"
     NO_SAGITTAL_T2 = "no_sagittal_t2"
     NO_SAGITTAL_T1 = "no_sagittal_t1"
     NO_AXIAL_T2 = "no_axial_t2"

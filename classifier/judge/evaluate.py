@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from classifier.calibration import calibration_error_by_chance, expected_calibration_error
-from classifier.judge.metric import PROBABILITY_COLUMNS, score
 from classifier.judge.quality import GradedRows
-from classifier.learn.crop_cache import LabelledStudy
-from classifier.learn.losses import competition_log_loss
+from classifier.metric import PROBABILITY_COLUMNS, score
 from classifier.predict import Grader
-from classifier.prior import competition_weighted, level_prior
+from classifier.prior import competition_log_loss, competition_weighted, level_prior
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected, Rejection
 from data_prep.study import SpineLevels
 from data_prep.vocabulary import CONDITIONS, SEVERITIES, TARGETS, ConditionGroup, Severity, Target
+
+if TYPE_CHECKING:
+    from classifier.learn.crop_cache import LabelledStudy
 
 
 @dataclass(frozen=True, eq=False)

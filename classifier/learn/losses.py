@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-
-from classifier.judge.metric import SEVERITY_WEIGHTS
-from classifier.prior import competition_weighted
 
 
 def weighted_loss(logits: Tensor, log_prior: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
@@ -64,15 +59,3 @@ def any_severe_loss(
     other = weights[1] * (no_severe - all_mild) + weights[0] * all_mild
     loss = -(severe * largest.log() + other * (1 - largest).log())
     return loss.sum() / (severe + other).sum()
-
-
-def competition_log_loss(probabilities: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
-    """The metric's log loss of one condition group for unweighted p (n, 3), submitted as q ∝ (1, 2, 4)·p.
-
-    Args:
-        truth: (n, 3) probability of each severity; with one-hot rows this is the official term, with the
-            oracle's probabilities its expected value.
-    """
-    log_q = np.log(np.clip(competition_weighted(probabilities), 1e-12, 1.0))
-    weighted_truth = truth * SEVERITY_WEIGHTS
-    return float(-(weighted_truth * log_q).sum() / weighted_truth.sum())

@@ -23,9 +23,10 @@ from classifier.learn.averaging import AveragedWeights
 from classifier.learn.batches import Batch, crop_batch, steps_per_epoch, training_batches
 from classifier.learn.crop_cache import CropCache
 from classifier.learn.devices import mixed_dtype, mixed_precision
-from classifier.learn.losses import any_severe_loss, competition_log_loss, weighted_loss
+from classifier.learn.losses import any_severe_loss, weighted_loss
 from classifier.learn.pretrained import load_pretrained
 from classifier.model import GraderNetwork
+from classifier.prior import competition_log_loss
 from classifier.storage import save_grader
 from data_prep.base.files import atomic_write
 from data_prep.base.manifest import file_sha256

@@ -23,8 +23,8 @@ from classifier.calibration import (
 from classifier.config import GROUP_GRADERS, GraderConfig, GraderName, default_config
 from classifier.judge.quality import GradedRows
 from classifier.learn.crop_cache import CropCache, Source, build_cache, cuts_for, is_parted, load_cache
-from classifier.learn.losses import competition_log_loss
 from classifier.learn.train import EpochReport, Machine, grade_cache, train_grader
+from classifier.prior import competition_log_loss
 from classifier.storage import StoredGrader, load_grader, save_grader
 from data_prep.partition import Part, studies_of
 from data_prep.problems import Rejection

@@ -100,8 +100,8 @@ def score(
     """
     import pandas as pd
 
-    from classifier.judge.metric import score as official_score
     from classifier.judge.quality import GradedRows, quality_tables, review_curve, score_with_intervals
+    from classifier.metric import score as official_score
     from pipeline.commands.console_tables import print_review, print_tables
     from pipeline.results.submission import read_submission, validate_submission
 

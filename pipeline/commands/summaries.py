@@ -10,7 +10,7 @@ from data_prep.names import printable
 from pipeline.commands.console import out, print_rows, say
 
 if TYPE_CHECKING:
-    from classifier.judge.metric import ScoreReport
+    from classifier.metric import ScoreReport
     from data_prep.rsna.check import CheckReport
     from pipeline.batch.run import BatchReport
 

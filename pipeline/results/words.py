@@ -20,6 +20,8 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "level_absent": "A lumbar level is not in the images.",
     "level_at_edge": "A level lies at the edge of the sagittal images: its place and grades are uncertain.",
     "few_slices": "A sagittal series has few slices.",
+    "canal_at_edge": "At a level the canal lies at the edge of the sagittal images or beyond it.",
+    "axial_only": "Graded on axial slices alone: no sagittal T2 shows it.",
     "no_sagittal_t2": "There is no sagittal T2 series: the levels were found without it.",
     "no_sagittal_t1": "There is no sagittal T1 series: the foramina were not graded.",
     "no_axial_t2": "There is no axial T2 series: the recesses were not graded.",

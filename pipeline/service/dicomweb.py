@@ -128,9 +128,7 @@ class _Bounded(HTTPAdapter):
         super().__init__()
         self._max_bytes, self._timeout_s = max_bytes, timeout_s
 
-    def send(  # type: ignore[override]
-        self, request: requests.PreparedRequest, *positional: Any, **options: Any
-    ) -> requests.Response:
+    def send(self, request: requests.PreparedRequest, *positional: Any, **options: Any) -> requests.Response:
         options["timeout"] = self._timeout_s
         response = super().send(request, *positional, **options)
         told = response.headers.get("Content-Length", "0")

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from classifier.config import GROUP_GRADERS, GraderName
 from classifier.judge.bootstrap import value_and_interval
-from classifier.judge.metric import PROBABILITY_COLUMNS
-from classifier.judge.metric import score as official_score
 from classifier.judge.quality import GradedRows, official_terms, quality_tables
+from classifier.metric import PROBABILITY_COLUMNS
+from classifier.metric import score as official_score
 from classifier.prior import level_prior
 from classifier.storage import load_grader, save_grader
 from data_prep.base.files import atomic_write, without_nan

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from classifier.judge.metric import long_labels
+from classifier.metric import long_labels
 from data_prep.vocabulary import SEVERITIES, ConditionGroup
 
 

@@ -12,7 +12,8 @@ from classifier.calibration import (
     expected_calibration_error,
     fit_calibration,
 )
-from classifier.learn.losses import competition_log_loss, weighted_loss
+from classifier.learn.losses import weighted_loss
+from classifier.prior import competition_log_loss
 
 
 def drawn_labels(probabilities: np.ndarray, seed: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from classifier.learn.losses import competition_log_loss
+from classifier.prior import competition_log_loss
 from data_prep.crops import crop_plane, display_axes
 from data_prep.phantom import PhantomStudy, SeriesPlan, make_study, render
 from data_prep.study import LevelPoint, Series

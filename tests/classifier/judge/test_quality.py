@@ -12,7 +12,6 @@ from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_auc_
 from classifier.calibration import expected_calibration_error
 from classifier.judge.bootstrap import StudyDraws, value_and_interval
 from classifier.judge.evaluate import as_rows, evaluate
-from classifier.judge.metric import PROBABILITY_COLUMNS, score
 from classifier.judge.plots import save_figures
 from classifier.judge.quality import (
     FIGURES,
@@ -23,6 +22,7 @@ from classifier.judge.quality import (
     review_curve,
     score_with_intervals,
 )
+from classifier.metric import PROBABILITY_COLUMNS, score
 from classifier.prior import competition_weighted
 from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, TARGETS, ConditionGroup, Target
 from tests.classifier.judge.test_evaluate import graded

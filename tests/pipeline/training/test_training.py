@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from classifier.calibration import Calibration
-from classifier.judge.metric import score as official_score
+from classifier.metric import score as official_score
 from data_prep.base.manifest import read_manifest
 from data_prep.study import LevelPoint, PointSource, SpineLevels
 from data_prep.vocabulary import LEVELS, TARGETS, Condition, ConditionGroup, Severity

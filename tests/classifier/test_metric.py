@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
-from classifier.judge.metric import PROBABILITY_COLUMNS, long_labels, score
+from classifier.metric import PROBABILITY_COLUMNS, long_labels, score
 from classifier.prior import competition_weighted, fit_level_prior
 from data_prep.vocabulary import SEVERITIES, TARGETS, ConditionGroup, Severity
 
-REAL_LABELS = Path(__file__).resolve().parents[4] / "shared" / "real" / "rsna2024" / "train.csv"
+REAL_LABELS = Path(__file__).resolve().parents[3] / "shared" / "real" / "rsna2024" / "train.csv"
 
 
 def label_table(severities: np.ndarray, study_ids: list[str] | None = None) -> pd.DataFrame:
