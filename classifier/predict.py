@@ -58,11 +58,17 @@ class Grader:
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, threads: int | None = None, backend: Backend | str = Backend.AUTO
+        cls,
+        folder: str | Path,
+        *,
+        threads: int | None = None,
+        backend: Backend | str = Backend.AUTO,
+        device: str = "cpu",
     ) -> Grader:
         """Load all graders of a folder.
 
         Args:
+            device: of torch.
             backend: see ``data_prep.base.backend``.
 
         Raises:
@@ -70,8 +76,11 @@ class Grader:
             BackendUnusable: the backend cannot run here.
         """
         names = graders_of(Path(folder))
-        if resolve_backend(backend) is Backend.TORCH:
-            return cls({name: load_grader(Path(folder), name) for name in names}, threads)
+        if resolve_backend(backend, device=device) is Backend.TORCH:
+            loaded = {name: load_grader(Path(folder), name) for name in names}
+            for stored in loaded.values():
+                stored.network.to(device)
+            return cls(loaded, threads)
         graders = {name: read_grader(Path(folder), name) for name in names}
         compiled = {name: compiled_grader(stored, threads) for name, stored in graders.items()}
         return cls(graders, threads, compiled)
@@ -223,10 +232,11 @@ def _torch_logits(
     """Logits (B, 3) of the targets of one study, in its only pass; the reference."""
     import torch
 
-    pixels, valid, level = (torch.from_numpy(array) for array in passes[0])
+    device = next(grader.network.parameters()).device
+    pixels, valid, level = (torch.from_numpy(array).to(device) for array in passes[0])
     with torch_threads(threads), torch.inference_mode():
         logits = grader.network(pixels, valid, level)
-    return np.asarray(logits.double().numpy())
+    return np.asarray(logits.cpu().double().numpy())
 
 
 @contextmanager

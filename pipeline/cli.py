@@ -22,8 +22,9 @@ import pipeline.commands.detector
 import pipeline.commands.serve
 from data_prep.names import printable
 from data_prep.problems import LumbarError
-from pipeline.commands import console, data, exporting, grading, learning
+from pipeline.commands import about, console, data, exporting, grading, learning
 from pipeline.commands.options import ReportCommand
+from pipeline.extras import what_is_missing
 
 _QUOTED_PATH = re.compile(r"'[^']*/([^'/]*)'")
 
@@ -81,6 +82,8 @@ _COMMANDS = (
     ("score", learning.score, "lumbar score submission.csv train.csv --json"),
     ("phantom", data.phantom, "lumbar phantom synthetic --studies 100 --seed 0 --jobs 2"),
     ("phantom-check", data.phantom_check, "lumbar phantom-check --studies 200"),
+    ("doctor", about.doctor, "lumbar doctor --json"),
+    ("info", about.info, "lumbar info --json"),
     ("check", data.check, "lumbar check rsna-2024-lumbar --no-images"),
 )
 for name, command, example in _COMMANDS:
@@ -92,6 +95,12 @@ def main() -> None:
     """Entry point of ``lumbar`` and ``python -m pipeline``."""
     try:
         app(prog_name="lumbar")
+    except ModuleNotFoundError as error:
+        missing = what_is_missing(error.name)
+        if missing is None:
+            raise
+        console.err.print(missing)
+        sys.exit(console.NOTHING_DONE)
     except OSError as error:  # a full disk, a folder that must not be written
         # The last part alone: the folders above may be named after a patient.
         place = Path(str(error.filename)).name if error.filename else "input or output"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
 from classifier.grade import Grade
 from classifier.prior import prior_grade
 from classifier.target_crops import NO_SIGNAL
-from data_prep.base.backend import Backend, resolve_backend
+from data_prep.base.backend import Backend, BackendUnusable, resolve_backend
 from data_prep.base.manifest import read_verified, verify_manifest
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected, Reason, Rejection
@@ -56,6 +57,7 @@ class ModelFacts:
         detector_weights: Path | None = None,
         classifier_weights: Path | None = None,
         backend: Backend | str = Backend.AUTO,
+        device: str = "cpu",
     ) -> ModelFacts:
         """Of the models that ``Pipeline.load`` would load; every file is checked against its manifest.
 
@@ -80,7 +82,8 @@ class ModelFacts:
             for stage, folder in folders.items()
             for name, digest in verify_manifest(folder).items()
         }
-        configuration = {"detector": asdict(config), "backend": resolve_backend(backend).value}
+        backend = resolve_backend(backend, device=resolve_device(device))
+        configuration = {"detector": asdict(config), "backend": backend.value}
         pull = graders[GraderName.SPINAL].calibration.any_severe_pull
         learned = read_learned(folders["classifier"])
         return cls(Provenance(hashes, configuration, learned=learned), pull)
@@ -126,6 +129,7 @@ class Pipeline:
         classifier_weights: Path | None = None,
         backend: Backend | str = Backend.AUTO,
         threads: int | None = None,
+        device: str = "cpu",
     ) -> Pipeline:
         """The pipeline with the weights that ship with the project, or with others.
 
@@ -139,6 +143,8 @@ class Pipeline:
             threads: of everything that computes in this process, OpenCV and torch included; None leaves
                 OpenVINO all that the process may use, and the others as they are. OpenVINO's results are the
                 same bytes on any number, torch's are not always.
+            device: ``cpu``, ``cuda``, ``cuda:N``, ``mps``, or ``auto``: the first GPU, else the
+                processor. All but the processor need torch.
 
         Raises:
             WeightsRejected: weights are missing or do not have the SHA-256 of their manifest.
@@ -153,15 +159,19 @@ class Pipeline:
             detector_weights=detector_weights,
             classifier_weights=classifier_weights,
             backend=backend,
+            device=device,
         )
         folders = model_folders(
             models, detector_weights=detector_weights, classifier_weights=classifier_weights
         ).by_stage()
-        backend = resolve_backend(backend)
+        device = resolve_device(device)
+        backend = resolve_backend(backend, device=device)
         if threads is not None:
             _limit_threads(threads, backend)
-        finder = detector.predict.LevelDetector.load(folders["detector"], backend=backend, threads=threads)
-        grader = Grader.load(folders["classifier"], backend=backend, threads=threads)
+        finder = detector.predict.LevelDetector.load(
+            folders["detector"], device=device, backend=backend, threads=threads
+        )
+        grader = Grader.load(folders["classifier"], device=device, backend=backend, threads=threads)
         return cls(finder, grader, facts.provenance)
 
     @property
@@ -237,6 +247,26 @@ class Pipeline:
             rejections,
             provenance=self.provenance,
         )
+
+
+def resolve_device(text: str) -> str:
+    """The device of a command line as torch spells it; torch is asked about what is no processor alone.
+
+    Raises:
+        BackendUnusable: it needs torch, which is not installed.
+        DeviceUnusable: there is no such device here.
+    """
+    name = text.strip().lower()
+    if name == "cpu" or (name == "auto" and find_spec("torch") is None):
+        return "cpu"
+    if find_spec("torch") is None:
+        raise BackendUnusable(
+            f"device {text!r} needs torch, which is not installed: pip install 'lumbar[train]', "
+            "or use --device cpu"
+        )
+    from classifier.learn.devices import resolve_device as of_torch
+
+    return str(of_torch(name))
 
 
 def _missing(study: Study) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("data_prep", "detector", "classifier", "pipeline")
@@ -38,10 +40,12 @@ def pins_of(requirements: Path) -> dict[str, str]:
     return dict(line.split("==") for line in lines)
 
 
-def extras() -> dict[str, str]:
-    """Package → version of every optional extra."""
+def ranges() -> dict[str, SpecifierSet]:
+    """Package → versions that the wheel accepts, with every extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return dict(item.split("==") for group in project["optional-dependencies"].values() for item in group)
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    parsed = [Requirement(item) for group in groups for item in group]
+    return {item.name: item.specifier for item in parsed if item.name != "lumbar"}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -62,7 +66,7 @@ def test_data_prep_needs_no_network_library() -> None:
 
 
 def test_every_imported_package_is_pinned_exactly() -> None:
-    pins = pins_of(ROOT / "requirements.txt") | extras()
+    pins = pins_of(ROOT / "requirements.txt") | pins_of(ROOT / "requirements-dev.txt")
     assert all(re.fullmatch(r"[0-9][0-9a-z.]*", version) for version in pins.values())
     distributions = packages_distributions()
     for package in PACKAGES:
@@ -73,12 +77,23 @@ def test_every_imported_package_is_pinned_exactly() -> None:
             assert found & {pin.lower() for pin in pins}, f"{path.relative_to(ROOT)}: {name} is not pinned"
 
 
-def test_extras_are_pinned_once_and_tested() -> None:
-    """Nothing of an extra is needed at run time, and the tests run with the same versions."""
-    development = pins_of(ROOT / "requirements-dev.txt")
-    assert {"ray", "onnx", "onnxruntime"} == set(extras())
-    assert extras().items() <= development.items()
-    assert not set(extras()) & set(pins_of(ROOT / "requirements.txt"))
+def test_the_wheel_accepts_what_is_pinned_and_tested() -> None:
+    """And every range has a lower bound."""
+    pins = pins_of(ROOT / "requirements.txt") | pins_of(ROOT / "requirements-dev.txt")
+    # The same library; ultralytics asks for the one with windows.
+    pins["opencv-python-headless"] = pins["opencv-python"]
+    for name, accepted in ranges().items():
+        assert pins[name] in accepted, f"{name}=={pins[name]} is tested, but {accepted} is accepted"
+        assert any(item.operator == ">=" for item in accepted), name
+
+
+def test_grading_needs_no_training_libraries() -> None:
+    """The wheel without extras imports none of these for `lumbar predict --help` and for the pipeline."""
+    names = ("torch", "ultralytics", "timm", "sklearn", "pandera", "ray", "fastapi", "pynetdicom", "nibabel")
+    code = "import sys, pipeline.cli, pipeline.grade, pipeline.commands.grading_steps, classifier.predict\n"
+    code += f"print([name for name in {names} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
 
 
 def test_the_package_list_has_every_folder_with_code() -> None:

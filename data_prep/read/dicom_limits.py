@@ -8,6 +8,7 @@ import stat
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -208,13 +209,18 @@ def parsed(
         is_implicit_VR=syntax == IMPLICIT_LITTLE,
         is_little_endian=syntax != _EXPLICIT_BIG,
         stop_when=_is_pixel_data if stop_before_pixels else None,
-        specific_tags=[Tag(keyword) for keyword in ("SpecificCharacterSet", *keywords)],
+        specific_tags=_tags(tuple(keywords)),
     )
     _check_values(dataset, limits)
     if "TransferSyntaxUID" not in meta:
         meta.TransferSyntaxUID = UID(syntax)
     dataset.file_meta = meta
     return dataset, syntax
+
+
+@cache
+def _tags(keywords: tuple[str, ...]) -> list[BaseTag]:
+    return [Tag(keyword) for keyword in ("SpecificCharacterSet", *keywords)]
 
 
 def _is_pixel_data(tag: BaseTag, vr: str | None, length: int) -> bool:

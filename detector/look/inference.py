@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import lru_cache
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,6 +136,7 @@ def decode_keypoints(evidence: Evidence, spec: DetectorSpec, shape: tuple[int, i
     return decoded
 
 
+@lru_cache(maxsize=64)
 def _anchors(shape: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Column, row and stride (anchors,) of each anchor's cell."""
     grids = [(shape[0] // stride, shape[1] // stride, stride) for stride in STRIDES]

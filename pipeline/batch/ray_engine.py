@@ -24,7 +24,7 @@ from pipeline.batch.engines import Crew, Died, EngineFailed, Event, LoadPipeline
 from pipeline.batch.study_work import FinishedStudy, StudyWork, clean_up_after_workers, input_files
 from pipeline.prediction import Provenance
 
-HOW_TO_INSTALL = "Ray is not installed: pip install '.[ray]' in the project's folder"
+HOW_TO_INSTALL = "Ray is not installed: pip install 'lumbar[ray]'"
 _PATIENCE_S = 60.0
 _ANSWER_S = 10.0
 

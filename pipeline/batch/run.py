@@ -205,7 +205,7 @@ def _finish_all(
                     stream.write(content)
             # The record comes last: a study without it is not done.
             marked = {"marker": markers[entry.study_id], "study": done.record}
-            _write_json(marked, _record_path(out, entry.study_id))
+            _write_json(marked, _record_path(out, entry.study_id), indent=None)
             keep(entry.study_id, done.record)
     return [found[entry.study_id] for entry in entries], len(entries) - len(markers)
 
@@ -283,7 +283,8 @@ def _record_of(path: Path, marker: str) -> dict[str, Any] | None:
         return None
 
 
-def _write_json(content: dict[str, Any], path: Path) -> None:
+def _write_json(content: dict[str, Any], path: Path, *, indent: int | None = 1) -> None:
+    """Without an indent it takes a tenth of the time: for what only this program reads."""
     with atomic_write(path) as stream:
-        json.dump(content, stream, indent=1, ensure_ascii=False, allow_nan=False)
+        stream.write(json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False))
         stream.write("\n")

@@ -31,7 +31,7 @@ def export(
     Each file is compared with torch by ONNX Runtime, where that is installed.
     """
     if find_spec("onnx") is None:  # before torch is waited for
-        raise typer.BadParameter("onnx is not installed: pip install '.[export]' in the project's folder")
+        raise typer.BadParameter("onnx is not installed: pip install 'lumbar[export]'")
     from pipeline.export.bundle import count_models, export_weights, find_weights
 
     source = find_weights(run)

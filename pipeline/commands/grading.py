@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from enum import StrEnum
@@ -119,6 +120,12 @@ def predict(
             help="Threads of this process; all there are if left out. Workers of --jobs have one each.", min=1
         ),
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:N, mps, or auto: the first GPU there is. GPUs need torch.")
+    ] = "cpu",
+    bids: Annotated[
+        bool, typer.Option("--bids", help="Points and grades as a BIDS derivative data set in OUT/bids, too.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Grade every study under INPUT: submission.csv, predictions.json, reports, pictures.
@@ -149,9 +156,14 @@ def predict(
             classifier_weights=classifier_weights,
             backend=backend,
             threads=threads,
+            device=device,
             objects=result_objects(sr, sc=sc, gsps=gsps, kos=kos),
             workers=Workers(jobs, address),
         )
+    if bids:
+        from pipeline.results.bids import write_derivatives
+
+        write_derivatives(json.loads(done.predictions.read_text(encoding="utf-8")), output / "bids")
     if as_json:
         console.print_json(done.to_dict())
     else:

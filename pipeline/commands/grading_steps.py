@@ -82,25 +82,33 @@ def load_pipeline(
     *,
     backend: Backend = Backend.AUTO,
     threads: int | None = None,
+    device: str = "cpu",
 ) -> Pipeline:
     """The models, bundled ones if not given; see ``Pipeline.load``."""
-    with console.status("loading models (converting them the first time)"):
+    with console.status("loading models (compiling them the first time)"):
         pipeline = Pipeline.load(
             detector_weights=detector_weights,
             classifier_weights=classifier_weights,
             backend=backend,
             threads=threads,
+            device=device,
         )
     _note_models(pipeline.facts)
     return pipeline
 
 
 def read_facts(
-    detector_weights: Path | None, classifier_weights: Path | None, backend: Backend = Backend.AUTO
+    detector_weights: Path | None,
+    classifier_weights: Path | None,
+    backend: Backend = Backend.AUTO,
+    device: str = "cpu",
 ) -> ModelFacts:
     """What a run must know of models that its workers load; see ``ModelFacts.read``."""
     facts = ModelFacts.read(
-        detector_weights=detector_weights, classifier_weights=classifier_weights, backend=backend
+        detector_weights=detector_weights,
+        classifier_weights=classifier_weights,
+        backend=backend,
+        device=device,
     )
     _note_models(facts)
     return facts
@@ -150,11 +158,18 @@ class Workers:
 
 
 def load_in_worker(
-    detector_weights: Path | None, classifier_weights: Path | None, backend: Backend = Backend.AUTO
+    detector_weights: Path | None,
+    classifier_weights: Path | None,
+    backend: Backend = Backend.AUTO,
+    device: str = "cpu",
 ) -> Pipeline:
     """``Pipeline.load`` as workers in other processes find it, each with one thread."""
     return Pipeline.load(
-        detector_weights=detector_weights, classifier_weights=classifier_weights, backend=backend, threads=1
+        detector_weights=detector_weights,
+        classifier_weights=classifier_weights,
+        backend=backend,
+        threads=1,
+        device=device,
     )
 
 
@@ -173,6 +188,7 @@ def grade_all(
     classifier_weights: Path | None = None,
     backend: Backend = Backend.AUTO,
     threads: int | None = None,
+    device: str = "cpu",
     objects: Collection[ResultObject] = (),
     workers: Workers | None = None,
 ) -> BatchReport:
@@ -198,12 +214,14 @@ def grade_all(
         models: Pipeline | ModelFacts
         engine = None
         if workers is not None and workers.are_others:
-            models = read_facts(detector_weights, classifier_weights, backend)
+            models = read_facts(detector_weights, classifier_weights, backend, device)
             weights = _absolute(detector_weights), _absolute(classifier_weights)
-            load = partial(load_in_worker, *weights, backend)
+            load = partial(load_in_worker, *weights, backend, device)
             engine = workers.engine(load, models.provenance)
         else:
-            models = load_pipeline(detector_weights, classifier_weights, backend=backend, threads=threads)
+            models = load_pipeline(
+                detector_weights, classifier_weights, backend=backend, threads=threads, device=device
+            )
         with locked_folder(output), console.progress_of_parts("studies", len(entries)) as told:
             report = run_batch(
                 models,

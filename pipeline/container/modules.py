@@ -1,0 +1,132 @@
+"""A folder of images in, results out, as routers want them; see docs/deploy.md for both contracts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_prep.base.files import atomic_write
+from data_prep.problems import LumbarError
+from pipeline.batch.run import BatchReport
+from pipeline.commands import console
+from pipeline.commands.grading_steps import grade_all
+from pipeline.results.dicom import ResultObject
+from pipeline.results.words import FLAG_WORDS
+
+TASK_FILE, RESULT_FILE = "task.json", "result.json"
+_MAX_TASK_BYTES = 4 * 1024 * 1024
+_OBJECTS = {
+    "sr": ResultObject.SR,
+    "sc": ResultObject.SC,
+    "gsps": ResultObject.GSPS,
+    "kos": ResultObject.KOS,
+}
+_FOLDERS = ("sr", "sr-comprehensive", "sc", "gsps", "kos")
+
+
+class SettingsRejected(LumbarError):
+    """Settings of a task that are unknown, or no settings. The message says which are known."""
+
+
+def run_mercure(inside: Path, outside: Path) -> int:
+    """Grade what a router put into a folder; DICOM results and ``result.json`` go into another.
+
+    ``process.settings`` of ``task.json`` says which objects are made (``sr`` and ``sc`` if it says nothing,
+    ``gsps``, ``kos``) and whether the images are passed on (``forward``).
+    """
+    try:
+        settings = mercure_settings(inside / TASK_FILE)
+        objects = tuple(value for name, value in _OBJECTS.items() if settings[name])
+        with tempfile.TemporaryDirectory(prefix="lumbar-module-") as scratch:
+            report = grade_all(inside, Path(scratch), reports=False, pictures=False, objects=objects)
+            for folder in _FOLDERS:
+                for path in sorted((Path(scratch) / folder).rglob("*.dcm")):
+                    name = "-".join(path.relative_to(scratch).parts)
+                    _copy(path, outside / f"lumbar-{name}")
+            _write_json(_result(report), outside / RESULT_FILE)
+        if settings["forward"]:
+            for path in sorted(inside.rglob("*.dcm")):
+                _copy(path, outside / path.relative_to(inside))
+    except LumbarError as error:
+        return _failed(error)
+    return 0 if report.n_rejected < report.n_studies else 1
+
+
+def run_monai(inside: Path, outside: Path) -> int:
+    """Grade what an application runner put into a folder: all that ``predict`` writes goes out, and SR."""
+    try:
+        report = grade_all(inside, outside, objects=(ResultObject.SR,))
+    except LumbarError as error:
+        return _failed(error)
+    return 0 if report.n_rejected < report.n_studies else 1
+
+
+def mercure_settings(task: Path) -> Mapping[str, bool]:
+    """The settings of a task; defaults where it says nothing, or there is none.
+
+    Raises:
+        SettingsRejected: no JSON, or a setting that is unknown or neither true nor false.
+    """
+    settings = {"sr": True, "sc": True, "gsps": False, "kos": False, "forward": False}
+    if not task.is_file():
+        return settings
+    try:
+        if task.stat().st_size > _MAX_TASK_BYTES:
+            raise ValueError("too long")
+        content = json.loads(task.read_text(encoding="utf-8"))
+        process = content.get("process") or {}
+        # A task with several modules has a list; the router starts each with its own settings first.
+        first = process[0] if isinstance(process, list) and process else process
+        given = dict((first or {}).get("settings") or {}) if isinstance(first, dict) else {}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise SettingsRejected(f"{TASK_FILE} cannot be read ({type(error).__name__})") from None
+    wrong = [name for name, value in given.items() if name not in settings or not isinstance(value, bool)]
+    if wrong:
+        known = ", ".join(settings)
+        raise SettingsRejected(f"{len(wrong)} settings in {TASK_FILE} are not true or false for: {known}")
+    return settings | given
+
+
+def _result(report: BatchReport) -> dict[str, Any]:
+    """What a router keeps of a task: no identifiers but those of the study."""
+    record = json.loads(report.predictions.read_text(encoding="utf-8"))
+    studies = [
+        {
+            "study_id": study["study_id"],
+            "rejected": study["rejected"],
+            "flags": study["flags"],
+            "numbering_confidence": study["numbering_confidence"],
+            "grades": {f"{row['condition']}_{row['level']}": row["severity"] for row in study["targets"]},
+            "rejections": [{"reason": row["reason"]} for row in study["rejections"]],
+        }
+        for study in record["studies"]
+    ]
+    words = [FLAG_WORDS.get(flag, flag) for study in record["studies"] for flag in study["flags"]]
+    done = f"{report.n_studies - report.n_rejected} of {report.n_studies} studies graded."
+    return {
+        "studies": studies,
+        "software": record["provenance"]["software"],
+        "__mercure_notification": {"requested": bool(words), "text": " ".join([done, *dict.fromkeys(words)])},
+    }
+
+
+def _failed(error: LumbarError) -> int:
+    console.err.print(str(error))
+    if error.advice:
+        console.err.print(f"what to do: {error.advice}")
+    return console.NOTHING_DONE
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _write_json(content: Mapping[str, Any], path: Path) -> None:
+    with atomic_write(path) as stream:
+        json.dump(content, stream, indent=1)
+        stream.write("\n")

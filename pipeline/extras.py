@@ -1,0 +1,54 @@
+"""What the program can do with which extra of its package, and what to install for what is not there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Extra:
+    """An optional part: ``pip install 'lumbar[name]'``.
+
+    Attributes:
+        modules: what it brings, as they are imported.
+        does: what needs it.
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    does: str
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Its modules that are not installed."""
+        return tuple(module for module in self.modules if find_spec(module) is None)
+
+    @property
+    def how_to_install(self) -> str:
+        """For a shell."""
+        return f"pip install 'lumbar[{self.name}]'"
+
+
+EXTRAS: Final[tuple[Extra, ...]] = (
+    Extra(
+        "train",
+        ("torch", "torchvision", "ultralytics", "timm", "sklearn", "pandera", "yaml"),
+        "train, score, check, the single stages, --backend torch, --device cuda and mps",
+    ),
+    Extra("nifti", ("nibabel",), "NIfTI and BIDS as input"),
+    Extra("serve", ("pynetdicom",), "serve, the DICOM node"),
+    Extra("app", ("fastapi", "uvicorn"), "app, the page on this machine"),
+    Extra("ray", ("ray",), "predict --engine ray, on a cluster"),
+    Extra("export", ("onnx", "onnxruntime"), "export, ONNX files"),
+)
+
+
+def what_is_missing(module: str | None) -> str | None:
+    """What to say of a module that cannot be imported; None for one that no extra brings."""
+    top = (module or "").partition(".")[0]
+    for extra in EXTRAS:
+        if top in extra.modules:
+            return f"this needs {top}, which is not installed: {extra.how_to_install}"
+    return None

@@ -1,0 +1,151 @@
+"""Results as a BIDS derivative data set: points and grades as tables, with a sidecar that describes them.
+
+BIDS specification 1.10, 'BIDS Derivatives' and 'Tabular files': tab-separated, ``n/a`` for what is not known.
+Coordinates are millimetres in RAS+ as NIfTI has them (x to the patient's right is positive), whatever the
+input was.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_prep.base.files import atomic_write
+from data_prep.names import csv_cell
+from data_prep.vocabulary import SEVERITIES
+
+BIDS_VERSION = "1.10.0"
+_NOTHING = "n/a"
+_SUBJECT = re.compile(r"sub-([A-Za-z0-9]+)(?:_ses-([A-Za-z0-9]+))?")
+_POINTS = ("structure", "level", "x", "y", "z", "uncertainty_mm", "confidence", "source", "series", "slice")
+_GRADES = ("condition", "level", *(severity.column for severity in SEVERITIES), "severity", "source", "flags")
+
+_POINT_COLUMNS: Mapping[str, Any] = {
+    "structure": "disc (centre), canal (behind the disc), or the condition that is read at the point",
+    "level": "the disc, named by the vertebrae above and below",
+    "x": {"Description": "to the patient's right is positive (RAS+)", "Units": "mm"},
+    "y": {"Description": "to the front is positive (RAS+)", "Units": "mm"},
+    "z": {"Description": "to the head is positive (RAS+)", "Units": "mm"},
+    "uncertainty_mm": {"Description": "expected error in space, one standard deviation", "Units": "mm"},
+    "confidence": "that this is the structure named, 0 to 1",
+    "source": "seen: detected in the image; predicted: placed by geometry",
+    "series": "the series whose slice shows it",
+    "slice": "its instance number; in a NIfTI volume counted from 1 along the slice axis",
+}
+_GRADE_COLUMNS: Mapping[str, Any] = {
+    "condition": "what is graded; left and right are the patient's",
+    "level": "the disc, named by the vertebrae above and below",
+    **{severity.column: "calibrated probability, 0 to 1" for severity in SEVERITIES},
+    "severity": "the most probable one",
+    "source": "seen or predicted: how the point was found; prior: not graded, its frequency at the level",
+    "flags": "why a target was not graded",
+}
+
+
+def write_derivatives(predictions: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
+    """Write the studies of a ``predictions.json`` as a derivative data set.
+
+    Args:
+        predictions: its content.
+        folder: of the data set; files of other studies in it stay.
+
+    Returns:
+        The tables, two for every study.
+    """
+    software = predictions["provenance"]["software"]
+    description = {
+        "Name": "Levels and stenosis grades of the lumbar spine",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "lumbar", "Version": software["lumbar"]}],
+    }
+    _write_json(description, folder / "dataset_description.json")
+    written = []
+    for record, name in zip(predictions["studies"], _names(predictions["studies"]), strict=True):
+        place = folder.joinpath(*name.split("_"), "anat")
+        about = {"StudyID": record["study_id"], "Flags": record["flags"], "Rejected": record["rejected"]}
+        about["NumberingConfidence"] = record["numbering_confidence"]
+        for kind, columns, rows, described in (
+            ("points", _POINTS, _points(record), _POINT_COLUMNS),
+            ("grades", _GRADES, _grades(record), _GRADE_COLUMNS),
+        ):
+            path = place / f"{name}_desc-lumbar_{kind}.tsv"
+            _write_table(columns, rows, path)
+            texts = {key: {"Description": v} if isinstance(v, str) else v for key, v in described.items()}
+            _write_json({**about, **texts}, path.with_suffix(".json"))
+            written.append(path)
+    return tuple(written)
+
+
+def _names(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """``sub-01`` or ``sub-01_ses-02`` for every study: its own, else its identifier's letters and digits."""
+    names: list[str] = []
+    for record in records:
+        study_id = record["study_id"]
+        own = _SUBJECT.fullmatch(study_id)
+        name = study_id if own else f"sub-{re.sub(r'[^A-Za-z0-9]', '', study_id) or 'study'}"
+        if name in names:
+            name += hashlib.sha256(study_id.encode()).hexdigest()[:8]
+        names.append(name)
+    return names
+
+
+def _points(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for level, found in record["levels"].items():
+        for structure in ("disc", "canal") if found is not None else ():
+            yield {
+                "structure": structure,
+                "level": level,
+                **_ras(found[f"{structure}_mm"]),
+                **{key: found[key] for key in ("confidence", "uncertainty_mm", "source")},
+            }
+    for target in record["targets"]:
+        point = target["point"]
+        if point is not None:
+            yield {
+                "structure": target["condition"],
+                "level": target["level"],
+                **_ras(point["xyz_mm"]),
+                **{key: point[key] for key in ("confidence", "uncertainty_mm", "source")},
+                "series": point["series_id"],
+                "slice": point["instance_number"],
+            }
+
+
+def _ras(lps_mm: Sequence[float]) -> dict[str, float]:
+    x, y, z = lps_mm
+    return {"x": round(-x, 3), "y": round(-y, 3), "z": z}
+
+
+def _grades(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for target in record["targets"]:
+        yield {
+            **{key: target[key] for key in ("condition", "level", "severity", "source")},
+            **target["probabilities"],
+            "flags": ",".join(target["flags"]),
+        }
+
+
+def _write_table(columns: Sequence[str], rows: Iterator[dict[str, Any]], path: Path) -> None:
+    with atomic_write(path) as stream:
+        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow([_cell(row.get(column)) for column in columns])
+
+
+def _cell(value: Any) -> Any:
+    if value is None or value == "":
+        return _NOTHING
+    return csv_cell(value) if isinstance(value, str) else value
+
+
+def _write_json(content: Mapping[str, Any], path: Path) -> None:
+    with atomic_write(path) as stream:
+        json.dump(content, stream, indent=2)
+        stream.write("\n")

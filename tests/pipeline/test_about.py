@@ -1,0 +1,111 @@
+"""``lumbar doctor``, ``lumbar info``, devices, and what is said where an extra is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from data_prep.base.backend import BackendUnusable
+from data_prep.base.bundles import DEFAULT_BUNDLE
+from data_prep.problems import LumbarError, Reason
+from pipeline.cli import app
+from pipeline.extras import EXTRAS, what_is_missing
+from pipeline.grade import resolve_device
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_doctor_grades_a_patient_and_says_so() -> None:
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["can_grade"]
+    assert {model["state"] for model in found["models"].values()} == {"verified"}
+    assert all(model["run_without_torch"] for model in found["models"].values())
+    assert found["backends"]["openvino"] == "works"
+    assert found["self_test"]["state"] == "passed"
+
+
+def test_doctor_refuses_damaged_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("classifier.storage.BUNDLED_WEIGHTS", {DEFAULT_BUNDLE: tmp_path})
+
+    done = CliRunner().invoke(app, ["doctor", "--no-self-test"])
+
+    assert done.exit_code == 1
+    assert "studies cannot be graded here" in done.stdout
+
+
+def test_info_lists_every_command_reason_and_flag() -> None:
+    done = CliRunner().invoke(app, ["info", "--json"])
+
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    names = {command["name"] for command in found["commands"]}
+    assert {"predict", "serve", "doctor", "info", "detector train", "classifier evaluate"} <= names
+    predict = next(command for command in found["commands"] if command["name"] == "predict")
+    assert any("--bids" in parameter["options"] for parameter in predict["parameters"])
+    assert {item["name"] for item in found["reasons"]} == {reason.value for reason in Reason}
+    assert len(found["targets"]["conditions"]) * len(found["targets"]["levels"]) == 25
+
+
+def test_info_is_for_people_too() -> None:
+    done = CliRunner().invoke(app, ["info"])
+
+    assert done.exit_code == 0
+    assert "NIfTI" in done.stdout
+
+
+def test_extras_are_those_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    assert {extra.name for extra in EXTRAS} == set(project["optional-dependencies"]) - {"all"}
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"), [("torch", "train"), ("uvicorn", "app"), ("pynetdicom", "serve")]
+)
+def test_a_missing_extra_is_named(module: str, extra: str) -> None:
+    program = (
+        f"import sys; sys.modules[{module!r}] = None; import pipeline.cli as c; "
+        f"c.app = lambda **_: __import__({module!r}); c.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+
+    assert done.returncode == 1
+    assert f"pip install 'lumbar[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_other_missing_modules_are_not_explained_away() -> None:
+    assert what_is_missing("numpy") is None
+    assert what_is_missing(None) is None
+
+
+@pytest.mark.parametrize("text", ["cuda:99", "gpu", "rocm"])
+def test_a_device_that_is_not_there_is_refused(text: str) -> None:
+    with pytest.raises(LumbarError, match=re.escape(text)):
+        resolve_device(text)
+
+
+def test_the_processor_needs_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.grade.find_spec", lambda name: None)
+
+    assert resolve_device("cpu") == resolve_device("auto") == "cpu"
+    with pytest.raises(BackendUnusable, match=r"lumbar\[train\]"):
+        resolve_device("cuda")
+
+
+def test_predict_refuses_a_missing_device_before_it_reads(phantom_data: Path, tmp_path: Path) -> None:
+    arguments = ["predict", str(phantom_data), "-o", str(tmp_path / "out"), "--device", "cuda:99"]
+    done = CliRunner().invoke(app, arguments)
+
+    assert done.exit_code == 1
+    assert "cuda:99" in done.stderr

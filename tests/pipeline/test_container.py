@@ -1,0 +1,127 @@
+"""The entry point of the container, started as routers start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from pipeline.container.modules import SettingsRejected, mercure_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(*arguments: str, **environment: Path) -> subprocess.CompletedProcess[str]:
+    given = {name: str(value) for name, value in environment.items()}
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.container", *arguments],
+        env={**os.environ, **given},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+
+
+def as_a_router_delivers(study: Path, folder: Path) -> Path:
+    """All files of a study in one folder, as mercure and MONAI put them."""
+    folder.mkdir(parents=True)
+    for number, path in enumerate(sorted(study.rglob("*.dcm"))):
+        shutil.copyfile(path, folder / f"{number:04d}.dcm")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def delivered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from data_prep.phantom import write_dataset
+
+    folder = tmp_path_factory.mktemp("router")
+    write_dataset(folder / "data", studies=1, seed=6, size="small", headers="pacs")
+    (study,) = (folder / "data" / "train_images").iterdir()
+    return as_a_router_delivers(study, folder / "in")
+
+
+def test_as_a_mercure_module(delivered: Path, tmp_path: Path) -> None:
+    inside = Path(shutil.copytree(delivered, tmp_path / "in"))
+    settings = {"sc": False, "forward": True}
+    (inside / "task.json").write_text(json.dumps({"id": "1", "process": {"settings": settings}}))
+    (tmp_path / "out").mkdir()
+
+    done = start(MERCURE_IN_DIR=inside, MERCURE_OUT_DIR=tmp_path / "out")
+
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    (study,) = result["studies"]
+    assert len(study["grades"]) == 25
+    assert not study["rejected"]
+    assert "1 of 1" in result["__mercure_notification"]["text"]
+    written = sorted(path.name for path in (tmp_path / "out").glob("lumbar-*.dcm"))
+    assert [name.split("-")[1] for name in written] == ["sr"]
+    report = pydicom.dcmread(tmp_path / "out" / written[0])
+    image = pydicom.dcmread(inside / "0000.dcm", stop_before_pixels=True)
+    assert report.Modality == "SR"
+    assert report.StudyInstanceUID == image.StudyInstanceUID
+    assert report.PatientID == image.PatientID
+    forwarded = {path.name for path in (tmp_path / "out").glob("[0-9]*.dcm")}
+    assert forwarded == {path.name for path in inside.glob("*.dcm")}
+
+
+def test_as_a_monai_application(delivered: Path, tmp_path: Path) -> None:
+    done = start(MONAI_INPUTPATH=delivered, MONAI_OUTPUTPATH=tmp_path / "out")
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "predictions.json").is_file()
+    assert list((tmp_path / "out" / "sr").glob("*.dcm"))
+
+
+def test_as_a_command_line() -> None:
+    done = start("predict", "--help")
+
+    assert done.returncode == 0
+    assert "submission.csv" in done.stdout
+
+
+def test_an_input_without_images_ends_with_an_error(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+
+    done = start(MERCURE_IN_DIR=tmp_path / "in", MERCURE_OUT_DIR=tmp_path / "out")
+
+    assert done.returncode == 1
+    assert "no readable" in done.stderr
+
+
+def test_an_output_folder_must_be_named(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MERCURE")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.container"],
+        env={**environment, "MERCURE_IN_DIR": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 1
+    assert "MERCURE_OUT_DIR" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"process": {"settings": {"colour": true}}}', '{"process": {"settings": {"sr": 1}}}'],
+)
+def test_settings_that_are_not_known_are_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "task.json").write_text(content)
+
+    with pytest.raises(SettingsRejected):
+        mercure_settings(tmp_path / "task.json")
+
+
+def test_without_a_task_there_are_report_and_capture(tmp_path: Path) -> None:
+    settings = mercure_settings(tmp_path / "task.json")
+
+    assert [name for name, wanted in settings.items() if wanted] == ["sr", "sc"]
