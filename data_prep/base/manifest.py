@@ -35,8 +35,7 @@ def write_manifest(
 
     Args:
         learned_from, licence: what the models learned from and how the weights may be used, one line each
-            without
-            a full stop; None keeps what the folder's manifest said, if it said anything.
+            without a full stop; None keeps what the folder's manifest said, if it said anything.
 
     Returns:
         Path of the manifest.
@@ -100,6 +99,10 @@ def read_verified(folder: str | Path, name: str) -> bytes:
     expected = read_manifest(folder).get(name)
     if expected is None:
         raise WeightsRejected(f"'{name}' is not listed in '{folder.name}/{MANIFEST_NAME}': run `make models`")
+    return _verified(folder, name, expected)
+
+
+def _verified(folder: Path, name: str, expected: str) -> bytes:
     try:
         content = (folder / name).read_bytes()
     except OSError:
@@ -115,7 +118,8 @@ def read_verified(folder: str | Path, name: str) -> bytes:
 
 def read_listed(folder: str | Path, name: str) -> bytes | None:
     """As ``read_verified``; None for a file that the manifest does not list."""
-    return read_verified(folder, name) if name in read_manifest(folder) else None
+    expected = read_manifest(folder).get(name)
+    return None if expected is None else _verified(Path(folder), name, expected)
 
 
 def verify_manifest(folder: str | Path) -> dict[str, str]:
@@ -128,6 +132,6 @@ def verify_manifest(folder: str | Path) -> dict[str, str]:
         WeightsRejected: no manifest, or a listed file is missing or differs.
     """
     entries = read_manifest(folder)
-    for name in entries:
-        read_verified(folder, name)
+    for name, expected in entries.items():
+        _verified(Path(folder), name, expected)
     return entries
