@@ -10,7 +10,7 @@ import typer
 
 from data_prep.names import printable
 from pipeline.commands import console
-from pipeline.commands.shared_options import AsJson
+from pipeline.commands.options import AsJson
 
 app = typer.Typer(
     help="Points out to annotation tools (COCO keypoints, YOLO pose), and corrected ones back.",

@@ -15,7 +15,7 @@ from data_prep.base.bundles import Bundle
 from data_prep.partition import Part, part_of
 from pipeline.commands import console
 from pipeline.commands.console_tables import print_review, print_tables
-from pipeline.commands.shared_options import AsJson
+from pipeline.commands.options import AsJson
 
 if TYPE_CHECKING:
     from classifier.config import GraderConfig

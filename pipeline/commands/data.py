@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands import console, summaries
-from pipeline.commands.shared_options import AsJson
+from pipeline.commands.options import AsJson
 
 
 class PhantomSize(StrEnum):

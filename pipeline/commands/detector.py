@@ -26,7 +26,7 @@ from pipeline.commands.console import (
     progress,
     tell,
 )
-from pipeline.commands.shared_options import AsJson, SeriesTable
+from pipeline.commands.options import AsJson, SeriesTable
 
 if TYPE_CHECKING:
     from data_prep.problems import Rejection

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands import console
-from pipeline.commands.options import Output
-from pipeline.commands.shared_options import AsJson
+from pipeline.commands.options import AsJson, Output
 
 
 def export(

@@ -19,6 +19,7 @@ from pipeline.commands.options import (
     ArchiveCertificate,
     ArchiveKey,
     ArchiveToken,
+    AsJson,
     ClassifierWeights,
     DetectorWeights,
     Input,
@@ -26,11 +27,11 @@ from pipeline.commands.options import (
     Models,
     Output,
     ReportOption,
+    SeriesTable,
     archive_at,
     chosen_folders,
     result_objects,
 )
-from pipeline.commands.shared_options import AsJson, SeriesTable
 
 # Of the reporting range; chosen by its labels alone: every severity occurs in every condition group.
 DEMO_SEED = 200_127

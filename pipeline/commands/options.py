@@ -35,6 +35,15 @@ Inputs = Annotated[
         exists=True,
     ),
 ]
+SeriesTable = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV with study_id, series_id, series_description; RSNA names are looked for if left out.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.", file_okay=False)]
 Models = Annotated[
     str,
