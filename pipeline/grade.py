@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -168,11 +169,19 @@ class Pipeline:
         backend = resolve_backend(backend, device=device)
         if threads is not None:
             _limit_threads(threads, backend)
-        finder = detector.predict.LevelDetector.load(
-            folders["detector"], device=device, backend=backend, threads=threads
-        )
-        grader = Grader.load(folders["classifier"], device=device, backend=backend, threads=threads)
-        return cls(finder, grader, facts.provenance)
+        # OpenVINO compiles outside of Python's lock; torch is loaded by one thread alone.
+        with ThreadPoolExecutor(2 if backend is Backend.OPENVINO else 1) as pool:
+            finder = pool.submit(
+                detector.predict.LevelDetector.load,
+                folders["detector"],
+                device=device,
+                backend=backend,
+                threads=threads,
+            )
+            grader = pool.submit(
+                Grader.load, folders["classifier"], device=device, backend=backend, threads=threads
+            )
+            return cls(finder.result(), grader.result(), facts.provenance)
 
     @property
     def facts(self) -> ModelFacts:
