@@ -2,9 +2,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 DEMO ?= demo-output
-# For `make models`: where runs go, and a folder of external sagittal slices.
+# For `make models`: where runs go; see models.mk for the rest.
 RUNS ?= runs
-SPIDER ?=
 # For `make kaggle-dataset`: the final weights of `lumbar train`.
 WEIGHTS ?= runs/rsna/weights
 
@@ -15,7 +14,7 @@ TOOLS := $(VENV)/.tools-installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick lint format models graphs kaggle-dataset clean
+.PHONY: help demo test quick lint format graphs kaggle-dataset clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -49,56 +48,10 @@ lint: $(TOOLS) ## lint and types only
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Each step is a file that is made once: an interrupted `make models` goes on where it was.
-SAGITTAL := $(RUNS)/sagittal/sagittal.safetensors
-POINTS := $(RUNS)/axial/axial.safetensors $(RUNS)/foramen/foramen.safetensors
-GRADERS := $(RUNS)/graders/subarticular.safetensors
-
-models: $(SAGITTAL) $(POINTS) $(GRADERS) ## train the bundled weights anew: make -j2 models SPIDER=folder
-	$(BIN)/lumbar detector bundle $(RUNS)/sagittal $(RUNS)/axial $(RUNS)/foramen -o detector/weights
-	$(BIN)/lumbar detector calibrate detector/weights --external $(SPIDER)
-	$(BIN)/lumbar classifier calibrate $(RUNS)/graders --choosing $(RUNS)/crops-choosing \
-	    --shifted $(RUNS)/crops-shifted -o classifier/weights
-	$(MAKE) graphs
+include models.mk
 
 graphs: $(RUNTIME) ## after weights changed: graphs beside them, so that they run without torch
 	$(BIN)/python -m pipeline.export.graphs $(wildcard detector/weights/* classifier/weights/*)
-
-$(RUNS)/sagittal-spider/sagittal.safetensors: | $(RUNTIME)
-	@test -n "$(SPIDER)" || { echo "give SPIDER=, a folder with images/, level_points.csv and split.csv" >&2; exit 2; }
-	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --no-synthesis --epochs 16 --threads 1 --resume
-
-$(RUNS)/sagittal-mixed/sagittal.safetensors: $(RUNS)/sagittal-spider/sagittal.safetensors
-	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --no-synthesis --phantoms 160 --jobs 1 --epochs 12 \
-	    --threads 1 --start-from $(<D) --rate 0.001 --resume
-
-$(RUNS)/sagittal-synthesis/sagittal.safetensors: $(RUNS)/sagittal-mixed/sagittal.safetensors
-	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --phantoms 200 --jobs 1 --epochs 10 --threads 1 \
-	    --start-from $(<D) --rate 0.0008 --resume
-
-$(RUNS)/sagittal-hard/sagittal.safetensors: $(RUNS)/sagittal-synthesis/sagittal.safetensors
-	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --phantoms 330 --seed 2000 --jobs 1 --epochs 14 \
-	    --threads 1 --start-from $(<D) --rate 0.0008 --resume
-
-$(SAGITTAL): $(RUNS)/sagittal-hard/sagittal.safetensors
-	$(BIN)/lumbar detector train -o $(@D) --external $(SPIDER) --phantoms 330 --seed 5000 --jobs 1 --epochs 10 \
-	    --threads 1 --start-from $(<D) --rate 0.0006 --resume
-
-$(POINTS): | $(RUNTIME)
-	$(BIN)/lumbar detector train -o $(@D) --kind $(basename $(@F)) --phantoms 160 --jobs 1 --epochs 7 \
-	    --samples-per-epoch 1000 --threads 1 --resume
-
-$(RUNS)/crops-choosing/.cut: | $(RUNTIME)
-	$(BIN)/lumbar classifier cut --phantoms 80 --seed 100000 -o $(@D)
-	@touch $@
-
-$(RUNS)/crops-shifted/.cut: | $(RUNTIME)
-	$(BIN)/lumbar classifier cut --phantoms 60 --seed 110000 --scanners shifted -o $(@D)
-	@touch $@
-
-$(GRADERS): $(RUNS)/crops-choosing/.cut $(RUNS)/crops-shifted/.cut
-	$(BIN)/lumbar classifier cut --phantoms 320 --seed 0 --enriched -o $(RUNS)/crops
-	$(BIN)/lumbar classifier train --crops $(RUNS)/crops --choosing $(<D) -o $(@D) --epochs 8 --threads 1
 
 kaggle-dataset: $(RUNTIME) ## wheels and weights for the Kaggle notebook: make kaggle-dataset WEIGHTS=folder
 	$(BIN)/python notebooks/kaggle_dataset.py --weights $(WEIGHTS) -o kaggle-dataset

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -29,6 +30,7 @@ from rich.progress import track
 from classifier.judge.evaluate import GradedTarget, grade_labelled
 from classifier.judge.evaluate import evaluate as grading_figures
 from classifier.learn.crop_cache import LabelledStudy
+from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.files import atomic_write, without_nan
 from data_prep.phantom import PHANTOM_VERSION, SCANNER_RANGES, make_study
 from data_prep.read.find import find_studies
@@ -63,10 +65,14 @@ class PhantomResult:
     transitional: bool
 
 
+# Name of the environment variable that tells worker processes which models are judged.
+MODELS = "LUMBAR_JUDGED_MODELS"
+
+
 @cache
 def bundled_pipeline() -> Pipeline:
-    """The bundled pipeline, loaded once per process, on one thread."""
-    loaded = Pipeline.load(threads=1)
+    """The pipeline of the models that are judged, loaded once per process, on one thread."""
+    loaded = Pipeline.load(os.environ.get(MODELS), threads=1)
     torch.set_num_threads(1)
     return loaded
 
@@ -243,8 +249,11 @@ def main() -> None:
     parser.add_argument("--shared", type=Path)
     parser.add_argument("--jobs", type=int, default=1, help="processes; the figures are the same")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/benchmarks"))
+    parser.add_argument("--models", default=DEFAULT_BUNDLE.value, help="research, open or a folder")
     arguments = parser.parse_args()
+    os.environ[MODELS] = arguments.models  # worker processes read it
     parts: dict[str, Measured] = {}
+    suffix = "" if arguments.models == DEFAULT_BUNDLE.value else f"_{Path(arguments.models).name}"
     if arguments.hard:
         parts["hard_phantoms"] = on_hard_phantoms(arguments.hard, arguments.jobs)
     if arguments.phantoms:
@@ -256,7 +265,7 @@ def main() -> None:
     if arguments.shared is not None:
         figures, table, grades = on_rsna(arguments.shared / "real" / "rsna2024")
         parts["rsna"] = figures, table
-        with atomic_write(arguments.output / "rsna_grades.csv") as stream:
+        with atomic_write(arguments.output / f"rsna_grades{suffix}.csv") as stream:
             grades.to_csv(stream, index=False)
         parts["spider_report"] = on_spider(arguments.shared / "real" / "spider_t2_space")
     report = {
@@ -264,9 +273,9 @@ def main() -> None:
         "models": dict(bundled_pipeline().provenance.models),
         **{name: figures for name, (figures, _) in parts.items()},
     }
-    with atomic_write(arguments.output / "quality.json") as stream:
+    with atomic_write(arguments.output / f"quality{suffix}.json") as stream:
         json.dump(without_nan(report), stream, indent=1, allow_nan=False)
-    with atomic_write(arguments.output / "point_errors.csv") as stream:
+    with atomic_write(arguments.output / f"point_errors{suffix}.csv") as stream:
         pd.concat([table.assign(data=name) for name, (_, table) in parts.items()]).to_csv(stream, index=False)
     print(json.dumps(without_nan(report), indent=1))
 

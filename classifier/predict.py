@@ -16,7 +16,14 @@ from classifier.compiled import CROPS_OF_A_PASS, CompiledGrader, compiled_grader
 from classifier.config import GROUP_GRADERS, GraderName
 from classifier.grade import Grade, GradeSource
 from classifier.prior import level_prior, prior_grade
-from classifier.storage import BUNDLED_WEIGHTS, StoredGrader, graders_of, load_grader, read_grader
+from classifier.storage import (
+    BUNDLED_WEIGHTS,
+    StoredGrader,
+    graders_of,
+    load_grader,
+    member_stem,
+    read_grader,
+)
 from classifier.target_crops import grader_point, target_crop
 from data_prep.base.backend import Backend, resolve_backend
 from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
@@ -26,6 +33,7 @@ from data_prep.study import PointSource, SpineLevels, Study
 from data_prep.vocabulary import TARGETS, ConditionGroup, Target
 
 Shown = tuple[Target, Crop]
+Arrays = tuple[NDArray, ...]
 Logits = dict[Target, NDArray[np.float64]]
 Probabilities = dict[Target, NDArray[np.float64]]
 
@@ -54,7 +62,7 @@ class Grader:
 
     graders: Mapping[GraderName, StoredGrader]
     threads: int | None = None
-    compiled: Mapping[GraderName, CompiledGrader] = field(default_factory=dict)
+    compiled: Mapping[GraderName, tuple[CompiledGrader, ...]] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -82,7 +90,10 @@ class Grader:
                 stored.network.to(device)
             return cls(loaded, threads)
         graders = {name: read_grader(Path(folder), name) for name in names}
-        compiled = {name: compiled_grader(stored, threads) for name, stored in graders.items()}
+        compiled = {
+            name: tuple(compiled_grader(member, threads) for member in stored.members)
+            for name, stored in graders.items()
+        }
         return cls(graders, threads, compiled)
 
     @classmethod
@@ -99,7 +110,11 @@ class Grader:
     @property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each weights file by name, for the record of a prediction."""
-        return {f"{name.value}.safetensors": item.sha256 for name, item in self.graders.items()}
+        return {
+            f"{member_stem(name, number)}.safetensors": member.sha256
+            for name, stored in self.graders.items()
+            for number, member in enumerate(stored.members, start=1)
+        }
 
     def grade(self, study: Study, levels: SpineLevels) -> dict[Target, Grade]:
         """Grade all 25 targets of one study.
@@ -203,7 +218,6 @@ class Grader:
 
     def _begin(self, name: GraderName, shown: Iterable[Shown]) -> Callable[[], Logits]:
         """Draw the crops of a grader and look at them; what is returned waits for the logits."""
-        grader, compiled = self.graders[name], self.compiled.get(name)
         targets: list[Target] = []
 
         def passes(size: int | None) -> Iterator[tuple[NDArray, ...]]:
@@ -212,11 +226,30 @@ class Grader:
                 targets.extend(target for target, _ in some)
                 yield _arrays(some)
 
-        if compiled is not None:
-            finish = compiled.start(passes(CROPS_OF_A_PASS))
+        compiled = self.compiled.get(name)
+        finish: list[Callable[[], NDArray[np.float64]]]
+        if compiled is None:
+            whole = list(passes(None))
+            finish = [partial(_torch_logits, m, whole, self.threads) for m in self.graders[name].members]
         else:
-            finish = partial(_torch_logits, grader, list(passes(None)), self.threads)
-        return lambda: dict(zip(targets, finish(), strict=True)) if targets else {}
+            drawn: list[Arrays] = []
+            # The first member grades while crops are still being cut, the others what was cut for it.
+            finish = [compiled[0].start(_kept(passes(CROPS_OF_A_PASS), drawn))]
+            finish += [member.start(drawn) for member in compiled[1:]]
+
+        def finished() -> Logits:
+            if not targets:
+                return {}
+            return dict(zip(targets, np.mean([wait() for wait in finish], axis=0), strict=True))
+
+        return finished
+
+
+def _kept(passes: Iterable[Arrays], drawn: list[Arrays]) -> Iterator[Arrays]:
+    """The same passes, each appended to ``drawn`` as it is drawn."""
+    for one in passes:
+        drawn.append(one)
+        yield one
 
 
 def _arrays(shown: Sequence[Shown]) -> tuple[NDArray, ...]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -41,6 +41,8 @@ class StoredGrader:
             sagittal one's.
         sha256: of the weights file.
         weights: the bytes of that file.
+        others: further members of the same grader, ``{name}_2`` and so on; their logits are averaged with its
+            own.
         graph: of the graph file beside it, see ``data_prep.base.graph``; None if there is none.
         place: folder and name of that file, for messages.
     """
@@ -53,6 +55,12 @@ class StoredGrader:
     weights: bytes = field(repr=False)
     place: str
     graph: bytes | None = field(default=None, repr=False)
+    others: tuple[StoredGrader, ...] = ()
+
+    @property
+    def members(self) -> tuple[StoredGrader, ...]:
+        """Itself and the further members."""
+        return (self, *self.others)
 
     @cached_property
     def network(self) -> GraderNetwork:
@@ -81,18 +89,23 @@ def save_grader(
     calibration: Calibration,
     metrics: Mapping[str, Any],
     joint: JointCalibration | None = None,
+    member: int = 1,
 ) -> None:
     """Write ``{name}.safetensors`` and ``{name}.json`` and renew the folder's manifest.
 
     Floating-point weights are stored as fp16; every file is written whole or not at all.
+
+    Args:
+        member: from 2 on, a further member of the grader, written as ``{name}_{member}``.
     """
+    stem = member_stem(config.name, member)
     from safetensors.torch import save as save_safetensors
 
     tensors = {
         name: (value.half() if value.dtype.is_floating_point else value).contiguous().cpu()
         for name, value in network.state_dict().items()
     }
-    with atomic_write(folder / f"{config.name.value}.safetensors", binary=True) as stream:
+    with atomic_write(folder / f"{stem}.safetensors", binary=True) as stream:
         stream.write(save_safetensors(tensors))
     description = {
         "config": config.to_dict(),
@@ -102,7 +115,7 @@ def save_grader(
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONED},
         "git_revision": git_revision(),
     }
-    with atomic_write(folder / f"{config.name.value}.json") as stream:
+    with atomic_write(folder / f"{stem}.json") as stream:
         stream.write(json.dumps(description, indent=2) + "\n")
     write_manifest(folder)
 
@@ -120,18 +133,39 @@ def load_grader(folder: Path, grader: GraderName) -> StoredGrader:
         WeightsRejected: missing, not as in the manifest, or not the weights of the described network.
     """
     stored = read_grader(folder, grader)
-    _ = stored.network
+    for member in stored.members:
+        _ = member.network
     return stored
 
 
 def read_grader(folder: Path, grader: GraderName) -> StoredGrader:
-    """Read one grader without building its network; both its files are checked against the manifest.
+    """Read one grader without building its network; its files are checked against the manifest.
 
     Raises:
-        WeightsRejected: missing, not as in the manifest, or no weights file and its description.
+        WeightsRejected: missing, not as in the manifest, no weights file and its description, or a further
+            member that looks at other crops.
     """
-    name = f"{grader.value}.safetensors"
-    described, content = read_verified(folder, f"{grader.value}.json"), read_verified(folder, name)
+    first = _read_member(folder, grader, 1)
+    others: list[StoredGrader] = []
+    while (folder / f"{member_stem(grader, len(others) + 2)}.safetensors").is_file():
+        other = _read_member(folder, grader, len(others) + 2)
+        if other.config.crop != first.config.crop:
+            raise WeightsRejected(
+                f"'{other.place}' looks at other crops than '{first.place}': run `make models`"
+            )
+        others.append(other)
+    return replace(first, others=tuple(others))
+
+
+def member_stem(grader: GraderName, member: int) -> str:
+    """``foraminal`` for the first member of a grader, ``foraminal_2`` for the next."""
+    return grader.value if member == 1 else f"{grader.value}_{member}"
+
+
+def _read_member(folder: Path, grader: GraderName, member: int) -> StoredGrader:
+    stem = member_stem(grader, member)
+    name = f"{stem}.safetensors"
+    described, content = read_verified(folder, f"{stem}.json"), read_verified(folder, name)
     try:
         description = json.loads(described)
         config = GraderConfig.from_dict(description["config"])
@@ -142,7 +176,7 @@ def read_grader(folder: Path, grader: GraderName) -> StoredGrader:
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _unfit(f"{folder.name}/{name}", grader, error) from None
     digest = hashlib.sha256(content).hexdigest()
-    graph = read_listed(folder, f"{grader.value}{SUFFIX}")
+    graph = read_listed(folder, f"{stem}{SUFFIX}")
     place = f"{folder.name}/{name}"
     return StoredGrader(config, calibration, metrics, joint, digest, content, place, graph)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -260,6 +260,10 @@ class SpineLevels:
         levels: the five levels; a level that is not in the image is missing from the dict.
         points: at most one per target, for conditions at levels that are present.
         numbering_confidence: 0–1, that no level is off by one.
+        other_readings: by how many levels the numbering may be off, with the probability: 1 where what is
+            called
+            L4/L5 would be L5/S1, −1 where it would be L3/L4. Readings that cannot be excluded, the likeliest
+            first.
         voters: series ids that took part.
         flags: codes such as ``numbering_uncertain``, ``no_sagittal_t2``.
     """
@@ -268,6 +272,7 @@ class SpineLevels:
     levels: dict[Level, SpineLevel] = field(default_factory=dict)
     points: tuple[LevelPoint, ...] = ()
     numbering_confidence: float = 0.0
+    other_readings: Mapping[int, float] = field(default_factory=dict)
     voters: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
 

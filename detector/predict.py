@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,23 +16,25 @@ from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected
 from data_prep.study import LevelPoint, Series, Slice, SpineLevel, SpineLevels, Study
-from data_prep.vocabulary import LEVELS, ConditionGroup, Level, SeriesKind
+from data_prep.vocabulary import LEVELS, Level, SeriesKind
 from detector.look.candidates import CandidateConfig, DiscCandidate, merge_candidates
 from detector.look.canonical import strip
 from detector.look.inference import SlicePredictor
 from detector.look.sightings import Part, SliceSighting, look_at
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorSpec
-from detector.spine.axial import AxialConfig, refine_recesses
+from detector.spine.axial import AxialConfig, refine_recesses, sideways_mm
 from detector.spine.chain import ChainConfig, ChainDisc, NumberedChain, best_chain, number_chain
 from detector.spine.foramina import ForamenConfig, refine_foramina
 from detector.spine.levels import spine_levels, straightened
 from detector.spine.noise import signal_to_noise
 from detector.spine.orientation import OrientationConfig, orientation_is_doubtful
-from detector.spine.points import all_points
+from detector.spine.points import all_points, moved_sideways
 from detector.spine.voting import VotingConfig, join_votes
 
 NUMBERING_FILE = "numbering.json"  # weights of the numbering, fitted by `lumbar detector calibrate`
 LEADING_WEIGHTS = f"{SAGITTAL.kind.value}.safetensors"  # without it there is no detector
+# Fewer slices have no inner ones to speak of.
+_FEWEST_WITH_EDGES = 5
 BUNDLED_WEIGHTS = {bundle: Path(__file__).parent / "weights" / bundle.value for bundle in Bundle}
 _TIE_MM = 1e-3
 
@@ -45,11 +46,13 @@ class PredictConfig:
     Attributes:
         central_slices: sagittal slices looked at, around the middle of the series.
         max_offset_mm: of those, none farther than this from the middle.
+        beside_slices, beside_offset_mm: the same for a T1 that leads and has few central slices.
         strip_mm: how far before and behind the spine these slices are looked at.
         strip_discs, strip_score: the middle slice must show as many discs with this score to say where the
             spine is; else its neighbours are looked at as a whole, too.
         uncertain_below: numbering confidence under which ``numbering_uncertain`` is flagged; it also is where
             the images are noisy or their orientation is doubtful.
+        least_reading: another numbering that is at least this likely is told, too.
         noisy_below: ratio of signal to noise of the middle slice under which ``noisy`` is flagged. Phantoms
             of choosing seeds have 7.2 and more, those of unusual scanners 3 and more, those with noise of a
             sixth of their signal 5.3 to 7.0.
@@ -64,10 +67,13 @@ class PredictConfig:
 
     central_slices: int = 5
     max_offset_mm: float = 18.0
+    beside_slices: int = 8
+    beside_offset_mm: float = 32.0
     strip_mm: float = 40.0
     strip_discs: int = 3
     strip_score: float = 0.3
     uncertain_below: float = 0.8
+    least_reading: float = 0.02
     noisy_below: float = 7.1
     least_signal_to_noise: float = 3.8
     view_margin_mm: float = 8.0
@@ -194,32 +200,33 @@ class LevelDetector:
             flags = (*flags, "level_absent")
         if not all(_is_shown(level, series[0]) for level in levels.values()):
             flags = (*flags, "level_at_edge")
-        points = all_points(study, levels, series[0])
+        levels, points, more = self._refined(study, levels, series[0])
         return SpineLevels(
             study_id=study.study_id,
             levels=levels,
-            points=self._refined(study, levels, points),
+            points=points,
             numbering_confidence=chain.confidence,
+            other_readings=chain.other_readings(self.config.least_reading),
             voters=_voters(chain),
-            flags=flags,
+            flags=(*flags, *more),
         )
 
     def _refined(
-        self, study: Study, levels: dict[Level, SpineLevel], points: tuple[LevelPoint, ...]
-    ) -> tuple[LevelPoint, ...]:
-        """Points where the axial and the foramen detector see them, those that they do not see as they are.
+        self, study: Study, levels: dict[Level, SpineLevel], leading: Series
+    ) -> tuple[dict[Level, SpineLevel], tuple[LevelPoint, ...], tuple[str, ...]]:
+        """Points where axial and foramen detector see them, else where geometry puts them; and flags.
 
-        The two look at different series and change different points: both do so at the same time.
+        Axial slices also say where the canal lies sideways, of which sagittal ones tell little: canal points
+            and foramina are looked for from there.
         """
-        with ThreadPoolExecutor(1) as beside:
-            recesses = points
-            foramina = beside.submit(self._refined_foramina, study, points)
-            if self.axial is not None:
-                recesses = refine_recesses(study, levels, points, self.axial, self.config.axial)
-            return tuple(
-                other if point.condition.group is ConditionGroup.FORAMINAL else point
-                for point, other in zip(recesses, foramina.result(), strict=True)
-            )
+        points = all_points(study, levels, leading)
+        if self.axial is not None:
+            points = refine_recesses(study, levels, points, self.axial, self.config.axial)
+            aside_mm = sideways_mm(levels, points)
+            if aside_mm:
+                levels, points = moved_sideways(study, levels, points, leading, aside_mm)
+        flags = ("canal_at_edge",) if _at_edge(levels, leading) else ()
+        return levels, self._refined_foramina(study, points), flags
 
     def _refined_foramina(self, study: Study, points: tuple[LevelPoint, ...]) -> tuple[LevelPoint, ...]:
         if self.foramen is None:
@@ -268,10 +275,7 @@ class LevelDetector:
 
         The middle slice is looked at as a whole, its neighbours in a strip around the spine that it shows.
         """
-        central = [
-            (item, central_slices(item, self.config.central_slices, self.config.max_offset_mm))
-            for item in series
-        ]
+        central = [(item, self._looked_at(item, leading=item is series[0])) for item in series]
         middle = [(item, slices[len(slices) // 2]) for item, slices in central]
         whole = {id(item) for _, item in middle}
         beside = [(one, item) for one, slices in central for item in slices if id(item) not in whole]
@@ -285,6 +289,17 @@ class LevelDetector:
 
         seen = {id(found.item): found for found in (*sightings, *self._look_at(beside, around_spine))}
         return [[seen[id(item)] for item in slices if id(item) in seen] for _, slices in central]
+
+    def _looked_at(self, series: Series, *, leading: bool) -> list[Slice]:
+        """The slices of a series that decide the levels: central ones.
+
+        Of a leading T1 that has none, as where foramina alone were stored, those beside the canal.
+        """
+        config = self.config
+        central = central_slices(series, config.central_slices, config.max_offset_mm)
+        if leading and series.kind is SeriesKind.SAGITTAL_T1 and len(central) < config.central_slices:
+            return central_slices(series, config.beside_slices, config.beside_offset_mm)
+        return central
 
     def _look_at(
         self, slices: list[tuple[Series, Slice]], part: Part | None = None, ahead: Sequence[Slice] = ()
@@ -302,6 +317,21 @@ def _is_shown(level: SpineLevel, leading: Series) -> bool:
     """Whether disc and canal lie inside the images: beyond their edge the network can only guess."""
     planes = [(point, leading.nearest(point)[0].plane) for point in (level.disc_mm, level.canal_mm)]
     return all(bool(plane.contains_px(plane.to_px(point))) for point, plane in planes)
+
+
+def _at_edge(levels: Mapping[Level, SpineLevel], leading: Series) -> bool:
+    """Whether the canal of a level lies on the first or last slice of the leading series, or beyond it.
+
+    There its middle may not be in the images. A series of a few slices is flagged as such.
+    """
+    stack = max(leading.stacks, key=len)
+    if len(stack) < _FEWEST_WITH_EDGES:
+        return False
+    places = [float(item.plane.centre_mm @ stack[0].plane.normal) for item in stack]
+    inner = sorted(places)[1], sorted(places)[-2]
+    half_gap = leading.gap_mm(stack[0]) / 2
+    canal = [float(level.canal_mm @ stack[0].plane.normal) for level in levels.values()]
+    return any(not inner[0] - half_gap <= at <= inner[1] + half_gap for at in canal)
 
 
 def _voters(chain: NumberedChain) -> tuple[str, ...]:

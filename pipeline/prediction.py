@@ -106,6 +106,10 @@ class StudyPrediction:
             "rejected": self.rejected,
             "flags": list(self.flags),
             "numbering_confidence": round(found.numbering_confidence, 4),
+            "other_readings": [
+                {"shift": shift, "probability": round(share, 4)}
+                for shift, share in found.other_readings.items()
+            ],
             "voters": list(found.voters),
             "levels": {
                 level.value: None if (at := found.levels.get(level)) is None else level_record(at, _DECIMALS)

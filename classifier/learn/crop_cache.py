@@ -34,6 +34,10 @@ Truth = Mapping[Target, NDArray[np.float64]]
 _CACHE_FILE = "cache.json"
 
 
+class NoCrops(ValueError):
+    """A crop cache without a crop of a grader, as of a data set that lacks its series."""
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledStudy:
     """A study with the points and grades to learn from.
@@ -222,7 +226,7 @@ def load_cache(folder: Path, grader: GraderName, crop: CropConfig) -> CropCache:
             for name in names:
                 parts[name].append(stored[f"{grader}.{name}"])
     if not sum(map(len, parts["crops"])):
-        raise ValueError(f"crop cache '{folder.name}' has no {grader.value} crop")
+        raise NoCrops(f"crop cache '{folder.name}' has no {grader.value} crop")
     arrays = {name: np.concatenate(part) for name, part in parts.items()}
     if description["natural_grades"]:
         log_prior = np.stack([np.log(level_prior(split_row_id(row_id)[1])) for row_id in arrays["row_ids"]])

@@ -22,7 +22,15 @@ from classifier.calibration import (
 )
 from classifier.config import GROUP_GRADERS, GraderConfig, GraderName, default_config
 from classifier.judge.quality import GradedRows
-from classifier.learn.crop_cache import CropCache, Source, build_cache, cuts_for, is_parted, load_cache
+from classifier.learn.crop_cache import (
+    CropCache,
+    NoCrops,
+    Source,
+    build_cache,
+    cuts_for,
+    is_parted,
+    load_cache,
+)
 from classifier.learn.train import EpochReport, Machine, grade_cache, train_grader
 from classifier.prior import competition_log_loss
 from classifier.storage import StoredGrader, load_grader, save_grader
@@ -107,7 +115,10 @@ def crops_of(caches: Sequence[Path], config: GraderConfig, part: Part) -> list[C
     for folder in caches:
         if not cuts_for(folder, config.name, config.crop):
             continue
-        crops = load_cache(folder, config.name, config.crop)
+        try:
+            crops = load_cache(folder, config.name, config.crop)
+        except NoCrops:
+            continue
         if is_parted(folder):
             wanted = studies_of(set(crops.study_ids.tolist()), part)
             crops = crops.where(np.isin(crops.study_ids, list(wanted)))
@@ -117,7 +128,7 @@ def crops_of(caches: Sequence[Path], config: GraderConfig, part: Part) -> list[C
 
 
 def calibrate_groups(
-    run: Path,
+    runs: Sequence[Path],
     graders: Iterable[GraderName],
     validation: Sequence[Path],
     output: Path,
@@ -131,6 +142,7 @@ def calibrate_groups(
     is joined with the sagittal one's, on the levels that both see.
 
     Args:
+        runs: folders that ``train_groups`` wrote; graders of one name become members of one grader.
         validation: crop caches; of those divided into parts, the validation part.
         shifted: crop cache of another range of scanners, neither trained on nor reported; the share of the
             level prior is fitted on it, 0 where the grader alone is better there, too.
@@ -146,9 +158,10 @@ def calibrate_groups(
     rows = []
     seen: dict[GraderName, tuple[CropCache, NDArray[np.float64]]] = {}
     for name in graders:
-        stored = load_grader(run, name)
+        members = _members(runs, name)
+        stored = members[0]
         crops = CropCache.join(crops_of(validation, stored.config, Part.VALIDATION))
-        draws = [grade_cache(stored.network, crops, stored.config, jitter_seed=s) for s in _CALIBRATION_DRAWS]
+        draws = [_mean_logits(members, crops, seed) for seed in _CALIBRATION_DRAWS]
         seen[name] = (crops, draws[0])
         logits = np.concatenate(draws)
         log_prior = np.tile(crops.log_prior.astype(np.float64), (len(draws), 1))
@@ -156,7 +169,7 @@ def calibrate_groups(
         calibration = fit_calibration(logits, log_prior, truth)
         if shifted is not None:
             calibration = _with_prior_share(
-                calibration, stored, load_cache(shifted, name, stored.config.crop)
+                calibration, members, load_cache(shifted, name, stored.config.crop)
             )
         p = calibration.probabilities(logits, log_prior)
         if name is GraderName.SPINAL:
@@ -170,6 +183,8 @@ def calibrate_groups(
             figures[name.value] |= joined
         metrics = {**stored.metrics, "validation": figures[name.value]}
         save_grader(output, stored.config, stored.network, calibration, metrics, joint)
+        for number, member in enumerate(members[1:], start=2):
+            save_grader(output, member.config, member.network, calibration, member.metrics, member=number)
         if name in GROUP_GRADERS:
             rows.append(_as_rows(crops, p[: len(crops)]))
     return figures, GradedRows.join(rows)
@@ -210,12 +225,38 @@ def _joint(
     return joint, {"joint_targets": len(pairs), "joint_log_loss": competition_log_loss(p, truth)}
 
 
-def _with_prior_share(calibration: Calibration, stored: StoredGrader, cache: CropCache) -> Calibration:
+def _members(runs: Sequence[Path], name: GraderName) -> list[StoredGrader]:
+    """The graders of a name, run after run. Raises ValueError: none, or they look at different crops."""
+    stems = f"{name.value}.safetensors"
+    found = [member for run in runs if (run / stems).is_file() for member in load_grader(run, name).members]
+    if not found:
+        raise ValueError(f"no {name.value} grader in {', '.join(run.name for run in runs)}")
+    if len({member.config.crop for member in found}) > 1:
+        raise ValueError(f"the {name.value} graders look at different crops and cannot be members of one")
+    return found
+
+
+def _mean_logits(
+    members: Sequence[StoredGrader], crops: CropCache, jitter_seed: int | None
+) -> NDArray[np.float64]:
+    """(n, 3) mean over members."""
+    each = [grade_cache(m.network, crops, m.config, jitter_seed=jitter_seed) for m in members]
+    return np.asarray(np.mean(each, axis=0))
+
+
+def _bounded_share(calibration: Calibration, logits: NDArray[np.float64], crops: CropCache) -> float:
+    """The share of the prior that is best on these crops: readers err, too, and a bound costs little."""
+    log_prior = crops.log_prior.astype(np.float64)
+    return best_prior_share(calibration.probabilities(logits, log_prior), np.exp(log_prior), crops.truth)
+
+
+def _with_prior_share(
+    calibration: Calibration, members: Sequence[StoredGrader], cache: CropCache
+) -> Calibration:
     """The calibration with the share of the prior that is best on other scanners."""
-    logits = grade_cache(stored.network, cache, stored.config, jitter_seed=0)
-    log_prior = cache.log_prior.astype(np.float64)
-    p = calibration.probabilities(logits, log_prior)
-    return replace(calibration, prior_share=best_prior_share(p, np.exp(log_prior), cache.truth))
+    return replace(
+        calibration, prior_share=_bounded_share(calibration, _mean_logits(members, cache, 0), cache)
+    )
 
 
 def _as_rows(cache: CropCache, p: NDArray[np.float64]) -> GradedRows:

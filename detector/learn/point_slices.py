@@ -41,7 +41,7 @@ def point_slice_table(folder: Path, part: Part | None = None) -> pd.DataFrame:
     """The table of points of one part of the patients (or all), with ``spacing_mm`` in every row.
 
     Raises:
-        SlicesUnusable: a column is missing or no row is left.
+        SlicesUnusable: a column is missing or the table has no row to use.
     """
     path = folder / "level_points.csv"
     if not path.is_file():
@@ -52,13 +52,13 @@ def point_slice_table(folder: Path, part: Part | None = None) -> pd.DataFrame:
         raise SlicesUnusable(f"{folder.name}/{path.name}: columns missing: {', '.join(missing)}")
     if "numbering_vs_counted_boxes" in table.columns:
         table = table[table["numbering_vs_counted_boxes"] == "same"]
+    if table.empty:
+        raise SlicesUnusable(f"{folder.name}/{path.name} names no slice that can be used")
+    if "spacing_mm" not in table.columns:
+        table = table.assign(spacing_mm=_spacing_of(table))
     if part is not None:
         patients = {name for name in table["patient"].unique() if part_of(patient_id(folder, name)) is part}
         table = table[table["patient"].isin(patients)]
-    if table.empty:
-        raise SlicesUnusable(f"{folder.name}: no slice of the wanted patients")
-    if "spacing_mm" not in table.columns:
-        table = table.assign(spacing_mm=_spacing_of(table))
     return table
 
 

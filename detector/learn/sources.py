@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,18 @@ from data_prep.rsna.tables import read_tables
 from data_prep.study import LevelPoint, Study
 from detector.learn.external_studies import external_slice_studies, external_study
 from detector.learn.numbering import NumberedCase, numbered_case
-from detector.learn.point_slices import labelled_point_slices, patient_id
+from detector.learn.point_slices import labelled_point_slices, patient_id, point_slice_cases
 from detector.learn.slice_cache import cached_slices
 from detector.learn.slices import ExternalSlices, LabelledSlice, SlicesUnusable, split_patients
-from detector.learn.study_slices import MIXTURE, hard_phantom, phantom_slices, rsna_key, rsna_slices
+from detector.learn.study_slices import (
+    MIXTURE,
+    canal_objects,
+    foraminal_levels,
+    hard_phantom,
+    phantom_slices,
+    rsna_key,
+    rsna_slices,
+)
 from detector.predict import LevelDetector, sagittal_series
 from detector.spec import DetectorKind
 
@@ -95,9 +103,13 @@ def training_slices(
         sources.append(rendered(wanted.phantoms, wanted.seed))
         validation += rendered(max(4, wanted.phantoms // 40), FIRST_CHOOSING_SEED + wanted.seed)
     for data in wanted.data:
-        found_there = cached_slices(
-            cache, rsna_key(data, kind), partial(rsna_slices, data, kind, progress=progress)
-        )
+        try:
+            read = partial(rsna_slices, data, kind, progress=progress)
+            found_there = cached_slices(cache, rsna_key(data, kind), read)
+        except SlicesUnusable:
+            if len(wanted.data) == 1:
+                raise
+            continue  # of several data sets, some lack the kind of series that this detector looks at
         sources.append(_of_part(found_there, Part.TRAIN))
         validation += _of_part(found_there, Part.VALIDATION)
     return [(math.sqrt(len(slices)), slices) for slices in sources if slices], validation
@@ -191,16 +203,21 @@ def numbering_cases(
     seed: int,
     external: Path | None,
     mm_per_px: float,
+    data: Sequence[Path] = (),
+    slices: Sequence[Path] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[NumberedCase]:
-    """Chains with known numbering: phantoms, hard phantoms, and the choosing part of external patients.
+    """Chains with known numbering: phantoms, hard phantoms, and real patients that trained nothing.
 
     Args:
         phantoms, seed: usual studies, from this seed.
         hard: of ``hard_phantom``, from ``seed + HARD_SEEDS_ON``.
+        data: data sets in the RSNA layout; studies of their validation part count.
+        slices: folders of single slices (``detector.learn.point_slices``); likewise.
         progress: called after each study.
 
-    External patients, being real, together weigh as much as the phantoms.
+    Real patients, each source together, weigh as much as the phantoms; flags are wanted for them as for hard
+    phantoms.
     """
     cases: list[NumberedCase | None] = []
     first_hard = seed + HARD_SEEDS_ON
@@ -210,12 +227,21 @@ def numbering_cases(
         canal = {disc.name: disc.canal_mm for disc in phantom.discs}
         cases.append(_numbered(detector, phantom.study, canal, 1.0, hard=is_hard))
         progress(phantom.study.study_id)
-    if external is not None:
-        real = external_cases(external, mm_per_px, "choosing")
-        for study, points in real:
-            canal = {point.level.label: point.xyz_mm for point in points}
-            cases.append(_numbered(detector, study, canal, max(1.0, (phantoms + hard) / len(real))))
+    real = [] if external is None else [external_cases(external, mm_per_px, "choosing")]
+    real += [_validation_cases(folder) for folder in data]
+    real += [point_slice_cases(folder, Part.VALIDATION) for folder in slices]
+    for source in real:
+        weight = max(1.0, (phantoms + hard) / max(len(source), 1))
+        for study, points in source:
+            known = [*canal_objects(points), *foraminal_levels(points)]
+            canal = {item.name: item.keypoints_mm[1] for item in known}
+            cases.append(_numbered(detector, study, canal, weight, hard=True))
+            progress(study.study_id)
     return [case for case in cases if case is not None]
+
+
+def _validation_cases(data: Path) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+    return [case for case in annotated_cases(data) if part_of(case[0].study_id) is Part.VALIDATION]
 
 
 def _numbered(

@@ -40,6 +40,9 @@ class AxialConfig:
         full_trust_mm: within this distance the detection is taken as it is; up to the limit it is
             drawn back more and more to where geometry expects it.
         min_score: of the detection.
+        sideways_mm, sideways_score: a pair with this score may lie this far to the side of where geometry
+            expects
+            it, if it lies there in every other way: sagittal slices tell little of where a crooked spine is.
         uncertainty_mm: expected error of a point that was seen.
         context_mm: how far around the expected points a slice is looked at; None looks at all of it.
     """
@@ -49,6 +52,8 @@ class AxialConfig:
     max_from_geometry_mm: float = 8.0
     full_trust_mm: float = 4.0
     min_score: float = 0.3
+    sideways_mm: float = 30.0
+    sideways_score: float = 0.5
     uncertainty_mm: float = 2.5
     context_mm: float | None = 45.0
     candidates: CandidateConfig = field(default_factory=lambda: CandidateConfig(min_score=0.1))
@@ -114,9 +119,10 @@ def _seen_pair(
     """The two points of a level as a slice shows them; none if it does not show them where they should be."""
     item, pair = sighting.item, [by_target[condition, level] for condition in RECESSES]
     expected = item.plane.to_mm(item.plane.to_px(np.stack([point.xyz_mm for point in pair])))
-    match = _agreeing(sighting.candidates, expected, config)
-    if match is None:
+    found_at = _agreeing(sighting.candidates, expected, config)
+    if found_at is None:
         return {}
+    match, expected = found_at
     decided = agreed(
         expected, match.points_mm, full_trust_mm=config.full_trust_mm, limit_mm=config.max_from_geometry_mm
     )
@@ -150,12 +156,41 @@ def _slices_near(study: Study, middle_mm: np.ndarray, config: AxialConfig) -> li
 
 def _agreeing(
     found: tuple[SliceCandidate, ...], expected_mm: FloatArray, config: AxialConfig
-) -> SliceCandidate | None:
-    """The best candidate whose two recesses lie near to where geometry expects them in the slice, (2, 3)."""
+) -> tuple[SliceCandidate, FloatArray] | None:
+    """The best candidate whose two recesses lie near to where geometry expects them in the slice, (2, 3).
+
+    And where that is, moved to the candidate's side of the patient.
+    """
+    across = expected_mm[1] - expected_mm[0]  # from the right recess to the left one
+    across = across / max(float(np.linalg.norm(across)), 1e-6)
     for candidate in sorted(found, key=lambda c: -c.score):
         if candidate.score < config.min_score:
             return None
-        errors = np.linalg.norm(candidate.points_mm - expected_mm, axis=1)
-        if float(errors.max()) <= config.max_from_geometry_mm:
-            return candidate
+        aside = float(np.mean((candidate.points_mm - expected_mm) @ across))
+        reach = (
+            config.sideways_mm if candidate.score >= config.sideways_score else config.max_from_geometry_mm
+        )
+        moved = expected_mm + float(np.clip(aside, -reach, reach)) * across
+        if float(np.linalg.norm(candidate.points_mm - moved, axis=1).max()) <= config.max_from_geometry_mm:
+            return candidate, moved
     return None
+
+
+def sideways_mm(levels: Mapping[Level, SpineLevel], points: tuple[LevelPoint, ...]) -> dict[Level, float]:
+    """How far to the left of its canal point each level's canal lies on axial slices.
+
+    It lies midway between the recesses. Levels whose recesses were not seen get what the levels beside them
+    have; empty when none was seen.
+    """
+    by_target = {(point.condition, point.level): point for point in points}
+    seen: dict[Level, float] = {}
+    for level, place in levels.items():
+        pair = [by_target[condition, level] for condition in RECESSES if (condition, level) in by_target]
+        if len(pair) == len(RECESSES) and all(point.source is PointSource.SEEN for point in pair):
+            middle = np.mean([point.xyz_mm for point in pair], axis=0)
+            seen[level] = float((middle - place.canal_mm) @ place.frame.left)
+    if not seen:
+        return {}
+    known = sorted(level.index for level in seen)
+    aside = [seen[level] for level in sorted(seen, key=lambda level: level.index)]
+    return {level: float(np.interp(level.index, known, aside)) for level in levels}

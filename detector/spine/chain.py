@@ -88,6 +88,12 @@ class NumberedChain:
         place = LAST_LUMBAR - self.offset
         return 0 <= place < len(self.discs) and self.discs[place].candidate is not None
 
+    def other_readings(self, least: float) -> dict[int, float]:
+        """By how many levels the numbering may be off → probability, from ``least`` on; likeliest first."""
+        others = {o - self.offset: share for o, share in self.offsets.items() if o != self.offset}
+        kept = sorted((-share, shift) for shift, share in others.items() if share >= least)
+        return {shift: -share for share, shift in kept}
+
     def suspects_transition(self, min_score: float) -> bool:
         """Whether a disc below L5/S1 scores that much, or the convention overruled the evidence."""
         likeliest = max(self.offsets, key=lambda offset: self.offsets[offset])

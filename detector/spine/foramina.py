@@ -34,10 +34,10 @@ class ForamenConfig:
         context_mm: how far around the expected points a slice is looked at; None looks at all of it.
     """
 
-    max_slice_distance_mm: float = 7.0
-    max_from_geometry_mm: float = 8.0
-    full_trust_mm: float = 4.0
-    slice_sd_mm: float = 4.0
+    max_slice_distance_mm: float = 9.0
+    max_from_geometry_mm: float = 12.0
+    full_trust_mm: float = 8.0
+    slice_sd_mm: float = 5.0
     min_score: float = 0.3
     uncertainty_mm: float = 3.0
     context_mm: float | None = 45.0

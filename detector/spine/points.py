@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from data_prep.vocabulary import TARGETS, ConditionGroup, Level, SeriesKind
 from detector.spine.anatomy import UNCERTAINTY_MM, condition_point_mm
 
 
-def all_points(study: Study, levels: dict[Level, SpineLevel], sagittal: Series) -> tuple[LevelPoint, ...]:
+def all_points(study: Study, levels: Mapping[Level, SpineLevel], sagittal: Series) -> tuple[LevelPoint, ...]:
     """One point per target of every level that is present, in the order of ``TARGETS``.
 
     A target's point is placed on a slice of the series kind that its condition is read on; without one
@@ -46,6 +47,33 @@ def all_points(study: Study, levels: dict[Level, SpineLevel], sagittal: Series) 
         )
         points.append(placed(point, own))
     return tuple(points)
+
+
+def moved_sideways(
+    study: Study,
+    levels: Mapping[Level, SpineLevel],
+    points: tuple[LevelPoint, ...],
+    sagittal: Series,
+    aside_mm: Mapping[Level, float],
+) -> tuple[dict[Level, SpineLevel], tuple[LevelPoint, ...]]:
+    """Levels, canal points and foramina moved to where axial slices show the canal.
+
+    Args:
+        aside_mm: how far to the patient's left, by level; see ``detector.spine.axial.sideways_mm``.
+    """
+    moved = {
+        level: replace(
+            place,
+            disc_mm=place.disc_mm + aside_mm.get(level, 0.0) * place.frame.left,
+            canal_mm=place.canal_mm + aside_mm.get(level, 0.0) * place.frame.left,
+        )
+        for level, place in levels.items()
+    }
+    fresh = {(point.condition, point.level): point for point in all_points(study, moved, sagittal)}
+    recess = ConditionGroup.SUBARTICULAR
+    return moved, tuple(
+        point if point.condition.group is recess else fresh[point.condition, point.level] for point in points
+    )
 
 
 def agreed(

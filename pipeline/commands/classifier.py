@@ -164,8 +164,14 @@ def train(
     epilog="Example: lumbar classifier calibrate runs/graders --validation runs/crops-validation -o graders"
 )
 def calibrate(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Folder that `train` wrote.", exists=True, file_okay=False)
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Folders that `train` wrote; graders of one name become members of one grader.",
+            exists=True,
+            file_okay=False,
+        ),
     ],
     validation: Annotated[
         list[Path],
@@ -186,12 +192,11 @@ def calibrate(
 ) -> None:
     """Fit temperature, bias and share of the prior on studies that were not trained on; write the weights."""
     from classifier.learn.workflow import calibrate_groups
-    from classifier.storage import graders_of
     from data_prep.base.manifest import WeightsRejected
 
     try:
         figures, rows = calibrate_groups(
-            run, grader or graders_of(run), validation, output or run, shifted=shifted
+            runs, grader or _trained(runs), validation, output or runs[0], shifted=shifted
         )
     except (WeightsRejected, ValueError) as error:
         console.fail(str(error))
@@ -266,6 +271,12 @@ def evaluate(
         print_review(figures["review"])
         _print_groups("condition groups", figures["groups"])
     console.exit_by(rejections)
+
+
+def _trained(runs: list[Path]) -> list[GraderName]:
+    """The graders that some run holds, in their order: the sagittal canal before the axial one."""
+    stems = {name: f"{name.value}.safetensors" for name in GraderName}
+    return [name for name in GraderName if any((run / stems[name]).is_file() for run in runs)]
 
 
 def _configs(

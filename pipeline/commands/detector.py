@@ -40,6 +40,10 @@ ExternalOption = Annotated[
     Path | None,
     typer.Option(help="External sagittal slices: a folder with images/, level_points.csv, split.csv."),
 ]
+SlicesOption = Annotated[
+    list[Path] | None,
+    typer.Option(help="Single sagittal slices: a folder with images/ and level_points.csv; repeatable."),
+]
 WeightsOption = Annotated[
     Path | None,
     typer.Option(
@@ -58,10 +62,7 @@ def train(
     ] = None,
     kind: Annotated[DetectorKind, typer.Option(help="Which detector.")] = DetectorKind.SAGITTAL,
     external: ExternalOption = None,
-    slices: Annotated[
-        list[Path] | None,
-        typer.Option(help="Single sagittal slices: a folder with images/, level_points.csv; repeatable."),
-    ] = None,
+    slices: SlicesOption = None,
     external_mm_per_px: ScaleOption = 0.47,
     phantoms: Annotated[int, typer.Option(min=0, help="Synthetic studies to add, made on the fly.")] = 0,
     seed: Annotated[int, typer.Option(help="First seed of the synthetic studies, and of the training.")] = 0,
@@ -78,7 +79,7 @@ def train(
         Path | None, typer.Option(help="Folder for slices read once; RUN/slices if left out.")
     ] = None,
     start_from: Annotated[
-        Path | None, typer.Option(help="Weights folder to begin with, such as detector/weights.")
+        Path | None, typer.Option(help="Weights folder to begin with, such as detector/weights/open.")
     ] = None,
     rate: Annotated[
         float, typer.Option(help="Learning rate at the start; lower it with --start-from.")
@@ -224,7 +225,7 @@ def evaluate(
     )
 
 
-@app.command(epilog="Example: lumbar detector calibrate detector/weights --phantoms 100 --hard 150")
+@app.command(epilog="Example: lumbar detector calibrate runs/detectors --phantoms 100 --hard 150")
 def calibrate(
     weights: Annotated[Path, typer.Argument(help="Weights folder; gets numbering.json and a new manifest.")],
     phantoms: Annotated[int, typer.Option(help="Synthetic studies of choosing seeds.")] = 150,
@@ -234,6 +235,11 @@ def calibrate(
     ] = 153_000,
     external: ExternalOption = None,
     external_mm_per_px: ScaleOption = 0.47,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="Data set in the RSNA layout, of which the validation part counts; repeatable."),
+    ] = None,
+    slices: SlicesOption = None,
 ) -> None:
     """Fit the numbering, its confidence and its flag on patients that trained nothing."""
     from data_prep.base.files import atomic_write
@@ -251,6 +257,8 @@ def calibrate(
             seed=seed,
             external=external,
             mm_per_px=external_mm_per_px,
+            data=data or [],
+            slices=slices or [],
             progress=done,
         )
     fitted, loss = fit_weights(cases, ChainConfig().weights)

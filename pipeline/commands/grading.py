@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from data_prep.base.backend import Backend
-from data_prep.base.bundles import DEFAULT_BUNDLE
+from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from pipeline.commands import console, summaries
 from pipeline.commands.options import (
     ArchiveAuthority,
@@ -188,8 +188,12 @@ def _check_ray(paths: Sequence[Path], address: str | None) -> None:
 def demo(
     output: Output = Path("demo-output"),
     seed: Annotated[int, typer.Option(help="Which synthetic patient.", min=0)] = DEMO_SEED,
+    models: Models = Bundle.OPEN.value,
 ) -> None:
-    """Make one synthetic study, grade it, and put truth beside prediction."""
+    """Make one synthetic study, grade it, and put truth beside prediction.
+
+    The open models grade it: they learned from synthetic patients, the research ones from real ones.
+    """
     from pipeline.commands.demo import make_demo_study, truth_beside_prediction
     from pipeline.commands.grading_steps import grade_all
 
@@ -197,7 +201,8 @@ def demo(
     with console.progress("making a synthetic patient", 1) as done:
         study = make_demo_study(phantom, seed)
         done()
-    report = grade_all(study, output)
+    folders = chosen_folders(models, None, None)
+    report = grade_all(study, output, detector_weights=folders[0], classifier_weights=folders[1])
     rows = truth_beside_prediction(phantom, report.predictions)
     console.print_rows("truth beside prediction", rows)
     summaries.print_batch(report)

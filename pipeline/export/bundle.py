@@ -15,7 +15,7 @@ from classifier.calibration import Calibration
 from classifier.config import GraderName
 from classifier.prior import level_prior
 from classifier.storage import BUNDLED_WEIGHTS as BUNDLED_GRADERS
-from classifier.storage import StoredGrader, graders_of, load_grader
+from classifier.storage import StoredGrader, graders_of, load_grader, member_stem, read_grader
 from data_prep import crops
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.files import atomic_write
@@ -143,7 +143,13 @@ def count_models(source: WeightsSource) -> int:
     """How many networks ``export_weights`` writes."""
     detectors = source.detectors
     found = [spec for spec in SPECS.values() if detectors and _weights_of(detectors, spec).is_file()]
-    return len(found) + (len(graders_of(source.graders)) if source.graders else 0)
+    return len(found) + _count_graders(source.graders)
+
+
+def _count_graders(folder: Path | None) -> int:
+    if folder is None:
+        return 0
+    return sum(len(read_grader(folder, name).members) for name in graders_of(folder))
 
 
 def _weights_of(folder: Path, spec: DetectorSpec) -> Path:
@@ -160,7 +166,10 @@ def _models(source: WeightsSource) -> Iterator[tuple[str, ExportedModel, dict[st
     if source.graders is not None:
         for name in graders_of(source.graders):
             stored = load_grader(source.graders, name)
-            yield name.value, grader_model(stored.network, stored.config), _grader_description(stored)
+            for number, member in enumerate(stored.members, start=1):
+                model = grader_model(member.network, member.config)
+                described = _grader_description(stored) | {"member": number, "members": len(stored.members)}
+                yield member_stem(name, number), model, described
 
 
 def _detector_description(spec: DetectorSpec) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from classifier.compiled import converted_grader
 from classifier.config import GraderName
-from classifier.storage import read_grader
+from classifier.storage import member_stem, read_grader
 from data_prep.base.files import atomic_write
 from data_prep.base.graph import SUFFIX, graph_of
 from data_prep.base.manifest import read_verified, write_manifest
@@ -34,8 +34,9 @@ def write_graphs(folder: Path) -> tuple[Path, ...]:
             written.append(_write(folder, kind.value, converted_network(spec, content), content))
     for name in GraderName:
         if (folder / f"{name.value}.safetensors").is_file():
-            stored = read_grader(folder, name)
-            written.append(_write(folder, name.value, converted_grader(stored), stored.weights))
+            for number, member in enumerate(read_grader(folder, name).members, start=1):
+                stem = member_stem(name, number)
+                written.append(_write(folder, stem, converted_grader(member), member.weights))
     write_manifest(folder)
     return tuple(written)
 

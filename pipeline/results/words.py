@@ -69,3 +69,14 @@ def numbering_words(confidence: float) -> str:
     """How sure the numbering is, for a caption; never 100 %, which no reading of an image is."""
     sure = "over 99%" if confidence > 0.99 else f"{confidence:.0%}"
     return f"numbering {sure} sure"
+
+
+def reading_words(shift: int, share: float) -> str:
+    """Another numbering that cannot be excluded, as a sentence."""
+    if shift == 1:
+        what = "L4/L5 here would be L5/S1, and L5/S1 a disc within the sacrum (as with four lumbar vertebrae)"
+    elif shift == -1:
+        what = "L5/S1 here would be L4/L5, and the disc below L5/S1 or L6/S1 (as with six lumbar vertebrae)"
+    else:
+        what = f"every level here would lie {abs(shift)} levels {'lower' if shift > 0 else 'higher'}"
+    return f"Another reading, {share_words(share)} likely: {what}."

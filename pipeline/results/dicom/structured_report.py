@@ -35,7 +35,7 @@ from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import codes, groups
 from pipeline.results.dicom.identity import MANUFACTURER, NAME, identify, models_digest, note, set_times
 from pipeline.results.dicom.source import SourceImage, SourceStudy
-from pipeline.results.words import flag_words, numbering_words
+from pipeline.results.words import flag_words, numbering_words, reading_words
 
 
 class ReportKind(StrEnum):
@@ -180,6 +180,7 @@ def _numbering(prediction: StudyPrediction, levels: SpineLevels) -> list[str]:
         f"{len(levels.levels)} of {len(LEVELS)} levels found, {numbering_words(levels.numbering_confidence)}"
     )
     flags = [f"flag {flag}: {flag_words(flag)}" for flag in prediction.flags]
+    flags += [reading_words(shift, share) for shift, share in levels.other_readings.items()]
     models = [f"{name} sha256 {digest}" for name, digest in sorted(prediction.provenance.models.items())]
     return [found, *flags, *models]
 

@@ -19,6 +19,7 @@ from pipeline.results.words import (
     flag_words,
     numbering_words,
     place_words,
+    reading_words,
     share_words,
 )
 
@@ -92,7 +93,10 @@ def render_report(study: Study | None, prediction: StudyPrediction) -> str:
         rejected=prediction.rejected,
         levels_found=len(levels.levels),
         numbering=numbering_words(levels.numbering_confidence),
-        flags=[flag_words(flag) for flag in prediction.flags],
+        flags=[
+            *(flag_words(flag) for flag in prediction.flags),
+            *(reading_words(shift, share) for shift, share in levels.other_readings.items()),
+        ],
         rejections=[(item, ADVICE[item.reason]) for item in prediction.rejections],
         columns=[place_words(condition) for condition, _ in COLUMNS],
         rows=rows,

@@ -1,0 +1,83 @@
+"""Protects: where the canal lies sideways is what axial slices show, however crooked the spine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from data_prep.phantom import make_study
+from data_prep.study import LevelPoint, PointSource, SpineFrame, SpineLevel
+from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, Side
+from detector.look.candidates import SliceCandidate
+from detector.spine.axial import RECESSES, AxialConfig, _agreeing, sideways_mm
+from detector.spine.points import moved_sideways
+
+FRAME = SpineFrame(up=np.array([0.0, 0, 1]), left=np.array([1.0, 0, 0]), back=np.array([0.0, 1, 0]))
+EXPECTED = np.array([[-8.0, -3.0, 0.0], [8.0, -3.0, 0.0]])
+
+
+def pair(aside: float, *, score: float = 0.8, forward: float = 0.0) -> SliceCandidate:
+    points = EXPECTED + np.array([aside, -forward, 0.0])
+    return SliceCandidate(score, np.zeros(0), points, "1", 1)
+
+
+@pytest.mark.parametrize("aside", [0.0, 7.0, -18.0, 25.0])
+def test_a_sure_pair_is_found_however_far_aside(aside: float) -> None:
+    found = _agreeing((pair(aside),), EXPECTED, AxialConfig())
+    assert found is not None
+    np.testing.assert_allclose(found[1], EXPECTED + [aside, 0, 0], atol=1e-9)
+
+
+@pytest.mark.parametrize("candidate", [pair(18.0, score=0.4), pair(45.0), pair(0.0, forward=12.0)])
+def test_what_is_unsure_or_elsewhere_is_not(candidate: SliceCandidate) -> None:
+    assert _agreeing((candidate,), EXPECTED, AxialConfig()) is None
+
+
+def spine() -> dict[Level, SpineLevel]:
+    return {
+        level: SpineLevel(
+            np.array([0.0, -30.0, -33.0 * level.index]),
+            np.array([0.0, 0.0, -33.0 * level.index]),
+            FRAME,
+            1,
+            2,
+        )
+        for level in LEVELS
+    }
+
+
+def recesses(level: Level, aside: float, source: PointSource = PointSource.SEEN) -> list[LevelPoint]:
+    at = np.array([aside, -3.0, -33.0 * level.index])
+    return [
+        LevelPoint(condition, level, at + np.array([x, 0, 0]), source)
+        for condition, x in zip(RECESSES, (-8.0, 8.0), strict=True)
+    ]
+
+
+def test_the_canal_lies_between_the_recesses_and_gaps_are_filled() -> None:
+    bent = {Level.L1_L2: 2.0, Level.L2_L3: 12.0, Level.L4_L5: 14.0}
+    points = [point for level, aside in bent.items() for point in recesses(level, aside)]
+    points += recesses(Level.L3_L4, 99.0, PointSource.PREDICTED)
+    found = sideways_mm(spine(), tuple(points))
+    assert [round(found[level], 6) for level in LEVELS] == [2.0, 12.0, 13.0, 14.0, 14.0]
+    assert sideways_mm(spine(), tuple(recesses(Level.L3_L4, 5.0, PointSource.PREDICTED))) == {}
+
+
+def test_levels_canal_points_and_foramina_move_and_recesses_stay() -> None:
+    phantom = make_study(100_321)
+    study = phantom.study
+    sagittal = next(series for series in study.series if series.kind == "Sagittal T2/STIR")
+    canal = {p.level: p.xyz_mm for p in phantom.points if p.condition is Condition.SPINAL_CANAL_STENOSIS}
+    levels = {level: replace(place, canal_mm=canal[level]) for level, place in spine().items()}
+    moved, points = moved_sideways(study, levels, phantom.points, sagittal, dict.fromkeys(LEVELS, 6.0))
+    for before, after in zip(phantom.points, points, strict=True):
+        if before.condition.group is ConditionGroup.SUBARTICULAR:
+            assert after is before
+    for level in LEVELS:
+        np.testing.assert_allclose(moved[level].canal_mm, canal[level] + [6.0, 0, 0])
+        new = {p.condition: p.xyz_mm for p in points if p.level is level}
+        np.testing.assert_allclose(new[Condition.SPINAL_CANAL_STENOSIS], moved[level].canal_mm)
+        sides = [new[Condition.of(ConditionGroup.FORAMINAL, side)] for side in Side]
+        assert np.mean(sides, axis=0)[0] == pytest.approx(moved[level].canal_mm[0], abs=1e-6)
