@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -49,10 +51,13 @@ def connected(address: str) -> Iterator[Any]:
     os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
     import ray
 
+    mine = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, ImportError, OSError) as error:
         raise EngineFailed(f"no Ray at {address} ({type(error).__name__})") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, mine)  # Ray takes it, and would end the run with another code
     try:
         yield ray
     finally:
