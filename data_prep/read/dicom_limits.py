@@ -219,7 +219,7 @@ def parsed(
 
 
 @cache
-def _tags(keywords: tuple[str, ...]) -> list[BaseTag]:
+def _tags(keywords: tuple[str, ...]) -> list[BaseTag | int]:
     return [Tag(keyword) for keyword in ("SpecificCharacterSet", *keywords)]
 
 
