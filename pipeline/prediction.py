@@ -184,5 +184,6 @@ def _levels_in(record: Mapping[str, Any]) -> SpineLevels:
         {level: level_of(row, frame) for (level, row), frame in zip(seen.items(), frames, strict=True)},
         tuple(points),
         record["numbering_confidence"],
-        tuple(record["voters"]),
+        other_readings={row["shift"]: row["probability"] for row in record["other_readings"]},
+        voters=tuple(record["voters"]),
     )
