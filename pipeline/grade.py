@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from classifier.grade import Grade
+from classifier.measure.quantities import Measured
+from classifier.measure.study import measure_study
 from classifier.prior import prior_grade
 from classifier.target_crops import NO_SIGNAL
 from data_prep.base.backend import Backend, BackendUnusable, resolve_backend
@@ -247,15 +249,25 @@ class Pipeline:
             return self.facts.rejected(
                 study.study_id, failure, (*study.rejections, *cache.rejections), levels
             )
+        measurements, failed = _measured(study, levels)
         rejections = (*study.rejections, *cache.rejections)
         return StudyPrediction(
             study.study_id,
             grades,
             levels,
-            (*levels.flags, *study.flags, *_missing(study), *_doubts(study, grades)),
+            (*levels.flags, *study.flags, *_missing(study), *_doubts(study, grades), *failed),
             rejections,
             provenance=self.provenance,
+            measurements=measurements,
         )
+
+
+def _measured(study: Study, levels: SpineLevels) -> tuple[tuple[Measured, ...], tuple[str, ...]]:
+    """What can be measured, and a flag where that failed: grades are worth more than their millimetres."""
+    try:
+        return measure_study(study, levels), ()
+    except Exception:
+        return (), ("measuring_failed",)
 
 
 def resolve_device(text: str) -> str:

@@ -75,6 +75,8 @@ def _bundled_graders() -> tuple[Mapping[str, str], ...]:
     found = []
     for bundle in Bundle:
         manifest = files("classifier").joinpath("weights", bundle.value, MANIFEST)
+        if not manifest.is_file():  # a copy of the project without this bundle
+            continue
         listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
         found.append({f"classifier/{name}": digest for name, digest in listed.items()})
     return tuple(found)

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from classifier.grade import Grade
+from classifier.measure.agreement import contradictions
+from classifier.measure.quantities import Measured, Quantity
 from data_prep.levels import level_of, level_record, point_of, point_record
 from data_prep.problems import Rejection
 from data_prep.study import SpineLevels
-from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, GradeSource, Level, Target
+from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, GradeSource, Level, Side, Target
 from detector.spine.anatomy import frames_along
 from pipeline import __version__
 from pipeline.learned import Learned, learned_words
@@ -76,6 +78,7 @@ class StudyPrediction:
         flags: codes for the study as a whole, such as ``numbering_uncertain``.
         rejections: files and series that were not used; the study itself, when it was rejected.
         rejected: nothing of the study could be graded: every grade is the level prior.
+        measurements: what was measured at the levels that were found.
         provenance: models, configuration, software.
 
     Raises:
@@ -89,6 +92,7 @@ class StudyPrediction:
     rejections: tuple[Rejection, ...] = ()
     rejected: bool = False
     provenance: Provenance = field(default_factory=Provenance)
+    measurements: tuple[Measured, ...] = ()
 
     def __post_init__(self) -> None:
         missing = [target.column for target in TARGETS if target not in self.grades]
@@ -116,6 +120,16 @@ class StudyPrediction:
                 for level in LEVELS
             },
             "targets": [_target_record(target, self.grades[target], found) for target in TARGETS],
+            "measurements": [_measurement_record(item) for item in self.measurements],
+            "contradictions": [
+                {
+                    "condition": item.target.condition.value,
+                    "level": item.target.level.value,
+                    "severity": item.severity.value,
+                    "quantity": item.measured.quantity.value,
+                }
+                for item in contradictions(self.grades, self.measurements)
+            ],
             "rejections": [asdict(rejection) for rejection in self.rejections],
         }
 
@@ -141,6 +155,7 @@ class StudyPrediction:
             tuple(record["flags"]),
             tuple(map(Rejection.from_record, record["rejections"])),
             rejected=record["rejected"],
+            measurements=tuple(map(_measurement_in, record["measurements"])),
         )
 
 
@@ -187,3 +202,33 @@ def _levels_in(record: Mapping[str, Any]) -> SpineLevels:
         other_readings={row["shift"]: row["probability"] for row in record["other_readings"]},
         voters=tuple(record["voters"]),
     )
+
+
+def _measurement_in(row: Mapping[str, Any]) -> Measured:
+    return Measured(
+        Quantity(row["quantity"]),
+        row["value"],
+        row["uncertainty"],
+        None if row["level"] is None else Level(row["level"]),
+        None if row["side"] is None else Side(row["side"]),
+        row["series_id"],
+        row["instance_number"],
+        None if row["ends_mm"] is None else np.array(row["ends_mm"]),
+    )
+
+
+def _measurement_record(item: Measured) -> dict[str, Any]:
+    low, high = item.usual
+    return {
+        "quantity": item.quantity.value,
+        "level": None if item.level is None else item.level.value,
+        "side": None if item.side is None else item.side.value,
+        "value": round(item.value, _DECIMALS),
+        "uncertainty": round(item.uncertainty, _DECIMALS),
+        "unit": item.kind.ucum,
+        "usual_low": None if low is None else round(low, _DECIMALS),
+        "usual_high": None if high is None else round(high, _DECIMALS),
+        "series_id": item.series_id,
+        "instance_number": item.instance_number,
+        "ends_mm": None if item.ends_mm is None else np.round(item.ends_mm, _DECIMALS).tolist(),
+    }

@@ -28,6 +28,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "detector.learn": "detector.look detector.spine",
         "classifier.learn": "classifier.judge",
         "classifier.judge": "",
+        "classifier.measure": "",
         "pipeline.results": "",
         "pipeline.results.pictures": "pipeline.results",
         "pipeline.results.report": "pipeline.results pipeline.results.pictures",

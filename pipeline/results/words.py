@@ -31,6 +31,7 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "no_level_found": "No lumbar level was found.",
     "series_kind_guessed": "Nothing says what a series shows, T1 or T2: it was guessed from the images.",
     "study_rejected": "The study could not be graded.",
+    "measuring_failed": "Nothing could be measured: an error in the program.",
     "picture_failed": "The picture of this study could not be drawn.",
     "report_failed": "The report of this study could not be written.",
     "no_point": "No point for this target.",

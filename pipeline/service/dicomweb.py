@@ -24,16 +24,8 @@ from requests.adapters import HTTPAdapter
 from data_prep.base.files import atomic_write
 from data_prep.problems import LumbarError
 
-# As stored where it is one of these; deflated syntaxes are never asked for.
-_SYNTAXES: Final = (
-    "1.2.840.10008.1.2.1",
-    "1.2.840.10008.1.2.5",
-    "1.2.840.10008.1.2.4.70",
-    "1.2.840.10008.1.2.4.57",
-    "1.2.840.10008.1.2.4.80",
-    "1.2.840.10008.1.2.4.90",
-    "1.2.840.10008.1.2",
-)
+# Asked for by name, so that an archive sends neither deflated files nor what cannot be decoded here.
+_UNCOMPRESSED: Final = (("application/dicom", "1.2.840.10008.1.2.1"),)
 _QUERY_KEYS: Final = frozenset(
     {"StudyInstanceUID", "AccessionNumber", "StudyDate", "PatientID", "StudyDescription", "StudyID"}
 )
@@ -209,10 +201,9 @@ def fetch_study(archive: Archive, study_uid: str, folder: Path) -> int:
         series = sorted({_value(row, _SERIES) for row in rows if _value(row, _MODALITY) == "MR"} - {""})
     if len(series) > archive.max_series:
         raise ArchiveFailed(f"a study has more than {archive.max_series} series")
-    types = tuple(("application/dicom", syntax) for syntax in _SYNTAXES)
     for place, uid in enumerate(series):
         with _named("retrieval"):
-            for number, dataset in enumerate(client.iter_series(study_uid, uid, media_types=types)):
+            for number, dataset in enumerate(client.iter_series(study_uid, uid, media_types=_UNCOMPRESSED)):
                 path = folder / f"study{_short(study_uid)}" / f"{place:03d}" / f"{number:05d}.dcm"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_write(path, binary=True) as stream:

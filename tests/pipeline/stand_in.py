@@ -94,7 +94,7 @@ class StraightSpine:
             for level in LEVELS[1:]
         }
         points = [self._point(study, Target(c, level)) for c in CONDITIONS for level in levels]
-        return SpineLevels(study.study_id, levels, tuple(points), 0.875, ("11",), ("level_absent",))
+        return SpineLevels(study.study_id, levels, tuple(points), 0.875, ("11",), flags=("level_absent",))
 
     def _point(self, study: Study, target: Target) -> LevelPoint:
         side = target.condition.side.sign if target.condition.side else 0

@@ -12,6 +12,7 @@ from typing import Final
 
 from pydicom.sr.coding import Code
 
+from classifier.measure.quantities import Quantity
 from data_prep.vocabulary import ConditionGroup, Level, Severity, Side, Target
 from pipeline.results.words import place_words
 
@@ -91,6 +92,36 @@ QUALITATIVE: Final = CodeEntry(
 )
 KEY_IMAGES: Final = _standard("DCM", "113000", "Of Interest", "title of the key object selection", "CID 7010")
 
+UNCERTAINTY: Final = _standard(
+    "SCT", "371884006", "+/-, range of measurement uncertainty", "one standard deviation", "CID 225"
+)
+USUAL_LOW: Final = _standard("SCT", "385524004", "Normal Range Lower Limit", "lowest usual value", "CID 223")
+USUAL_HIGH: Final = _standard(
+    "SCT", "371933006", "Normal Range Upper Limit", "highest usual value", "CID 223"
+)
+UNITS: Final = {
+    "mm": _standard("UCUM", "mm", "mm", "unit", "CID 7181"),
+    "mm2": _standard("UCUM", "mm2", "square millimeter", "unit", "CID 7181"),
+    "deg": _standard("UCUM", "deg", "Degree", "unit", "CID 7183"),
+    "1": _standard("UCUM", "1", "no units", "unit", "CID 7181"),
+    "%": PERCENT,
+}
+QUANTITY_CODES: Final = {
+    quantity: _private(f"M_{quantity.value}".upper()[:16], words, "measurement")
+    for quantity, words in {
+        Quantity.CANAL_DEPTH: "Dural sac, front to back",
+        Quantity.SAC_AREA: "Dural sac, cross-sectional area",
+        Quantity.CSF_SHARE: "Share of the sac that is bright as CSF",
+        Quantity.DISC_HEIGHT: "Disc height",
+        Quantity.DISC_HEIGHT_INDEX: "Disc height index",
+        Quantity.FORAMEN_HEIGHT: "Foramen, height",
+        Quantity.FORAMEN_WIDTH: "Foramen, width",
+        Quantity.FORAMEN_DIFFERENCE: "Foramen height, right minus left",
+        Quantity.SLIP: "Slip of the vertebra above, to the front",
+        Quantity.LORDOSIS: "Lordosis, L1 lower to S1 upper endplate",
+    }.items()
+}
+DISC: Final = _private("DISC", "Intervertebral disc", "finding of a group of measurements")
 TABLE: Final[tuple[CodeEntry, ...]] = (
     TITLE,
     PROCEDURE,
@@ -112,6 +143,12 @@ TABLE: Final[tuple[CodeEntry, ...]] = (
     QUALITATIVE,
     COMMENT,
     KEY_IMAGES,
+    UNCERTAINTY,
+    USUAL_LOW,
+    USUAL_HIGH,
+    *(entry for entry in UNITS.values() if entry is not PERCENT),
+    *QUANTITY_CODES.values(),
+    DISC,
 )
 
 _PLACES: Final = {

@@ -33,9 +33,10 @@ from highdicom.sr import (
 from pydicom.dataset import Dataset
 
 from classifier.grade import Grade
+from classifier.measure.quantities import Measured
 from data_prep.base.uids import derived_uid
 from data_prep.study import LevelPoint, PointSource
-from data_prep.vocabulary import SEVERITIES, Severity, Target
+from data_prep.vocabulary import SEVERITIES, Level, Severity, Target
 from pipeline.results.dicom import codes
 from pipeline.results.dicom.source import SourceImage, SourceStudy
 from pipeline.results.words import place_words, share_words
@@ -80,8 +81,9 @@ def target_group(
     point: LevelPoint,
     region: Region,
     algorithm: AlgorithmIdentification,
+    measured: Sequence[Measured] = (),
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations:
-    """Finding, site, grade and probabilities of one graded target, at its point."""
+    """Finding, site, grade, probabilities and measurements of one graded target, at its point."""
     seen = point.source is PointSource.SEEN
     group = PlanarROIMeasurementsAndQualitativeEvaluations(
         referenced_region=region,
@@ -90,7 +92,7 @@ def target_group(
         method=(codes.POINT_SEEN if seen else codes.POINT_PREDICTED).code,
         algorithm_id=algorithm,
         finding_sites=[finding_site(target)],
-        measurements=[_probability(target, grade)],
+        measurements=[_probability(target, grade), *map(measurement, measured)],
         qualitative_evaluations=[
             QualitativeEvaluation(name=codes.SEVERITY.code, value=codes.SEVERITY_CODES[grade.severity].code)
         ],
@@ -135,6 +137,55 @@ def _other_probability(severity: Severity, share: float) -> NumContentItem:
     )
     item.ContentSequence = ContentSequence([_severity(severity)])
     return item
+
+
+def measurement(item: Measured) -> Measurement:
+    """A measured quantity with its uncertainty and what is usual (PS3.16 TID 300, 310, 312)."""
+    low, high = item.usual
+    unit = codes.UNITS[item.kind.ucum].code
+    limits = [
+        NumContentItem(
+            name=name.code,
+            value=round(value, 3),
+            unit=unit,
+            relationship_type=RelationshipTypeValues.HAS_PROPERTIES,
+        )
+        for name, value in ((codes.USUAL_LOW, low), (codes.USUAL_HIGH, high))
+        if value is not None
+    ]
+    found = Measurement(name=codes.QUANTITY_CODES[item.quantity].code, value=round(item.value, 3), unit=unit)
+    uncertainty = NumContentItem(
+        name=codes.UNCERTAINTY.code,
+        value=round(item.uncertainty, 3),
+        unit=unit,
+        relationship_type=RelationshipTypeValues.HAS_PROPERTIES,
+    )
+    found[0].ContentSequence = ContentSequence([uncertainty, *limits])
+    return found
+
+
+def disc_group(
+    source: SourceStudy,
+    level: Level,
+    region: ImageRegion,
+    image: SourceImage,
+    algorithm: AlgorithmIdentification,
+    measured: Sequence[Measured],
+) -> PlanarROIMeasurementsAndQualitativeEvaluations:
+    """What was measured at a disc, which has no grade, at its centre."""
+    words = f"{level.label} disc"
+    group = PlanarROIMeasurementsAndQualitativeEvaluations(
+        referenced_region=region,
+        tracking_identifier=tracking(source, words),
+        finding_type=codes.DISC.code,
+        algorithm_id=algorithm,
+        finding_sites=[FindingSite(anatomic_location=codes.LEVEL_CODES[level].code)],
+        measurements=[measurement(item) for item in measured],
+    )
+    _place_numbers(group, region, image)
+    figures = ", ".join(f"{item.kind.short} {item.words}" for item in measured)
+    group[0].ContentSequence.append(comment(f"{words}: {figures}"))
+    return group
 
 
 def _severity(severity: Severity) -> CodeContentItem:

@@ -17,19 +17,22 @@ from highdicom.sr import (
     ComprehensiveSR,
     ContentItem,
     DeviceObserverIdentifyingAttributes,
+    ImageRegion,
     MeasurementReport,
     MeasurementsAndQualitativeEvaluations,
     ObservationContext,
     ObserverContext,
     PlanarROIMeasurementsAndQualitativeEvaluations,
     RelationshipTypeValues,
+    SourceImageForRegion,
 )
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as dictionary
 
+from classifier.measure.agreement import contradictions, target_of
 from data_prep.base.uids import derived_uid
 from data_prep.study import SpineLevels
-from data_prep.vocabulary import CONDITIONS, LEVELS, Target
+from data_prep.vocabulary import CONDITIONS, LEVELS, Level, Target
 from pipeline import __version__
 from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import codes, groups
@@ -108,9 +111,15 @@ def _content(
         if point is None or region is None:
             unplaced.append((target, grade))
             continue
-        placed.append(groups.target_group(source, target, grade, point, region, algorithm))
+        measured = [item for item in prediction.measurements if target_of(item) == target]
+        placed.append(groups.target_group(source, target, grade, point, region, algorithm, measured))
         if (image := source.image_of(point)) is not None:
             used.add(image.sop_instance_uid)
+    for level in LEVELS:
+        disc = _disc(source, prediction, levels, level, algorithm)
+        if disc is not None:
+            placed.append(disc[0])
+            used.add(disc[1].sop_instance_uid)
     images = [image for image in source.images.values() if image.sop_instance_uid in used]
     images = images or list(source.images.values())
     content = MeasurementReport(
@@ -126,13 +135,48 @@ def _content(
     # TID 1500 is extensible: the note stands before the findings.
     findings = next((i for i, item in enumerate(root) if _named(item, "126010")), len(root))
     root.insert(findings, groups.comment(note(prediction.provenance)))
-    notes = _numbering(prediction, levels)
+    notes = [*_numbering(prediction, levels), *_doubts(prediction)]
     evaluations = groups.evaluations(not_graded, unplaced, notes)
     evaluations.ContentSequence.insert(0, _certainty(levels))
     root.append(evaluations)
     if only_images:
         _name_sources(root)
     return content, images
+
+
+def _disc(
+    source: SourceStudy,
+    prediction: StudyPrediction,
+    levels: SpineLevels,
+    level: Level,
+    algorithm: AlgorithmIdentification,
+) -> tuple[PlanarROIMeasurementsAndQualitativeEvaluations, SourceImage] | None:
+    """The group of a disc and the image it lies on, or None where nothing was measured there."""
+    measured = [
+        item
+        for item in prediction.measurements
+        if item.level is level and target_of(item) is None and item.series_id is not None
+    ]
+    if not measured or level not in levels.levels:
+        return None
+    first = measured[0]
+    image = source.images.get((str(first.series_id), int(first.instance_number or 0)))
+    if image is None:
+        return None
+    region = ImageRegion(
+        graphic_type="POINT",
+        graphic_data=image.plane.to_px(levels.levels[level].disc_mm)[None] + 0.5,
+        source_image=SourceImageForRegion(image.sop_class_uid, image.sop_instance_uid),
+    )
+    return groups.disc_group(source, level, region, image, algorithm, measured), image
+
+
+def _doubts(prediction: StudyPrediction) -> list[str]:
+    """Grades that their measurements contradict, and what was measured of no single level, in words."""
+    found = contradictions(prediction.grades, prediction.measurements)
+    doubts = [f"to be checked first: {groups.words_of(item.target)} {item.words}" for item in found]
+    whole = [item for item in prediction.measurements if item.level is None]
+    return [*doubts, *(f"{item.kind.words}: {item.words}" for item in whole)]
 
 
 def _named(item: ContentItem, value: str) -> bool:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from classifier.measure.agreement import contradictions, target_of
+from classifier.measure.quantities import Measured, Quantity
 from data_prep.base.files import atomic_write
 from data_prep.problems import ADVICE
 from data_prep.study import SpineLevels, Study
 from data_prep.vocabulary import LEVELS, SEVERITIES, Condition, Level, Severity, Target
 from pipeline.prediction import StudyPrediction
+from pipeline.results.draft import draft_text, usual_words
 from pipeline.results.pictures.canvas import LEVEL_COLOURS
 from pipeline.results.pictures.montage import COLUMNS
 from pipeline.results.report.images import ShownSeries, shown_crop, shown_series
@@ -36,6 +39,8 @@ class Cell:
         shares: severity, its column name and its probability in percent.
         crop: data URI, or None.
         series, slice_: place of its slice among the pictures, or None.
+        measured: what stands beside the grade: name, value with uncertainty, what is usual.
+        contradicted: measurements that do not fit the grade, in words.
     """
 
     name: str
@@ -50,6 +55,8 @@ class Cell:
     crop: str | None
     place: tuple[int, int] | None
     where: str
+    measured: tuple[tuple[str, str, str], ...] = ()
+    contradicted: tuple[str, ...] = ()
 
     @property
     def is_graded(self) -> bool:
@@ -105,6 +112,8 @@ def render_report(study: Study | None, prediction: StudyPrediction) -> str:
         series=series,
         colours=_COLOURS,
         learned_from=prediction.provenance.learned_from,
+        measured=_measured_rows(prediction),
+        draft=draft_text(prediction),
         provenance=prediction.provenance.to_dict(),
     )
 
@@ -139,7 +148,32 @@ def _cell(
         crop=None if study is None else shown_crop(study, levels, condition, level),
         place=_place_of(target.column, series),
         where=where,
+        measured=tuple(_measured(item) for item in prediction.measurements if target_of(item) == target),
+        contradicted=tuple(
+            item.words
+            for item in contradictions(prediction.grades, prediction.measurements)
+            if item.target == target
+        ),
     )
+
+
+def _measured(item: Measured) -> tuple[str, str, str]:
+    return item.kind.short, item.words, usual_words(item)
+
+
+def _measured_rows(prediction: StudyPrediction) -> list[tuple[str, str, str, str, str]]:
+    """Every measurement for the table: level, name, value, what is usual, ``low``, ``usual`` or ``high``."""
+    rows = []
+    for item in sorted(prediction.measurements, key=_order):
+        side = "" if item.side is None else f", {item.side.value}"
+        level = "L1 – S1" if item.level is None else item.level.label
+        rows.append((level, item.kind.words + side, item.words, usual_words(item), item.verdict))
+    return rows
+
+
+def _order(item: Measured) -> tuple[int, int, str]:
+    level = -1 if item.level is None else item.level.index
+    return level, list(Quantity).index(item.quantity), item.side or ""
 
 
 def _place_of(name: str, series: tuple[ShownSeries, ...]) -> tuple[int, int] | None:

@@ -109,14 +109,15 @@ def test_the_parser_of_ohif_reads_level_and_grade_of_every_target(
             for item in series.ReferencedSOPSequence
         }
         measurements, hydrated = found["measurements"], found["hydrated"]
-        assert found["rehydratable"] and found["library"] > 0 and found["drawn"] == len(TARGETS)
-        first = {item["labels"][0].split(", probability: ")[0] for item in measurements}
-        assert first == labels_of(prediction)
+        assert found["rehydratable"] and found["library"] > 0 and found["drawn"] == len(measurements)
+        graded_ones = [item for item in measurements if ", probability: " in item["labels"][0]]
+        first = {item["labels"][0].split(", probability: ")[0] for item in graded_ones}
+        assert first == labels_of(prediction) and len(graded_ones) == len(TARGETS)
         assert all(item["loaded"] and item["image"] in images for item in measurements)
-        assert {item["identifier"] for item in measurements} == {x.split(":")[0] for x in first}
+        assert {item["identifier"] for item in graded_ones} == {x.split(":")[0] for x in first}
         # The number shows in the text box beside the point; it must not drown the words.
         assert all(len(item["labels"]) <= 6 for item in measurements)
-        assert {re.sub(r" \(.*", "", item["label"]) for item in hydrated} == labels_of(prediction)
+        assert {re.sub(r" \(.*", "", item["label"]) for item in hydrated} >= labels_of(prediction)
 
 
 def test_fetched_from_an_archive_graded_stored_there_and_shown_in_ohif(
@@ -156,7 +157,7 @@ def test_fetched_from_an_archive_graded_stored_there_and_shown_in_ohif(
         page.get_by_text("lumbar stenosis grades").first.dblclick()
         page.locator("[data-cy=trackedMeasurements-btn]").click()
         rows = page.locator("[data-cy=data-row-title]")
-        expect(rows).to_have_count(len(TARGETS), timeout=240_000)
+        expect(rows.filter(has_text="L5/S1 right recess")).to_have_count(1, timeout=240_000)
         shown = {re.sub(r" \(.*", "", text.strip()) for text in rows.all_inner_texts()}
         assert shown >= labels_of(prediction)
         assert errors == []

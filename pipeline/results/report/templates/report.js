@@ -68,4 +68,19 @@
       show(current, next);
     }, { passive: false });
   }
+  const draft = document.getElementById("draft");
+  const copy = document.getElementById("copy-draft");
+  if (draft && copy) {
+    const say = (words) => { document.getElementById("copied").textContent = words; };
+    copy.addEventListener("click", () => {
+      const selected = () => {
+        // A page that is opened as a file may not use the clipboard by itself.
+        draft.focus();
+        draft.select();
+        say(document.execCommand("copy") ? "Copied." : "Selected: copy it with the keyboard.");
+      };
+      if (!navigator.clipboard) { selected(); return; }
+      navigator.clipboard.writeText(draft.value).then(() => say("Copied."), selected);
+    });
+  }
 })();

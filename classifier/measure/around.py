@@ -1,0 +1,62 @@
+"""What is measured around a point: the dural sac on axial T2, the fat of a foramen on sagittal T1."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from classifier.measure.borders import find_borders
+from classifier.measure.planar import PlanarSlice
+from classifier.measure.quantities import Quantity
+from classifier.measure.strips import ANGLES, round_strip
+from data_prep.geometry import FloatArray
+
+_LEAST_SHARPNESS: Final = 0.3
+# Least uncertainty, fitted on phantoms of choosing seeds (docs/measurements.md).
+_FLOOR_SHARE: Final = 0.08
+_FLOOR_MM: Final = {Quantity.FORAMEN_HEIGHT: 3.0, Quantity.FORAMEN_WIDTH: 1.5}
+
+
+def sac_area(planar: PlanarSlice, canal_mm: FloatArray, cosine: float) -> tuple[float, float] | None:
+    """Area (mm²) of the sac across the canal and its standard deviation, or None where it is not seen.
+
+    Args:
+        planar: axial slice.
+        canal_mm: (3,) point in the sac.
+        cosine: between the normal of the slice and the canal.
+    """
+    strip = round_strip(planar.to_mm2(canal_mm), *planar.displayed())
+    (border,) = find_borders("sac", strip, strip.read(planar.pixels, planar.spacing_mm))
+    if border.sharpness.mean() < _LEAST_SHARPNESS:
+        return None
+    step = float(ANGLES[1] - ANGLES[0])
+    radius = border.across_mm
+    area = float(0.5 * np.sum(radius * np.roll(radius, -1)) * np.sin(step)) * cosine
+    around = float(np.sum(radius) * step)
+    return area, float(np.hypot(_FLOOR_SHARE * area, 0.2 * around * border.spread_mm.mean()))
+
+
+def foramen_measures(
+    planar: PlanarSlice, point_mm: FloatArray, up: FloatArray
+) -> dict[Quantity, tuple[float, float]]:
+    """Height and width (mm) of the fat of a foramen with standard deviations; empty where it is not seen.
+
+    Args:
+        planar: sagittal T1 slice.
+        point_mm: (3,) point in the foramen.
+        up: (3,) unit vector to the head along the canal at its level.
+    """
+    strip = round_strip(planar.to_mm2(point_mm), *planar.displayed())
+    (border,) = find_borders("foramen", strip, strip.read(planar.pixels, planar.spacing_mm))
+    if border.sharpness.mean() < _LEAST_SHARPNESS:
+        return {}
+    contour = border.across_mm[:, None] * strip.across
+    upwards = planar.along(up)
+    across = np.array([-upwards[1], upwards[0]])
+    found = {}
+    for quantity, axis in ((Quantity.FORAMEN_HEIGHT, upwards), (Quantity.FORAMEN_WIDTH, across)):
+        extent = contour @ axis
+        value = float(extent.max() - extent.min())
+        found[quantity] = value, float(np.hypot(_FLOOR_MM[quantity], 0.3 * border.spread_mm.mean()))
+    return found

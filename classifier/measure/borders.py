@@ -1,0 +1,133 @@
+"""Finds the borders of a structure in a strip: filters, softmax regression, the best path through the rows.
+
+The filters are the principal components of small patches, with a threshold; on their answers around a pixel,
+softmax regression gives its score for being the border in its row, to which the usual place of the border is
+added (``training.py``). The softmax of a row says where the border is and how sure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load
+
+from classifier.measure.strips import Strip
+from data_prep.geometry import FloatArray
+
+WEIGHTS: Final = "borders.safetensors"
+# Distance of the places around a pixel at which the filters are looked at.
+DILATION: Final = 2
+# Largest step of a border from one row to the next, in columns, and what a step of one costs.
+_MAX_STEP: Final = 3
+_STEP_COST: Final = 0.35
+
+RealArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Border:
+    """One border of a structure.
+
+    Attributes:
+        across_mm: (rows,) where it crosses each row.
+        spread_mm: (rows,) how sure: standard deviation of the softmax around there.
+        sharpness: (rows,) share of the softmax within 1.5 mm of the border.
+    """
+
+    across_mm: FloatArray
+    spread_mm: FloatArray
+    sharpness: FloatArray
+
+
+def find_borders(kind: str, strip: Strip, values: RealArray) -> tuple[Border, ...]:
+    """Borders of ``canal`` (front, back), ``disc`` (lower, upper), ``sac`` or ``foramen`` (the one around).
+
+    Args:
+        kind: which network.
+        strip: where the values lie.
+        values: (rows, columns) that ``Strip.read`` gave.
+    """
+    weights = _weights()
+    scores = border_scores(weights, kind, values, is_round=strip.is_round)
+    if kind == "disc":
+        # A disc is darker than its neighbours or brighter: one edge may look like the other of another disc.
+        scores = np.repeat(np.logaddexp(*scores)[None], 2, axis=0)
+    place = weights[f"{kind}.place"]
+    off = (strip.across_mm - place[..., :1]) / place[..., 1:]
+    return tuple(_border(score, strip) for score in scores - 0.5 * off**2)
+
+
+def border_scores(
+    weights: dict[str, RealArray], kind: str, values: RealArray, *, is_round: bool
+) -> RealArray:
+    """(borders, rows, columns) scores."""
+    kernel, bias = weights[f"{kind}.filter"], weights[f"{kind}.threshold"]
+    answers = np.maximum(_convolved(values[None], kernel, 1, is_round) + bias[:, None, None], 0.0)
+    return _convolved(answers, weights[f"{kind}.regression"], DILATION, is_round)
+
+
+def _convolved(values: RealArray, kernel: RealArray, dilation: int, is_round: bool) -> RealArray:
+    """As a convolution with edges repeated, or wrapped around where the first row follows the last."""
+    windows = around(values, kernel.shape[2:], dilation, is_round=is_round)
+    return cast(RealArray, np.einsum("crsij,ocij->ors", windows, kernel, optimize=True))
+
+
+def around(values: RealArray, shape: Sequence[int], dilation: int, *, is_round: bool) -> RealArray:
+    """(channels, rows, columns, *shape): what lies around every pixel of ``values``."""
+    high, wide = shape
+    rows, columns = dilation * (high // 2), dilation * (wide // 2)
+    padded = np.pad(values, ((0, 0), (rows, rows), (0, 0)), mode="wrap" if is_round else "edge")
+    padded = np.pad(padded, ((0, 0), (0, 0), (columns, columns)), mode="edge")
+    size = ((high - 1) * dilation + 1, (wide - 1) * dilation + 1)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, size, axis=(1, 2))
+    return cast(RealArray, windows[..., ::dilation, ::dilation])
+
+
+def _border(score: RealArray, strip: Strip) -> Border:
+    """The path with the highest sum of scores that does not jump, refined within a pixel and a half."""
+    shares = np.exp(score - score.max(axis=1, keepdims=True)).astype(np.float64)
+    shares /= shares.sum(axis=1, keepdims=True)
+    path = _best_path(np.log(shares + 1e-6), is_round=strip.is_round)
+    across = strip.across_mm
+    near = np.abs(across[None] - across[path][:, None]) <= 1.0 + 1e-9
+    weight = np.where(near, shares, 0.0) + 1e-12 * near
+    place = (weight * across).sum(axis=1) / weight.sum(axis=1)
+    off = across[None] - place[:, None]
+    spread = np.sqrt((shares * off**2).sum(axis=1))
+    sharp = np.where(np.abs(off) <= 1.5, shares, 0.0).sum(axis=1)
+    return Border(place, spread, sharp)
+
+
+def _best_path(score: FloatArray, *, is_round: bool) -> NDArray[np.intp]:
+    """Column of each row (Viterbi); a round path is run twice, so that its ends meet."""
+    rows = np.concatenate([score, score]) if is_round else score
+    count, columns = rows.shape
+    best = rows[0]
+    came = np.zeros((count, columns), dtype=np.intp)
+    steps = np.arange(-_MAX_STEP, _MAX_STEP + 1)
+    for row in range(1, count):
+        padded = np.pad(best, _MAX_STEP, constant_values=-np.inf)
+        options = np.stack(
+            [padded[_MAX_STEP + s : _MAX_STEP + s + columns] - _STEP_COST * abs(s) for s in steps]
+        )
+        choice = options.argmax(axis=0)
+        came[row] = np.arange(columns) + steps[choice]
+        best = options[choice, np.arange(columns)] + rows[row]
+    path = np.zeros(count, dtype=np.intp)
+    path[-1] = int(best.argmax())
+    for row in range(count - 1, 0, -1):
+        path[row - 1] = came[row, path[row]]
+    half = len(score) // 2
+    return np.roll(path[half : half + len(score)], half) if is_round else path
+
+
+@cache
+def _weights() -> dict[str, RealArray]:
+    content = files("classifier.measure").joinpath(WEIGHTS).read_bytes()
+    return {name: np.asarray(value, dtype=np.float32) for name, value in cast(Any, load(content)).items()}

@@ -1,0 +1,200 @@
+"""Canal, discs, slip and lordosis on one sagittal T2 slice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from classifier.measure.borders import Border, find_borders
+from classifier.measure.planar import PlanarSlice
+from classifier.measure.quantities import Quantity
+from classifier.measure.strips import CANAL_STEP_MM, Strip, canal_strip, disc_strip
+from data_prep.geometry import FloatArray
+
+# Rows of the canal that count for a level, and rows of a disc that count for its height.
+_LEVEL_MM: Final = 2.0
+_CSF_MM: Final = 3.0
+_CSF_ACROSS_MM: Final = 5.0
+_DISC_MM: Final = 9.0
+# A border that is less sure than this is not used.
+_LEAST_SHARPNESS: Final = 0.3
+# Least uncertainty, one standard deviation, and by how much the spread of the borders counts: fitted on
+# phantoms of choosing seeds (docs/measurements.md).
+_FLOOR_MM: Final = {"canal": 1.2, "disc": 1.0, "slip": 1.5}
+_FLOOR_CSF: Final = 10.0
+_FLOOR_DEG: Final = 6.0
+_WALL: Final = (0.22, 0.78)
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A value, its standard deviation, and the (2, 2) in-plane points between which it was read."""
+
+    value: float
+    uncertainty: float
+    ends_mm: FloatArray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Disc:
+    """A disc: height in the middle, its endplates as lines through points with directions, their spread."""
+
+    height_mm: float
+    uncertainty: float
+    upper: tuple[FloatArray, FloatArray]
+    lower: tuple[FloatArray, FloatArray]
+    ends_mm: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class SagittalReading:
+    """What one slice says; places are those of the levels that were given."""
+
+    strip: Strip
+    values: NDArray[np.float32]
+    level_rows: FloatArray
+    front: Border
+    back: Border
+    discs: tuple[_Disc | None, ...]
+
+    def at_level(self, place: int) -> dict[Quantity, Reading]:
+        """Every quantity that can be read at a level."""
+        found: dict[Quantity, Reading] = {}
+        depth = self._depth(place)
+        if depth is not None:
+            found[Quantity.CANAL_DEPTH] = depth
+            found[Quantity.CSF_SHARE] = self._csf_share(place)
+        disc = self.discs[place]
+        if disc is not None:
+            found[Quantity.DISC_HEIGHT] = Reading(disc.height_mm, disc.uncertainty, disc.ends_mm)
+            body = self._body_height(place)
+            if body is not None:
+                index = disc.height_mm / body
+                found[Quantity.DISC_HEIGHT_INDEX] = Reading(index, disc.uncertainty / body)
+        slip = self._slip(place)
+        if slip is not None:
+            found[Quantity.SLIP] = slip
+        return found
+
+    def lordosis(self) -> tuple[float, float] | None:
+        """Degrees between the upper edge of the first disc and the lower edge of the last."""
+        first, last = self.discs[0], self.discs[-1]
+        if first is None or last is None:
+            return None
+        a, b = first.upper[1], last.lower[1]
+        cross = a[0] * b[1] - a[1] * b[0]
+        angle = float(np.degrees(np.arctan2(cross, a @ b)))
+        # Lordotic: the last endplate points down in front. The sign follows the way the slice is stored.
+        up = self.strip.centres_mm[0] - self.strip.centres_mm[-1]
+        back = self.strip.across.mean(axis=0)
+        turns = np.sign(back[0] * up[1] - back[1] * up[0])
+        return angle * float(turns), _FLOOR_DEG
+
+    def _rows(self, place: int, reach_mm: float) -> slice:
+        row, reach = self.level_rows[place], reach_mm / CANAL_STEP_MM
+        return slice(max(round(row - reach), 0), round(row + reach) + 1)
+
+    def _depth(self, place: int) -> Reading | None:
+        rows = self._rows(place, _LEVEL_MM)
+        front, back = self.front, self.back
+        if min(front.sharpness[rows].mean(), back.sharpness[rows].mean()) < _LEAST_SHARPNESS:
+            return None
+        value = float((back.across_mm[rows] - front.across_mm[rows]).mean())
+        spread = np.hypot(front.spread_mm[rows].mean(), back.spread_mm[rows].mean())
+        row = np.array([round(float(self.level_rows[place]))])
+        ends = [self.strip.point_mm(row, border.across_mm[row])[0] for border in (front, back)]
+        return Reading(value, float(np.hypot(_FLOOR_MM["canal"], 0.5 * spread)), np.stack(ends))
+
+    def _csf_share(self, place: int) -> Reading:
+        """Per cent of the middle of the canal above the mean of its brightest fluid and the dark in front."""
+        across = self.strip.across_mm
+        middle, in_front = np.abs(across) <= _CSF_ACROSS_MM, across < -_CSF_ACROSS_MM - 3.0
+        bright = float(np.percentile(self.values[:, middle], 90.0))
+        dark = float(np.percentile(self.values[:, in_front], 10.0))
+        here = self.values[self._rows(place, _CSF_MM)][:, middle]
+        return Reading(100 * float(np.mean(here > (bright + dark) / 2)), _FLOOR_CSF)
+
+    def _body_height(self, place: int) -> float | None:
+        """Mean height (mm) of the vertebrae beside a disc, between the edges of neighbouring discs."""
+        heights = []
+        for above, below in ((place - 1, place), (place, place + 1)):
+            if above < 0 or below >= len(self.discs):
+                continue
+            upper, lower = self.discs[above], self.discs[below]
+            if upper is not None and lower is not None:
+                heights.append(float(np.linalg.norm(upper.lower[0] - lower.upper[0])))
+        return float(np.mean(heights)) if heights else None
+
+    def _slip(self, place: int) -> Reading | None:
+        """How far the rear wall of the vertebra above stands in front of that below, at the disc."""
+        row = self.level_rows[place]
+        gaps = np.diff(self.level_rows)
+        above = gaps[place - 1] if place else gaps[0]
+        below = gaps[place] if place < len(gaps) else gaps[-1] * 0.8
+        walls = []
+        for start, end in (
+            (row - _WALL[1] * above, row - _WALL[0] * above),
+            (row + _WALL[0] * below, row + _WALL[1] * below),
+        ):
+            rows = np.arange(max(round(start), 0), min(round(end) + 1, len(self.front.across_mm)))
+            if len(rows) < 4 or self.front.sharpness[rows].mean() < _LEAST_SHARPNESS:
+                return None
+            walls.append(self.strip.point_mm(rows, self.front.across_mm[rows]))
+        middle = round(float(row))
+        origin, back = self.strip.centres_mm[middle], self.strip.across[middle]
+        along = np.array([-back[1], back[0]])
+        at_disc = []
+        for wall in walls:
+            x, y = (wall - origin) @ along, (wall - origin) @ back
+            at_disc.append(float(np.polynomial.Polynomial.fit(x, y, 1)(0.0)))
+        return Reading(at_disc[1] - at_disc[0], _FLOOR_MM["slip"])
+
+
+def read_sagittal(planar: PlanarSlice, canal_mm: FloatArray, disc_mm: FloatArray) -> SagittalReading:
+    """Find canal and discs on a slice.
+
+    Args:
+        planar: the slice.
+        canal_mm, disc_mm: (levels, 2) in-plane points, head to foot, three levels or more.
+    """
+    strip, rows = canal_strip(canal_mm, disc_mm)
+    values = strip.read(planar.pixels, planar.spacing_mm)
+    front, back = find_borders("canal", strip, values)
+    ups = chain_directions(disc_mm)
+    to_back = (canal_mm - disc_mm).mean(axis=0)
+    discs = tuple(_disc(planar, disc_mm[i], ups[i], to_back) for i in range(len(disc_mm)))
+    return SagittalReading(strip, values, rows, front, back, discs)
+
+
+def chain_directions(disc_mm: FloatArray) -> FloatArray:
+    """(levels, 2) unit vectors to the head along a chain of discs, head to foot."""
+    steps = -np.gradient(disc_mm, axis=0)
+    return np.asarray(steps / np.linalg.norm(steps, axis=1, keepdims=True))
+
+
+def _disc(planar: PlanarSlice, centre: FloatArray, up: FloatArray, back: FloatArray) -> _Disc | None:
+    strip = disc_strip(centre, up, back)
+    values = strip.read(planar.pixels, planar.spacing_mm)
+    lower, upper = find_borders("disc", strip, values)
+    along = np.linalg.norm(strip.centres_mm - centre, axis=1)
+    rows = np.flatnonzero(along <= _DISC_MM)
+    if min(lower.sharpness[rows].mean(), upper.sharpness[rows].mean()) < _LEAST_SHARPNESS:
+        return None
+    lines = [_line(strip, border, rows) for border in (lower, upper)]
+    tilt = float(np.mean([direction @ up for _, direction in lines]))
+    height = float((upper.across_mm[rows] - lower.across_mm[rows]).mean()) * float(np.sqrt(1 - tilt**2))
+    spread = np.hypot(lower.spread_mm[rows].mean(), upper.spread_mm[rows].mean())
+    sd = float(np.hypot(_FLOOR_MM["disc"], 0.3 * spread))
+    return _Disc(height, sd, lines[1], lines[0], np.stack([lines[0][0], lines[1][0]]))
+
+
+def _line(strip: Strip, border: Border, rows: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
+    """Middle point and direction, front to back, of a border."""
+    points = strip.point_mm(rows, border.across_mm[rows])
+    middle = points.mean(axis=0)
+    _, _, axes = np.linalg.svd(points - middle)
+    direction = axes[0] if axes[0] @ (points[-1] - points[0]) > 0 else -axes[0]
+    return middle, direction

@@ -1,0 +1,118 @@
+"""Strips: an image read along a line of the spine, so that its borders run from one end to the other.
+
+A strip has a row for every place along the line and a column for every step across it. Four kinds are cut:
+along the canal (across: front to back), along a disc (across: foot to head), and around a point, in the
+dural sac and in a foramen (a row for every angle, columns outwards).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.geometry import FloatArray
+
+CANAL_ACROSS_MM: Final = np.arange(-14.0, 16.01, 0.5)
+CANAL_STEP_MM: Final = 2.0
+CANAL_BEYOND_MM: Final = 18.0
+DISC_ACROSS_MM: Final = np.arange(-13.0, 13.01, 0.5)
+DISC_ALONG_MM: Final = np.arange(-18.0, 18.01, 2.0)
+RADII_MM: Final = np.arange(0.0, 15.51, 0.5)
+ANGLES: Final = np.deg2rad(np.arange(0.0, 360.0, 10.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """Where the pixels of a strip lie in the plane of the image.
+
+    Attributes:
+        centres_mm: (rows, 2) in-plane millimetres where each row crosses the line, at ``across_mm`` 0.
+        across: (rows, 2) in-plane unit vectors of increasing column.
+        across_mm: (columns,) distance of each column from the line.
+        is_round: whether the last row is a neighbour of the first.
+    """
+
+    centres_mm: FloatArray
+    across: FloatArray
+    across_mm: FloatArray
+    is_round: bool = False
+
+    def at_mm(self) -> FloatArray:
+        """(rows, columns, 2) in-plane millimetres of every pixel of the strip."""
+        return self.centres_mm[:, None] + self.across_mm[None, :, None] * self.across[:, None]
+
+    def point_mm(self, row: NDArray[np.intp], across_mm: FloatArray) -> FloatArray:
+        """(n, 2) in-plane millimetres of places on rows."""
+        return self.centres_mm[row] + across_mm[:, None] * self.across[row]
+
+    def read(self, pixels: NDArray[np.float32], spacing_mm: tuple[float, float]) -> NDArray[np.float32]:
+        """Grey values (rows, columns), scaled so that its 5th and 95th percentile are 0 and 1.
+
+        Args:
+            pixels: (rows, columns) of the image.
+            spacing_mm: (column distance, row distance); (0, 0) mm is the centre of the first pixel.
+        """
+        at = (self.at_mm() / np.asarray(spacing_mm)).astype(np.float32)
+        # Coarser than the image: a little smoothing stands for the area of a sample.
+        finest = float(self.across_mm[1] - self.across_mm[0])
+        sigma = max(0.0, 0.35 * finest / min(spacing_mm) - 0.2)
+        if sigma > 0.1:
+            pixels = cv2.GaussianBlur(pixels, (0, 0), sigma)
+        found = cv2.remap(pixels, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return scaled(found)
+
+
+def scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stretched so that the 5th and 95th percentile are 0 and 1; all 0 where it is constant."""
+    low, high = np.percentile(values, (5.0, 95.0))
+    if high - low <= 1e-6 * max(1.0, abs(high)):
+        return np.zeros_like(values, dtype=np.float32)
+    return np.clip((values - low) / (high - low), -1.0, 2.0).astype(np.float32)
+
+
+def canal_strip(canal_mm: FloatArray, disc_mm: FloatArray) -> tuple[Strip, FloatArray]:
+    """The strip along the canal and the row of each level.
+
+    Args:
+        canal_mm: (levels, 2) in-plane points in the canal, head to foot, two or more.
+        disc_mm: (levels, 2) disc centres in front of them.
+
+    Returns:
+        The strip, rows head to foot, columns front to back; fractional row of each level.
+    """
+    at = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(canal_mm, axis=0), axis=1))])
+    degree = min(3, len(at) - 1)
+    places = np.arange(-CANAL_BEYOND_MM, at[-1] + CANAL_BEYOND_MM + 1e-6, CANAL_STEP_MM)
+    curves = [np.polynomial.Polynomial.fit(at, canal_mm[:, axis], degree) for axis in range(2)]
+    inner = np.clip(places, at[0], at[-1])
+    slope = np.stack([curve.deriv()(inner) for curve in curves], axis=1)
+    slope /= np.linalg.norm(slope, axis=1, keepdims=True)
+    points = np.stack([curve(inner) for curve in curves], axis=1) + (places - inner)[:, None] * slope
+    back = np.stack([-slope[:, 1], slope[:, 0]], axis=1)
+    if np.sum((canal_mm - disc_mm).mean(axis=0) * back.mean(axis=0)) < 0:
+        back = -back
+    return Strip(points, back, CANAL_ACROSS_MM), (at + CANAL_BEYOND_MM) / CANAL_STEP_MM
+
+
+def disc_strip(disc_mm: FloatArray, up: FloatArray, back: FloatArray) -> Strip:
+    """The strip along a disc: rows front to back, columns foot to head.
+
+    Args:
+        disc_mm: (2,) centre.
+        up, back: (2,) unit vectors to the head along the chain of discs, and to the back.
+    """
+    along = np.array([-up[1], up[0]])
+    if along @ back < 0:
+        along = -along
+    centres = disc_mm + DISC_ALONG_MM[:, None] * along
+    return Strip(centres, np.repeat(up[None], len(centres), axis=0), DISC_ACROSS_MM)
+
+
+def round_strip(centre_mm: FloatArray, rightwards: FloatArray, downwards: FloatArray) -> Strip:
+    """The strip around a point: a row for every angle, from ``rightwards`` over ``downwards``."""
+    across = np.cos(ANGLES)[:, None] * rightwards + np.sin(ANGLES)[:, None] * downwards
+    return Strip(np.repeat(centre_mm[None], len(across), axis=0), across, RADII_MM, is_round=True)

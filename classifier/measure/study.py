@@ -1,0 +1,123 @@
+"""Measures a study: what the borders around the found points say in millimetres."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from classifier.measure.around import foramen_measures, sac_area
+from classifier.measure.planar import PlanarSlice
+from classifier.measure.quantities import Measured, Quantity
+from classifier.measure.sagittal import SagittalReading, read_sagittal
+from data_prep.problems import DicomRejected
+from data_prep.study import Series, Slice, SpineLevels, Study
+from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, SeriesKind, Side
+
+# An axial slice farther from the disc than this does not show its level.
+_AXIAL_REACH_MM = 4.0
+_LEAST_LEVELS = 3
+
+
+def measure_study(study: Study, levels: SpineLevels, *, with_foramina: bool = False) -> tuple[Measured, ...]:
+    """Everything that can be measured at the levels that were found; nothing where they were not.
+
+    A slice that cannot be decoded is left out. Foramina are measured when asked for only: they are not yet
+    measured well enough to be shown (docs/measurements.md).
+    """
+    found: list[Measured] = []
+    for parts in (_sagittal, _axial, *((_foramina,) if with_foramina else ())):
+        try:
+            found += parts(study, levels)
+        except DicomRejected:
+            continue
+    return tuple(found)
+
+
+def _sagittal(study: Study, levels: SpineLevels) -> Iterator[Measured]:
+    """Canal and discs on the sagittal T2 slice that lies nearest to most canal points."""
+    present = [level for level in LEVELS if level in levels.levels]
+    series = next(iter(study.of_kind(SeriesKind.SAGITTAL_T2)), None)
+    if series is None or len(present) < _LEAST_LEVELS:
+        return
+    for level_slice, members in _slices_of(series, levels, present).items():
+        planar = PlanarSlice.of(level_slice)
+        canal = planar.to_mm2(np.stack([levels.levels[level].canal_mm for level in present]))
+        disc = planar.to_mm2(np.stack([levels.levels[level].disc_mm for level in present]))
+        reading = read_sagittal(planar, canal, disc)
+        yield from _of_reading(reading, planar, present, members, series.series_id, level_slice)
+
+
+def _slices_of(series: Series, levels: SpineLevels, present: list[Level]) -> dict[Slice, set[Level]]:
+    """The slice for each level; the one that most levels share reads the spine as a whole, too."""
+    chosen: dict[Slice, set[Level]] = {}
+    for level in present:
+        item, _ = series.nearest(levels.levels[level].canal_mm)
+        chosen.setdefault(item, set()).add(level)
+    return dict(sorted(chosen.items(), key=lambda pair: (-len(pair[1]), pair[0].instance_number)))
+
+
+def _of_reading(
+    reading: SagittalReading,
+    planar: PlanarSlice,
+    present: list[Level],
+    members: set[Level],
+    series_id: str,
+    item: Slice,
+) -> Iterator[Measured]:
+    leads = len(members) * 2 > len(present)
+    for place, level in enumerate(present):
+        if level not in members:
+            continue
+        for quantity, found in reading.at_level(place).items():
+            ends = None if found.ends_mm is None else planar.to_patient(found.ends_mm)
+            yield Measured(
+                quantity, found.value, found.uncertainty, level, None, series_id, item.instance_number, ends
+            )
+    if leads and {LEVELS[0], LEVELS[-1]} <= set(present) and (lordosis := reading.lordosis()) is not None:
+        value, uncertainty = lordosis
+        yield Measured(
+            Quantity.LORDOSIS, value, uncertainty, series_id=series_id, instance_number=item.instance_number
+        )
+
+
+def _axial(study: Study, levels: SpineLevels) -> Iterator[Measured]:
+    """The sac on the axial slice nearest to each disc."""
+    for level, found in levels.levels.items():
+        near = [(series, *series.nearest(found.canal_mm)) for series in study.of_kind(SeriesKind.AXIAL_T2)]
+        series, item, away = min(near, key=lambda entry: entry[2], default=(None, None, np.inf))
+        if series is None or item is None or away > _AXIAL_REACH_MM:
+            continue
+        planar = PlanarSlice.of(item)
+        # The slice cuts the canal obliquely: its area is that of the cross-section over the cosine.
+        cosine = abs(float(planar.plane.normal @ found.frame.up))
+        area = sac_area(planar, found.canal_mm, cosine)
+        if area is not None:
+            value, uncertainty = area
+            yield Measured(
+                Quantity.SAC_AREA, value, uncertainty, level, None, series.series_id, item.instance_number
+            )
+
+
+def _foramina(study: Study, levels: SpineLevels) -> Iterator[Measured]:
+    """The fat of each foramen on the T1 slice of its point."""
+    by_id = {series.series_id: series for series in study.of_kind(SeriesKind.SAGITTAL_T1)}
+    for level in levels.levels:
+        heights: dict[Side, tuple[float, float]] = {}
+        for side in Side:
+            point = levels.point(Condition.of(ConditionGroup.FORAMINAL, side), level)
+            if point is None or point.series_id not in by_id or point.instance_number is None:
+                continue
+            item = by_id[point.series_id].by_instance(point.instance_number)
+            planar = PlanarSlice.of(item)
+            for quantity, (value, sd) in foramen_measures(
+                planar, point.xyz_mm, levels.levels[level].frame.up
+            ).items():
+                if quantity is Quantity.FORAMEN_HEIGHT:
+                    heights[side] = (value, sd)
+                yield Measured(quantity, value, sd, level, side, point.series_id, item.instance_number)
+        if len(heights) == len(Side):
+            (right, right_sd), (left, left_sd) = heights[Side.RIGHT], heights[Side.LEFT]
+            yield Measured(
+                Quantity.FORAMEN_DIFFERENCE, right - left, float(np.hypot(right_sd, left_sd)), level
+            )

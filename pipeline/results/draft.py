@@ -1,0 +1,179 @@
+"""A draft of the text that a radiologist would dictate, level by level, from grades and measurements.
+
+The order and the words are those of the usual structured templates for the lumbar spine: disc, canal, lateral
+recesses, foramina. What was not graded is said to be not assessed, and nothing is called normal unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from classifier.measure.agreement import contradictions
+from classifier.measure.quantities import Measured, Quantity
+from data_prep.study import SpineLevels
+from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, Severity, Side, Target
+from pipeline.prediction import StudyPrediction
+from pipeline.results.words import NOT_A_DEVICE, flag_words, numbering_words
+
+HEADING: Final = (
+    "DRAFT OF RESEARCH SOFTWARE - NOT A MEDICAL REPORT. To be checked and changed by a radiologist."
+)
+_GRADE_WORDS: Final = {
+    Severity.NORMAL_MILD: "no more than mild",
+    Severity.MODERATE: "moderate",
+    Severity.SEVERE: "severe",
+}
+# Beyond the uncertainty: a slip that is not surely one is not worth a sentence.
+_LISTHESIS_MM: Final = 3.0
+_SHOWN: Final = (Severity.SEVERE, Severity.MODERATE)
+
+
+def usual_words(item: Measured) -> str:
+    """What is usual: ``10.0 mm and more``, ``26 to 74 °``; empty where nothing is known to be."""
+    low, high = item.usual
+    kind = item.kind
+    shown = [None if value is None else f"{value:.{kind.decimals}f}" for value in (low, high)]
+    if shown[0] is not None and shown[1] is not None:
+        return f"{shown[0]} to {shown[1]} {kind.unit}".rstrip()
+    if shown[0] is not None:
+        return f"{shown[0]} {kind.unit} and more"
+    return "" if shown[1] is None else f"{shown[1]} {kind.unit} and less"
+
+
+def draft_text(prediction: StudyPrediction) -> str:
+    """The draft of one study; plain text, lines of sentences."""
+    levels = prediction.levels or SpineLevels(prediction.study_id)
+    lines = [HEADING, "", "MRI OF THE LUMBAR SPINE", "", "FINDINGS"]
+    lines.append(
+        f"Levels are counted up from the last well-formed disc, called L5/S1 "
+        f"({len(levels.levels)} of {len(LEVELS)} found, {numbering_words(levels.numbering_confidence)})."
+    )
+    lines += [flag_words(flag) for flag in prediction.flags]
+    lines += _whole(prediction.measurements)
+    for level in LEVELS:
+        lines.append(f"{level.label}: {' '.join(_level(prediction, level, level in levels.levels))}")
+    lines += ["", "IMPRESSION", *_impression(prediction)]
+    doubts = contradictions(prediction.grades, prediction.measurements)
+    if doubts:
+        lines += ["", "TO BE CHECKED FIRST"]
+        lines += [f"{d.target.level.label} {_place(d.target.condition)}: {d.words}." for d in doubts]
+    lines += ["", f"{NOT_A_DEVICE} {prediction.provenance.learned_from}"]
+    return "\n".join(lines) + "\n"
+
+
+def _whole(measured: Sequence[Measured]) -> list[str]:
+    found = [item for item in measured if item.quantity is Quantity.LORDOSIS]
+    return [f"Lordosis {item.words}, lower endplate of L1 to upper endplate of S1." for item in found]
+
+
+def _level(prediction: StudyPrediction, level: Level, is_found: bool) -> list[str]:
+    """Sentences of one level."""
+    if not is_found:
+        return ["not in the images."]
+    sentences = _disc(prediction.measurements, level)
+    canal = Target(Condition.SPINAL_CANAL_STENOSIS, level)
+    sentences.append(_canal(prediction, canal))
+    for group, name in ((ConditionGroup.SUBARTICULAR, "recess"), (ConditionGroup.FORAMINAL, "foramen")):
+        sentences += _pair(prediction, group, level, name)
+    return sentences
+
+
+def _disc(measured: Sequence[Measured], level: Level) -> list[str]:
+    sentences = []
+    height = _of(measured, Quantity.DISC_HEIGHT, level)
+    if height is not None:
+        low = ", low for its level" if height.verdict == "low" else ""
+        sentences.append(f"Disc height {height.words}{low}.")
+    slip = _of(measured, Quantity.SLIP, level)
+    if slip is not None and abs(slip.value) - slip.uncertainty > _LISTHESIS_MM:
+        way = "forwards" if slip.value > 0 else "backwards"
+        sentences.append(
+            f"The vertebra above stands {abs(slip.value):.1f} ± {slip.uncertainty:.1f} mm {way}."
+        )
+    return sentences
+
+
+def _canal(prediction: StudyPrediction, target: Target) -> str:
+    measured = prediction.measurements
+    found = [
+        _of(measured, quantity, target.level)
+        for quantity in (Quantity.CANAL_DEPTH, Quantity.SAC_AREA, Quantity.CSF_SHARE)
+    ]
+    figures = [f"{item.kind.short} {item.words}" for item in found if item is not None]
+    beside = f" ({', '.join(figures)})" if figures else ""
+    grade = prediction.grades[target]
+    if grade.source == "prior":
+        return f"Central canal not assessed{beside}."
+    return f"{_sentence(grade.severity)} central canal stenosis{beside}."
+
+
+def _pair(prediction: StudyPrediction, group: ConditionGroup, level: Level, name: str) -> list[str]:
+    """One sentence for both sides where they agree, else one for each; right before left."""
+    what = "lateral recess stenosis" if name == "recess" else "neural foraminal narrowing"
+    sides = (Side.RIGHT, Side.LEFT)
+    said = []
+    for side in sides:
+        grade = prediction.grades[Target(Condition.of(group, side), level)]
+        said.append(None if grade.source == "prior" else grade.severity)
+    if said[0] == said[1] and said[0] is not None:
+        return [f"{_sentence(said[0])} {what} on both sides{_sizes(prediction, level, sides, name)}."]
+    if said[0] is said[1] is None:
+        return [f"{what.capitalize()} not assessed."]
+    sentences = []
+    for side, severity in zip(sides, said, strict=True):
+        sizes = _sizes(prediction, level, (side,), name)
+        if severity is None:
+            sentences.append(f"{side.value.capitalize()} {what} not assessed{sizes}.")
+        else:
+            sentences.append(f"{_sentence(severity)} {what} on the {side.value}{sizes}.")
+    return sentences
+
+
+def _sizes(prediction: StudyPrediction, level: Level, sides: Sequence[Side], name: str) -> str:
+    if name == "recess":
+        return ""
+    found = []
+    for side in sides:
+        height = _of(prediction.measurements, Quantity.FORAMEN_HEIGHT, level, side)
+        if height is not None:
+            found.append(f"{side.value} height {height.words}")
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _impression(prediction: StudyPrediction) -> list[str]:
+    """The worst first; that nothing is worse than mild, where all was seen."""
+    lines = []
+    for severity in _SHOWN:
+        places = [
+            f"{target.level.label} {_place(target.condition)}"
+            for target, grade in sorted(prediction.grades.items(), key=lambda pair: pair[0].level.index)
+            if grade.source != "prior" and grade.severity is severity
+        ]
+        if places:
+            lines.append(f"{severity.value}: {', '.join(places)}.")
+    missing = sum(grade.source == "prior" for grade in prediction.grades.values())
+    if not lines and missing < len(prediction.grades):
+        lines.append("No stenosis that is more than mild where it was assessed.")
+    if missing:
+        lines.append(f"{missing} of {len(prediction.grades)} places not assessed.")
+    return lines
+
+
+def _sentence(severity: Severity) -> str:
+    words = _GRADE_WORDS[severity]
+    return words[0].upper() + words[1:]
+
+
+def _place(condition: Condition) -> str:
+    names = {"spinal": "central canal", "foraminal": "neural foramen", "subarticular": "lateral recess"}
+    return " ".join(filter(None, (condition.side, names[condition.group.value])))
+
+
+def _of(
+    measured: Sequence[Measured], quantity: Quantity, level: Level, side: Side | None = None
+) -> Measured | None:
+    for item in measured:
+        if (item.quantity, item.level, item.side) == (quantity, level, side):
+            return item
+    return None

@@ -1,0 +1,226 @@
+"""Measurements: right on spines whose truth is known, the same on another grid, and said with units."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from classifier.grade import Grade
+from classifier.measure.agreement import LIMITS, contradictions, target_of
+from classifier.measure.borders import border_scores, find_borders
+from classifier.measure.planar import PlanarSlice
+from classifier.measure.quantities import KINDS, Measured, Quantity
+from classifier.measure.strips import CANAL_BEYOND_MM, CANAL_STEP_MM, RADII_MM, canal_strip, round_strip
+from classifier.measure.study import measure_study
+from data_prep.geometry import SlicePlane
+from data_prep.phantom.spine import FIRST_LUMBAR, SAMPLES_PER_LEVEL
+from data_prep.phantom.study import PhantomStudy, make_study
+from data_prep.study import SpineFrame, SpineLevel, SpineLevels, Study
+from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, Severity, Side, Target
+
+SEEDS = (200_001, 200_002)
+
+
+def levels_of(phantom: PhantomStudy) -> SpineLevels:
+    """The true levels and points, as a detector would give them."""
+    discs = {disc.name: disc for disc in phantom.discs}
+    found = {}
+    for level in LEVELS:
+        disc = discs[level.label]
+        plane = FIRST_LUMBAR + level.index
+        spine = phantom.body.spine
+        up, left, back = (spine.rotation @ axis[plane] for axis in (spine.up, spine.left, spine.back))
+        found[level] = SpineLevel(disc.disc_mm, disc.canal_mm, SpineFrame(up, left, back), 1.0, 1.0)
+    return SpineLevels(phantom.study.study_id, found, phantom.points, 1.0)
+
+
+@pytest.fixture(scope="module", params=SEEDS)
+def phantom(request: pytest.FixtureRequest) -> PhantomStudy:
+    return make_study(request.param)
+
+
+@pytest.fixture(scope="module")
+def measured(phantom: PhantomStudy) -> tuple[Measured, ...]:
+    return measure_study(phantom.study, levels_of(phantom), with_foramina=True)
+
+
+def values(
+    measured: tuple[Measured, ...], quantity: Quantity
+) -> dict[tuple[Level | None, Side | None], Measured]:
+    return {(item.level, item.side): item for item in measured if item.quantity is quantity}
+
+
+def test_the_sac_is_as_deep_and_as_large_as_it_was_made(
+    phantom: PhantomStudy, measured: tuple[Measured, ...]
+) -> None:
+    depth, width = phantom.body.profile["sac_depth"], phantom.body.profile["sac_width"]
+    rows = {level: (FIRST_LUMBAR + level.index) * SAMPLES_PER_LEVEL for level in LEVELS}
+    errors = [
+        item.value - 2 * float(depth[rows[level]])
+        for (level, _), item in values(measured, Quantity.CANAL_DEPTH).items()
+        if level is not None
+    ]
+    assert len(errors) >= 4 and np.median(np.abs(errors)) < 2.5
+    areas = [
+        item.value / (np.pi * float(depth[rows[level]] * width[rows[level]])) - 1
+        for (level, _), item in values(measured, Quantity.SAC_AREA).items()
+        if level is not None
+    ]
+    assert not areas or np.mean(np.abs(areas)) < 0.25
+
+
+def test_every_measurement_has_a_place_a_unit_and_an_uncertainty(measured: tuple[Measured, ...]) -> None:
+    assert len({(item.quantity, item.level, item.side) for item in measured}) == len(measured) > 20
+    for item in measured:
+        assert np.isfinite(item.value) and item.uncertainty > 0
+        assert item.words.startswith(f"{item.value:.{item.kind.decimals}f} ± ")
+        assert item.series_id is not None or item.quantity is Quantity.FORAMEN_DIFFERENCE
+
+
+def test_another_grid_of_the_same_slice_gives_the_same_within_the_uncertainty(phantom: PhantomStudy) -> None:
+    levels = levels_of(phantom)
+    first = measure_study(phantom.study, levels)
+    again = {
+        (item.quantity, item.level, item.side): item
+        for item in measure_study(_resampled(phantom.study), levels)
+    }
+    differences = [
+        abs(item.value - again[item.quantity, item.level, item.side].value) / item.uncertainty
+        for item in first
+        if (item.quantity, item.level, item.side) in again
+    ]
+    assert len(differences) > 20
+    assert np.mean(np.array(differences) < 1.0) > 0.85 and np.mean(np.array(differences) < 2.0) > 0.95
+
+
+def _resampled(study: Study) -> Study:
+    """The same slices on pixels of 1.1 times the size, shifted by a part of a pixel."""
+    from dataclasses import replace
+
+    from data_prep.crops import resample
+
+    def other(plane: SlicePlane) -> SlicePlane:
+        rows, columns = plane.shape
+        spacing = (plane.spacing_mm[0] * 1.1, plane.spacing_mm[1] * 1.1)
+        return SlicePlane(
+            plane.to_mm([0.43, 0.27]),
+            plane.x_axis,
+            plane.y_axis,
+            spacing,
+            (int(rows / 1.1), int(columns / 1.1)),
+        )
+
+    series = []
+    for item in study.series:
+        stacks = tuple(
+            tuple(
+                replace(
+                    s,
+                    plane=other(s.plane),
+                    read_pixels=lambda s=s: resample(s.pixels(), s.plane, other(s.plane)),
+                )
+                for s in stack
+            )
+            for stack in item.stacks
+        )
+        series.append(replace(item, stacks=stacks))
+    return replace(study, series=tuple(series))
+
+
+def test_without_levels_or_series_nothing_is_measured(phantom: PhantomStudy) -> None:
+    assert measure_study(phantom.study, SpineLevels("1")) == ()
+    assert measure_study(Study("1", ()), levels_of(phantom)) == ()
+
+
+@pytest.mark.parametrize("is_round", [False, True])
+def test_the_scores_are_convolutions_that_repeat_the_edge_or_go_round(is_round: bool) -> None:
+    rng = np.random.default_rng(0)
+    weights = {
+        "k.filter": rng.normal(0, 0.2, (4, 1, 5, 7)).astype(np.float32),
+        "k.threshold": rng.normal(0, 0.2, 4).astype(np.float32),
+        "k.regression": rng.normal(0, 0.2, (2, 4, 5, 5)).astype(np.float32),
+    }
+    image = rng.normal(0, 1, (30, 40)).astype(np.float32)
+    found = border_scores(weights, "k", image, is_round=is_round)
+    assert found.shape == (2, 30, 40)
+    row, column = 1, 38
+
+    def at(r: int, c: int) -> float:
+        return float(image[r % 30 if is_round else min(max(r, 0), 29), min(max(c, 0), 39)])
+
+    def answer(o: int, r: int, c: int) -> float:
+        # Beyond the edge, answers are repeated, not computed from a repeated image.
+        r, c = (r % 30 if is_round else min(max(r, 0), 29)), min(max(c, 0), 39)
+        patch = [[at(r + i - 2, c + j - 3) for j in range(7)] for i in range(5)]
+        return max(0.0, float(np.sum(weights["k.filter"][o, 0] * patch) + weights["k.threshold"][o]))
+
+    expected = sum(
+        float(weights["k.regression"][1, o, i, j]) * answer(o, row + 2 * (i - 2), column + 2 * (j - 2))
+        for o in range(4)
+        for i in range(5)
+        for j in range(5)
+    )
+    assert found[1, row, column] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_round_border_is_found_where_it_is_whatever_the_pixels() -> None:
+    for spacing in (0.5, 0.8):
+        size = round(60 / spacing)
+        y, x = np.mgrid[:size, :size] * spacing
+        disc = np.where(np.hypot(x - 30, y - 30) < 7.0, 900.0, 200.0).astype(np.float32)
+        strip = round_strip(np.array([30.5, 29.0]), np.array([1.0, 0.0]), np.array([0.0, 1.0]))
+        assert strip.at_mm().shape == (36, len(RADII_MM), 2)
+        (border,) = find_borders("sac", strip, strip.read(disc, (spacing, spacing)))
+        contour = strip.centres_mm + border.across_mm[:, None] * strip.across
+        assert np.abs(np.hypot(*(contour - 30).T) - 7.0).mean() < 1.2
+
+
+def test_the_canal_strip_runs_head_to_foot_and_front_to_back() -> None:
+    canal = np.array([[50.0, 20], [52, 55], [52, 90], [48, 120]])
+    at = CANAL_BEYOND_MM + np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(canal, axis=0), axis=1))]
+    strip, rows = canal_strip(canal, canal - [25.0, 0])
+    assert rows == pytest.approx(at / CANAL_STEP_MM)
+    assert np.all(np.diff(strip.centres_mm[:, 1]) > 0) and np.all(strip.across[:, 0] > 0.8)
+    middle = strip.centres_mm[np.rint(rows).astype(int)]
+    assert np.abs(middle - canal).max() < 1.5
+
+
+def test_a_planar_slice_leads_to_the_patient_and_back() -> None:
+    plane = SlicePlane(
+        np.array([3.0, -80, 90]), np.array([0.0, 1, 0]), np.array([0.0, 0, -1]), (0.7, 0.8), (300, 280)
+    )
+    planar = PlanarSlice(plane, np.zeros((300, 280), np.float32))
+    points = np.array([[3.0, -20, 40], [3.0, 10, -30]])
+    assert planar.to_patient(planar.to_mm2(points)) == pytest.approx(points)
+    assert planar.to_mm2(points)[0] == pytest.approx([60.0, 50.0])
+
+
+def test_grades_that_their_measurement_contradicts_are_named() -> None:
+    def grades(severity: Severity, source: str = "seen") -> dict[Target, Grade]:
+        p = np.array([0.05, 0.05, 0.05])
+        p[severity.index] = 0.9
+        return {target: Grade(p, source) for target in TARGETS}  # type: ignore[arg-type]
+
+    wide = Measured(Quantity.CANAL_DEPTH, 16.0, 1.0, Level.L4_L5)
+    narrow = Measured(Quantity.FORAMEN_HEIGHT, 4.0, 1.0, Level.L4_L5, Side.LEFT)
+    (found,) = contradictions(grades(Severity.SEVERE), (wide, narrow))
+    assert found.target == Target(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
+    assert found.words == "graded Severe, but dural sac, front to back is 16.0 ± 1.0 mm"
+    (found,) = contradictions(grades(Severity.NORMAL_MILD), (wide, narrow))
+    assert found.target == Target(Condition.LEFT_NEURAL_FORAMINAL_NARROWING, Level.L4_L5)
+    assert contradictions(grades(Severity.MODERATE), (wide, narrow)) == ()
+    assert contradictions(grades(Severity.SEVERE, "prior"), (wide, narrow)) == ()
+    unsure = Measured(Quantity.CANAL_DEPTH, 13.0, 1.0, Level.L4_L5)
+    assert contradictions(grades(Severity.SEVERE), (unsure,)) == ()
+    assert target_of(Measured(Quantity.SLIP, 1.0, 1.0, Level.L4_L5)) is None
+
+
+def test_every_quantity_is_documented_and_has_a_code() -> None:
+    from pathlib import Path
+
+    from pipeline.results.dicom.codes import QUANTITY_CODES, UNITS
+
+    text = (Path(__file__).resolve().parents[3] / "docs" / "measurements.md").read_text(encoding="utf-8")
+    assert set(KINDS) == set(Quantity) == set(QUANTITY_CODES) and set(LIMITS) <= set(Quantity)
+    for quantity, kind in KINDS.items():
+        assert f"`{quantity.value}`" in text and kind.ucum in UNITS
