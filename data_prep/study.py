@@ -266,6 +266,7 @@ class SpineLevels:
             first.
         voters: series ids that took part.
         flags: codes such as ``numbering_uncertain``, ``no_sagittal_t2``.
+        set_aside: ids of sagittal series that show another part of the patient.
     """
 
     study_id: str
@@ -275,6 +276,7 @@ class SpineLevels:
     other_readings: Mapping[int, float] = field(default_factory=dict)
     voters: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    set_aside: tuple[str, ...] = ()
 
     def point(self, condition: Condition, level: Level) -> LevelPoint | None:
         """The point of a target, or None."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from detector.look.canonical import strip
 from detector.look.inference import SlicePredictor
 from detector.look.sightings import Part, SliceSighting, look_at
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorSpec
+from detector.spine.agreement import AgreementConfig, shift_between
 from detector.spine.axial import AxialConfig, refine_recesses, sideways_mm
 from detector.spine.chain import ChainConfig, ChainDisc, NumberedChain, best_chain, number_chain
 from detector.spine.foramina import ForamenConfig, refine_foramina
@@ -29,6 +30,7 @@ from detector.spine.levels import spine_levels, straightened
 from detector.spine.noise import signal_to_noise
 from detector.spine.orientation import OrientationConfig, orientation_is_doubtful
 from detector.spine.points import all_points, moved_sideways
+from detector.spine.region import is_named_otherwise, lumbar_evidence, shows_lumbar_spine, views_apart
 from detector.spine.voting import VotingConfig, join_votes
 
 NUMBERING_FILE = "numbering.json"  # weights of the numbering, fitted by `lumbar detector calibrate`
@@ -86,6 +88,7 @@ class PredictConfig:
     axial: AxialConfig = field(default_factory=AxialConfig)
     foramen: ForamenConfig = field(default_factory=ForamenConfig)
     orientation: OrientationConfig = field(default_factory=OrientationConfig)
+    agreement: AgreementConfig = field(default_factory=AgreementConfig)
 
 
 def read_config(folder: Path) -> PredictConfig:
@@ -176,16 +179,20 @@ class LevelDetector:
     def predict(self, study: Study) -> SpineLevels:
         """All levels of a study. Never raises for what the images show: what is missing is flagged."""
         study = PixelCache(study).study  # slices are looked at ahead, and by several networks
-        series, flags = sagittal_series(study)
+        series, flags, sighting, set_aside = self._lumbar_view(study)
         if not series:
             return SpineLevels(study.study_id, flags=("no_sagittal", "numbering_uncertain"))
         if len(series[0].slices) < self.config.few_slices:
             flags = (*flags, "few_slices")
-        sighting = self.look(series)
         doubts, uncertain = self._doubts(series[0], sighting.discs)
         flags = (*flags, *doubts)
+        if is_named_otherwise(series):
+            flags, uncertain = (*flags, "region_doubtful"), True
         if not sighting.discs:
             return SpineLevels(study.study_id, flags=(*flags, "no_level_found", "numbering_uncertain"))
+        if not shows_lumbar_spine(series, sighting.discs):
+            flags = (*flags, "no_lumbar_spine", "numbering_uncertain")
+            return SpineLevels(study.study_id, flags=flags, set_aside=set_aside)
         chain = number_chain(sighting.discs, self.config.chain, view_z_mm=sighting.view_z_mm)
         if sighting.disagreeing:
             flags = (*flags, "series_disagree")
@@ -200,6 +207,8 @@ class LevelDetector:
             flags = (*flags, "level_absent")
         if not all(_is_shown(level, series[0]) for level in levels.values()):
             flags = (*flags, "level_at_edge")
+        if self._axials_lie_elsewhere(study, series[0], levels):
+            flags = (*flags, "axial_disagrees")
         levels, points, more = self._refined(study, levels, series[0])
         return SpineLevels(
             study_id=study.study_id,
@@ -209,7 +218,43 @@ class LevelDetector:
             other_readings=chain.other_readings(self.config.least_reading),
             voters=_voters(chain),
             flags=(*flags, *more),
+            set_aside=set_aside,
         )
+
+    def _lumbar_view(
+        self, study: Study
+    ) -> tuple[tuple[Series, ...], tuple[str, ...], Sighting, tuple[str, ...]]:
+        """The sagittal series that show the lumbar spine best, flags, what they show, and series set aside.
+
+        Where they show several parts of the patient, a neck beside a lumbar spine, each part is looked at.
+        """
+        kinds = (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1)
+        views = views_apart([item for kind in kinds for item in study.of_kind(kind)])
+        best: tuple[float, tuple[Series, ...], tuple[str, ...], Sighting] | None = None
+        for view in views:
+            ids = {item.series_id for item in view}
+            series, flags = sagittal_series(
+                replace(study, series=tuple(item for item in study.series if item.series_id in ids))
+            )
+            seen = self.look(series)
+            evidence = lumbar_evidence(seen.discs) if len(views) > 1 else 0.0
+            evidence *= 0.5 if is_named_otherwise(series) else 1.0
+            if best is None or evidence > best[0]:
+                best = evidence, series, flags, seen
+        if best is None:
+            return (), (), Sighting((), None, ()), ()
+        chosen = next(view for view in views if best[1][0] in view)
+        set_aside = tuple(item.series_id for view in views if view is not chosen for item in view)
+        return (*best[1:], set_aside)
+
+    def _axials_lie_elsewhere(self, study: Study, leading: Series, levels: dict[Level, SpineLevel]) -> bool:
+        """Whether the axial series show another place than their coordinates say."""
+        axial = study.of_kind(SeriesKind.AXIAL_T2)
+        if not axial or not levels or leading.kind is not SeriesKind.SAGITTAL_T2:
+            return False
+        (middle,) = central_slices(leading, 1, self.config.max_offset_mm)
+        canal_mm = np.stack([level.canal_mm for level in levels.values()])
+        return shift_between(middle, canal_mm, axial, self.config.agreement) != 0.0
 
     def _refined(
         self, study: Study, levels: dict[Level, SpineLevel], leading: Series

@@ -20,13 +20,19 @@ import pipeline.commands.annotations
 import pipeline.commands.classifier
 import pipeline.commands.detector
 import pipeline.commands.serve
-from data_prep.names import printable
+from data_prep.names import input_label, printable
 from data_prep.problems import LumbarError
 from pipeline.commands import about, console, data, exporting, grading, learning
 from pipeline.commands.options import ReportCommand
 from pipeline.extras import what_is_missing
+from pipeline.quiet import silence_libraries
 
-_QUOTED_PATH = re.compile(r"'[^']*/([^'/]*)'")
+_QUOTED_PATH = re.compile(r"((?:File|Path|Directory) )?'([^']*/)?([^'/]*)/?'")
+
+
+def _labelled(quoted: re.Match[str]) -> str:
+    what, folders, name = quoted.groups(default="")
+    return f"{what}'{input_label(name)}'" if what or folders else quoted[0]
 
 
 class LumbarGroup(typer.core.TyperGroup):
@@ -46,10 +52,11 @@ class LumbarGroup(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Say in words what is refused; a wrong path by its last part: folders above may name a patient."""
+        silence_libraries()
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
-            error.message = _QUOTED_PATH.sub(r"'\1'", error.message)
+            error.message = _QUOTED_PATH.sub(_labelled, error.message)
             raise
         except LumbarError as error:
             console.fail_because(error)
@@ -103,7 +110,7 @@ def main() -> None:
         sys.exit(console.NOTHING_DONE)
     except OSError as error:  # a full disk, a folder that must not be written
         # The last part alone: the folders above may be named after a patient.
-        place = Path(str(error.filename)).name if error.filename else "input or output"
+        place = input_label(Path(str(error.filename)).name) if error.filename else "input or output"
         console.err.print(printable(f"{error.strerror or type(error).__name__}: {place}"))
         advice = _ADVICE.get(error.errno or 0)
         if advice is not None:

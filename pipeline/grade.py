@@ -26,6 +26,7 @@ from data_prep.vocabulary import TARGETS, SeriesKind, Target
 from pipeline.learned import read_learned
 from pipeline.models import model_folders
 from pipeline.prediction import Provenance, StudyPrediction
+from pipeline.series_seen import series_rows
 
 
 class LevelFinder(Protocol):
@@ -106,6 +107,7 @@ class ModelFacts:
             ("study_rejected",),
             (*others, rejection),
             rejected=True,
+            series=series_rows(None, None, {}, others),
             provenance=self.provenance,
         )
 
@@ -257,6 +259,7 @@ class Pipeline:
             levels,
             (*levels.flags, *study.flags, *_missing(study), *_doubts(study, grades), *failed),
             rejections,
+            series=series_rows(study, levels, grades, rejections),
             provenance=self.provenance,
             measurements=measurements,
         )

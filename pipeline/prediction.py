@@ -20,6 +20,7 @@ from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, GradeSo
 from detector.spine.anatomy import frames_along
 from pipeline import __version__
 from pipeline.learned import Learned, learned_words
+from pipeline.series_seen import SeriesRow
 
 _PACKAGES = ("torch", "ultralytics", "openvino", "timm", "numpy", "opencv-python", "pydicom")
 _PROBABILITY_DECIMALS = 9
@@ -79,6 +80,7 @@ class StudyPrediction:
         rejections: files and series that were not used; the study itself, when it was rejected.
         rejected: nothing of the study could be graded: every grade is the level prior.
         measurements: what was measured at the levels that were found.
+        series: what each series was seen as and used for.
         provenance: models, configuration, software.
 
     Raises:
@@ -91,6 +93,7 @@ class StudyPrediction:
     flags: tuple[str, ...] = ()
     rejections: tuple[Rejection, ...] = ()
     rejected: bool = False
+    series: tuple[SeriesRow, ...] = ()
     provenance: Provenance = field(default_factory=Provenance)
     measurements: tuple[Measured, ...] = ()
 
@@ -130,6 +133,7 @@ class StudyPrediction:
                 }
                 for item in contradictions(self.grades, self.measurements)
             ],
+            "series": [row.to_dict() for row in self.series],
             "rejections": [asdict(rejection) for rejection in self.rejections],
         }
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from data_prep.names import input_label
 from data_prep.problems import LumbarError
 
 _ABANDONED_S = 60.0
@@ -79,7 +80,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise FolderInUse(f"another run is writing into {folder.name!r}") from None
+        raise FolderInUse(f"another run is writing into {input_label(folder.name)!r}") from None
     try:
         yield
     finally:

@@ -16,11 +16,16 @@ from data_prep.exchange.layout import (
     LabelledPoint,
     Objects,
     box_of,
+    exported_name,
 )
 from data_prep.vocabulary import Condition, Level
 
 _DECIMALS = 3
 _VISIBLE = 2
+
+
+# An image that was scaled to whole pixels.
+_SAME_SHAPE = 0.02
 
 
 def coco_text(
@@ -90,7 +95,8 @@ def points_of_coco(text: str, known: Mapping[str, ImageRecord]) -> list[Labelled
     """
     try:
         content = json.loads(text)
-        images = {row["id"]: PurePosixPath(str(row["file_name"])).name for row in content["images"]}
+        images = {row["id"]: row for row in content["images"]}
+        names = {number: _names_of(row) for number, row in images.items()}
         categories = {row["id"]: row for row in content["categories"]}
         rows = list(content["annotations"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -99,11 +105,13 @@ def points_of_coco(text: str, known: Mapping[str, ImageRecord]) -> list[Labelled
     points: list[LabelledPoint] = []
     for row in rows:
         try:
-            file = images[row["image_id"]]
-            image = known.get(file) or ImageRecord.of_name(file)
+            files = names[row["image_id"]]
+            image = next((known[file] for file in files if file in known), None)
+            image = image or next(filter(None, map(ImageRecord.of_name, files)), None)
             if image is None:
-                raise ValueError(f"image {file!r} is no slice that was exported")
-            points += _points_of(row, categories[row["category_id"]], image)
+                raise ValueError(f"image {files[0]!r} is no slice that was exported")
+            scale = _scale(images[row["image_id"]], image)
+            points += _points_of(row, categories[row["category_id"]], image, scale)
         except (KeyError, ValueError, TypeError) as error:
             what = str(error) if isinstance(error, ValueError) else f"incomplete ({type(error).__name__})"
             problems.append(f"annotation {row.get('id') if isinstance(row, dict) else '?'}: {what}")
@@ -112,7 +120,35 @@ def points_of_coco(text: str, known: Mapping[str, ImageRecord]) -> list[Labelled
     return points
 
 
-def _points_of(row: Any, category: Any, image: ImageRecord) -> list[LabelledPoint]:
+def _names_of(row: Any) -> list[str]:
+    """What the image may have been called when it was exported."""
+    extra = row.get("extra")
+    given = [row["file_name"], *([extra["name"]] if isinstance(extra, dict) and extra.get("name") else [])]
+    names = [PurePosixPath(str(name)).name for name in given]
+    return [*names, *map(exported_name, names)]
+
+
+def _scale(row: Any, image: ImageRecord) -> tuple[float, float]:
+    """Pixels of the exported image per pixel of the one that was annotated, along x and y.
+
+    Raises:
+        ValueError: it was resized to another shape: cut, or padded, nobody knows where.
+    """
+    width, height = float(row.get("width") or 0), float(row.get("height") or 0)
+    if not (width and height and image.width and image.height):
+        return 1.0, 1.0
+    across, down = image.width / width, image.height / height
+    if abs(across / down - 1) > _SAME_SHAPE:
+        sizes = f"{image.width} x {image.height} to {width:g} x {height:g}"
+        raise ValueError(
+            f"image {image.file!r} was resized from {sizes}: export it without cutting or padding"
+        )
+    return across, down
+
+
+def _points_of(
+    row: Any, category: Any, image: ImageRecord, scale: tuple[float, float]
+) -> list[LabelledPoint]:
     names, values = category.get("keypoints", ()), row.get("keypoints", ())
     if not values:  # a box without points, or a category of somebody else's
         return []
@@ -123,6 +159,6 @@ def _points_of(row: Any, category: Any, image: ImageRecord) -> list[LabelledPoin
     for place, name in enumerate(names):
         x, y, visible = (float(value) for value in values[3 * place : 3 * place + 3])
         if visible:
-            xy_px = (x - HALF_PIXEL, y - HALF_PIXEL)
-            found.append(LabelledPoint(image, level, Condition.parse(name), xy_px))
+            xy_px = (x * scale[0] - HALF_PIXEL, y * scale[1] - HALF_PIXEL)
+            found.append(LabelledPoint(image, level, Condition.parse(name), xy_px, row.get("score")))
     return found

@@ -91,6 +91,12 @@ def _problems(points: Sequence[LabelledPoint]) -> list[str]:
         other = seen.setdefault((point.image.study_id, Target(point.condition, point.level)), point)
         if other is not point:
             problems.append(f"{where}: {other.image.file} has a point for the same target")
+    if any(point.confidence is not None for point in points) and problems:
+        problems.insert(
+            0,
+            "the points have confidences, so they are what a network predicts, often several for one target: "
+            "keep the one of each that a person agrees with, and leave the confidences out",
+        )
     return problems
 
 

@@ -87,14 +87,26 @@ class ImageRecord:
         return cls(file, found["study"], found["series"], int(found["instance"]))
 
 
+def exported_name(file: str) -> str:
+    """The name under which an image was exported, of the one that an annotation tool gave it.
+
+    Roboflow writes ``1_2_3_png.rf.0a1b2c.jpg`` for ``1_2_3.png``.
+    """
+    return re.sub(r"(?:_(?:png|jpe?g))?\.rf\.[0-9A-Za-z]+(\.\w+)?$", ".png", file)
+
+
 @dataclass(frozen=True)
 class LabelledPoint:
-    """One keypoint: table coordinates, (column, row), zero at the centre of the first pixel."""
+    """One keypoint: table coordinates, (column, row), zero at the centre of the first pixel.
+
+    ``confidence``: of a prediction; None for what a person has annotated.
+    """
 
     image: ImageRecord
     level: Level
     condition: Condition
     xy_px: tuple[float, float]
+    confidence: float | None = None
 
 
 Objects = Mapping[tuple[ImageRecord, Level], Mapping[Condition, tuple[float, float]]]

@@ -21,6 +21,7 @@ from data_prep.exchange.layout import (
     LabelledPoint,
     Objects,
     box_of,
+    exported_name,
     read_text,
 )
 from data_prep.vocabulary import Condition, Level
@@ -116,7 +117,7 @@ def _description(path: Path) -> tuple[dict[int, Level], Sequence[Condition], int
 
 
 def _image_of(folder: Path, label: Path, known: Mapping[str, ImageRecord]) -> ImageRecord:
-    file = f"{label.stem}.png"
+    file = exported_name(f"{label.stem}.png")
     image = known.get(file) or ImageRecord.of_name(file)
     if image is None:
         raise AnnotationsInvalid([f"{label.name}: no slice that was exported"])
@@ -140,8 +141,12 @@ def _points_of(
 ) -> list[LabelledPoint]:
     if not words:
         return []
-    if len(words) != 5 + dimensions * len(keypoints):
-        raise ValueError(f"{len(words)} numbers, expected {5 + dimensions * len(keypoints)}")
+    expected = 5 + dimensions * len(keypoints)
+    confidence = float(words[-1]) if len(words) == expected + 1 else None
+    if confidence is not None:
+        words = words[:-1]
+    if len(words) != expected:
+        raise ValueError(f"{len(words)} numbers, expected {expected}")
     level = classes[int(words[0])]
     found = []
     for place, condition in enumerate(keypoints):
@@ -149,5 +154,5 @@ def _points_of(
         # Without a visibility, a keypoint in the corner is one that is not there.
         if (values[2] if dimensions == 3 else any(values)) != 0:
             xy_px = (values[0] * image.width - HALF_PIXEL, values[1] * image.height - HALF_PIXEL)
-            found.append(LabelledPoint(image, level, condition, xy_px))
+            found.append(LabelledPoint(image, level, condition, xy_px, confidence))
     return found

@@ -102,8 +102,7 @@ def conflict(a: Acquisition, b: Acquisition) -> bool:
     planes = a.headers[0].plane, b.headers[0].plane
     if not planes[0].is_parallel_to(planes[1], _PARALLEL_DEG[planes[0].orientation]):
         return False
-    mine, others = ({h.sop_uid for h in item.headers if h.sop_uid} for item in (a, b))
-    if mine and others and len(mine & others) * 2 >= min(len(mine), len(others)):
+    if _are_copies(a, b):
         return False
     if a.grid == b.grid:
         small, large = sorted((a.origins_mm, b.origins_mm), key=len)
@@ -111,6 +110,17 @@ def conflict(a: Acquisition, b: Acquisition) -> bool:
         if float(np.mean(nearest < _SAME_PLACE_MM)) < _SHARED_PLACES and _are_one_lattice(a, b):
             return False
     return _overlap(a.box_mm, b.box_mm) > _SAME_PART_OF_THE_BODY
+
+
+def _are_copies(a: Acquisition, b: Acquisition) -> bool:
+    """Whether half of the smaller are files of the other: one identifier and one place, none alone."""
+    places = {header.sop_uid: header.plane.origin_mm for header in a.headers if header.sop_uid}
+    shared = sum(
+        header.sop_uid in places
+        and bool(np.abs(places[header.sop_uid] - header.plane.origin_mm).max() < _SAME_PLACE_MM)
+        for header in b.headers
+    )
+    return 2 * shared >= min(len(a.headers), len(b.headers))
 
 
 def _are_one_lattice(a: Acquisition, b: Acquisition) -> bool:

@@ -14,19 +14,21 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from data_prep.base.files import remove_abandoned, temporary_folder
-from data_prep.names import input_label, printable, safe_id
+from data_prep.names import folder_id, input_label, safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
-from data_prep.read.series_table import IMAGE_FOLDERS
+from data_prep.read.listing import DICOM, Others, files_below, format_of_content
+from data_prep.read.series_table import IMAGE_FOLDERS, SERIES_TABLES
 
 _CHUNK_BYTES = 1024 * 1024
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED_BIT = 0x1
-_PREAMBLE_BYTES = 132
+_LOOKED_AT_BYTES = 352
+_TABLES_UP = 3
 # The end of central directory record has 22 bytes and a comment of at most 65,535.
 _END_BYTES, _END_SIGNATURE = 22, b"PK\x05\x06"
 _LOCATOR_BYTES, _LOCATOR_SIGNATURE = 20, b"PK\x06\x07"
@@ -87,6 +89,8 @@ def opened_input(
 ) -> Iterator[tuple[Path, tuple[Rejection, ...]]]:
     """A folder to look for studies in: the path itself or, for a zip, a temporary folder with its files.
 
+    For a folder with zips in it, that is a temporary folder of links in which each zip is a folder.
+
     Args:
         path: what the user named.
         limits: of an archive.
@@ -98,15 +102,77 @@ def opened_input(
     Raises:
         DicomRejected: no archive in spite of its name, or one beyond the limits.
     """
-    if not is_archive(path):
+    inside = () if is_archive(path) else archives_in(path)
+    if not inside and not is_archive(path):
         yield path, ()
         return
     remove_abandoned(_UNPACKED)
     with temporary_folder(_UNPACKED) as temporary:
+        if inside:
+            yield _unpacked_in_place(path, inside, temporary, limits, progress)
+            return
         # A study's id may be the name of its folder, so that of the archive takes its place.
-        folder = temporary / safe_id(path.stem)
+        folder = temporary / folder_id(path.stem)
         rejections = extract_archive(path, folder, limits=limits, progress=progress)
         yield inner_folder(folder), rejections
+
+
+def archives_in(path: Path) -> tuple[Path, ...]:
+    """The zips of a folder, by their names; none of a file."""
+    if not path.is_dir():
+        return ()
+    return tuple(file for file in files_below(path, []) if file.suffix.lower() == ".zip" and is_archive(file))
+
+
+def _unpacked_in_place(
+    path: Path,
+    archives: tuple[Path, ...],
+    temporary: Path,
+    limits: ArchiveLimits,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Path, tuple[Rejection, ...]]:
+    """A folder of links to what a folder holds, its zips unpacked where they lie, and what was refused."""
+    path = Path(os.path.abspath(path))
+    top = temporary / "around" / (path.name or "input")
+    around = {folder for archive in archives for folder in archive.parents}
+    _link_tree(path, top, around, frozenset(archives))
+    for name in SERIES_TABLES:
+        tables = (folder / name for folder in list(path.parents)[:_TABLES_UP] if (folder / name).is_file())
+        if (table := next(tables, None)) is not None:
+            (top.parent / name).symlink_to(table)
+    rejections: list[Rejection] = []
+    left = limits.max_total_bytes
+    for number, archive in enumerate(archives):
+        folder = temporary / "zips" / str(number) / (folder_id(archive.stem) or "zip")
+        bounded = replace(limits, max_total_bytes=left)
+        try:
+            rejections += extract_archive(archive, folder, limits=bounded, progress=progress)
+        except DicomRejected as rejected:  # a bad zip never ends the others
+            why = rejected.rejection
+            rejections.append(Rejection.of(archive, why.reason, why.message))
+            continue
+        left -= sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        inner = inner_folder(folder)
+        place = top / archive.parent.relative_to(path) if archive.is_relative_to(path) else top
+        _free_name(place / inner.name).symlink_to(inner)
+    return top, tuple(rejections)
+
+
+def _link_tree(source: Path, target: Path, around: set[Path], left_out: frozenset[Path]) -> None:
+    target.mkdir(parents=True)
+    for child in sorted(source.iterdir()):
+        if child in left_out:
+            continue
+        if child in around and child.is_dir() and not child.is_symlink():
+            _link_tree(child, target / child.name, around, left_out)
+        else:
+            (target / child.name).symlink_to(child)
+
+
+def _free_name(path: Path) -> Path:
+    """The path, or with a number behind it where something is there already."""
+    names = (path.with_name(f"{path.name}-{number}") for number in range(2, 100_000))
+    return path if not os.path.lexists(path) else next(name for name in names if not os.path.lexists(name))
 
 
 def inner_folder(folder: Path) -> Path:
@@ -161,7 +227,7 @@ def extract_archive(
     Raises:
         DicomRejected: ``bad_archive``, or ``archive_too_large`` for too many members or bytes in all.
     """
-    name = printable(path.name)
+    name = input_label(path.name)
     try:
         _check_directory(path, limits)
         with zipfile.ZipFile(path) as archive:
@@ -186,6 +252,7 @@ def _extract_members(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[Rejection, ...]:
     rejections: list[Rejection] = []
+    others = Others()
     left = limits.max_total_bytes
     for done, member in enumerate(members, 1):
         if progress is not None:
@@ -198,9 +265,12 @@ def _extract_members(
         if refusal is None:
             try:
                 with archive.open(member) as source:
-                    left -= _copy(source, target, min(limits.max_member_bytes, left))
+                    left -= _copy(source, target, min(limits.max_member_bytes, left), member.file_size)
                 if target.exists():
                     os.utime(target, ns=(changed_ns, changed_ns))
+                continue
+            except _OtherFormat as other:
+                others.note(target, str(other))
                 continue
             except _Grows:
                 target.unlink(missing_ok=True)
@@ -215,7 +285,11 @@ def _extract_members(
                 refusal = Reason.UNREADABLE, f"it cannot be unpacked ({type(error).__name__})"
         reason, message = refusal
         rejections.append(Rejection(reason, message, file=input_label(parts[-1])))
-    return tuple(rejections)
+    return (*rejections, *(rejection for _, rejection in others.rejections))
+
+
+class _OtherFormat(Exception):
+    """A member of a format that is not read; the text names it."""
 
 
 class _Grows(Exception):
@@ -240,10 +314,16 @@ def _refusal(member: zipfile.ZipInfo, target: Path, limits: ArchiveLimits) -> tu
     return None
 
 
-def _copy(source: IO[bytes], target: Path, limit: int) -> int:
-    """Write a member if it is an image or a table; returns the bytes that were unpacked. Raises _Grows."""
-    start = source.read(_PREAMBLE_BYTES)
-    if start[128:] != b"DICM" and not target.name.lower().endswith(_UNPACKED_NAMES):
+def _copy(source: IO[bytes], target: Path, limit: int, size: int) -> int:
+    """Write a member if it is an image or a table; returns the bytes that were unpacked.
+
+    Raises _Grows, and _OtherFormat for images and archives that are not read.
+    """
+    start = source.read(_LOOKED_AT_BYTES)
+    looks = format_of_content(start, target.name, size)
+    if looks != DICOM and not target.name.lower().endswith(_UNPACKED_NAMES):
+        if looks:
+            raise _OtherFormat(looks)
         return len(start)
     target.parent.mkdir(parents=True, exist_ok=True)
     unpacked = 0
@@ -281,7 +361,7 @@ def _check_directory(path: Path, limits: ArchiveLimits) -> None:
                         directory = max(directory, struct.unpack("<Q", found[40:48])[0])
     if directory > limits.max_directory_bytes and directory != 0xFFFFFFFF:
         raise _too_large(
-            printable(path.name),
+            input_label(path.name),
             f"its directory has {directory} bytes; the limit is {limits.max_directory_bytes} bytes",
         )
 

@@ -81,16 +81,20 @@ def _decoded_value(vr: str, value: bytes, little: bool) -> Any:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def decoded(dataset: Dataset, syntax: str) -> NDArray[Any]:
-    """Stored values of one greyscale frame, as pydicom's ``pixel_array`` gives them."""
-    plain = plain_pixels(Elements(dataset), dataset.get("PixelData"), syntax)
+def decoded(dataset: Dataset, syntax: str, frame: int | None = None) -> NDArray[Any]:
+    """Stored values of one greyscale frame, as pydicom's ``pixel_array`` gives them.
+
+    Args:
+        frame: which of several, from 0; None for a file with one.
+    """
+    plain = plain_pixels(Elements(dataset), dataset.get("PixelData"), syntax) if frame is None else None
     if plain is not None:
         return plain
     if not hasattr(dataset, "file_meta"):
         dataset.file_meta = FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = UID(syntax)
     # The pylibjpeg decoder is 2.4 times as fast as pydicom's own on RLE, the RSNA data's syntax.
-    return np.asarray(pixel_array(dataset, decoding_plugin="pylibjpeg" if syntax == RLE else ""))
+    return np.asarray(pixel_array(dataset, index=frame, decoding_plugin="pylibjpeg" if syntax == RLE else ""))
 
 
 def pixel_content(file: BinaryIO, start: int, syntax: str) -> bytes | None:

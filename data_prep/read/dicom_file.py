@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from data_prep.read.dicom_codestream import check_codestream
 from data_prep.read.dicom_fast import Elements, decoded, pixel_content, plain_pixels
 from data_prep.read.dicom_limits import (
     DEFAULT_LIMITS,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
     BoundedFile,
     ReadLimits,
     Refused,
@@ -39,6 +42,7 @@ from data_prep.read.dicom_limits import (
     whole_number,
 )
 from data_prep.read.dicom_limits import Elements as Stated
+from data_prep.read.enhanced import GROUP_KEYWORDS, Frame, frames_of, group_limits
 
 # pydicom quotes header values in warnings and log lines; they may name the patient.
 logging.getLogger("pydicom").propagate = False
@@ -59,6 +63,8 @@ _HEADER_KEYWORDS = (
     "ProtocolName",
     "SequenceName",
     "ScanningSequence",
+    "EchoPulseSequence",
+    "InversionRecovery",
     "ScanOptions",
     "ContrastBolusAgent",
     "AcquisitionNumber",
@@ -84,6 +90,8 @@ _STATED_KEYWORDS = (
     "PixelRepresentation",
     "RescaleSlope",
     "RescaleIntercept",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
 )
 # What decoding looks at. Not the extended table of frame offsets: the frame that is checked must be the one
 # that is decoded.
@@ -140,6 +148,7 @@ class SliceHeader:
         has_contrast: a contrast agent is named.
         acquisition_number: AcquisitionNumber, or None.
         repetition_time_ms, echo_time_ms, inversion_time_ms: or None.
+        frame: which one of several in the file, from 0; None where it holds one.
         pixels: where they are in the file, to decode them without parsing it again.
         reader: reads the pixels of what is no DICOM file.
     """
@@ -168,6 +177,7 @@ class SliceHeader:
     repetition_time_ms: float | None = None
     echo_time_ms: float | None = None
     inversion_time_ms: float | None = None
+    frame: int | None = None
     pixels: PixelPlace | None = field(default=None, repr=False)
     reader: Callable[[], NDArray[np.float32]] | None = field(default=None, repr=False)
 
@@ -175,8 +185,22 @@ class SliceHeader:
 def read_slice(
     path: Path, *, limits: ReadLimits = DEFAULT_LIMITS, study_id: str = "", series_id: str = ""
 ) -> SliceHeader:
-    """Read the header of one single-frame greyscale image; no pixel is decoded.
+    """Read the header of one single-frame greyscale image; see ``read_slices``."""
+    first, *others = read_slices(path, limits=limits, study_id=study_id, series_id=series_id)
+    if others:
+        message = f"{len(others) + 1} frames in one file"
+        raise DicomRejected(
+            Rejection.of(path, Reason.MULTI_FRAME, message, study_id=study_id, series_id=series_id)
+        )
+    return first
 
+
+def read_slices(
+    path: Path, *, limits: ReadLimits = DEFAULT_LIMITS, study_id: str = "", series_id: str = ""
+) -> tuple[SliceHeader, ...]:
+    """Read the headers of all frames of a greyscale image; no pixel is decoded.
+
+    Several frames, or a single one of an enhanced object, are described by functional groups.
     ``study_id`` and ``series_id`` only name the place in a rejection.
 
     Raises:
@@ -191,10 +215,38 @@ def read_slice(
             start = file.tell()
             check_pixel_element(file, dataset, syntax, size)
         elements = Elements(dataset)
-        check_claims(elements, limits)
         stated = {keyword: elements.get(keyword) for keyword in _STATED_KEYWORDS}
         place = PixelPlace(start, size, path.stat().st_mtime_ns, stated)
-        return replace(_header(path, elements, _plane(elements), syntax), pixels=place)
+        frames = _frames(path, elements, limits)
+        check_claims(elements, limits, many_frames=bool(frames))
+        if frames:
+            return tuple(_frame_header(path, frame, syntax, place) for frame in frames)
+        return (replace(_header(path, elements, _plane(elements), syntax), pixels=place),)
+
+
+def _frames(path: Path, elements: Elements, limits: ReadLimits) -> list[Frame]:
+    """The frames of an enhanced object; none of a classic one, which says where it lies itself."""
+    count = int(whole_number(elements, "NumberOfFrames", 1))
+    if count < 2 and elements.get("ImagePositionPatient"):
+        return []
+    wide = group_limits(limits, count)
+    with BoundedFile(path, wide) as file:
+        dataset, syntax = parsed(file, GROUP_KEYWORDS, wide, stop_before_pixels=True)
+    return frames_of(dataset, elements, syntax, count, wide)
+
+
+def _frame_header(path: Path, frame: Frame, syntax: str, place: PixelPlace) -> SliceHeader:
+    """The header of one frame: an image with a number and an identifier of its own."""
+    header = _header(path, frame, _plane(frame), syntax)
+    stated = {**place.stated, **{key: frame.get(key) for key in ("RescaleSlope", "RescaleIntercept")}}
+    several = int(place.stated.get("NumberOfFrames") or 1) > 1
+    return replace(
+        header,
+        pixels=replace(place, stated=stated),
+        frame=frame.number if several else None,
+        instance_number=frame.number + 1 if several else header.instance_number,
+        sop_uid=f"{header.sop_uid}.{frame.number + 1}" if several and header.sop_uid else header.sop_uid,
+    )
 
 
 def read_pixels(
@@ -217,14 +269,15 @@ def read_pixels(
         with BoundedFile(path, limits) as file:
             dataset, syntax = parsed(file, _PIXEL_KEYWORDS, limits, stop_before_pixels=False)
         elements = Elements(dataset)
-        check_claims(elements, limits)
+        check_claims(elements, limits, many_frames=header.frame is not None)
         if (int(elements.get("Rows")), int(elements.get("Columns"))) != header.plane.shape:
             raise Refused(Reason.BAD_PIXELS, "the file changed after its header was read")
         if dataset.get("PixelData") and syntax.startswith(_JPEG_FAMILY):
-            check_codestream(
-                next(generate_frames(dataset.PixelData, number_of_frames=1)), syntax, header.plane.shape
-            )
-        return _signal(decoded(dataset, syntax), elements, header.plane.shape)
+            count = int(whole_number(elements, "NumberOfFrames", 1))
+            streams = generate_frames(dataset.PixelData, number_of_frames=count)
+            check_codestream(next(islice(streams, header.frame or 0, None)), syntax, header.plane.shape)
+        stated = header.pixels if header.pixels is not None and header.frame is not None else elements
+        return _signal(decoded(dataset, syntax, header.frame), stated, header.plane.shape)
 
 
 def _plain_signal(header: SliceHeader, limits: ReadLimits) -> NDArray[np.float32] | None:
@@ -234,8 +287,19 @@ def _plain_signal(header: SliceHeader, limits: ReadLimits) -> NDArray[np.float32
         return None
     with BoundedFile(header.path, limits) as file:
         content = pixel_content(file, place.start, header.transfer_syntax)
+    if header.frame is not None:
+        content = _native_frame(header.frame, content, header)
     stored = plain_pixels(place, content, header.transfer_syntax)
     return None if stored is None else _signal(stored, place, header.plane.shape)
+
+
+def _native_frame(number: int, content: bytes | None, header: SliceHeader) -> bytes | None:
+    """The bytes of one frame of uncompressed pixels of 16 bits; None of others."""
+    rows, columns = header.plane.shape
+    size = rows * columns * 2
+    if content is None or header.transfer_syntax not in (IMPLICIT_LITTLE, EXPLICIT_LITTLE):
+        return None
+    return content[number * size : (number + 1) * size]
 
 
 @contextmanager
@@ -265,7 +329,7 @@ def _rejecting(path: Path, study_id: str, series_id: str, otherwise: Reason) -> 
     raise DicomRejected(Rejection(reason, message, study_id, series_id, input_label(path.name))) from None
 
 
-def _plane(elements: Elements) -> SlicePlane:
+def _plane(elements: Stated) -> SlicePlane:
     parts = []
     for keyword, length in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
         value = elements.get(keyword)
@@ -296,7 +360,7 @@ def _plane(elements: Elements) -> SlicePlane:
         raise Refused(Reason.BAD_GEOMETRY, str(error)) from None
 
 
-def _header(path: Path, elements: Elements, plane: SlicePlane, syntax: str) -> SliceHeader:
+def _header(path: Path, elements: Elements | Frame, plane: SlicePlane, syntax: str) -> SliceHeader:
     def text(keyword: str) -> str:
         try:
             value = elements.get(keyword)
@@ -322,7 +386,7 @@ def _header(path: Path, elements: Elements, plane: SlicePlane, syntax: str) -> S
         sequence_name=text("SequenceName"),
         body_part=text("BodyPartExamined").upper(),
         image_type=_codes(elements, "ImageType"),
-        scanning_sequence=_codes(elements, "ScanningSequence"),
+        scanning_sequence=_codes(elements, "ScanningSequence") or _enhanced_sequence(elements),
         scan_options=_codes(elements, "ScanOptions"),
         has_contrast=text("ContrastBolusAgent").upper() not in _NO_CONTRAST,
         acquisition_number=_whole_or_none(elements, "AcquisitionNumber"),
@@ -330,6 +394,40 @@ def _header(path: Path, elements: Elements, plane: SlicePlane, syntax: str) -> S
         echo_time_ms=finite_number(elements, "EchoTime"),
         inversion_time_ms=finite_number(elements, "InversionTime"),
     )
+
+
+def _without_padding(stored: NDArray[Any], elements: Stated) -> NDArray[Any]:
+    """Stored values, those of padding (PS3.3 section C.7.5.1.1.2) as dark as the darkest of the others."""
+    value = _padding_value(elements.get("PixelPaddingValue"), stored.dtype)
+    if value is None or stored.dtype.kind not in "iu":
+        return stored
+    limit = _padding_value(elements.get("PixelPaddingRangeLimit"), stored.dtype)
+    low, high = sorted((value, value if limit is None else limit))
+    padding = (stored >= low) & (stored <= high)
+    if not padding.any() or padding.all():
+        return stored
+    inverted = str(elements.get("PhotometricInterpretation", "")).strip() == "MONOCHROME1"
+    shown = stored[~padding]
+    return np.where(padding, shown.max() if inverted else shown.min(), stored)
+
+
+def _padding_value(value: Any, dtype: np.dtype[Any]) -> int | None:
+    """The value as pixels have it: some writers give it the other sign."""
+    try:
+        number = int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value)
+    except (TypeError, ValueError):
+        return None
+    bits = 8 * dtype.itemsize
+    if dtype.kind == "i" and number >= 1 << (bits - 1):
+        return number - (1 << bits)
+    return number + (1 << bits) if dtype.kind == "u" and number < 0 else number
+
+
+def _enhanced_sequence(elements: Stated) -> tuple[str, ...]:
+    """ScanningSequence as enhanced objects say it."""
+    pulses = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}
+    found = pulses.get(str(elements.get("EchoPulseSequence") or "").strip().upper(), ())
+    return (*found, "IR") if str(elements.get("InversionRecovery") or "").strip().upper() == "YES" else found
 
 
 def _name_digest(raw: bytes) -> str:
@@ -350,7 +448,7 @@ def _signal(stored: NDArray[Any], elements: Stated, shape: tuple[int, int]) -> N
     if stored.shape != shape:
         raise Refused(Reason.BAD_PIXELS, f"decoded to {stored.shape}, but the header says {shape}")
     slope, intercept = finite_number(elements, "RescaleSlope"), finite_number(elements, "RescaleIntercept")
-    signal = stored.astype(np.float32)
+    signal = _without_padding(stored, elements).astype(np.float32)
     if slope is not None:
         signal *= np.float32(slope)
     if intercept is not None:

@@ -22,7 +22,7 @@ from data_prep.problems import Reason
 
 RLE = "1.2.840.10008.1.2.5"
 IMPLICIT_LITTLE, EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
-_EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
 JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")  # lossless, any
 _ENCAPSULATED = (
     RLE,
@@ -35,7 +35,7 @@ _ENCAPSULATED = (
     *JPEG_2000,
 )
 # Nothing else is read: Deflated above all, which grows without bound.
-TRANSFER_SYNTAXES = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, _EXPLICIT_BIG, *_ENCAPSULATED)
+TRANSFER_SYNTAXES = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, BIG_ENDIAN, *_ENCAPSULATED)
 _PIXEL_GROUP = 0x7FE0
 _PIXEL_TAGS = {0x7FE00008, 0x7FE00009, 0x7FE00010}  # float, double and stored values
 _PIXEL_VRS = (None, "OB", "OW", "OF", "OD", "UN")  # None: implicit
@@ -66,6 +66,7 @@ class ReadLimits:
             0.1 ms and 700 bytes; a scanner's header needs a few hundred.
         max_value_bytes: of one value of the header that is looked at.
         max_voxels, max_side: of a volume in one file; checked before it is unpacked.
+        sequences_wanted: the elements that are asked for are sequences.
     """
 
     max_file_bytes: int = 128 * 1024 * 1024
@@ -74,6 +75,7 @@ class ReadLimits:
     max_value_bytes: int = 64 * 1024
     max_voxels: int = 64 * 1024 * 1024
     max_side: int = 4096
+    sequences_wanted: bool = False
 
 
 DEFAULT_LIMITS = ReadLimits()
@@ -207,7 +209,7 @@ def parsed(
     dataset = read_dataset(
         file,
         is_implicit_VR=syntax == IMPLICIT_LITTLE,
-        is_little_endian=syntax != _EXPLICIT_BIG,
+        is_little_endian=syntax != BIG_ENDIAN,
         stop_when=_is_pixel_data if stop_before_pixels else None,
         specific_tags=_tags(tuple(keywords)),
     )
@@ -234,7 +236,7 @@ def _check_values(dataset: Dataset, limits: ReadLimits) -> None:
     """
     for tag in dataset.keys():  # noqa: SIM118 (iterating a Dataset would decode its values)
         element: Any = dataset.get_item(tag)
-        if element.VR == "SQ":
+        if element.VR == "SQ" and not limits.sequences_wanted:
             raise Refused(Reason.UNREADABLE, f"({tag >> 16:04x},{tag & 0xFFFF:04x}) must not be a sequence")
         if tag >> 16 == _PIXEL_GROUP:
             if element.VR not in _PIXEL_VRS:
@@ -245,21 +247,22 @@ def _check_values(dataset: Dataset, limits: ReadLimits) -> None:
             raise Refused(Reason.TOO_LARGE, message)
 
 
-def check_claims(elements: Elements, limits: ReadLimits) -> None:
-    """Refuse what is no single greyscale frame within the limits."""
+def check_claims(elements: Elements, limits: ReadLimits, *, many_frames: bool = False) -> None:
+    """Refuse what is no greyscale image within the limits; of several frames only if ``many_frames``."""
     rows, columns = (whole_number(elements, keyword, 0) for keyword in ("Rows", "Columns"))
     frames, samples = (
         whole_number(elements, keyword, 1) for keyword in ("NumberOfFrames", "SamplesPerPixel")
     )
     if min(rows, columns, frames, samples) < 1:
         raise Refused(Reason.NO_PIXELS, "no image: Rows or Columns is missing or zero")
-    if rows * columns * frames * samples > limits.max_pixels:
+    # Frames are decoded one by one.
+    most = limits.max_voxels if many_frames else limits.max_pixels
+    if rows * columns * frames * samples > most or rows * columns * samples > limits.max_pixels:
         raise Refused(
             Reason.TOO_LARGE,
-            f"claims {rows} x {columns} x {frames} frames x {samples} samples;"
-            f" the limit is {limits.max_pixels} values",
+            f"claims {rows} x {columns} x {frames} frames x {samples} samples; the limit is {most} values",
         )
-    if frames > 1:
+    if frames > 1 and not many_frames:
         raise Refused(Reason.MULTI_FRAME, f"{frames} frames in one file are not supported")
     photometric = str(elements.get("PhotometricInterpretation", "MONOCHROME2")).strip()
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
@@ -270,7 +273,7 @@ def check_pixel_element(file: BinaryIO, dataset: Dataset, syntax: str, size: int
     """Refuse a file without pixel data, or one that ends before they do (PS3.5 sections 7.1 and A.4)."""
     start = file.tell()
     raw = file.read(12)
-    order = ">" if syntax == _EXPLICIT_BIG else "<"
+    order = ">" if syntax == BIG_ENDIAN else "<"
     if len(raw) < 8 or struct.unpack(f"{order}H", raw[:2])[0] != _PIXEL_GROUP:
         if start > size or 0 < len(raw) < 8 or _has_short_value(dataset):
             raise Refused(Reason.TRUNCATED, "the file ends within its header")

@@ -10,7 +10,7 @@ from data_prep.names import safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.belonging import of_one_patient
 from data_prep.read.choosing import chosen
-from data_prep.read.dicom_file import SliceHeader, read_slice
+from data_prep.read.dicom_file import SliceHeader, read_slices
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.division import divided
 from data_prep.read.listing import Others, files_below, files_in, image_files, subfolders
@@ -155,7 +155,7 @@ def read_headers(
     headers = []
     for path in paths:
         try:
-            headers.append(read_slice(path, limits=limits, study_id=study_id, series_id=series_id))
+            headers += read_slices(path, limits=limits, study_id=study_id, series_id=series_id)
         except DicomRejected as rejected:
             rejections.append(rejected.rejection)
     return headers

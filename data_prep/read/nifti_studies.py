@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.names import safe_id
+from data_prep.names import folder_id, safe_id
 from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.dicom_file import SliceHeader
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
@@ -125,7 +125,7 @@ def _unique(places: Sequence[tuple[Path, str]]) -> dict[tuple[Path, str], str]:
 
 
 def _name(folder: Path, label: str, *, folders: int) -> str:
-    parts = [part for part in folder.parts if part != folder.anchor]
+    parts = [folder_id(part) for part in folder.parts if part != folder.anchor]
     return safe_id("-".join([*parts[len(parts) - min(folders, len(parts)) :], *filter(None, [label])]))
 
 

@@ -6,7 +6,8 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from data_prep.names import printable, safe_id
+from data_prep.base.csv_files import trouble_with_table
+from data_prep.names import input_label, safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.vocabulary import SeriesKind
 
@@ -23,7 +24,9 @@ def read_series_table(path: Path) -> SeriesTable:
     Raises:
         DicomRejected: it cannot be read, lacks a column, or has a study_id that is no identifier.
     """
-    name = printable(path.name)
+    name = input_label(path.name)
+    if trouble := trouble_with_table(path):
+        raise DicomRejected(Rejection(Reason.UNREADABLE, f"series table {name!r} {trouble}"))
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)

@@ -26,10 +26,11 @@ from data_prep.geometry import SlicePlane
 from data_prep.names import safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.entry import StudyEntry
+from data_prep.read.listing import files_below
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import SeriesKind
 
-_FORMAT = "lumbar-decoded/1"
+_FORMAT = "lumbar-decoded/2"
 _HEADER = "study.json"
 _COMPRESSION_LEVEL = 1
 
@@ -100,6 +101,7 @@ class DecodedCache:
                     for stack in row["stacks"]
                 ),
                 row["kind_source"],
+                unused=row["unused"],
             )
             for row in header["series"]
         )
@@ -129,18 +131,22 @@ def _inputs(entry: StudyEntry) -> str:
     """SHA-256 of the file list of a study (place, size, time of change) and its series kinds."""
     files = []
     if entry.folder is not None:
-        for folder, subfolders, names in os.walk(entry.folder):
-            subfolders.sort()
-            for name in sorted(names):
-                status = os.stat(Path(folder) / name)
-                place = str((Path(folder) / name).relative_to(entry.folder))
-                files.append((place, status.st_size, status.st_mtime_ns))
+        for path in sorted(files_below(entry.folder, [])):
+            files.append((str(path.relative_to(entry.folder)), *_size_and_time(path)))
     for group in entry.headers.values():
         for header in group:
-            status = os.stat(header.path)
-            files.append((header.path.name, status.st_size, status.st_mtime_ns))
+            files.append((header.path.name, *_size_and_time(header.path)))
     content = {"files": files, "kinds": {series: str(kind) for series, kind in entry.kinds.items()}}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes and nanoseconds; -1 for a link to nothing."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
 
 
 def _write_series(archive: zipfile.ZipFile, number: int, series: Series) -> dict[str, Any]:
@@ -169,6 +175,7 @@ def _write_series(archive: zipfile.ZipFile, number: int, series: Series) -> dict
         "series_id": series.series_id,
         "kind": None if series.kind is None else series.kind.value,
         "kind_source": series.kind_source,
+        "unused": series.unused,
         "stacks": stacks,
     }
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data_prep.names import input_label
 from data_prep.problems import ADVICE, DicomRejected, Rejection
 from data_prep.read.archives import (
     DEFAULT_ARCHIVE_LIMITS,
@@ -157,7 +158,7 @@ class Jobs:
         archive = path.suffix.lower() == ".zip"
         limit = self.limits.max_archive_bytes if archive else self.limits.max_file_bytes
         if so_far + more > limit:
-            raise Refused(f"{path.name} has more than {limit} bytes: leave it out")
+            raise Refused(f"{input_label(path.name)} has more than {limit} bytes: leave it out")
         job.n_bytes += more
         job.touched = time.monotonic()
         if job.n_bytes > self.limits.max_total_bytes:

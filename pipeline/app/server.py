@@ -18,6 +18,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 
 from data_prep.base.files import remove_abandoned, temporary_folder
+from data_prep.names import input_label
 from data_prep.problems import LumbarError
 from pipeline.app.jobs import Job, Jobs, Refused
 from pipeline.grade import Pipeline
@@ -155,7 +156,7 @@ async def _receive(jobs: Jobs, job: Job, name: str, request: Request) -> None:
     if path is None:
         return
     if path.exists() or any(parent.is_file() for parent in path.parents):
-        raise Refused(f"{path.name} was sent twice: begin a new job")
+        raise Refused(f"{input_label(path.name)} was sent twice: begin a new job")
     path.parent.mkdir(parents=True, exist_ok=True)
     written, complete = 0, False
     try:

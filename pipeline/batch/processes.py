@@ -16,6 +16,7 @@ from data_prep.base.workers import end_with_parent, on_one_thread
 from data_prep.read.entry import StudyEntry
 from pipeline.batch.engines import Crew, Died, Event, LoadPipeline, Ready, WorkerEngine
 from pipeline.batch.study_work import StudyWork, clean_up_after_workers
+from pipeline.quiet import silence_libraries
 
 _CONTEXT = multiprocessing.get_context("spawn")
 _PATIENCE_S = 5.0
@@ -107,6 +108,8 @@ def _serve(connection: Connection, load: LoadPipeline, work: StudyWork, parent: 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interruption means
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and so scratch files are removed
     end_with_parent(parent)
+    silence_libraries()
+    silence_libraries()
     on_one_thread()
     clean_up_after_workers()
     try:

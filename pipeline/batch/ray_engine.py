@@ -25,6 +25,7 @@ from data_prep.read.entry import StudyEntry
 from pipeline.batch.engines import Crew, Died, EngineFailed, Event, LoadPipeline, Ready, WorkerEngine
 from pipeline.batch.study_work import FinishedStudy, StudyWork, clean_up_after_workers, input_files
 from pipeline.prediction import Provenance
+from pipeline.quiet import silence_libraries
 
 HOW_TO_INSTALL = "Ray is not installed: pip install 'lumbar[ray]'"
 _PATIENCE_S = 60.0
@@ -125,6 +126,7 @@ class StudyActor:
 
     def start(self, expected: Expected) -> str:
         """Load the models; why this node cannot be used, or nothing."""
+        silence_libraries()
         on_one_thread()
         clean_up_after_workers()
         self._pipeline = self._load()

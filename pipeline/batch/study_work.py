@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from data_prep.base.files import is_disk_error, remove_abandoned, temporary_fold
 from data_prep.names import safe_id
 from data_prep.problems import Rejection
 from data_prep.read.entry import StudyEntry
+from data_prep.read.listing import files_below
 from data_prep.read.nifti import is_nifti, sidecar_of
 from data_prep.study import Study
 from pipeline.grade import ModelFacts, Pipeline
@@ -116,9 +116,7 @@ def _made(
 def input_files(entry: StudyEntry) -> Iterator[tuple[Path, Path]]:
     """Every file of a study, in order, each after the folder that its place is told from."""
     if entry.folder is not None:
-        for folder, subfolders, names in os.walk(entry.folder):
-            subfolders.sort()
-            yield from ((entry.folder, Path(folder) / name) for name in sorted(names))
+        yield from ((entry.folder, path) for path in sorted(files_below(entry.folder, [])))
     paths = {header.path for group in entry.headers.values() for header in group}
     beside = {sidecar for path in paths if is_nifti(path) and (sidecar := sidecar_of(path)).is_file()}
     for path in sorted(paths | beside):

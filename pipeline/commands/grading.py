@@ -174,14 +174,14 @@ def predict(
 
 def _check_ray(paths: Sequence[Path], address: str | None) -> None:
     """Ends with exit code 2 where Ray is not installed, or the cluster would not see the images."""
-    from data_prep.read.archives import is_archive
+    from data_prep.read.archives import archives_in, is_archive
     from pipeline.batch.ray_engine import HOW_TO_INSTALL, is_installed
 
     if address is None:
         raise typer.BadParameter("--engine ray wants the --address of a cluster; --jobs is for this machine")
     if not is_installed():
         raise typer.BadParameter(HOW_TO_INSTALL)
-    if any(map(is_archive, paths)):
+    if any(is_archive(path) or archives_in(path) for path in paths):
         raise typer.BadParameter("unpack the archive on a disk that every node has, and give the folder")
 
 

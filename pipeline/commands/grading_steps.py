@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from data_prep.base.backend import Backend
 from data_prep.base.files import atomic_write, locked_folder
 from data_prep.problems import Rejection
-from data_prep.read.archives import is_archive, opened_input
+from data_prep.read.archives import archives_in, is_archive, opened_input
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_all_studies
 from data_prep.study import Study
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Path, tuple[Rejection, ...]]]:
     """The folder of an input, a zip unpacked for as long as the block lasts; see ``opened_input``."""
-    if not is_archive(path):
+    if not (is_archive(path) or archives_in(path)):
         yield path, ()
         return
     with ended_by_signals(), ExitStack() as stack:

@@ -91,6 +91,10 @@ def score(
         Path,
         typer.Argument(metavar="LABELS", help="train.csv, or the folder that holds it.", exists=True),
     ],
+    common: Annotated[
+        bool,
+        typer.Option("--common", help="Score the studies that both tables have, as of one fold; else all."),
+    ] = False,
     resamples: Annotated[int, typer.Option(min=0, help="Draws of studies behind the intervals.")] = 400,
     as_json: AsJson = False,
 ) -> None:
@@ -102,14 +106,24 @@ def score(
 
     from classifier.judge.quality import GradedRows, quality_tables, review_curve, score_with_intervals
     from classifier.metric import score as official_score
+    from data_prep.base.csv_files import trouble_with_table
+    from data_prep.names import input_label
     from pipeline.commands.console_tables import print_review, print_tables
-    from pipeline.results.submission import read_submission, validate_submission
+    from pipeline.results.submission import read_submission, rows_of_both, validate_submission
 
     try:
-        table = pd.read_csv(labels / "train.csv" if labels.is_dir() else labels, dtype=str)
+        label_file = labels / "train.csv" if labels.is_dir() else labels
+        if trouble := trouble_with_table(label_file):
+            raise ValueError(f"{input_label(label_file.name)} {trouble}")
+        table = pd.read_csv(label_file, dtype=str)
         if "study_id" not in table.columns:
             raise ValueError("the label table lacks the column study_id")
         frame = read_submission(submission)
+        if common:
+            everything = len(table), len(frame)
+            frame, table = rows_of_both(frame, table)
+            left_out = everything[0] - len(table), everything[1] - len(frame)
+            console.tell(f"left out: {left_out[0]} labelled studies, {left_out[1]} rows of the submission")
         validate_submission(frame, table["study_id"])
         report = official_score(frame, table)
         rows = GradedRows.from_tables(frame, table)

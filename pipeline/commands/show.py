@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_prep.names import printable, safe_id
+from data_prep.names import input_label, safe_id
 from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.rsna.tables import RsnaTables
@@ -65,7 +65,7 @@ def _tables(folder: Path, path: Path) -> RsnaTables:
     tables = tables_beside(folder) or tables_beside(path)
     if tables is None:
         console.fail(
-            f"{COORDINATES_FILE} was found neither in {printable(path.name)!r} nor above it\n"
+            f"{COORDINATES_FILE} was found neither in {input_label(path.name)!r} nor above it\n"
             "what to do: give a folder of the data set that holds the annotations, or leave --truth out"
         )
     return tables

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from classifier.any_severe import pulled
 from classifier.prior import competition_weighted
+from data_prep.base.csv_files import trouble_with_table
 from data_prep.base.files import atomic_write
-from data_prep.names import csv_cell
+from data_prep.names import csv_cell, input_label
 from data_prep.problems import LumbarError
 from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, ConditionGroup, Target
 
@@ -124,17 +125,34 @@ def _named(kind: str, rows: Sequence[str]) -> list[str]:
     return [f"{len(rows)} {kind}: {', '.join(map(str, rows[:_NAMED_ROWS]))}{more}"]
 
 
+def rows_of_both(submission: pd.DataFrame, labels: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of the studies that a submission and a label table both have, as of one fold.
+
+    Raises:
+        SubmissionError: they have no study in common.
+    """
+    study_of = {target.row_id(study): study for study in labels["study_id"] for target in TARGETS}
+    own = submission["row_id"].map(study_of)
+    if not own.notna().any():
+        raise SubmissionError(["submission and labels have no study in common"])
+    return submission[own.notna()], labels[labels["study_id"].isin(set(own.dropna()))]
+
+
 def read_submission(path: Path) -> pd.DataFrame:
     """Read a submission; row ids as text, values as they are, for ``validate_submission`` to judge.
 
     Raises:
         SubmissionError: not a CSV file.
     """
+    if trouble := trouble_with_table(path):
+        raise SubmissionError([f"{input_label(path.name)} {trouble}"])
     try:
         # Header names of a second equal column stay visible to validation as "name.1".
         return pd.read_csv(path, dtype={"row_id": str}, keep_default_na=False)
     except (ValueError, csv.Error, UnicodeError) as error:
-        raise SubmissionError([f"{path.name} cannot be read as CSV ({type(error).__name__})"]) from error
+        raise SubmissionError(
+            [f"{input_label(path.name)} cannot be read as CSV ({type(error).__name__})"]
+        ) from error
 
 
 def write_submission(frame: pd.DataFrame, path: Path) -> None:

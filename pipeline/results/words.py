@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from data_prep.vocabulary import Condition, ConditionGroup
@@ -19,6 +19,10 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "sacrum_unseen": "L5/S1 was not seen: the levels are counted without the sacrum, and may be off by one.",
     "level_absent": "A lumbar level is not in the images.",
     "level_at_edge": "A level lies at the edge of the sagittal images: its place and grades are uncertain.",
+    "no_lumbar_spine": "No lumbar spine was seen in the sagittal images: nothing was graded.",
+    "region_doubtful": "The headers speak of another part of the body than the lumbar spine.",
+    "axial_disagrees": "The axial images show another place than the sagittal ones where they meet, as when "
+    "the patient moved between them: recesses may be graded at a wrong level.",
     "few_slices": "A sagittal series has few slices.",
     "canal_at_edge": "At a level the canal lies at the edge of the sagittal images or beyond it.",
     "axial_only": "Graded on axial slices alone: no sagittal T2 shows it.",
@@ -39,6 +43,24 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "no_slice": "No slice shows it.",
     "no_signal": "The image has no signal at a target, as near metal; what lies close by is in doubt, too.",
 }
+IGNORED_WORDS: Final[Mapping[str, str]] = {
+    "other_part_of_patient": "shows another part of the patient than the lumbar spine",
+    "not_needed": "nothing was found or graded on it",
+    "suppressed": "its fat is suppressed, and a plain series is there",
+    "water": "a water image, and a plain series is there",
+    "contrast": "with contrast agent, and a series without is there",
+    "opposed": "an opposed-phase image",
+    "fat": "a fat image",
+    "derived": "calculated from other images, and an acquired series is there",
+    "shorter_echo": "a shorter echo of a series that is there",
+    "guessed": "what it shows was guessed, and a series that says so is there",
+}
+USE_WORDS: Final[Mapping[str, str]] = {
+    "levels": "levels",
+    "spinal": "canal",
+    "foraminal": "foramina",
+    "subarticular": "recesses",
+}
 SOURCE_WORDS: Final[Mapping[str, str]] = {
     "seen": "Graded at a point that a detector saw in the images.",
     "predicted": "Graded at a point that geometry placed from the levels; no detector saw it.",
@@ -56,6 +78,12 @@ def flag_words(flag: str) -> str:
     return FLAG_WORDS.get(flag, flag.replace("_", " ").capitalize() + ".")
 
 
+def series_use_words(used_for: Iterable[str], ignored: str) -> str:
+    """What a series was used for, or why it was not."""
+    used = ", ".join(USE_WORDS[use] for use in used_for)
+    return used or f"not used: {IGNORED_WORDS.get(ignored, ignored.replace('_', ' '))}"
+
+
 def share_words(share: float) -> str:
     """A probability for people; never 100 %, which no reading of an image is."""
     return ">99%" if share > 0.99 else f"{share:.0%}"
@@ -66,8 +94,18 @@ def place_words(condition: Condition) -> str:
     return " ".join(filter(None, (condition.side, PLACE_WORDS[condition.group])))
 
 
-def numbering_words(confidence: float) -> str:
-    """How sure the numbering is, for a caption; never 100 %, which no reading of an image is."""
+NUMBERING_IN_DOUBT: Final = frozenset(
+    {"sacrum_unseen", "numbering_uncertain", "no_lumbar_spine", "region_doubtful", "orientation_doubtful"}
+)
+
+
+def numbering_words(confidence: float, flags: Iterable[str] = ()) -> str:
+    """How sure the numbering is, for a caption; never 100 %, which no reading of an image is.
+
+    No figure beside a flag that leaves the numbering in doubt: it would be believed before the flag.
+    """
+    if NUMBERING_IN_DOUBT & set(flags):
+        return "numbering in doubt"
     sure = "over 99%" if confidence > 0.99 else f"{confidence:.0%}"
     return f"numbering {sure} sure"
 

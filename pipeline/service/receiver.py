@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import time
@@ -9,11 +10,17 @@ import warnings
 from typing import Any
 
 from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
-from pynetdicom import AE, AllStoragePresentationContexts, evt
+from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
 from pynetdicom.events import Event
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.service_class import ServiceClass, StorageServiceClass
+from pynetdicom.sop_class import (
+    Verification,  # type: ignore[attr-defined]
+    register_uid,
+    uid_to_service_class,
+)
 
-from data_prep.base.uids import is_valid_uid
+from data_prep.base.uids import is_usable_uid
+from data_prep.names import printable
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, TRANSFER_SYNTAXES, BoundedFile, parsed
 from pipeline.service.config import ServiceConfig
 from pipeline.service.spool import Spool, SpoolFull
@@ -29,6 +36,7 @@ _IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")
 _MIN_LONGEST_PDU = 256 * 1024
 _GREETING_TIMEOUT_S, _TIMEOUT_S = 15, 60
 _LAST_ASSOCIATIONS_S = 10.0
+_MAX_PRIVATE_CLASSES = 1000
 
 
 class Receiver:
@@ -37,6 +45,8 @@ class Receiver:
     def __init__(self, config: ServiceConfig, spool: Spool) -> None:
         self._config, self._spool = config, spool
         self._received: dict[int, int] = {}
+        self._dropped: dict[int, int] = {}
+        self._private_classes: set[str] = set()
         self._server: Any = None
         self._ae = AE(ae_title=config.ae_title)
         self._ae.require_called_aet = True
@@ -55,6 +65,10 @@ class Receiver:
         handlers: list[Any] = [
             (evt.EVT_CONN_OPEN, self._bound_pdus),
             (evt.EVT_CONN_CLOSE, self._forget),
+            (evt.EVT_REQUESTED, self._support_private_classes),
+            (evt.EVT_ACCEPTED, self._log_refused_contexts),
+            (evt.EVT_REJECTED, self._log_refused),
+            (evt.EVT_ABORTED, self._log_aborted),
             (evt.EVT_PDU_RECV, self._count),
             (evt.EVT_C_STORE, self._store),
         ]
@@ -90,6 +104,51 @@ class Receiver:
 
     def _forget(self, event: Event) -> None:
         self._received.pop(id(event.assoc), None)
+        dropped = self._dropped.pop(id(event.assoc), 0)
+        if dropped:
+            log.info("%d objects that are no MR images were taken and dropped", dropped)
+
+    def _support_private_classes(self, event: Event) -> None:
+        """Take storage classes that nobody knows: who forwards a study stops at the first refusal.
+
+        Whatever is no known service is taken for storage, in any transfer syntax. Nothing of it is kept.
+        """
+        acceptor: Any = event.assoc.acceptor
+        known = {str(context.abstract_syntax) for context in acceptor.supported_contexts}
+        added = []
+        for context in event.assoc.requestor.primitive.presentation_context_definition_list:
+            uid = str(context.abstract_syntax)
+            if uid in known or uid_to_service_class(uid) not in (ServiceClass, StorageServiceClass):
+                continue
+            if uid not in self._private_classes:
+                if len(self._private_classes) >= _MAX_PRIVATE_CLASSES:
+                    continue
+                keyword = f"Unknown{hashlib.sha256(uid.encode()).hexdigest()[:16]}"
+                register_uid(uid, keyword, StorageServiceClass)
+                self._private_classes.add(uid)
+            known.add(uid)
+            added.append(build_context(uid, [str(syntax) for syntax in context.transfer_syntax]))
+        acceptor.supported_contexts = [*acceptor.supported_contexts, *added]
+
+    def _log_refused(self, event: Event) -> None:
+        asked: Any = event.assoc.requestor.primitive
+        called, caller = (
+            printable(str(title)).strip() for title in (asked.called_ae_title, asked.calling_ae_title)
+        )
+        log.warning("an association from %r to %r was refused; this node is %r", caller, called, self._title)
+
+    @property
+    def _title(self) -> str:
+        return self._config.ae_title
+
+    def _log_refused_contexts(self, event: Event) -> None:
+        refused = event.assoc.rejected_contexts
+        if refused:
+            classes = ", ".join(sorted({str(context.abstract_syntax) for context in refused})[:5])
+            log.warning("%d kinds of objects or encodings were not accepted: %s", len(refused), classes)
+
+    def _log_aborted(self, event: Event) -> None:
+        log.warning("an association was aborted: images may be missing")
 
     def _count(self, event: Event) -> None:
         """End an association whose message grows beyond the limit, while it grows."""
@@ -119,17 +178,20 @@ class Receiver:
     def _kept(self, event: Event) -> int:
         request: Any = event.request
         if request.AffectedSOPClassUID not in _GRADED_CLASSES:
+            self._dropped[id(event.assoc)] = self._dropped.get(id(event.assoc), 0) + 1
             return SUCCESS
         content = event.encoded_dataset()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with BoundedFile(io.BytesIO(content), DEFAULT_LIMITS) as file:
                 header, _ = parsed(file, _IDENTIFIERS, DEFAULT_LIMITS, stop_before_pixels=True)
-            study_uid, sop_uid = (str(header.get(k) or "") for k in ("StudyInstanceUID", "SOPInstanceUID"))
+            study_uid, sop_uid = (
+                str(header.get(k) or "").strip(" \0") for k in ("StudyInstanceUID", "SOPInstanceUID")
+            )
         if header.get("SOPClassUID", request.AffectedSOPClassUID) != request.AffectedSOPClassUID:
             return NOT_THIS_CLASS
-        if not (is_valid_uid(study_uid) and sop_uid == str(request.AffectedSOPInstanceUID)):
-            log.warning("refused: no valid StudyInstanceUID, or not the SOPInstanceUID announced")
+        if not (is_usable_uid(study_uid) and sop_uid == str(request.AffectedSOPInstanceUID).strip(" \0")):
+            log.warning("refused: no StudyInstanceUID, or not the SOPInstanceUID announced")
             return NOT_UNDERSTOOD
         self._spool.store(study_uid, sop_uid, content)
         return SUCCESS

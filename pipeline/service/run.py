@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from pipeline.grade import Pipeline
+from pipeline.quiet import silence_libraries
 from pipeline.service.config import ServiceConfig
 from pipeline.service.receiver import Receiver
 from pipeline.service.sender import Sender
@@ -26,10 +27,7 @@ def set_up_log() -> None:
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False
-    for name in ("pynetdicom", "pydicom", "highdicom"):
-        foreign = logging.getLogger(name)
-        foreign.handlers[:] = [logging.NullHandler()]
-        foreign.propagate = False
+    silence_libraries()
 
 
 def serve(config: ServiceConfig, load: Callable[[], Pipeline], spool: Spool) -> None:

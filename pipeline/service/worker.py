@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from data_prep.names import printable
 from data_prep.problems import DicomRejected, Rejection
+from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from pipeline.grade import Pipeline
 from pipeline.results.dicom.write import DicomResults
@@ -70,12 +71,23 @@ class Worker:
     def _graded(self, waiting: WaitingStudy) -> tuple[str, tuple[Dataset, ...]]:
         """What became of a study, and its results."""
         try:
-            entries = [entry for entry in find_studies(waiting.images) if entry.headers]
+            entries = find_studies(waiting.images)
         except DicomRejected as rejected:
             _list(waiting.key, (*rejected.rejections, rejected.rejection))
             return "unreadable", ()
-        log.info("%s: study %s", waiting.key, printable(entries[0].study_id))
-        prediction, study = self._pipeline.predict_entry(entries[0])
+        # One StudyInstanceUID may hold images of two patients: each gets results of their own.
+        outcomes: list[str] = []
+        results: list[Dataset] = []
+        for entry in entries:
+            outcome, built = self._graded_entry(waiting, entry)
+            outcomes.append(outcome)
+            results += built
+        return ", ".join(dict.fromkeys(outcomes)), tuple(results)
+
+    def _graded_entry(self, waiting: WaitingStudy, entry: StudyEntry) -> tuple[str, tuple[Dataset, ...]]:
+        """What became of one patient's images, and the results."""
+        log.info("%s: study %s", waiting.key, printable(entry.study_id))
+        prediction, study = self._pipeline.predict_entry(entry)
         _list(waiting.key, prediction.rejections)
         if study is None or prediction.rejected:
             return "rejected", ()

@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage
 from pydicom.valuerep import DSfloat
 
-from data_prep.base.uids import derived_uid, is_valid_uid
+from data_prep.base.uids import derived_uid, is_usable_uid
 from data_prep.geometry import SlicePlane
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, BoundedFile, parsed
@@ -190,6 +190,9 @@ def read_source(study: Study) -> SourceStudy:
         DicomRejected: ``dicom_result_refused``, naming the attribute: an image cannot be read any more,
             PatientID is no valid value, or images name different patients or studies.
     """
+    paths = Counter(item.path for series in study.series for item in series.slices if item.path is not None)
+    if any(count > 1 for count in paths.values()):
+        raise _refused(study.study_id, "images are frames of one file, and results point at images alone")
     headers = {
         (series.series_id, item.instance_number): _read(study.study_id, series.series_id, item)
         for series in study.series
@@ -202,7 +205,9 @@ def read_source(study: Study) -> SourceStudy:
             raise _refused(study.study_id, f"{keyword} differs between the images of the study")
     attributes = {keyword: _first(keyword, headers.values(), study.study_id) for keyword in _COPIED}
     written = _first_of(header.values["StudyInstanceUID"] for header in headers.values())
-    study_uid = written if is_valid_uid(written) else derived_uid("study", written or study.study_id)
+    study_uid = (
+        written if is_usable_uid(written, rooted=True) else derived_uid("study", written or study.study_id)
+    )
     counts = Counter(header.values["SOPInstanceUID"] for header in headers.values())
     images = {key: _image(header, counts) for key, header in headers.items()}
     return SourceStudy(study_uid, attributes, images)
@@ -238,14 +243,14 @@ def _image(header: _Header, counts: Counter[str]) -> SourceImage:
     frame, sop_class = values["FrameOfReferenceUID"], values["SOPClassUID"]
     if counts[instance] > 1 or not instance:
         instance = derived_uid("instance", instance, *header.place)
-    elif not is_valid_uid(instance):
+    elif not is_usable_uid(instance, rooted=True):
         instance = derived_uid("instance", instance)
-    if not is_valid_uid(series):
+    if not is_usable_uid(series, rooted=True):
         series = derived_uid("series", series or f"{study_id}/{series_id}")
-    if not is_valid_uid(frame):
+    if not is_usable_uid(frame, rooted=True):
         frame = derived_uid("frame", frame or f"{study_id}/{series_id}")
     return SourceImage(
-        sop_class if is_valid_uid(sop_class) else MRImageStorage,
+        sop_class if is_usable_uid(sop_class, rooted=True) else MRImageStorage,
         instance,
         series,
         frame,

@@ -38,7 +38,7 @@ from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import codes, groups
 from pipeline.results.dicom.identity import MANUFACTURER, NAME, identify, models_digest, note, set_times
 from pipeline.results.dicom.source import SourceImage, SourceStudy
-from pipeline.results.words import flag_words, numbering_words, reading_words
+from pipeline.results.words import flag_words, numbering_words, reading_words, series_use_words
 
 
 class ReportKind(StrEnum):
@@ -220,13 +220,16 @@ def _certainty(levels: SpineLevels) -> CodeContentItem:
 
 def _numbering(prediction: StudyPrediction, levels: SpineLevels) -> list[str]:
     """How sure the numbering is, the flags of the study, and the hash of every weights file, in words."""
-    found = (
-        f"{len(levels.levels)} of {len(LEVELS)} levels found, {numbering_words(levels.numbering_confidence)}"
-    )
+    numbering = numbering_words(levels.numbering_confidence, levels.flags)
+    found = f"{len(levels.levels)} of {len(LEVELS)} levels found, {numbering}"
     flags = [f"flag {flag}: {flag_words(flag)}" for flag in prediction.flags]
     flags += [reading_words(shift, share) for shift, share in levels.other_readings.items()]
     models = [f"{name} sha256 {digest}" for name, digest in sorted(prediction.provenance.models.items())]
-    return [found, *flags, *models]
+    series = [
+        f"series {row.series_id}: {row.seen_as or 'not read'}, {series_use_words(row.used_for, row.ignored)}"
+        for row in prediction.series
+    ]
+    return [found, *flags, *series, *models]
 
 
 def _name_sources(items: list[Dataset]) -> None:

@@ -77,7 +77,9 @@ def _draw_series(
     who = " beside ".join(reading.who for reading in readings)
     title = f"Study {series.study_id} · series {series.series_id} · {kind} · {who}"
     page.text(_GAP_PX, 22, title, fontsize=13, weight="bold")
-    numbering = [numbering_words(r.levels.numbering_confidence) for r in readings if r.who != ANNOTATED]
+    numbering = [
+        numbering_words(r.levels.numbering_confidence, r.levels.flags) for r in readings if r.who != ANNOTATED
+    ]
     page.text(_GAP_PX, 48, " · ".join([*numbering, _LEGEND]), color="#444444")
     panels = [
         (place, reading, points.get(place, []))

@@ -84,7 +84,8 @@ def _summary(prediction: StudyPrediction, levels: SpineLevels) -> str:
         reason = prediction.rejections[-1]
         return f"rejected: [{reason.reason.value}] {reason.message}; every grade is the level prior"
     flags = f" · flags: {', '.join(prediction.flags)}" if prediction.flags else ""
-    return f"{len(levels.levels)} of 5 levels found · {numbering_words(levels.numbering_confidence)}{flags}"
+    numbering = numbering_words(levels.numbering_confidence, levels.flags)
+    return f"{len(levels.levels)} of 5 levels found · {numbering}{flags}"
 
 
 def reading_of_annotations(study: Study, tables: RsnaTables) -> Reading:

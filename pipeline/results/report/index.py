@@ -50,7 +50,9 @@ def write_index(records: Sequence[Mapping[str, Any]], reports: Mapping[str, str]
                 "worst": [worst[group.value] for group in ConditionGroup],
                 "levels": found,
                 "numbering": record["numbering_confidence"],
-                "numbering_words": numbering_words(record["numbering_confidence"]).removeprefix("numbering ")
+                "numbering_words": numbering_words(
+                    record["numbering_confidence"], record["flags"]
+                ).removeprefix("numbering ")
                 if found
                 else "no level",
                 "flags": [flag_words(flag) for flag in record["flags"]],

@@ -23,6 +23,7 @@ from pipeline.results.words import (
     numbering_words,
     place_words,
     reading_words,
+    series_use_words,
     share_words,
 )
 
@@ -99,7 +100,8 @@ def render_report(study: Study | None, prediction: StudyPrediction) -> str:
         study_id=prediction.study_id,
         rejected=prediction.rejected,
         levels_found=len(levels.levels),
-        numbering=numbering_words(levels.numbering_confidence),
+        numbering=numbering_words(levels.numbering_confidence, prediction.flags),
+        seen=[(row, series_use_words(row.used_for, row.ignored)) for row in prediction.series],
         flags=[
             *(flag_words(flag) for flag in prediction.flags),
             *(reading_words(shift, share) for shift, share in levels.other_readings.items()),

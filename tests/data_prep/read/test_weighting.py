@@ -14,6 +14,7 @@ from data_prep.read.find import find_studies
 from data_prep.read.weighting import (
     Weighting,
     csf_ridge,
+    told_by_headers,
     weighting_from_headers,
     weighting_from_sagittal_image,
 )
@@ -33,6 +34,18 @@ PLANE = SlicePlane.from_dicom((0, 0, 0), (0, 1, 0, 0, 0, -1), (1, 1), (4, 4))
         ("Sag STIR", Weighting.T2),
         ("t2_tirm_sag", Weighting.T2),
         ("SAG T1 FLAIR", Weighting.T1),
+        ("T1W_TSE_SPAIR+C", Weighting.T1),
+        ("t1_tirm_sag_dark-fluid", Weighting.T1),
+        ("Ｔ２ sag", Weighting.T2),
+        ("T1-T12 SAG T2", Weighting.T2),
+        ("SAG T2 SPAIR", Weighting.T2),
+        ("t2_ci3d_CISS", Weighting.OTHER),
+        ("3D TRUFI sag", Weighting.OTHER),
+        ("SAG FIESTA", Weighting.OTHER),
+        ("PD sag", Weighting.OTHER),
+        ("PDW_TSE", Weighting.OTHER),
+        ("PD/T2 sag", Weighting.T2),
+        ("T2 map", Weighting.OTHER),
         ("T12-S1 sagittal T2", Weighting.T2),
         ("AX T2*", Weighting.OTHER),
         ("DWI b1000", Weighting.OTHER),
@@ -56,6 +69,9 @@ def test_descriptions(description: str, expected: Weighting | None) -> None:
         (2000.0, 10.0, 860.0, ("IR",), None),
         (2500.0, 20.0, None, ("SE",), None),
         (None, None, None, (), None),
+        (6.0, 3.0, None, ("GR",), Weighting.OTHER),
+        (500.0, 12.0, None, ("GR",), Weighting.OTHER),
+        (6.0, 3.0, None, (), None),
     ],
 )
 def test_times(
@@ -74,6 +90,55 @@ def test_times(
         inversion_time_ms=inversion,
     )
     assert weighting_from_headers([header]) is expected
+
+
+@pytest.mark.parametrize(
+    ("description", "repetition", "echo", "sequence", "expected"),
+    [
+        ("SAG T2", 3500.0, 15.0, "SE", Weighting.OTHER),  # the first of two echoes
+        ("SAG T2", 3500.0, 100.0, "SE", Weighting.T2),
+        ("SAG T1", 3500.0, 100.0, "SE", None),
+        ("SAG T2", 600.0, 12.0, "SE", None),
+        ("T1 VIBE", 4.0, 2.0, "GR", Weighting.T1),
+        ("T2 ME2D", 600.0, 20.0, "GR", Weighting.OTHER),
+    ],
+)
+def test_names_are_checked_against_times_and_sequence(
+    description: str, repetition: float, echo: float, sequence: str, expected: Weighting | None
+) -> None:
+    header = SliceHeader(
+        Path("1"),
+        PLANE,
+        description=description,
+        scanning_sequence=(sequence,),
+        repetition_time_ms=repetition,
+        echo_time_ms=echo,
+    )
+    told = told_by_headers([header])
+    assert told.weighting is expected and told.contradicts == (expected is None)
+
+
+def test_the_protocol_of_the_examination_types_no_series(tmp_path: Path) -> None:
+    """One ProtocolName in all series, T2 in it; where it differs, it tells."""
+    for name, times in (("a", (600, 12)), ("b", (3500, 100))):
+        for folder, protocol in (
+            ("one", "LUMBAR SPINE T2 WITH STIR"),
+            ("own", f"SAG {'T1' if name == 'a' else 'T2'}"),
+        ):
+            repetition, echo = times if folder == "one" else (None, None)
+            write_series(
+                tmp_path / folder / name,
+                description="",
+                series_uid=f"1.2.3.{ord(name)}",
+                ProtocolName=protocol,
+                RepetitionTime=repetition,
+                EchoTime=echo,
+                ScanningSequence="SE",
+            )
+    for folder in ("one", "own"):
+        (entry,) = find_studies(tmp_path / folder)
+        kinds = [series.kind for series in entry.load().series]
+        assert kinds == [SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2]
 
 
 def body(csf: float) -> np.ndarray:

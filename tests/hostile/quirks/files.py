@@ -89,7 +89,7 @@ def series_in_one_rsna_folder(study: StoredStudy, rng: Rng) -> StoredStudy:
 
 def two_patients_one_folder(study: StoredStudy, rng: Rng) -> StoredStudy:
     """Another patient's files among this one's, all in one folder."""
-    return replace(study, images=(*study.images, *_stranger(study).images)).as_tree(one_folder=True)
+    return replace(study, images=(*study.images, *stranger_of(study).images)).as_tree(one_folder=True)
 
 
 def two_patients_one_study(study: StoredStudy, rng: Rng) -> StoredStudy:
@@ -97,7 +97,7 @@ def two_patients_one_study(study: StoredStudy, rng: Rng) -> StoredStudy:
     sagittal = (s for s, kind in study.kinds.items() if kind is not SeriesKind.AXIAL_T2)
     strange = [
         image.at(f"{study.folder}/{image.series_id}/{image.name}")
-        for image in _stranger(study, *sagittal).images
+        for image in stranger_of(study, *sagittal).images
     ]
     return study.plus(*strange).without_table()
 
@@ -107,12 +107,12 @@ def two_patients_one_series(study: StoredStudy, rng: Rng) -> StoredStudy:
     (series_id, *_) = study.ids_of(SeriesKind.SAGITTAL_T2)
     strange = [
         image.at(f"{study.folder}/{series_id}/{900 + number}.dcm")
-        for number, image in enumerate(_stranger(study, series_id).images)
+        for number, image in enumerate(stranger_of(study, series_id).images)
     ]
     return study.plus(*strange)
 
 
-def _stranger(study: StoredStudy, *series_ids: str) -> StoredStudy:
+def stranger_of(study: StoredStudy, *series_ids: str) -> StoredStudy:
     """Another patient with these series, or all: other identifiers, 40 mm nearer to the head."""
 
     def another(image: StoredImage) -> StoredImage:

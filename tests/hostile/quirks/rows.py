@@ -16,7 +16,7 @@ from pydicom.uid import (
 
 from data_prep.vocabulary import Condition, ConditionGroup, Level, SeriesKind
 from pipeline.prediction import StudyPrediction
-from tests.hostile.quirks import encodings, files, geometry, pixels, tables
+from tests.hostile.quirks import clinic, encodings, files, geometry, pixels, tables
 from tests.hostile.quirks.expected import UNSURE, Expected
 from tests.hostile.quirks.stored import Quirk
 
@@ -436,6 +436,60 @@ def _tables() -> list[Row]:
     ]
 
 
+def _clinic() -> list[Row]:
+    said = _with(ROUNDED, may_flag=UNSURE)
+    mixed = frozenset({"identifiers_missing"})
+    return [
+        _row(
+            "anonymous-two",
+            "two patients, a folder each, ANON and no StudyInstanceUID",
+            clinic.anonymous_patients(per_series=False),
+            _with(EXACT, may_flag=mixed),
+            studies=2,
+        ),
+        _row(
+            "anonymous-two-series",
+            "two patients, a folder each, ANON and a StudyInstanceUID per series",
+            clinic.anonymous_patients(per_series=True),
+            _with(EXACT, may_flag=mixed),
+            studies=2,
+        ),
+        _row("study-per-series", "a StudyInstanceUID per series, one folder", clinic.study_per("series")),
+        _row("study-per-file", "a StudyInstanceUID per file, one folder", clinic.study_per("file")),
+        _row("t1-tirm", "the only T1 is called t1_tirm_sag_dark-fluid", clinic.t1_with_spair),
+        _row("examination-name", "ProtocolName is the examination's", clinic.examination_named),
+        _row("dixon-fat-first", "T2 as Dixon: F, opp, in", clinic.dixon(("F", "opp", "in")), said),
+        _row("dixon-water", "T2 as Dixon: opp, W, F", clinic.dixon(("opp", "W", "F")), said),
+        _row("t1-contrast", "T1 FS +C beside T1", clinic.with_contrast_agent("SAG T1 FS +C"), said),
+        _row("t1-spair", "T1W_TSE_SPAIR+C beside T1", clinic.with_contrast_agent("T1W_TSE_SPAIR+C"), said),
+        _row("two-echoes", "PD and T2 in one series", clinic.two_echoes, said),
+        _row("planning-copy", "a calculated copy with lines at a slice's place", clinic.planning_copy, said),
+        _row("neck-beside", "a neck with more slices beside the lumbar T2", clinic.neck_beside, said),
+        _row(
+            "of-the-neck",
+            "BodyPartExamined CSPINE in every header",
+            clinic.of_the_neck,
+            _with(EXACT, flags={"region_doubtful", "numbering_uncertain"}),
+        ),
+        _row(
+            "axials-moved",
+            "the patient moved 33 mm before the axial series",
+            clinic.moved_axials(33.0),
+            _with(
+                DEGRADED,
+                probability=1.0,
+                points_mm=60.0,
+                may_flag=UNSURE | {"axial_disagrees"},
+                instead=UNSURE | {"axial_disagrees"},
+            ),
+        ),
+        _row("enhanced", "T2 as one Enhanced MR object", clinic.enhanced(one_per_frame=False)),
+        _row("enhanced-frames", "T2 as an Enhanced MR object a frame", clinic.enhanced(one_per_frame=True)),
+        _row("no-preamble", "data sets without preamble and File Meta", clinic.without_preamble),
+        _row("padding", "padding of 65535 at the borders", clinic.padded_with(65535), RESAMPLED),
+    ]
+
+
 ROWS: tuple[Row, ...] = (
     *_order(),
     *_encodings(),
@@ -443,4 +497,5 @@ ROWS: tuple[Row, ...] = (
     *_geometry(),
     *_pixels(),
     *_tables(),
+    *_clinic(),
 )

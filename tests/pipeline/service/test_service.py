@@ -307,8 +307,8 @@ def test_an_image_is_kept_and_other_objects_are_dropped(
 
 
 @pytest.mark.usefixtures("receiver")
-@pytest.mark.parametrize("study_uid", ["", "4003253", "../../etc"])
-def test_an_image_without_a_valid_study_is_refused(
+@pytest.mark.parametrize("study_uid", ["", "../../etc", f"1.{'2' * 63}"])
+def test_an_image_without_a_usable_study_is_refused(
     config: ServiceConfig, spool: Spool, images: list[Dataset], study_uid: str
 ) -> None:
     dataset = copy.deepcopy(images[0])
@@ -317,6 +317,58 @@ def test_an_image_without_a_valid_study_is_refused(
     )
     assert store(config, dataset) == 0xC000
     assert spool.settled(0.0) == []
+
+
+@pytest.mark.usefixtures("receiver")
+@pytest.mark.parametrize("study_uid", ["1.2.003.04", "4003253"])
+def test_identifiers_are_taken_as_they_come(
+    config: ServiceConfig, spool: Spool, images: list[Dataset], study_uid: str
+) -> None:
+    dataset = copy.deepcopy(images[0])
+    instance = f"{study_uid}.007"
+    for part, keyword, uid in (
+        (dataset, "StudyInstanceUID", study_uid),
+        (dataset, "SOPInstanceUID", instance),
+        (dataset.file_meta, "MediaStorageSOPInstanceUID", instance),
+    ):
+        part[keyword] = pydicom.DataElement(keyword, "UI", uid, validation_mode=pydicom.config.IGNORE)
+    assert store(config, dataset) == 0
+    assert len(spool.settled(0.0)) == 1
+
+
+@pytest.mark.usefixtures("receiver")
+def test_private_objects_are_taken_and_dropped_and_the_images_kept(
+    config: ServiceConfig, spool: Spool, images: list[Dataset]
+) -> None:
+    """An archive that forwards a study stops at the first object that is not taken."""
+    private = "1.3.12.2.1107.5.9.1"  # Siemens CSA non-image
+    entity = AE(ae_title="SCANNER")
+    for sop_class in (private, MRImageStorage, "1.2.840.10008.5.1.4.1.1.104.1"):
+        entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
+    association = entity.associate("127.0.0.1", config.port, ae_title="LUMBAR")
+    assert association.is_established and association.rejected_contexts == []
+    other = copy.deepcopy(images[0])
+    del other.PixelData
+    other.SOPClassUID = other.file_meta.MediaStorageSOPClassUID = private
+    try:
+        for dataset in (other, *images):
+            assert association.send_c_store(dataset).Status == 0
+    finally:
+        association.release()
+    (study,) = spool.settled(0.0)
+    assert len(study.instances) == len(images)
+
+
+@pytest.mark.usefixtures("receiver")
+def test_a_refused_association_is_logged(config: ServiceConfig, capfd: pytest.CaptureFixture[str]) -> None:
+    set_up_log()
+    assert not associate(config, called="OTHER").is_established
+    for _ in range(50):
+        said = "".join(capfd.readouterr())
+        if said:
+            break
+        time.sleep(0.1)
+    assert "an association from 'SCANNER' to 'OTHER' was refused; this node is 'LUMBAR'" in said
 
 
 @pytest.mark.usefixtures("receiver")

@@ -1,0 +1,75 @@
+"""Whether sagittal series show the lumbar spine, and which of several places in the patient does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_prep.geometry import FloatArray
+from data_prep.study import Series
+from detector.spine.chain import ChainDisc
+from detector.spine.orientation import level_evidence
+
+# Neighbouring lumbar discs are 30 to 40 mm apart, thoracic ones 20 to 28, those of the neck 15 to 20.
+_LEAST_GAP_MM = 24.0
+_FEWEST_DISCS = 3
+_UNSURE_EVIDENCE = 0.4
+# Of the smaller of two views, from head to foot.
+_SAME_VIEW = 0.5
+
+
+def views_apart(series: Sequence[Series]) -> list[tuple[Series, ...]]:
+    """Sagittal series by the part of the patient that they show, in the order of their first ones."""
+    views: list[list[Series]] = []
+    for item in series:
+        for view in views:
+            if _shared(_heights_mm(view[0]), _heights_mm(item)) >= _SAME_VIEW:
+                view.append(item)
+                break
+        else:
+            views.append([item])
+    return [tuple(view) for view in views]
+
+
+def _heights_mm(series: Series) -> FloatArray:
+    """(2,) lowest and highest z of the middle slice."""
+    plane = series.slices[len(series.slices) // 2].plane
+    rows, columns = plane.shape
+    z = plane.to_mm([[0, 0], [columns - 1, 0], [0, rows - 1], [columns - 1, rows - 1]])[:, 2]
+    return np.array([z.min(), z.max()])
+
+
+def _shared(a: FloatArray, b: FloatArray) -> float:
+    shared = min(a[1], b[1]) - max(a[0], b[0])
+    return float(shared / max(min(a[1] - a[0], b[1] - b[0]), 1e-6))
+
+
+def lumbar_evidence(chain: Sequence[ChainDisc]) -> float:
+    """How much a chain of discs looks lumbar: its evidence, none if the discs lie too close."""
+    if not chain or not _has_lumbar_gaps(chain):
+        return 0.0
+    return level_evidence(tuple(chain))[0]
+
+
+def shows_lumbar_spine(series: Sequence[Series], chain: Sequence[ChainDisc]) -> bool:
+    """Whether it is the lumbar spine that is seen: discs far enough apart, and what the headers say.
+
+    Headers that speak of another part of the body are a hint, believed where the image leaves a doubt.
+    """
+    if not _has_lumbar_gaps(chain):
+        return False
+    doubtful = lumbar_evidence(chain) < _UNSURE_EVIDENCE * len(chain)
+    return not (doubtful and is_named_otherwise(series))
+
+
+def is_named_otherwise(series: Sequence[Series]) -> bool:
+    """Whether the headers of all series speak of another part of the body."""
+    return all(item.traits.is_other_region for item in series)
+
+
+def _has_lumbar_gaps(chain: Sequence[ChainDisc]) -> bool:
+    if len(chain) < _FEWEST_DISCS:
+        return True
+    centres = np.stack([disc.disc_mm for disc in chain])
+    return float(np.median(np.linalg.norm(np.diff(centres, axis=0), axis=1))) >= _LEAST_GAP_MM

@@ -1,0 +1,174 @@
+"""Protects: of several series of one kind the right one is graded, in any order and under any name."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_prep.read.find import find_studies
+from data_prep.study import Study
+from data_prep.vocabulary import SeriesKind
+from tests.dicom_files import AXIAL, SAGITTAL, ramp, write_series, write_slice
+
+T1, T2 = SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2
+
+
+def load(path: Path) -> Study:
+    (entry,) = find_studies(path)
+    return entry.load()
+
+
+def write(folder: Path, number: int, description: str, count: int = 5, **options: Any) -> None:
+    """A series whose pixels tell its number."""
+    write_series(
+        folder / f"s{number}",
+        count,
+        pixels=ramp() + 1000 * number,
+        description=description,
+        series_uid=f"1.2.3.{number}",
+        **options,
+    )
+
+
+def number_of(study: Study, kind: SeriesKind) -> int:
+    """Of the series that leads."""
+    return int(study.of_kind(kind)[0].slices[0].pixels()[0, 0]) // 1000
+
+
+def unused(study: Study) -> dict[str, str]:
+    return {series.series_id[-1]: series.unused for series in study.series if series.unused}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("T2 TSE SAG_in", "T2 TSE SAG_opp", "T2 TSE SAG_F", "T2 TSE SAG_W"),
+        ("T2_TSE_DIXON_SAG_IN", "T2_TSE_DIXON_SAG_OPP", "T2_TSE_DIXON_SAG_F", "T2_TSE_DIXON_SAG_W"),
+        ("InPhase: SAG T2 FLEX", "OutPhase: SAG T2 FLEX", "FAT: SAG T2 FLEX", "WATER: SAG T2 FLEX"),
+        ("sT2W mDIXON IP", "sT2W mDIXON OP", "sT2W mDIXON F", "sT2W mDIXON W"),
+    ],
+)
+def test_of_a_dixon_sequence_the_in_phase_image_leads(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Two orders, and more slices in the fat image."""
+    if "DIXON" not in names[0].upper() and "FLEX" not in names[0]:
+        names = tuple(name.replace("SAG_", "DIXON SAG_") for name in names)
+    for place, order in enumerate([*permutations(range(4))][::11]):
+        folder = tmp_path / str(place)
+        for number, which in enumerate(order, start=1):
+            write(folder, number, names[which], 7 if which == 2 else 5)
+        study = load(folder)
+        assert number_of(study, T2) == order.index(0) + 1
+        assert set(unused(study).values()) == {"opposed", "fat"}
+
+
+def test_without_an_in_phase_image_the_water_image_is_graded(tmp_path: Path) -> None:
+    for number, component in enumerate(("FAT", "OPP_PHASE", "WATER"), start=1):
+        write(tmp_path, number, "T2", ImageType=["ORIGINAL", "PRIMARY", "DIXON", component])
+    assert number_of(load(tmp_path), T2) == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["SAG T1 FS +C", "T1W_TSE_SPAIR+C", "t1_tse_fs_sag_KM", "SAG T1 POST", "Sag T1 FS GD", "T1 C+"],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_t1_with_contrast_agent_beside_a_plain_one(tmp_path: Path, name: str, first: bool) -> None:
+    write(tmp_path, 1 if first else 2, name, 9)
+    write(tmp_path, 2 if first else 1, "SAG T1 TSE")
+    study = load(tmp_path)
+    assert number_of(study, T1) == (2 if first else 1)
+    assert list(unused(study).values()) == ["contrast"]
+
+
+def test_a_plain_t1_is_not_taken_for_one_after_contrast(tmp_path: Path) -> None:
+    write(tmp_path, 1, "SAG T1 PRE CONTRAST")
+    write(tmp_path, 2, "SAG T1", 9, ContrastBolusAgent="Gadobutrol")
+    assert number_of(load(tmp_path), T1) == 1
+
+
+def test_what_is_alone_of_its_kind_is_used(tmp_path: Path) -> None:
+    write(tmp_path, 1, "SAG T1 FS +C")
+    study = load(tmp_path)
+    assert number_of(study, T1) == 1 and unused(study) == {}
+
+
+def test_the_longest_of_several_echoes_is_graded(tmp_path: Path) -> None:
+    spin = {"RepetitionTime": 3500, "ScanningSequence": "SE"}
+    for number, echo in enumerate((15, 50, 70, 100), start=1):
+        write_series(
+            tmp_path,
+            first_instance=100 * number,
+            pixels=ramp() + 1000 * number,
+            EchoTime=echo,
+            **spin,  # type: ignore[arg-type]
+        )
+    study = load(tmp_path)
+    assert number_of(study, T2) == 4
+    assert sorted(unused(study).values()) == ["shorter_echo", "shorter_echo"]
+    assert [item.message for item in study.rejections] == ["sagittal other is not used"]
+
+
+def test_a_calculated_copy_does_not_replace_the_slice(tmp_path: Path) -> None:
+    write_series(tmp_path, 5, ImageType=["ORIGINAL", "PRIMARY", "M"])
+    write_slice(
+        tmp_path / "0.dcm",
+        ramp() + 5000,
+        position=(0, 0, 0),
+        instance_number=90,
+        ImageType=["DERIVED", "SECONDARY"],
+    )
+    study = load(tmp_path)
+    (series,) = study.of_kind(T2)
+    assert len(series.slices) == 5
+    assert all(np.array_equal(item.pixels(), ramp()) for item in series.slices)
+    assert list(unused(study).values()) == ["derived"]
+
+
+def test_pd_does_not_displace_the_named_t2(tmp_path: Path) -> None:
+    write(tmp_path, 1, "SAG PD", 9)
+    write(tmp_path, 2, "SAG T2")
+    study = load(tmp_path)
+    assert number_of(study, T2) == 2 and len(study.series) == 1
+
+
+def test_what_was_guessed_is_not_used_beside_what_is_named(tmp_path: Path) -> None:
+    write(tmp_path, 1, "", 9, orientation=AXIAL)
+    write(tmp_path, 2, "AX T2", orientation=AXIAL)
+    study = load(tmp_path)
+    assert number_of(study, SeriesKind.AXIAL_T2) == 2 and unused(study) == {"1": "guessed"}
+
+
+def test_axial_series_of_other_levels_are_all_used(tmp_path: Path) -> None:
+    for number, height in enumerate((0.0, 100.0, 200.0), start=1):
+        name = "AX T2 FS" if number == 2 else "AX T2"
+        write(tmp_path, number, name, orientation=AXIAL, start=(0, 0, height))
+    assert len(load(tmp_path).of_kind(SeriesKind.AXIAL_T2)) == 3
+
+
+def test_two_stations_of_one_series_are_two_series(tmp_path: Path) -> None:
+    """Upper and lower spine, slices of both in turn."""
+    for number in range(6):
+        for station, z in enumerate((0.0, 250.0)):
+            write_slice(
+                tmp_path / f"{2 * number + station}.dcm",
+                position=(4.0 * number, 0, z),
+                orientation=SAGITTAL,
+                instance_number=2 * number + station + 1,
+            )
+    study = load(tmp_path)
+    assert [len(series.slices) for series in study.of_kind(T2)] == [6, 6]
+    for series in study.series:
+        assert len({float(item.plane.origin_mm[2]) for item in series.slices}) == 1
+
+
+def test_series_of_another_part_of_the_body_come_last(tmp_path: Path) -> None:
+    write(tmp_path, 1, "C-SPINE SAG T2", 19, start=(-8.0, 0.0, 420.0))
+    write(tmp_path, 2, "L-SPINE SAG T2", 5)
+    write(tmp_path, 3, "SAG T2", 9, BodyPartExamined="CSPINE")
+    study = load(tmp_path)
+    assert number_of(study, T2) == 2
+    assert study.of_kind(T2)[-1].traits.is_other_region

@@ -1,0 +1,72 @@
+"""Protects: a patient who moved between sagittal and axial series is noticed, others are left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.geometry import FloatArray
+from data_prep.phantom import make_study
+from data_prep.read.find import find_studies
+from data_prep.rsna.annotations import annotated_points
+from data_prep.rsna.tables import read_tables
+from data_prep.study import LevelPoint, Series, Slice, Study
+from data_prep.vocabulary import Condition, SeriesKind
+from detector.predict import central_slices
+from detector.spine.agreement import AgreementConfig, shift_between
+
+SEED = 152_003
+
+
+def moved(series: Series, dz_mm: float) -> Series:
+    """The series as if the patient had moved along the table before it."""
+
+    def shifted(item: Slice) -> Slice:
+        return replace(item, plane=replace(item.plane, origin_mm=item.plane.origin_mm + [0.0, 0.0, dz_mm]))
+
+    return replace(series, stacks=tuple(tuple(map(shifted, stack)) for stack in series.stacks))
+
+
+def found_mm(study: Study, points: tuple[LevelPoint, ...], dz_mm: float) -> float:
+    canal: FloatArray = np.stack(
+        [point.xyz_mm for point in points if point.condition is Condition.SPINAL_CANAL_STENOSIS]
+    )
+    (middle,) = central_slices(study.of_kind(SeriesKind.SAGITTAL_T2)[0], 1, 18.0)
+    axial = [moved(series, dz_mm) for series in study.of_kind(SeriesKind.AXIAL_T2)]
+    return shift_between(middle, canal, axial, AgreementConfig())
+
+
+@cache
+def phantom() -> tuple[Study, tuple[LevelPoint, ...]]:
+    made = make_study(SEED, size="small")
+    return made.study, made.points
+
+
+@pytest.mark.parametrize("dz_mm", [0.0, 33.0, -24.0, 15.0])
+def test_a_phantom_that_moved(dz_mm: float) -> None:
+    found = found_mm(*phantom(), dz_mm)
+    assert abs(found + dz_mm) <= 6.0 if dz_mm else found == 0.0
+
+
+@pytest.mark.parametrize("dz_mm", [0.0, 33.0, -36.0, -20.0])
+@pytest.mark.parametrize("study_id", ["100206310", "4003253"])
+def test_a_real_patient_who_moved(real_rsna: Path, study_id: str, dz_mm: float) -> None:
+    (entry,) = find_studies(real_rsna / "train_images" / study_id)
+    study = entry.load()
+    coordinates = read_tables(real_rsna).coordinates
+    assert coordinates is not None
+    points, _ = annotated_points(study, coordinates)
+    found = found_mm(study, points, dz_mm)
+    assert abs(found + dz_mm) <= 6.0 if dz_mm else found == 0.0
+
+
+def test_few_axial_slices_say_nothing() -> None:
+    study, points = phantom()
+    (axial, *_) = study.of_kind(SeriesKind.AXIAL_T2)
+    few = replace(axial, stacks=((axial.slices[0], axial.slices[1]),))
+    kept = tuple(item for item in study.series if item.kind is not SeriesKind.AXIAL_T2)
+    assert found_mm(replace(study, series=(*kept, few)), points, 33.0) == 0.0

@@ -1,0 +1,114 @@
+"""Protects: a neck is not graded as a lumbar spine, beside one or alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_prep.phantom import make_study
+from data_prep.study import Series, Slice, Study
+from data_prep.traits import Traits
+from data_prep.vocabulary import SeriesKind
+from detector.look.candidates import DiscCandidate
+from detector.predict import LevelDetector
+from detector.spine.chain import ChainDisc
+from detector.spine.region import lumbar_evidence, shows_lumbar_spine, views_apart
+from pipeline.results.words import numbering_words
+
+SEED = 152_004
+OTHER = Traits(is_other_region=True)
+
+
+@cache
+def study() -> Study:
+    return make_study(SEED, size="small").study
+
+
+def elsewhere(series: Series, series_id: str, *, scale: float = 0.5, dz_mm: float = 420.0) -> Series:
+    """The series at half its size, as far up as the neck."""
+
+    def changed(item: Slice) -> Slice:
+        plane = item.plane
+        origin = plane.origin_mm * [1.0, scale, scale] + [0.0, 0.0, dz_mm]
+        x, y = plane.spacing_mm
+        return replace(item, plane=replace(plane, origin_mm=origin, spacing_mm=(x * scale, y * scale)))
+
+    stacks = tuple(tuple(map(changed, stack)) for stack in series.stacks)
+    return replace(series, series_id=series_id, stacks=stacks)
+
+
+def chain(gap_mm: float, score: float) -> list[ChainDisc]:
+    discs = []
+    for number in range(5):
+        classes = np.zeros(7)
+        classes[number + 2] = score
+        place = np.array([0.0, 0.0, -gap_mm * number])
+        candidate = DiscCandidate(score, classes, place, place + [0.0, 20.0, 0.0], 0.0, ())
+        discs.append(ChainDisc(place, candidate.canal_mm, candidate))
+    return discs
+
+
+def test_series_far_apart_are_two_views() -> None:
+    (t2,) = study().of_kind(SeriesKind.SAGITTAL_T2)
+    (t1,) = study().of_kind(SeriesKind.SAGITTAL_T1)
+    neck = elsewhere(t2, "neck")
+    assert views_apart([neck, t2, t1]) == [(neck,), (t2, t1)]
+
+
+@pytest.mark.parametrize(
+    ("gap_mm", "score", "traits", "shown"),
+    [
+        (35.0, 0.9, Traits(), True),
+        (35.0, 0.9, OTHER, True),
+        (35.0, 0.2, OTHER, False),
+        (18.0, 0.9, Traits(), False),
+    ],
+    ids=["lumbar", "named otherwise, clear", "named otherwise, doubtful", "too close"],
+)
+def test_the_gaps_decide_and_the_headers_are_a_hint(
+    gap_mm: float, score: float, traits: Traits, shown: bool
+) -> None:
+    (t2,) = study().of_kind(SeriesKind.SAGITTAL_T2)
+    discs = chain(gap_mm, score)
+    assert shows_lumbar_spine([replace(t2, traits=traits)], discs) is shown
+    assert (lumbar_evidence(discs) > 0) == (gap_mm > 24)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_neck_beside_the_lumbar_spine_is_set_aside(first: bool) -> None:
+    """More slices, and its name before or behind in the alphabet."""
+    (t2,) = study().of_kind(SeriesKind.SAGITTAL_T2)
+    neck = elsewhere(t2, "0" if first else "zz")
+    neck = replace(neck, stacks=((*neck.stacks[0], *neck.stacks[0][:1]),))
+    plain: Any = _detector().predict(study())
+    both = _detector().predict(replace(study(), series=(neck, *study().series)))
+    assert both.set_aside == (neck.series_id,)
+    for level, found in plain.levels.items():
+        assert np.allclose(both.levels[level].canal_mm, found.canal_mm)
+
+
+def test_a_neck_alone_is_not_graded() -> None:
+    (t2,) = study().of_kind(SeriesKind.SAGITTAL_T2)
+    found = _detector().predict(Study("1", (elsewhere(t2, "neck", scale=0.55),)))
+    assert found.levels == {} and {"no_lumbar_spine", "no_level_found"} & set(found.flags)
+
+
+def test_headers_of_the_neck_leave_a_doubt() -> None:
+    named = tuple(replace(item, traits=OTHER) for item in study().series)
+    found = _detector().predict(replace(study(), series=named))
+    assert {"region_doubtful", "numbering_uncertain"} <= set(found.flags)
+
+
+@pytest.mark.parametrize("flag", ["sacrum_unseen", "numbering_uncertain", "region_doubtful"])
+def test_no_figure_stands_beside_a_doubt(flag: str) -> None:
+    assert numbering_words(0.93) == "numbering 93% sure"
+    assert numbering_words(0.93, (flag,)) == "numbering in doubt"
+
+
+@cache
+def _detector() -> LevelDetector:
+    return LevelDetector.load_bundled()
