@@ -12,7 +12,7 @@ _EXPORTERS_WORD = re.compile(
     r"[a-z]|anon|anonymi[sz]ed|anonymous|archive|ax|axial|bad|broken|case|cd|closed|copy|cor|coronal|csv|data|dcm"
     r"|dicom|dir|dixon|empty|enh|enhanced|exam|export|exports|fat|file|files|frame|fs|fse|gz|im|ima|image|images"
     r"|img|in|inner|input|instance|job|junk|labels|link|localizer|loose|lspine|lumbar|missing|mixed|mr|mri|name|nii|note"
-    r"|notes|of|open|opp|part|patient|patients|pd|phantom|png|readme|report|sag|sagittal|scan|scout|se|ser|series"
+    r"|notes|of|open|opp|out|output|part|patient|patients|pd|phantom|png|readme|report|results|sag|sagittal|scan|scout|se|ser|series"
     r"|serie|ses|session|slice|slices|spine|st|stack|stir|studies|study|sub|subject|submission|table|tar|test|text|tirm|tra"
     r"|train|trans|truncated|tse|txt|unknown|volume|water|zip"
 )

@@ -72,9 +72,14 @@ def shift_between(
             likeness.append(row)
     if len(likeness) < 4:
         return 0.0
-    mean = np.nanmean(np.stack(likeness), axis=0)
-    best = int(np.nanargmax(mean))
-    here = float(np.nanmax(mean[np.abs(shifts) < config.least_shift_mm]))
+    rows = np.stack(likeness)
+    seen = np.isfinite(rows).sum(axis=0)
+    if not seen[len(shifts) // 2]:
+        return 0.0
+    # A shift at which few lines lie within both images says nothing.
+    mean = np.where(2 * seen >= len(rows), np.nansum(rows, axis=0) / np.maximum(seen, 1), -1.0)
+    best = int(np.argmax(mean))
+    here = float(np.max(mean[np.abs(shifts) < config.least_shift_mm]))
     elsewhere = abs(shifts[best]) >= config.least_shift_mm
     if elsewhere and mean[best] >= config.least_likeness and mean[best] - here >= config.margin:
         return float(shifts[best])
