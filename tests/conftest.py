@@ -10,7 +10,9 @@ import pytest
 _SLOW = (
     "benchmarks/",
     "classifier/learn/",
+    "classifier/test_backends.py",
     "classifier/test_no_shortcuts.py",
+    "classifier/test_predict.py",
     "data_prep/phantom/",
     "data_prep/exchange/",
     "detector/learn/test_train.py",
