@@ -175,7 +175,7 @@ def normalise(
 
 def _is_neighbour(middle: SlicePlane, other: SlicePlane, away: int, gap_mm: float) -> bool:
     """Whether a slice lies as far from the middle one as ``away`` places in a stack without holes."""
-    return abs(float(middle.distance_mm(other.centre_mm))) <= (abs(away) + 0.5) * gap_mm
+    return away == 0 or abs(float(middle.distance_mm(other.centre_mm))) <= (abs(away) + 0.5) * gap_mm
 
 
 def seen_rows(size_mm: float, size_px: int, seen_height_mm: float | None) -> slice:
@@ -249,7 +249,7 @@ def extract_crop(
     if mirror and item.plane.orientation is Orientation.SAGITTAL:
         step = -step
     middle = stack.index(item)
-    gap_mm = min(series.gap_mm(item), _LARGEST_GAP_MM) if slices > 1 else 0.0
+    gap_mm = min(series.gap_mm(item), _LARGEST_GAP_MM)
 
     raw = np.zeros((slices, size_px, size_px), dtype=np.float32)
     valid = np.zeros(slices, dtype=np.bool_)

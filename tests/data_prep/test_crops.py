@@ -209,3 +209,39 @@ def test_percentiles_are_those_of_numpy(count: int) -> None:
     assert percentiles(values, shares) == np.percentile(values, shares).tolist()
     values[count // 2] = np.nan
     assert np.isnan(percentiles(values, shares)).all()
+
+
+def test_a_hole_in_a_stack_has_no_neighbours_and_a_crop_of_one_slice_its_own() -> None:
+    def item(x_mm: float, number: int) -> Slice:
+        plane = SlicePlane(
+            np.array([x_mm, 0.1, 0.3]), np.array([0.0, 1, 0]), np.array([0.0, 0, -1]), (1.0, 1.0), (60, 60)
+        )
+        pixels = np.full((60, 60), float(number), np.float32)
+        pixels[::2] += 5
+        return Slice(plane, number, lambda: pixels)
+
+    stack = tuple(item(x, number) for number, x in enumerate((0.0, 4.0, 8.0, 30.0, 34.0), start=1))
+    series = Series("1", "2", SeriesKind.SAGITTAL_T1, (stack,), "table")
+    at = np.array([8.0, 30.0, -30.0])
+    crop = extract_crop(series, at, size_mm=20, size_px=20, slices=5)
+    assert crop.valid.tolist() == [True, True, True, False, False]
+    for x_mm in (8.0, 0.3, 33.3):
+        alone = extract_crop(series, np.array([x_mm, 30.0, -30.0]), size_mm=20, size_px=20, slices=1)
+        assert alone.valid.tolist() == [True] and alone.pixels.max() == 1.0
+
+
+def test_a_fine_image_is_smoothed_to_the_wanted_resolution_and_a_coarse_one_is_not() -> None:
+    noise = np.random.default_rng(0).random((200, 200)).astype(np.float32)
+
+    def crop(spacing: float, resolution_mm: float | None) -> np.ndarray:
+        plane = SlicePlane(
+            np.zeros(3), np.array([0.0, 1, 0]), np.array([0.0, 0, -1]), (spacing, spacing), (200, 200)
+        )
+        series = Series("1", "2", SeriesKind.SAGITTAL_T1, ((Slice(plane, 1, lambda: noise),),), "table")
+        middle = plane.to_mm((100.0, 100.0))
+        return extract_crop(
+            series, middle, size_mm=20, size_px=40, slices=1, resolution_mm=resolution_mm
+        ).signal
+
+    assert np.std(crop(0.5, 1.1)) < 0.6 * np.std(crop(0.5, None))
+    np.testing.assert_array_equal(crop(1.2, 1.1), crop(1.2, None))
