@@ -33,12 +33,11 @@ def doctor(
         raise typer.Exit(console.NOTHING_DONE)
 
 
-def info(as_json: AsJson = False) -> None:
+def info(context: typer.Context, as_json: AsJson = False) -> None:
     """What the program can do: commands, models, formats, reasons, flags; for people and for programs."""
-    import pipeline.cli
     from pipeline.registry import registry
 
-    found = registry(typer.main.get_command(pipeline.cli.app))
+    found = registry(context.find_root().command)
     if as_json:
         console.print_json(found)
         return
