@@ -17,4 +17,4 @@ class Bundle(StrEnum):
     OPEN = "open"
 
 
-DEFAULT_BUNDLE = Bundle.OPEN
+DEFAULT_BUNDLE = Bundle.RESEARCH
