@@ -86,7 +86,7 @@ def around(values: RealArray, shape: Sequence[int], dilation: int, *, is_round: 
     padded = np.pad(padded, ((0, 0), (0, 0), (columns, columns)), mode="edge")
     size = ((high - 1) * dilation + 1, (wide - 1) * dilation + 1)
     windows = np.lib.stride_tricks.sliding_window_view(padded, size, axis=(1, 2))
-    return cast(RealArray, windows[..., ::dilation, ::dilation])
+    return windows[..., ::dilation, ::dilation]
 
 
 def _border(score: RealArray, strip: Strip) -> Border:

@@ -61,9 +61,9 @@ class Strip:
         finest = float(self.across_mm[1] - self.across_mm[0])
         sigma = max(0.0, 0.35 * finest / min(spacing_mm) - 0.2)
         if sigma > 0.1:
-            pixels = cv2.GaussianBlur(pixels, (0, 0), sigma)
+            pixels = np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), dtype=np.float32)
         found = cv2.remap(pixels, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return scaled(found)
+        return scaled(np.asarray(found, dtype=np.float32))
 
 
 def scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -61,8 +62,8 @@ class _Painted:
     def __init__(self, body: Body) -> None:
         self.body = body
 
-    def profile(self, name: str, at: object) -> FloatArray:
-        return np.asarray(self.body.profile[name][at.sample])  # type: ignore[attr-defined]
+    def profile(self, name: str, at: Any) -> FloatArray:
+        return np.asarray(self.body.profile[name], dtype=np.float64)[at.sample]
 
 
 def inside_of(body: Body, kind: str) -> Inside:
@@ -135,7 +136,9 @@ def spider_samples(folder: Path, rng: np.random.Generator, *, part: str, every: 
         canal = rows[["canal_x", "canal_y"]].to_numpy() * SPIDER_SPACING_MM
         disc = rows[["disc_x", "disc_y"]].to_numpy() * SPIDER_SPACING_MM
         spacing = (SPIDER_SPACING_MM, SPIDER_SPACING_MM)
-        yield from _sagittal_samples(image.astype(np.float32), spacing, canal, disc, rng, _mask_of(mask))
+        yield from _sagittal_samples(
+            image.astype(np.float32), spacing, canal, disc, rng, _mask_of(np.asarray(mask, np.uint8))
+        )
 
 
 def _mask_of(mask: NDArray[np.uint8]) -> Callable[[str], Callable[[FloatArray], NDArray[np.bool_]]]:

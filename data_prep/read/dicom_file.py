@@ -461,6 +461,6 @@ def _signal(stored: NDArray[Any], elements: Stated, shape: tuple[int, int]) -> N
     return signal
 
 
-def _codes(elements: Elements, keyword: str) -> tuple[str, ...]:
+def _codes(elements: Elements | Frame, keyword: str) -> tuple[str, ...]:
     value = elements.get(keyword) or ()
     return tuple(str(code).upper() for code in ([value] if isinstance(value, str) else value))

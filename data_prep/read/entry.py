@@ -152,7 +152,7 @@ def read_headers(
     series_id: str = "",
 ) -> list[SliceHeader]:
     """Headers of the files that can be read; why the others cannot is added to ``rejections``."""
-    headers = []
+    headers: list[SliceHeader] = []
     for path in paths:
         try:
             headers += read_slices(path, limits=limits, study_id=study_id, series_id=series_id)

@@ -13,8 +13,8 @@ from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
 from pynetdicom.events import Event
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
-from pynetdicom.sop_class import (
-    Verification,  # type: ignore[attr-defined]
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    Verification,
     register_uid,
     uid_to_service_class,
 )
@@ -114,9 +114,10 @@ class Receiver:
         Whatever is no known service is taken for storage, in any transfer syntax. Nothing of it is kept.
         """
         acceptor: Any = event.assoc.acceptor
+        asked: Any = event.assoc.requestor.primitive
         known = {str(context.abstract_syntax) for context in acceptor.supported_contexts}
         added = []
-        for context in event.assoc.requestor.primitive.presentation_context_definition_list:
+        for context in asked.presentation_context_definition_list:
             uid = str(context.abstract_syntax)
             if uid in known or uid_to_service_class(uid) not in (ServiceClass, StorageServiceClass):
                 continue
