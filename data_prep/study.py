@@ -273,9 +273,9 @@ class SpineLevels:
     levels: dict[Level, SpineLevel] = field(default_factory=dict)
     points: tuple[LevelPoint, ...] = ()
     numbering_confidence: float = 0.0
-    other_readings: Mapping[int, float] = field(default_factory=dict)
     voters: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    other_readings: Mapping[int, float] = field(default_factory=dict)
     set_aside: tuple[str, ...] = ()
 
     def point(self, condition: Condition, level: Level) -> LevelPoint | None:
