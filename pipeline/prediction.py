@@ -160,6 +160,7 @@ class StudyPrediction:
             tuple(map(Rejection.from_record, record["rejections"])),
             rejected=record["rejected"],
             measurements=tuple(map(_measurement_in, record["measurements"])),
+            series=tuple(map(SeriesRow.from_dict, record["series"])),
         )
 
 

@@ -44,6 +44,11 @@ class SeriesRow:
         """For JSON."""
         return {**asdict(self), "used_for": list(self.used_for)}
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SeriesRow:
+        """Read ``to_dict``'s form. Raises TypeError for another."""
+        return cls(**{**values, "used_for": tuple(values["used_for"])})
+
 
 def series_rows(
     study: Study | None,
