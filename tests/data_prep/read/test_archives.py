@@ -195,5 +195,7 @@ def test_the_temporary_folder_goes_and_times_are_those_of_the_archive(tmp_path: 
         image = folder / "12" / "1.dcm"
         assert image.stat().st_mtime_ns == path.stat().st_mtime_ns
     assert not folder.exists()
-    with opened_input(tmp_path) as (folder, _):
-        assert folder == tmp_path
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    with opened_input(plain) as (folder, _):
+        assert folder == plain
