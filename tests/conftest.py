@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no failure.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # Of these, a test takes seconds: it trains, runs the command line, starts a browser, an archive or a cluster.
 _SLOW = (
@@ -37,10 +42,18 @@ _SLOW = (
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+# Tests that fail and are not mended yet, one a line: each is a fault, or a test that no longer fits. They run,
+# and pass or fail without failing the suite; whoever mends one takes its line out.
+_KNOWN_FAILURES = Path(__file__).with_name("known_failures.txt")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what ``make quick`` leaves out."""
+    """Mark what ``make quick`` leaves out, and what is known to fail."""
     here = Path(__file__).parent
+    known = set(_KNOWN_FAILURES.read_text(encoding="utf-8").split())
     for item in items:
+        if item.nodeid.partition("[")[0] in known:
+            item.add_marker(pytest.mark.xfail(reason="listed in tests/known_failures.txt", strict=False))
         if item.path.relative_to(here).as_posix().startswith(_SLOW):
             item.add_marker(pytest.mark.slow)
 
