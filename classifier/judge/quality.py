@@ -218,7 +218,7 @@ def quality_tables(
     return tables
 
 
-def review_curve(rows: GradedRows) -> list[dict[str, float]]:
+def review_curve(rows: GradedRows) -> list[dict[str, float | None]]:
     """What a reader gains who looks again at the targets of which the graders are least certain.
 
     The reader is taken to be right; what is not looked at stays as the graders say. Least certain is the
@@ -226,24 +226,25 @@ def review_curve(rows: GradedRows) -> list[dict[str, float]]:
 
     Returns:
         Per share of REVIEWED: ``reviewed``; ``accuracy`` and ``kappa_linear`` of all targets;
-        ``missed_severe``, the share of the severe ones that nobody calls severe.
+        ``missed_severe``, the share of the severe ones that nobody calls severe. None where undefined.
     """
     decided, certainty = rows.p.argmax(axis=1), rows.p.max(axis=1)
     order = np.argsort(certainty, kind="stable")
     severe = rows.label == _SEVERE
-    curve = []
+    curve: list[dict[str, float | None]] = []
     for share in REVIEWED:
         final = decided.copy()
         again = order[: round(share * len(order))]
         final[again] = rows.label[again]
         counts = np.zeros((1, len(SEVERITIES), len(SEVERITIES)))
         np.add.at(counts[0], (rows.label, final), 1)
-        missed = float((final[severe] != _SEVERE).mean()) if severe.any() else float("nan")
+        missed = float((final[severe] != _SEVERE).mean()) if severe.any() else None
+        kappa = float(_kappa(counts)[0])
         curve.append(
             {
                 "reviewed": share,
                 "accuracy": float((final == rows.label).mean()),
-                "kappa_linear": float(_kappa(counts)[0]),
+                "kappa_linear": kappa if np.isfinite(kappa) else None,
                 "missed_severe": missed,
             }
         )

@@ -49,18 +49,22 @@ def print_tables(tables: Sequence[Mapping[str, Any]]) -> None:
     console.print_rows("level by level", rows)
 
 
-def print_review(curve: Sequence[Mapping[str, float]]) -> None:
+def print_review(curve: Sequence[Mapping[str, float | None]]) -> None:
     """``classifier.judge.quality.review_curve`` for the terminal."""
     rows = [
         {
             "looked at again": f"{row['reviewed']:.0%}",
-            "accuracy": f"{row['accuracy']:.3f}",
-            "linear kappa": f"{row['kappa_linear']:.3f}",
-            "severe missed": f"{row['missed_severe']:.3f}",
+            "accuracy": _figure(row["accuracy"]),
+            "linear kappa": _figure(row["kappa_linear"]),
+            "severe missed": _figure(row["missed_severe"]),
         }
         for row in curve
     ]
     console.print_rows("what a reader gains who looks again at the least certain targets", rows)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _short(condition: str) -> str:
