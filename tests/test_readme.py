@@ -15,7 +15,10 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+from classifier.storage import BUNDLED_WEIGHTS as GRADERS
+from data_prep.base.bundles import Bundle
 from data_prep.phantom import write_dataset
+from detector.predict import BUNDLED_WEIGHTS as DETECTORS
 from pipeline.cli import app
 from pipeline.grade import Pipeline
 
@@ -59,8 +62,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     data = folder / "data"
     write_dataset(data, studies=1, seed=11, size="small")
     (study,) = (data / "train_images").iterdir()
-    for name in ("runs/rsna/weights/detector", "runs/rsna/weights/graders"):
-        (folder / name).mkdir(parents=True)
+    for name, bundled in (("detector", DETECTORS), ("graders", GRADERS)):
+        shutil.copytree(bundled[Bundle.OPEN], folder / "runs" / "rsna" / "weights" / name)
     return {"INPUT": str(study), "DATA": str(data), "OUT": str(folder / "out"), "runs/": f"{folder}/runs/"}
 
 
