@@ -42,8 +42,8 @@ _SLOW = (
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
-# Tests that fail and are not mended yet, one a line: a fault, or a test that no longer fits. They run, and may
-# fail without failing the suite; whoever mends one takes its line out.
+# Tests that fail and are not mended yet: a fault, or a test that no longer fits. They run, and may fail without
+# failing the suite; whoever mends one takes its line out.
 _KNOWN_FAILURES = Path(__file__).with_name("known_failures.txt")
 
 
