@@ -42,7 +42,7 @@ _SLOW = (
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
-# Tests that fail and are not mended yet: a fault, or a test that no longer fits. They run, and may fail without
+# Tests that fail and are not mended yet: faults, or tests that no longer fit. They run, and may fail without
 # failing the suite; whoever mends one takes its line out.
 _KNOWN_FAILURES = Path(__file__).with_name("known_failures.txt")
 

@@ -12,6 +12,7 @@ import torch
 
 from classifier.predict import Grader
 from data_prep.base.backend import Backend
+from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.manifest import read_verified
 from data_prep.phantom import PhantomStudy, make_study
 from data_prep.pixel_cache import PixelCache
@@ -72,7 +73,9 @@ def test_openvino_finds_what_torch_finds(fast: LevelDetector, reference: LevelDe
 @pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.kind.value)
 def test_the_evidence_is_that_of_the_whole_network(spec: DetectorSpec) -> None:
     """Boxes left out, keypoints decoded by hand: class probabilities and keypoints are ultralytics' own."""
-    model = network_from_bytes(spec, read_verified(BUNDLED_WEIGHTS, f"{spec.kind.value}.safetensors"))
+    model = network_from_bytes(
+        spec, read_verified(BUNDLED_WEIGHTS[DEFAULT_BUNDLE], f"{spec.kind.value}.safetensors")
+    )
     image = torch.rand(1, 1, 96, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         whole = model(image)[0][0].numpy()
@@ -86,7 +89,7 @@ def test_the_evidence_is_that_of_the_whole_network(spec: DetectorSpec) -> None:
 
 def test_the_result_of_an_image_does_not_depend_on_its_neighbours(fast: LevelDetector) -> None:
     images = [np.random.default_rng(i).integers(0, 255, (70 + i, 90), dtype=np.uint8) for i in range(3)]
-    spread = SlicePredictor.load(BUNDLED_WEIGHTS, SAGITTAL, backend="openvino", threads=2)
+    spread = SlicePredictor.load(BUNDLED_WEIGHTS[DEFAULT_BUNDLE], SAGITTAL, backend="openvino", threads=2)
     for image, (together, _), (other, _) in zip(
         images, fast.sagittal.predict(images), spread.predict(images, len(images)), strict=True
     ):

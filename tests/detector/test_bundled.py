@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.manifest import WeightsRejected
 from data_prep.phantom import PhantomStudy, make_study
 from data_prep.read.find import find_studies
@@ -124,7 +125,7 @@ def test_the_same_study_gives_the_same_points(detector: LevelDetector) -> None:
 @pytest.mark.parametrize("file", ["sagittal.safetensors", "axial.safetensors"])
 def test_a_flipped_byte_in_the_weights_is_refused(file: str, tmp_path: Path) -> None:
     folder = tmp_path / "weights"
-    shutil.copytree(BUNDLED_WEIGHTS, folder)
+    shutil.copytree(BUNDLED_WEIGHTS[DEFAULT_BUNDLE], folder)
     content = bytearray((folder / file).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / file).write_bytes(bytes(content))

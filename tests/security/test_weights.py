@@ -15,12 +15,16 @@ from typer.testing import CliRunner
 import classifier.storage
 import detector.predict
 from classifier.predict import Grader
+from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.manifest import WeightsRejected, write_manifest
 from detector.predict import LevelDetector
 from pipeline.cli import app
 from tests.pipeline.stand_in import write_study
 
-BUNDLES = {"detector": detector.predict.BUNDLED_WEIGHTS, "classifier": classifier.storage.BUNDLED_WEIGHTS}
+BUNDLES = {
+    "detector": detector.predict.BUNDLED_WEIGHTS[DEFAULT_BUNDLE],
+    "classifier": classifier.storage.BUNDLED_WEIGHTS[DEFAULT_BUNDLE],
+}
 LOADERS = {"detector": LevelDetector.load, "classifier": Grader.load}
 FIRST_FILE = {"detector": "sagittal.safetensors", "classifier": "spinal.safetensors"}
 

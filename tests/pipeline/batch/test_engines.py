@@ -18,6 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 import detector.predict
+from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.files import temporary_folder
 from data_prep.problems import Reason
 from data_prep.read.find import find_studies
@@ -253,7 +254,7 @@ def test_weights_that_are_not_the_released_ones_are_said_once_whoever_loads_them
     images: Path, tmp_path: Path
 ) -> None:
     weights = tmp_path / "weights"
-    shutil.copytree(detector.predict.BUNDLED_WEIGHTS, weights)
+    shutil.copytree(detector.predict.BUNDLED_WEIGHTS[DEFAULT_BUNDLE], weights)
     content = bytearray((weights / "axial.safetensors").read_bytes())
     content[len(content) // 2] ^= 1
     (weights / "axial.safetensors").write_bytes(content)
