@@ -54,6 +54,8 @@ class PredictConfig:
             spine is; else its neighbours are looked at as a whole, too.
         uncertain_below: numbering confidence under which ``numbering_uncertain`` is flagged; it also is where
             the images are noisy or their orientation is doubtful.
+        crooked_mm: canal points follow the axial slices sideways where these disagree as much at some level:
+            within a slice or two the sagittal images know better.
         least_reading: another numbering that is at least this likely is told, too.
         noisy_below: ratio of signal to noise of the middle slice under which ``noisy`` is flagged. Phantoms
             of choosing seeds have 7.2 and more, those of unusual scanners 3 and more, those with noise of a
@@ -75,6 +77,7 @@ class PredictConfig:
     strip_discs: int = 3
     strip_score: float = 0.3
     uncertain_below: float = 0.8
+    crooked_mm: float = 8.0
     least_reading: float = 0.02
     noisy_below: float = 7.1
     least_signal_to_noise: float = 3.8
@@ -269,7 +272,7 @@ class LevelDetector:
         if self.axial is not None:
             points = refine_recesses(study, levels, points, self.axial, self.config.axial)
             aside_mm = sideways_mm(levels, points)
-            if aside_mm:
+            if max(map(abs, aside_mm.values()), default=0.0) >= self.config.crooked_mm:
                 levels, points = moved_sideways(study, levels, points, leading, aside_mm)
         flags = ("canal_at_edge",) if _at_edge(levels, leading) else ()
         return levels, self._refined_foramina(study, points), flags
