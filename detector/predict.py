@@ -54,7 +54,7 @@ class PredictConfig:
             spine is; else its neighbours are looked at as a whole, too.
         uncertain_below: numbering confidence under which ``numbering_uncertain`` is flagged; it also is where
             the images are noisy or their orientation is doubtful.
-        crooked_mm: canal points follow the axial slices sideways where these disagree as much at some level:
+        crooked_mm: canal points follow the axial slices sideways where most levels lie as far to one side:
             within a slice or two the sagittal images know better.
         least_reading: another numbering that is at least this likely is told, too.
         noisy_below: ratio of signal to noise of the middle slice under which ``noisy`` is flagged. Phantoms
@@ -77,7 +77,7 @@ class PredictConfig:
     strip_discs: int = 3
     strip_score: float = 0.3
     uncertain_below: float = 0.8
-    crooked_mm: float = 8.0
+    crooked_mm: float = 7.0
     least_reading: float = 0.02
     noisy_below: float = 7.1
     least_signal_to_noise: float = 3.8
@@ -272,7 +272,7 @@ class LevelDetector:
         if self.axial is not None:
             points = refine_recesses(study, levels, points, self.axial, self.config.axial)
             aside_mm = sideways_mm(levels, points)
-            if max(map(abs, aside_mm.values()), default=0.0) >= self.config.crooked_mm:
+            if _is_crooked(tuple(aside_mm.values()), self.config.crooked_mm):
                 levels, points = moved_sideways(study, levels, points, leading, aside_mm)
         flags = ("canal_at_edge",) if _at_edge(levels, leading) else ()
         return levels, self._refined_foramina(study, points), flags
@@ -375,6 +375,12 @@ def _is_shown(level: SpineLevel, leading: Series) -> bool:
     """Whether disc and canal lie inside the images: beyond their edge the network can only guess."""
     planes = [(point, leading.nearest(point)[0].plane) for point in (level.disc_mm, level.canal_mm)]
     return all(bool(plane.contains_px(plane.to_px(point))) for point, plane in planes)
+
+
+def _is_crooked(aside_mm: tuple[float, ...], least_mm: float) -> bool:
+    """Whether most levels lie at least so far to one side of where the sagittal slices put them."""
+    left, right = (sum(sign * aside >= least_mm for aside in aside_mm) for sign in (1, -1))
+    return max(left, right) * 2 > len(aside_mm) > 0
 
 
 def _at_edge(levels: Mapping[Level, SpineLevel], leading: Series) -> bool:
