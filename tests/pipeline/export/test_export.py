@@ -18,10 +18,9 @@ from typer.testing import CliRunner, Result
 
 import pipeline.commands.exporting
 import pipeline.export.bundle
-from classifier.config import GraderConfig
-from classifier.model import GraderNetwork
 from classifier.predict import Grader
 from classifier.target_crops import target_crop
+from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.manifest import WeightsRejected, read_verified, verify_manifest
 from data_prep.crops import Crop
 from data_prep.read.find import find_studies
@@ -32,8 +31,10 @@ from detector.look.network import network_from_bytes
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorSpec
 from pipeline.cli import app
 from pipeline.export.bundle import BUNDLED_DETECTORS, BUNDLED_GRADERS, export_weights, find_weights
-from pipeline.export.onnx_models import grader_model, runtime_output
+from pipeline.export.onnx_models import runtime_output
 from pipeline.grade import Pipeline
+
+DETECTORS, GRADERS = BUNDLED_DETECTORS[DEFAULT_BUNDLE], BUNDLED_GRADERS[DEFAULT_BUNDLE]
 
 DOC = Path(__file__).resolve().parents[3] / "docs" / "onnx.md"
 SEEN_BY = (
@@ -73,10 +74,13 @@ def study(phantom_data: Path) -> Study:
 def test_the_manifest_has_every_file_and_what_it_was_made_from(
     exported: Path, manifest: dict[str, Any]
 ) -> None:
-    names = {"sagittal", "axial", "foramen", "spinal", "foraminal", "subarticular"}
+    names = {"sagittal", "axial", "foramen", "spinal", "foraminal", "subarticular", "spinal_axial"}
     assert set(verify_manifest(exported)) == {f"{name}.onnx" for name in names}
     assert set(manifest["models"]) == names == set(manifest["checked_with_onnxruntime"]["largest_difference"])
-    for folder, stage in ((BUNDLED_DETECTORS, "detector"), (BUNDLED_GRADERS, "graders")):
+    for folder, stage in (
+        (DETECTORS, "detector"),
+        (GRADERS, "graders"),
+    ):
         for name, digest in verify_manifest(folder).items():
             assert manifest["made_from"][f"{stage}/{name}"] == digest
     assert manifest["versions"].keys() >= {"lumbar", "torch", "onnx", "onnx_opset"}
@@ -112,7 +116,7 @@ def test_a_detector_gives_what_torch_gives_on_the_slices_of_a_study(
         place[0, top : top + image.shape[0], left : left + image.shape[1]] = image / np.float32(255)
     found = runtime_output((exported / described["file"]).read_bytes(), {"images": padded}, "predictions")
 
-    network = network_from_bytes(spec, read_verified(BUNDLED_DETECTORS, f"{spec.kind.value}.safetensors"))
+    network = network_from_bytes(spec, read_verified(DETECTORS, f"{spec.kind.value}.safetensors"))
     with torch.inference_mode():
         expected = network(torch.from_numpy(padded))[0].numpy()
     assert len(found) == len(images) > 3
@@ -161,43 +165,13 @@ def test_graders_and_the_manifests_calibration_give_the_grades_of_the_pipeline(
         assert np.abs(p - [expected[target] for target in targets]).max() < 1e-5
 
 
-def test_a_grader_that_sees_neighbours_and_a_second_view_is_the_same_graph_for_any_number() -> None:
-    config = GraderConfig.from_dict(
-        {
-            "group": "subarticular",
-            "crop": {"second_view": True, "size_px": 32, "slices": 3},
-            "network": {"backbone_channels": [8, 8, 8], "hidden_channels": 16, "level_context_layers": 1},
-        }
-    )
-    torch.manual_seed(0)
-    network = GraderNetwork(config.network, config.crop).eval()
-    assert network.context is not None
-    torch.nn.init.normal_(network.context.gain)
-    model = grader_model(network, config)
-    assert [port.name for port in model.inputs] == [
-        "pixels",
-        "valid",
-        "level",
-        "sequence",
-        "second",
-        "second_valid",
-    ]
-    graph = model.to_onnx()
-    for batch in (1, 5, 12):
-        inputs = model.example(batch, batch)
-        assert batch < 6 or len(set(inputs["sequence"])) == 3
-        with torch.inference_mode():
-            original = network(**{name: torch.from_numpy(value) for name, value in inputs.items()})
-        assert np.abs(runtime_output(graph, inputs, "logits") - original.numpy()).max() < 1e-4
-
-
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     """A finished ``lumbar train`` run, as far as its weights go."""
     weights = tmp_path / "run" / "weights"
     weights.mkdir(parents=True)
-    (weights / "detector").symlink_to(BUNDLED_DETECTORS)
-    (weights / "graders").symlink_to(BUNDLED_GRADERS)
+    (weights / "detector").symlink_to(DETECTORS)
+    (weights / "graders").symlink_to(GRADERS)
     return tmp_path / "run"
 
 
@@ -208,7 +182,7 @@ def test_weights_are_found_in_a_run_in_its_weights_and_in_a_stage(run_folder: Pa
     assert find_weights(weights) == both
     assert find_weights(weights / "detector").graders is None
     assert find_weights(weights / "graders").detectors is None
-    assert find_weights(None).detectors == BUNDLED_DETECTORS
+    assert find_weights(None).detectors == DETECTORS
     with pytest.raises(WeightsRejected, match="finished"):
         find_weights(tmp_path)
     refused = lumbar("export", tmp_path, "-o", tmp_path / "out")
@@ -229,7 +203,7 @@ def test_without_onnx_the_command_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(pipeline.commands.exporting, "find_spec", lambda _: None)
     result = lumbar("export", "-o", tmp_path / "out")
-    assert result.exit_code == 2 and "pip install '.[export]'" in result.stderr
+    assert result.exit_code == 2 and "lumbar[export]" in result.stderr
 
 
 def rows_of(path: Path) -> Iterator[dict[str, str]]:
