@@ -13,7 +13,7 @@ from classifier.measure.strips import ANGLES, round_strip
 from data_prep.geometry import FloatArray
 
 _LEAST_SHARPNESS: Final = 0.3
-# Least uncertainty, fitted on phantoms of choosing seeds (docs/measurements.md).
+# Least uncertainty, raised by eye after the phantoms of docs/measurements.md: not blind for its figures.
 _FLOOR_SHARE: Final = 0.08
 _FLOOR_MM: Final = {Quantity.FORAMEN_HEIGHT: 3.0, Quantity.FORAMEN_WIDTH: 1.5}
 

@@ -22,7 +22,7 @@ _DISC_MM: Final = 9.0
 # A border that is less sure than this is not used.
 _LEAST_SHARPNESS: Final = 0.3
 # Least uncertainty, one standard deviation, and by how much the spread of the borders counts: fitted on
-# phantoms of choosing seeds (docs/measurements.md).
+# the phantoms of docs/measurements.md, by eye: not blind.
 _FLOOR_MM: Final = {"canal": 1.2, "disc": 1.0, "slip": 1.5}
 _FLOOR_CSF: Final = 10.0
 _FLOOR_DEG: Final = 6.0
