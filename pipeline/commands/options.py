@@ -17,13 +17,23 @@ from pipeline.results.dicom import ResultObject
 if TYPE_CHECKING:
     from pipeline.service.dicomweb import Archive
 
+
+def _there(given: Any) -> Any:
+    """What is not there is refused without its name, which may be a patient's."""
+    paths = given if isinstance(given, list) else [given]
+    for number, path in enumerate(paths, start=1):
+        if path is not None and not path.exists():
+            raise typer.BadParameter(f"path {number} of {len(paths)} does not exist")
+    return given
+
+
 Input = Annotated[
     Path,
     typer.Argument(
         metavar="INPUT",
         help="RSNA images folder, one study, any tree of DICOM files or NIfTI volumes, a BIDS data set, or a "
         "zip of one of these.",
-        exists=True,
+        callback=_there,
     ),
 ]
 Inputs = Annotated[
@@ -32,14 +42,14 @@ Inputs = Annotated[
         metavar="INPUT...",
         help="RSNA images folder, one study, any tree of DICOM files or NIfTI volumes, a BIDS data set, or a "
         "zip of one of these; several are graded as one input.",
-        exists=True,
+        callback=_there,
     ),
 ]
 SeriesTable = Annotated[
     Path | None,
     typer.Option(
         help="CSV with study_id, series_id, series_description; RSNA names are looked for if left out.",
-        exists=True,
+        callback=_there,
         dir_okay=False,
     ),
 ]
