@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from data_prep.phantom import make_study
 from data_prep.study import Series, Slice, Study
 from data_prep.traits import Traits
@@ -41,13 +42,13 @@ def elsewhere(series: Series, series_id: str, *, scale: float = 0.5, dz_mm: floa
     return replace(series, series_id=series_id, stacks=stacks)
 
 
-def chain(gap_mm: float, score: float) -> list[ChainDisc]:
+def chain(gap_mm: float, score: float, depth_mm: float = 27.0) -> list[ChainDisc]:
     discs = []
     for number in range(5):
         classes = np.zeros(7)
         classes[number + 2] = score
         place = np.array([0.0, 0.0, -gap_mm * number])
-        candidate = DiscCandidate(score, classes, place, place + [0.0, 20.0, 0.0], 0.0, ())
+        candidate = DiscCandidate(score, classes, place, place + [0.0, depth_mm, 0.0], 0.0, ())
         discs.append(ChainDisc(place, candidate.canal_mm, candidate))
     return discs
 
@@ -78,6 +79,12 @@ def test_the_gaps_decide_and_the_headers_are_a_hint(
     assert (lumbar_evidence(discs) > 0) == (gap_mm > 24)
 
 
+def test_discs_of_a_neck_are_too_small_where_every_second_one_is_unseen() -> None:
+    (t2,) = study().of_kind(SeriesKind.SAGITTAL_T2)
+    small = chain(36.0, 0.9, depth_mm=16.5)
+    assert not shows_lumbar_spine([t2], small) and lumbar_evidence(small) == 0
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_a_neck_beside_the_lumbar_spine_is_set_aside(first: bool) -> None:
     """More slices, and its name before or behind in the alphabet."""
@@ -91,9 +98,11 @@ def test_a_neck_beside_the_lumbar_spine_is_set_aside(first: bool) -> None:
         assert np.allclose(both.levels[level].canal_mm, found.canal_mm)
 
 
-def test_a_neck_alone_is_not_graded() -> None:
+@pytest.mark.parametrize("scale", [0.45, 0.55, 0.65])
+@pytest.mark.parametrize("bundle", Bundle)
+def test_a_neck_alone_is_not_graded(bundle: Bundle, scale: float) -> None:
     (t2,) = study().of_kind(SeriesKind.SAGITTAL_T2)
-    found = _detector().predict(Study("1", (elsewhere(t2, "neck", scale=0.55),)))
+    found = _detector(bundle).predict(Study("1", (elsewhere(t2, "neck", scale=scale),)))
     assert found.levels == {} and {"no_lumbar_spine", "no_level_found"} & set(found.flags)
 
 
@@ -110,5 +119,5 @@ def test_no_figure_stands_beside_a_doubt(flag: str) -> None:
 
 
 @cache
-def _detector() -> LevelDetector:
-    return LevelDetector.load_bundled()
+def _detector(bundle: Bundle = DEFAULT_BUNDLE) -> LevelDetector:
+    return LevelDetector.load_bundled(bundle=bundle)
