@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -95,6 +95,7 @@ def test_middle_of_the_crop_is_the_point_projected_on_the_slice(
 ) -> None:
     series = make_series(orientation, blob_at(np.zeros(3)), tilt=rotation(angles), flips=flips)
     plane = series.nearest(centre)[0].plane
+    assume(plane.orientation is orientation)  # a coronal tilted twice may be a steep axial: see below
     grid = crop_plane(plane, centre, size_mm=50, size_px=96, mirror=mirror)
     assert np.allclose(grid.to_px(centre), 47.5, atol=1e-6)
     assert abs(grid.distance_mm(plane.to_mm([3, 7]))) < 1e-6
