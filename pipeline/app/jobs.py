@@ -108,6 +108,7 @@ class Jobs:
 
     def __init__(self, pipeline: Pipeline, folder: Path, limits: UploadLimits = UploadLimits()) -> None:
         self.limits = limits
+        self.learned_from = pipeline.provenance.learned_from
         self._pipeline, self._folder = pipeline, folder
         self._jobs: dict[str, Job] = {}
         self._waiting: queue.Queue[Job | None] = queue.Queue()

@@ -95,8 +95,8 @@ def create_app(jobs: Jobs, port: int) -> FastAPI:
 
     @app.get("/")
     def page() -> HTMLResponse:
-        limits = jobs.limits
-        return HTMLResponse(render("app.html", script="app.js", token=token, limits=limits))
+        words = {"limits": jobs.limits, "learned_from": jobs.learned_from}
+        return HTMLResponse(render("app.html", script="app.js", token=token, **words))
 
     @app.post("/api/jobs")
     def create(request: Request) -> JSONResponse:

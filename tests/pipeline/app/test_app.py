@@ -24,7 +24,15 @@ import uvicorn
 from pipeline.app.jobs import Jobs, UploadLimits
 from pipeline.app.server import TOKEN_HEADER, create_app, listen
 from pipeline.grade import Pipeline
-from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_study
+from pipeline.learned import Learned
+from pipeline.prediction import Provenance
+from tests.pipeline.stand_in import (
+    CANARY,
+    BrightnessGrader,
+    StraightSpine,
+    stand_in_pipeline,
+    write_study,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -129,6 +137,16 @@ def test_a_folder_and_a_zip_dropped_in_chromium_are_graded_and_reported(
     finally:
         page.close()
         app.close()
+
+
+def test_the_page_says_what_the_graders_of_this_run_learned_from(tmp_path: Path) -> None:
+    provenance = Provenance(learned=Learned("X & Y", "CC BY 4.0"))
+    app = Running(Pipeline(StraightSpine(), BrightnessGrader(), provenance), tmp_path / "app")
+    try:
+        text = app.request("GET", "/")[1]
+    finally:
+        app.close()
+    assert "The graders learned from X &amp; Y. Licence of the weights: CC BY 4.0." in text
 
 
 def test_a_job_is_graded_its_input_removed_and_only_its_results_served(

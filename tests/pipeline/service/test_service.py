@@ -469,7 +469,8 @@ def test_a_port_that_is_taken_and_a_spool_in_use_end_with_1(
 ) -> None:
     arguments = ["--to", "PACS@127.0.0.1:9", "--port", str(config.port)]
     in_use = CliRunner().invoke(app, ["serve", str(config.spool), *arguments])
-    assert in_use.exit_code == 1 and "another service works in 'spool'" in in_use.stderr
+    assert in_use.exit_code == 1 and "another run is writing into 'name-" in in_use.stderr
+    assert "choose another folder" in in_use.stderr and config.spool.name not in in_use.stderr
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", config.port))
         taken.listen()
@@ -499,8 +500,12 @@ def test_no_patient_gets_into_the_log(
     Sender(config, spool, threading.Event()).deliver()
     said = "".join(capfd.readouterr())
     assert f"study {STUDY}" in said and "graded, 1 results to send" in said
-    assert "rejected [dicom_result_refused]" in said  # another patient's image joined the study
+    assert said.count("rejected [identifiers_disagree] × 1") == 1  # another patient's image joined the study
     assert "CANARY" not in said
+    assert spool.waiting_results()
+    for path in spool.waiting_results():
+        result = pydicom.dcmread(path)
+        assert result.PatientID == CANARY and odd.SOPInstanceUID.encode() not in path.read_bytes()
     for path in config.spool.rglob("*"):
         assert "CANARY" not in path.name and STUDY not in path.name
         assert path.suffix == ".dcm" or not path.is_file() or b"CANARY" not in path.read_bytes()

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from classifier.grade import Grade
 from data_prep.base.uids import is_valid_uid
+from data_prep.problems import DicomRejected, Reason
 from data_prep.read.find import find_studies
 from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, Level, Target
@@ -234,12 +235,33 @@ def test_values_that_break_the_standard_do_not_get_into_a_result(images: Path, t
     assert [str(dataset[keyword].value or "") for keyword in bad] == ["", "", ""]
 
 
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientID", "SOMEBODY-ELSE"),
+        ("IssuerOfPatientID", "SOMEBODY-ELSE"),
+        ("PatientName", "Else^Somebody"),
+        ("PatientBirthDate", "19010203"),
+        ("StudyInstanceUID", "1.2.840.2"),
+    ],
+)
+def test_images_that_name_two_patients_or_studies_give_no_result(
+    images: Path, keyword: str, value: str
+) -> None:
+    """Whatever let them come so far: here the files have changed since the study was graded."""
+    edit(images, StudyInstanceUID="1.2.840.1", PatientBirthDate="19300405", IssuerOfPatientID="HERE")
+    _, study = graded(images)
+    edit(images, 3, **{keyword: value})
+    with pytest.raises(DicomRejected, match=f"{keyword} differs") as refused:
+        read_source(study)
+    assert refused.value.rejection.reason is Reason.NO_RESULT and value not in str(refused.value)
+
+
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize(
     ("elements", "count", "named"),
     [
-        ({"PatientID": "SOMEBODY-ELSE"}, 1, "PatientID differs"),
-        ({"PatientName": "Else^Somebody"}, 3, "PatientName differs"),
+        ({"IssuerOfPatientID": "SOMEBODY-ELSE"}, 1, "IssuerOfPatientID differs"),
         ({"StudyInstanceUID": "1.2.3"}, None, ""),
         ({"PatientID": "X" * 65}, None, "PatientID is no valid value"),
     ],
@@ -250,8 +272,8 @@ def test_what_would_go_to_the_wrong_patient_is_refused_and_the_attribute_named(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pydicom.config.settings, "writing_validation_mode", pydicom.config.IGNORE)
         patch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.IGNORE)
-        # One study: images of another one and of another patient would be left out one by one.
-        edit(images, StudyInstanceUID="1.2.840.1")
+        # One study: images of another one would be left out one by one.
+        edit(images, StudyInstanceUID="1.2.840.1", IssuerOfPatientID="HERE")
         edit(images, count, **elements)
     result = lumbar("predict", images, "-o", tmp_path / "out", "--sr", "--no-pictures")
     again = lumbar("predict", images, "-o", tmp_path / "out", "--sr", "--no-pictures")
@@ -261,6 +283,26 @@ def test_what_would_go_to_the_wrong_patient_is_refused_and_the_attribute_named(
     assert (named in result.stderr and "[dicom_result_refused] 501" in result.stderr) or not named
     assert "SOMEBODY" not in result.output and "XXX" not in result.output
     assert (tmp_path / "out" / "submission.csv").is_file()
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize("elements", [{"PatientID": "SOMEBODY-ELSE"}, {"PatientName": "Else^Somebody"}])
+def test_an_image_of_another_patient_is_left_out_by_name_and_out_of_the_result(
+    images: Path, tmp_path: Path, elements: dict[str, str]
+) -> None:
+    edit(images, StudyInstanceUID="1.2.840.1")
+    edit(images, 1, **elements)
+    first = min(images.rglob("*.dcm"))
+    strange = str(pydicom.dcmread(first).SOPInstanceUID)
+    result = lumbar("predict", images, "-o", tmp_path / "out", "--sr", "--no-pictures")
+    assert result.exit_code == 3, result.output
+    assert f"[other_patient] 501/{first.parent.name}/{first.name}" in result.stderr
+    assert "SOMEBODY" not in result.output.upper() and CANARY not in result.output
+    report = tmp_path / "out" / "sr" / "501.dcm"
+    dataset = pydicom.dcmread(report)
+    assert (dataset.PatientID, str(dataset.PatientName)) == (CANARY, CANARY)
+    quoted = re.findall(r"1\.2\.\d+", dsrdump(report))
+    assert quoted and strange not in quoted
 
 
 @pytest.mark.usefixtures("stand_in")

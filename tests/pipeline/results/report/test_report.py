@@ -200,6 +200,7 @@ def test_grades_are_told_apart_without_colour_and_print_keeps_the_table(opened: 
     assert opened.page.locator("table button.cell:visible").count() == 25
     assert opened.page.locator(".scroller:visible").count() == 0
     assert opened.page.locator("#details").is_hidden()
+    assert opened.page.locator("#draft").is_hidden()  # a box that scrolls would be cut off
     pages = re.findall(rb"/Type\s*/Page\b", opened.page.pdf(prefer_css_page_size=True))
     assert 1 <= len(pages) <= 3
 
@@ -213,7 +214,9 @@ def test_the_file_is_small_self_contained_and_the_same_each_time(
     assert not re.findall(r"""(?:src|href|action)\s*=\s*["'](?!data:|#)""", text)
     assert "http://" not in text and "https://" not in text and "url(" not in text
     assert "default-src 'none'" in text
-    for word in ("not a medical device", "synthetic anatomy", "How each grade was made"):
+    learned_from = graded[0].provenance.learned_from
+    assert "LumbarDISC" in learned_from and "non-commercial" in learned_from
+    for word in ("not a medical device", learned_from, "How each grade was made"):
         assert word in text
 
 
@@ -304,7 +307,11 @@ def test_what_a_manifest_says_that_the_graders_learned_from_is_what_every_result
     assert words == "The graders learned from X and Y. Licence of the weights: CC BY 4.0."
     prediction = stand_in_pipeline().predict_study(Study("501", ()))
     prediction = replace(prediction, provenance=Provenance(learned=learned))
-    assert render_report(None, prediction).count(words) == 2
+    text = render_report(None, prediction)
+    notice = text.split("<header>")[1].split("</header>")[0]
+    limits = text.split("<h2>Data and limits of the models</h2>")[1].split("</section>")[0]
+    draft = text.split("<textarea")[1].split("</textarea>")[0]
+    assert [part.count(words) for part in (notice, limits, draft)] == [1, 1, 1] and text.count(words) == 3
     assert prediction.provenance.to_dict()["learned_from"] == words
     assert words in note(prediction.provenance)
     assert "X and Y" in reading_of_prediction(prediction).footer
