@@ -4,9 +4,10 @@
 
 Two small synthetic patients are written in one of several layouts, and their identifiers dropped, shared,
 swapped or made anew: for everything, per series, per file or for a few files. Nothing is graded. Counted are
-studies with images of both patients, images that are in no study and named by no rejection, and what became
-of the rest. Writes ``identifiers.json`` and ``identifiers.csv``; ends with 1 if a study was mixed or an image
-lost without a word.
+studies with images of both patients, images that are in no study and named by no rejection, images that are
+named though they are used, and what became of the rest (``benchmarks.accounting``). Writes
+``identifiers.json`` and ``identifiers.csv``; ends with 1 if a study was mixed, an image lost without a word,
+or misnamed.
 """
 
 from __future__ import annotations
@@ -20,18 +21,16 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset
 
+from benchmarks.accounting import Outcome, judged
 from data_prep.base.files import atomic_write
 from data_prep.base.uids import derived_uid
 from data_prep.phantom import write_dataset
-from data_prep.problems import DicomRejected, Reason, Rejection
-from data_prep.read.entry import StudyEntry
-from data_prep.read.find import find_studies
 from tests.hostile.quirks.stored import StoredImage, StoredStudy, in_space, read_study, write_study
 
 FIRST_SEED = 270_100
@@ -79,30 +78,13 @@ class Mutation:
         return f"{self.number}: {self.layout}; {self.way} {' '.join(self.keywords)}, {self.scope}{geometry}"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a mutation.
-
-    Attributes:
-        mixed: studies with images of both patients.
-        lost: images in no study that nothing names.
-        used, named: images in studies; named in a rejection.
-        studies: found.
-    """
-
-    mixed: int
-    lost: int
-    used: int
-    named: int
-    studies: int
-
-
 def two_patients(work: Path, seed: int) -> tuple[StoredStudy, StoredStudy]:
     """Two synthetic patients with valid identifiers of their own."""
     studies = []
     for number in (seed, seed + 1):
         data = work / str(number)
-        write_dataset(data, studies=1, seed=number, headers="pacs")
+        if not (data / "phantom.json").is_file():
+            write_dataset(data, studies=1, seed=number, headers="pacs")
         (folder,) = (data / "train_images").iterdir()
         studies.append(read_study(data, folder.name))
     return studies[0], studies[1]
@@ -196,76 +178,45 @@ def _laid_out(study: StoredStudy, patient: int, layout: str) -> list[StoredImage
     images = []
     for number, image in enumerate(study.images):
         place = series.index(image.series_id)
-        name = f"{number:04d}"
+        name = f"{'ab'[patient]}{number:04d}"  # of its own, so that messages say which file is meant
         images.append(
             image.at(
                 {
                     "patient folders": f"in/{'ab'[patient]}/{name}",
                     "patient and series folders": f"in/{'ab'[patient]}/{place}x/{name}",
-                    "one folder": f"in/{'ab'[patient]}{name}",
-                    "folders by series": f"in/{place}x/{'ab'[patient]}{name}",
-                    "rsna": f"in/{study.study_id}/{image.series_id}/{number + 1}.dcm",
+                    "one folder": f"in/{name}",
+                    "folders by series": f"in/{place}x/{name}",
+                    "rsna": f"in/{study.study_id}/{image.series_id}/{1000 * patient + number + 1}.dcm",
                 }[layout]
             )
         )
     return images
 
 
-def judged(folder: Path, patient_of: dict[str, int]) -> Outcome:
-    """Find and load the studies of a folder and see whose images are in each."""
-    used: Counter[str] = Counter()
-    mixed = 0
-    named, whole = 0, 0
-    try:
-        entries = find_studies(folder / "in")
-    except DicomRejected:
-        return Outcome(0, 0, 0, len(patient_of), 0)
-    for entry in entries:
-        try:
-            study = entry.load()
-        except DicomRejected as rejected:
-            rejections = (*rejected.rejections, rejected.rejection)
-        else:
-            rejections = study.rejections
-            paths = [
-                item.path.relative_to(folder).as_posix()
-                for series in study.series
-                for item in series.slices
-                if item.path is not None
-            ]
-            used.update(paths)
-            mixed += len({patient_of[path] for path in paths}) > 1
-        named += sum(bool(item.file) for item in rejections)
-        whole += sum(_counted(item, entry) for item in rejections if not item.file)
-    left = len(patient_of) - len(used)
-    return Outcome(mixed, max(0, left - named - whole), len(used), min(left, named + whole), len(entries))
-
-
-def _counted(rejection: Rejection, entry: StudyEntry) -> int:
-    """How many images a rejection of a series or study speaks of."""
-    if rejection.reason in (Reason.NO_SERIES, Reason.NO_SLICES, Reason.STUDY_DIVIDED):
-        return 0  # says what others have said before
-    stated = [int(word) for word in rejection.message.split() if word.isdigit()]
-    if stated or not rejection.series_id:
-        return next(iter(stated), 0)
-    if entry.folder is not None:
-        return len(list((entry.folder / rejection.series_id).iterdir()))
-    return len(entry.headers.get(rejection.series_id, ()))
-
-
 def run(
     numbers: range, work: Path, tell: Callable[[str], None] = lambda _: None
 ) -> list[tuple[Mutation, Outcome]]:
-    """Every mutation and what became of it."""
+    """Every mutation and what became of it.
+
+    Args:
+        work: the patients and what was found are kept here: an interrupted run goes on where it was.
+        tell: called with a sentence for each mutation that mixed, lost or misnamed something.
+    """
     patients = two_patients(work, FIRST_SEED)
     found = []
     for number in numbers:
         mutation = Mutation.drawn(number)
-        tree, patient_of = spoilt(patients, mutation)
-        with tempfile.TemporaryDirectory(dir=work) as folder:
-            write_study(tree, Path(folder))
-            outcome = judged(Path(folder), patient_of)
-        if outcome.mixed or outcome.lost:
+        kept = work / "found" / f"{number}.json"
+        if kept.is_file():
+            outcome = Outcome(**json.loads(kept.read_text(encoding="utf-8")))
+        else:
+            tree, patient_of = spoilt(patients, mutation)
+            with tempfile.TemporaryDirectory(dir=work) as folder:
+                write_study(tree, Path(folder))
+                outcome = judged(Path(folder), patient_of)
+            with atomic_write(kept) as stream:
+                json.dump(asdict(outcome), stream)
+        if outcome.mixed or outcome.lost or outcome.untrue:
             tell(f"{mutation}: {outcome}")
         found.append((mutation, outcome))
     return found
@@ -273,15 +224,20 @@ def run(
 
 def summary(found: list[tuple[Mutation, Outcome]]) -> dict[str, Any]:
     """Counts over all mutations."""
-    images = sum(outcome.used + outcome.named + outcome.lost for _, outcome in found)
+    outcomes = [outcome for _, outcome in found]
     return {
         "mutations": len(found),
-        "mixed_studies": sum(outcome.mixed for _, outcome in found),
-        "lost_images": sum(outcome.lost for _, outcome in found),
-        "images": images,
-        "images_used": sum(outcome.used for _, outcome in found),
-        "images_named": sum(outcome.named for _, outcome in found),
-        "both_patients_whole": sum(outcome.studies == 2 and not outcome.named for _, outcome in found),
+        "mixed_studies": sum(item.mixed for item in outcomes),
+        "lost_images": sum(item.lost for item in outcomes),
+        "misnamed_images": sum(item.untrue for item in outcomes),
+        "images": sum(item.used + item.named + item.lost for item in outcomes),
+        "images_used": sum(item.used for item in outcomes),
+        "images_named": sum(item.named for item in outcomes),
+        "both_patients_whole": sum(item.studies == 2 and not item.named for item in outcomes),
+        "nothing_used": sum(not item.used for item in outcomes),
+        "mutations_by_reason": dict(
+            sorted(Counter(reason for item in outcomes for reason in item.reasons).items())
+        ),
     }
 
 
@@ -292,22 +248,26 @@ def main() -> None:
     )
     parser.add_argument("--mutations", type=int, default=200)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--work", type=Path, help="keep what was found here: a run goes on")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/benchmarks"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         numbers = range(arguments.first, arguments.first + arguments.mutations)
-        found = run(numbers, Path(folder), lambda text: print(text, file=sys.stderr))
+        work = arguments.work or Path(folder)
+        found = run(numbers, work, lambda text: print(text, file=sys.stderr))
     report = summary(found)
     with atomic_write(arguments.output / "identifiers.json") as stream:
         json.dump(report, stream, indent=1)
         stream.write("\n")
     with atomic_write(arguments.output / "identifiers.csv") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("mutation", "mixed", "lost", "used", "named", "studies"))
+        writer.writerow(("mutation", "mixed", "lost", "misnamed", "used", "named", "studies", "said"))
         for mutation, item in found:
-            writer.writerow((mutation, item.mixed, item.lost, item.used, item.named, item.studies))
+            said = " ".join(f"{reason}:{count}" for reason, count in item.reasons.items())
+            counts = (item.mixed, item.lost, item.untrue, item.used, item.named, item.studies)
+            writer.writerow((mutation, *counts, said))
     print(json.dumps(report, indent=1))
-    sys.exit(1 if report["mixed_studies"] or report["lost_images"] else 0)
+    sys.exit(1 if report["mixed_studies"] or report["lost_images"] or report["misnamed_images"] else 0)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from pathlib import Path
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
 _EXPORTERS_WORD = re.compile(
-    r"[a-z]|anat|anon|anonymi[sz]ed|anonymous|archive|ax|axial|bad|broken|case|cd|closed|copy|cor|coronal|csv|data|dcm"
-    r"|dicom|dir|dixon|empty|enh|enhanced|exam|export|exports|fat|file|files|frame|fs|fse|gz|im|ima|image|images"
-    r"|img|in|inner|input|instance|job|junk|labels|link|localizer|loose|lspine|lumbar|missing|mixed|mr|mri|name|nii|note"
+    r"[a-z]|anat|anon|anonymi[sz]ed|anonymous|archive|ax|axial|bad|broken|case|cd|closed|copy|coordinates|cor|coronal|csv|data|dcm"
+    r"|descriptions|dicom|dir|dixon|empty|enh|enhanced|exam|export|exports|fat|file|files|frame|fs|fse|gz|im|ima|image|images"
+    r"|img|in|inner|input|instance|job|junk|label|labels|link|localizer|loose|lspine|lumbar|missing|mixed|mr|mri|name|nii|note"
     r"|notes|of|open|opp|out|output|part|patient|patients|pd|phantom|png|readme|report|results|sag|sagittal|scan|scout|se|ser|series"
     r"|serie|ses|session|slice|slices|spine|st|stack|stir|studies|study|sub|subject|submission|table|tar|test|text|tirm|tra"
     r"|train|trans|truncated|tse|txt|unknown|visit|volume|water|zip"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -11,21 +12,20 @@ from data_prep.exchange.layout import (
     CLASSES,
     HALF_PIXEL,
     KEYPOINTS,
+    UNCUT,
     AnnotationsInvalid,
     ImageRecord,
     LabelledPoint,
     Objects,
     box_of,
-    exported_name,
+    is_renamed,
+    is_same_shape,
+    record_of,
 )
 from data_prep.vocabulary import Condition, Level
 
 _DECIMALS = 3
 _VISIBLE = 2
-
-
-# An image that was scaled to whole pixels.
-_SAME_SHAPE = 0.02
 
 
 def coco_text(
@@ -95,22 +95,34 @@ def points_of_coco(text: str, known: Mapping[str, ImageRecord]) -> list[Labelled
     """
     try:
         content = json.loads(text)
+        if isinstance(content, list):
+            problem = "a list of predictions (COCO results), no data set: save it with images and categories"
+            raise AnnotationsInvalid([problem])
         images = {row["id"]: row for row in content["images"]}
         names = {number: _names_of(row) for number, row in images.items()}
         categories = {row["id"]: row for row in content["categories"]}
         rows = list(content["annotations"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, AnnotationsInvalid):
+            raise
         raise AnnotationsInvalid([f"not a COCO keypoint file ({type(error).__name__})"]) from None
     problems: list[str] = []
     points: list[LabelledPoint] = []
     for row in rows:
         try:
             files = names[row["image_id"]]
-            image = next((known[file] for file in files if file in known), None)
-            image = image or next(filter(None, map(ImageRecord.of_name, files)), None)
+            image = next(filter(None, (record_of(file, known) for file in files)), None)
             if image is None:
                 raise ValueError(f"image {files[0]!r} is no slice that was exported")
-            scale = _scale(images[row["image_id"]], image)
+            if not image.width and is_renamed(files[0]):
+                raise ValueError(
+                    f"image {files[0]!r} may have been resized by the tool that renamed it: give "
+                    "images.csv of the export, which tells its size, with --images"
+                )
+            size = _size_of(images[row["image_id"]])
+            scale = _scale(size, image)
+            if not image.width:
+                image = replace(image, width=round(size[0]), height=round(size[1]))
             points += _points_of(row, categories[row["category_id"]], image, scale)
         except (KeyError, ValueError, TypeError) as error:
             what = str(error) if isinstance(error, ValueError) else f"incomplete ({type(error).__name__})"
@@ -124,26 +136,27 @@ def _names_of(row: Any) -> list[str]:
     """What the image may have been called when it was exported."""
     extra = row.get("extra")
     given = [row["file_name"], *([extra["name"]] if isinstance(extra, dict) and extra.get("name") else [])]
-    names = [PurePosixPath(str(name)).name for name in given]
-    return [*names, *map(exported_name, names)]
+    return [PurePosixPath(str(name)).name for name in given]
 
 
-def _scale(row: Any, image: ImageRecord) -> tuple[float, float]:
+def _size_of(row: Any) -> tuple[float, float]:
+    """(width, height) of the annotated image as the file states them; 0 where it does not."""
+    return float(row.get("width") or 0), float(row.get("height") or 0)
+
+
+def _scale(size: tuple[float, float], image: ImageRecord) -> tuple[float, float]:
     """Pixels of the exported image per pixel of the one that was annotated, along x and y.
 
     Raises:
         ValueError: it was resized to another shape: cut, or padded, nobody knows where.
     """
-    width, height = float(row.get("width") or 0), float(row.get("height") or 0)
+    width, height = size
     if not (width and height and image.width and image.height):
         return 1.0, 1.0
-    across, down = image.width / width, image.height / height
-    if abs(across / down - 1) > _SAME_SHAPE:
+    if not is_same_shape((width, height), image):
         sizes = f"{image.width} x {image.height} to {width:g} x {height:g}"
-        raise ValueError(
-            f"image {image.file!r} was resized from {sizes}: export it without cutting or padding"
-        )
-    return across, down
+        raise ValueError(f"image {image.file!r} was resized from {sizes}: {UNCUT}")
+    return image.width / width, image.height / height
 
 
 def _points_of(

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from data_prep.base.csv_files import trouble_with_table
 from data_prep.base.files import atomic_write
 from data_prep.exchange.coco import coco_text
 from data_prep.exchange.layout import (
@@ -26,6 +27,7 @@ from data_prep.exchange.layout import (
     write_images_table,
 )
 from data_prep.exchange.yolo import yolo_text, yolo_yaml
+from data_prep.names import input_label
 from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.rsna.annotations import annotated_points
@@ -63,6 +65,8 @@ def read_points(path: Path) -> pd.DataFrame:
     Raises:
         AnnotationsInvalid: it is no such table.
     """
+    if trouble := trouble_with_table(path):
+        raise AnnotationsInvalid([f"{input_label(path.name)} {trouble}"])
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
         missing = [column for column in POINT_COLUMNS if column not in table.columns]

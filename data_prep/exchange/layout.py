@@ -35,6 +35,10 @@ MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 
 _COLUMNS = ("file", "study_id", "series_id", "instance_number", "width", "height")
 _FILE_NAME = re.compile(r"(?P<study>.+)_(?P<series>[^_]+)_(?P<instance>[0-9]{1,9})\.png")
+_RENAMED = re.compile(r"(?:_(?:png|jpe?g))?\.rf\.[0-9A-Za-z]+(\.\w+)?$")
+# An image that was scaled to whole pixels.
+_SAME_SHAPE = 0.02
+UNCUT: Final = "export it without cutting or padding"
 _NAMED = 20
 
 
@@ -87,12 +91,34 @@ class ImageRecord:
         return cls(file, found["study"], found["series"], int(found["instance"]))
 
 
-def exported_name(file: str) -> str:
-    """The name under which an image was exported, of the one that an annotation tool gave it.
+def is_renamed(file: str) -> bool:
+    """Whether an annotation tool gave the image a name of its own, as Roboflow does, which also resizes."""
+    return _RENAMED.search(file) is not None
 
-    Roboflow writes ``1_2_3_png.rf.0a1b2c.jpg`` for ``1_2_3.png``.
+
+def record_of(file: str, known: Mapping[str, ImageRecord]) -> ImageRecord | None:
+    """The exported slice that an annotation tool calls ``file``; None if it is none.
+
+    Roboflow writes ``1_2_3_png.rf.0a1b2c.jpg`` for ``1_2_3.png``, and a dash for a dot in the name.
     """
-    return re.sub(r"(?:_(?:png|jpe?g))?\.rf\.[0-9A-Za-z]+(\.\w+)?$", ".png", file)
+    exported = _RENAMED.sub(".png", file)
+    plain = _plain(exported)
+    alike = [image for name, image in known.items() if _plain(name) == plain] if exported != file else []
+    return (
+        known.get(file)
+        or known.get(exported)
+        or (alike[0] if len(alike) == 1 else None)
+        or (ImageRecord.of_name(file) or ImageRecord.of_name(exported))
+    )
+
+
+def _plain(file: str) -> str:
+    return re.sub(r"[^0-9A-Za-z_]+", "-", file.removesuffix(".png"))
+
+
+def is_same_shape(size: tuple[float, float], image: ImageRecord) -> bool:
+    """Whether (width, height) are those of the exported image, scaled; cut or padded ones are not."""
+    return abs((image.width / size[0]) / (image.height / size[1]) - 1) <= _SAME_SHAPE
 
 
 @dataclass(frozen=True)

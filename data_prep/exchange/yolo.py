@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ from data_prep.exchange.layout import (
     HALF_PIXEL,
     IMAGES_FOLDER,
     KEYPOINTS,
+    UNCUT,
     YOLO_FILE,
     AnnotationsInvalid,
     ImageRecord,
     LabelledPoint,
     Objects,
     box_of,
-    exported_name,
+    is_renamed,
+    is_same_shape,
     read_text,
+    record_of,
 )
 from data_prep.vocabulary import Condition, Level
 
@@ -117,19 +121,32 @@ def _description(path: Path) -> tuple[dict[int, Level], Sequence[Condition], int
 
 
 def _image_of(folder: Path, label: Path, known: Mapping[str, ImageRecord]) -> ImageRecord:
-    file = exported_name(f"{label.stem}.png")
-    image = known.get(file) or ImageRecord.of_name(file)
+    image = record_of(f"{label.stem}.png", known)
     if image is None:
         raise AnnotationsInvalid([f"{label.name}: no slice that was exported"])
+    size = _size_of_picture(folder / "images" / label.relative_to(folder / "labels"))
     if image.width and image.height:
+        if size is not None and not is_same_shape(size, image):
+            sizes = f"{image.width} x {image.height} to {size[0]} x {size[1]}"
+            raise AnnotationsInvalid([f"{label.name}: its image was resized from {sizes}: {UNCUT}"])
         return image
-    path = folder / "images" / label.relative_to(folder / "labels").with_suffix(".png")
-    try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-    except (OSError, ValueError, Image.DecompressionBombError):
-        raise AnnotationsInvalid([f"{label.name}: the size of its image is not known"]) from None
-    return ImageRecord(file, image.study_id, image.series_id, image.instance_number, width, height)
+    if size is None:
+        raise AnnotationsInvalid([f"{label.name}: the size of its image is not known"])
+    if is_renamed(label.name):
+        problem = "its image may have been resized: give images.csv of the export with --images"
+        raise AnnotationsInvalid([f"{label.name}: {problem}"])
+    return replace(image, width=size[0], height=size[1])
+
+
+def _size_of_picture(path: Path) -> tuple[int, int] | None:
+    """(width, height) of the picture beside a label file; None if there is none that can be read."""
+    for suffix in (".png", ".jpg", ".jpeg"):
+        try:
+            with Image.open(path.with_name(f"{path.stem}{suffix}")) as picture:
+                return picture.size
+        except (OSError, ValueError, Image.DecompressionBombError):
+            continue
+    return None
 
 
 def _points_of(

@@ -90,5 +90,7 @@ def import_(
 
     found = import_annotations(path, kind.value, images_table=images)
     write_coordinates(found, output)
+    if predicted := sum(point.confidence is not None for point in found):
+        console.tell(f"{predicted} points have confidences: a network predicted them, no person set them")
     console.out.print(f"{len(found)} points of {len({point.image.study_id for point in found})} studies")
     console.out.print(f"coordinates {output}")

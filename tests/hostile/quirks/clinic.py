@@ -201,9 +201,9 @@ def padded_with(value: int) -> Quirk:
             plain = image.with_pixels(pixels)
             values = np.frombuffer(plain.dataset.PixelData, "<u2").reshape(pixels.shape).copy()
             values[:6] = values[-6:] = value
-            return plain.changed(
-                PixelData=values.tobytes(), PixelPaddingValue=value, BitsStored=16, HighBit=15
-            )
+            made = plain.changed(PixelData=values.tobytes(), BitsStored=16, HighBit=15)
+            made.dataset.add_new("PixelPaddingValue", "US", value)
+            return made
 
         return study.each(padded)
 

@@ -462,7 +462,12 @@ def _clinic() -> list[Row]:
         _row("dixon-water", "T2 as Dixon: opp, W, F", clinic.dixon(("opp", "W", "F")), said),
         _row("t1-contrast", "T1 FS +C beside T1", clinic.with_contrast_agent("SAG T1 FS +C"), said),
         _row("t1-spair", "T1W_TSE_SPAIR+C beside T1", clinic.with_contrast_agent("T1W_TSE_SPAIR+C"), said),
-        _row("two-echoes", "PD and T2 in one series", clinic.two_echoes, said),
+        _row(
+            "two-echoes",
+            "PD and T2 in one series",
+            clinic.two_echoes,
+            _with(said, codes={"series_kind_unknown"}),
+        ),
         _row("planning-copy", "a calculated copy with lines at a slice's place", clinic.planning_copy, said),
         _row("neck-beside", "a neck with more slices beside the lumbar T2", clinic.neck_beside, said),
         _row(

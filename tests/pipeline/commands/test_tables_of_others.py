@@ -1,0 +1,140 @@
+"""Tables that a spreadsheet program saved are refused by name with what to do; one fold can be scored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from data_prep.exchange import AnnotationsInvalid, read_points
+from data_prep.problems import DicomRejected
+from data_prep.read.find import find_studies
+from data_prep.rsna.tables import TablesInvalid, read_tables
+from data_prep.vocabulary import SEVERITIES, TARGETS
+from pipeline.cli import app
+from pipeline.results.submission import SubmissionError, build_submission, read_submission, write_submission
+from tests.dicom_files import write_study
+
+STUDIES = ("101", "102", "103", "104")
+POINTS = "study_id,series_id,instance_number,condition,level,x,y\n101,11,1,Spinal Canal Stenosis,L1/L2,5,5\n"
+SERIES = "study_id,series_id,series_description\n101,11,Sagittal T1\n101,12,Sagittal T2/STIR\n"
+
+
+def lumbar(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def labels(studies: tuple[str, ...]) -> pd.DataFrame:
+    """A label table in which every severity occurs."""
+    rows = [
+        {
+            "study_id": study,
+            **{t.column: SEVERITIES[(number + place) % 3].value for place, t in enumerate(TARGETS)},
+        }
+        for number, study in enumerate(studies)
+    ]
+    return pd.DataFrame(rows)
+
+
+def submission(studies: tuple[str, ...]) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return build_submission({s: {t: rng.dirichlet([1, 1, 1]) for t in TARGETS} for s in sorted(studies)})
+
+
+def semicolons(text: str) -> bytes:
+    return text.replace(",", ";").encode()
+
+
+def tabs(text: str) -> bytes:
+    return text.replace(",", "\t").encode()
+
+
+def utf16(text: str) -> bytes:
+    return text.encode("utf-16")
+
+
+def bare_utf16(text: str) -> bytes:
+    return text.encode("utf-16-le")
+
+
+@pytest.mark.parametrize(
+    ("saved", "says"),
+    [
+        (semicolons, "by semicolons: save it with commas"),
+        (tabs, "by tabs: save it with commas"),
+        (utf16, "is written in UTF-16: save it as CSV in UTF-8"),
+        (bare_utf16, "is written in UTF-16: save it as CSV in UTF-8"),
+    ],
+)
+def test_every_reader_names_the_file_and_what_is_wrong(
+    tmp_path: Path, saved: Callable[[str], bytes], says: str
+) -> None:
+    study = write_study(tmp_path / "101")
+    content = {
+        "train.csv": labels(STUDIES).to_csv(index=False),
+        "submission.csv": submission(STUDIES).to_csv(index=False),
+        "train_label_coordinates.csv": POINTS,
+        "train_series_descriptions.csv": SERIES,
+    }
+    for name, text in content.items():
+        (tmp_path / name).write_bytes(saved(text))
+    with pytest.raises(DicomRejected) as of_series:
+        find_studies(study)
+    with pytest.raises(AnnotationsInvalid) as of_points:
+        read_points(tmp_path / "train_label_coordinates.csv")
+    with pytest.raises(SubmissionError) as of_submission:
+        read_submission(tmp_path / "submission.csv")
+    with pytest.raises(TablesInvalid) as of_data:
+        read_tables(tmp_path)
+    scored = lumbar("score", tmp_path / "submission.csv", tmp_path)
+    assert scored.exit_code == 1
+    for name, told in (
+        ("train_series_descriptions.csv", str(of_series.value)),
+        ("train_label_coordinates.csv", str(of_points.value)),
+        ("submission.csv", str(of_submission.value)),
+        ("train_label_coordinates.csv", str(of_data.value)),
+        ("train_series_descriptions.csv", str(of_data.value)),
+        ("train.csv", str(of_data.value)),
+        ("train.csv", scored.stderr),
+    ):
+        assert name in told and says in " ".join(told.split()), told
+
+
+def test_a_table_with_commas_in_utf8_is_read_with_or_without_a_mark(tmp_path: Path) -> None:
+    path = tmp_path / "train_label_coordinates.csv"
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_text(POINTS, encoding=encoding)
+        assert read_points(path)["x"].tolist() == [5.0]
+
+
+@pytest.mark.parametrize("smaller", ["submission", "labels"])
+def test_the_studies_of_one_fold_are_scored_when_asked(tmp_path: Path, smaller: str) -> None:
+    """As if both tables held that fold alone; without the option it is refused, and nothing is left out."""
+    fold = STUDIES[1:3]
+    of_submission, of_labels = (fold, STUDIES) if smaller == "submission" else (STUDIES, fold)
+    whole, truth = submission(STUDIES), labels(STUDIES)
+    kept = whole[whole["row_id"].str[:3].isin(of_submission)]
+    write_submission(kept, tmp_path / "submission.csv")
+    truth[truth["study_id"].isin(of_labels)].to_csv(tmp_path / "train.csv", index=False)
+    refused = lumbar("score", tmp_path / "submission.csv", tmp_path, "--json")
+    assert refused.exit_code == 1 and ("missing" if smaller == "submission" else "unknown") in refused.stderr
+    scored = lumbar("score", tmp_path / "submission.csv", tmp_path, "--json", "--common")
+    assert scored.exit_code == 0, scored.stderr
+    left_out = (2, 0) if smaller == "submission" else (0, 50)
+    assert f"left out: {left_out[0]} labelled studies, {left_out[1]} rows" in scored.stderr
+    write_submission(whole[whole["row_id"].str[:3].isin(fold)], tmp_path / "alone.csv")
+    truth[truth["study_id"].isin(fold)].to_csv(tmp_path / "alone_labels.csv", index=False)
+    alone = lumbar("score", tmp_path / "alone.csv", tmp_path / "alone_labels.csv", "--json")
+    assert json.loads(scored.stdout) == json.loads(alone.stdout)
+
+
+def test_tables_without_a_common_study_are_refused(tmp_path: Path) -> None:
+    write_submission(submission(STUDIES[:2]), tmp_path / "submission.csv")
+    labels(STUDIES[2:]).to_csv(tmp_path / "train.csv", index=False)
+    done = lumbar("score", tmp_path / "submission.csv", tmp_path, "--common")
+    assert done.exit_code == 1 and "no study in common" in done.stderr
