@@ -30,7 +30,7 @@ class StudyEntry:
         rejections: files of a tree that were rejected while it was searched.
         flags: what is to be said of how the study was put together.
         kinds: series id → kind from the series table.
-        only_series: load this series of ``folder`` alone.
+        only_series: load these series of ``folder`` alone; all if none is named.
     """
 
     study_id: str
@@ -39,7 +39,7 @@ class StudyEntry:
     rejections: tuple[Rejection, ...] = ()
     flags: tuple[str, ...] = ()
     kinds: Mapping[str, SeriesKind | None] = field(default_factory=dict)
-    only_series: str | None = None
+    only_series: frozenset[str] = frozenset()
     limits: ReadLimits = DEFAULT_LIMITS
 
     @property
@@ -78,7 +78,7 @@ class StudyEntry:
     ) -> Iterator[tuple[str, Sequence[SliceHeader]]]:
         for series_folder in subfolders(folder):
             series_id = identifier(series_folder.name)
-            if self.only_series not in (None, series_id):
+            if self.only_series and series_id not in self.only_series:
                 continue
             others = Others()
             try:
@@ -95,7 +95,7 @@ class StudyEntry:
 
     def _misplaced(self, folder: Path) -> list[Rejection]:
         """Images that lie beside or below the folders of the series."""
-        if self.only_series is not None:
+        if self.only_series:
             return []
         message = "lies beside or below the folders of the series"
         others = Others()
@@ -112,7 +112,7 @@ class StudyEntry:
         return [
             Rejection(Reason.LISTED_ONLY, message, self.study_id, series_id)
             for series_id in self.kinds
-            if self.only_series is None and series_id not in found
+            if not self.only_series and series_id not in found
         ]
 
     def _build(

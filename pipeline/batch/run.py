@@ -246,7 +246,7 @@ def _marker(facts: ModelFacts, entry: StudyEntry, dicom: DicomResults | None) ->
     content: dict[str, Any] = {
         "files": [(str(path.relative_to(top)), *_size_and_time(path)) for top, path in input_files(entry)],
         "kinds": {series: str(kind) for series, kind in entry.kinds.items()},
-        "only_series": entry.only_series,
+        "only_series": sorted(entry.only_series),
         "rejections": [str(rejection) for rejection in entry.rejections],
         "provenance": facts.provenance.to_dict(),
         "format": PREDICTIONS_FORMAT,

@@ -1,0 +1,167 @@
+"""A tree of DICOM files and NIfTI volumes: read, and divided into studies."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from data_prep.names import folder_id
+from data_prep.problems import Reason, Rejection
+from data_prep.read.dicom_file import SliceHeader
+from data_prep.read.dicom_limits import ReadLimits
+from data_prep.read.entry import StudyEntry, identifier, read_headers
+from data_prep.read.grouping import Found, Group, studies_among
+from data_prep.read.listing import Others, image_files, is_number, natural_order
+from data_prep.read.nifti import is_nifti
+from data_prep.read.nifti_studies import VolumeStudy, is_raw, volume_studies
+from data_prep.read.series_table import SeriesTable
+
+
+class Tree:
+    """What is read of a tree of files, before it is divided into studies."""
+
+    def __init__(self, top: Path, limits: ReadLimits) -> None:
+        self.unreadable: list[Path] = []
+        self._top, self._limits = top, limits
+        self._found: list[Found] = []
+        self._rejected: list[tuple[Path, Rejection]] = []
+        self._others = Others()
+        self._volumes: list[Path] = []
+        self._empty: list[Path] = []
+        self._read: set[Path] = set()
+        self._known = 0
+
+    def read(self, files: Iterable[Path], inside: Path | None = None) -> None:
+        """Read the headers of all images; ``inside`` is a folder that is a study even if it has none."""
+        files = [file for file in files if is_raw(file, self._top) and self._is_new(file)]
+        self._volumes += [file for file in files if is_nifti(file)]
+        before = self.count
+        for file in image_files(files, self._others):
+            rejections: list[Rejection] = []
+            headers = read_headers([file], self._limits, rejections)
+            self._rejected += [(file.parent, rejection) for rejection in rejections]
+            self._found += [Found(header, self._place(file.parent)) for header in headers]
+        nothing = before == self.count
+        if inside is not None and inside != self._top and nothing:
+            self._empty.append(inside)
+
+    def _is_new(self, file: Path) -> bool:
+        """Whether no path that was read before holds it, too."""
+        is_new = file not in self._read
+        self._read.add(file)
+        self._known += not is_new
+        return is_new
+
+    @property
+    def count(self) -> int:
+        """How much was found so far, once more or for the first time."""
+        return self._known + sum(map(len, (self._found, self._rejected, self._others.found, self._volumes)))
+
+    def _place(self, folder: Path) -> tuple[str, ...]:
+        if folder.is_relative_to(self._top):
+            return folder.relative_to(self._top).parts
+        return folder.parts[1:]  # where a link has led
+
+    def entries(self, table: SeriesTable, kept_ids: frozenset[str] = frozenset()) -> tuple[StudyEntry, ...]:
+        """The studies, and one for each folder of which nothing can be read; ``kept_ids`` are taken."""
+        rejected = [*self._rejected, *self._others.rejections]
+        rejected += [
+            (folder, Rejection.of(folder, Reason.UNREADABLE, "the folder cannot be read"))
+            for folder in self.unreadable
+        ]
+        groups = self._renamed(studies_among(self._found, self._top.name), kept_ids)
+        below: dict[Path, set[str]] = defaultdict(set)
+        for group in groups:
+            places = {item.place for item in group.found} or {()}
+            for place in places:
+                folder = self._top.joinpath(*place)
+                for around in (folder, *folder.parents):
+                    below[around].add(group.study_id)
+        volumes = volume_studies(self._volumes, limits=self._limits)
+        for volume in volumes:
+            for around in {up for place in volume.folders for up in (place, *place.parents)}:
+                below[around].add(volume.study_id)
+        by_study: dict[str, list[Rejection]] = defaultdict(list)
+        for group in groups:
+            by_study[group.study_id] += group.rejections
+        for folder, rejection in rejected:
+            study_id = _study_of_folder(folder, below) if below else folder_id(self._top.name) or "study"
+            by_study[study_id].append(replace(rejection, study_id=study_id))
+        by_group = {group.study_id: group for group in groups}
+        of_volumes = []
+        for volume in volumes:
+            beside = () if volume.study_id in by_group else by_study.pop(volume.study_id, ())
+            of_volumes.append(entry_of_volumes(volume, by_group, table, self._limits, beside))
+        ids = {*by_group, *by_study, *(folder_id(path.name) for path in self._empty)}
+        of_dicom = [
+            StudyEntry(
+                study_id,
+                headers=_by_series(by_group[study_id].found) if study_id in by_group else {},
+                rejections=tuple(by_study.get(study_id, ())),
+                flags=by_group[study_id].flags if study_id in by_group else (),
+                kinds=table.get(study_id, {}),
+                limits=self._limits,
+            )
+            for study_id in ids
+        ]
+        return tuple(sorted((*of_dicom, *of_volumes), key=lambda entry: natural_order(entry.study_id)))
+
+    def _renamed(self, groups: tuple[Group, ...], kept_ids: frozenset[str]) -> tuple[Group, ...]:
+        """A numeric folder beside RSNA studies names its study, if it holds one and no other folder does."""
+        tops = [{item.place[0] for item in group.found if item.place} for group in groups]
+        named = []
+        for group, own in zip(groups, tops, strict=True):
+            (name,) = own if len(own) == 1 else ("",)
+            alone = sum(name in other for other in tops) == 1
+            is_named = is_number(name) and alone and bool(kept_ids) and name not in kept_ids
+            named.append(replace(group, study_id=name) if is_named else group)
+        return tuple(named)
+
+
+def _by_series(found: Iterable[Found]) -> dict[str, tuple[SliceHeader, ...]]:
+    series: dict[str, list[SliceHeader]] = defaultdict(list)
+    for item in found:
+        place = folder_id(item.place[-1]) if item.place else ""
+        series[_series_identifier(item.header) or place or "series"].append(item.header)
+    return {series_id: tuple(headers) for series_id, headers in series.items()}
+
+
+def entry_of_volumes(
+    volume: VolumeStudy,
+    taken: Container[str],
+    table: SeriesTable,
+    limits: ReadLimits,
+    others: Sequence[Rejection] = (),
+) -> StudyEntry:
+    """The study of some volumes; ``others`` are rejected files beside them."""
+    study_id = f"{volume.study_id}-nifti" if volume.study_id in taken else volume.study_id
+    rejections = (*others, *(replace(item, study_id=study_id) for item in volume.rejections))
+    kinds = table.get(study_id, {})
+    return StudyEntry(study_id, headers=volume.headers, rejections=rejections, kinds=kinds, limits=limits)
+
+
+def _study_of_folder(folder: Path, studies_below: Mapping[Path, set[str]]) -> str:
+    """The study that a folder of rejected files belongs to.
+
+    It is the one study of the nearest folder around it that holds any. Beside several studies, a folder that
+    holds none of them is taken for a study of its own, so that one whose every file is bad is not lost.
+    """
+    inner = folder
+    while folder not in studies_below and folder != folder.parent:
+        inner, folder = folder, folder.parent
+    if folder not in studies_below:  # a link has led out of the tree
+        return min((study for known in studies_below.values() for study in known), key=natural_order)
+    known = studies_below[folder]
+    if len(known) == 1 or inner == folder:
+        return min(known, key=natural_order)
+    return folder_id(inner.name)
+
+
+def _series_identifier(header: SliceHeader) -> str:
+    """SeriesInstanceUID. The RSNA files write ``{study}.{series}`` there; the table knows the second part."""
+    uid = header.series_uid
+    if is_number(header.study_uid):
+        uid = uid.removeprefix(f"{header.study_uid}.")
+    return identifier(uid)
