@@ -5,21 +5,32 @@ Libraries warn of such names, and quote them; folders and files give studies and
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
+from pydicom.dataelem import DataElement
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from pynetdicom import AE
 
 from pipeline.app.jobs import unpack_all
 from pipeline.quiet import silence_libraries
+from tests.pipeline.service.test_service import free_port
 from tests.pipeline.stand_in import write_study
 
 NAMES = ("Zanzibara", "Quillfeather")
@@ -37,6 +48,12 @@ def plant(folder: Path, *, uids: bool) -> Path:
             dataset.InstitutionName = dataset.StudyDescription = dataset.ProtocolName = name
             dataset.SeriesDescription = {"11": "T2", "12": "T1", "13": "T2"}[path.parent.name]
             dataset.SeriesInstanceUID = f"1.2.{number}.{path.parent.name}"
+            # What libraries warn of, and quote: values that are none of their kind, and surplus bytes.
+            for keyword, vr in (("AcquisitionDate", "DA"), ("PatientWeight", "DS"), ("PatientAge", "AS")):
+                value = DataElement(keyword, vr, "", validation_mode=pydicom.config.IGNORE)
+                value._value = name
+                dataset[keyword] = value
+            dataset.PixelData += name.encode()
             if uids:
                 dataset.StudyInstanceUID = f"1.2.{number}.9"
             to = folder / f"{name}_John_1960" / path.parent.name / f"{name}_{path.name}"
@@ -98,6 +115,127 @@ def test_predict_quiet_names_nobody(tmp_path: Path, uids: bool, packed: bool) ->
     assert not TRACES.search(done.stdout + done.stderr), done.stderr
     assert len(list(out.glob("sr/*.dcm"))) == 2 and len(list(out.glob("studies/*.json"))) == 2
     assert traces_in(out) == []
+
+
+@contextmanager
+def running(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A command of the program as a process of its own, every warning on, all that it says in ``log``."""
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.pipeline.stand_in_main", "0", *command],
+            stdout=stream,
+            stderr=stream,
+            env={**os.environ, "PYTHONWARNINGS": "always", "OMP_NUM_THREADS": "1", **environment},
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(60)
+
+
+def said(log: Path, pattern: str, times: int = 1) -> str:
+    """The last thing that a pattern finds in a log, once it is there so often."""
+    for _ in range(1200):
+        found = re.findall(pattern, log.read_text(errors="replace"))
+        if len(found) >= times:
+            return str(found[-1])
+        time.sleep(0.1)
+    raise AssertionError(f"waited in vain for {pattern!r}: {log.read_text(errors='replace')}")
+
+
+def test_the_node_names_nobody(tmp_path: Path) -> None:
+    """Two patients are sent, graded and kept for an archive that is away; a third party is turned away."""
+    source = plant(tmp_path / "made", uids=True)
+    log, port = tmp_path / "node.log", free_port()
+    to = ["--to", f"ARCHIVE@127.0.0.1:{free_port()}", "--port", str(port), "--settle", "1", "--retry", "0.2"]
+    with running(["serve", str(tmp_path / "spool"), *to, "--allow", "SCANNER"], log) as process:
+        said(log, "ready: ")
+        entity = AE(ae_title="SCANNER")
+        entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
+        association = entity.associate("127.0.0.1", port, ae_title="LUMBAR")
+        assert association.is_established
+        sent = 0
+        for path in sorted(source.rglob("*_*.dcm"))[2:]:  # the first two are no whole files
+            dataset = pydicom.dcmread(path)
+            sent += association.send_c_store(dataset).Status == 0
+        association.release()
+        assert sent == 28
+        assert not AE(ae_title="STRANGER").associate("127.0.0.1", port, ae_title="LUMBAR").is_established
+        said(log, r"graded, \d results to send", 2)
+        said(log, "ARCHIVE")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert not TRACES.search(log.read_bytes()), log.read_text()
+    spool = tmp_path / "spool"
+    assert not [path for path in spool.rglob("*") if TRACES.search(path.name.encode())]
+    texts = [path for path in spool.rglob("*") if path.is_file() and path.suffix != ".dcm"]
+    assert not [path for path in texts if TRACES.search(path.read_bytes())]
+
+
+def test_the_app_names_nobody(tmp_path: Path) -> None:
+    """Folders and files called after two patients are dropped; everything that the page may show is read."""
+    source = plant(tmp_path / "made", uids=False)
+    log = tmp_path / "app.log"
+    (tmp_path / "temporary").mkdir()
+    with running(["app", "--port", "0", "--no-browser"], log, TMPDIR=str(tmp_path / "temporary")) as process:
+        address = said(log, r"http://127\.0\.0\.1:\d+/")
+        page = urllib.request.urlopen(address, timeout=30).read().decode()
+        token = page.split('lumbar-token" content="')[1].split('"')[0]
+
+        def ask(method: str, path: str, body: bytes | None = None) -> bytes:
+            request = urllib.request.Request(
+                address + path, data=body, method=method, headers={"x-lumbar-token": token}
+            )
+            answer: bytes = urllib.request.urlopen(request, timeout=60).read()
+            return answer
+
+        job = json.loads(ask("POST", "api/jobs", b""))["id"]
+        answers = []
+        for path in sorted(path for path in source.rglob("*") if path.is_file()):
+            name = path.relative_to(source).as_posix()
+            answers.append(ask("PUT", f"api/jobs/{job}/files?name={name}", path.read_bytes()))
+        answers.append(ask("POST", f"api/jobs/{job}/start", b""))
+        state: dict[str, Any] = {"state": ""}
+        for _ in range(600):
+            answers.append(ask("GET", f"api/jobs/{job}"))
+            state = json.loads(answers[-1])
+            if state["state"] in ("done", "failed"):
+                break
+            time.sleep(0.1)
+        assert state["state"] == "done" and state["studies"] == 2 and state["not_used"] > 0, state
+        answers += [ask("GET", f"jobs/{job}/{name}") for name in state["results"]]
+        assert len(state["results"]) >= 3
+        assert not [answer for answer in answers if TRACES.search(answer)]
+        outputs = [path for path in (tmp_path / "temporary").rglob("output") if path.is_dir()]
+        assert outputs and [name for folder in outputs for name in traces_in(folder)] == []
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    assert not TRACES.search(log.read_bytes()), log.read_text()
+
+
+def test_the_search_would_find_a_name(tmp_path: Path) -> None:
+    """Without the silence, the very files of these tests make libraries quote names."""
+    source = plant(tmp_path / "made", uids=True)
+    code = (
+        "import sys, pydicom\n"
+        "for path in sys.argv[1:]:\n"
+        "    dataset = pydicom.dcmread(path)\n"
+        "    for element in dataset: str(element.value)\n"
+    )
+    paths = sorted(str(path) for path in source.rglob("*_*.dcm"))[5:8]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *paths],
+        capture_output=True,
+        env={**os.environ, "PYTHONWARNINGS": "always"},
+        check=False,
+    )
+    assert TRACES.search(done.stderr), done.stderr
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.json").write_text('{"folder": "Quillfeather"}')
+    (tmp_path / "out" / "Zanzibara.csv").write_text("")
+    assert traces_in(tmp_path / "out") == ["Zanzibara.csv", "a.json"]
 
 
 def test_a_wrong_path_is_not_said(tmp_path: Path) -> None:

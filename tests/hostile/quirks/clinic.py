@@ -1,10 +1,10 @@
-"""Quirks of clinical folders: anonymised exports, several series of one kind, enhanced objects, padding."""
+"""Quirks of clinical folders: anonymised exports, names of series, regions, enhanced objects, padding."""
 
 from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -36,122 +36,6 @@ def clinical(study: StoredStudy) -> StoredStudy:
         )
 
     return study.each(named)
-
-
-def _added(
-    study: StoredStudy,
-    series_id: str,
-    number: int,
-    change: Callable[[StoredImage], StoredImage],
-    **elements: object,
-) -> list[StoredImage]:
-    """A series once more, changed, with identifiers of its own."""
-    new_id = str(9000 + number)
-    return [
-        replace(
-            change(image).changed(
-                SeriesInstanceUID=f"{study.study_id}.{new_id}",
-                SOPInstanceUID=f"{study.study_id}.{new_id}.{image.dataset.InstanceNumber}",
-                **elements,
-            ),
-            series_id=new_id,
-            path=f"{study.folder}/{new_id}/{image.name}",
-        )
-        for image in study.of(series_id)
-    ]
-
-
-def _fat(image: StoredImage) -> StoredImage:
-    """Bright where the image is dark: as the fat beside the water."""
-    pixels = image.pixels().astype(np.float64)
-    return image.with_pixels(np.percentile(pixels, 98) - pixels)
-
-
-def _same(image: StoredImage) -> StoredImage:
-    return image
-
-
-def dixon(order: tuple[str, ...]) -> Quirk:
-    """Sagittal T2 as a Dixon sequence: four series whose names end in what they show, none plain."""
-
-    def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
-        study = clinical(study)
-        (series_id, *_) = study.ids_of(T2)
-        added: list[StoredImage] = []
-        for number, component in enumerate(order):
-            change = _same if component in ("in", "W") else _fat
-            added += _added(
-                study, series_id, number, change, SeriesDescription=f"T2 TSE DIXON SAG_{component}"
-            )
-        kept = tuple(image for image in study.images if image.series_id != series_id)
-        return replace(study, images=(*added, *kept)).without_table()
-
-    return quirk
-
-
-def with_contrast_agent(name: str) -> Quirk:
-    """A sagittal T1 after contrast agent, its fat suppressed, beside the plain one."""
-
-    def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
-        study = clinical(study)
-        (series_id, *_) = study.ids_of(T1)
-        added = _added(study, series_id, 0, _fat, SeriesDescription=name, ContrastBolusAgent="GADOTERATE")
-        return study.plus(*added).without_table()
-
-    return quirk
-
-
-def two_echoes(study: StoredStudy, rng: Rng) -> StoredStudy:
-    """PD and T2 in one series: the first echo at every place of the second."""
-    study = clinical(study)
-    (series_id, *_) = study.ids_of(T2)
-    first = [
-        _fat(image)
-        .changed(
-            EchoTime=15,
-            InstanceNumber=int(image.dataset.InstanceNumber) + 500,
-            SOPInstanceUID=f"{image.dataset.SOPInstanceUID}.1",
-        )
-        .at(f"{study.folder}/{series_id}/{500 + number}.dcm")
-        for number, image in enumerate(study.of(series_id))
-    ]
-    return study.plus(*first).without_table()
-
-
-def planning_copy(study: StoredStudy, rng: Rng) -> StoredStudy:
-    """A calculated copy of a middle slice with lines burned in, at the place of the slice."""
-    study = clinical(study)
-    (series_id, *_) = study.ids_of(T2)
-    images = study.of(series_id)
-    model = images[len(images) // 2]
-    pixels = model.pixels().copy()
-    pixels[::8] = 4095
-    copied = model.with_pixels(pixels).changed(
-        ImageType=["DERIVED", "SECONDARY"],
-        SOPInstanceUID=f"{model.dataset.SOPInstanceUID}.9",
-        InstanceNumber=1900,
-    )
-    return study.plus(copied.at(f"{study.folder}/{series_id}/1900.dcm")).without_table()
-
-
-def neck_beside(study: StoredStudy, rng: Rng) -> StoredStudy:
-    """A sagittal T2 of a neck with more slices: the lumbar one at half the size, 420 mm farther up."""
-    study = clinical(study)
-    (series_id, *_) = study.ids_of(T2)
-
-    def neck(image: StoredImage) -> StoredImage:
-        rows, columns = image.spacing_mm
-        place = image.position_mm * [1.0, 0.5, 0.5] + [0.0, 0.0, 420.0]
-        return image.in_geometry(place).changed(PixelSpacing=[rows * 0.5, columns * 0.5])
-
-    added = _added(study, series_id, 0, neck)
-    extra = [
-        image.in_geometry(image.position_mm + [200.0, 0.0, 0.0])
-        .changed(InstanceNumber=800 + number, SOPInstanceUID=f"{image.dataset.SOPInstanceUID}.8")
-        .at(f"{study.folder}/9000/{800 + number}.dcm")
-        for number, image in enumerate(added[:2])
-    ]
-    return study.plus(*added, *(replace(image, series_id="9000") for image in extra)).without_table()
 
 
 def examination_named(study: StoredStudy, rng: Rng) -> StoredStudy:
@@ -190,19 +74,76 @@ def of_the_neck(study: StoredStudy, rng: Rng) -> StoredStudy:
     return study.each(lambda image: image.changed(BodyPartExamined="CSPINE"))
 
 
+def scaled(image: StoredImage, scale: float, dz_mm: float) -> StoredImage:
+    """The image as of a smaller spine, farther up."""
+    rows, columns = image.spacing_mm
+    place = image.position_mm * [1.0, scale, scale] + [0.0, 0.0, dz_mm]
+    return image.in_geometry(place).changed(PixelSpacing=[rows * scale, columns * scale])
+
+
+def region_alone(scale: float, dz_mm: float) -> Quirk:
+    """A study of the neck or the chest: every image scaled, and headers that say nothing of it."""
+    return lambda study, rng: study.each(lambda image: scaled(image, scale, dz_mm))
+
+
+def full_width_names(study: StoredStudy, rng: Rng) -> StoredStudy:
+    """Names in the full-width letters of Japanese consoles, and no times."""
+    names = {
+        T1: "\uff34\uff11 \uff33\uff21\uff27",
+        T2: "\uff34\uff12 \uff33\uff21\uff27",
+        AXIAL: "\uff34\uff12 \uff21\uff38",
+    }
+    kinds = study.kinds
+
+    def named(image: StoredImage) -> StoredImage:
+        image = image.changed(SpecificCharacterSet="ISO_IR 192", RepetitionTime=None, EchoTime=None)
+        return image.changed(SeriesDescription=names[kinds[image.series_id]])
+
+    return study.each(named).without_table()
+
+
+def listed_but_missing(kind: SeriesKind) -> Quirk:
+    """The series table lists series that nobody has put there."""
+    return lambda study, rng: study.each(lambda image: None, tuple(study.ids_of(kind)))
+
+
+def off_centre(slices: int) -> Quirk:
+    """The sagittal T2 was planned to one side: so many slices of the other side are not there."""
+    return lambda study, rng: study.each_series(lambda images: images[slices:], tuple(study.ids_of(T2)))
+
+
+def other_formats(study: StoredStudy, rng: Rng) -> StoredStudy:
+    """Pictures and archives among the series."""
+    study = clinical(study).as_tree()
+    png = b"\x89PNG\r\n\x1a\n" + bytes(400)
+    tar = bytes(257) + b"ustar" + bytes(250)
+    return study.plus(others={"export/SE000/1.png": png, "export/SE000/2.png": png, "export/images.tar": tar})
+
+
+def patient_in_a_zip(study: StoredStudy, rng: Rng) -> StoredStudy:
+    """Another patient in a zip beside the folder of this one."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for image in stranger_of(study).images:
+            content = io.BytesIO()
+            image.dataset.save_as(content, enforce_file_format=True)
+            archive.writestr(f"{image.series_id}/{image.name}", content.getvalue())
+    return clinical(study).as_tree().plus(others={"export-2.zip": stream.getvalue()})
+
+
 def padded_with(value: int) -> Quirk:
-    """A border of padding, far brighter than anything else, in every image."""
+    """A border of padding, far brighter or darker than anything else, in every image."""
 
     def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
         def padded(image: StoredImage) -> StoredImage:
             pixels = image.pixels().copy()
-            dark = int(pixels.min())
-            pixels[:6] = pixels[-6:] = dark
-            plain = image.with_pixels(pixels)
-            values = np.frombuffer(plain.dataset.PixelData, "<u2").reshape(pixels.shape).copy()
+            pixels[:6] = pixels[-6:] = int(pixels.min())
+            values = np.clip(pixels, 0, 4095).astype("<u2" if value >= 0 else "<i2")
             values[:6] = values[-6:] = value
-            made = plain.changed(PixelData=values.tobytes(), BitsStored=16, HighBit=15)
-            made.dataset.add_new("PixelPaddingValue", "US", value)
+            made = image.changed(
+                PixelData=values.tobytes(), BitsStored=16, HighBit=15, PixelRepresentation=int(value < 0)
+            )
+            made.dataset.add_new("PixelPaddingValue", "US" if value >= 0 else "SS", value)
             return made
 
         return study.each(padded)
@@ -210,16 +151,26 @@ def padded_with(value: int) -> Quirk:
     return quirk
 
 
-def anonymous_patients(*, per_series: bool) -> Quirk:
-    """Two patients, a folder each, as anonymisers leave them: ANON and no study, or a study per series."""
+def anonymous_patients(*, per_series: bool = False, named: bool = False, one_place: bool = False) -> Quirk:
+    """Two patients, a folder each, as anonymisers leave them: ANON and no study, or a study per series.
+
+    ``named``: with PatientIDs of their own. ``one_place``: both lay in the same place, slice for slice.
+    """
 
     def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
         other = stranger_of(study)
+        if one_place:
+            other = other.each(
+                lambda image: image.in_geometry(image.position_mm - [0, 5, 40]).with_pixels(
+                    image.pixels()[:, ::-1]
+                )
+            )
 
         def bare(image: StoredImage, folder: str) -> StoredImage:
             uid = f"1.2.{folder == 'b':d}.{image.series_id}" if per_series else None
             place = f"export/{folder}/{image.series_id}x/{image.name.removesuffix('.dcm')}"
-            return image.changed(PatientID="ANON", StudyInstanceUID=uid, FrameOfReferenceUID="1.2.3").at(
+            patient = f"P{folder}" if named else "ANON"
+            return image.changed(PatientID=patient, StudyInstanceUID=uid, FrameOfReferenceUID="1.2.3").at(
                 place
             )
 
@@ -283,12 +234,17 @@ def _enhanced(images: list[StoredImage]) -> StoredImage:
     return replace(first, dataset=dataset)
 
 
-def without_preamble(study: StoredStudy, rng: Rng) -> StoredStudy:
-    """Bare data sets, as some archives export them: neither preamble nor File Meta."""
-    files = {}
-    for image in study.images:
-        stream = io.BytesIO()
-        image.dataset.save_as(stream, enforce_file_format=True)
-        content = stream.getvalue()[132:]
-        files[image.path] = content[12 + int.from_bytes(content[8:12], "little") :]
-    return replace(study, images=(), others={**study.others, **files})
+def without_preamble(*, file_meta: bool) -> Quirk:
+    """Data sets as some archives export them: without preamble, and without File Meta too."""
+
+    def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
+        files = {}
+        for image in study.images:
+            stream = io.BytesIO()
+            image.dataset.save_as(stream, enforce_file_format=True)
+            content = stream.getvalue()[132:]
+            start = 0 if file_meta else 12 + int.from_bytes(content[8:12], "little")
+            files[image.path] = content[start:]
+        return replace(study, images=(), others={**study.others, **files})
+
+    return quirk
