@@ -30,12 +30,14 @@ class Slice:
         instance_number: name of the file in the RSNA layout, else InstanceNumber. No spatial order.
         read_pixels: returns float32 (rows, columns), bright = high signal. May raise DicomRejected.
         path: the DICOM file, or None for a slice that was never one. Never written anywhere.
+        frame: its number in a file of several, from 1; None in a file of one.
     """
 
     plane: SlicePlane
     instance_number: int
     read_pixels: Callable[[], NDArray[np.float32]]
     path: Path | None = field(default=None, repr=False)
+    frame: int | None = None
 
     def pixels(self) -> NDArray[np.float32]:
         """Decode now. Shape ``plane.shape``, dtype float32. Raises DicomRejected."""

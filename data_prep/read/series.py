@@ -117,7 +117,8 @@ def _slice(number: int, header: SliceHeader, study_id: str, series_id: str, limi
     reader = header.reader or partial(
         read_pixels, header, limits=limits, study_id=study_id, series_id=series_id
     )
-    return Slice(header.plane, number, reader, header.path)
+    frame = None if header.frame is None else header.frame + 1
+    return Slice(header.plane, number, reader, header.path, frame)
 
 
 def _without_duplicates(

@@ -26,7 +26,6 @@ from highdicom.sr import (
     PlanarROIMeasurementsAndQualitativeEvaluations,
     QualitativeEvaluation,
     RelationshipTypeValues,
-    SourceImageForRegion,
     TextContentItem,
     TrackingIdentifier,
 )
@@ -66,7 +65,7 @@ def region_of(source: SourceStudy, point: LevelPoint, *, only_images: bool) -> R
         return ImageRegion(
             graphic_type="POINT",
             graphic_data=np.array([point.xy_px]) + 0.5,
-            source_image=SourceImageForRegion(image.sop_class_uid, image.sop_instance_uid),
+            source_image=image.as_source(),
         )
     if only_images:
         return None
@@ -207,7 +206,7 @@ def _place_numbers(group: Sequence[Dataset], region: ImageRegion, image: SourceI
         CoordinatesForMeasurement(
             graphic_type=region.graphic_type,
             graphic_data=region.value,
-            source_image=SourceImageForRegion(image.sop_class_uid, image.sop_instance_uid),
+            source_image=image.as_source(),
         )
     )
 

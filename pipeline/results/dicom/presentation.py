@@ -45,9 +45,9 @@ def build_presentations(source: SourceStudy, prediction: StudyPrediction, study:
     found = {}
     for number, (series, points) in enumerate(_points_of_series(study, prediction).items(), 1):
         images = [(source.images[series.series_id, item.instance_number]) for item in series.slices]
-        headers = dict(zip((i.sop_instance_uid for i in images), source.evidence(images), strict=True))
+        headers = {str(header.SOPInstanceUID): header for header in source.evidence(images)}
         for header in headers.values():
-            # The library takes every enhanced image for one of many frames, and ours have one each.
+            # The library takes every enhanced image for one of many frames, with headers to look into.
             header.SOPClassUID = MRImageStorage
         layer = GraphicLayer(LABEL, order=1, description="Levels and stenosis grades of lumbar")
         window = _window(series, points, source)
@@ -117,22 +117,24 @@ def _annotations(
     headers: Mapping[str, Dataset],
     layer: GraphicLayer,
 ) -> list[GraphicAnnotation]:
-    """One annotation for every image with points."""
-    by_image: dict[str, list[LevelPoint]] = {}
+    """One annotation for every image, or frame of one, with points."""
+    by_image: dict[SourceImage, list[LevelPoint]] = {}
     for point in points:
         image = source.image_of(point)
         if image is not None:
-            by_image.setdefault(image.sop_instance_uid, []).append(point)
-    images = {image.sop_instance_uid: image for image in source.images.values()}
-    return [
-        GraphicAnnotation(
-            referenced_images=[headers[uid]],
+            by_image.setdefault(image, []).append(point)
+    found = []
+    for image, there in by_image.items():
+        annotation = GraphicAnnotation(
+            referenced_images=[headers[image.sop_instance_uid]],
             graphic_layer=layer,
-            graphic_objects=[_ring(point, images[uid]) for point in there],
-            text_objects=[_label(point, images[uid], prediction) for point in there],
+            graphic_objects=[_ring(point, image) for point in there],
+            text_objects=[_label(point, image, prediction) for point in there],
         )
-        for uid, there in by_image.items()
-    ]
+        if image.frame is not None:
+            annotation.ReferencedImageSequence[0].ReferencedFrameNumber = image.frame
+        found.append(annotation)
+    return found
 
 
 def _at(point: LevelPoint) -> np.ndarray:

@@ -16,8 +16,10 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
+from highdicom.sr import SourceImageForRegion
 from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage
 from pydicom.valuerep import DSfloat
@@ -79,6 +81,7 @@ class SourceImage:
 
     Attributes:
         plane: its pixel grid in the patient.
+        frame: its number in an image of several frames, from 1; None in one of one.
         thickness_mm: None where the header does not say.
         shown: how it is to be shown: window, rescaling, MONOCHROME1 or 2; what the header says and is valid.
     """
@@ -88,8 +91,14 @@ class SourceImage:
     series_instance_uid: str
     frame_of_reference_uid: str
     plane: SlicePlane = field(repr=False)
+    frame: int | None = None
     thickness_mm: float | None = None
     shown: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def as_source(self) -> SourceImageForRegion:
+        """The reference of a point that lies on it, to the frame where it is one of several."""
+        frames = None if self.frame is None else [self.frame]
+        return SourceImageForRegion(self.sop_class_uid, self.sop_instance_uid, frames)
 
     @property
     def has_window(self) -> bool:
@@ -109,8 +118,10 @@ class SourceImage:
         found.FrameOfReferenceUID = self.frame_of_reference_uid
         found.Rows, found.Columns = plane.shape
         found.SamplesPerPixel = 1
-        # Without a thickness there are no cross-sectional descriptors, of which it is one.
-        found.Modality = "OT" if self.thickness_mm is None else "MR"
+        # Without a thickness there are no cross-sectional descriptors, of which it is one; nor for an image
+        # of many frames, which has no one place.
+        is_placed = self.thickness_mm is not None and self.frame is None
+        found.Modality = "MR" if is_placed else "OT"
         found.PixelSpacing = [_decimal(value) for value in reversed(plane.spacing_mm)]
         found.ImagePositionPatient = [_decimal(value) for value in plane.origin_mm]
         found.ImageOrientationPatient = [_decimal(value) for value in (*plane.x_axis, *plane.y_axis)]
@@ -165,9 +176,9 @@ class SourceStudy:
                 setattr(dataset, keyword, value or None)
 
     def evidence(self, images: Iterable[SourceImage]) -> list[Dataset]:
-        """Images as data sets with what a result quotes of them."""
+        """Images as data sets with what a result quotes of them; one for all frames of a file."""
         found = []
-        for image in images:
+        for image in {image.sop_instance_uid: image for image in images}.values():
             dataset = image.header()
             self.fill(dataset)
             found.append(dataset)
@@ -176,11 +187,12 @@ class SourceStudy:
 
 @dataclass(frozen=True, eq=False)
 class _Header:
-    """What one file says; "" where it says nothing. ``place`` names it in derived identifiers."""
+    """What the file of a slice says; "" where it says nothing. ``place`` names it in derived identifiers."""
 
     place: tuple[str, str, str]
     values: dict[str, str] = field(repr=False)
     plane: SlicePlane = field(repr=False)
+    frame: int | None
 
 
 def read_source(study: Study) -> SourceStudy:
@@ -190,11 +202,9 @@ def read_source(study: Study) -> SourceStudy:
         DicomRejected: ``dicom_result_refused``, naming the attribute: an image cannot be read any more,
             PatientID is no valid value, or images name different patients or studies.
     """
-    paths = Counter(item.path for series in study.series for item in series.slices if item.path is not None)
-    if any(count > 1 for count in paths.values()):
-        raise _refused(study.study_id, "images are frames of one file, and results point at images alone")
+    read: dict[Path, dict[str, str]] = {}
     headers = {
-        (series.series_id, item.instance_number): _read(study.study_id, series.series_id, item)
+        (series.series_id, item.instance_number): _header(study.study_id, series.series_id, item, read)
         for series in study.series
         for item in series.slices
     }
@@ -208,15 +218,23 @@ def read_source(study: Study) -> SourceStudy:
     study_uid = (
         written if is_usable_uid(written, rooted=True) else derived_uid("study", written or study.study_id)
     )
-    counts = Counter(header.values["SOPInstanceUID"] for header in headers.values())
+    counts = Counter(values["SOPInstanceUID"] for values in read.values())
     images = {key: _image(header, counts) for key, header in headers.items()}
     return SourceStudy(study_uid, attributes, images)
 
 
-def _read(study_id: str, series_id: str, item: Slice) -> _Header:
+def _header(study_id: str, series_id: str, item: Slice, read: dict[Path, dict[str, str]]) -> _Header:
+    """The header of a slice; ``read``: what was read before, by file."""
     path, number = item.path, item.instance_number
+    where = f"image {number} of series {series_id}"
     if path is None:
-        raise _refused(study_id, f"image {number} of series {series_id} is no file")
+        raise _refused(study_id, f"{where} is no file")
+    if path not in read:
+        read[path] = _values_of(study_id, where, path)
+    return _Header((study_id, series_id, str(number)), read[path], item.plane, item.frame)
+
+
+def _values_of(study_id: str, where: str, path: Path) -> dict[str, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote values
@@ -226,10 +244,9 @@ def _read(study_id: str, series_id: str, item: Slice) -> _Header:
             meta = str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
     except Exception as error:
         # From None: the cause may quote the header.
-        message = f"image {number} of series {series_id} cannot be read again ({type(error).__name__})"
-        raise _refused(study_id, message) from None
+        raise _refused(study_id, f"{where} cannot be read again ({type(error).__name__})") from None
     values["SOPClassUID"] = values["SOPClassUID"] or meta
-    return _Header((study_id, series_id, str(number)), values, item.plane)
+    return values
 
 
 def _image(header: _Header, counts: Counter[str]) -> SourceImage:
@@ -242,7 +259,8 @@ def _image(header: _Header, counts: Counter[str]) -> SourceImage:
     instance, series = values["SOPInstanceUID"], values["SeriesInstanceUID"]
     frame, sop_class = values["FrameOfReferenceUID"], values["SOPClassUID"]
     if counts[instance] > 1 or not instance:
-        instance = derived_uid("instance", instance, *header.place)
+        place = header.place if header.frame is None else header.place[:2]
+        instance = derived_uid("instance", instance, *place)
     elif not is_usable_uid(instance, rooted=True):
         instance = derived_uid("instance", instance)
     if not is_usable_uid(series, rooted=True):
@@ -255,6 +273,7 @@ def _image(header: _Header, counts: Counter[str]) -> SourceImage:
         series,
         frame,
         header.plane,
+        header.frame,
         thickness if (thickness := _number(values["SliceThickness"])) and 0.0 < thickness < 1000.0 else None,
         _shown(values),
     )

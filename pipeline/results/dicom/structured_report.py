@@ -24,7 +24,6 @@ from highdicom.sr import (
     ObserverContext,
     PlanarROIMeasurementsAndQualitativeEvaluations,
     RelationshipTypeValues,
-    SourceImageForRegion,
 )
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as dictionary
@@ -166,7 +165,7 @@ def _disc(
     region = ImageRegion(
         graphic_type="POINT",
         graphic_data=image.plane.to_px(levels.levels[level].disc_mm)[None] + 0.5,
-        source_image=SourceImageForRegion(image.sop_class_uid, image.sop_instance_uid),
+        source_image=image.as_source(),
     )
     return groups.disc_group(source, level, region, image, algorithm, measured), image
 

@@ -60,6 +60,13 @@ def _fat(image: StoredImage) -> StoredImage:
     return image.with_pixels(np.percentile(pixels, 98) - pixels)
 
 
+def _water(image: StoredImage) -> StoredImage:
+    """Fluid as bright as in phase, everything else darker: as without its fat."""
+    pixels = image.pixels().astype(np.float64)
+    brightest = max(float(np.percentile(pixels, 99.5)), 1.0)
+    return image.with_pixels(brightest * (pixels / brightest) ** 1.4)
+
+
 def _same(image: StoredImage) -> StoredImage:
     return image
 
@@ -68,6 +75,13 @@ def _fat(image: StoredImage) -> StoredImage:
     """Bright where the image is dark: as the fat beside the water."""
     pixels = image.pixels().astype(np.float64)
     return image.with_pixels(np.percentile(pixels, 98) - pixels)
+
+
+def _water(image: StoredImage) -> StoredImage:
+    """Fluid as bright as in phase, everything else darker: as without its fat."""
+    pixels = image.pixels().astype(np.float64)
+    brightest = max(float(np.percentile(pixels, 99.5)), 1.0)
+    return image.with_pixels(brightest * (pixels / brightest) ** 1.4)
 
 
 def _same(image: StoredImage) -> StoredImage:
@@ -96,7 +110,8 @@ def dixon(order: tuple[str, ...], naming: str = "Siemens", *, one_series: bool =
                     "DIXON",
                     code if code != "M" else component.upper(),
                 ]
-            made = _added(study, series_id, 1 + number, _same if component == best else _fat, **changes)
+            change = _same if component == best else _water if component == "W" else _fat
+            made = _added(study, series_id, 1 + number, change, **changes)
             if one_series:
                 made = [_numbered(image, 1000 * (number + 1), study) for image in made]
             images += made

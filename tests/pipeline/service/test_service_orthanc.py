@@ -16,7 +16,13 @@ from typing import Any
 
 import pydicom
 import pytest
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, RLELossless
+from pydicom.uid import (
+    EncapsulatedPDFStorage,
+    ExplicitVRLittleEndian,
+    GrayscaleSoftcopyPresentationStateStorage,
+    MRImageStorage,
+    RLELossless,
+)
 from pynetdicom import AE
 
 from data_prep.phantom import write_dataset
@@ -233,3 +239,54 @@ def test_studies_come_back_graded_and_nothing_is_lost_or_done_twice(
     wait_for("an empty outbox", lambda: node.waiting() == 0)
     assert node.log.count("grading") == 2
     assert "Phantom^" not in node.log and "PHANTOM-" not in node.log
+
+
+def other_objects(study: Path, out: Path) -> list[Path]:
+    """What lies beside the images of a study in many archives, under its identifiers."""
+    model = pydicom.dcmread(next(study.rglob("*.dcm")), stop_before_pixels=True)
+    written = []
+    for number, (sop_class, modality) in enumerate(
+        (
+            ("1.3.12.2.1107.5.9.1", "OT"),  # private: CSA Non-Image of Siemens
+            (GrayscaleSoftcopyPresentationStateStorage, "PR"),
+            (EncapsulatedPDFStorage, "DOC"),
+        )
+    ):
+        made = pydicom.Dataset()
+        for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID"):
+            setattr(made, keyword, model[keyword].value)
+        made.SOPClassUID, made.Modality = sop_class, modality
+        made.SeriesInstanceUID = f"{model.StudyInstanceUID}.9{number}"
+        made.SOPInstanceUID = f"{made.SeriesInstanceUID}.1"
+        if sop_class == EncapsulatedPDFStorage:
+            made.MIMETypeOfEncapsulatedDocument = "application/pdf"
+            made.EncapsulatedDocument = b"%PDF-1.4 no more than a beginning"
+        made.file_meta = pydicom.dataset.FileMetaDataset()
+        made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        written.append(out / f"other{number}.dcm")
+        made.save_as(written[-1], enforce_file_format=True)
+    return written
+
+
+def test_a_study_with_a_private_object_a_presentation_state_and_a_pdf_arrives_whole(
+    archive_and_node: tuple[Archive, Node], tmp_path: Path
+) -> None:
+    """A refused presentation context would end the transfer after a part of the images."""
+    archive, node = archive_and_node
+    write_dataset(tmp_path / "made", studies=1, seed=SEED + 2, size="small", headers="pacs")
+    (study,) = (tmp_path / "made" / "train_images").iterdir()
+    images = len(list(study.rglob("*.dcm")))
+    for path in other_objects(study, tmp_path):
+        path.rename(study / path.name)
+    archive.start()
+    node.start("listens")
+    name = archive.upload(study)
+    assert len(archive.ask(f"/studies/{name}/series")) == 6
+    archive.forward(name)
+    wait_for("the results", lambda: len(archive.results(uid_of(study))) == 5 and node.waiting() == 0)
+    kept = [path for path in (node.folder / "spool").rglob("*.dcm") if "outbox" not in path.parts]
+    assert len(kept) == images
+    (report,) = (item for item in archive.results(uid_of(study)).values() if item.Modality == "SR")
+    told = str(report)
+    assert "no_sagittal" not in told and "no_axial" not in told
+    assert node.log.count("graded, 2 results to send") == 1, node.log
