@@ -16,6 +16,7 @@ from pipeline.results.dicom import ResultObject
 
 if TYPE_CHECKING:
     from pipeline.service.dicomweb import Archive
+    from pipeline.service.tls import Tls
 
 
 def _there(given: Any) -> Any:
@@ -147,15 +148,34 @@ def result_objects(sr: ReportChoice | None, *, sc: bool, gsps: bool, kos: bool) 
 
 ArchiveAuthority = Annotated[
     Path | None,
-    typer.Option("--tls-ca", help="Certificates (PEM) that sign the archive's; left out: the system's."),
+    typer.Option("--tls-ca", help="Certificates (PEM) that sign the other side's; left out: the system's."),
 ]
 ArchiveCertificate = Annotated[
-    Path | None, typer.Option("--tls-cert", help="Certificate (PEM) to show to the archive.")
+    Path | None, typer.Option("--tls-cert", help="Certificate (PEM) to show to the other side.")
 ]
 ArchiveKey = Annotated[Path | None, typer.Option("--tls-key", help="Its key (PEM).")]
 ArchiveToken = Annotated[
     Path | None, typer.Option("--token-file", help="File with a bearer token for the archive.")
 ]
+
+
+def check_files(*paths: Path | None) -> None:
+    """That they are there; else the program ends with exit code 2."""
+    for path in paths:
+        if path is not None and not path.is_file():
+            raise typer.BadParameter(f"there is no file {path.name!r}")
+
+
+def tls_of(
+    authority: Path | None, certificate: Path | None, key: Path | None, *, is_asked: bool
+) -> Tls | None:
+    """Encryption as the options ask for it; None where no option does. Raises ValueError."""
+    from pipeline.service.tls import Tls
+
+    check_files(authority, certificate, key)
+    if not (is_asked or authority or certificate or key):
+        return None
+    return Tls(authority, certificate, key)
 
 
 def archive_at(
@@ -164,9 +184,7 @@ def archive_at(
     """The DICOMweb archive of the options; what is wrong with them ends the program with exit code 2."""
     from pipeline.service.dicomweb import Archive
 
-    for path in (authority, certificate, key, token_file):
-        if path is not None and not path.is_file():
-            raise typer.BadParameter(f"there is no file {path.name!r}")
+    check_files(authority, certificate, key, token_file)
     try:
         token = token_file.read_text(encoding="utf-8").strip() if token_file is not None else ""
         archive = Archive(url, authority, certificate, key, token)

@@ -20,6 +20,7 @@ from pipeline.commands.options import (
     archive_at,
     chosen_folders,
     result_objects,
+    tls_of,
 )
 
 MIB, GIB = 1024**2, 1024**3
@@ -36,6 +37,9 @@ def serve(
     stow: Annotated[
         str | None, typer.Option(metavar="URL", help="Or the DICOMweb archive that gets them (STOW-RS).")
     ] = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Encrypt what goes to --to; so does any other --tls-….")
+    ] = False,
     tls_ca: ArchiveAuthority = None,
     tls_cert: ArchiveCertificate = None,
     tls_key: ArchiveKey = None,
@@ -43,6 +47,15 @@ def serve(
     ae_title: Annotated[str, typer.Option("--ae-title", help="What this node is called.")] = "LUMBAR",
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 11112,
+    listen_cert: Annotated[
+        Path | None,
+        typer.Option("--listen-cert", help="Listen encrypted, with this certificate (PEM) of the node."),
+    ] = None,
+    listen_key: Annotated[Path | None, typer.Option("--listen-key", help="Its key (PEM).")] = None,
+    listen_ca: Annotated[
+        Path | None,
+        typer.Option("--listen-ca", help="Callers must show a certificate that these (PEM) sign."),
+    ] = None,
     allow: Annotated[
         list[str] | None, typer.Option(help="AE title that may call; give it again for more. None: any.")
     ] = None,
@@ -79,16 +92,21 @@ def serve(
 
     if bool(to) == bool(stow):
         raise typer.BadParameter("give the destination with --to or with --stow, and not both")
+    if to and token_file is not None:
+        raise typer.BadParameter("--token-file is for --stow: a DICOM node knows no token")
+    if stow and tls:
+        raise typer.BadParameter("--tls is for --to: the address of --stow says https")
     detector_weights, classifier_weights = chosen_folders(models, detector_weights, classifier_weights)
     try:
         config = ServiceConfig(
             spool=spool,
             destination=archive_at(stow, tls_ca, tls_cert, tls_key, token_file)
             if stow
-            else Peer.parse(to or ""),
+            else Peer.parse(to or "", tls_of(tls_ca, tls_cert, tls_key, is_asked=tls)),
             ae_title=ae_title,
             host=host,
             port=port,
+            tls=tls_of(listen_ca, listen_cert, listen_key, is_asked=False),
             allowed_callers=tuple(allow or ()),
             quiet_s=settle,
             max_associations=associations,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.results.dicom import ResultObject
 from pipeline.service.dicomweb import Archive
+from pipeline.service.tls import Tls
 
 # PS3.5 table 6.2-1, VR AE: at most 16 printable characters, no backslash, not only spaces.
 _AE_TITLE = re.compile(r"(?! *$)[\x20-\x5b\x5d-\x7e]{1,16}")
@@ -24,23 +25,24 @@ def checked_ae_title(text: str) -> str:
 
 @dataclass(frozen=True)
 class Peer:
-    """A DICOM node to send to. Raises ValueError for a wrong AE title or port."""
+    """A DICOM node to send to, encrypted where ``tls`` is given. Raises ValueError: a wrong title or port."""
 
     ae_title: str
     host: str
     port: int
+    tls: Tls | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ae_title", checked_ae_title(self.ae_title))
         _check_port(self.port)
 
     @classmethod
-    def parse(cls, text: str) -> Peer:
+    def parse(cls, text: str, tls: Tls | None = None) -> Peer:
         """Read ``AETITLE@host:port``. Raises ValueError."""
         found = _PEER.fullmatch(text.strip())
         if found is None:
             raise ValueError("a destination is written AETITLE@host:port")
-        return cls(found["ae"], found["host"].strip("[]"), int(found["port"]))
+        return cls(found["ae"], found["host"].strip("[]"), int(found["port"]), tls)
 
     def __str__(self) -> str:
         return f"{self.ae_title}@{self.host}:{self.port}"
@@ -49,6 +51,11 @@ class Peer:
     def name(self) -> str:
         """For the log."""
         return self.ae_title
+
+    @property
+    def is_open(self) -> bool:
+        """Whether patients would travel unencrypted to another machine."""
+        return self.tls is None and self.host not in ("127.0.0.1", "::1", "localhost")
 
 
 def _check_port(port: int) -> None:
@@ -65,6 +72,7 @@ class ServiceConfig:
         destination: who gets the results: a node by C-STORE, or a DICOMweb archive by STOW-RS.
         ae_title: of this node; callers must call it by this name.
         host, port: where it listens.
+        tls: of associations that others ask for; None: not encrypted.
         allowed_callers: AE titles that may call; empty: any.
         quiet_s: a study is graded when no image of it has come for so long.
         max_associations: at once; more are turned away.
@@ -85,6 +93,7 @@ class ServiceConfig:
     ae_title: str = "LUMBAR"
     host: str = "127.0.0.1"
     port: int = 11112
+    tls: Tls | None = None
     allowed_callers: tuple[str, ...] = ()
     quiet_s: float = 30.0
     max_associations: int = 8
@@ -109,6 +118,8 @@ class ServiceConfig:
             raise ValueError(f"max_pdu_bytes must be at least 4096, but got {self.max_pdu_bytes}")
         if min(self.quiet_s, self.keep_s) < 0 or self.max_retry_s < self.retry_s:
             raise ValueError("quiet_s and keep_s must not be negative, and max_retry_s not below retry_s")
+        if self.tls is not None and self.tls.certificate is None:
+            raise ValueError("a node that listens encrypted needs a certificate of its own")
         if not self.objects:
             raise ValueError("there must be something to send: --sr, --sc, --gsps or --kos")
 

@@ -73,7 +73,8 @@ class Receiver:
             (evt.EVT_C_STORE, self._store),
         ]
         address = (self._config.host, self._config.port)
-        self._server = self._ae.start_server(address, block=False, evt_handlers=handlers)
+        tls = None if self._config.tls is None else self._config.tls.to_receive()
+        self._server = self._ae.start_server(address, block=False, evt_handlers=handlers, ssl_context=tls)
 
     def stop(self) -> None:
         """Take no new association, give those that run a moment, then end them: senders try again."""

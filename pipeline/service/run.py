@@ -11,7 +11,7 @@ from types import FrameType
 
 from pipeline.grade import Pipeline
 from pipeline.quiet import silence_libraries
-from pipeline.service.config import ServiceConfig
+from pipeline.service.config import Peer, ServiceConfig
 from pipeline.service.receiver import Receiver
 from pipeline.service.sender import Sender
 from pipeline.service.spool import Spool
@@ -55,9 +55,12 @@ def serve(config: ServiceConfig, load: Callable[[], Pipeline], spool: Spool) -> 
         signal.signal(number, told_to_stop)
     receiver = Receiver(config, spool)
     receiver.start()
-    log.info("%s listens on %s:%d", config.ae_title, config.host, config.port)
+    how = " with TLS" if config.tls is not None else ""
+    log.info("%s listens on %s:%d%s", config.ae_title, config.host, config.port, how)
     if not config.is_local and not config.allowed_callers:
         log.warning("any AE that reaches this address may send; name callers with --allow")
+    if isinstance(config.destination, Peer) and config.destination.is_open:
+        log.warning("results go to another machine unencrypted; see --tls")
     threads = [_started(Sender(config, spool, new_results).run, stop)]
     try:
         worker = Worker(config, spool, load(), new_results)

@@ -94,7 +94,8 @@ class Sender:
             log.info("%s: delivered", path.stem)
 
     def _c_store(self, peer: Peer, paths: Sequence[Path], stop: threading.Event | None) -> None:
-        association = self._ae.associate(peer.host, peer.port, ae_title=peer.ae_title)
+        tls = None if peer.tls is None else (peer.tls.to_send(), peer.host)
+        association = self._ae.associate(peer.host, peer.port, ae_title=peer.ae_title, tls_args=tls)
         if not association.is_established:
             return
         try:

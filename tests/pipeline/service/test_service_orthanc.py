@@ -122,10 +122,10 @@ class Archive:
 
 @dataclass
 class Node:
-    """``lumbar serve`` as a process of its own."""
+    """``lumbar serve`` as a process of its own, which ``arguments`` tell where results go."""
 
     folder: Path
-    archive_port: int
+    arguments: tuple[str, ...]
     port: int
     process: subprocess.Popen[bytes] | None = None
 
@@ -136,10 +136,9 @@ class Node:
     def start(self, said: str = "ready:") -> None:
         """Start, and wait until the log says so."""
         starts = self.log.count(said) if (self.folder / "node.log").is_file() else 0
-        to = f"ORTHANC@127.0.0.1:{self.archive_port}"
         with (self.folder / "node.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline", "serve", str(self.folder / "spool"), "--to", to]
+                [sys.executable, "-m", "pipeline", "serve", str(self.folder / "spool"), *self.arguments]
                 + ["--port", str(self.port), "--settle", "1.5", "--retry", "0.5", "--allow", "ORTHANC"],
                 cwd=ROOT,
                 stderr=log,
@@ -182,7 +181,7 @@ def archive_and_node(tmp_path: Path) -> Iterator[tuple[Archive, Node]]:
     needs("Orthanc", "orthanc")
     node_port = free_port()
     archive = Archive(tmp_path / "archive", node_port)
-    node = Node(tmp_path, archive.dicom_port, node_port)
+    node = Node(tmp_path, ("--to", f"ORTHANC@127.0.0.1:{archive.dicom_port}"), node_port)
     try:
         yield archive, node
     finally:

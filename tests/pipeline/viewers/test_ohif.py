@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +22,13 @@ from pipeline.cli import app
 from pipeline.grade import Pipeline
 from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import ResultObject
+from pipeline.results.dicom.groups import words_of
 from pipeline.results.dicom.write import DicomResults
 from pipeline.results.words import place_words
 from pipeline.service.dicomweb import Archive, ArchiveFailed, find_study_uids, store
 from tests.dicom_tools import needs
+from tests.pipeline.service.test_service import free_port
+from tests.pipeline.service.test_service_orthanc import Node, wait_for
 from tests.pipeline.viewers.viewers import MODULES, Orthanc, needs_dicomweb, needs_ohif, served_ohif
 
 if TYPE_CHECKING:
@@ -120,17 +124,10 @@ def test_the_parser_of_ohif_reads_level_and_grade_of_every_target(
         assert {re.sub(r" \(.*", "", item["label"]) for item in hydrated} >= labels_of(prediction)
 
 
-def test_fetched_from_an_archive_graded_stored_there_and_shown_in_ohif(
-    phantom: Path,
-    graded: tuple[StudyPrediction, tuple[Path, ...]],
-    orthanc: Orthanc,
-    browser_with_webgl: Browser,
-    tmp_path: Path,
+def test_fetched_from_an_archive_it_gets_the_same_grades_and_nothing_is_lost_while_the_archive_is_away(
+    phantom: Path, graded: tuple[StudyPrediction, tuple[Path, ...]], orthanc: Orthanc, tmp_path: Path
 ) -> None:
-    """The round trip: DICOMweb out of Orthanc, the same grades as from files, STOW back, and a browser."""
-    from playwright.sync_api import expect
-
-    needs_ohif()
+    """DICOMweb out of Orthanc, the same grades as from files, and STOW back after Orthanc was killed."""
     prediction, paths = graded
     for path in phantom.rglob("*.dcm"):
         orthanc.upload(path)
@@ -144,24 +141,90 @@ def test_fetched_from_an_archive_graded_stored_there_and_shown_in_ohif(
     assert [row["probabilities"] for row in fetched] == [row["probabilities"] for row in local]
 
     before = orthanc.count()
+    store(archive, pydicom.dcmread(paths[0]))
+    orthanc.stop()
+    with pytest.raises(ArchiveFailed, match="cannot be reached"):
+        store(archive, pydicom.dcmread(paths[1]))
+    orthanc.start()
     for path in paths:
         store(archive, pydicom.dcmread(path))
     assert orthanc.count() == before + len(paths)
-    with served_ohif(orthanc.http_port) as address:
-        page = browser_with_webgl.new_page(viewport={"width": 1500, "height": 900})
-        page.set_default_timeout(240_000)
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(f"{address}/viewer?StudyInstanceUIDs={study_uid}")
-        page.get_by_text("Skip all").click()
-        page.get_by_text("lumbar stenosis grades").first.dblclick()
-        page.locator("[data-cy=trackedMeasurements-btn]").click()
-        rows = page.locator("[data-cy=data-row-title]")
-        expect(rows.filter(has_text="L5/S1 right recess")).to_have_count(1, timeout=240_000)
-        shown = {re.sub(r" \(.*", "", text.strip()) for text in rows.all_inner_texts()}
-        assert shown >= labels_of(prediction)
-        assert errors == []
-        page.close()
+
+
+def test_a_study_that_an_archive_forwards_comes_back_through_kills_and_is_shown_in_ohif(
+    phantom: Path,
+    graded: tuple[StudyPrediction, tuple[Path, ...]],
+    browser_with_webgl: Browser,
+    tmp_path: Path,
+) -> None:
+    """Out of Orthanc by C-STORE, node and archive killed at every stage, back by STOW-RS, and a browser."""
+    needs("Orthanc", "orthanc")
+    needs_dicomweb()
+    needs_ohif()
+    node_port = free_port()
+    settings = {"DicomModalities": {"lumbar": ["LUMBAR", "127.0.0.1", node_port]}}
+    with Orthanc(tmp_path / "archive", settings) as archive:
+        node = Node(tmp_path, ("--stow", archive.dicomweb, "--gsps", "--kos"), node_port)
+        try:
+            (study,) = {archive.upload(path) for path in phantom.rglob("*.dcm")}
+            images = archive.count()
+            node.start("listens")
+            archive.forward(study, "lumbar")
+            node.end(signal.SIGKILL)
+            archive.stop()
+            node.start()
+            wait_for("results that wait", lambda: node.waiting() == 6)  # SR, SC, KOS, three overlays
+            wait_for("a failed delivery", lambda: "6 results wait for 127.0.0.1" in node.log)
+            node.end(signal.SIGKILL)
+            archive.start()
+            node.start("listens")
+            wait_for("the results", lambda: archive.count() == images + 6 and node.waiting() == 0)
+            assert node.log.count("grading") == 1
+            assert "Phantom^" not in node.log and "PHANTOM-" not in node.log
+        finally:
+            if node.process is not None:
+                node.end(signal.SIGKILL)
+        with served_ohif(archive.http_port) as address:
+            uid = str(pydicom.dcmread(next(phantom.rglob("*.dcm")), stop_before_pixels=True).StudyInstanceUID)
+            address = f"{address}/viewer?StudyInstanceUIDs={uid}"
+            check_findings_in_ohif(browser_with_webgl, address, slices_of(graded[0], phantom))
+
+
+def slices_of(prediction: StudyPrediction, folder: Path) -> dict[str, tuple[int, int]]:
+    """Label of each target → instance number of the slice of its point, and slices in the series."""
+    found = {}
+    for target, grade in prediction.grades.items():
+        point = prediction.levels.point(target.condition, target.level)
+        assert point is not None and point.series_id is not None and point.instance_number is not None
+        count = len(list((folder / point.series_id).glob("*.dcm")))
+        found[f"{words_of(target)}: {grade.severity.value}"] = point.instance_number, count
+    return found
+
+
+def check_findings_in_ohif(browser: Browser, address: str, expected: dict[str, tuple[int, int]]) -> None:
+    """Open the report of a study in OHIF, and click on every finding: each is on its slice."""
+    from playwright.sync_api import expect
+
+    assert len(expected) == len(TARGETS)
+    page = browser.new_page(viewport={"width": 1500, "height": 900})
+    page.set_default_timeout(240_000)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    page.get_by_text("Skip all").click()
+    page.get_by_text("lumbar stenosis grades").first.dblclick()
+    page.locator("[data-cy=trackedMeasurements-btn]").click()
+    rows = page.locator("[data-cy=data-row-title]").filter(has_text=re.compile("(canal|foramen|recess): "))
+    expect(rows).to_have_count(len(expected), timeout=240_000)
+    assert {re.sub(r" \(.*", "", text.strip()) for text in rows.all_inner_texts()} == expected.keys()
+    overlay = page.locator("[data-cy=viewport-overlay-bottom-right]").first
+    for row in rows.all():
+        row.click()
+        instance, count = expected[re.sub(r" \(.*", "", row.inner_text().strip())]
+        expect(row).to_have_class(re.compile("text-highlight"), timeout=60_000)
+        expect(overlay).to_have_text(re.compile(rf"I:\s*{instance} \(\d+/{count}\)"), timeout=60_000)
+    page.close()
+    assert errors == []
 
 
 def test_an_archive_that_is_away_refuses_or_sends_too_much_is_named_without_the_patient(

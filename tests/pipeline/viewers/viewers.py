@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from mimetypes import guess_type
@@ -105,7 +105,9 @@ def served_ohif(orthanc_port: int) -> Iterator[str]:
         server.server_close()
 
 
-def orthanc_configuration(folder: Path, http_port: int, dicom_port: int) -> str:
+def orthanc_configuration(
+    folder: Path, http_port: int, dicom_port: int, settings: Mapping[str, object] | None = None
+) -> str:
     """Of an Orthanc with DICOMweb that nobody else can reach."""
     return json.dumps(
         {
@@ -118,27 +120,44 @@ def orthanc_configuration(folder: Path, http_port: int, dicom_port: int) -> str:
             "DicomPort": dicom_port,
             "DicomAet": "ORTHANC",
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": True, "WadoRoot": "/wado"},
+            **(settings or {}),
         }
     )
 
 
 class Orthanc:
-    """An Orthanc with DICOMweb, started on free ports of the loopback."""
+    """An Orthanc with DICOMweb, started on free ports of the loopback.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: of its own, made when it starts; it keeps what it holds there.
+        settings: beyond the usual ones.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, object] | None = None) -> None:
+        self.folder, self._settings = folder, settings
         self.http_port, self.dicom_port = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def dicomweb(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}/dicom-web"
+        return f"{self._address}/dicom-web"
+
+    @property
+    def _address(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
 
     def __enter__(self) -> Orthanc:
-        self.folder.mkdir()
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start it, with what it held when it was stopped."""
+        self.folder.mkdir(exist_ok=True)
         configuration = self.folder / "orthanc.json"
-        configuration.write_text(orthanc_configuration(self.folder, self.http_port, self.dicom_port))
-        with (self.folder / "orthanc.log").open("wb") as log:
+        configuration.write_text(
+            orthanc_configuration(self.folder, self.http_port, self.dicom_port, self._settings)
+        )
+        with (self.folder / "orthanc.log").open("ab") as log:
             self._process = subprocess.Popen(
                 ["Orthanc", str(configuration)], stdout=log, stderr=subprocess.STDOUT
             )
@@ -146,7 +165,7 @@ class Orthanc:
         while time.monotonic() < until:
             try:
                 self._ask("/system")
-                return self
+                return
             except OSError:
                 time.sleep(0.2)
         raise AssertionError("Orthanc did not start")
@@ -161,15 +180,21 @@ class Orthanc:
             self._process.wait(60)
             self._process = None
 
-    def upload(self, path: Path) -> None:
-        """Put a file into the archive."""
-        self._ask("/instances", path.read_bytes())
+    def upload(self, path: Path) -> str:
+        """Put a file into the archive; what its study is called there."""
+        return str(self._ask("/instances", path.read_bytes())["ParentStudy"])
+
+    def forward(self, study: str, modality: str) -> None:
+        """Send a study to a node of ``DicomModalities``, as a rule of an archive does."""
+        query = {"Resources": [study], "Synchronous": True}
+        answer = self._ask(f"/modalities/{modality}/store", json.dumps(query).encode())
+        assert answer["FailedInstancesCount"] == 0
 
     def count(self) -> int:
         """How many objects it holds."""
         return int(self._ask("/statistics")["CountInstances"])
 
     def _ask(self, path: str, data: bytes | None = None) -> Any:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", data=data)
+        request = urllib.request.Request(f"{self._address}{path}", data=data)
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())

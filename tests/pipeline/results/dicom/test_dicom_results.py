@@ -372,6 +372,7 @@ def test_real_studies_without_half_of_the_attributes_give_valid_objects(
     record = json.dumps(prediction.to_dict())
     text = dsrdump(tmp_path / "sr" / f"{study_id}.dcm")
     assert record.count('"xyz_mm"') == 25 and text.count("SCOORD:") == 2 * (25 + discs(text))
+    assert discs(text) == 5 and '"Dural sac, front to back"' in text and '"Disc height"' in text
 
 
 @pytest.mark.usefixtures("stand_in")
