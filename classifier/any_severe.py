@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
 
-from classifier.metric import SEVERITY_WEIGHTS
+from classifier.grade import SEVERITY_WEIGHTS
 from classifier.prior import competition_weighted
 from data_prep.vocabulary import Severity
 
@@ -54,10 +53,16 @@ def pulled(p: FloatArray, study: NDArray[np.int64], pull: float) -> FloatArray:
         now = float(np.clip(q[row, _SEVERE], _EPS, 1 - _EPS))
         wanted = float(np.clip(best_answer(p[rows]), _EPS, 1 - _EPS))
         if wanted > now:
-            new = float(expit(logit(now) + pull * (logit(wanted) - logit(now))))
+            new = _pulled_share(now, wanted, pull)
             q[row] *= (1 - new) / (1 - now)
             q[row, _SEVERE] = new
     return q
+
+
+def _pulled_share(now: float, wanted: float, pull: float) -> float:
+    """The share ``pull`` of the way from ``now`` to ``wanted`` in log odds."""
+    odds = np.log(now / (1 - now)) * (1 - pull) + np.log(wanted / (1 - wanted)) * pull
+    return float(1 / (1 + np.exp(-odds)))
 
 
 def terms(q: FloatArray, label: NDArray[np.int64], study: NDArray[np.int64]) -> tuple[float, float]:

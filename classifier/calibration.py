@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax, softmax
 
-from classifier.metric import SEVERITY_WEIGHTS
+from classifier.grade import SEVERITY_WEIGHTS
 from data_prep.vocabulary import SEVERITIES
 
 # Pulls a bias towards 0 like the evidence of a score of targets. A fit on some dozen severe targets of real
@@ -21,6 +20,19 @@ _BIAS_PENALTY = 20.0
 _MOST_PRIOR_SHARE = 0.6
 # Log loss that a share of the prior has to save: less is noise.
 _WORTH_A_SHARE = 1e-4
+
+
+# By hand, because grading would otherwise need scipy, and wait for it.
+def log_softmax(z: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+    """As ``scipy.special.log_softmax``."""
+    shifted = z - z.max(axis=axis, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)))
+
+
+def softmax(z: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+    """As ``scipy.special.softmax``."""
+    raised = np.exp(z - z.max(axis=axis, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=axis, keepdims=True))
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
-"""A grader that OpenVINO runs; see ``data_prep.base.openvino``. Importable without torch."""
+"""A grader that ONNX Runtime runs; see ``data_prep.base.networks``. Importable without torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from classifier.storage import StoredGrader
 from data_prep.base.graph import convert_torch
-from data_prep.base.openvino import CompiledNetwork, load_network
+from data_prep.base.networks import CompiledNetwork, load_network
 
 # Crops of one pass: large enough to keep a core busy, small enough to be shared among cores.
 CROPS_OF_A_PASS = 5
@@ -34,31 +33,21 @@ class CompiledGrader:
 
 
 def compiled_grader(stored: StoredGrader, threads: int | None = None) -> CompiledGrader:
-    """The grader from the user's cache, or compiled now.
+    """The grader prepared for this processor.
 
     Raises:
         WeightsRejected: the weights are not those of the described network.
     """
-    here = Path(__file__)
     return CompiledGrader(
-        load_network(
-            stored.weights,
-            stored.graph,
-            lambda: converted_grader(stored),
-            described={"config": stored.config.to_dict()},
-            code=(here, here.with_name("model.py"), here.with_name("config.py")),
-            threads=threads,
-        )
+        load_network(stored.weights, stored.graph, lambda: converted_grader(stored), threads=threads)
     )
 
 
-def converted_grader(stored: StoredGrader) -> tuple[bytes, bytes]:
-    """The network of a grader for OpenVINO, for any number of crops; needs torch."""
+def converted_grader(stored: StoredGrader) -> bytes:
+    """The network of a grader as ONNX, for any number of crops; needs torch."""
     import torch
 
     network, crop = stored.network, stored.config.crop
     pixels = torch.zeros(2, crop.slices, crop.size_px, crop.size_px)
     view = pixels, torch.ones(2, crop.slices, dtype=torch.bool)
-    shapes = [(-1, *pixels.shape[1:]), (-1, crop.slices)]
-
-    return convert_torch(network, (*view, torch.zeros(2, dtype=torch.int64)), [*shapes, (-1,)])
+    return convert_torch(network, (*view, torch.zeros(2, dtype=torch.int64)), [(0,)] * 3, (0,))

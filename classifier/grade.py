@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 
 from data_prep.vocabulary import SEVERITIES, GradeSource, Severity
 
-__all__ = ["SUM_TOLERANCE", "Grade", "GradeSource"]
+__all__ = ["SEVERITY_WEIGHTS", "SUM_TOLERANCE", "Grade", "GradeSource"]
+
+# Of the competition's metric, in the order of SEVERITIES.
+SEVERITY_WEIGHTS: NDArray[np.float64] = np.array(
+    [severity.weight for severity in SEVERITIES], dtype=np.float64
+)
 
 SUM_TOLERANCE = 1e-6
 _ROUNDED = 2e-9

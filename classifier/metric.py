@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from classifier.grade import SEVERITY_WEIGHTS
 from data_prep.vocabulary import (
     SEVERITIES,
     SUBMISSION_COLUMNS,
@@ -23,10 +24,6 @@ from data_prep.vocabulary import (
 
 PROBABILITY_COLUMNS = list(SUBMISSION_COLUMNS[1:])
 _SEVERITY_INDEX = {severity.value: severity.index for severity in SEVERITIES}
-# In the order of SEVERITIES.
-SEVERITY_WEIGHTS: NDArray[np.float64] = np.array(
-    [severity.weight for severity in SEVERITIES], dtype=np.float64
-)
 
 
 @dataclass(frozen=True)

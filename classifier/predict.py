@@ -55,9 +55,9 @@ class Grader:
 
     Attributes:
         graders: one per condition group, and the one that looks at the canal on axial slices if there is one.
-        threads: while grading; what torch had before is restored. None leaves it, and gives OpenVINO all that
-            this process may use.
-        compiled: of these graders, those that OpenVINO runs; torch runs the others.
+        threads: while grading; what torch had before is restored. None leaves it, and gives ONNX Runtime
+            all that this process may use.
+        compiled: of these graders, those that ONNX Runtime runs; torch runs the others.
     """
 
     graders: Mapping[GraderName, StoredGrader]

@@ -11,14 +11,16 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from classifier.grade import Grade
-from classifier.metric import SEVERITY_WEIGHTS, long_labels
+from classifier.grade import SEVERITY_WEIGHTS, Grade
 from data_prep.vocabulary import LEVELS, SEVERITIES, ConditionGroup, GradeSource, Target
+
+if TYPE_CHECKING:  # grading does without
+    import pandas as pd
 
 
 def competition_weighted(probabilities: ArrayLike) -> NDArray[np.float64]:
@@ -92,6 +94,8 @@ def fit_level_prior(labels: pd.DataFrame) -> LevelPrior:
     Raises:
         ValueError: the table is not of that shape, or a group and level has no label.
     """
+    from classifier.metric import long_labels
+
     long = long_labels(labels)
     table = long.groupby(["group", "level", "severity"]).size()
     return LevelPrior(

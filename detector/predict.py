@@ -164,7 +164,7 @@ class LevelDetector:
         Args:
             device: as torch spells it.
             backend: what runs the networks, see ``data_prep.base.backend``.
-            threads: of OpenVINO; None for all that this process may use.
+            threads: of ONNX Runtime; None for all that this process may use.
 
         Raises:
             WeightsRejected: no manifest, or a file is not what the manifest says.

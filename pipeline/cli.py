@@ -103,7 +103,8 @@ def main() -> None:
     try:
         app(prog_name="lumbar")
     except ModuleNotFoundError as error:
-        missing = what_is_missing(error.name)
+        command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        missing = what_is_missing(error.name, command)
         if missing is None:
             raise
         console.err.print(missing)

@@ -14,11 +14,13 @@ class Extra:
     Attributes:
         modules: what it brings, as they are imported.
         does: what needs it.
+        commands: of `lumbar`, those that need all of it.
     """
 
     name: str
     modules: tuple[str, ...]
     does: str
+    commands: tuple[str, ...] = ()
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -32,23 +34,40 @@ class Extra:
 
 
 EXTRAS: Final[tuple[Extra, ...]] = (
+    Extra("pictures", ("matplotlib",), "pictures of studies, show", ("show",)),
+    Extra(
+        "dicom", ("highdicom", "dicomweb_client", "requests"), "--sr, --sc, --gsps, --kos; --from, an archive"
+    ),
+    Extra(
+        "demo", ("scipy", "pandas"), "demo, phantom: synthetic patients", ("demo", "phantom", "phantom-check")
+    ),
     Extra(
         "train",
-        ("torch", "torchvision", "ultralytics", "timm", "sklearn", "pandera", "yaml"),
+        ("torch", "torchvision", "ultralytics", "timm", "sklearn", "pandera", "yaml", "scipy", "pandas"),
         "train, score, check, the single stages, --backend torch, --device cuda and mps",
+        ("train", "score", "check", "detector", "classifier", "annotations"),
     ),
     Extra("nifti", ("nibabel",), "NIfTI and BIDS as input"),
-    Extra("serve", ("pynetdicom",), "serve, the DICOM node"),
+    Extra(
+        "serve",
+        ("pynetdicom", "highdicom", "dicomweb_client", "requests"),
+        "serve, the DICOM node",
+        ("serve",),
+    ),
     Extra("app", ("fastapi", "uvicorn"), "app, the page on this machine"),
     Extra("ray", ("ray",), "predict --engine ray, on a cluster"),
-    Extra("export", ("onnx", "onnxruntime"), "export, ONNX files"),
+    Extra("export", ("onnx",), "export, ONNX files; graphs of new weights", ("export",)),
 )
 
 
-def what_is_missing(module: str | None) -> str | None:
-    """What to say of a module that cannot be imported; None for one that no extra brings."""
+def what_is_missing(module: str | None, command: str = "") -> str | None:
+    """What to say of a module that cannot be imported; None for one that no extra brings.
+
+    Args:
+        command: of `lumbar`, which wanted it: several extras bring it.
+    """
     top = (module or "").partition(".")[0]
-    for extra in EXTRAS:
+    for extra in sorted(EXTRAS, key=lambda extra: command not in extra.commands):
         if top in extra.modules:
             return f"this needs {top}, which is not installed: {extra.how_to_install}"
     return None

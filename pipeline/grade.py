@@ -143,10 +143,10 @@ class Pipeline:
             detector_weights: folder that ``lumbar detector bundle`` wrote, instead of that stage's of
                 ``models``.
             classifier_weights: folder that ``lumbar classifier calibrate`` wrote, likewise.
-            backend: what runs the networks: ``openvino``, ``torch``, or ``auto``, which is OpenVINO where it
-                is installed. Their grades agree to 1e-3, and in practice to 1e-5.
+            backend: what runs the networks: ``onnx`` (ONNX Runtime), ``torch``, or ``auto``, which is ONNX
+                Runtime where it is installed. Their grades agree to 1e-3, and in practice to 1e-5.
             threads: of everything that computes in this process, OpenCV and torch included; None leaves
-                OpenVINO all that the process may use, and the others as they are. OpenVINO's results are the
+                ONNX Runtime all that the process may use, and the others as they are. Its results are the
                 same bytes on any number, torch's are not always.
             device: ``cpu``, ``cuda``, ``cuda:N``, ``mps``, or ``auto``: the first GPU, else the
                 processor. All but the processor need torch.
@@ -173,8 +173,8 @@ class Pipeline:
         backend = resolve_backend(backend, device=device)
         if threads is not None:
             _limit_threads(threads, backend)
-        # OpenVINO compiles outside of Python's lock; torch is loaded by one thread alone.
-        with ThreadPoolExecutor(2 if backend is Backend.OPENVINO else 1) as pool:
+        # ONNX Runtime prepares networks outside of Python's lock; torch is loaded by one thread alone.
+        with ThreadPoolExecutor(2 if backend is Backend.ONNX else 1) as pool:
             finder = pool.submit(
                 detector.predict.LevelDetector.load,
                 folders["detector"],

@@ -22,7 +22,7 @@ from pipeline import __version__
 from pipeline.learned import Learned, learned_words
 from pipeline.series_seen import SeriesRow
 
-_PACKAGES = ("torch", "ultralytics", "openvino", "timm", "numpy", "opencv-python", "pydicom")
+_PACKAGES = ("torch", "ultralytics", "onnxruntime", "timm", "numpy", "opencv-python", "pydicom")
 _PROBABILITY_DECIMALS = 9
 _DECIMALS = 3  # of millimetres and pixels
 

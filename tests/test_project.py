@@ -60,7 +60,7 @@ def test_data_prep_needs_no_network_library() -> None:
         ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "data_prep").rglob("*.py")
     )
     code = f"import importlib, sys\nfor m in {modules}: importlib.import_module(m)\n"
-    code += "print([m for m in ('torch', 'ultralytics', 'openvino', 'timm') if m in sys.modules])"
+    code += "print([m for m in ('torch', 'ultralytics', 'onnxruntime', 'timm') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 
@@ -90,7 +90,15 @@ def test_the_wheel_accepts_what_is_pinned_and_tested() -> None:
 def test_grading_needs_no_training_libraries() -> None:
     """The wheel without extras imports none of these for `lumbar predict --help` and for the pipeline."""
     names = ("torch", "ultralytics", "timm", "sklearn", "pandera", "ray", "fastapi", "pynetdicom", "nibabel")
-    code = "import sys, pipeline.cli, pipeline.grade, pipeline.commands.grading_steps, classifier.predict\n"
+    names += ("scipy", "pandas", "matplotlib", "highdicom", "onnx")
+    parts = (
+        "cli",
+        "grade",
+        "commands.grading_steps",
+        "results.report.study_report",
+        "results.pictures.montage",
+    )
+    code = f"import sys, classifier.predict, {', '.join(f'pipeline.{part}' for part in parts)}\n"
     code += f"print([name for name in {names} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

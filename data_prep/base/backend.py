@@ -10,10 +10,10 @@ from data_prep.problems import LumbarError
 
 
 class Backend(StrEnum):
-    """What runs the networks. ``auto``: OpenVINO on a processor, torch on a GPU or without OpenVINO."""
+    """What runs the networks. ``auto``: ONNX Runtime on a processor, torch on a GPU or without it."""
 
     AUTO = "auto"
-    OPENVINO = "openvino"
+    ONNX = "onnx"
     TORCH = "torch"
 
 
@@ -22,23 +22,26 @@ class BackendUnusable(LumbarError, ValueError):
 
 
 def resolve_backend(backend: Backend | str, *, device: str = "cpu") -> Backend:
-    """``openvino`` or ``torch``, the latter being the reference and all that runs on a GPU.
+    """``onnx`` or ``torch``, the latter being the reference and all that runs on a GPU.
 
     Raises:
-        BackendUnusable: OpenVINO was asked for on another device than the processor, or is not installed.
+        BackendUnusable: ONNX Runtime was asked for on another device than the processor, or is not
+            installed.
     """
     backend = Backend(backend)
     if backend is Backend.TORCH:
         return backend
     if device != "cpu":
-        if backend is Backend.OPENVINO:
-            raise BackendUnusable(f"OpenVINO runs on the processor, not on {device!r}: use --backend torch")
+        if backend is Backend.ONNX:
+            raise BackendUnusable(
+                f"ONNX Runtime is used on the processor, not on {device!r}: use --backend torch"
+            )
         return Backend.TORCH
-    if find_spec("openvino") is None:
-        if backend is Backend.OPENVINO:
-            raise BackendUnusable("openvino is not installed: use --backend torch")
+    if find_spec("onnxruntime") is None:
+        if backend is Backend.ONNX:
+            raise BackendUnusable("onnxruntime is not installed: use --backend torch")
         return Backend.TORCH
-    return Backend.OPENVINO
+    return Backend.ONNX
 
 
 def available_threads() -> int:

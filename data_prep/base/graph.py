@@ -1,15 +1,15 @@
-"""The graph of a network without its weights, from which OpenVINO runs it where torch is not installed.
+"""The graph of a network without its weights, from which ONNX Runtime runs it where torch is not installed.
 
-A graph file lies beside a safetensors file. It holds the network's topology in OpenVINO's representation and,
-for every constant in it, the name of the tensor that it is, or its bytes if it is none. It has some 40 KB,
-belongs to the weights file beside it, and is made once, where torch is (``make graphs``).
+A graph file lies beside a safetensors file. It holds the network as ONNX, in which a constant that is a
+tensor of that file is a reference by name. It has some 15 KB, belongs to the weights file beside it, and is
+made once, where torch is (``make graphs``).
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import re
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from data_prep.problems import LumbarError
 
 SUFFIX = ".graph"
-_FORMAT = b"lumbar-graph/1"
-# The bundled ones unpack to 0.7 MB.
+OPSET = 17
+Constants = dict[str, NDArray[Any]]
+_FORMAT = b"lumbar-graph/2"
+# The bundled ones unpack to 0.1 MB.
 _MAX_BYTES = 64 * 1024 * 1024
-_CONSTANT = re.compile(rb'<data [^>]*?\boffset="(\d+)" size="(\d+)"')
 
 
 class GraphRejected(LumbarError):
@@ -39,15 +40,8 @@ def _head(weights: bytes) -> bytes:
     return b"%s %s\n" % (_FORMAT, hashlib.sha256(weights).hexdigest().encode())
 
 
-def _content(graph: bytes) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(
-        zlib.decompressobj().decompress(graph.partition(b"\n")[2], _MAX_BYTES)
-    )
-    return content
-
-
-def assembled(graph: bytes, weights: bytes) -> tuple[bytes, bytes]:
-    """(topology XML, float32 weights) of a graph and the safetensors file that it was made for.
+def assembled(graph: bytes, weights: bytes) -> tuple[bytes, Constants]:
+    """(ONNX model, the constants that it refers to) of a graph and the safetensors file that it was made for.
 
     Raises:
         GraphRejected: not a graph, or of other weights.
@@ -58,43 +52,61 @@ def assembled(graph: bytes, weights: bytes) -> tuple[bytes, bytes]:
     try:
         if not is_of(graph, weights):
             raise ValueError("another format, or other weights")
-        content, tensors = _content(graph), load(weights)
-        memory = bytearray(max(0, *(offset + size for offset, size, _ in content["constants"])))
-        for offset, size, constant in content["constants"]:
-            name = constant.get("tensor")
-            part = bytes.fromhex(constant["bytes"]) if name is None else _plain(tensors[name]).tobytes()
-            if len(part) != size:
-                raise ValueError("a constant of another size")
-            memory[offset : offset + size] = part
-        return content["topology"].encode(), bytes(memory)
+        names, model = _content(graph)
+        if not model:
+            raise ValueError("no network")
+        tensors = load(weights)
+        return model, {constant: _plain(tensors[tensor]) for constant, tensor in names.items()}
     except (zlib.error, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise GraphRejected(
             f"a {SUFFIX} file does not belong to its weights ({type(error).__name__}): run `make graphs`"
         ) from None
 
 
-def graph_of(topology: bytes, memory: bytes, weights: bytes) -> bytes:
-    """The graph file of a converted network.
+def _content(graph: bytes) -> tuple[dict[str, str], bytes]:
+    """Tensor of the weights file by constant, and the ONNX model."""
+    content = zlib.decompressobj().decompress(graph.partition(b"\n")[2], _MAX_BYTES)
+    names, _, model = content.partition(b"\n")
+    return json.loads(names), model
+
+
+def graph_of(model: bytes, weights: bytes) -> bytes:
+    """The graph file of a converted network; needs onnx.
 
     Args:
-        topology, memory: what ``convert_torch`` gave.
+        model: what ``convert_torch`` gave.
         weights: the safetensors file from which ``assembled`` will take the constants.
     """
+    import onnx
+    from onnx.external_data_helper import set_external_data
     from safetensors.numpy import load
 
-    by_content = {_plain(tensor).tobytes(): name for name, tensor in load(weights).items()}
-    constants = []
-    for offset, size in sorted({(int(a), int(b)) for a, b in _CONSTANT.findall(topology)}):
-        part = memory[offset : offset + size]
-        name = by_content.get(part)
-        constants.append([offset, size, {"bytes": part.hex()} if name is None else {"tensor": name}])
-    content = {"topology": topology.decode(), "constants": constants}
-    return _head(weights) + zlib.compress(json.dumps(content, sort_keys=True).encode(), 9)
+    by_content = {_key(_plain(tensor)): name for name, tensor in load(weights).items()}
+    network = onnx.load_from_string(model)
+    names = {}
+    for constant in network.graph.initializer:
+        tensor = by_content.get(_key(onnx.numpy_helper.to_array(constant)))
+        if tensor is not None:
+            names[constant.name] = tensor
+            set_external_data(constant, location="weights")
+            constant.ClearField("raw_data")
+    # Who made it, with which version of what, would make other bytes of the same network.
+    network.producer_version = ""
+    content = json.dumps(names, sort_keys=True).encode() + b"\n" + network.SerializeToString()
+    return _head(weights) + zlib.compress(content, 9)
 
 
 def own_bytes(graph: bytes) -> int:
-    """Of the constants, the bytes that are no tensor of the weights file."""
-    return sum(size for _, size, constant in _content(graph)["constants"] if "bytes" in constant)
+    """Of the constants, the bytes that are no tensor of the weights file; needs onnx."""
+    import onnx
+
+    names, model = _content(graph)
+    constants = onnx.load_from_string(model).graph.initializer
+    return sum(len(constant.raw_data) for constant in constants if constant.name not in names)
+
+
+def _key(tensor: NDArray[Any]) -> tuple[tuple[int, ...], str, bytes]:
+    return tensor.shape, tensor.dtype.str, tensor.tobytes()
 
 
 def _plain(tensor: NDArray[Any]) -> NDArray[Any]:
@@ -103,34 +115,36 @@ def _plain(tensor: NDArray[Any]) -> NDArray[Any]:
 
 
 def convert_torch(
-    module: Any, example: tuple[Any, ...], shapes: Sequence[Sequence[int]]
-) -> tuple[bytes, bytes]:
-    """(topology XML, constants) of a torch module, as OpenVINO's torch front end has them: nothing is folded.
+    module: Any, example: tuple[Any, ...], free_axes: Sequence[Sequence[int]], free_of_output: Sequence[int]
+) -> bytes:
+    """A torch module as ONNX, nothing of it folded: its constants are its weights.
 
     Args:
         module: in evaluation mode.
         example: inputs to trace it with.
-        shapes: of the inputs, -1 where any size may come.
+        free_axes: of each input, the axes that may have any length.
+        free_of_output: the same of the output.
     """
-    import tempfile
     import warnings
-    from pathlib import Path
 
-    import openvino
     import torch
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
+    names = [f"input_{number}" for number in range(len(example))]
+    axes = {name: list(free) for name, free in zip(names, free_axes, strict=True)}
+    stream = io.BytesIO()
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+        # The exporter that traces needs no further package, and says at length that there is another.
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(module, example, check_trace=False)
-        front_end = FrontEndManager().load_by_framework("pytorch")
-        # Named, because the front end does not keep the decoder alive.
-        decoder = TorchScriptPythonDecoder(traced, example_input=example)
-        model = front_end.convert(front_end.load(decoder))
-        model.reshape({i: openvino.PartialShape(list(shape)) for i, shape in enumerate(shapes)})
-        model.validate_nodes_and_infer_types()
-    with tempfile.TemporaryDirectory(prefix="lumbar-") as folder:
-        path = Path(folder) / "network.xml"
-        openvino.save_model(model, path, compress_to_fp16=False)
-        return path.read_bytes(), path.with_suffix(".bin").read_bytes()
+        torch.onnx.export(
+            module,
+            example,
+            stream,
+            dynamo=False,
+            opset_version=OPSET,
+            training=torch.onnx.TrainingMode.PRESERVE,
+            do_constant_folding=False,
+            input_names=names,
+            output_names=["output"],
+            dynamic_axes={**axes, "output": list(free_of_output)},
+        )
+    return stream.getvalue()

@@ -124,11 +124,11 @@ class EvidenceNetwork(torch.nn.Module):
         return [x if source == -1 else outputs[source] for source in layer.f]
 
 
-def converted_network(spec: DetectorSpec, content: bytes) -> tuple[bytes, bytes]:
-    """The evidence network of a weights file's bytes for OpenVINO, for any number of images of any size."""
+def converted_network(spec: DetectorSpec, content: bytes) -> bytes:
+    """The evidence network of a weights file's bytes as ONNX, for any number of images of any size."""
     module = EvidenceNetwork(network_from_bytes(spec, content)).eval()
     width, height = spec.train_canvas_px
-    return convert_torch(module, (torch.zeros(1, 1, height, width),), [(-1, 1, -1, -1)])
+    return convert_torch(module, (torch.zeros(1, 1, height, width),), [(0, 2, 3)], (0, 2))
 
 
 def build_network(spec: DetectorSpec) -> LevelPoseModel:

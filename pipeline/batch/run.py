@@ -36,7 +36,7 @@ from pipeline.batch.study_work import (
 from pipeline.grade import ModelFacts, Pipeline
 from pipeline.prediction import StudyPrediction, probabilities_in
 from pipeline.results.report.index import write_index
-from pipeline.results.submission import build_submission, validate_submission, write_submission
+from pipeline.results.submission import submission_rows, validate_rows, write_rows
 
 if TYPE_CHECKING:
     from pipeline.results.dicom.write import DicomResults
@@ -214,15 +214,15 @@ def _write_tables(
     facts: ModelFacts, records: Sequence[dict[str, Any]], out: Path, rejections: Sequence[Rejection]
 ) -> None:
     """``submission.csv`` and ``predictions.json``."""
-    submission = build_submission(
+    row_ids, q = submission_rows(
         {
             record["study_id"]: {target: np.array(p) for target, p in probabilities_in(record).items()}
             for record in records
         },
         any_severe_pull=facts.any_severe_pull,
     )
-    validate_submission(submission, [record["study_id"] for record in records])
-    write_submission(submission, out / "submission.csv")
+    validate_rows(row_ids, q, [record["study_id"] for record in records])
+    write_rows(row_ids, q, out / "submission.csv")
     _write_json(
         {
             "format": PREDICTIONS_FORMAT,

@@ -113,7 +113,7 @@ def predict(
     ] = None,
     backend: Annotated[
         Backend,
-        typer.Option(help="What runs the networks; auto: OpenVINO. Grades agree to 1e-3."),
+        typer.Option(help="What runs the networks; auto: ONNX Runtime. Grades agree to 1e-3."),
     ] = Backend.AUTO,
     threads: Annotated[
         int | None,

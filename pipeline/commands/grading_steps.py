@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from pipeline.batch.ray_engine import RayEngine
 from pipeline.batch.run import BatchReport, run_batch
 from pipeline.commands import console
 from pipeline.commands.signals import ended_by_signals
+from pipeline.extras import what_is_missing
 from pipeline.grade import ModelFacts, Pipeline
 from pipeline.prediction import Provenance, StudyPrediction
 from pipeline.results.dicom import ResultObject
@@ -85,7 +87,7 @@ def load_pipeline(
     device: str = "cpu",
 ) -> Pipeline:
     """The models, bundled ones if not given; see ``Pipeline.load``."""
-    with console.status("loading models (compiling them the first time)"):
+    with console.status("loading models"):
         pipeline = Pipeline.load(
             detector_weights=detector_weights,
             classifier_weights=classifier_weights,
@@ -203,6 +205,9 @@ def grade_all(
         from pipeline.results.dicom.write import DicomResults
 
         dicom = DicomResults.of(objects)
+    if pictures and find_spec("matplotlib") is None:
+        console.tell(f"no pictures: {what_is_missing('matplotlib')}")
+        pictures = False
     named = [paths] if isinstance(paths, Path) else paths
     with ExitStack() as stack:
         if workers is not None and workers.address is not None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_prep.names import input_label, safe_id
 from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.entry import StudyEntry
-from data_prep.rsna.tables import RsnaTables
 from data_prep.study import Study
 from pipeline.commands import console
 from pipeline.commands.grading_steps import find_entries, load_pipeline, make_writable, opened
@@ -22,6 +22,9 @@ from pipeline.results.pictures.readings import (
     reading_of_prediction,
     tables_beside,
 )
+
+if TYPE_CHECKING:  # only with --truth
+    from data_prep.rsna.tables import RsnaTables
 
 
 def draw_all(

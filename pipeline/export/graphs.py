@@ -2,7 +2,7 @@
 
     python -m pipeline.export.graphs FOLDER ...
 
-Run it after weights changed: a graph of other weights is passed over, and torch converts them at first use.
+Run it after weights changed: a graph of other weights is passed over, and torch converts them at every start.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def write_graphs(folder: Path) -> tuple[Path, ...]:
     return tuple(written)
 
 
-def _write(folder: Path, stem: str, converted: tuple[bytes, bytes], weights: bytes) -> Path:
+def _write(folder: Path, stem: str, converted: bytes, weights: bytes) -> Path:
     path = folder / f"{stem}{SUFFIX}"
     with atomic_write(path, binary=True) as stream:
-        stream.write(graph_of(*converted, weights))
+        stream.write(graph_of(converted, weights))
     return path
 
 

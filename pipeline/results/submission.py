@@ -6,11 +6,12 @@ The only file that carries competition-weighted probabilities q ∝ (1, 2, 4)·p
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from classifier.any_severe import pulled
@@ -20,6 +21,9 @@ from data_prep.base.files import atomic_write
 from data_prep.names import csv_cell, input_label
 from data_prep.problems import LumbarError
 from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, ConditionGroup, Target
+
+if TYPE_CHECKING:  # grading does without
+    import pandas as pd
 
 # The order of Kaggle's sample_submission.csv: by column name.
 SUBMISSION_TARGETS: tuple[Target, ...] = tuple(sorted(TARGETS, key=lambda target: target.column))
@@ -36,20 +40,20 @@ class SubmissionError(LumbarError, ValueError):
         super().__init__("the submission is refused:\n" + "\n".join(f"- {text}" for text in self.problems))
 
 
-def build_submission(
+def submission_rows(
     probabilities: Mapping[str, Mapping[Target, NDArray[np.float64]]],
     *,
     any_severe_pull: float = 0.0,
-) -> pd.DataFrame:
-    """A submission from calibrated, unweighted probabilities.
+) -> tuple[list[str], NDArray[np.float64]]:
+    """The rows of a submission from calibrated, unweighted probabilities.
 
     Args:
         probabilities: study id → target → (3,) p. Every study needs all 25 targets.
         any_severe_pull: of the canal grader's calibration, see ``classifier.any_severe``.
 
     Returns:
-        ``row_id, normal_mild, moderate, severe`` with q ∝ (1, 2, 4)·p, study after study in the order
-        given, 25 rows each in the order of Kaggle's sample.
+        Row ids and (n, 3) q ∝ (1, 2, 4)·p, study after study in the order given, 25 rows each in the order of
+        Kaggle's sample.
 
     Raises:
         KeyError: a target is missing.
@@ -64,6 +68,18 @@ def build_submission(
             [t.condition.group is ConditionGroup.SPINAL for t in SUBMISSION_TARGETS], len(probabilities)
         )
         q[canal] = pulled(p[canal], study[canal], any_severe_pull)
+    return row_ids, q
+
+
+def build_submission(
+    probabilities: Mapping[str, Mapping[Target, NDArray[np.float64]]],
+    *,
+    any_severe_pull: float = 0.0,
+) -> pd.DataFrame:
+    """``submission_rows`` as a table ``row_id, normal_mild, moderate, severe``."""
+    import pandas as pd
+
+    row_ids, q = submission_rows(probabilities, any_severe_pull=any_severe_pull)
     frame = pd.DataFrame(q, columns=[*SUBMISSION_COLUMNS[1:]])
     frame.insert(0, "row_id", np.array(row_ids, dtype=object))
     return frame
@@ -87,26 +103,37 @@ def validate_submission(frame: pd.DataFrame, study_ids: Iterable[str | int]) -> 
             f"columns must be {', '.join(SUBMISSION_COLUMNS)}, but are {', '.join(map(str, frame.columns))}"
         )
     if "row_id" in frame.columns:
-        problems += _row_problems(frame["row_id"].astype(str), study_ids)
+        row_ids = frame["row_id"].astype(str).tolist()
+        problems += _row_problems(row_ids, study_ids)
         if not wrong:
-            problems += _value_problems(frame)
+            problems += _value_problems(row_ids, _numbers(frame))
     if problems:
         raise SubmissionError(problems)
 
 
-def _row_problems(row_ids: pd.Series, study_ids: Iterable[str | int]) -> list[str]:
+def validate_rows(row_ids: Sequence[str], q: NDArray[np.float64], study_ids: Iterable[str | int]) -> None:
+    """As ``validate_submission``, of what ``submission_rows`` gave."""
+    if problems := [*_row_problems(row_ids, study_ids), *_value_problems(row_ids, q)]:
+        raise SubmissionError(problems)
+
+
+def _numbers(frame: pd.DataFrame) -> NDArray[np.float64]:
+    import pandas as pd
+
+    return frame[[*SUBMISSION_COLUMNS[1:]]].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+
+
+def _row_problems(row_ids: Sequence[str], study_ids: Iterable[str | int]) -> list[str]:
     expected = [target.row_id(study) for study in study_ids for target in SUBMISSION_TARGETS]
-    present = set(row_ids)
-    wanted = set(expected)
+    present, wanted = Counter(row_ids), set(expected)
     return [
         *_named("missing", [row for row in expected if row not in present]),
-        *_named("duplicate", list(dict.fromkeys(row_ids[row_ids.duplicated()]))),
-        *_named("unknown", list(dict.fromkeys(row_ids[~row_ids.isin(wanted)]))),
+        *_named("duplicate", [row for row, count in present.items() if count > 1]),
+        *_named("unknown", [row for row in present if row not in wanted]),
     ]
 
 
-def _value_problems(frame: pd.DataFrame) -> list[str]:
-    values = frame[[*SUBMISSION_COLUMNS[1:]]].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+def _value_problems(row_ids: Sequence[str], values: NDArray[np.float64]) -> list[str]:
     finite = np.isfinite(values).all(axis=1)
     known = np.where(finite[:, None], values, np.nan)
     bad = {
@@ -115,7 +142,11 @@ def _value_problems(frame: pd.DataFrame) -> list[str]:
         "above 1": (known > 1).any(axis=1),
         f"not summing to 1 (tolerance {SUM_TOLERANCE:g})": np.abs(known.sum(axis=1) - 1) > SUM_TOLERANCE,
     }
-    return [text for kind, rows in bad.items() for text in _named(kind, frame["row_id"][rows].tolist())]
+    return [
+        text
+        for kind, rows in bad.items()
+        for text in _named(kind, [row_ids[i] for i in np.flatnonzero(rows)])
+    ]
 
 
 def _named(kind: str, rows: Sequence[str]) -> list[str]:
@@ -146,6 +177,8 @@ def read_submission(path: Path) -> pd.DataFrame:
     """
     if trouble := trouble_with_table(path):
         raise SubmissionError([f"{input_label(path.name)} {trouble}"])
+    import pandas as pd
+
     try:
         # Header names of a second equal column stay visible to validation as "name.1".
         return pd.read_csv(path, dtype={"row_id": str}, keep_default_na=False)
@@ -157,8 +190,13 @@ def read_submission(path: Path) -> pd.DataFrame:
 
 def write_submission(frame: pd.DataFrame, path: Path) -> None:
     """Write atomically, nine decimals, rows in the order of the frame."""
+    write_rows(frame["row_id"].tolist(), frame[[*SUBMISSION_COLUMNS[1:]]].to_numpy(np.float64), path)
+
+
+def write_rows(row_ids: Sequence[str], q: NDArray[np.float64], path: Path) -> None:
+    """As ``write_submission``, of what ``submission_rows`` gave."""
     with atomic_write(path) as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(SUBMISSION_COLUMNS)
-        for row_id, *values in frame[[*SUBMISSION_COLUMNS]].itertuples(index=False, name=None):
+        for row_id, values in zip(row_ids, q.tolist(), strict=True):
             writer.writerow([csv_cell(row_id), *(f"{value:.{_DECIMALS}f}" for value in values)])

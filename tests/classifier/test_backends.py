@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from classifier.model import GraderNetwork
 from classifier.predict import AXIAL_ONLY, Grader
 from classifier.prior import level_prior
 from classifier.storage import read_grader, save_grader
-from data_prep.base import openvino as compiled
 from data_prep.base.manifest import WeightsRejected, write_manifest
 from data_prep.study import SpineLevels
 from data_prep.vocabulary import TARGETS, ConditionGroup, SeriesKind
@@ -26,15 +24,6 @@ from tests.classifier.synthetic import all_points, textured_study, tiny_config
 
 SPINAL = GraderName.SPINAL
 LEVELS = SpineLevels("7", points=all_points())
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of these tests alone: converting takes seconds."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "cache_folder", lambda: folder)
-        yield folder / "networks"
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +43,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fast(folder: Path, cache: Path) -> Grader:
-    return Grader.load(folder, backend="openvino", threads=1)
+def fast(folder: Path) -> Grader:
+    return Grader.load(folder, backend="onnx", threads=1)
 
 
 def test_grades_agree(folder: Path, fast: Grader) -> None:
@@ -88,20 +77,14 @@ def test_the_canal_is_graded_from_both_views_and_from_either(fast: Grader) -> No
     np.testing.assert_allclose(np.exp(logs[0]), mean, atol=1e-3)
 
 
-def test_the_second_start_reads_the_cache_and_threads_do_not_change_a_byte(
-    folder: Path, cache: Path, fast: Grader
-) -> None:
-    entries = {path: path.stat().st_mtime_ns for path in cache.glob("*.openvino")}
-    assert len(entries) == 4
-    again = Grader.load(folder, backend="openvino", threads=2)
-    assert {path: path.stat().st_mtime_ns for path in cache.glob("*.openvino")} == entries
-    assert "network" not in vars(again.graders[SPINAL]), "no torch network was built"
+def test_threads_do_not_change_a_byte(folder: Path, fast: Grader) -> None:
+    again = Grader.load(folder, backend="onnx", threads=2)
     one, two = (grader.grade(textured_study(), LEVELS) for grader in (fast, again))
     for target in TARGETS:
         assert one[target].probabilities.tobytes() == two[target].probabilities.tobytes()
 
 
-def test_weights_of_another_network_are_refused(folder: Path, cache: Path, tmp_path: Path) -> None:
+def test_weights_of_another_network_are_refused(folder: Path, tmp_path: Path) -> None:
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     hidden = read_grader(folder, SPINAL).config.network.hidden_channels
@@ -111,4 +94,4 @@ def test_weights_of_another_network_are_refused(folder: Path, cache: Path, tmp_p
     (tmp_path / "spinal.json").write_text(changed)
     write_manifest(tmp_path)
     with pytest.raises(WeightsRejected, match="does not fit the network"):
-        Grader.load(tmp_path, backend="openvino", threads=1)
+        Grader.load(tmp_path, backend="onnx", threads=1)

@@ -30,7 +30,7 @@ def write(folder: Path, name: GraderName, seed: int, *, member: int = 1, size_px
     save_grader(folder, config, network, Calibration(), {}, member=member)
 
 
-@pytest.mark.parametrize("backend", ["torch", "openvino"])
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
 def test_the_evidence_of_members_is_averaged(tmp_path: Path, backend: str) -> None:
     both, one, two = (tmp_path / name for name in ("both", "one", "two"))
     for name in GROUP_GRADERS:

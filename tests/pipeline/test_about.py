@@ -30,7 +30,7 @@ def test_doctor_grades_a_patient_and_says_so() -> None:
     assert found["can_grade"]
     assert {model["state"] for model in found["models"].values()} == {"verified"}
     assert all(model["run_without_torch"] for model in found["models"].values())
-    assert found["backends"]["openvino"] == "works"
+    assert found["backends"]["onnx"] == "works"
     assert found["self_test"]["state"] == "passed"
 
 
@@ -70,7 +70,8 @@ def test_extras_are_those_of_the_package() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "extra"), [("torch", "train"), ("uvicorn", "app"), ("pynetdicom", "serve")]
+    ("module", "extra"),
+    [("torch", "train"), ("uvicorn", "app"), ("pynetdicom", "serve"), ("highdicom", "dicom")],
 )
 def test_a_missing_extra_is_named(module: str, extra: str) -> None:
     program = (
@@ -82,6 +83,11 @@ def test_a_missing_extra_is_named(module: str, extra: str) -> None:
     assert done.returncode == 1
     assert f"pip install 'lumbar[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("command", "extra"), [("demo", "demo"), ("score", "train"), ("predict", "demo")])
+def test_of_several_extras_that_of_the_command_is_named(command: str, extra: str) -> None:
+    assert f"'lumbar[{extra}]'" in str(what_is_missing("pandas.core", command))
 
 
 def test_other_missing_modules_are_not_explained_away() -> None:

@@ -22,18 +22,18 @@ def predict(data: Path, out: Path, *options: str) -> dict[str, object]:
     return found
 
 
-def test_grades_of_torch_and_openvino_agree_and_are_not_taken_for_each_other(
+def test_grades_of_torch_and_onnx_agree_and_are_not_taken_for_each_other(
     phantom_data: Path, tmp_path: Path
 ) -> None:
     grades = {}
-    for backend in ("openvino", "torch"):
+    for backend in ("onnx", "torch"):
         # Into one folder: the second run must not resume the first.
         found = predict(phantom_data, tmp_path, "--backend", backend, "--threads", "1")
         assert found["provenance"]["configuration"]["backend"] == backend  # type: ignore[index]
         p = probabilities_in(found["studies"][0])  # type: ignore[index]
         grades[backend] = np.array([p[target] for target in TARGETS])
-    np.testing.assert_allclose(grades["openvino"], grades["torch"], atol=1e-3)
-    assert not np.array_equal(grades["openvino"], grades["torch"])
+    np.testing.assert_allclose(grades["onnx"], grades["torch"], atol=1e-3)
+    assert not np.array_equal(grades["onnx"], grades["torch"])
 
 
 def test_threads_do_not_change_a_byte(phantom_data: Path, tmp_path: Path) -> None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Circle, Rectangle
-from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from data_prep.base.files import atomic_write
@@ -21,18 +17,29 @@ from data_prep.problems import DicomRejected
 from data_prep.study import PointSource, Slice
 from data_prep.vocabulary import LEVELS
 
+# Reports take slices and colours from here, and are written where matplotlib is not installed.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 # Okabe and Ito's colour-blind safe palette; the level's name always stands beside its colour.
 LEVEL_COLOURS = dict(zip(LEVELS, ("#F0E442", "#56B4E9", "#CC79A7", "#009E73", "#E69F00"), strict=True))
 
 DPI = 100
 # A montage then has 2310 pixels, 210 per inch on a page of A4: sharp in print.
 PRINT_SCALE = 1.5
-_OUTLINE = [withStroke(linewidth=2.5, foreground="black")]
 # Noise does not compress: higher levels only take time.
 _PNG_LEVEL = 3
 # What stands at the end of a patient axis: x to the left, y to the back, z to the head.
 _AXIS_LETTERS = (("R", "L"), ("A", "P"), ("F", "H"))
 _MARKERS = {PointSource.SEEN: "o", PointSource.PREDICTED: "o", PointSource.ANNOTATED: "D"}
+
+
+@cache
+def _outline() -> list[Any]:
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=2.5, foreground="black")]
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,10 @@ class Page:
 
     @classmethod
     def blank(cls, width: float, height: float, scale: float = 1.0) -> Page:
+        """Nothing on it yet."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
         FigureCanvasAgg(figure)
         axes = figure.add_axes((0, 0, 1, 1))
@@ -100,9 +111,11 @@ class Page:
 
     def label(self, x: float, y: float, text: str, colour: str = "white", **style: Any) -> None:
         """Text that can be read on any grey."""
-        self.text(x, y, text, color=colour, weight="bold", path_effects=_OUTLINE, **style)
+        self.text(x, y, text, color=colour, weight="bold", path_effects=_outline(), **style)
 
     def frame(self, left: float, top: float, size: float, colour: str, style: str = "-") -> None:
+        from matplotlib.patches import Rectangle
+
         self.axes.add_patch(
             Rectangle((left, top), size, size, fill=False, edgecolor=colour, linewidth=3, linestyle=style)
         )
@@ -174,6 +187,8 @@ class Panel:
         """How far the point may be off, to scale."""
         if radius_mm <= 0:
             return
+        from matplotlib.patches import Circle
+
         radius = radius_mm * self.px_per_mm
         for width, edge in ((2.6, "black"), (1.2, colour)):
             self.page.axes.add_patch(

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from data_prep.rsna.annotations import annotated_points
-from data_prep.rsna.tables import RsnaTables, read_tables
 from data_prep.study import LevelPoint, PointSource, SpineFrame, SpineLevel, SpineLevels, Study
 from data_prep.vocabulary import TARGETS, Condition, Level, Severity, Target
 from pipeline.learned import caption
 from pipeline.prediction import StudyPrediction
 from pipeline.results.words import NOT_A_DEVICE, numbering_words, share_words
+
+if TYPE_CHECKING:  # predictions are read without tables
+    import pandas as pd
+
+    from data_prep.rsna.tables import RsnaTables
 
 COORDINATES_FILE = "train_label_coordinates.csv"
 ANNOTATED = "annotated"
@@ -90,6 +93,8 @@ def _summary(prediction: StudyPrediction, levels: SpineLevels) -> str:
 
 def reading_of_annotations(study: Study, tables: RsnaTables) -> Reading:
     """What people said: annotated points and, where the data set has them, labels."""
+    from data_prep.rsna.annotations import annotated_points
+
     points: tuple[LevelPoint, ...] = ()
     problems: tuple[str, ...] = ()
     if tables.coordinates is not None:
@@ -132,6 +137,8 @@ def tables_beside(path: Path) -> RsnaTables | None:
     Raises:
         TablesInvalid: a table is there and cannot be used.
     """
+    from data_prep.rsna.tables import read_tables
+
     path = path.absolute()
     for place in (path, *path.parents)[: _LEVELS_UP + 1]:
         if (place / COORDINATES_FILE).is_file():

@@ -11,27 +11,29 @@ from data_prep.base.backend import Backend, BackendUnusable, available_threads, 
 @pytest.mark.parametrize(
     ("asked", "device", "chosen"),
     [
-        ("auto", "cpu", Backend.OPENVINO),
+        ("auto", "cpu", Backend.ONNX),
         ("auto", "cuda:0", Backend.TORCH),
-        ("openvino", "cpu", Backend.OPENVINO),
+        ("onnx", "cpu", Backend.ONNX),
         ("torch", "cpu", Backend.TORCH),
         ("torch", "cuda:0", Backend.TORCH),
     ],
 )
-def test_openvino_runs_on_processors_and_torch_on_the_rest(asked: str, device: str, chosen: Backend) -> None:
+def test_onnx_runtime_runs_on_processors_and_torch_on_the_rest(
+    asked: str, device: str, chosen: Backend
+) -> None:
     assert resolve_backend(asked, device=device) is chosen
 
 
-def test_openvino_on_a_gpu_is_refused() -> None:
+def test_onnx_runtime_on_a_gpu_is_refused() -> None:
     with pytest.raises(BackendUnusable, match="not on 'cuda:0': use --backend torch"):
-        resolve_backend("openvino", device="cuda:0")
+        resolve_backend("onnx", device="cuda:0")
 
 
-def test_without_openvino_auto_is_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnx_runtime_auto_is_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "find_spec", lambda name: None)
     assert resolve_backend("auto") is Backend.TORCH
     with pytest.raises(BackendUnusable, match="not installed"):
-        resolve_backend("openvino")
+        resolve_backend("onnx")
 
 
 def test_there_is_at_least_one_thread() -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from data_prep.base.backend import BackendUnusable
 from data_prep.base.graph import GraphRejected, assembled, convert_torch, graph_of, is_of, own_bytes
-from data_prep.base.openvino import CompiledNetwork, load_network
+from data_prep.base.networks import CompiledNetwork, load_network
 
 
 class Small(torch.nn.Module):
@@ -43,11 +43,11 @@ def weights(module: Small) -> bytes:
 
 @pytest.fixture(scope="module")
 def graph(module: Small, weights: bytes) -> bytes:
-    return graph_of(*convert_torch(module, (torch.zeros(1, 1, 9, 9),), [(-1, 1, -1, -1)]), weights)
+    return graph_of(convert_torch(module, (torch.zeros(1, 1, 9, 9),), [(0, 2, 3)], (0,)), weights)
 
 
 def test_graph_and_weights_are_the_network(module: Small, weights: bytes, graph: bytes) -> None:
-    network = CompiledNetwork.of_topology(*assembled(graph, weights), threads=1)
+    network = CompiledNetwork(*assembled(graph, weights), threads=1)
     image = np.random.default_rng(1).random((2, 1, 12, 17), dtype=np.float32)
 
     (found,) = network([[image]])
@@ -80,14 +80,14 @@ def test_a_damaged_graph_is_refused(part: bytes, weights: bytes, graph: bytes) -
 def test_without_graph_and_torch_the_user_is_told_what_to_do(
     weights: bytes, graph: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data_prep.base.openvino.find_spec", lambda name: None)
+    monkeypatch.setattr("data_prep.base.networks.find_spec", lambda name: None)
 
     with pytest.raises(BackendUnusable, match=r"pip install 'lumbar\[train\]'"):
-        load_network(weights, None, lambda: (b"", b""), described={}, code=())
+        load_network(weights, None, lambda: b"")
 
 
 def test_assembling_imports_no_torch() -> None:
-    program = "import sys, data_prep.base.graph, data_prep.base.openvino; print('torch' in sys.modules)"
+    program = "import sys, data_prep.base.graph, data_prep.base.networks; print('torch' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 

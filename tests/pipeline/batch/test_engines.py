@@ -235,7 +235,7 @@ def test_the_process_that_gives_out_the_studies_loads_no_network_library(tmp_pat
         if __name__ == "__main__":
             report = grade_all(Path({str(tmp_path / "test_images")!r}), Path({str(tmp_path / "out")!r}),
                                workers=Workers(jobs=2))
-            heavy = "torch openvino timm ultralytics matplotlib"
+            heavy = "torch onnxruntime timm ultralytics matplotlib"
             print(len(report.reports), [name for name in heavy.split() if name in sys.modules])
     """
     script = tmp_path / "driver.py"

@@ -1,0 +1,116 @@
+"""Networks that ONNX Runtime computes on the processor: arrays in, arrays out.
+
+It knows nothing of what a network is for. A network comes from its graph file (``data_prep.base.graph``)
+or, where there is none, from torch, which is imported only then.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.base.backend import BackendUnusable, available_threads
+from data_prep.base.graph import assembled, is_of
+
+Arrays = Sequence[NDArray[Any]]
+
+
+class CompiledNetwork:
+    """A network on the processor in float32.
+
+    The same input gives the same bytes whatever is computed beside it and on however many threads: every
+    input is computed by one thread, and several inputs are spread over the threads.
+    """
+
+    def __init__(
+        self, model: bytes, constants: Mapping[str, NDArray[Any]] | None = None, *, threads: int
+    ) -> None:
+        """Prepare an ONNX model for this processor.
+
+        Args:
+            constants: those that the model refers to.
+            threads: that compute inputs beside each other; networks with the same number share them.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Images have many sizes: a plan of memory for each would be kept.
+        options.enable_mem_pattern = False
+        # The session reads them where they are.
+        self._constants = [
+            onnxruntime.OrtValue.ortvalue_from_numpy(part) for part in (constants or {}).values()
+        ]
+        if constants:
+            options.add_external_initializers(list(constants), self._constants)
+        self.threads = threads
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._inputs = [port.name for port in self._session.get_inputs()]
+
+    def __call__(self, inputs: Iterable[Arrays]) -> list[NDArray[np.float32]]:
+        """The first output for each set of inputs, in order; see ``start``."""
+        return self.start(inputs)()
+
+    def start(self, inputs: Iterable[Arrays]) -> Callable[[], list[NDArray[np.float32]]]:
+        """Draw all sets of inputs; what is returned waits for the first output of each, in order.
+
+        With more than one thread, an input is drawn while earlier ones are computed, and the last ones are
+        computed while the caller does something else: what makes inputs (decoding, resampling) then costs no
+        time of its own.
+        """
+        if self.threads == 1:
+            done = [self._output(arrays) for arrays in inputs]
+            return lambda: done
+        results: list[NDArray[np.float32]] = []
+        running: deque[Future[NDArray[np.float32]]] = deque()
+        for arrays in inputs:
+            if len(running) > self.threads:  # no more images in memory than are needed
+                results.append(running.popleft().result())
+            running.append(_workers(self.threads).submit(self._output, list(arrays)))
+        return lambda: [*results, *(future.result() for future in running)]
+
+    def _output(self, arrays: Arrays) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = self._session.run(None, dict(zip(self._inputs, arrays, strict=True)))[0]
+        return found
+
+
+@cache
+def _workers(threads: int) -> ThreadPoolExecutor:
+    """Threads that compute; ONNX Runtime releases Python's lock."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="network")
+
+
+def load_network(
+    weights: bytes, graph: bytes | None, convert: Callable[[], bytes], *, threads: int | None = None
+) -> CompiledNetwork:
+    """The network of a safetensors file.
+
+    Args:
+        weights: the file's bytes.
+        graph: of the file beside it; None if there is none.
+        convert: makes an ONNX model by torch, for weights without a graph.
+        threads: None for all that this process may use.
+
+    Raises:
+        GraphRejected: the graph is damaged.
+        BackendUnusable: there is no graph of these weights, and torch, which could convert them, is not
+            installed.
+    """
+    threads = threads or available_threads()
+    if graph is not None and is_of(graph, weights):
+        model, constants = assembled(graph, weights)
+        return CompiledNetwork(model, constants, threads=threads)
+    if find_spec("torch") is None:
+        raise BackendUnusable(
+            "these weights have no graph file, and torch, which could convert them, is not installed: "
+            "run `python -m pipeline.export.graphs FOLDER` where it is, or pip install 'lumbar[train]'"
+        )
+    return CompiledNetwork(convert(), threads=threads)
