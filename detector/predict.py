@@ -20,8 +20,9 @@ from data_prep.vocabulary import LEVELS, Level, SeriesKind
 from detector.look.candidates import CandidateConfig, DiscCandidate, merge_candidates
 from detector.look.canonical import strip
 from detector.look.inference import SlicePredictor
+from detector.look.refiner import PointRefiner
 from detector.look.sightings import Part, SliceSighting, look_at
-from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorSpec
+from detector.spec import AXIAL, FORAMEN, REFINERS, SAGITTAL, DetectorSpec
 from detector.spine.agreement import AgreementConfig, shift_between
 from detector.spine.axial import AxialConfig, refine_recesses, sideways_mm
 from detector.spine.chain import ChainConfig, ChainDisc, NumberedChain, best_chain, number_chain
@@ -124,7 +125,7 @@ class LevelDetector:
     """Finds the five levels of a study and the point of every target.
 
     Sagittal T2 decides; without it sagittal T1 does, flagged. Axial slices refine the recesses, sagittal T1
-    the foramina, when detectors for them are given.
+    the foramina, when detectors for them are given; refiners take a second look at points that were seen.
     """
 
     def __init__(
@@ -133,8 +134,9 @@ class LevelDetector:
         axial: SlicePredictor | None = None,
         foramen: SlicePredictor | None = None,
         config: PredictConfig | None = None,
+        refiners: Sequence[PointRefiner] = (),
     ) -> None:
-        self.sagittal, self.axial, self.foramen = sagittal, axial, foramen
+        self.sagittal, self.axial, self.foramen, self.refiners = sagittal, axial, foramen, tuple(refiners)
         self.config = config or PredictConfig()
 
     @classmethod
@@ -159,7 +161,7 @@ class LevelDetector:
         backend: Backend | str = Backend.AUTO,
         threads: int | None = None,
     ) -> LevelDetector:
-        """Detectors of a folder with ``sagittal.safetensors``, a manifest, perhaps axial and foramen.
+        """Detectors of a folder: ``sagittal.safetensors`` and a manifest; the others where they are there.
 
         Args:
             device: as torch spells it.
@@ -177,7 +179,13 @@ class LevelDetector:
         def optional(spec: DetectorSpec) -> SlicePredictor | None:
             return loaded(spec) if (folder / f"{spec.kind.value}.safetensors").is_file() else None
 
-        return cls(loaded(SAGITTAL), optional(AXIAL), optional(FORAMEN), config or read_config(folder))
+        refiners = [
+            PointRefiner.load(folder, spec, device, backend=backend, threads=threads)
+            for spec in REFINERS
+            if (folder / f"{spec.stem}.safetensors").is_file()
+        ]
+        config = config or read_config(folder)
+        return cls(loaded(SAGITTAL), optional(AXIAL), optional(FORAMEN), config, refiners)
 
     def predict(self, study: Study) -> SpineLevels:
         """All levels of a study. Never raises for what the images show: what is missing is flagged."""
@@ -275,7 +283,10 @@ class LevelDetector:
             if _is_crooked(tuple(aside_mm.values()), self.config.crooked_mm):
                 levels, points = moved_sideways(study, levels, points, leading, aside_mm)
         flags = ("canal_at_edge",) if _at_edge(levels, leading) else ()
-        return levels, self._refined_foramina(study, points), flags
+        points = self._refined_foramina(study, points)
+        for refiner in self.refiners:
+            points = refiner.refine(study, points)
+        return levels, points, flags
 
     def _refined_foramina(self, study: Study, points: tuple[LevelPoint, ...]) -> tuple[LevelPoint, ...]:
         if self.foramen is None:

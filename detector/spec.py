@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from data_prep.vocabulary import LEVELS
+from data_prep.vocabulary import LEVELS, ConditionGroup, SeriesKind
 
 # What may be an object or not: nobody says. It is kept out of a training's loss.
 UNLABELLED = "unlabelled"
@@ -87,3 +87,45 @@ FORAMEN = DetectorSpec(
     flip_idx=(0,),
 )
 SPECS: dict[DetectorKind, DetectorSpec] = {spec.kind: spec for spec in (SAGITTAL, AXIAL, FORAMEN)}
+
+
+@dataclass(frozen=True)
+class RefinerSpec:
+    """What a second look at a point sees; see ``detector.look.refiner``.
+
+    Attributes:
+        group: whose points it moves.
+        series_kind: on which slices.
+        size_mm, size_px: side of the square crop around the point.
+        margin_px: crops to train on are larger by this much on every side, to jitter in.
+        resolution_mm: finer images are smoothed to what pixels of this size show; None leaves them.
+        seen_height_mm: what lies farther above or below the point than half of this is black.
+        limit_mm: a point is moved no farther than this.
+    """
+
+    group: ConditionGroup
+    series_kind: SeriesKind
+    size_mm: float = 48.0
+    size_px: int = 64
+    margin_px: int = 14
+    resolution_mm: float | None = None
+    seen_height_mm: float | None = None
+    limit_mm: float = 8.0
+
+    @property
+    def stem(self) -> str:
+        """Of its weights file."""
+        return f"{self.group.value}_point"
+
+    @property
+    def step_mm(self) -> float:
+        """Millimetres per pixel."""
+        return self.size_mm / self.size_px
+
+
+# T1 slices are often stored at 1.1 mm; axial crops, as they are published, end 15 mm above and below.
+REFINERS: tuple[RefinerSpec, ...] = (
+    RefinerSpec(ConditionGroup.SPINAL, SeriesKind.SAGITTAL_T2),
+    RefinerSpec(ConditionGroup.FORAMINAL, SeriesKind.SAGITTAL_T1, resolution_mm=1.1),
+    RefinerSpec(ConditionGroup.SUBARTICULAR, SeriesKind.AXIAL_T2, seen_height_mm=30.0),
+)

@@ -14,7 +14,8 @@ import typer
 
 from data_prep.base.bundles import Bundle
 from data_prep.base.files import without_nan
-from detector.spec import DetectorKind
+from data_prep.vocabulary import ConditionGroup
+from detector.spec import REFINERS, DetectorKind
 from pipeline.commands.console import (
     err,
     exit_by,
@@ -131,6 +132,41 @@ def train(
             config, sources, choosing, output, resume=resume, start_from=first, on_epoch=on_epoch
         )
     err.print(f"weights: {weights.name} in {output}")
+
+
+@app.command(epilog="Example: lumbar detector train-points rsna/ -o runs/points --group spinal")
+def train_points(
+    data: Annotated[
+        list[Path],
+        typer.Argument(help="Data sets in the RSNA layout; each may hold some series of some studies."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    group: Annotated[ConditionGroup, typer.Option(help="Whose points.")] = ConditionGroup.SPINAL,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the annotated points.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of weights, order and moves.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads of the training.")] = 2,
+    jobs: Annotated[int, typer.Option(help="Processes that cut crops.")] = 2,
+) -> None:
+    """Train the second look that moves the points of a condition group within their slices.
+
+    Goes on from the checkpoint in the run folder. Studies of the validation part are watched only.
+    """
+    from detector.learn.refiner import Errors, RefinerTraining, cut_point_crops, train_refiner
+
+    spec = next(spec for spec in REFINERS if spec.group is group)
+    with progress("cutting crops", None) as cut:
+        train_crops, watched = cut_point_crops(data, spec, jobs=jobs, progress=cut)
+    with progress(f"training {spec.stem}", epochs) as epoch_done:
+
+        def report(done: int, errors: Errors | None) -> None:
+            said = "" if errors is None else f"{errors.median_mm:.2f} mm, {errors.within_6mm:.3f} within 6 mm"
+            epoch_done(said)
+            if not err.is_terminal:
+                err.print(f"epoch {done} of {epochs}: {said}")
+
+        training = RefinerTraining(epochs=epochs, seed=seed, threads=threads)
+        train_refiner(spec, train_crops, watched, output, training, report=report)
+    err.print(f"weights: {spec.stem}.safetensors in {output}")
 
 
 @app.command(epilog="Example: lumbar detector predict train_images/100206310 -o levels.csv")
@@ -288,7 +324,8 @@ def bundle(
 
     output.mkdir(parents=True, exist_ok=True)
     for run in runs:
-        trained = [kind.value for kind in DetectorKind if (run / f"{kind.value}.safetensors").is_file()]
+        stems = (*(kind.value for kind in DetectorKind), *(spec.stem for spec in REFINERS))
+        trained = [stem for stem in stems if (run / f"{stem}.safetensors").is_file()]
         if not trained:
             fail(f"{run.name}: no finished detector there")
         for stem in trained:

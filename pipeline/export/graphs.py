@@ -16,7 +16,7 @@ from classifier.storage import member_stem, read_grader
 from data_prep.base.files import atomic_write
 from data_prep.base.graph import SUFFIX, graph_of
 from data_prep.base.manifest import read_verified, write_manifest
-from detector.spec import SPECS
+from detector.spec import REFINERS, SPECS
 
 
 def write_graphs(folder: Path) -> tuple[Path, ...]:
@@ -26,8 +26,13 @@ def write_graphs(folder: Path) -> tuple[Path, ...]:
         WeightsRejected: the folder has no manifest, or a file is not what it says.
     """
     from detector.look.network import converted_network
+    from detector.look.refiner_network import converted_refiner
 
     written = []
+    for refiner in REFINERS:
+        if (folder / f"{refiner.stem}.safetensors").is_file():
+            content = read_verified(folder, f"{refiner.stem}.safetensors")
+            written.append(_write(folder, refiner.stem, converted_refiner(refiner, content), content))
     for kind, spec in SPECS.items():
         if (folder / f"{kind.value}.safetensors").is_file():
             content = read_verified(folder, f"{kind.value}.safetensors")
