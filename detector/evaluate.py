@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from data_prep.study import LevelPoint, Series, SpineLevels, Study
-from data_prep.vocabulary import ConditionGroup
+from data_prep.study import LevelPoint, PointSource, Series, SpineLevels, Study
+from data_prep.vocabulary import ConditionGroup, Level, SeriesKind
+from detector.look.sightings import look_at
+from detector.predict import LevelDetector
+from detector.spine.axial import RECESSES
 
 RADII_MM = (4.0, 5.0, 6.0, 10.0)
 
@@ -84,6 +87,58 @@ def numbering_report(errors: pd.DataFrame, detected: list[SpineLevels]) -> Numbe
         sacrum_unseen=int(unseen.sum()),
         sacrum_unseen_wrong=int((unseen & wrong).sum()),
     )
+
+
+def is_axial_alone(study: Study) -> bool:
+    """Whether a study has axial slices and no sagittal ones, as where crops of axial ones were published."""
+    sagittal = (SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2)
+    return not any(study.of_kind(kind) for kind in sagittal) and bool(study.of_kind(SeriesKind.AXIAL_T2))
+
+
+def recesses_on_slices(
+    detector: LevelDetector, study: Study, annotated: tuple[LevelPoint, ...]
+) -> SpineLevels:
+    """The recesses as the annotated axial slices show them: which level a slice shows is taken as known.
+
+    Without sagittal slices no level can be told, so this says how well recesses are found, and no more.
+    """
+    points: list[LevelPoint] = []
+    if detector.axial is None:
+        return SpineLevels(study.study_id)
+    slices = {
+        (point.series_id, point.instance_number, point.level)
+        for point in annotated
+        if point.condition in RECESSES and point.instance_number is not None
+    }
+    for series_id, instance, level in sorted(slices, key=lambda place: (place[2].index, place[0], place[1])):
+        series = next(item for item in study.series if item.series_id == series_id)
+        points += _recesses_on(detector, series, int(instance or 0), level)
+    found = {(point.condition, point.level): point for point in points}
+    refined = tuple(found.values())
+    for refiner in detector.refiners:
+        refined = refiner.refine(study, refined)
+    return SpineLevels(study.study_id, points=refined)
+
+
+def _recesses_on(detector: LevelDetector, series: Series, instance: int, level: Level) -> list[LevelPoint]:
+    assert detector.axial is not None
+    item = series.by_instance(instance)
+    (seen,) = look_at([(series, item)], detector.axial, detector.config.axial.candidates)
+    if not seen.candidates:
+        return []
+    best = max(seen.candidates, key=lambda candidate: candidate.score)
+    return [
+        LevelPoint(
+            condition,
+            level,
+            xyz,
+            PointSource.SEEN,
+            series_id=series.series_id,
+            instance_number=instance,
+            xy_px=(float(item.plane.to_px(xyz)[0]), float(item.plane.to_px(xyz)[1])),
+        )
+        for condition, xyz in zip(RECESSES, best.points_mm, strict=True)
+    ]
 
 
 def point_errors(study: Study, detected: SpineLevels, annotated: tuple[LevelPoint, ...]) -> pd.DataFrame:

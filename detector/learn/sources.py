@@ -174,15 +174,23 @@ def _patients(folder: Path, mm_per_px: float, part: str) -> tuple[str, ...]:
     return _split(folder, part)
 
 
-def annotated_cases(data: Path | None) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
-    """Studies of a data set in the RSNA layout that have both images and annotated points."""
+def annotated_cases(
+    data: Path | None, part: Part | None = None
+) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+    """Studies of a data set in the RSNA layout that have both images and annotated points.
+
+    Args:
+        part: of the studies; None for all.
+    """
     if data is None:
-        raise SlicesUnusable("give DATA, a folder in the RSNA layout, or --external")
+        raise SlicesUnusable("give DATA, a folder in the RSNA layout, or --external or --slices")
     coordinates = read_tables(data).coordinates
     if coordinates is None:
         raise SlicesUnusable(f"{data.name}/train_label_coordinates.csv is missing")
     cases = []
     for entry in find_studies(data):
+        if part is not None and part_of(entry.study_id) is not part:
+            continue
         try:
             study = entry.load()
         except DicomRejected:
@@ -241,7 +249,7 @@ def numbering_cases(
 
 
 def _validation_cases(data: Path) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
-    return [case for case in annotated_cases(data) if part_of(case[0].study_id) is Part.VALIDATION]
+    return annotated_cases(data, Part.VALIDATION)
 
 
 def _numbered(

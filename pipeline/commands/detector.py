@@ -215,27 +215,54 @@ def evaluate(
     data: Annotated[Path | None, typer.Argument(help="Data set in the RSNA layout.")] = None,
     external: ExternalOption = None,
     external_mm_per_px: ScaleOption = 0.47,
-    part: Annotated[str, typer.Option(help="Part of split.csv to judge on: report or choosing.")] = "report",
+    slices: SlicesOption = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --external, by its split.csv: report (default) or choosing. Of DATA and --slices, by "
+            "identifiers: train, validation or test; all if left out."
+        ),
+    ] = None,
     weights: WeightsOption = None,
     pictures: Annotated[Path | None, typer.Option(help="Folder for pictures of the worst cases.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Errors of the detected points against annotated ones, per condition group, in millimetres."""
+    """Errors of the detected points against annotated ones, per condition group, in millimetres.
+
+    Every slice of --slices counts as a study of its own. Where a study has axial slices alone, no level can
+    be told: the recesses are looked for on the annotated slices.
+    """
     import pandas as pd
 
-    from detector.evaluate import numbering_report, point_errors, summarise
+    from data_prep.partition import Part
+    from detector.evaluate import (
+        is_axial_alone,
+        numbering_report,
+        point_errors,
+        recesses_on_slices,
+        summarise,
+    )
     from detector.figures import draw_worst
+    from detector.learn.point_slices import point_slice_cases
     from detector.learn.sources import annotated_cases, external_cases
 
+    if external is None and part is not None and part not in set(Part):
+        raise typer.BadParameter("DATA and --slices have the parts train, validation and test")
+    wanted = None if part is None or external is not None else Part(part)
     detector = _detector(weights)
     if external is not None:
-        cases = external_cases(external, external_mm_per_px, part)
+        cases = external_cases(external, external_mm_per_px, part or "report")
+    elif slices:
+        cases = [case for folder in slices for case in point_slice_cases(folder, wanted)]
     else:
-        cases = annotated_cases(data)
+        cases = annotated_cases(data, wanted)
     rows, found = [], []
     with progress("evaluating", len(cases)) as done:
         for study, annotated in cases:
-            found.append(detector.predict(study))
+            if is_axial_alone(study):
+                found.append(recesses_on_slices(detector, study, annotated))
+            else:
+                found.append(detector.predict(study))
             rows.append(point_errors(study, found[-1], annotated))
             done(study.study_id)
     table = pd.concat(rows)
