@@ -172,6 +172,7 @@ class Flag(StrEnum):
     AXIAL_DISAGREES = "axial_disagrees"
     FEW_SLICES = "few_slices"
     CANAL_AT_EDGE = "canal_at_edge"
+    SPINE_CURVED = "spine_curved"
     AXIAL_ONLY = "axial_only"
     NO_SAGITTAL_T2 = "no_sagittal_t2"
     NO_SAGITTAL_T1 = "no_sagittal_t1"

@@ -24,6 +24,7 @@ from detector.look.refiner import PointRefiner
 from detector.look.sightings import Part, SliceSighting, look_at
 from detector.spec import AXIAL, FORAMEN, REFINERS, SAGITTAL, DetectorSpec
 from detector.spine.agreement import AgreementConfig, shift_between
+from detector.spine.aside import AsideConfig, aside_by_level, fades
 from detector.spine.axial import AxialConfig, refine_recesses, sideways_mm
 from detector.spine.chain import ChainConfig, ChainDisc, NumberedChain, best_chain, number_chain
 from detector.spine.foramina import ForamenConfig, refine_foramina
@@ -93,6 +94,7 @@ class PredictConfig:
     foramen: ForamenConfig = field(default_factory=ForamenConfig)
     orientation: OrientationConfig = field(default_factory=OrientationConfig)
     agreement: AgreementConfig = field(default_factory=AgreementConfig)
+    aside: AsideConfig = field(default_factory=AsideConfig)
 
 
 def read_config(folder: Path) -> PredictConfig:
@@ -221,7 +223,9 @@ class LevelDetector:
             flags = (*flags, "level_at_edge")
         if self._axials_lie_elsewhere(study, series[0], levels):
             flags = (*flags, "axial_disagrees")
-        levels, points, more = self._refined(study, levels, series[0])
+        levels, curved = self._followed(chain, levels, series[0])
+        levels, points, more = self._refined(study, levels, series[0], is_curved=bool(curved))
+        more = (*curved, *more)
         return SpineLevels(
             study_id=study.study_id,
             levels=levels,
@@ -268,8 +272,36 @@ class LevelDetector:
         canal_mm = np.stack([level.canal_mm for level in levels.values()])
         return shift_between(middle, canal_mm, axial, self.config.agreement) != 0.0
 
+    def _followed(
+        self, chain: NumberedChain, levels: dict[Level, SpineLevel], leading: Series
+    ) -> tuple[dict[Level, SpineLevel], tuple[str, ...]]:
+        """The levels, followed across the slices where the spine leaves the central ones; and a flag then."""
+        config = self.config
+        central = central_slices(leading, config.central_slices, config.max_offset_mm)
+        instances = [item.instance_number for item in central]
+        if not fades(chain, instances, leading.series_id, config.aside):
+            return levels, ()
+        stack = max(leading.stacks, key=len)
+        spine_mm = np.stack([point for level in levels.values() for point in (level.disc_mm, level.canal_mm)])
+        seen = self._look_at(
+            [(leading, item) for item in stack], lambda _, grid: strip(grid, spine_mm, config.strip_mm)
+        )
+        aside_mm = aside_by_level(levels, seen, config.aside) if seen else {}
+        if max(map(abs, aside_mm.values()), default=0.0) < config.crooked_mm:
+            return levels, ()
+        across = stack[0].plane.normal
+        moved = {
+            level: replace(
+                place,
+                disc_mm=place.disc_mm + aside_mm.get(level, 0.0) * across,
+                canal_mm=place.canal_mm + aside_mm.get(level, 0.0) * across,
+            )
+            for level, place in levels.items()
+        }
+        return moved, ("spine_curved",)
+
     def _refined(
-        self, study: Study, levels: dict[Level, SpineLevel], leading: Series
+        self, study: Study, levels: dict[Level, SpineLevel], leading: Series, *, is_curved: bool
     ) -> tuple[dict[Level, SpineLevel], tuple[LevelPoint, ...], tuple[str, ...]]:
         """Points where axial and foramen detector see them, else where geometry puts them; and flags.
 
@@ -280,7 +312,7 @@ class LevelDetector:
         if self.axial is not None:
             points = refine_recesses(study, levels, points, self.axial, self.config.axial)
             aside_mm = sideways_mm(levels, points)
-            if _is_crooked(tuple(aside_mm.values()), self.config.crooked_mm):
+            if is_curved or _is_crooked(tuple(aside_mm.values()), self.config.crooked_mm):
                 levels, points = moved_sideways(study, levels, points, leading, aside_mm)
         flags = ("canal_at_edge",) if _at_edge(levels, leading) else ()
         points = self._refined_foramina(study, points)

@@ -24,6 +24,7 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "axial_disagrees": "The axial images show another place than the sagittal ones where they meet, as when "
     "the patient moved between them: recesses may be graded at a wrong level.",
     "few_slices": "A sagittal series has few slices.",
+    "spine_curved": "The spine leaves the middle of the sagittal images: its place sideways is an estimate.",
     "canal_at_edge": "At a level the canal lies at the edge of the sagittal images or beyond it.",
     "axial_only": "Graded on axial slices alone: no sagittal T2 shows it.",
     "no_sagittal_t2": "There is no sagittal T2 series: the levels were found without it.",

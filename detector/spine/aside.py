@@ -1,0 +1,144 @@
+"""Where the spine lies across the sagittal slices, told from the slices on which its discs are seen.
+
+A disc is seen on every slice that cuts it: some 20 mm to both sides of its middle. Where a spine bends
+sideways, or a stack was planned beside it, the middle of these slices is not the middle of the stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.geometry import FloatArray
+from data_prep.study import SpineLevel
+from data_prep.vocabulary import Level
+from detector.look.sightings import SliceSighting
+from detector.spine.chain import FIRST_LUMBAR, NumberedChain
+
+
+@dataclass(frozen=True)
+class AsideConfig:
+    """When the slices beyond the central ones are looked at, and what they say.
+
+    Attributes:
+        faded_share: a disc fades on one side of the central slices if its score on the outermost, or the mean
+            over that side, is below this share of its best, and not so on the other side.
+        faded_discs: so many lumbar discs must fade.
+        shown_share: of its best score, what a slice that cuts a disc is expected to exceed.
+        odd_mm: a level that lies this far from the curve of the others is not believed.
+        half_width_mm: of a disc as it is seen, where the stack ends before it does.
+        reach_mm: in the slice, how far from where the chain has it a disc is looked for.
+    """
+
+    faded_share: float = 0.8
+    faded_discs: int = 2
+    shown_share: float = 0.8
+    odd_mm: float = 8.0
+    half_width_mm: float = 21.0
+    reach_mm: float = 9.0
+
+
+def fades(chain: NumberedChain, instances: Sequence[int], series_id: str, config: AsideConfig) -> bool:
+    """Whether lumbar discs fade on one side of the central slices.
+
+    Args:
+        instances, series_id: the central slices in spatial order.
+    """
+    count = 0
+    for place, disc in enumerate(chain.discs):
+        if disc.candidate is None or place + chain.offset < FIRST_LUMBAR:
+            continue
+        found = {m.instance_number: m.score for m in disc.candidate.members if m.series_id == series_id}
+        scores = np.array([found.get(instance, 0.0) for instance in instances])
+        half = len(scores) // 2
+        if not half or not scores.any():
+            continue
+        sides = (min(side[0], side.mean()) for side in (scores[:half], scores[::-1][:half]))
+        left, right = (bool(side < config.faded_share * scores.max()) for side in sides)
+        count += left != right
+    return count >= config.faded_discs
+
+
+def middle_mm(places_mm: FloatArray, scores: FloatArray, config: AsideConfig) -> float | None:
+    """The middle of the slices on which a disc is seen; None if it is seen on none.
+
+    Args:
+        places_mm, scores: (slices,) in spatial order, increasing.
+    """
+    if not scores.any():
+        return None
+    first, last = _best_run(scores - config.shown_share * scores.max())
+    low, high = float(places_mm[first]), float(places_mm[last])
+    ends = first == 0, last == len(scores) - 1
+    if ends[0] != ends[1] and high - low < 2 * config.half_width_mm:
+        return high - config.half_width_mm if ends[0] else low + config.half_width_mm
+    return (low + high) / 2
+
+
+def _best_run(values: NDArray[np.float64]) -> tuple[int, int]:
+    """First and last place of the run with the largest sum."""
+    best, run, first = (-np.inf, 0, 0), 0.0, 0
+    for place, value in enumerate(values.tolist()):
+        if run <= 0:
+            run, first = 0.0, place
+        run += value
+        if run > best[0]:
+            best = run, first, place
+    return best[1], best[2]
+
+
+def aside_by_level(
+    levels: Mapping[Level, SpineLevel], seen: Sequence[SliceSighting], config: AsideConfig
+) -> dict[Level, float]:
+    """How far across the slices, along their normal, each level lies from where the levels have it, in mm.
+
+    A spine bends slowly: a parabola through what the levels say.
+
+    Args:
+        seen: all slices of a stack, in spatial order.
+    """
+    across = seen[0].item.plane.normal
+    places = np.array([float(one.item.plane.centre_mm @ across) for one in seen])
+    if places[0] > places[-1]:
+        places, seen = places[::-1], seen[::-1]
+    found: dict[Level, float] = {}
+    for level, place in levels.items():
+        scores = np.array([_score(one, place, config.reach_mm) for one in seen])
+        middle = middle_mm(places, scores, config)
+        if middle is not None:
+            found[level] = middle - float(place.canal_mm @ across)
+    if len(found) < 3:
+        return {}
+    z = np.array([levels[level].canal_mm[2] for level in found])
+    curve = _curve(z, np.array(list(found.values())), config.odd_mm)
+    return {level: float(curve(place.canal_mm[2])) for level, place in levels.items()}
+
+
+def _curve(z: FloatArray, aside_mm: FloatArray, odd_mm: float) -> np.polynomial.Polynomial:
+    """A parabola through all levels, or all but the one that lies farthest from that of the others."""
+    fit = np.polynomial.Polynomial.fit
+    whole = fit(z, aside_mm, 2 if len(z) > 3 else 1)
+    if len(z) < 5:
+        return whole
+    others = [np.arange(len(z)) != one for one in range(len(z))]
+    curves = [fit(z[kept], aside_mm[kept], 2) for kept in others]
+    left = [
+        float(np.abs(curve(z[kept]) - aside_mm[kept]).sum())
+        for curve, kept in zip(curves, others, strict=True)
+    ]
+    odd = int(np.argmin(left))
+    return curves[odd] if abs(curves[odd](z[odd]) - aside_mm[odd]) > odd_mm else whole
+
+
+def _score(seen: SliceSighting, level: SpineLevel, reach_mm: float) -> float:
+    """Of the best candidate at the level's disc, as it is projected onto the slice."""
+    normal = seen.item.plane.normal
+
+    def apart(point: FloatArray) -> float:
+        offset = point - level.disc_mm
+        return float(np.linalg.norm(offset - normal * float(offset @ normal)))
+
+    return max((c.score for c in seen.candidates if apart(c.points_mm[0]) <= reach_mm), default=0.0)

@@ -1,0 +1,74 @@
+"""A spine that leaves the middle of the sagittal slices is followed, with axial slices or without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.pixel_cache import PixelCache
+from data_prep.read.find import find_studies
+from data_prep.rsna.annotations import annotated_points
+from data_prep.rsna.tables import read_tables
+from data_prep.study import LevelPoint, Study
+from data_prep.vocabulary import LEVELS, Condition, SeriesKind
+from detector.predict import LevelDetector
+from detector.spine.aside import AsideConfig, middle_mm
+from tests.detector.spine.bent import bent, bow
+
+REAL = Path(__file__).parents[4] / "shared/real/rsna2024"
+SAGITTAL = (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1)
+ALL = (*SAGITTAL, SeriesKind.AXIAL_T2)
+CANAL = Condition.SPINAL_CANAL_STENOSIS
+
+
+def test_the_middle_of_what_is_seen_is_the_middle_of_the_disc() -> None:
+    places = np.arange(-40.0, 41.0, 5.0)
+    scores = np.where(np.abs(places - 10) <= 20, 0.8, 0.2)
+    assert middle_mm(places, scores, AsideConfig()) == pytest.approx(10)
+
+
+def test_where_the_stack_ends_first_the_disc_has_its_usual_width() -> None:
+    places = np.arange(-40.0, 21.0, 5.0)
+    scores = np.where(places >= 0, 0.8, 0.2)  # the stack ends at 20, the disc does not
+    assert middle_mm(places, scores, AsideConfig()) == pytest.approx(AsideConfig().half_width_mm)
+    assert middle_mm(places, np.zeros(len(places)), AsideConfig()) is None
+
+
+@pytest.fixture(scope="module")
+def real() -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+    if not REAL.is_dir():
+        pytest.skip("the complete real studies are not here")
+    coordinates = read_tables(REAL).coordinates
+    studies = [PixelCache(entry.load()).study for entry in find_studies(REAL) if not entry.is_only_listed]
+    return [(study, annotated_points(study, coordinates)[0]) for study in studies if len(study.series) >= 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("amplitude_mm", [20.0, -20.0])
+def test_a_bend_of_20_mm_is_followed_or_told(
+    real: list[tuple[Study, tuple[LevelPoint, ...]]], amplitude_mm: float
+) -> None:
+    detector = LevelDetector.load_bundled()
+    for study, points in real:
+        canal = {point.level: point.xyz_mm for point in points if point.condition is CANAL}
+        z = [xyz[2] for xyz in canal.values()]
+        curve = bow(amplitude_mm, (min(z), max(z)))
+        for kinds in (SAGITTAL, ALL):
+            found = detector.predict(bent(study, curve, kinds))
+            assert "spine_curved" in found.flags
+            off = []
+            for level in LEVELS:
+                point = found.point(CANAL, level)
+                assert point is not None
+                off.append(abs(point.xyz_mm[0] - canal[level][0] - float(curve(canal[level][2]))))
+            # The level points of the real studies lie on the nearest slice, up to 2.5 mm beside the canal.
+            assert np.median(off) <= 8
+
+
+@pytest.mark.slow
+def test_a_straight_spine_is_not_called_curved(real: list[tuple[Study, tuple[LevelPoint, ...]]]) -> None:
+    detector = LevelDetector.load_bundled()
+    for study, _ in real:
+        assert "spine_curved" not in detector.predict(study).flags
