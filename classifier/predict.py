@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier.compiled import CROPS_OF_A_PASS, CompiledGrader, compiled_grader
-from classifier.config import GROUP_GRADERS, GraderName
+from classifier.config import GROUP_GRADERS, CropConfig, GraderName
 from classifier.grade import Grade, GradeSource
 from classifier.prior import level_prior, prior_grade
 from classifier.storage import (
@@ -134,7 +134,7 @@ class Grader:
         study = PixelCache(study).study
         unseen: dict[Target, Grade] = {}
         # All are begun before any is waited for: crops of one grader are cut while another grades.
-        begun = {name: self._begin(name, self._shown(study, levels, name, unseen)) for name in self.graders}
+        begun = {name: self._begin_views(name, study, levels, unseen) for name in self.graders}
         logits = {name: finish() for name, finish in begun.items()}
         found = self._joined(logits)
         grades = {}
@@ -150,8 +150,42 @@ class Grader:
             grades[target] = Grade(found[target], source, (AXIAL_ONLY,) if alone else ())
         return grades
 
+    def _views(self, name: GraderName) -> dict[CropConfig, list[int]]:
+        """The crops that a grader's members look at, with the places of these members; the first's first."""
+        views: dict[CropConfig, list[int]] = {}
+        for place, member in enumerate(self.graders[name].members):
+            looked_at = replace(member.config.crop, margin_px=0, margin_slices=0)
+            views.setdefault(looked_at, []).append(place)
+        return views
+
+    def _begin_views(
+        self, name: GraderName, study: Study, levels: SpineLevels, unseen: dict[Target, Grade]
+    ) -> Callable[[], Logits]:
+        """Look at a study with all members of a grader; what is returned waits for their mean logits.
+
+        The first member's crops say which targets can be looked at.
+        """
+        begun = []
+        for number, (crop, places) in enumerate(self._views(name).items()):
+            told = unseen if number == 0 else {}
+            begun.append(self._begin(name, places, self._shown(study, levels, name, crop, told)))
+
+        def finished() -> Logits:
+            first, *others = [finish() for finish in begun]
+            return {
+                target: np.mean([*found, *(one for other in others for one in other.get(target, ()))], axis=0)
+                for target, found in first.items()
+            }
+
+        return finished
+
     def _shown(
-        self, study: Study, levels: SpineLevels, name: GraderName, unseen: dict[Target, Grade]
+        self,
+        study: Study,
+        levels: SpineLevels,
+        name: GraderName,
+        config: CropConfig,
+        unseen: dict[Target, Grade],
     ) -> Iterator[Shown]:
         """The targets that a grader can look at; the others get the level prior in ``unseen``."""
         for target in TARGETS:
@@ -162,7 +196,7 @@ class Grader:
                 flag = NO_POINT if target.level in levels.levels else LEVEL_ABSENT
                 unseen.setdefault(target, prior_grade(target, flag))
                 continue
-            crop = target_crop(study, point, self.graders[name].config.crop, kind=name.series_kind)
+            crop = target_crop(study, point, config, kind=name.series_kind)
             if isinstance(crop, str):
                 unseen.setdefault(target, prior_grade(target, crop))
                 continue
@@ -206,18 +240,26 @@ class Grader:
         return self.graders[GraderName.SPINAL].calibration.any_severe_pull
 
     def grade_crops(self, crops: Mapping[Target, Crop]) -> Probabilities:
-        """Calibrated unweighted probabilities (3,) of one study from the crops of its group's grader."""
-        logits = {
-            name: self._begin(
-                name,
-                ((target, crop) for target, crop in crops.items() if target.condition.group is name.group),
-            )()
-            for name in GROUP_GRADERS
-        }
+        """Calibrated unweighted probabilities (3,) of one study from crops as a group's grader sees them.
+
+        Members that look at other crops than the first are left out.
+        """
+        logits = {}
+        for name in GROUP_GRADERS:
+            mine = ((target, crop) for target, crop in crops.items() if target.condition.group is name.group)
+            places = next(iter(self._views(name).values()))
+            found = self._begin(name, places, mine)()
+            logits[name] = {target: np.mean(each, axis=0) for target, each in found.items()}
         return self._joined(logits)
 
-    def _begin(self, name: GraderName, shown: Iterable[Shown]) -> Callable[[], Logits]:
-        """Draw the crops of a grader and look at them; what is returned waits for the logits."""
+    def _begin(
+        self, name: GraderName, places: Sequence[int], shown: Iterable[Shown]
+    ) -> Callable[[], dict[Target, NDArray[np.float64]]]:
+        """Draw crops and look at them with the members at these places; what is returned waits for logits.
+
+        Returns:
+            Per target: (members, 3).
+        """
         targets: list[Target] = []
 
         def passes(size: int | None) -> Iterator[tuple[NDArray, ...]]:
@@ -230,17 +272,18 @@ class Grader:
         finish: list[Callable[[], NDArray[np.float64]]]
         if compiled is None:
             whole = list(passes(None))
-            finish = [partial(_torch_logits, m, whole, self.threads) for m in self.graders[name].members]
+            members = [self.graders[name].members[place] for place in places]
+            finish = [partial(_torch_logits, member, whole, self.threads) for member in members]
         else:
             drawn: list[Arrays] = []
             # The first member grades while crops are still being cut, the others what was cut for it.
-            finish = [compiled[0].start(_kept(passes(CROPS_OF_A_PASS), drawn))]
-            finish += [member.start(drawn) for member in compiled[1:]]
+            finish = [compiled[places[0]].start(_kept(passes(CROPS_OF_A_PASS), drawn))]
+            finish += [compiled[place].start(drawn) for place in places[1:]]
 
-        def finished() -> Logits:
+        def finished() -> dict[Target, NDArray[np.float64]]:
             if not targets:
                 return {}
-            return dict(zip(targets, np.mean([wait() for wait in finish], axis=0), strict=True))
+            return dict(zip(targets, np.stack([wait() for wait in finish], axis=1), strict=True))
 
         return finished
 

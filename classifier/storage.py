@@ -42,7 +42,7 @@ class StoredGrader:
         sha256: of the weights file.
         weights: the bytes of that file.
         others: further members of the same grader, ``{name}_2`` and so on; their logits are averaged with its
-            own.
+            own. They may look at other crops.
         graph: of the graph file beside it, see ``data_prep.base.graph``; None if there is none.
         place: folder and name of that file, for messages.
     """
@@ -142,18 +142,12 @@ def read_grader(folder: Path, grader: GraderName) -> StoredGrader:
     """Read one grader without building its network; its files are checked against the manifest.
 
     Raises:
-        WeightsRejected: missing, not as in the manifest, no weights file and its description, or a further
-            member that looks at other crops.
+        WeightsRejected: missing, not as in the manifest, or no weights file and its description.
     """
     first = _read_member(folder, grader, 1)
     others: list[StoredGrader] = []
     while (folder / f"{member_stem(grader, len(others) + 2)}.safetensors").is_file():
-        other = _read_member(folder, grader, len(others) + 2)
-        if other.config.crop != first.config.crop:
-            raise WeightsRejected(
-                f"'{other.place}' looks at other crops than '{first.place}': run `make models`"
-            )
-        others.append(other)
+        others.append(_read_member(folder, grader, len(others) + 2))
     return replace(first, others=tuple(others))
 
 

@@ -160,17 +160,17 @@ def calibrate_groups(
     for name in graders:
         members = _members(runs, name)
         stored = members[0]
-        crops = CropCache.join(crops_of(validation, stored.config, Part.VALIDATION))
-        draws = [_mean_logits(members, crops, seed) for seed in _CALIBRATION_DRAWS]
+        caches = _caches_of(members, validation)
+        crops = caches[0]
+        draws = [_mean_logits(members, caches, seed) for seed in _CALIBRATION_DRAWS]
         seen[name] = (crops, draws[0])
         logits = np.concatenate(draws)
         log_prior = np.tile(crops.log_prior.astype(np.float64), (len(draws), 1))
         truth = np.tile(crops.truth.astype(np.float64), (len(draws), 1))
         calibration = fit_calibration(logits, log_prior, truth)
         if shifted is not None:
-            calibration = _with_prior_share(
-                calibration, members, load_cache(shifted, name, stored.config.crop)
-            )
+            elsewhere = [load_cache(shifted, name, member.config.crop) for member in members]
+            calibration = _with_prior_share(calibration, members, _aligned(elsewhere))
         p = calibration.probabilities(logits, log_prior)
         if name is GraderName.SPINAL:
             study = np.unique(crops.study_ids, return_inverse=True)[1].reshape(-1)
@@ -226,21 +226,62 @@ def _joint(
 
 
 def _members(runs: Sequence[Path], name: GraderName) -> list[StoredGrader]:
-    """The graders of a name, run after run. Raises ValueError: none, or they look at different crops."""
+    """The graders of a name, run after run. Raises ValueError: none."""
     stems = f"{name.value}.safetensors"
     found = [member for run in runs if (run / stems).is_file() for member in load_grader(run, name).members]
     if not found:
         raise ValueError(f"no {name.value} grader in {', '.join(run.name for run in runs)}")
-    if len({member.config.crop for member in found}) > 1:
-        raise ValueError(f"the {name.value} graders look at different crops and cannot be members of one")
     return found
 
 
+def _caches_of(members: Sequence[StoredGrader], folders: Sequence[Path]) -> list[CropCache]:
+    """The validation crops of every member, the same targets in the same order for all.
+
+    Raises:
+        ValueError: a folder was cut for no member, or a member has no crops.
+    """
+    served = {folder: _serves_one(folder, members) for folder in folders}
+    if unfit := [folder.name for folder, serves in served.items() if not serves]:
+        name = members[0].config.name.value
+        raise ValueError(f"crop cache '{unfit[0]}' was not cut for this {name} configuration")
+    found = []
+    for member in members:
+        mine = [folder for folder in folders if _serves_one(folder, [member])]
+        found.append(CropCache.join(crops_of(mine, member.config, Part.VALIDATION)))
+    return _aligned(found)
+
+
+def _serves_one(folder: Path, members: Sequence[StoredGrader]) -> bool:
+    """Whether a cache can be used for a member, or holds nothing of the grader."""
+    for member in members:
+        try:
+            cuts_for(folder, member.config.name, member.config.crop)
+        except ValueError:
+            continue
+        return True
+    return False
+
+
+def _aligned(caches: Sequence[CropCache]) -> list[CropCache]:
+    """The crops of the targets that all caches have, in the order of the first. Raises ValueError: none."""
+    places = [{str(row_id): i for i, row_id in enumerate(cache.row_ids)} for cache in caches]
+    common = [str(row_id) for row_id in caches[0].row_ids if all(str(row_id) in place for place in places)]
+    if not common:
+        raise ValueError("the members of a grader have no validation target in common")
+    return [
+        cache.where(np.array([place[row_id] for row_id in common]))
+        for cache, place in zip(caches, places, strict=True)
+    ]
+
+
 def _mean_logits(
-    members: Sequence[StoredGrader], crops: CropCache, jitter_seed: int | None
+    members: Sequence[StoredGrader], caches: Sequence[CropCache], jitter_seed: int | None
 ) -> NDArray[np.float64]:
-    """(n, 3) mean over members."""
-    each = [grade_cache(m.network, crops, m.config, jitter_seed=jitter_seed) for m in members]
+    """(n, 3) mean over members, each with its own crops."""
+    each = [
+        grade_cache(member.network, crops, member.config, jitter_seed=jitter_seed)
+        for member, crops in zip(members, caches, strict=True)
+    ]
     return np.asarray(np.mean(each, axis=0))
 
 
@@ -251,12 +292,11 @@ def _bounded_share(calibration: Calibration, logits: NDArray[np.float64], crops:
 
 
 def _with_prior_share(
-    calibration: Calibration, members: Sequence[StoredGrader], cache: CropCache
+    calibration: Calibration, members: Sequence[StoredGrader], caches: Sequence[CropCache]
 ) -> Calibration:
     """The calibration with the share of the prior that is best on other scanners."""
-    return replace(
-        calibration, prior_share=_bounded_share(calibration, _mean_logits(members, cache, 0), cache)
-    )
+    logits = _mean_logits(members, caches, 0)
+    return replace(calibration, prior_share=_bounded_share(calibration, logits, caches[0]))
 
 
 def _as_rows(cache: CropCache, p: NDArray[np.float64]) -> GradedRows:

@@ -1,4 +1,4 @@
-"""Protects: a grader of several members averages their evidence, and is refused where they do not fit."""
+"""Protects: a grader of several members averages their evidence, each from its own crops."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 
 from classifier.calibration import Calibration, JointCalibration, fit_joint_calibration
 from classifier.config import GROUP_GRADERS, GraderName
+from classifier.learn.crop_cache import CropCache
+from classifier.learn.workflow import _aligned
 from classifier.model import GraderNetwork
 from classifier.predict import Grader
 from classifier.storage import load_grader, save_grader
-from data_prep.base.manifest import WeightsRejected
 from data_prep.study import SpineLevels
 from data_prep.vocabulary import TARGETS, ConditionGroup
 from tests.classifier.synthetic import all_points, textured_study, tiny_config
@@ -60,11 +61,44 @@ def test_the_evidence_of_members_is_averaged(tmp_path: Path, backend: str) -> No
     np.testing.assert_allclose(np.exp(logits[2])[~foramina], np.exp(logits[0])[~foramina], atol=1e-6)
 
 
-def test_members_look_at_the_same_crops(tmp_path: Path) -> None:
-    write(tmp_path, GraderName.SPINAL, 1)
-    write(tmp_path, GraderName.SPINAL, 2, member=2, size_px=48)
-    with pytest.raises(WeightsRejected, match="looks at other crops"):
-        load_grader(tmp_path, GraderName.SPINAL)
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_each_member_looks_at_its_own_crops(tmp_path: Path, backend: str) -> None:
+    both, one, two = (tmp_path / name for name in ("both", "one", "two"))
+    for name in GROUP_GRADERS:
+        write(both, name, 1)
+        write(one, name, 1)
+        write(two, name, 2, size_px=48)
+    write(both, GraderName.SPINAL, 2, member=2, size_px=48)
+    logits = [
+        np.log([grade.probabilities for grade in found.grade(textured_study(), LEVELS).values()])
+        for found in (Grader.load(folder, backend=backend, threads=1) for folder in (one, two, both))
+    ]
+    mean = np.exp((logits[0] + logits[1]) / 2)
+    mean /= mean.sum(axis=1, keepdims=True)
+    canal = np.array([target.condition.group is ConditionGroup.SPINAL for target in TARGETS])
+    assert np.abs(logits[0] - logits[1])[canal].max() > 0.05
+    np.testing.assert_allclose(np.exp(logits[2])[canal], mean[canal], atol=2e-3)
+    np.testing.assert_allclose(np.exp(logits[2])[~canal], np.exp(logits[0])[~canal], atol=1e-6)
+
+
+def test_members_with_other_crops_are_calibrated_on_the_targets_that_both_see() -> None:
+    def cache(targets: list[int]) -> CropCache:
+        n = len(targets)
+        return CropCache(
+            crops=np.zeros((n, 1, 4, 4), np.uint8),
+            valid=np.ones((n, 1), np.bool_),
+            level=np.array(targets, np.int64),
+            truth=np.full((n, 3), 1 / 3, np.float32),
+            label=np.zeros(n, np.int64),
+            log_prior=np.zeros((n, 3), np.float32),
+            row_ids=np.array([TARGETS[target].row_id("7") for target in targets]),
+        )
+
+    first, second = _aligned([cache([0, 1, 2, 3]), cache([3, 4, 1])])
+    assert first.row_ids.tolist() == second.row_ids.tolist()
+    assert first.level.tolist() == second.level.tolist() == [1, 3]
+    with pytest.raises(ValueError, match="in common"):
+        _aligned([cache([0]), cache([1])])
 
 
 def test_joint_evidence_is_fitted_where_each_view_sees_a_part() -> None:
