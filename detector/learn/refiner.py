@@ -249,7 +249,7 @@ def train_refiner(
             offset = network(pixels, level) - place
             loss = (offset.square().sum(dim=1) + _KNEE_MM**2).sqrt().mean()
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             schedule.step()
         errors = judge(network, watched, spec, training) if len(watched) else None
