@@ -7,7 +7,6 @@ while the bytes arrive, whatever the archive claims. Layout: PKWARE APPNOTE 6.3,
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import struct
 import zipfile
@@ -368,8 +367,3 @@ def _check_directory(path: Path, limits: ArchiveLimits) -> None:
 
 def _too_large(name: str, message: str) -> DicomRejected:
     return DicomRejected(Rejection(Reason.ARCHIVE_TOO_LARGE, f"{name!r}: {message}"))
-
-
-def free_bytes(folder: Path) -> int:
-    """Bytes that can still be written to the disk of a folder."""
-    return shutil.disk_usage(folder).free

@@ -117,10 +117,6 @@ def _echo(headers: Headers) -> list[Hashable]:
     return [numbers[header.echo_time_ms or 0.0] for header in headers]
 
 
-def _each(get: Callable[[SliceHeader], Hashable]) -> Callable[[Headers], list[Hashable]]:
-    return lambda headers: [get(header) for header in headers]
-
-
 def _unless_numbered(get: Callable[[SliceHeader], Hashable]) -> Callable[[Headers], list[Hashable]]:
     """A key that counts only where instance numbers occur twice: one series has each of them once."""
 

@@ -19,8 +19,6 @@ from data_prep.study import Slice
 
 _CSF_RIDGE_OF_T2 = 0.53
 _LEAST_TR_OF_SPIN_ECHO_MS = 100.0
-# A usual T1 has less of a ridge, a usual T2 more: outside these the image contradicts what the headers say.
-_LEAST_RIDGE_OF_T2, _MOST_RIDGE_OF_T1 = 0.25, 1.3
 
 
 @dataclass(frozen=True)
@@ -133,16 +131,6 @@ def weighting_from_sagittal_image(stack: Sequence[Slice]) -> Weighting | None:
     if ridge is None:
         return None
     return Weighting.T2 if ridge >= _CSF_RIDGE_OF_T2 else Weighting.T1
-
-
-def image_contradicts(stack: Sequence[Slice], weighting: Weighting) -> bool:
-    """Whether the middle slice of a sagittal stack clearly shows the other of T1 and T2."""
-    middle = stack[len(stack) // 2]
-    try:
-        ridge = csf_ridge(middle.pixels(), middle.plane.spacing_mm)
-    except DicomRejected:
-        return False
-    return ridge < _LEAST_RIDGE_OF_T2 if weighting is Weighting.T2 else ridge > _MOST_RIDGE_OF_T1
 
 
 def largest_csf_ridge(stack: Sequence[Slice]) -> float | None:

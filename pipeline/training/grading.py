@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.calibration import Calibration
 from classifier.config import GROUP_GRADERS, GraderConfig, GraderName
 from classifier.learn.crop_cache import CropCache, LabelledStudy, Source, build_cache, load_cache
 from classifier.learn.train import EpochReport, Machine, grade_cache, train_grader
@@ -213,8 +212,3 @@ def read_out_of_fold(folders: Sequence[Path]) -> OutOfFold:
         with np.load(folder / _OOF_FILE, allow_pickle=False) as stored:
             parts.append({name: stored[name] for name in stored.files})
     return OutOfFold(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-
-
-def raw_probabilities(oof: OutOfFold) -> NDArray[np.float64]:
-    """(n, 3) p before calibration."""
-    return Calibration().probabilities(oof.logits, oof.log_prior)
