@@ -35,6 +35,7 @@ from data_prep.base.files import atomic_write, without_nan
 from data_prep.phantom import PHANTOM_VERSION, SCANNER_RANGES, make_study
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
+from data_prep.rsna.tables import read_tables
 from data_prep.study import SpineLevels
 from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, ConditionGroup, Severity, Target
 from detector.evaluate import numbering_report, point_errors, summarise
@@ -166,8 +167,9 @@ def on_hard_phantoms(count: int, jobs: int) -> Measured:
 def on_rsna(root: Path) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
     """Detection and grading of the real studies at hand, and every grade beside its label."""
     pipeline = bundled_pipeline()
-    coordinates = pd.read_csv(root / "train_label_coordinates.csv")
-    table = pd.read_csv(root / "train.csv", dtype={"study_id": str}).set_index("study_id")
+    tables = read_tables(root)
+    assert tables.train is not None and tables.coordinates is not None
+    coordinates, table = tables.coordinates, tables.train.set_index("study_id")
     errors, levels, graded = [], [], []
     one_hot = np.eye(len(SEVERITIES))
     for study_id in RSNA_STUDIES:

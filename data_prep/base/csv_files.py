@@ -1,8 +1,12 @@
-"""What is wrong with a table that somebody's program saved: said, so that it can be saved again."""
+"""Tables that somebody's program saved: read as text, or what is wrong said, so that it can be mended."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LOOKED_AT_BYTES = 8192
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -28,3 +32,20 @@ def trouble_with_table(path: Path) -> str:
         if separator in line:
             return f"separates its columns by {words}: save it with commas"
     return ""
+
+
+def read_text_table(path: Path) -> pd.DataFrame:
+    """A CSV file in UTF-8 as text: no cell is missing, none has spaces around it.
+
+    Raises:
+        ValueError: what is wrong with the file, and what to do; the sentence wants its name in front.
+    """
+    import pandas as pd
+
+    if trouble := trouble_with_table(path):
+        raise ValueError(trouble)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot be read as a table ({type(error).__name__})") from None
+    return table.fillna("").apply(lambda column: column.astype(str).str.strip())

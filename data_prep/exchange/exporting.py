@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_prep.base.csv_files import trouble_with_table
+from data_prep.base.csv_files import read_text_table
 from data_prep.base.files import atomic_write
 from data_prep.exchange.coco import coco_text
 from data_prep.exchange.layout import (
@@ -65,27 +65,25 @@ def read_points(path: Path) -> pd.DataFrame:
     Raises:
         AnnotationsInvalid: it is no such table.
     """
-    if trouble := trouble_with_table(path):
-        raise AnnotationsInvalid([f"{input_label(path.name)} {trouble}"])
+    name = input_label(path.name)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-        missing = [column for column in POINT_COLUMNS if column not in table.columns]
-        if missing:
-            raise AnnotationsInvalid([f"{path.name} lacks {', '.join(missing)}"])
-        table = table[list(POINT_COLUMNS)].apply(lambda column: column.str.strip())
-        table = table.assign(
+        table = read_text_table(path)
+    except ValueError as error:
+        raise AnnotationsInvalid([f"{name} {error}"]) from None
+    if missing := [column for column in POINT_COLUMNS if column not in table.columns]:
+        raise AnnotationsInvalid([f"{name} lacks {', '.join(missing)}"])
+    try:
+        table = table[list(POINT_COLUMNS)].assign(
             instance_number=table["instance_number"].astype("int64"),
             condition=table["condition"].map(lambda text: Condition.parse(text).value),
             level=table["level"].map(lambda text: Level.parse(text).value),
             x=table["x"].astype("float64"),
             y=table["y"].astype("float64"),
         )
-    except AnnotationsInvalid:
-        raise
-    except (OSError, ValueError) as error:
-        raise AnnotationsInvalid([f"{path.name} is no table of points ({error})"]) from None
+    except ValueError as error:
+        raise AnnotationsInvalid([f"{name} is no table of points ({error})"]) from None
     if not np.isfinite(table[["x", "y"]].to_numpy()).all():
-        raise AnnotationsInvalid([f"{path.name} has points that are no numbers"])
+        raise AnnotationsInvalid([f"{name} has points that are no numbers"])
     return table
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
-from data_prep.base.csv_files import trouble_with_table
+from data_prep.base.csv_files import read_text_table
 from data_prep.rsna.table_problems import Problem, TablesInvalid, problem
 from data_prep.rsna.table_quirks import coordinate_quirks, label_quirks, point_and_label_quirks, series_quirks
 from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, TARGETS, Condition, Level
@@ -118,17 +118,12 @@ def _read(path: Path, name: str, problems: list[Problem]) -> pd.DataFrame | None
     """The table as text, or None; what its schema says against it goes to ``problems``."""
     if not path.is_file():
         return None
-    if trouble := trouble_with_table(path):
-        problems.append(problem("unreadable_table", f"{path.name} {trouble}", [path.name], fatal=True))
-        return None
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    except (OSError, ValueError) as error:
-        message = f"{path.name} cannot be read as a table ({type(error).__name__})"
-        problems.append(problem("unreadable_table", message, [path.name], fatal=True))
+        table = read_text_table(path)
+    except ValueError as error:
+        problems.append(problem("unreadable_table", f"{path.name} {error}", [path.name], fatal=True))
         return None
     schema = _SCHEMAS[name]
-    table = table.fillna("").apply(lambda column: column.astype(str).str.strip())
     try:
         schema.validate(table, lazy=True)
     except SchemaErrors as errors:

@@ -11,6 +11,8 @@ import typer
 from pipeline.commands import console, summaries
 from pipeline.commands.options import AsJson
 
+_NO_LABEL = ["", "NA", "NaN", "nan"]  # how programs write that nobody labelled a target
+
 
 class TrainPreset(StrEnum):
     """Plans of a training for known machines."""
@@ -106,16 +108,17 @@ def score(
 
     from classifier.judge.quality import GradedRows, quality_tables, review_curve, score_with_intervals
     from classifier.metric import score as official_score
-    from data_prep.base.csv_files import trouble_with_table
+    from data_prep.base.csv_files import read_text_table
     from data_prep.names import input_label
     from pipeline.commands.console_tables import print_review, print_tables
     from pipeline.results.submission import read_submission, rows_of_both, validate_submission
 
     try:
         label_file = labels / "train.csv" if labels.is_dir() else labels
-        if trouble := trouble_with_table(label_file):
-            raise ValueError(f"{input_label(label_file.name)} {trouble}")
-        table = pd.read_csv(label_file, dtype=str)
+        try:
+            table = read_text_table(label_file).replace(_NO_LABEL, pd.NA)
+        except ValueError as error:
+            raise ValueError(f"{input_label(label_file.name)} {error}") from None
         if "study_id" not in table.columns:
             raise ValueError("the label table lacks the column study_id")
         frame = read_submission(submission)

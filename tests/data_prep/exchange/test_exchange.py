@@ -245,6 +245,7 @@ def test_yolo_lines_of_a_wrong_length_are_refused_with_their_number(copy: Path) 
     ("text", "message"),
     [
         ("a,b\n1,2\n", "lacks study_id"),
+        ("study_id;series_id\n1;2\n", "separates its columns by semicolons: save it with commas"),
         (f"{HEADER}\n1,2,3,Hip,L1/L2,1,1\n", "hip"),
         (f"{HEADER}\n1,2,3,Spinal Canal Stenosis,L1/L2,nan,1\n", "no numbers"),
     ],
