@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 
 
 class Bundle(StrEnum):
@@ -18,3 +20,14 @@ class Bundle(StrEnum):
 
 
 DEFAULT_BUNDLE = Bundle.RESEARCH
+
+
+def weights_folder(given: Path | None, bundled: Mapping[Bundle, Path]) -> Path:
+    """The folder of ``research|open|FOLDER``; that of the default bundle where nothing is given.
+
+    A bundle's name alone is a bundle: of a path that ends in it, and is not there, nothing is guessed.
+    """
+    if given is None:
+        return bundled[DEFAULT_BUNDLE]
+    is_name = str(given) in set(Bundle) and not given.is_dir()
+    return bundled[Bundle(str(given))] if is_name else given

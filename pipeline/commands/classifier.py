@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from classifier.config import GraderName
-from data_prep.base.bundles import Bundle
+from data_prep.base.bundles import weights_folder
 from data_prep.partition import Part, part_of
 from pipeline.commands import console
 from pipeline.commands.console_tables import print_review, print_tables
@@ -235,6 +235,7 @@ def evaluate(
     from classifier.judge.evaluate import evaluate as figures_of
     from classifier.judge.quality import quality_tables, review_curve, score_with_intervals
     from classifier.predict import Grader
+    from classifier.storage import BUNDLED_WEIGHTS
     from data_prep.base.manifest import WeightsRejected
 
     sources = _sources(data, phantoms, seed, enriched=False, scanners=scanners)
@@ -242,10 +243,7 @@ def evaluate(
         sources = [source for source in sources if part_of(source[0]) is part]
     rejections: list[Rejection] = []
     try:
-        if weights is not None and weights.name in set(Bundle) and not weights.is_dir():
-            grader = Grader.load_bundled(Bundle(weights.name))
-        else:
-            grader = Grader.load(weights) if weights is not None else Grader.load_bundled()
+        grader = Grader.load(weights_folder(weights, BUNDLED_WEIGHTS))
         with console.progress("grading", len(sources)) as done:
             graded = []
             for name, load in sources:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data_prep.base.bundles import Bundle
+from data_prep.base.bundles import weights_folder
 from data_prep.base.files import without_nan
 from data_prep.vocabulary import ConditionGroup
 from detector.spec import REFINERS, DetectorKind
@@ -384,8 +384,6 @@ def _weights_of(folder: Path, kind: DetectorKind) -> bytes:
 
 def _detector(weights: Path | None) -> LevelDetector:
     """The bundled detector or that of a folder. Raises WeightsRejected."""
-    from detector.predict import LevelDetector
+    from detector.predict import BUNDLED_WEIGHTS, LevelDetector
 
-    if weights is not None and weights.name in set(Bundle) and not weights.is_dir():
-        return LevelDetector.load_bundled(bundle=Bundle(weights.name))
-    return LevelDetector.load(weights) if weights is not None else LevelDetector.load_bundled()
+    return LevelDetector.load(weights_folder(weights, BUNDLED_WEIGHTS))
