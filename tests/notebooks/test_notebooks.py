@@ -12,8 +12,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from classifier.storage import BUNDLED_WEIGHTS as GRADERS
+from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.manifest import verify_manifest
 from data_prep.phantom import write_dataset
+from detector.predict import BUNDLED_WEIGHTS as DETECTORS
 from pipeline.results.submission import validate_submission
 
 nbformat = pytest.importorskip("nbformat", reason="needs the requirements for development")
@@ -108,8 +111,8 @@ def test_the_kaggle_notebook_writes_a_valid_submission(
 def test_the_kaggle_data_set_holds_checked_weights_and_the_wheel(tmp_path: Path) -> None:
     weights, out = tmp_path / "weights", tmp_path / "kaggle"
     weights.mkdir()
-    (weights / "detector").symlink_to(ROOT / "detector" / "weights")
-    (weights / "graders").symlink_to(ROOT / "classifier" / "weights")
+    (weights / "detector").symlink_to(DETECTORS[DEFAULT_BUNDLE])
+    (weights / "graders").symlink_to(GRADERS[DEFAULT_BUNDLE])
     command = [
         sys.executable,
         "notebooks/kaggle_dataset.py",
@@ -123,7 +126,8 @@ def test_the_kaggle_data_set_holds_checked_weights_and_the_wheel(tmp_path: Path)
     subprocess.run(
         [str(part) for part in command], check=True, cwd=ROOT, env=environment, capture_output=True
     )
-    assert verify_manifest(out / "weights" / "graders") == verify_manifest(ROOT / "classifier" / "weights")
+    for stage, bundled in (("detector", DETECTORS), ("graders", GRADERS)):
+        assert verify_manifest(out / "weights" / stage) == verify_manifest(bundled[DEFAULT_BUNDLE])
     (wheel,) = (out / "wheels").glob("lumbar-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
