@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from data_prep.geometry import FloatArray, SlicePlane
+from data_prep.geometry import FloatArray
 from data_prep.study import (
     LevelPoint,
     PointSource,
@@ -19,10 +18,9 @@ from data_prep.study import (
 )
 from data_prep.vocabulary import Condition, ConditionGroup, Level, SeriesKind, Side
 from detector.look.candidates import CandidateConfig, SliceCandidate
-from detector.look.canonical import around
 from detector.look.inference import SlicePredictor
 from detector.look.sightings import SliceSighting, look_at
-from detector.spine.points import agreed
+from detector.spine.points import SeenConfig
 
 RECESSES = (
     Condition.of(ConditionGroup.SUBARTICULAR, Side.RIGHT),
@@ -31,31 +29,23 @@ RECESSES = (
 
 
 @dataclass(frozen=True)
-class AxialConfig:
+class AxialConfig(SeenConfig):
     """When a detection replaces the prediction of the geometry.
 
     Attributes:
         slices_per_level: slices nearest to the level that are looked at.
-        max_from_geometry_mm: in-plane distance of each recess from where geometry expects it.
-        full_trust_mm: within this distance the detection is taken as it is; up to the limit it is
-            drawn back more and more to where geometry expects it.
-        min_score: of the detection.
         sideways_mm, sideways_score: a pair with this score may lie this far to the side of where geometry
-            expects
-            it, if it lies there in every other way: sagittal slices tell little of where a crooked spine is.
-        uncertainty_mm: expected error of a point that was seen.
-        context_mm: how far around the expected points a slice is looked at; None looks at all of it.
+            expects it, if it lies there in every other way: sagittal slices tell little of where a crooked
+            spine is.
     """
 
-    slices_per_level: int = 2
     max_slice_distance_mm: float = 6.0
     max_from_geometry_mm: float = 8.0
     full_trust_mm: float = 4.0
-    min_score: float = 0.3
+    uncertainty_mm: float = 2.5
+    slices_per_level: int = 2
     sideways_mm: float = 30.0
     sideways_score: float = 0.5
-    uncertainty_mm: float = 2.5
-    context_mm: float | None = 45.0
     candidates: CandidateConfig = field(default_factory=lambda: CandidateConfig(min_score=0.1))
 
 
@@ -75,7 +65,8 @@ def refine_recesses(
     for level in levels:
         middle_mm = np.mean([by_target[condition, level].xyz_mm for condition in RECESSES], axis=0)
         near[level] = _slices_near(study, middle_mm, config)
-    part = partial(_part, points, config) if config.context_mm is not None else None
+    recesses_mm = [point.xyz_mm for point in points if point.condition in RECESSES]
+    part = config.part_around(recesses_mm, 2 * config.max_slice_distance_mm)
     seen: dict[int, SliceSighting | None] = {}
     for rank in range(config.slices_per_level):
         waiting = [
@@ -92,17 +83,6 @@ def refine_recesses(
             if sighting is not None:
                 by_target |= _seen_pair(by_target, level, series, sighting, config)
     return tuple(by_target[point.condition, point.level] for point in points)
-
-
-def _part(points: tuple[LevelPoint, ...], config: AxialConfig, item: Slice, grid: SlicePlane) -> SlicePlane:
-    """The expected recesses of the levels near a slice, and the context."""
-    near = [
-        point.xyz_mm
-        for point in points
-        if point.condition in RECESSES
-        and abs(float(item.plane.distance_mm(point.xyz_mm))) <= 2 * config.max_slice_distance_mm
-    ]
-    return around(grid, near, float(config.context_mm or 0.0))
 
 
 def _is_seen(by_target: Mapping[tuple[Condition, Level], LevelPoint], level: Level) -> bool:
@@ -123,22 +103,10 @@ def _seen_pair(
     if found_at is None:
         return {}
     match, expected = found_at
-    decided = agreed(
-        expected, match.points_mm, full_trust_mm=config.full_trust_mm, limit_mm=config.max_from_geometry_mm
-    )
-    found = {}
-    for condition, point, xyz in zip(RECESSES, pair, decided, strict=True):
-        x, y = item.plane.to_px(xyz)
-        found[condition, level] = replace(
-            point,
-            xyz_mm=xyz,
-            source=PointSource.SEEN,
-            uncertainty_mm=config.uncertainty_mm,
-            series_id=series.series_id,
-            instance_number=item.instance_number,
-            xy_px=(float(x), float(y)),
-        )
-    return found
+    return {
+        (condition, level): config.seen(point, wanted, seen, series, item)
+        for condition, point, wanted, seen in zip(RECESSES, pair, expected, match.points_mm, strict=True)
+    }
 
 
 def _slices_near(study: Study, middle_mm: np.ndarray, config: AxialConfig) -> list[tuple[Series, Slice]]:

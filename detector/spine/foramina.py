@@ -3,44 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from data_prep.geometry import SlicePlane
-from data_prep.study import LevelPoint, PointSource, Series, Slice, Study
+from data_prep.study import LevelPoint, Series, Slice, Study
 from data_prep.vocabulary import ConditionGroup, SeriesKind
 from detector.look.candidates import CandidateConfig, SliceCandidate
-from detector.look.canonical import around
 from detector.look.inference import SlicePredictor
 from detector.look.sightings import SliceSighting, look_at
-from detector.spine.points import agreed
+from detector.spine.points import SeenConfig
 
 
 @dataclass(frozen=True)
-class ForamenConfig:
+class ForamenConfig(SeenConfig):
     """When a detection replaces the prediction of the geometry.
 
     Attributes:
-        max_slice_distance_mm: slices farther from the expected point are not looked at.
-        max_from_geometry_mm: in-plane distance of a detection from the expected point.
-        full_trust_mm: within this distance the detection is taken as it is; up to the limit it is
-            drawn back more and more to the expected point.
         slice_sd_mm: how far across the slices the expected point is trusted: a slice's score falls with
             its distance as a Gaussian of this width.
-        min_score: of the detection.
-        uncertainty_mm: expected error of a point that was seen.
-        context_mm: how far around the expected points a slice is looked at; None looks at all of it.
     """
 
     max_slice_distance_mm: float = 9.0
     max_from_geometry_mm: float = 12.0
     full_trust_mm: float = 8.0
-    slice_sd_mm: float = 5.0
-    min_score: float = 0.3
     uncertainty_mm: float = 3.0
-    context_mm: float | None = 45.0
+    slice_sd_mm: float = 5.0
     candidates: CandidateConfig = field(default_factory=lambda: CandidateConfig(min_score=0.1, merge_mm=8.0))
 
 
@@ -55,7 +43,7 @@ def refine_foramina(
     """
     wanted = [point for point in points if point.condition.group is ConditionGroup.FORAMINAL]
     near = _slices_near(study, wanted, config)
-    part = partial(_part, wanted, config) if config.context_mm is not None else None
+    part = config.part_around([point.xyz_mm for point in wanted], config.max_slice_distance_mm)
     found: dict[int, SliceSighting | None] = {}
     seen: list[SliceSighting] = []
     while new := _promising(wanted, near, found, seen, config):
@@ -83,16 +71,6 @@ def _slices_near(study: Study, wanted: list[LevelPoint], config: ForamenConfig) 
             for point in wanted
         )
     ]
-
-
-def _part(wanted: list[LevelPoint], config: ForamenConfig, item: Slice, grid: SlicePlane) -> SlicePlane:
-    """The expected points near a slice, and the context."""
-    near = [
-        point.xyz_mm
-        for point in wanted
-        if abs(float(item.plane.distance_mm(point.xyz_mm))) <= config.max_slice_distance_mm
-    ]
-    return around(grid, near, float(config.context_mm or 0.0))
 
 
 def _promising(
@@ -156,19 +134,5 @@ def _refined(point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig
         return None
     _, sighting, candidate = best
     plane = sighting.item.plane
-    decided = agreed(
-        point.xyz_mm - float(plane.distance_mm(point.xyz_mm)) * plane.normal,
-        candidate.points_mm[0],
-        full_trust_mm=config.full_trust_mm,
-        limit_mm=config.max_from_geometry_mm,
-    )
-    x, y = plane.to_px(decided)
-    return replace(
-        point,
-        xyz_mm=decided,
-        source=PointSource.SEEN,
-        uncertainty_mm=config.uncertainty_mm,
-        series_id=sighting.series.series_id,
-        instance_number=sighting.item.instance_number,
-        xy_px=(float(x), float(y)),
-    )
+    expected = point.xyz_mm - float(plane.distance_mm(point.xyz_mm)) * plane.normal
+    return config.seen(point, expected, candidate.points_mm[0], sighting.series, sighting.item)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from data_prep.geometry import FloatArray
+from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.study import LevelPoint, PointSource, Series, Slice, SpineLevel, Study
 from data_prep.vocabulary import TARGETS, ConditionGroup, Level, SeriesKind
+from detector.look.canonical import around
+from detector.look.sightings import Part
 from detector.spine.anatomy import UNCERTAINTY_MM, condition_point_mm
 
 
@@ -74,6 +76,57 @@ def moved_sideways(
     return moved, tuple(
         point if point.condition.group is recess else fresh[point.condition, point.level] for point in points
     )
+
+
+@dataclass(frozen=True)
+class SeenConfig:
+    """When a detection replaces the prediction of the geometry.
+
+    Attributes:
+        max_slice_distance_mm: slices farther from the expected point are not looked at.
+        max_from_geometry_mm: in-plane distance of a detection from where geometry expects it.
+        full_trust_mm: within this distance the detection is taken as it is; up to the limit it is
+            drawn back more and more to where geometry expects it.
+        uncertainty_mm: expected error of a point that was seen.
+        min_score: of the detection.
+        context_mm: how far around the expected points a slice is looked at; None looks at all of it.
+    """
+
+    max_slice_distance_mm: float
+    max_from_geometry_mm: float
+    full_trust_mm: float
+    uncertainty_mm: float
+    min_score: float = 0.3
+    context_mm: float | None = 45.0
+
+    def part_around(self, points_mm: Sequence[FloatArray], reach_mm: float) -> Part | None:
+        """Which part of a slice is looked at: the points that lie so near to it, and the context."""
+        if (context_mm := self.context_mm) is None:
+            return None
+
+        def part(item: Slice, grid: SlicePlane) -> SlicePlane:
+            near = [xyz for xyz in points_mm if abs(float(item.plane.distance_mm(xyz))) <= reach_mm]
+            return around(grid, near, context_mm)
+
+        return part
+
+    def seen(
+        self, point: LevelPoint, expected_mm: FloatArray, seen_mm: FloatArray, series: Series, item: Slice
+    ) -> LevelPoint:
+        """The point (3,) where a slice shows it, drawn back to where geometry expects it in its plane."""
+        xyz_mm = agreed(
+            expected_mm, seen_mm, full_trust_mm=self.full_trust_mm, limit_mm=self.max_from_geometry_mm
+        )
+        x, y = item.plane.to_px(xyz_mm)
+        return replace(
+            point,
+            xyz_mm=xyz_mm,
+            source=PointSource.SEEN,
+            uncertainty_mm=self.uncertainty_mm,
+            series_id=series.series_id,
+            instance_number=item.instance_number,
+            xy_px=(float(x), float(y)),
+        )
 
 
 def agreed(
