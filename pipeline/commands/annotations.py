@@ -10,7 +10,7 @@ import typer
 
 from data_prep.names import printable
 from pipeline.commands import console
-from pipeline.commands.options import AsJson
+from pipeline.commands.options import AsJson, Input, Output
 
 app = typer.Typer(
     help="Points out to annotation tools (COCO keypoints, YOLO pose), and corrected ones back.",
@@ -27,8 +27,8 @@ class Format(StrEnum):
 
 @app.command(epilog="Example: lumbar annotations export DATA -o to-correct")
 def export(
-    path: Annotated[Path, typer.Argument(metavar="INPUT", help="Studies, as for predict.", exists=True)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.", file_okay=False)],
+    path: Input,
+    output: Output,
     points: Annotated[
         Path | None,
         typer.Option(

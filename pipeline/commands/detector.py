@@ -27,7 +27,7 @@ from pipeline.commands.console import (
     progress,
     tell,
 )
-from pipeline.commands.options import AsJson, SeriesTable
+from pipeline.commands.options import AsJson, Input, SeriesTable
 
 if TYPE_CHECKING:
     from data_prep.problems import Rejection
@@ -171,9 +171,7 @@ def train_points(
 
 @app.command(epilog="Example: lumbar detector predict train_images/100206310 -o levels.csv")
 def predict(
-    path: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="Study, images folder, tree of DICOM files, or a zip.")
-    ],
+    path: Input,
     output: Annotated[Path, typer.Option("--output", "-o", help="levels.csv to write.")],
     weights: WeightsOption = None,
     series_table: SeriesTable = None,

@@ -227,16 +227,17 @@ def test_the_search_would_find_a_name(tmp_path: Path) -> None:
     assert traces_in(tmp_path / "out") == ["Zanzibara.csv", "a.json"]
 
 
-def test_a_wrong_path_is_not_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", ["predict", "show", "detector predict", "annotations export"])
+def test_a_wrong_path_is_not_said(tmp_path: Path, words: str) -> None:
     for name in (f"{NAMES[0]}_John", f"{NAMES[0]}"):
         done = subprocess.run(
-            [sys.executable, "-m", "pipeline", "predict", name, "-o", "out"],
+            [sys.executable, "-m", "pipeline", *words.split(), name, "-o", "out"],
             capture_output=True,
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
             check=False,
         )
-        assert done.returncode == 2
+        assert done.returncode == 2 and b"path 1 of 1 does not exist" in done.stderr
         assert not TRACES.search(done.stdout + done.stderr), done.stderr
 
 
