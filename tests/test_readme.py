@@ -160,9 +160,11 @@ def test_a_zip_is_input_too_and_the_outputs_are_called_what_readme_says(
     with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
         for path in study.rglob("*.dcm"):
             archive.write(path, path.relative_to(study.parent))
-    result = CliRunner().invoke(app, ["predict", str(tmp_path / "study.zip"), "-o", str(out), "--sr", "--sc"])
+    asked = ["--sr", "--sc", "--bids", "--gsps", "--kos"]
+    result = CliRunner().invoke(app, ["predict", str(tmp_path / "study.zip"), "-o", str(out), *asked])
     assert result.exit_code == 0, result.output
     table = TEXT.split("`OUT` then holds")[1].split("\n\n")[1]
-    named = {re.split(r"[/…]", name)[0] for name in re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)}
+    cells = [row.split("|")[1] for row in table.splitlines()]
+    named = {re.split(r"[/…]", name)[0] for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
     assert named == {path.name for path in out.iterdir()}
     assert (out / "reports" / study.name / "report.html").is_file()
