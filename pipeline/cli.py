@@ -20,6 +20,7 @@ import pipeline.commands.annotations
 import pipeline.commands.classifier
 import pipeline.commands.detector
 import pipeline.commands.serve
+from data_prep.base.workers import spare_threads
 from data_prep.names import input_label, printable
 from data_prep.problems import LumbarError
 from pipeline.commands import about, console, data, exporting, grading, learning
@@ -100,6 +101,7 @@ for name, command, example in _COMMANDS:
 
 def main() -> None:
     """Entry point of ``lumbar`` and ``python -m pipeline``."""
+    spare_threads()
     try:
         app(prog_name="lumbar")
     except ModuleNotFoundError as error:

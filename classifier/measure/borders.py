@@ -74,16 +74,32 @@ def border_scores(
 
 def _convolved(values: RealArray, kernel: RealArray, dilation: int, is_round: bool) -> RealArray:
     """As a convolution with edges repeated, or wrapped around where the first row follows the last."""
-    windows = around(values, kernel.shape[2:], dilation, is_round=is_round)
-    return cast(RealArray, np.einsum("crsij,ocij->ors", windows, kernel, optimize=True))
+    if len(values) == 1:
+        windows = around(values, kernel.shape[2:], dilation, is_round=is_round)
+        return cast(RealArray, np.einsum("crsij,ocij->ors", windows, kernel, optimize=True))
+    # Every place of the kernel looks at all channels at once; what it sees is then moved and added. Windows of
+    # many channels would be written out before they are multiplied.
+    rows, columns = values.shape[1:]
+    padded = _padded(values, kernel.shape[2:], dilation, is_round=is_round)
+    seen = np.tensordot(kernel, padded, axes=(1, 0))
+    found = np.zeros((len(kernel), rows, columns), dtype=np.float32)
+    for i in range(kernel.shape[2]):
+        for j in range(kernel.shape[3]):
+            top, left = dilation * i, dilation * j
+            found += seen[:, i, j, top : top + rows, left : left + columns]
+    return found
+
+
+def _padded(values: RealArray, shape: Sequence[int], dilation: int, *, is_round: bool) -> RealArray:
+    rows, columns = (dilation * (side // 2) for side in shape)
+    padded = np.pad(values, ((0, 0), (rows, rows), (0, 0)), mode="wrap" if is_round else "edge")
+    return np.pad(padded, ((0, 0), (0, 0), (columns, columns)), mode="edge")
 
 
 def around(values: RealArray, shape: Sequence[int], dilation: int, *, is_round: bool) -> RealArray:
     """(channels, rows, columns, *shape): what lies around every pixel of ``values``."""
     high, wide = shape
-    rows, columns = dilation * (high // 2), dilation * (wide // 2)
-    padded = np.pad(values, ((0, 0), (rows, rows), (0, 0)), mode="wrap" if is_round else "edge")
-    padded = np.pad(padded, ((0, 0), (0, 0), (columns, columns)), mode="edge")
+    padded = _padded(values, shape, dilation, is_round=is_round)
     size = ((high - 1) * dilation + 1, (wide - 1) * dilation + 1)
     windows = np.lib.stride_tricks.sliding_window_view(padded, size, axis=(1, 2))
     return windows[..., ::dilation, ::dilation]
@@ -110,15 +126,16 @@ def _best_path(score: FloatArray, *, is_round: bool) -> NDArray[np.intp]:
     count, columns = rows.shape
     best = rows[0]
     came = np.zeros((count, columns), dtype=np.intp)
-    steps = np.arange(-_MAX_STEP, _MAX_STEP + 1)
+    steps, here = np.arange(-_MAX_STEP, _MAX_STEP + 1), np.arange(columns)
+    costs = (_STEP_COST * np.abs(steps))[:, None]
+    padded = np.full(columns + 2 * _MAX_STEP, -np.inf)
+    reached = np.lib.stride_tricks.sliding_window_view(padded, columns)  # by step and column
     for row in range(1, count):
-        padded = np.pad(best, _MAX_STEP, constant_values=-np.inf)
-        options = np.stack(
-            [padded[_MAX_STEP + s : _MAX_STEP + s + columns] - _STEP_COST * abs(s) for s in steps]
-        )
+        padded[_MAX_STEP:-_MAX_STEP] = best
+        options = reached - costs
         choice = options.argmax(axis=0)
-        came[row] = np.arange(columns) + steps[choice]
-        best = options[choice, np.arange(columns)] + rows[row]
+        came[row] = here + steps[choice]
+        best = options[choice, here] + rows[row]
     path = np.zeros(count, dtype=np.intp)
     path[-1] = int(best.argmax())
     for row in range(count - 1, 0, -1):

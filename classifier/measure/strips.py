@@ -61,9 +61,27 @@ class Strip:
         finest = float(self.across_mm[1] - self.across_mm[0])
         sigma = max(0.0, 0.35 * finest / min(spacing_mm) - 0.2)
         if sigma > 0.1:
+            pixels, corner = _around(pixels, at, margin=int(4 * sigma) + 3)
+            at = at - corner
             pixels = np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), dtype=np.float32)
         found = cv2.remap(pixels, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return scaled(np.asarray(found, dtype=np.float32))
+
+
+def _around(
+    pixels: NDArray[np.float32], at: NDArray[np.float32], margin: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The part of an image with all places (…, 2) px and a margin, and its first (column, row).
+
+    At an edge of the image the part ends with it.
+    """
+    first, last = at.min(axis=(0, 1)), at.max(axis=(0, 1))
+    size = np.array(pixels.shape[::-1])
+    left, top = np.clip(np.floor(first).astype(int) - margin, 0, size - 1)
+    right, bottom = np.clip(np.ceil(last).astype(int) + margin + 1, 1, size)
+    if right - left <= 2 * margin or bottom - top <= 2 * margin:  # beside the image: its edge is repeated
+        return pixels, np.zeros(2, np.float32)
+    return np.ascontiguousarray(pixels[top:bottom, left:right]), np.array([left, top], np.float32)
 
 
 def scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -20,9 +20,18 @@ def end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def spare_threads() -> None:
+    """Let numpy multiply on one thread, unless the environment says otherwise; before numpy is imported.
+
+    What grading multiplies is small: further threads of OpenBLAS only wait, and burn what the networks could
+    use. Measured on two busy processors, a study took 0.24 s instead of 1.2 s of processor time.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def on_one_thread() -> None:
     """For a process beside others that do the same; before torch is imported."""
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
     import cv2
 
     cv2.setNumThreads(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,21 +128,31 @@ def merge_candidates(
     """
     ordered = sorted(candidates, key=lambda c: (-c.score, c.series_id, c.instance_number))
     groups: list[list[SliceCandidate]] = []
+    centres: list[FloatArray] = []
+    slices: list[set[tuple[str, int]]] = []
     for item in ordered:
-        for group in groups:
-            scores = np.array([m.score for m in group])
-            centre = (np.stack([m.points_mm[0, 1:] for m in group]) * scores[:, None]).sum(axis=0)
-            centre /= scores.sum()
-            taken = any(
-                m.series_id == item.series_id and m.instance_number == item.instance_number for m in group
-            )
-            if not taken and np.linalg.norm(centre - item.points_mm[0, 1:]) < config.merge_slices_mm:
+        own = (item.series_id, item.instance_number)
+        for place, group in enumerate(groups):
+            away_y, away_z = (centres[place] - item.points_mm[0, 1:]).tolist()
+            if own not in slices[place] and math.hypot(away_y, away_z) < config.merge_slices_mm:
                 group.append(item)
+                slices[place].add(own)
+                centres[place] = _centre(group)
                 break
         else:
             groups.append([item])
+            slices.append({own})
+            centres.append(_centre([item]))
     discs = [_join(group, min(best_slices, slices_seen)) for group in groups]
     return sorted(discs, key=lambda disc: -disc.score)
+
+
+def _centre(group: list[SliceCandidate]) -> FloatArray:
+    """(2,) y and z of a group's discs, by their scores."""
+    scores = np.array([item.score for item in group])
+    return np.asarray(
+        (np.stack([item.points_mm[0, 1:] for item in group]) * scores[:, None]).sum(axis=0) / scores.sum()
+    )
 
 
 def _join(group: list[SliceCandidate], best_slices: int) -> DiscCandidate:

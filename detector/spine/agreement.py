@@ -7,6 +7,7 @@ farther up or down.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -107,16 +108,13 @@ def _likeness(
     along_table = np.array([0.0, 0.0, 1.0])
     up = along_table - (along_table @ sagittal.plane.normal) * sagittal.plane.normal
     try:
-        across = _sampled(item, _smoothed(item), line)
+        across, shown = _sampled(item, _smoothed(item, line), line[None])
     except DicomRejected:
         return None
-    if across is None:
+    if not shown[0]:
         return None
-    found = []
-    for shift in shifts:
-        along = _sampled(sagittal, side, line + shift * up)
-        found.append(np.nan if along is None else _correlation(across, along))
-    return np.array(found)
+    along, shown = _sampled(sagittal, side, line + shifts[:, None, None] * up)
+    return np.where(shown, _correlations(across[0], along), np.nan)
 
 
 def _on_both(point_mm: FloatArray, a: Slice, b: Slice) -> FloatArray:
@@ -126,23 +124,38 @@ def _on_both(point_mm: FloatArray, a: Slice, b: Slice) -> FloatArray:
     return np.asarray(point_mm - np.linalg.lstsq(normals, gaps, rcond=None)[0])
 
 
-def _smoothed(item: Slice) -> NDArray[np.float32]:
-    """The image over about a millimetre. Raises DicomRejected."""
-    return np.asarray(cv2.GaussianBlur(item.pixels(), (0, 0), max(0.5, 1.0 / item.plane.spacing_mm[0])))
+def _smoothed(item: Slice, near_mm: FloatArray | None = None) -> NDArray[np.float32]:
+    """The image over about a millimetre; only around points (n, 3), if given. Raises DicomRejected."""
+    pixels, sigma = item.pixels(), max(0.5, 1.0 / item.plane.spacing_mm[0])
+    if near_mm is None:
+        return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma))
+    rows = item.plane.to_px(near_mm)[:, 1]
+    margin = math.ceil(4 * sigma) + 2
+    top, bottom = (int(row) for row in (rows.min() - margin, rows.max() + margin + 2))
+    part = slice(max(top, 0), max(bottom, 0))
+    smooth = pixels.copy()
+    if pixels[part].size:
+        smooth[part] = cv2.GaussianBlur(pixels[part], (0, 0), sigma)
+    return smooth
 
 
-def _sampled(item: Slice, pixels: NDArray[np.float32], points_mm: FloatArray) -> FloatArray | None:
-    """The image at points (n, 3); None if most lie outside it."""
+def _sampled(
+    item: Slice, pixels: NDArray[np.float32], points_mm: FloatArray
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """The image along lines of points (lines, n, 3), and of which lines most points lie inside it."""
     xy = item.plane.to_px(points_mm).astype(np.float32)
-    inside = np.asarray(item.plane.contains_px(xy))
-    if inside.mean() < 0.8:
-        return None
-    values = cv2.remap(pixels, xy[:, :1], xy[:, 1:], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(values[:, 0], dtype=np.float64)
+    values = cv2.remap(pixels, xy[..., 0], xy[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(values, dtype=np.float64), item.plane.contains_px(xy).mean(axis=1) >= 0.8
 
 
-def _correlation(a: FloatArray, b: FloatArray) -> float:
+def _correlations(line: FloatArray, others: FloatArray) -> FloatArray:
+    """Of a line (n,) with every other (lines, n); NaN where one is constant."""
     # Without the coil's slow fall of brightness towards the belly.
-    a, b = (value - cv2.GaussianBlur(value[None], (0, 0), 15.0)[0] for value in (a, b))
-    size = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / size if size > 0 else float("nan")
+    kernel = cv2.getGaussianKernel(121, 15.0)
+    rows = np.concatenate([line[None], others])
+    rows = rows - cv2.sepFilter2D(rows, cv2.CV_64F, kernel, np.ones(1))
+    sizes = np.linalg.norm(rows, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(
+            np.where(sizes[1:] * sizes[0] > 0, rows[1:] @ rows[0] / (sizes[1:] * sizes[0]), np.nan)
+        )

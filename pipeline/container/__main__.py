@@ -11,9 +11,12 @@ import os
 import sys
 from pathlib import Path
 
+from data_prep.base.workers import spare_threads
+
 
 def main() -> int:
     """The exit code: 0 also when something was rejected on the way, which the result says."""
+    spare_threads()
     given = {name: os.environ.get(name) for name in ("MERCURE_IN_DIR", "MONAI_INPUTPATH")}
     if given["MERCURE_IN_DIR"]:
         from pipeline.container.modules import run_mercure
