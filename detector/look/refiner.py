@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from data_prep.base.backend import Backend, resolve_backend
 from data_prep.base.graph import SUFFIX
 from data_prep.base.manifest import read_listed, read_verified
-from data_prep.base.openvino import load_network
+from data_prep.base.networks import load_network
 from data_prep.crops import Crop, extract_crop
 from data_prep.study import LevelPoint, PointSource, Study
 from data_prep.vocabulary import Side
@@ -51,17 +51,9 @@ class PointRefiner:
             BackendUnusable: the backend cannot run here.
         """
         content = read_verified(folder, f"{spec.stem}.safetensors")
-        if resolve_backend(backend, device=device) is Backend.OPENVINO:
-            here = Path(__file__)
-            network = load_network(
-                content,
-                read_listed(folder, f"{spec.stem}{SUFFIX}"),
-                lambda: _converted(spec, content),
-                described={"refiner": spec.stem},
-                code=(here, here.with_name("refiner_network.py"), here.parents[1] / "spec.py"),
-                threads=threads,
-            )
-            return cls(spec, network)
+        if resolve_backend(backend, device=device) is Backend.ONNX:
+            graph = read_listed(folder, f"{spec.stem}{SUFFIX}")
+            return cls(spec, load_network(content, graph, lambda: _converted(spec, content), threads=threads))
         return cls(spec, _run_by_torch(spec, content, device))
 
     def refine(self, study: Study, points: tuple[LevelPoint, ...]) -> tuple[LevelPoint, ...]:
@@ -148,7 +140,7 @@ def _arrays(waiting: Sequence[tuple[int, Crop]], points: tuple[LevelPoint, ...])
     return pixels, np.array([points[place].level.index for place, _ in waiting], dtype=np.int64)
 
 
-def _converted(spec: RefinerSpec, content: bytes) -> tuple[bytes, bytes]:
+def _converted(spec: RefinerSpec, content: bytes) -> bytes:
     from detector.look.refiner_network import converted_refiner
 
     return converted_refiner(spec, content)

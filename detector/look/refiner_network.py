@@ -89,11 +89,8 @@ def refiner_from_bytes(spec: RefinerSpec, content: bytes) -> RefinerNetwork:
     return network.eval().requires_grad_(False)
 
 
-def converted_refiner(spec: RefinerSpec, content: bytes) -> tuple[bytes, bytes]:
-    """The network of a weights file's bytes for OpenVINO, for any number of crops."""
+def converted_refiner(spec: RefinerSpec, content: bytes) -> bytes:
+    """The network of a weights file's bytes as ONNX, for any number of crops."""
     pixels = torch.zeros(2, 1, spec.size_px, spec.size_px)
-    return convert_torch(
-        refiner_from_bytes(spec, content),
-        (pixels, torch.zeros(2, dtype=torch.int64)),
-        [(-1, *pixels.shape[1:]), (-1,)],
-    )
+    example = pixels, torch.zeros(2, dtype=torch.int64)
+    return convert_torch(refiner_from_bytes(spec, content), example, [(0,), (0,)], (0,))

@@ -61,7 +61,7 @@ def test_the_evidence_of_members_is_averaged(tmp_path: Path, backend: str) -> No
     np.testing.assert_allclose(np.exp(logits[2])[~foramina], np.exp(logits[0])[~foramina], atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["torch", "openvino"])
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
 def test_each_member_looks_at_its_own_crops(tmp_path: Path, backend: str) -> None:
     both, one, two = (tmp_path / name for name in ("both", "one", "two"))
     for name in GROUP_GRADERS:

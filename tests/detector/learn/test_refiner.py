@@ -115,7 +115,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("backend", ["torch", "openvino"])
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
 def test_points_that_were_seen_are_moved_within_their_slice(weights: Path, backend: str) -> None:
     phantom = make_study(200_421)
     groups = (ConditionGroup.SPINAL, ConditionGroup.SUBARTICULAR, ConditionGroup.FORAMINAL)
