@@ -77,8 +77,8 @@ def _convolved(values: RealArray, kernel: RealArray, dilation: int, is_round: bo
     if len(values) == 1:
         windows = around(values, kernel.shape[2:], dilation, is_round=is_round)
         return cast(RealArray, np.einsum("crsij,ocij->ors", windows, kernel, optimize=True))
-    # Every place of the kernel looks at all channels at once; what it sees is then moved and added. Windows of
-    # many channels would be written out before they are multiplied.
+    # Every place of the kernel looks at all channels at once; what it sees is then moved and added. To write
+    # out the windows of many channels takes longer.
     rows, columns = values.shape[1:]
     padded = _padded(values, kernel.shape[2:], dilation, is_round=is_round)
     seen = np.tensordot(kernel, padded, axes=(1, 0))
