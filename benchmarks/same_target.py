@@ -89,17 +89,11 @@ REDUCED: dict[ConditionGroup, Callable[[Series, Slice, LevelPoint], Series]] = {
 }
 
 
-def grade_at(
-    grader: Grader, study: Study, points: tuple[LevelPoint, ...]
-) -> dict[Target, NDArray[np.float64]]:
-    """Probabilities of the points' targets that were looked at."""
-    grades = grader.grade(study, SpineLevels(study.study_id, points=points))
-    wanted = {Target(point.condition, point.level) for point in points}
-    return {
-        target: grade.probabilities
-        for target, grade in grades.items()
-        if target in wanted and not grade.flags
-    }
+def grade_at(grader: Grader, study: Study, point: LevelPoint) -> NDArray[np.float64] | None:
+    """Probabilities (3,) of the point's target; None if it could not be looked at."""
+    grades = grader.grade(study, SpineLevels(study.study_id, points=(point,)))
+    grade = grades[Target(point.condition, point.level)]
+    return None if grade.flags else np.asarray(grade.probabilities)
 
 
 def differences(grader: Grader, study: Study, points: tuple[LevelPoint, ...]) -> dict[str, list[float]]:
