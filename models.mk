@@ -17,6 +17,7 @@ LUMBAR := $(BIN)/lumbar
 ONE_CORE := --threads 1 --jobs 1 --resume
 OPEN_SOURCES = --external $(SPIDER) $(foreach folder,$(SLICES),--slices $(folder))
 RESEARCH := classifier/recipes/research.json
+SECOND := classifier/recipes/research-second.json
 
 .PHONY: models models-open models-research given-open given-research
 
@@ -35,11 +36,11 @@ models-open: given-open $(RUNS)/open/sagittal.done $(RUNS)/open/axial.done $(RUN
 	    --shifted $(RUNS)/crops/shifted -o classifier/weights/open
 	$(MAKE) graphs
 
-models-research: given-research $(RUNS)/research/sagittal.done $(RUNS)/research/axial.done $(RUNS)/research/foramen.done $(RUNS)/research/graders.done
+models-research: given-research $(RUNS)/research/sagittal.done $(RUNS)/research/axial.done $(RUNS)/research/foramen.done $(RUNS)/research/points.done $(RUNS)/research/graders.done
 	$(LUMBAR) detector bundle $(RUNS)/research/sagittal $(RUNS)/research/axial $(RUNS)/research/foramen \
-	    -o detector/weights/research
+	    $(RUNS)/research/points -o detector/weights/research
 	$(LUMBAR) detector calibrate detector/weights/research $(OPEN_SOURCES) $(foreach folder,$(RSNA),--data $(folder))
-	$(LUMBAR) classifier calibrate $(RUNS)/research/graders $(wildcard $(RUNS)/research/graders-second) \
+	$(LUMBAR) classifier calibrate $(RUNS)/research/graders $(RUNS)/research/graders-second \
 	    $(foreach folder,$(RSNA),--validation $(RUNS)/crops/$(notdir $(folder))) -o classifier/weights/research
 	$(MAKE) graphs
 
@@ -79,6 +80,12 @@ $(RUNS)/research/axial.done: $(RUNS)/open/axial.done
 	    --samples-per-epoch 1200 --start-from $(basename $<) --rate 0.001 $(ONE_CORE)
 	@touch $@
 
+# A second look at canal and foramen points, from scratch. Points of axial slices gained nothing by it.
+$(RUNS)/research/points.done: | $(RUNTIME)
+	$(LUMBAR) detector train-points $(RSNA) -o $(basename $@) --group spinal --epochs 8 --threads 1 --jobs 1
+	$(LUMBAR) detector train-points $(RSNA) -o $(basename $@) --group foraminal --epochs 6 --threads 1 --jobs 1
+	@touch $@
+
 # Graders, open: phantoms.
 $(RUNS)/open/graders.done: | $(RUNTIME)
 	$(LUMBAR) classifier cut --phantoms 320 --enriched -o $(RUNS)/crops/phantoms
@@ -98,4 +105,6 @@ $(RUNS)/research/graders.done: | $(RUNTIME)
 	$(LUMBAR) classifier train $(foreach folder,$(RSNA),--crops $(RUNS)/crops/$(notdir $(folder))) \
 	    --crops $(RUNS)/crops/beside --config $(RESEARCH) --pretrained $(PRETRAINED) --grader subarticular \
 	    --grader spinal_axial --grader spinal --threads 1 -o $(basename $@)
+	$(LUMBAR) classifier train $(foreach folder,$(RSNA),--crops $(RUNS)/crops/$(notdir $(folder))) \
+	    --config $(SECOND) --pretrained $(PRETRAINED) --grader subarticular --threads 1 -o $(basename $@)-second
 	@touch $@
