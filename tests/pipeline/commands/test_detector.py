@@ -1,13 +1,17 @@
 """The detector's commands: what they write, what they say, how they end."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from data_prep.base.bundles import Bundle
+from data_prep.partition import Part, part_of
 from data_prep.phantom import write_dataset
+from detector.predict import BUNDLED_WEIGHTS
 from pipeline.commands.detector import app
 
 runner = CliRunner()
@@ -67,3 +71,35 @@ def test_external_slices_cannot_train_the_axial_detector(tmp_path: Path) -> None
     arguments = ["train", "--kind", "axial", "--external", str(tmp_path), "-o", str(tmp_path / "run")]
     result = runner.invoke(app, arguments)
     assert result.exit_code == 1 and "leave --external out" in result.stderr
+
+
+def test_a_second_look_is_trained_bundled_and_used(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", studies=4, seed=200_420)
+    arguments = ["--group", "foraminal", "--epochs", "1", "--threads", "1", "--jobs", "1"]
+    run = tmp_path / "run"
+    result = runner.invoke(app, ["train-points", str(tmp_path / "data"), "-o", str(run), *arguments])
+    assert result.exit_code == 0, result.output
+    described = json.loads((run / "foraminal_point.json").read_text())
+    assert described["crops"] % 10 == 0 and described["crops"] > 0
+    weights = tmp_path / "weights"
+    shutil.copytree(BUNDLED_WEIGHTS[Bundle.OPEN], weights)
+    result = runner.invoke(app, ["bundle", str(run), "-o", str(weights)])
+    assert result.exit_code == 0, result.output
+    errors = {}
+    for name, folder in (("with", weights), ("without", BUNDLED_WEIGHTS[Bundle.OPEN])):
+        result = runner.invoke(app, ["evaluate", str(tmp_path / "data"), "--json", "--weights", str(folder)])
+        assert result.exit_code == 0, result.output
+        errors[name] = json.loads(result.stdout)
+    assert errors["with"]["foraminal"] != errors["without"]["foraminal"]
+    assert errors["with"]["spinal"] == errors["without"]["spinal"]
+
+
+def test_evaluate_takes_a_part_of_the_studies(data: Path) -> None:
+    studies = {}
+    for part in Part:
+        result = runner.invoke(app, ["evaluate", str(data), "--json", "--part", part.value])
+        studies[part] = json.loads(result.stdout)["studies"] if result.exit_code == 0 else 0
+    ids = pd.read_csv(data / "train.csv")["study_id"].astype(str)
+    assert studies == {part: sum(part_of(name) is part for name in ids) for part in Part}
+    result = runner.invoke(app, ["evaluate", str(data), "--part", "report"])
+    assert result.exit_code == 2
