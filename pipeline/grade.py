@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -202,8 +202,10 @@ class Pipeline:
         Raises:
             DicomRejected: no study was found, or the archive was refused.
         """
-        with opened_input(Path(path)) as (folder, _):
+        with opened_input(Path(path)) as (folder, refused):
             entries = find_studies(folder, series_table=series_table)
+            # Of which study a member is that was refused, nobody knows: each says so.
+            entries = tuple(replace(entry, rejections=(*refused, *entry.rejections)) for entry in entries)
             return tuple(self.predict_entry(entry)[0] for entry in entries)
 
     def predict_entry(

@@ -28,6 +28,7 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED_BIT = 0x1
 _LOOKED_AT_BYTES = 352
 _TABLES_UP = 3
+_ANY_DEPTH = 65_536
 # The end of central directory record has 22 bytes and a comment of at most 65,535.
 _END_BYTES, _END_SIGNATURE = 22, b"PK\x05\x06"
 _LOCATOR_BYTES, _LOCATOR_SIGNATURE = 20, b"PK\x06\x07"
@@ -257,6 +258,9 @@ def _extract_members(
         if progress is not None:
             progress(done, len(members))
         parts = safe_parts(member.filename, limits.max_depth)
+        if not member.is_dir() and parts is None and (all_parts := safe_parts(member.filename, _ANY_DEPTH)):
+            message = f"more than {limits.max_depth - 1} folders lie around it"
+            rejections.append(Rejection(Reason.MISPLACED, message, file=input_label(all_parts[-1])))
         if member.is_dir() or parts is None:
             continue
         target = folder.joinpath(*parts)

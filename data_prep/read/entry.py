@@ -8,15 +8,17 @@ from pathlib import Path
 
 from data_prep.names import safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
+from data_prep.read.acquisitions import acquisitions_of, conflicts
 from data_prep.read.belonging import of_one_patient
 from data_prep.read.choosing import chosen
 from data_prep.read.dicom_file import SliceHeader, read_slices
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.division import divided
+from data_prep.read.identity import identity_of
 from data_prep.read.listing import Others, files_below, files_in, image_files, subfolders
 from data_prep.read.series import build_series, weightings_compared
 from data_prep.study import Series, Study
-from data_prep.vocabulary import SeriesKind
+from data_prep.vocabulary import Flag, SeriesKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +66,12 @@ class StudyEntry:
             rejections += self._listed_only(headers)
         headers, strangers = of_one_patient(self.study_id, headers)
         rejections += strangers
+        flags = self.flags
+        if self.folder is not None and _nobody_says_whose(headers.values()):
+            flags = (*flags, Flag.IDENTIFIERS_MISSING)
         series = chosen(weightings_compared(list(self._build(headers, rejections))))
         if series:
-            return Study(self.study_id, series, tuple(rejections), self.flags)
+            return Study(self.study_id, series, tuple(rejections), flags)
         if not rejections:
             reason, message = Reason.NO_IMAGES, "the study has no images"
         else:
@@ -142,6 +147,14 @@ class StudyEntry:
                 continue
             rejections.extend(unused)
             yield series
+
+
+def _nobody_says_whose(folders: Iterable[Sequence[SliceHeader]]) -> bool:
+    """Whether the folders of a study show the same twice, and no identifier says that it is one patient."""
+    folders = list(folders)
+    if any(header.study_uid or any(identity_of(header)[:2]) for headers in folders for header in headers):
+        return False
+    return bool(conflicts([acquisitions_of(headers) for headers in folders]))
 
 
 def read_headers(

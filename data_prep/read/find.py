@@ -1,9 +1,10 @@
 """Finds the studies under a path, whatever the layout.
 
-Layouts, told apart by names alone:
+Layouts, told apart by names:
 
 - RSNA: ``{study}/{series}/{instance}.dcm``, all three numeric. Folder names are the ids and the file name is
-  the instance number, whatever the headers say.
+  the instance number, whatever the headers say. Not where two of the series folders hold several series: they
+  are an examination each, of patients who have numbers.
 - anything else: a tree of DICOM files, divided into studies by ``studies_among``, and of NIfTI volumes,
   grouped by BIDS names or folders.
 """
@@ -20,12 +21,13 @@ from pathlib import Path
 from data_prep.names import input_label
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
-from data_prep.read.entry import StudyEntry
+from data_prep.read.entry import StudyEntry, read_headers
 from data_prep.read.listing import files_below, files_in, is_number, natural_order, subfolders
 from data_prep.read.nifti import is_nifti
 from data_prep.read.nifti_studies import volume_studies
 from data_prep.read.series_table import IMAGE_FOLDERS, SeriesTable, find_series_table
 from data_prep.read.tree import Tree, entry_of_volumes
+from data_prep.read.weighting import shown_label
 from data_prep.vocabulary import SeriesKind
 
 
@@ -109,6 +111,8 @@ def _entries_of_rsna(
         table = find_series_table(series_table, images, 1)
         return _entries_of_images_folder(images, table, limits)
     if _is_rsna_study(path):
+        if _holds_examinations(path, limits):
+            return None
         table = find_series_table(series_table, path, 2)
         return (StudyEntry(path.name, path, kinds=table.get(path.name, {}), limits=limits),)
     if _is_rsna_series(path) and is_number(path.parent.name):
@@ -132,6 +136,24 @@ def _is_rsna_study(folder: Path) -> bool:
     return is_number(folder.name) and any(_is_rsna_series(child) for child in subfolders(folder))
 
 
+def _holds_examinations(folder: Path, limits: ReadLimits) -> bool:
+    """Whether two folders of what looks like an RSNA study each hold an examination: more than one series.
+
+    The first and the last file of each folder are looked at: sagittal and axial, or T1 and T2.
+    """
+    found = 0
+    for child in filter(_is_rsna_series, subfolders(folder)):
+        files = [file for file in files_in(child) if file.suffix.lower() == ".dcm"]
+        ends = [read_headers([file], limits, []) for file in (files[0], files[-1])]
+        (plane, weighting), (other_plane, other) = (
+            shown_label(headers)[:2] if headers else ("", "") for headers in ends
+        )
+        found += bool(plane and other_plane) and (
+            plane != other_plane or bool(weighting and other and weighting != other)
+        )
+    return found > 1
+
+
 def _is_images_folder(folder: Path) -> bool:
     return folder.is_dir() and (
         folder.name in IMAGE_FOLDERS or any(_is_rsna_study(child) for child in subfolders(folder))
@@ -144,7 +166,7 @@ def _entries_of_images_folder(folder: Path, table: SeriesTable, limits: ReadLimi
     }
     others = Tree(folder, limits)
     for child in subfolders(folder):
-        if _is_rsna_study(child):
+        if _is_rsna_study(child) and not _holds_examinations(child, limits):
             kinds = table.get(child.name, {})
             entries[child.name] = StudyEntry(child.name, child, kinds=kinds, limits=limits)
         else:

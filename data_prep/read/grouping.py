@@ -17,9 +17,16 @@ from data_prep.names import folder_id, safe_id
 from data_prep.problems import Reason, Rejection
 from data_prep.read.acquisitions import Acquisition, acquisitions_of, conflict, conflicts
 from data_prep.read.dicom_file import SliceHeader
-from data_prep.read.identity import Identity, clusters, identity_of, joined, real_patient_id
+from data_prep.read.identity import (
+    Identity,
+    clusters,
+    disagree,
+    identity_of,
+    joined,
+    real_patient_id,
+)
+from data_prep.vocabulary import Flag
 
-IDENTIFIERS_MISSING = "identifiers_missing"
 _STRAY_SHARE = 1 / 3
 _HOME_SHARE = 0.9
 # More parts than this are not compared pair by pair: each is an image, and they are looked at together.
@@ -64,6 +71,11 @@ class _Part:
         for item in dict.fromkeys(map(identity_of, self.headers)):
             found = joined(found, item)
         return found
+
+    @property
+    def patient(self) -> Identity:
+        """Whose it is, whatever the day."""
+        return self.identity._replace(study_date="")
 
     @property
     def labels(self) -> set[tuple[str, ...]]:
@@ -122,7 +134,12 @@ def _apart(found: list[Found]) -> list[_Part]:
         return _climbed(found, 0)
     number = clusters([identity_of(f.header) for f in found])
     groups = _by(found, lambda f: number[identity_of(f.header)]).values()
-    return [part for group in groups for part in _branches_apart(group)]
+    parts = [part for group in groups for part in _branches_apart(group)]
+    if len(groups) > 1 and not any(disagree(a.patient, b.patient) for a in parts for b in parts):
+        message = "its images have one StudyInstanceUID and several dates: each date is graded by itself"
+        for part in parts:
+            part.rejections.append(Rejection(Reason.STUDY_DIVIDED, message))
+    return parts
 
 
 def _branches_apart(found: list[Found]) -> list[_Part]:
@@ -329,7 +346,7 @@ def _named(parts: list[_Part], top_name: str) -> tuple[Group, ...]:
         if taken[study_id] > 1:
             study_id = f"{study_id}-{taken[study_id]}"
         nobody = not uids and not any(part.identity[:2])
-        flags = (IDENTIFIERS_MISSING,) if part.is_joined_by_folder and nobody else ()
+        flags = (Flag.IDENTIFIERS_MISSING,) if part.is_joined_by_folder and nobody else ()
         rejections = [_with_study(item, study_id) for item in part.rejections]
         if part.is_refused:
             message = f"{len(part.found)} {_NOT_TOLD_APART}"

@@ -17,7 +17,7 @@ _T2_WORDS = re.compile(rf"T2{_NOT_A_VERTEBRA}(?!\s*\*|[\s_-]*STAR)")
 _PD_WORDS = re.compile(r"(?<![A-Z])PD(W|FS|SPAIR|TSE|FSE)?(?![A-Z])|PROTON")
 # Not the images that are graded, whatever else their names say.
 _OTHER_WORDS = re.compile(
-    r"DWI|DIFF|(?<![A-Z])ADC|TRACE|SCOUT|SURVEY|LOCALI[SZ]ER|MYELO|T2\s*\*|T2[\s_-]*STAR|CISS|FIESTA|TRUFI"
+    r"DWI|DIFF|(?<![A-Z])ADC|TRACE|SCOUT|SURVEY|LOCALI[SZ]ER|(?<![A-Z])LOC(?![A-Z])|MYELO|T2\s*\*|T2[\s_-]*STAR|CISS|FIESTA|TRUFI"
     r"|TRUE?[\s_-]*FISP|B[\s_-]?FFE|BALANCED|MEDIC(?![A-Z])|(?<![A-Z])MAP|SUBTR|(?<![A-Z])MIP(?![A-Z])|PERF"
 )
 _CONTRAST_WORDS = re.compile(

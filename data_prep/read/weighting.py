@@ -19,6 +19,8 @@ from data_prep.study import Slice
 
 _CSF_RIDGE_OF_T2 = 0.53
 _LEAST_TR_OF_SPIN_ECHO_MS = 100.0
+# T1 FLAIR has the times of STIR, but for its inversion, which not every header tells, and the short echo.
+_LONGEST_ECHO_OF_T1_MS = 30.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ def told_by_headers(headers: Sequence[SliceHeader], *, protocol_tells: bool = Tr
         return Told(None if timed is Weighting.OTHER else timed)
     if named is Weighting.T2 and timed is Weighting.OTHER:  # the first of two echoes
         return Told(timed)
-    if timed in (Weighting.T1, Weighting.T2) and timed is not named:
+    echo = _median(header.echo_time_ms for header in headers)
+    is_inverted_t1 = named is Weighting.T1 and echo is not None and echo < _LONGEST_ECHO_OF_T1_MS
+    if timed in (Weighting.T1, Weighting.T2) and timed is not named and not is_inverted_t1:
         return Told(None, contradicts=True)
     return Told(named)
 

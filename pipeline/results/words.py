@@ -31,7 +31,7 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "no_sagittal_t1": "There is no sagittal T1 series: the foramina were not graded.",
     "no_axial_t2": "There is no axial T2 series: the recesses were not graded.",
     "identifiers_missing": "No identifier says that these series are of one patient: they were put together "
-    "because they lie together and complement each other.",
+    "because they lie together.",
     "no_sagittal": "There is no sagittal series: no level can be found.",
     "no_level_found": "No lumbar level was found.",
     "series_kind_guessed": "Nothing says what a series shows, T1 or T2: it was guessed from the images.",

@@ -19,6 +19,7 @@ from data_prep.read.archives import (
     opened_input,
     safe_parts,
 )
+from tests.dicom_files import write_study
 
 DICOM = bytes(128) + b"DICM" + bytes(60)
 
@@ -80,6 +81,16 @@ def test_names_of_the_rsna_layout_stay_and_others_become_ours() -> None:
     parts = safe_parts("Müller Hans/1.dcm", 16)
     assert parts is not None and parts[0].isascii() and " " not in parts[0]
     assert safe_parts("a/" * 20 + "1.dcm", 16) is None
+
+
+def test_what_lies_too_deep_is_named(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "100")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number, path in enumerate(sorted(study.rglob("*.dcm"))):
+            archive.write(path, ("a/" * 20 if number == 3 else "a/") + f"{number}.dcm")
+    with opened_input(tmp_path / "a.zip") as (folder, rejections):
+        assert len(list(folder.rglob("*.dcm"))) == 14
+    assert [(item.reason, item.file) for item in rejections] == [(Reason.MISPLACED, "3.dcm")]
 
 
 def test_a_member_that_grows_is_refused_and_the_rest_is_unpacked(tmp_path: Path) -> None:

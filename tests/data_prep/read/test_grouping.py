@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 
 from benchmarks.identifiers import run, summary
 from data_prep.problems import DicomRejected, Reason
 from data_prep.read.find import find_studies
 from data_prep.study import Study
+from data_prep.vocabulary import Flag
 from tests.dicom_files import AXIAL, SAGITTAL, write_series
 
 # Two patients with grids of their own; the second lies elsewhere in the scanner.
@@ -185,3 +187,63 @@ def test_spoilt_identifiers_never_mix_and_never_lose_without_a_word(tmp_path: Pa
     found = summary(run(range(0, 200, 13), tmp_path, said.append))
     assert found["mutations"] == 16 and found["images_used"] > 1000
     assert (found["mixed_studies"], found["lost_images"], found["misnamed_images"]) == (0, 0, 0), said
+
+
+@pytest.mark.parametrize("sagittal_only", [False, True])
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("above", [False, True])
+def test_patients_who_have_numbers_are_no_series_of_one_study(
+    tmp_path: Path, sagittal_only: bool, named: bool, above: bool
+) -> None:
+    """Folders and files as in the RSNA layout, but a folder holds an examination."""
+    top = tmp_path / "2024"
+    for patient in range(2):
+        own = {"PatientID": f"P{patient}"} if named else {"PatientID": "ANON", "StudyInstanceUID": None}
+        write_patient(top / f"100{patient}", patient, first=1, **own)
+        for path in (top / f"100{patient}").iterdir():
+            if sagittal_only and int(path.stem) > 200:
+                path.unlink()
+    studies = studies_in(tmp_path if above else top)
+    assert shapes(studies) == [[6] * (2 if sagittal_only else 3), [7] * (2 if sagittal_only else 3)]
+    assert [study.rejections for study in studies] == [(), ()]
+
+
+def test_series_of_one_kind_and_of_nobody_in_an_rsna_study_are_flagged(tmp_path: Path) -> None:
+    """Two patients with one series each look so, too."""
+    for patient in range(2):
+        folder = tmp_path / "2024" / f"100{patient}"
+        write_series(folder, 6, step_mm=8.0, **GRIDS[patient], without=["StudyInstanceUID"])
+    (study,) = studies_in(tmp_path / "2024")
+    assert study.flags == (Flag.IDENTIFIERS_MISSING,)
+    for path in (tmp_path / "2024").rglob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        dataset.StudyInstanceUID = "1.2.3"
+        dataset.save_as(path)
+    (study,) = studies_in(tmp_path / "2024")
+    assert study.flags == ()
+
+
+def test_dates_that_divide_a_study_are_said(tmp_path: Path) -> None:
+    for patient in range(2):
+        write_patient(
+            tmp_path,
+            patient,
+            first=1000 * patient + 1,
+            study_uid="1.9",
+            PatientID="P",
+            StudyDate=f"2024010{patient + 1}",
+        )
+    studies = studies_in(tmp_path)
+    assert shapes(studies) == TWO_WHOLE
+    assert [[item.reason for item in study.rejections] for study in studies] == [[Reason.STUDY_DIVIDED]] * 2
+
+
+def test_a_name_may_be_spelt_in_several_ways(tmp_path: Path) -> None:
+    write_patient(tmp_path, 0, PatientID="P")
+    names = ("Doe^John", "DOE^JOHN", "Doe^John^^^", "Doe^John ")
+    for number, path in enumerate(sorted(tmp_path.iterdir())):
+        dataset = pydicom.dcmread(path)
+        dataset.PatientName, dataset.PatientID = names[number % 4], ("P", "P ", " P")[number % 3]
+        dataset.save_as(path)
+    (study,) = studies_in(tmp_path)
+    assert shapes([study]) == [[6, 6, 6]] and study.rejections == ()

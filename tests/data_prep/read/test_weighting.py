@@ -50,6 +50,8 @@ PLANE = SlicePlane.from_dicom((0, 0, 0), (0, 1, 0, 0, 0, -1), (1, 1), (4, 4))
         ("AX T2*", Weighting.OTHER),
         ("DWI b1000", Weighting.OTHER),
         ("3-plane scout", Weighting.OTHER),
+        ("T2 HASTE LOC", Weighting.OTHER),
+        ("SAG T2 LOCAL SHIM", Weighting.T2),
         ("T1 T2 overview", None),
         ("lumbar spine", None),
         ("", None),
@@ -98,19 +100,21 @@ def test_times(
         ("SAG T2", 3500.0, 15.0, "SE", Weighting.OTHER),  # the first of two echoes
         ("SAG T2", 3500.0, 100.0, "SE", Weighting.T2),
         ("SAG T1", 3500.0, 100.0, "SE", None),
+        ("SAG T1 FLAIR", 2800.0, 20.0, ["SE", "IR"], Weighting.T1),  # its inversion time left out
+        ("SAG T1", 3500.0, 100.0, ["SE", "IR"], None),
         ("SAG T2", 600.0, 12.0, "SE", None),
         ("T1 VIBE", 4.0, 2.0, "GR", Weighting.T1),
         ("T2 ME2D", 600.0, 20.0, "GR", Weighting.OTHER),
     ],
 )
 def test_names_are_checked_against_times_and_sequence(
-    description: str, repetition: float, echo: float, sequence: str, expected: Weighting | None
+    description: str, repetition: float, echo: float, sequence: str | list[str], expected: Weighting | None
 ) -> None:
     header = SliceHeader(
         Path("1"),
         PLANE,
         description=description,
-        scanning_sequence=(sequence,),
+        scanning_sequence=(sequence,) if isinstance(sequence, str) else tuple(sequence),
         repetition_time_ms=repetition,
         echo_time_ms=echo,
     )
