@@ -29,6 +29,7 @@ class Outcome:
         untrue: images that are used and said not to be, or counted in a refusal that did not hold them.
         used, named: images in studies; not used, and named or counted in a rejection.
         studies: found with images.
+        divided: patients whose images are in several studies.
         reasons: code → how often it was given.
     """
 
@@ -38,6 +39,7 @@ class Outcome:
     used: int
     named: int
     studies: int
+    divided: int
     reasons: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -51,10 +53,9 @@ def judged(folder: Path, patient_of: Mapping[str, int]) -> Outcome:
     try:
         entries = find_studies(folder / "in")
     except DicomRejected as rejected:
-        return _balanced(patient_of, set(), [(None, item) for item in rejected.rejections], 0, 0)
-    used: set[str] = set()
+        return _balanced(patient_of, [], [(None, item) for item in rejected.rejections])
+    studies: list[set[str]] = []
     said: list[tuple[StudyEntry | None, Rejection]] = []
-    mixed = studies = 0
     for entry in entries:
         try:
             study = entry.load()
@@ -62,25 +63,25 @@ def judged(folder: Path, patient_of: Mapping[str, int]) -> Outcome:
             said += [(entry, item) for item in (*rejected.rejections, rejected.rejection)]
             continue
         said += [(entry, item) for item in study.rejections]
-        paths = {
-            item.path.relative_to(folder).as_posix()
-            for series in study.series
-            for item in series.slices
-            if item.path is not None
-        }
-        used |= paths
-        studies += 1
-        mixed += len({patient_of[path] for path in paths}) > 1
-    return _balanced(patient_of, used, said, mixed, studies)
+        studies.append(
+            {
+                item.path.relative_to(folder).as_posix()
+                for series in study.series
+                for item in series.slices
+                if item.path is not None
+            }
+        )
+    return _balanced(patient_of, studies, said)
 
 
 def _balanced(
     patient_of: Mapping[str, int],
-    used: set[str],
+    studies: Sequence[set[str]],
     said: Sequence[tuple[StudyEntry | None, Rejection]],
-    mixed: int,
-    studies: int,
 ) -> Outcome:
+    used = set().union(*studies)
+    patients = [{patient_of[path] for path in paths} for paths in studies]
+    of_patient = Counter(patient for found in patients for patient in found)
     by_name = {input_label(path.rsplit("/", 1)[-1]): path for path in patient_of}
     if len(by_name) < len(patient_of):
         raise ValueError("two images have one name: which is meant cannot be told")
@@ -96,13 +97,14 @@ def _balanced(
             counted += next(int(word) for word in rejection.message.split() if word.isdigit())
     left = len(patient_of) - len(used | named)
     return Outcome(
-        mixed,
-        max(0, left - counted),
-        len(named & used) + max(0, counted - left),
-        len(used),
-        len(named - used) + min(counted, left),
-        studies,
-        dict(sorted(Counter(item.reason.value for _, item in said).items())),
+        mixed=sum(len(found) > 1 for found in patients),
+        lost=max(0, left - counted),
+        untrue=len(named & used) + max(0, counted - left),
+        used=len(used),
+        named=len(named - used) + min(counted, left),
+        studies=len(studies),
+        divided=sum(count > 1 for count in of_patient.values()),
+        reasons=dict(sorted(Counter(item.reason.value for _, item in said).items())),
     )
 
 

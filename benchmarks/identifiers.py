@@ -6,8 +6,8 @@ Two small synthetic patients are written in one of several layouts, and their id
 swapped or made anew: for everything, per series, per file or for a few files. Nothing is graded. Counted are
 studies with images of both patients, images that are in no study and named by no rejection, images that are
 named though they are used, and what became of the rest (``benchmarks.accounting``). Writes
-``identifiers.json`` and ``identifiers.csv``; ends with 1 if a study was mixed, an image lost without a word,
-or misnamed.
+``identifiers.json`` and ``identifiers.csv``; ends with 1 if a study was mixed, an image lost or misnamed, or
+a patient divided without a word.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def run(
 
     Args:
         work: the patients and what was found are kept here: an interrupted run goes on where it was.
-        tell: called with a sentence for each mutation that mixed, lost or misnamed something.
+        tell: called with a sentence for each mutation with which something went wrong.
     """
     patients = two_patients(work, FIRST_SEED)
     found = []
@@ -216,10 +216,14 @@ def run(
                 outcome = judged(Path(folder), patient_of)
             with atomic_write(kept) as stream:
                 json.dump(asdict(outcome), stream)
-        if outcome.mixed or outcome.lost or outcome.untrue:
+        if _is_wrong(outcome):
             tell(f"{mutation}: {outcome}")
         found.append((mutation, outcome))
     return found
+
+
+def _is_wrong(outcome: Outcome) -> bool:
+    return bool(outcome.mixed or outcome.lost or outcome.untrue or (outcome.divided and not outcome.reasons))
 
 
 def summary(found: list[tuple[Mutation, Outcome]]) -> dict[str, Any]:
@@ -230,6 +234,7 @@ def summary(found: list[tuple[Mutation, Outcome]]) -> dict[str, Any]:
         "mixed_studies": sum(item.mixed for item in outcomes),
         "lost_images": sum(item.lost for item in outcomes),
         "misnamed_images": sum(item.untrue for item in outcomes),
+        "divided_without_a_word": sum(item.divided > 0 and not item.reasons for item in outcomes),
         "images": sum(item.used + item.named + item.lost for item in outcomes),
         "images_used": sum(item.used for item in outcomes),
         "images_named": sum(item.named for item in outcomes),
@@ -261,13 +266,15 @@ def main() -> None:
         stream.write("\n")
     with atomic_write(arguments.output / "identifiers.csv") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("mutation", "mixed", "lost", "misnamed", "used", "named", "studies", "said"))
+        writer.writerow(
+            ("mutation", "mixed", "lost", "misnamed", "used", "named", "studies", "divided", "said")
+        )
         for mutation, item in found:
             said = " ".join(f"{reason}:{count}" for reason, count in item.reasons.items())
-            counts = (item.mixed, item.lost, item.untrue, item.used, item.named, item.studies)
+            counts = (item.mixed, item.lost, item.untrue, item.used, item.named, item.studies, item.divided)
             writer.writerow((mutation, *counts, said))
     print(json.dumps(report, indent=1))
-    sys.exit(1 if report["mixed_studies"] or report["lost_images"] or report["misnamed_images"] else 0)
+    sys.exit(1 if any(_is_wrong(outcome) for _, outcome in found) else 0)
 
 
 if __name__ == "__main__":

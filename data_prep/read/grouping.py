@@ -3,43 +3,28 @@
 - StudyInstanceUID joins, unless patient or date disagree, or two folders look like an examination each.
 - Without it a folder is a study; series folders that complement each other are one.
 - Images whose StudyInstanceUID differs per series or per file are one study where they share the patient and
-  the folder and complement each other; where they do not, that is said.
+  the folder and complement each other; where they do not, or nobody says whose they are, that is said.
 - What contradicts itself is left out by name: a patient is never mixed, and never lost without a word.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 
 from data_prep.names import folder_id, safe_id
 from data_prep.problems import Reason, Rejection
 from data_prep.read.acquisitions import Acquisition, acquisitions_of, conflict, conflicts
 from data_prep.read.dicom_file import SliceHeader
-from data_prep.read.identity import (
-    Identity,
-    clusters,
-    disagree,
-    identity_of,
-    joined,
-    real_patient_id,
-)
+from data_prep.read.fragments import fragments_joined, say_of_pieces, studies_completed
+from data_prep.read.identity import clusters, disagree, identity_of, real_patient_id
+from data_prep.read.parts import MANY, Found, Part, fit, grouped
 from data_prep.vocabulary import Flag
 
 _STRAY_SHARE = 1 / 3
 _HOME_SHARE = 0.9
-# More parts than this are not compared pair by pair: each is an image, and they are looked at together.
-_MANY = 24
 _NOT_TOLD_APART = "images of what may be two patients or examinations, and nothing tells them apart"
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """An image and the names of the folders it lies in, from the top of the input."""
-
-    header: SliceHeader
-    place: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,40 +37,6 @@ class Group:
     flags: tuple[str, ...] = ()
 
 
-@dataclass(eq=False)
-class _Part:
-    """Images that belong together so far, and what is to be said of them."""
-
-    found: list[Found]
-    rejections: list[Rejection] = field(default_factory=list)
-    is_refused: bool = False
-    is_joined_by_folder: bool = False
-
-    @property
-    def headers(self) -> list[SliceHeader]:
-        return [item.header for item in self.found]
-
-    @property
-    def identity(self) -> Identity:
-        found = Identity()
-        for item in dict.fromkeys(map(identity_of, self.headers)):
-            found = joined(found, item)
-        return found
-
-    @property
-    def patient(self) -> Identity:
-        """Whose it is, whatever the day."""
-        return self.identity._replace(study_date="")
-
-    @property
-    def labels(self) -> set[tuple[str, ...]]:
-        return {item.label for item in acquisitions_of(self.headers)}
-
-    @property
-    def leaves(self) -> set[tuple[str, ...]]:
-        return {item.place for item in self.found}
-
-
 def studies_among(found: Sequence[Found], top_name: str) -> tuple[Group, ...]:
     """Divide the images of a tree into studies, the one that comes first in the tree first.
 
@@ -94,21 +45,17 @@ def studies_among(found: Sequence[Found], top_name: str) -> tuple[Group, ...]:
         top_name: of the folder that was given, for a study that lies directly in it.
     """
     found, contradictory = _without_contradictions(found)
-    parts = [part for group in _by(found, lambda f: f.header.study_uid).values() for part in _apart(group)]
+    parts = [
+        part for group in grouped(found, lambda f: f.header.study_uid).values() for part in _apart(group)
+    ]
     contradictory += _without_strays(parts)
-    parts = _fragments_joined([part for part in parts if part.found])
+    parts = studies_completed(fragments_joined([part for part in parts if part.found]))
     parts = [apart for part in parts for apart in _told_apart(part)]
     order = {id(item): place for place, item in enumerate(found)}
     parts.sort(key=lambda part: min(order[id(item)] for item in part.found))
+    say_of_pieces([part for part in parts if not part.is_refused])
     _name_contradictions(parts, contradictory)
     return _named(parts, top_name)
-
-
-def _by(found: Iterable[Found], key: Callable[[Found], Hashable]) -> dict[Hashable, list[Found]]:
-    groups: dict[Hashable, list[Found]] = defaultdict(list)
-    for item in found:
-        groups[key(item)].append(item)
-    return groups
 
 
 def _without_contradictions(found: Sequence[Found]) -> tuple[list[Found], list[Found]]:
@@ -128,12 +75,12 @@ def _without_contradictions(found: Sequence[Found]) -> tuple[list[Found], list[F
     return kept, left_out
 
 
-def _apart(found: list[Found]) -> list[_Part]:
+def _apart(found: list[Found]) -> list[Part]:
     """Images with one StudyInstanceUID, or with none, as far as patient, date and folders allow."""
     if not found[0].header.study_uid:
         return _climbed(found, 0)
     number = clusters([identity_of(f.header) for f in found])
-    groups = _by(found, lambda f: number[identity_of(f.header)]).values()
+    groups = grouped(found, lambda f: number[identity_of(f.header)]).values()
     parts = [part for group in groups for part in _branches_apart(group)]
     if len(groups) > 1 and not any(disagree(a.patient, b.patient) for a in parts for b in parts):
         message = "its images have one StudyInstanceUID and several dates: each date is graded by itself"
@@ -142,13 +89,13 @@ def _apart(found: list[Found]) -> list[_Part]:
     return parts
 
 
-def _branches_apart(found: list[Found]) -> list[_Part]:
+def _branches_apart(found: list[Found]) -> list[Part]:
     """Folders that look like an examination each are one each, whatever identifier they share."""
     depth = 0
     while len({item.place[: depth + 1] for item in found}) == 1 and len(found[0].place) > depth:
         depth += 1
-    branches = [_Part(branch) for branch in _by(found, lambda f: f.place[depth : depth + 1]).values()]
-    groups: list[list[_Part]] = []
+    branches = [Part(branch) for branch in grouped(found, lambda f: f.place[depth : depth + 1]).values()]
+    groups: list[list[Part]] = []
     for branch in sorted(branches, key=lambda part: -len(part.found)):
         acquired = acquisitions_of(branch.headers)
         wholes = [
@@ -163,7 +110,7 @@ def _branches_apart(found: list[Found]) -> list[_Part]:
         else:
             groups.append([branch])
     if len(groups) == 1:
-        return [_Part(found)]
+        return [Part(found)]
     return [part for group in groups for part in _branches_apart([f for one in group for f in one.found])]
 
 
@@ -172,23 +119,23 @@ def _look_like_two(a: list[Acquisition], b: list[Acquisition]) -> bool:
     return len(conflicts([a, b])) > 1
 
 
-def _climbed(found: list[Found], depth: int) -> list[_Part]:
+def _climbed(found: list[Found], depth: int) -> list[Part]:
     """Images without StudyInstanceUID, folder by folder from the innermost one."""
-    inner = _by(found, lambda f: f.place[depth : depth + 1])
+    inner = grouped(found, lambda f: f.place[depth : depth + 1])
     own = inner.pop((), [])
     number = clusters([identity_of(f.header) for f in own])
-    parts = [_Part(group) for group in _by(own, lambda f: number[identity_of(f.header)]).values()]
+    parts = [Part(group) for group in grouped(own, lambda f: number[identity_of(f.header)]).values()]
     for children in inner.values():
         parts += _climbed(children, depth + 1)
     return _complementing(parts)
 
 
-def _complementing(parts: list[_Part]) -> list[_Part]:
+def _complementing(parts: list[Part]) -> list[Part]:
     """Folders of one patient as one study, where they are series folders and complement each other."""
     if len(parts) < 2:
         return parts
     number = clusters([part.identity for part in parts])
-    groups: dict[int, list[_Part]] = defaultdict(list)
+    groups: dict[int, list[Part]] = defaultdict(list)
     for part in parts:
         groups[number[part.identity]].append(part)
     result = []
@@ -196,25 +143,16 @@ def _complementing(parts: list[_Part]) -> list[_Part]:
         names = {(part.identity.patient_id or part.identity.name_digest) for part in group}
         linked = len(names) == 1 and "" not in names
         single = all(len(part.labels) == 1 for part in group)
-        if len(group) > 1 and (linked or single) and _fit([part.headers for part in group]):
+        if len(group) > 1 and (linked or single) and fit([part.headers for part in group]):
             result.append(
-                _Part([item for part in group for item in part.found], is_joined_by_folder=not linked)
+                Part([item for part in group for item in part.found], is_joined_by_folder=not linked)
             )
         else:
             result += group
     return result
 
 
-def _fit(parts: Sequence[Sequence[SliceHeader]]) -> bool:
-    """Whether parts complement each other: none shows what another shows already."""
-    if len(parts) <= _MANY:
-        return not conflicts([acquisitions_of(part) for part in parts])
-    found = acquisitions_of((header for part in parts for header in part), by_series=False)
-    pairs = ((a, b) for place, a in enumerate(found) for b in found[place + 1 :])
-    return not any(item.has_shared_places for item in found) and not any(conflict(*pair) for pair in pairs)
-
-
-def _without_strays(parts: list[_Part]) -> list[Found]:
+def _without_strays(parts: list[Part]) -> list[Found]:
     """Take out images that belong to the series, or lie in the folder, of another study than they name."""
     homes: dict[Hashable, Counter[int]] = defaultdict(Counter)
     for number, part in enumerate(parts):
@@ -241,57 +179,13 @@ def _without_strays(parts: list[_Part]) -> list[Found]:
     return strays
 
 
-def _fragments_joined(parts: list[_Part]) -> list[_Part]:
-    """Join parts that each show one thing, where they share patient and folder and complement each other."""
-    waiting = [part for part in parts if len(part.labels) == 1 and len(part.leaves) == 1]
-    result = [part for part in parts if part not in waiting]
-    for up in (0, 1):
-        pools: dict[tuple[str, ...], list[_Part]] = defaultdict(list)
-        for part in waiting:
-            (leaf,) = part.leaves
-            pools[leaf[: len(leaf) - up] if up else leaf].append(part)
-        waiting = []
-        for pool in pools.values():
-            done, left = _pool_joined(pool, is_one_folder=not up)
-            result += done
-            waiting += left
-    return result + waiting
-
-
-def _pool_joined(pool: list[_Part], *, is_one_folder: bool) -> tuple[list[_Part], list[_Part]]:
-    """Fragments of one folder, or of folders beside each other: those that are done with, and those left."""
-    done: list[_Part] = []
-    left: list[_Part] = []
-    number = clusters([part.identity for part in pool])
-    for cluster in sorted(set(number.values())):
-        group = [part for part in pool if number[part.identity] == cluster]
-        patients = {part.headers[0].patient_id for part in group}
-        if len(group) < 2 or len(patients) != 1 or ("" in patients and not is_one_folder):
-            left += group
-        elif _fit([part.headers for part in group]):
-            merged = _Part([item for part in group for item in part.found])
-            merged.is_joined_by_folder = not any(merged.identity[:2])
-            done.append(merged)
-        elif len(group) > _MANY:
-            merged = _Part([item for part in group for item in part.found], is_refused=True)
-            done.append(merged)
-        elif patients != {""}:
-            message = "its images name several studies that do not fit together: each is graded by itself"
-            for part in group:
-                part.rejections.append(Rejection(Reason.STUDY_DIVIDED, message))
-            done += group
-        else:
-            left += group
-    return done, left
-
-
-def _told_apart(part: _Part) -> list[_Part]:
+def _told_apart(part: Part) -> list[Part]:
     """The part, or the patients it can be divided into, or the part refused."""
     if part.is_refused or not _is_mixed(part.headers):
         return [part]
     keys: tuple[Callable[[Found], Hashable], ...] = (lambda f: f.header.frame_uid, lambda f: f.place)
     for key in keys:
-        divided = [_Part(group) for group in _by(part.found, key).values()]
+        divided = [Part(group) for group in grouped(part.found, key).values()]
         whole = all(len(one.labels) > 1 and not _is_mixed(one.headers) for one in divided)
         if 1 < len(divided) <= 4 and whole:
             divided[0].rejections = part.rejections
@@ -303,7 +197,7 @@ def _told_apart(part: _Part) -> list[_Part]:
 def _is_mixed(headers: list[SliceHeader]) -> bool:
     """Whether the images look like those of two patients in one: everything is there twice."""
     found = acquisitions_of(headers)
-    if len(found) > 2 * _MANY:
+    if len(found) > 2 * MANY:
         found = acquisitions_of(headers, by_series=False)
     labels = {item.label for item in found}
     doubled = {item.label for item in found if item.is_doubled}
@@ -321,7 +215,7 @@ def _is_mixed(headers: list[SliceHeader]) -> bool:
     return not trusted and (len(twice) > 1 or everything)
 
 
-def _name_contradictions(parts: list[_Part], contradictory: list[Found]) -> None:
+def _name_contradictions(parts: list[Part], contradictory: list[Found]) -> None:
     """Name each image that was left out with the study of its folder, else with the first one."""
     message = "patient, study, series and folder do not all say whose image it is"
     for item in contradictory:
@@ -329,13 +223,13 @@ def _name_contradictions(parts: list[_Part], contradictory: list[Found]) -> None
         uid = item.header.study_uid
         of_uid = [part for part in parts if any(header.study_uid == uid for header in part.headers)]
         if not parts:
-            parts.append(_Part([item], is_refused=True))
+            parts.append(Part([item], is_refused=True))
             continue
         part = (near or of_uid or parts)[0]
         part.rejections.append(Rejection.of(item.header.path, Reason.IDENTIFIERS, message))
 
 
-def _named(parts: list[_Part], top_name: str) -> tuple[Group, ...]:
+def _named(parts: list[Part], top_name: str) -> tuple[Group, ...]:
     taken: Counter[str] = Counter()
     groups = []
     for part in parts:
@@ -360,7 +254,7 @@ def _with_study(rejection: Rejection, study_id: str) -> Rejection:
     return Rejection(rejection.reason, rejection.message, study_id, rejection.series_id, rejection.file)
 
 
-def _folder_of(part: _Part, top_name: str) -> str:
+def _folder_of(part: Part, top_name: str) -> str:
     """The innermost folder that holds all of a part, as an identifier."""
     first = min(part.leaves)
     last = max(part.leaves)

@@ -12,10 +12,11 @@ from data_prep.problems import Reason, Rejection
 from data_prep.read.dicom_file import SliceHeader
 from data_prep.read.dicom_limits import ReadLimits
 from data_prep.read.entry import StudyEntry, identifier, read_headers
-from data_prep.read.grouping import Found, Group, studies_among
+from data_prep.read.grouping import Group, studies_among
 from data_prep.read.listing import Others, image_files, is_number, natural_order
 from data_prep.read.nifti import is_nifti
 from data_prep.read.nifti_studies import VolumeStudy, is_raw, volume_studies
+from data_prep.read.parts import Found
 from data_prep.read.series_table import SeriesTable
 
 
