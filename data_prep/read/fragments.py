@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from data_prep.problems import Reason, Rejection
 from data_prep.read.identity import clusters, disagree
@@ -12,6 +12,7 @@ from data_prep.read.parts import MANY, Part, fit
 # A folder with more studies than this is a data set, whose patients may have one series each.
 _SERIES_OF_AN_EXAMINATION = 12
 _PIECE_SHARE = 1 / 3
+_FEWEST_OF_A_SERIES = 3
 _PIECES = (
     "images of several studies or patients lie together here, and some show a part of an examination alone: "
     "they may belong together"
@@ -108,19 +109,24 @@ def say_of_pieces(parts: Sequence[Part]) -> None:
     beside: dict[tuple[str, ...], set[Part]] = defaultdict(set)
     for leaf, counts in by_leaf.items():
         beside[leaf[:-1]].update(counts if leaf else ())
-        most = max(counts.values())
-        if len(counts) > 1 and any(
-            count < _PIECE_SHARE * most or part in pieces for part, count in counts.items()
+        few = max(_FEWEST_OF_A_SERIES, _PIECE_SHARE * max(counts.values()))
+        if len(counts) > 1 and (
+            min(counts.values()) < few or any(_lacking(part, counts, labels) for part in pieces & set(counts))
         ):
             said.update(counts)
     for together in beside.values():
         if 1 < len(together) <= _SERIES_OF_AN_EXAMINATION:
             for piece in together & pieces:
-                others = {other for other in together - {piece} if not labels[other] & labels[piece]}
+                others = _lacking(piece, together, labels)
                 said.update({piece, *others} if others else ())
     for part in parts:
         if part in said:
             _say(part, _PIECES)
+
+
+def _lacking(piece: Part, others: Iterable[Part], labels: Mapping[Part, set[tuple[str, ...]]]) -> set[Part]:
+    """Those that do not show what a piece shows."""
+    return {other for other in others if not labels[other] & labels[piece]}
 
 
 def _say(part: Part, message: str) -> None:
