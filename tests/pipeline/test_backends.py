@@ -44,5 +44,5 @@ def test_threads_do_not_change_a_byte(phantom_data: Path, tmp_path: Path) -> Non
 
 
 def test_an_unknown_backend_is_a_usage_error(phantom_data: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["predict", str(phantom_data), "-o", str(tmp_path), "--backend", "onnx"])
+    result = CliRunner().invoke(app, ["predict", str(phantom_data), "-o", str(tmp_path), "--backend", "rocm"])
     assert result.exit_code == 2
