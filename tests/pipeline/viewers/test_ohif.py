@@ -29,7 +29,14 @@ from pipeline.service.dicomweb import Archive, ArchiveFailed, find_study_uids, s
 from tests.dicom_tools import needs
 from tests.pipeline.service.test_service import free_port
 from tests.pipeline.service.test_service_orthanc import Node, wait_for
-from tests.pipeline.viewers.viewers import MODULES, Orthanc, needs_dicomweb, needs_ohif, served_ohif
+from tests.pipeline.viewers.viewers import (
+    CHROMIUM_FLAGS,
+    MODULES,
+    Orthanc,
+    needs_dicomweb,
+    needs_ohif,
+    served_ohif,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -72,9 +79,8 @@ def browser_with_webgl() -> Iterator[Browser]:
     if path is None:
         pytest.skip("needs Chromium: apt-get install chromium")
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: requirements-dev.txt")
-    flags = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
     with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=[*flags, "--ignore-gpu-blocklist"])
+        browser = driver.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
 

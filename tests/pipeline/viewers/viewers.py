@@ -21,6 +21,14 @@ from tests.pipeline.service.test_service import free_port
 
 MODULES = Path(__file__).parent / "node_modules"
 OHIF = Path(__file__).parent / ".ohif" / "dist"
+# Chromium that draws in software what OHIF wants a graphics card for.
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+]
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 _CONFIG = """window.config = {
   routerBasename: null, extensions: [], modes: [], customizationService: {}, showStudyList: true,

@@ -1,0 +1,384 @@
+"""How well lengths and areas are measured, and whether a flag contradicts right grades.
+
+    python -m benchmarks.measurements --phantoms 100 [--spider FOLDER] [--sudirman FOLDER] [-o FILE]
+
+Phantoms are of seeds that nothing was trained or chosen on, their points shifted by 1 mm at random. SPIDER: one
+slice of each patient (``--part report`` or ``train``), against the masks. Sudirman: T2 slices of one half of the
+patients (``--half report`` or ``develop``, by the SHA-256 of their identifiers), an expert's boxes; points lie on
+the rear edge of the disc and are moved 7 mm back. Slices are also measured on pixels of another size, shifted by a
+part of a pixel. Prints JSON, or writes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from classifier.grade import Grade
+from classifier.measure.agreement import contradictions
+from classifier.measure.planar import PlanarSlice
+from classifier.measure.quantities import Quantity
+from classifier.measure.sagittal import SagittalReading, read_sagittal
+from classifier.measure.study import measure_study
+from classifier.measure.training import SPIDER_SPACING_MM, inside_of
+from data_prep.crops import resample
+from data_prep.geometry import FloatArray, SlicePlane
+from data_prep.phantom.spine import FIRST_LUMBAR, SAMPLES_PER_LEVEL
+from data_prep.phantom.study import PhantomStudy, make_study
+from data_prep.study import SpineFrame, SpineLevel, SpineLevels
+from data_prep.vocabulary import LEVELS, SeriesKind
+from pipeline.commands import console
+
+FIRST_SEED = 410_000
+SUDIRMAN_SPACING_MM, SUDIRMAN_BACK_MM = 0.6875, 7.0
+SHIFT_MM = 1.0
+# What is to tell a stenosis by itself.
+_TELLING = (Quantity.CSF_SHARE, Quantity.CANAL_DEPTH)
+
+
+@dataclass
+class Pairs:
+    """Measured and true values of one quantity from one source, and the stated uncertainties."""
+
+    measured: list[float] = field(default_factory=list)
+    true: list[float] = field(default_factory=list)
+    uncertainty: list[float] = field(default_factory=list)
+    missing: int = 0
+
+    def add(self, measured: float, true: float, uncertainty: float) -> None:
+        self.measured.append(measured)
+        self.true.append(true)
+        self.uncertainty.append(uncertainty)
+
+    def figures(self) -> dict[str, float]:
+        measured, true = np.array(self.measured), np.array(self.true)
+        off = measured - true
+        return {
+            "n": len(off),
+            "missing": self.missing,
+            "error": float(np.abs(off).mean()),
+            "error_percent": float(100 * np.abs(off).mean() / np.abs(true).mean()),
+            "bias": float(off.mean()),
+            "icc": agreement(measured, true),
+            "off_over_uncertainty": float(np.sqrt(np.mean((off / np.array(self.uncertainty)) ** 2))),
+        }
+
+
+def agreement(first: FloatArray, second: FloatArray) -> float:
+    """Intraclass correlation, two-way random effects, absolute agreement, single measures (ICC(2,1))."""
+    table = np.stack([first, second], axis=1)
+    count, raters = table.shape
+    mean = table.mean()
+    rows = raters * np.sum((table.mean(axis=1) - mean) ** 2) / (count - 1)
+    columns = count * np.sum((table.mean(axis=0) - mean) ** 2) / (raters - 1)
+    rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + mean
+    error = np.sum(rest**2) / ((count - 1) * (raters - 1))
+    return float((rows - error) / (rows + (raters - 1) * error + raters * (columns - error) / count))
+
+
+def auc(score: FloatArray, is_positive: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve, ties half."""
+    ones = int(is_positive.sum())
+    ranks = float(rankdata(score)[is_positive].sum())
+    return (ranks - ones * (ones + 1) / 2) / (ones * (len(score) - ones))
+
+
+# --- phantoms ---
+
+
+def shifted_levels(phantom: PhantomStudy, rng: np.random.Generator) -> SpineLevels:
+    """The true levels as a detector would give them: off by a little."""
+    discs = {disc.name: disc for disc in phantom.discs}
+    spine, found = phantom.body.spine, {}
+    for level in LEVELS:
+        disc, plane = discs[level.label], FIRST_LUMBAR + level.index
+        up, left, back = (spine.rotation @ axis[plane] for axis in (spine.up, spine.left, spine.back))
+        disc_mm, canal_mm = (at + rng.normal(0, SHIFT_MM, 3) for at in (disc.disc_mm, disc.canal_mm))
+        found[level] = SpineLevel(disc_mm, canal_mm, SpineFrame(up, left, back), 1.0, 1.0)
+    return SpineLevels(phantom.study.study_id, found, phantom.points, 1.0)
+
+
+def true_disc_height(phantom: PhantomStudy, name: str, level_index: int) -> float:
+    """Mean over the middle 18 mm of the disc in its middle plane."""
+    spine, plane = phantom.body.spine, FIRST_LUMBAR + level_index
+    up, back = (spine.rotation @ axis[plane] for axis in (spine.up, spine.back))
+    (disc,) = (disc for disc in phantom.discs if disc.name == name)
+    along, across = np.arange(-9.0, 9.01, 1.0), np.arange(-13.0, 13.01, 0.1)
+    at = disc.disc_mm + along[:, None, None] * back + across[None, :, None] * up
+    inside = inside_of(phantom.body, "disc")(at.reshape(-1, 3)).reshape(at.shape[:2])
+    return float(inside.sum(axis=1).mean() * 0.1)
+
+
+def true_lordosis(phantom: PhantomStudy) -> float:
+    """Angle between the planes of the first and the last disc."""
+    spine = phantom.body.spine
+    first, last = (spine.up[FIRST_LUMBAR + level.index] for level in (LEVELS[0], LEVELS[-1]))
+    return float(np.degrees(np.arccos(np.clip(first @ last, -1, 1))))
+
+
+def measure_phantoms(count: int) -> dict[str, object]:
+    """Errors, and how often a grade that is right is contradicted."""
+    pairs: dict[str, Pairs] = defaultdict(Pairs)
+    flagged_studies = flags = 0
+    for seed in range(FIRST_SEED, FIRST_SEED + count):
+        phantom = make_study(seed)
+        measured = measure_study(phantom.study, shifted_levels(phantom, np.random.default_rng(seed)))
+        found = {(item.quantity, item.level): item for item in measured}
+        depth, width = phantom.body.profile["sac_depth"], phantom.body.profile["sac_width"]
+        truth: dict[tuple[Quantity, object], float] = {(Quantity.LORDOSIS, None): true_lordosis(phantom)}
+        for level in LEVELS:
+            row = (FIRST_LUMBAR + level.index) * SAMPLES_PER_LEVEL
+            truth[Quantity.CANAL_DEPTH, level] = 2 * float(depth[row])
+            truth[Quantity.DISC_HEIGHT, level] = true_disc_height(phantom, level.label, level.index)
+            if phantom.study.of_kind(SeriesKind.AXIAL_T2):
+                truth[Quantity.SAC_AREA, level] = float(np.pi * depth[row] * width[row])
+        for key, value in truth.items():
+            item = found.get(key)  # type: ignore[call-overload]
+            if item is None:
+                pairs[key[0].value].missing += 1
+            else:
+                pairs[key[0].value].add(item.value, value, item.uncertainty)
+        right = {target: _sure(severity.index) for target, severity in phantom.severities.items()}
+        against = contradictions(right, measured)
+        flags += len(against)
+        flagged_studies += bool(against)
+    return {
+        "quantities": {name: item.figures() for name, item in sorted(pairs.items())},
+        "right_grades_contradicted": {"studies": flagged_studies, "of": count, "flags": flags},
+    }
+
+
+def _sure(severity: int) -> Grade:
+    probabilities = np.full(3, 0.05)
+    probabilities[severity] = 0.9
+    return Grade(probabilities, "seen")
+
+
+# --- single slices ---
+
+
+@dataclass(frozen=True, eq=False)
+class OneSlice:
+    """A sagittal slice with the points of its levels, in-plane millimetres."""
+
+    planar: PlanarSlice
+    canal_mm: FloatArray
+    disc_mm: FloatArray
+    labels: tuple[str, ...]
+    mask: NDArray[np.uint8] | None = None
+    stenoses: NDArray[np.bool_] | None = None
+
+    def read(self) -> SagittalReading:
+        return read_sagittal(self.planar, self.canal_mm, self.disc_mm)
+
+    def on_another_grid(self) -> OneSlice:
+        """On pixels of 1/0.9 of the size, shifted by a part of a pixel."""
+        old = self.planar.plane
+        spacing = old.spacing_mm[0] / 0.9, old.spacing_mm[1] / 0.9
+        shape = int(old.shape[0] * 0.9), int(old.shape[1] * 0.9)
+        new = SlicePlane(old.to_mm([0.43, 0.27]), old.x_axis, old.y_axis, spacing, shape)
+        planar = PlanarSlice(new, resample(self.planar.pixels, old, new))
+        moved = (planar.to_mm2(self.planar.to_patient(points)) for points in (self.canal_mm, self.disc_mm))
+        return replace(self, planar=planar, canal_mm=next(moved), disc_mm=next(moved))
+
+
+def _planar(pixels: NDArray[np.uint8], spacing_mm: float) -> PlanarSlice:
+    rows, columns = pixels.shape
+    plane = SlicePlane(
+        np.zeros(3), np.array([0.0, 1, 0]), np.array([0.0, 0, -1]), (spacing_mm, spacing_mm), (rows, columns)
+    )
+    return PlanarSlice(plane, pixels.astype(np.float32))
+
+
+def spider_slices(folder: Path, part: str) -> Iterator[OneSlice]:
+    """The middle one of the slices of each patient that show most levels; points off by a little."""
+    split = pd.read_csv(folder / "split.csv")
+    points = pd.read_csv(folder / "level_points.csv").dropna()
+    points = points[points["level"].isin([level.label for level in LEVELS])]
+    for patient in sorted(set(split[split["part"] == part]["patient"])):
+        rows = points[points["patient"] == patient]
+        counts = rows.groupby("file").size()
+        full = sorted(counts[counts == counts.max()].index)
+        name = full[len(full) // 2]
+        found = rows[rows["file"] == name].sort_values("disc_y")
+        rng = np.random.default_rng(int(patient))
+        canal, disc = (
+            found[[f"{what}_x", f"{what}_y"]].to_numpy() * SPIDER_SPACING_MM
+            + rng.normal(0, SHIFT_MM, (len(found), 2))
+            for what in ("canal", "disc")
+        )
+        image, mask = (
+            np.asarray(cv2.imread(str(folder / what / name), cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
+            for what in ("images", "masks")
+        )
+        yield OneSlice(_planar(image, SPIDER_SPACING_MM), canal, disc, tuple(found["level"]), mask)
+
+
+def half_of(patient: str) -> str:
+    """``develop`` or ``report``: five tenths each, by the SHA-256 of the identifier."""
+    tenth = int.from_bytes(hashlib.sha256(patient.encode()).digest()[:8], "big") % 10
+    return "develop" if tenth < 5 else "report"
+
+
+def sudirman_slices(folder: Path, half: str) -> Iterator[OneSlice]:
+    """T2 slices on which both annotators number alike, with four levels or more."""
+    points = pd.read_csv(folder / "level_points.csv", dtype={"patient": str})
+    boxes = pd.read_csv(folder / "discs.csv", dtype={"patient": str})
+    for name, rows in points[points["modality"] == "T2"].groupby("slice"):
+        if half_of(rows["patient"].iloc[0]) != half or (rows["numbering_vs_counted_boxes"] != "same").any():
+            continue
+        at = rows.drop_duplicates("level").set_index("level")
+        box = boxes[boxes["slice"] == name].drop_duplicates("level").set_index("level")
+        labels = [level.label for level in LEVELS if level.label in at.index and level.label in box.index]
+        image = cv2.imread(str(folder / "images" / str(name)), cv2.IMREAD_GRAYSCALE)
+        if len(labels) < 4 or image is None:
+            continue
+        rear = at.loc[labels, ["canal_x", "canal_y"]].to_numpy(dtype=np.float64) * SUDIRMAN_SPACING_MM
+        disc = box.loc[labels, ["disc_x", "disc_y"]].to_numpy(dtype=np.float64) * SUDIRMAN_SPACING_MM
+        each = (rear - disc) / np.linalg.norm(rear - disc, axis=1, keepdims=True)
+        back = each + each.mean(axis=0)
+        canal = rear + SUDIRMAN_BACK_MM * back / np.linalg.norm(back, axis=1, keepdims=True)
+        stenoses = box.loc[labels, "stenosis"].to_numpy() == 1
+        yield OneSlice(
+            _planar(np.asarray(image, dtype=np.uint8), SUDIRMAN_SPACING_MM),
+            canal, disc, tuple(labels), stenoses=stenoses,
+        )  # fmt: skip
+
+
+def true_depth(item: OneSlice, reading: SagittalReading, place: int) -> float | None:
+    """Of the mask, across the canal, mean over 4 mm at the disc; None where the mask is not there."""
+    assert item.mask is not None
+    strip, row = reading.strip, round(float(reading.level_rows[place]))
+    across = np.arange(-16.0, 18.01, 0.1)
+    rows = np.arange(row - 1, row + 2)
+    at = strip.centres_mm[rows, None] + across[None, :, None] * strip.across[rows, None]
+    found = []
+    for line in _sampled(item.mask == 3, at):
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], (line > 0.5).astype(np.int8), [0]]))).reshape(
+            -1, 2
+        )
+        if len(edges):
+            found.append(float((edges[:, 1] - edges[:, 0]).max() * 0.1))
+    return float(np.mean(found)) if len(found) == len(rows) else None
+
+
+def true_mask_disc(item: OneSlice, place: int) -> float:
+    """Of the mask nearest to the point: mean over the middle 18 mm, across its own long axis."""
+    assert item.mask is not None
+    count, labels, statistics, centres = cv2.connectedComponentsWithStats((item.mask == 1).astype(np.uint8))
+    large = [n for n in range(1, count) if statistics[n, cv2.CC_STAT_AREA] > 150]
+    point = item.disc_mm[place] / SPIDER_SPACING_MM
+    nearest = min(large, key=lambda n: float(np.linalg.norm(centres[n] - point)))
+    pixels = np.argwhere(labels == nearest)[:, ::-1] * SPIDER_SPACING_MM
+    middle = pixels.mean(axis=0)
+    along = np.linalg.svd(pixels - middle, full_matrices=False)[2][0]
+    across = np.array([-along[1], along[0]])
+    steps, heights = np.arange(-9.0, 9.01, 0.5), np.arange(-14.0, 14.01, 0.1)
+    at = middle + steps[:, None, None] * along + heights[None, :, None] * across
+    return float((_sampled(labels == nearest, at) > 0.5).sum(axis=1).mean() * 0.1)
+
+
+def _sampled(mask: NDArray[np.bool_], at_mm: FloatArray) -> NDArray[np.float32]:
+    at = (at_mm / SPIDER_SPACING_MM).astype(np.float32)
+    return np.asarray(cv2.remap(mask.astype(np.float32), at[..., 0], at[..., 1], cv2.INTER_LINEAR))
+
+
+def against_masks(slices: list[OneSlice]) -> dict[str, object]:
+    """Depth of the canal and height of the discs against masks of people."""
+    pairs: dict[Quantity, Pairs] = defaultdict(Pairs)
+    for item in slices:
+        reading = item.read()
+        for place in range(len(item.labels)):
+            found = reading.at_level(place)
+            truths = {
+                Quantity.CANAL_DEPTH: true_depth(item, reading, place),
+                Quantity.DISC_HEIGHT: true_mask_disc(item, place),
+            }
+            for quantity, truth in truths.items():
+                if truth is not None and quantity in found:
+                    pairs[quantity].add(found[quantity].value, truth, found[quantity].uncertainty)
+                else:
+                    pairs[quantity].missing += 1
+    return {quantity.value: item.figures() for quantity, item in pairs.items()}
+
+
+def stenosis(slices: list[OneSlice]) -> dict[str, object]:
+    """AUC of each quantity for an expert's box, by level; what is not measured counts as widest."""
+    table = []
+    for item in slices:
+        assert item.stenoses is not None
+        reading = item.read()
+        for place, label in enumerate(item.labels):
+            found = reading.at_level(place)
+            row = {
+                q.value: found[q].value if q in found else np.inf
+                for q in (Quantity.CSF_SHARE, Quantity.CANAL_DEPTH)
+            }
+            table.append({"level": label, "stenosis": bool(item.stenoses[place]), **row})
+    rows = pd.DataFrame(table)
+    figures: dict[str, object] = {"slices": len(slices)}
+    for quantity in (item.value for item in _TELLING):
+        by_level = {}
+        for level in LEVELS:
+            here = rows[rows["level"] == level.label]
+            score = -here[quantity].to_numpy(dtype=np.float64)
+            by_level[level.label] = auc(score, here["stenosis"].to_numpy(dtype=bool))
+        figures[quantity] = by_level
+        figures[f"{quantity}_not_measured"] = int(np.isinf(rows[quantity]).sum())
+    figures["stenoses"] = {str(k): int(v) for k, v in rows.groupby("level")["stenosis"].sum().items()}
+    return figures
+
+
+def repeated(slices: list[OneSlice]) -> dict[str, object]:
+    """Share of values that stay within their stated uncertainty on another grid."""
+    inside: dict[str, list[bool]] = defaultdict(list)
+    for item in slices:
+        first, again = item.read(), item.on_another_grid().read()
+        for place in range(len(item.labels)):
+            one, two = first.at_level(place), again.at_level(place)
+            for quantity in one.keys() & two.keys():
+                inside[quantity.value].append(
+                    abs(one[quantity].value - two[quantity].value) <= one[quantity].uncertainty
+                )
+    return {
+        name: {"n": len(found), "within": float(np.mean(found))} for name, found in sorted(inside.items())
+    }
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--phantoms", type=int, default=0)
+    parser.add_argument("--spider", type=Path)
+    parser.add_argument("--part", choices=("report", "train"), default="report")
+    parser.add_argument("--sudirman", type=Path)
+    parser.add_argument("--half", choices=("report", "develop"), default="report")
+    parser.add_argument("-o", "--output", type=Path)
+    given = parser.parse_args()
+    results: dict[str, object] = {}
+    if given.phantoms:
+        results["phantoms"] = measure_phantoms(given.phantoms)
+    if given.spider:
+        slices = list(spider_slices(given.spider, given.part))
+        results["spider"] = {"part": given.part, **against_masks(slices), "repeated": repeated(slices)}
+    if given.sudirman:
+        slices = list(sudirman_slices(given.sudirman, given.half))
+        results["sudirman"] = {"half": given.half, **stenosis(slices), "repeated": repeated(slices)}
+    if given.output:
+        given.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    console.print_json(results)
+
+
+if __name__ == "__main__":
+    main()
