@@ -2,11 +2,11 @@
 
     python -m benchmarks.measurements --phantoms 100 [--spider FOLDER] [--sudirman FOLDER] [-o FILE]
 
-Phantoms are of seeds that nothing was trained or chosen on, their points shifted by 1 mm at random. SPIDER: one
-slice of each patient (``--part report`` or ``train``), against the masks. Sudirman: T2 slices of one half of the
-patients (``--half report`` or ``develop``, by the SHA-256 of their identifiers), an expert's boxes; points lie on
-the rear edge of the disc and are moved 7 mm back. Slices are also measured on pixels of another size, shifted by a
-part of a pixel. Prints JSON, or writes it.
+Phantoms are of seeds that nothing was trained or chosen on, their points shifted by 1 mm at random.
+SPIDER: one slice of each patient (``--part report`` or ``train``), against the masks. Sudirman: T2 slices of
+one half of the patients (``--half report`` or ``develop``, by the SHA-256 of their identifiers), an expert's
+boxes; points lie on the rear edge of the disc and are moved 7 mm back. Slices are also measured on pixels of
+another size, shifted by a part of a pixel. Prints JSON, or writes it.
 """
 
 from __future__ import annotations

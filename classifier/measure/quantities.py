@@ -75,7 +75,7 @@ KINDS: Final[Mapping[Quantity, Kind]] = {
         source="below 100 mm² relative, below 75 mm² absolute stenosis (Schönström 1985)",
     ),
     Quantity.CSF_SHARE: Kind(
-        "share of the sac that is bright as CSF on T2", "CSF share", "%", "%", 0, _SPINAL,
+        "CSF in the sac at the disc, share of that beside the vertebrae", "CSF share", "%", "%", 0, _SPINAL,
         source="no published range",
     ),
     Quantity.DISC_HEIGHT: Kind(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -16,17 +17,24 @@ from data_prep.geometry import FloatArray
 
 # Rows of the canal that count for a level, and rows of a disc that count for its height.
 _LEVEL_MM: Final = 2.0
-_CSF_MM: Final = 3.0
-_CSF_ACROSS_MM: Final = 5.0
+_FLUID_MM: Final = 9.0
+# Fluid is as bright as this quantile of a row of the sac, smoothed along the canal; tissue is as dark as this
+# one of what lies well in front of it.
+_FLUID_QUANTILE, _DARK_QUANTILE, _DARK_MM, _SMOOTH_ROWS = 0.85, 0.15, -10.0, 6.0
+_BRIGHTEST: Final = 1.1
 _DISC_MM: Final = 9.0
 # A border that is less sure than this is not used.
 _LEAST_SHARPNESS: Final = 0.3
+# Of the sac: where the canal is closed, its borders are unsure, which its uncertainty says.
+_LEAST_SHARPNESS_SAC: Final = 0.1
 # Least uncertainty, one standard deviation, and by how much the spread of the borders counts: fitted on
 # the phantoms of docs/measurements.md, by eye: not blind.
 _FLOOR_MM: Final = {"canal": 1.2, "disc": 1.0, "slip": 1.5}
 _FLOOR_CSF: Final = 10.0
 _FLOOR_DEG: Final = 6.0
 _WALL: Final = (0.22, 0.78)
+# Twice the way from the last disc to the middle of S1, in gaps between discs; rows that count there.
+_SACRAL, _BESIDE_ROWS, _LEAST_FLUID_MM = 0.9, 2, 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +74,10 @@ class SagittalReading:
         depth = self._depth(place)
         if depth is not None:
             found[Quantity.CANAL_DEPTH] = depth
-            found[Quantity.CSF_SHARE] = self._csf_share(place)
+        # Where the canal is so narrow that its borders are unsure, there is no fluid, wherever they are.
+        share = self._csf_share(place)
+        if share is not None:
+            found[Quantity.CSF_SHARE] = share
         disc = self.discs[place]
         if disc is not None:
             found[Quantity.DISC_HEIGHT] = Reading(disc.height_mm, disc.uncertainty, disc.ends_mm)
@@ -100,7 +111,7 @@ class SagittalReading:
     def _depth(self, place: int) -> Reading | None:
         rows = self._rows(place, _LEVEL_MM)
         front, back = self.front, self.back
-        if min(front.sharpness[rows].mean(), back.sharpness[rows].mean()) < _LEAST_SHARPNESS:
+        if min(front.sharpness[rows].mean(), back.sharpness[rows].mean()) < _LEAST_SHARPNESS_SAC:
             return None
         value = float((back.across_mm[rows] - front.across_mm[rows]).mean())
         spread = np.hypot(front.spread_mm[rows].mean(), back.spread_mm[rows].mean())
@@ -108,14 +119,40 @@ class SagittalReading:
         ends = [self.strip.point_mm(row, border.across_mm[row])[0] for border in (front, back)]
         return Reading(value, float(np.hypot(_FLOOR_MM["canal"], 0.5 * spread)), np.stack(ends))
 
-    def _csf_share(self, place: int) -> Reading:
-        """Per cent of the middle of the canal above the mean of its brightest fluid and the dark in front."""
+    def _csf_share(self, place: int) -> Reading | None:
+        """Per cent: fluid where there is least near the disc, of that beside the middle of the vertebrae."""
+        fluid, row, gaps = self.fluid_mm, self.level_rows[place], np.diff(self.level_rows)
+        above = gaps[place - 1] if place else gaps[0]
+        below = gaps[place] if place < len(gaps) else gaps[-1] * _SACRAL
+        beside = [self._mean(fluid, row + off, _BESIDE_ROWS) for off in (-above / 2, below / 2)]
+        near = np.convolve(fluid, np.full(3, 1 / 3), mode="same")[self._rows(place, _FLUID_MM)]
+        if not len(near) or np.mean(beside) < _LEAST_FLUID_MM:
+            return None
+        share = 100 * float(near.min() / np.mean(beside))
+        return Reading(min(share, 100.0), _FLOOR_CSF)
+
+    @cached_property
+    def fluid_mm(self) -> FloatArray:
+        """(rows,) thickness of the fluid in the sac: bright pixels count whole, grey ones in part."""
         across = self.strip.across_mm
-        middle, in_front = np.abs(across) <= _CSF_ACROSS_MM, across < -_CSF_ACROSS_MM - 3.0
-        bright = float(np.percentile(self.values[:, middle], 90.0))
-        dark = float(np.percentile(self.values[:, in_front], 10.0))
-        here = self.values[self._rows(place, _CSF_MM)][:, middle]
-        return Reading(100 * float(np.mean(here > (bright + dark) / 2)), _FLOOR_CSF)
+        inside = (across >= self.front.across_mm[:, None]) & (across <= self.back.across_mm[:, None])
+        dark = float(np.quantile(self.values[:, across < _DARK_MM], _DARK_QUANTILE))
+        masked = np.where(inside, self.values, np.nan)
+        bright = np.full(len(inside), dark)
+        seen = inside.any(axis=1)
+        bright[seen] = np.nanquantile(masked[seen], _FLUID_QUANTILE, axis=1)
+        reach = np.arange(-3 * _SMOOTH_ROWS, 3 * _SMOOTH_ROWS + 1)
+        kernel = np.exp(-0.5 * (reach / _SMOOTH_ROWS) ** 2)
+        edge = len(kernel) // 2
+        smooth = np.convolve(np.pad(bright, edge, mode="edge"), kernel / kernel.sum(), mode="valid")
+        share = (self.values - dark) / np.maximum(smooth - dark, 1e-3)[:, None]
+        step = float(across[1] - across[0])
+        return np.asarray((np.clip(share, 0.0, _BRIGHTEST) * inside).sum(axis=1) * step, dtype=np.float64)
+
+    @staticmethod
+    def _mean(values: FloatArray, row: float, reach: int) -> float:
+        middle = int(np.clip(round(row), reach, len(values) - 1 - reach))
+        return float(values[middle - reach : middle + reach + 1].mean())
 
     def _body_height(self, place: int) -> float | None:
         """Mean height (mm) of the vertebrae beside a disc, between the edges of neighbouring discs."""

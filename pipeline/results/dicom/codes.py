@@ -111,7 +111,7 @@ QUANTITY_CODES: Final = {
     for quantity, words in {
         Quantity.CANAL_DEPTH: "Dural sac, front to back",
         Quantity.SAC_AREA: "Dural sac, cross-sectional area",
-        Quantity.CSF_SHARE: "Share of the sac that is bright as CSF",
+        Quantity.CSF_SHARE: "CSF at the disc, share of that beside the vertebrae",
         Quantity.DISC_HEIGHT: "Disc height",
         Quantity.DISC_HEIGHT_INDEX: "Disc height index",
         Quantity.FORAMEN_HEIGHT: "Foramen, height",

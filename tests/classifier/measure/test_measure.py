@@ -7,10 +7,19 @@ import pytest
 
 from classifier.grade import Grade
 from classifier.measure.agreement import LIMITS, contradictions, target_of
-from classifier.measure.borders import border_scores, find_borders
+from classifier.measure.borders import Border, border_scores, find_borders
 from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import KINDS, Measured, Quantity
-from classifier.measure.strips import CANAL_BEYOND_MM, CANAL_STEP_MM, RADII_MM, canal_strip, round_strip
+from classifier.measure.sagittal import SagittalReading
+from classifier.measure.strips import (
+    CANAL_ACROSS_MM,
+    CANAL_BEYOND_MM,
+    CANAL_STEP_MM,
+    RADII_MM,
+    Strip,
+    canal_strip,
+    round_strip,
+)
 from classifier.measure.study import measure_study
 from data_prep.geometry import SlicePlane
 from data_prep.phantom.spine import FIRST_LUMBAR, SAMPLES_PER_LEVEL
@@ -125,6 +134,28 @@ def _resampled(study: Study) -> Study:
         )
         series.append(replace(item, stacks=stacks))
     return replace(study, series=tuple(series))
+
+
+@pytest.mark.parametrize(
+    ("thick_mm", "grey", "share"), [(14.0, 1.0, 100), (4.0, 1.0, 29), (14.0, 0.4, 50), (0.0, 1.0, 0)]
+)
+def test_the_fluid_at_a_disc_is_compared_with_that_beside_the_vertebrae(
+    thick_mm: float, grey: float, share: float
+) -> None:
+    """A canal 14 mm deep that is narrow, or crowded with roots, or closed, at the second of three discs."""
+    count, levels = 54, np.array([9.0, 26.0, 43.0])
+    thick, bright = np.full(count, 14.0), np.ones(count)
+    thick[24:29], bright[24:29] = thick_mm, grey
+    across = CANAL_ACROSS_MM
+    strip = Strip(
+        np.stack([np.zeros(count), 2.0 * np.arange(count)], axis=1), np.tile([1.0, 0.0], (count, 1)), across
+    )
+    values = np.where(np.abs(across) <= thick[:, None] / 2, bright[:, None], 0.0).astype(np.float32)
+    front, back = (Border(sign * thick / 2, np.ones(count), np.ones(count)) for sign in (-1, 1))
+    reading = SagittalReading(strip, values, levels, front, back, (None, None, None))
+    found = [reading.at_level(place)[Quantity.CSF_SHARE].value for place in range(3)]
+    assert found[0] == pytest.approx(100, abs=5) and found[2] == pytest.approx(100, abs=5)
+    assert found[1] == pytest.approx(share, abs=6)
 
 
 def test_without_levels_or_series_nothing_is_measured(phantom: PhantomStudy) -> None:
