@@ -14,7 +14,7 @@ from classifier.measure.quantities import Measured
 from classifier.measure.study import measure_study
 from classifier.prior import prior_grade
 from classifier.target_crops import NO_SIGNAL
-from data_prep.base.backend import Backend, BackendUnusable, resolve_backend
+from data_prep.base.backend import Backend, BackendUnusable, available_threads, resolve_backend
 from data_prep.base.manifest import read_verified, verify_manifest
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected, Reason, Rejection
@@ -119,11 +119,13 @@ class Pipeline:
     Attributes:
         detector, grader: the two stages.
         provenance: hashes, configuration and versions that are written beside the results.
+        has_threads: whether a study is measured while it is graded.
     """
 
     detector: LevelFinder
     grader: StudyGrader
     provenance: Provenance = field(default_factory=Provenance)
+    has_threads: bool = False
 
     @classmethod
     def load(
@@ -185,7 +187,8 @@ class Pipeline:
             grader = pool.submit(
                 Grader.load, folders["classifier"], device=device, backend=backend, threads=threads
             )
-            return cls(finder.result(), grader.result(), facts.provenance)
+            several = (threads or available_threads()) > 1
+            return cls(finder.result(), grader.result(), facts.provenance, several)
 
     @property
     def facts(self) -> ModelFacts:
@@ -247,13 +250,12 @@ class Pipeline:
             levels = self.detector.predict(study)
             stage = "grading"
             on_stage(stage)
-            grades = self.grader.grade(study, levels)
+            grades, (measurements, failed) = self._graded(study, levels)
         except Exception as error:  # one study must never end a batch
             failure = _failure(error, stage, study.study_id)
             return self.facts.rejected(
                 study.study_id, failure, (*study.rejections, *cache.rejections), levels
             )
-        measurements, failed = _measured(study, levels)
         rejections = (*study.rejections, *cache.rejections)
         return StudyPrediction(
             study.study_id,
@@ -265,6 +267,16 @@ class Pipeline:
             provenance=self.provenance,
             measurements=measurements,
         )
+
+    def _graded(
+        self, study: Study, levels: SpineLevels
+    ) -> tuple[Mapping[Target, Grade], tuple[tuple[Measured, ...], tuple[str, ...]]]:
+        """Grades and measurements."""
+        if not self.has_threads:
+            return self.grader.grade(study, levels), _measured(study, levels)
+        with ThreadPoolExecutor(1) as beside:
+            measuring = beside.submit(_measured, study, levels)
+            return self.grader.grade(study, levels), measuring.result()
 
 
 def _measured(study: Study, levels: SpineLevels) -> tuple[tuple[Measured, ...], tuple[str, ...]]:

@@ -29,16 +29,19 @@ def read_series_table(path: Path) -> SeriesTable:
         raise DicomRejected(Rejection(Reason.UNREADABLE, f"series table {name!r} {trouble}"))
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
+            reader = csv.reader(file)
+            places = {column: place for place, column in enumerate(next(reader, []))}
+            missing = [column for column in _COLUMNS if column not in places]
             if missing:
                 message = f"series table {name!r} lacks {', '.join(missing)}"
                 raise DicomRejected(Rejection(Reason.UNREADABLE, message))
             table: dict[str, dict[str, SeriesKind | None]] = {}
             known = {kind.value.lower(): kind for kind in SeriesKind}
-            for row in reader:
-                study_id, series_id, text = [(row[column] or "").strip() for column in _COLUMNS]
-                if safe_id(study_id) != study_id:
+            first, second, third = (places[column] for column in _COLUMNS)
+            for row in filter(None, reader):
+                row += [""] * (len(places) - len(row))
+                study_id, series_id, text = row[first].strip(), row[second].strip(), row[third].strip()
+                if study_id not in table and safe_id(study_id) != study_id:
                     raise ValueError("study_id is no identifier")
                 table.setdefault(study_id, {})[series_id] = known.get(text.lower())
             return table
