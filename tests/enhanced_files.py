@@ -13,15 +13,17 @@ from pydicom.uid import EnhancedMRImageStorage
 _MOVED = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RepetitionTime", "EchoTime")
 
 
-def functional_group(image: Dataset, *, shared: bool) -> Dataset:
-    """What a frame says of itself; ``shared``: what is the same in all of a series."""
+def functional_group(image: Dataset, *, shared: bool, oriented: bool) -> Dataset:
+    """What a frame says of itself, or what all do (``shared``); with how it lies (``oriented``)."""
     group = Dataset()
-    if shared:
-        measures, orientation, times = Dataset(), Dataset(), Dataset()
-        measures.PixelSpacing = image.PixelSpacing
+    if oriented:
+        orientation = Dataset()
         orientation.ImageOrientationPatient = image.ImageOrientationPatient
-        group.PixelMeasuresSequence = [measures]
         group.PlaneOrientationSequence = [orientation]
+    if shared:
+        measures, times = Dataset(), Dataset()
+        measures.PixelSpacing = image.PixelSpacing
+        group.PixelMeasuresSequence = [measures]
         if "RepetitionTime" in image:
             times.RepetitionTime = float(image.RepetitionTime)
             group.MRTimingAndRelatedParametersSequence = [times]
@@ -39,14 +41,18 @@ def functional_group(image: Dataset, *, shared: bool) -> Dataset:
 
 
 def enhanced(images: Sequence[Dataset]) -> Dataset:
-    """One enhanced object of uncompressed images of one size and orientation, frames in their order."""
+    """One enhanced object of uncompressed images of one size, frames in their order."""
     made = copy.deepcopy(images[0])
     for keyword in _MOVED:
         made.pop(keyword, None)
     made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
     made.NumberOfFrames = len(images)
-    made.SharedFunctionalGroupsSequence = [functional_group(images[0], shared=True)]
-    made.PerFrameFunctionalGroupsSequence = [functional_group(image, shared=False) for image in images]
+    # Blocks of axial slices along the discs lie each in its own way.
+    alike = len({str(image.ImageOrientationPatient) for image in images}) == 1
+    made.SharedFunctionalGroupsSequence = [functional_group(images[0], shared=True, oriented=alike)]
+    made.PerFrameFunctionalGroupsSequence = [
+        functional_group(image, shared=False, oriented=not alike) for image in images
+    ]
     made.PixelData = b"".join(image.PixelData for image in images)
     return made
 
@@ -54,6 +60,9 @@ def enhanced(images: Sequence[Dataset]) -> Dataset:
 def make_enhanced(paths: Sequence[Path], *, one_per_frame: bool = False) -> list[Path]:
     """Replace classic files of a series by enhanced ones; the files that there are then."""
     images = [pydicom.dcmread(path) for path in paths]
+    for image in images:
+        if image.file_meta.TransferSyntaxUID.is_compressed:
+            image.decompress()
     if one_per_frame:
         for path, image in zip(paths, images, strict=True):
             enhanced([image]).save_as(path, enforce_file_format=True)

@@ -12,6 +12,7 @@ pytest.importorskip("nibabel", reason="needs the extra: pip install '.[nifti]'")
 from data_prep.read.find import find_studies
 from pipeline.grade import Pipeline
 from pipeline.prediction import StudyPrediction
+from tests.enhanced_files import make_enhanced
 from tests.nifti_files import write_bids
 
 # Affines are stored in float32: places differ by some 1e-5 mm.
@@ -54,3 +55,26 @@ def test_so_it_is_with_real_studies(
     dicom, nifti = graded_both_ways(real_rsna / "train_images" / study_id, tmp_path, bundled_pipeline)
 
     assert difference(dicom, nifti) < TOLERANCE
+
+
+@pytest.mark.parametrize("study_id", ["4003253", "100206310"])
+def test_enhanced_objects_of_real_studies_give_the_grades_of_classic_ones(
+    study_id: str, real_rsna: Path, tmp_path: Path, bundled_pipeline: Pipeline
+) -> None:
+    """One of them has two blocks of axial slices that lie differently."""
+    images = tmp_path / "train_images" / study_id
+    for path in (real_rsna / "train_images" / study_id).rglob("*.dcm"):
+        place = images / path.parent.name / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
+    table = "train_series_descriptions.csv"
+    (tmp_path / table).write_bytes((real_rsna / table).read_bytes())
+    for series in images.iterdir():
+        make_enhanced(sorted(series.glob("*.dcm"), key=lambda path: int(path.stem)))
+    (classic,) = bundled_pipeline.predict(real_rsna / "train_images" / study_id)
+
+    (made,) = bundled_pipeline.predict(images)
+
+    assert len(list(images.rglob("*.dcm"))) == len(list(images.iterdir()))
+    assert not made.rejections
+    assert difference(classic, made) < TOLERANCE
