@@ -38,7 +38,9 @@ def chosen(series: Sequence[Series]) -> tuple[Series, ...]:
 def _worse(item: Series, other: Series) -> str:
     """Why a series is needless beside a better one of its kind; "" if it may still help."""
     mine, best = item.traits, other.traits
-    if mine.image > best.image and (mine.image >= Image.CONTRAST or item.kind is not SeriesKind.SAGITTAL_T2):
+    # A STIR beside a T2 is a look of its own at the discs; the water image comes from the T2 itself.
+    may_vote = item.kind is SeriesKind.SAGITTAL_T2 and mine.image is Image.SUPPRESSED
+    if mine.image > best.image and not may_vote:
         return mine.image.name.lower()
     if mine.is_derived and not best.is_derived:
         return "derived"

@@ -97,7 +97,6 @@ def same(plain: StudyPrediction, found: list[StudyPrediction], limit: float) -> 
     expected = but(
         EXACT if limit <= CLASSIC else ROUNDED,
         probability=limit,
-        levels_mm=1e-3 if limit <= CLASSIC else 1.0,  # a second T2, as the water image, votes on them
         may_code=codes,
     )
     compared = compare(plain, changed, expected)

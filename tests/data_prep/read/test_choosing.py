@@ -62,7 +62,7 @@ def test_of_a_dixon_sequence_the_in_phase_image_leads(tmp_path: Path, names: tup
             write(folder, number, names[which], 7 if which == 2 else 5)
         study = load(folder)
         assert number_of(study, T2) == order.index(0) + 1
-        assert set(unused(study).values()) == {"opposed", "fat"}
+        assert set(unused(study).values()) == {"opposed", "fat", "water"}
 
 
 def test_without_an_in_phase_image_the_water_image_is_graded(tmp_path: Path) -> None:

@@ -54,7 +54,6 @@ def _identifiers() -> list[Row]:
 def _candidates() -> list[Row]:
     said = but(ROUNDED, may_flag=UNSURE)
     other = but(said, codes={"series_kind_unknown"})
-    voted = but(said, levels_mm=1.0)  # the water image helps to place the discs
     agent = candidates.with_contrast_agent
     return [
         row("t1-tirm", "the only T1 is called t1_tirm_sag_dark-fluid", clinic.t1_with_spair),
@@ -66,19 +65,19 @@ def _candidates() -> list[Row]:
             "dixon-ge",
             "T2 as Dixon, names of GE: W, F, in, opp",
             candidates.dixon(("W", "F", "in", "opp"), "GE"),
-            voted,
+            said,
         ),
         row(
             "dixon-philips",
             "T2 as Dixon, told by ImageType alone: F, W, opp, in",
             candidates.dixon(("F", "W", "opp", "in"), "Philips"),
-            voted,
+            said,
         ),
         row(
             "dixon-one-series",
             "T2 as Dixon, four images in one series",
             candidates.dixon(("F", "opp", "in", "W"), one_series=True),
-            voted,
+            said,
         ),
         row("t1-contrast", "T1 FS +C beside T1", agent("SAG T1 FS +C"), said),
         row("t1-contrast-first", "T1 FS +C before T1", agent("SAG T1 FS +C", first=True), said),
