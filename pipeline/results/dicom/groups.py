@@ -26,6 +26,7 @@ from highdicom.sr import (
     PlanarROIMeasurementsAndQualitativeEvaluations,
     QualitativeEvaluation,
     RelationshipTypeValues,
+    SourceImageForRegion,
     TextContentItem,
     TrackingIdentifier,
 )
@@ -54,6 +55,12 @@ def finding_words(target: Target, grade: Grade) -> str:
     return f"{words_of(target)}: {grade.severity.value} ({share_words(float(grade.probabilities.max()))})"
 
 
+def reference_to(image: SourceImage) -> SourceImageForRegion:
+    """The image that a point lies on, or the frame where it is one of several."""
+    frames = None if image.frame is None else [image.frame]
+    return SourceImageForRegion(image.sop_class_uid, image.sop_instance_uid, frames)
+
+
 def region_of(source: SourceStudy, point: LevelPoint, *, only_images: bool) -> Region | None:
     """The point on the image that shows it, else in the patient, or None where that is not allowed.
 
@@ -65,7 +72,7 @@ def region_of(source: SourceStudy, point: LevelPoint, *, only_images: bool) -> R
         return ImageRegion(
             graphic_type="POINT",
             graphic_data=np.array([point.xy_px]) + 0.5,
-            source_image=image.as_source(),
+            source_image=reference_to(image),
         )
     if only_images:
         return None
@@ -206,7 +213,7 @@ def _place_numbers(group: Sequence[Dataset], region: ImageRegion, image: SourceI
         CoordinatesForMeasurement(
             graphic_type=region.graphic_type,
             graphic_data=region.value,
-            source_image=image.as_source(),
+            source_image=reference_to(image),
         )
     )
 

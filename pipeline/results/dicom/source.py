@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from highdicom.sr import SourceImageForRegion
 from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage
 from pydicom.valuerep import DSfloat
@@ -94,11 +93,6 @@ class SourceImage:
     frame: int | None = None
     thickness_mm: float | None = None
     shown: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    def as_source(self) -> SourceImageForRegion:
-        """The reference of a point that lies on it, to the frame where it is one of several."""
-        frames = None if self.frame is None else [self.frame]
-        return SourceImageForRegion(self.sop_class_uid, self.sop_instance_uid, frames)
 
     @property
     def has_window(self) -> bool:

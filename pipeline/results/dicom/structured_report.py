@@ -165,7 +165,7 @@ def _disc(
     region = ImageRegion(
         graphic_type="POINT",
         graphic_data=image.plane.to_px(levels.levels[level].disc_mm)[None] + 0.5,
-        source_image=image.as_source(),
+        source_image=groups.reference_to(image),
     )
     return groups.disc_group(source, level, region, image, algorithm, measured), image
 
