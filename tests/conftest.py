@@ -31,13 +31,18 @@ _SLOW = (
     "pipeline/batch/test_ray_engine.py",
     "pipeline/commands/",
     "pipeline/export/",
-    "pipeline/results/",
+    "pipeline/results/dicom/",
+    "pipeline/results/pictures/",
+    "pipeline/results/report/",
     "pipeline/service/",
     "pipeline/test_",
     "pipeline/training/",
     "security/",
     "test_readme.py",
 )
+
+# Of those, whole files that take less than five seconds.
+_QUICK = ("pipeline/test_grade.py", "pipeline/test_models.py")
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -54,7 +59,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.partition("[")[0] in known:
             item.add_marker(pytest.mark.xfail(reason="listed in tests/known_failures.txt", strict=False))
-        if item.path.relative_to(here).as_posix().startswith(_SLOW):
+        place = item.path.relative_to(here).as_posix()
+        if place.startswith(_SLOW) and not place.startswith(_QUICK):
             item.add_marker(pytest.mark.slow)
 
 
