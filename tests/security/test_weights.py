@@ -107,9 +107,9 @@ def test_a_malicious_pickle_is_never_executed(stage: str, tmp_path: Path) -> Non
 def test_the_command_line_says_which_file_and_what_to_do(tmp_path: Path) -> None:
     study = write_study(tmp_path / "test_images", "501")
     folder = Path(shutil.copytree(BUNDLES["detector"], tmp_path / "weights"))
-    with (folder / "sagittal.safetensors").open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"!")
+    content = bytearray((folder / "sagittal.safetensors").read_bytes())
+    content[-1] ^= 1  # "!" would be what the research detector ends with
+    (folder / "sagittal.safetensors").write_bytes(content)
     options = ["-o", str(tmp_path / "out"), "--detector-weights", str(folder)]
     result = CliRunner().invoke(app, ["predict", str(study), *options])
     assert result.exit_code == 1
