@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from enum import StrEnum
-from typing import Any, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from data_prep.vocabulary import Condition, ConditionGroup, SeriesKind
 
@@ -262,10 +263,10 @@ _Config = TypeVar("_Config")
 
 def _plain(kind: Any, value: Any) -> Any:
     """A plain value of the kind that a field declares; None where the field allows it."""
-    options = get_args(kind) or (kind,)
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if value is None and type(None) in options:
         return None
-    return options[0](value)
+    return (get_origin(options[0]) or options[0])(value)
 
 
 def merged(base: _Config, values: Mapping[str, Any], place: str = "") -> _Config:

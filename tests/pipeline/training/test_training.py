@@ -287,6 +287,12 @@ def test_plans_are_presets_with_changes(tmp_path: Path) -> None:
     plan = load_plan(Preset.FULL, path, {"folds": 4, "seed": None})
     assert (plan.folds, plan.seed, plan.cleaning.points.displaced) == (4, 0, False)
     assert plan.cleaning.noise == FULL.cleaning.noise == "soften" and LAPTOP.cleaning.noise == "off"
+    path.write_text('{"graders": {"changes": {"training": {"epochs": 2}, "crop": {"slices": 3}}}}')
+    spinal = load_plan(Preset.LAPTOP, path, {}).graders.config(ConditionGroup.SPINAL)
+    assert (spinal.training.epochs, spinal.crop.slices) == (2, 3)
+    path.write_text('{"graders": {"changes": "epochs"}}')
+    with pytest.raises(ValueError):
+        load_plan(Preset.FULL, path, {})
     path.write_text("[1]")
     with pytest.raises(ValueError, match="JSON object"):
         load_plan(Preset.FULL, path, {})
