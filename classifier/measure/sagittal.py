@@ -33,7 +33,7 @@ _LEAST_SHARPNESS_SAC: Final = 0.1
 # the phantoms of docs/measurements.md, by eye: not blind.
 _FLOOR_MM: Final = {"canal": 1.2, "disc": 1.0, "slip": 1.5}
 _FLOOR_CSF: Final = 10.0
-_FLOOR_DEG: Final = 6.0
+_FLOOR_DEG: Final = 8.0
 _WALL: Final = (0.22, 0.78)
 # Twice the way from the last disc to the middle of S1, in gaps between discs; rows that count there.
 _SACRAL, _BESIDE_ROWS, _LEAST_FLUID_MM = 0.9, 2, 1.0
