@@ -95,8 +95,10 @@ def create_app(jobs: Jobs, port: int) -> FastAPI:
 
     @app.get("/")
     def page() -> HTMLResponse:
-        words = {"limits": jobs.limits, "learned_from": jobs.learned_from}
-        return HTMLResponse(render("app.html", script="app.js", token=token, **words))
+        text = render(
+            "app.html", script="app.js", token=token, limits=jobs.limits, learned_from=jobs.learned_from
+        )
+        return HTMLResponse(text)
 
     @app.post("/api/jobs")
     def create(request: Request) -> JSONResponse:
