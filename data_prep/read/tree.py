@@ -58,7 +58,8 @@ class Tree:
     @property
     def count(self) -> int:
         """How much was found so far, once more or for the first time."""
-        return self._known + sum(map(len, (self._found, self._rejected, self._others.found, self._volumes)))
+        images = len(self._found) + len(self._volumes)
+        return self._known + images + len(self._rejected) + len(self._others.found)
 
     def _place(self, folder: Path) -> tuple[str, ...]:
         if folder.is_relative_to(self._top):
