@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from classifier.prior import level_prior
-from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, Target
+from data_prep.vocabulary import LEVELS, TARGETS, Condition, Flag, Level, Target
 from pipeline.prediction import StudyPrediction
 
 UNSURE = frozenset(
@@ -213,13 +213,16 @@ def _apart(before: np.ndarray, after: np.ndarray, turn: np.ndarray | None) -> fl
 
 
 def _invariants(changed: StudyPrediction) -> list[str]:
-    """What is true of every study: 25 sound rows, and what is not graded says so with the level prior."""
+    """What is true of every study: 25 sound rows, and what is not graded says so with the level prior.
+
+    A grade that is one says nothing, but that axial slices alone show its canal.
+    """
     why = []
     for target in TARGETS:
         grade = changed.grades[target]
         if not np.isfinite(grade.probabilities).all() or abs(grade.probabilities.sum() - 1) > 1e-6:
             why.append(f"{target.column} has no sound probabilities")
-        if (grade.source == "prior") != bool(grade.flags):
+        if (grade.source == "prior") != bool(set(grade.flags) - {Flag.AXIAL_ONLY}):
             why.append(f"{target.column} is {grade.source} with flags {grade.flags}")
         if grade.source == "prior" and not np.allclose(grade.probabilities, level_prior(target), atol=1e-6):
             why.append(f"{target.column} is not graded, but has other figures than the level prior")

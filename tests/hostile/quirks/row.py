@@ -35,6 +35,8 @@ DEGRADED = Expected(
     may_prior=True,
 )
 WITHOUT_T1 = replace(RESAMPLED, prior=FORAMINAL, flags=frozenset({"no_sagittal_t1"}))
+# The canal is graded on both views where both are there.
+WITHOUT_AXIAL = replace(DEGRADED, prior=SUBARTICULAR)
 TURNED = frozenset({"orientation_doubtful"})
 REGISTERED_WRONGLY = Expected(
     flags=TURNED | {"numbering_uncertain"},
