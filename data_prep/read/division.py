@@ -153,10 +153,12 @@ def _stations(headers: Headers) -> list[Headers]:
     order = np.argsort(across[:, axis], kind="stable")
     gaps = np.flatnonzero(np.diff(across[order, axis]) > _STATIONS_APART_MM)
     parts = [[headers[i] for i in sorted(part)] for part in np.split(order, gaps + 1)]
-    depths = [{round(float(h.plane.centre_mm @ first.normal)) for h in part} for part in parts]
-    if len(parts) < 2 or min(map(len, parts)) < _FEWEST_OF_A_STATION or not set.intersection(*depths):
+    if len(parts) < 2 or min(map(len, parts)) < _FEWEST_OF_A_STATION:
         return [headers]
-    return parts
+    depths = [np.array([header.plane.centre_mm @ first.normal for header in part]) for part in parts]
+    # Not at the same depths to the millimetre: the table moves along the patient, not along oblique slices.
+    are_beside = min(float(depth.max()) for depth in depths) > max(float(depth.min()) for depth in depths)
+    return parts if are_beside else [headers]
 
 
 def _are_not_told_apart(headers: Headers, limits: ReadLimits) -> bool:

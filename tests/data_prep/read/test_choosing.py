@@ -12,7 +12,7 @@ import pytest
 from data_prep.read.find import find_studies
 from data_prep.study import Study
 from data_prep.vocabulary import SeriesKind
-from tests.dicom_files import AXIAL, SAGITTAL, ramp, write_series, write_slice
+from tests.dicom_files import AXIAL, ramp, write_series, write_slice
 
 T1, T2 = SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2
 
@@ -149,20 +149,24 @@ def test_axial_series_of_other_levels_are_all_used(tmp_path: Path) -> None:
     assert len(load(tmp_path).of_kind(SeriesKind.AXIAL_T2)) == 3
 
 
-def test_two_stations_of_one_series_are_two_series(tmp_path: Path) -> None:
-    """Upper and lower spine, slices of both in turn."""
+@pytest.mark.parametrize("oblique_deg", [0.0, 3.0])
+def test_two_stations_of_one_series_are_two_series(tmp_path: Path, oblique_deg: float) -> None:
+    """Upper and lower spine, slices of both in turn; oblique slices of both do not lie at the same depths."""
+    angle = np.radians(oblique_deg)
+    across = np.array([np.cos(angle), 0.0, np.sin(angle)])
+    axes = (0.0, 1.0, 0.0, float(np.sin(angle)), 0.0, float(-np.cos(angle)))
     for number in range(6):
         for station, z in enumerate((0.0, 250.0)):
             write_slice(
                 tmp_path / f"{2 * number + station}.dcm",
-                position=(4.0 * number, 0, z),
-                orientation=SAGITTAL,
+                position=(4.0 * number * across + [0.0, 0.0, z]).tolist(),
+                orientation=axes,
                 instance_number=2 * number + station + 1,
             )
     study = load(tmp_path)
     assert [len(series.slices) for series in study.of_kind(T2)] == [6, 6]
     for series in study.series:
-        assert len({float(item.plane.origin_mm[2]) for item in series.slices}) == 1
+        assert np.ptp([item.plane.origin_mm[2] for item in series.slices]) < 3.0
 
 
 def test_series_of_another_part_of_the_body_come_last(tmp_path: Path) -> None:
