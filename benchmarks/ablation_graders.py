@@ -26,11 +26,11 @@ from rich.progress import track
 
 from classifier.calibration import fit_calibration
 from classifier.config import GraderConfig, default_config, merged
+from classifier.grade import SEVERITY_WEIGHTS
 from classifier.judge.bootstrap import StudyDraws, ratio, value_and_interval
 from classifier.learn.crop_cache import CropCache, build_cache, load_cache
 from classifier.learn.sources import phantom_sources
 from classifier.learn.train import grade_cache, train_grader
-from classifier.metric import SEVERITY_WEIGHTS
 from classifier.prior import competition_weighted
 from data_prep.base.files import atomic_write
 from data_prep.vocabulary import ConditionGroup, SeriesKind, Side, split_row_id

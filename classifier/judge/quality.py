@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from classifier.grade import SEVERITY_WEIGHTS
 from classifier.judge.bootstrap import DEFAULT_RESAMPLES, FloatArray, StudyDraws, ratio, value_and_interval
-from classifier.metric import PROBABILITY_COLUMNS, SEVERITY_WEIGHTS, long_labels
+from classifier.metric import PROBABILITY_COLUMNS, long_labels
 from classifier.prior import bundled_level_prior, competition_weighted
 from data_prep.vocabulary import (
     CONDITIONS,

@@ -8,7 +8,6 @@ made once, where torch is (``make graphs``).
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import zlib
 from collections.abc import Sequence
@@ -125,20 +124,27 @@ def convert_torch(
         free_axes: of each input, the axes that may have any length.
         free_of_output: the same of the output.
     """
+    import tempfile
     import warnings
+    from pathlib import Path
 
     import torch
 
     names = [f"input_{number}" for number in range(len(example))]
     axes = {name: list(free) for name, free in zip(names, free_axes, strict=True)}
-    stream = io.BytesIO()
-    with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+    with (
+        tempfile.TemporaryDirectory(prefix="lumbar-") as folder,
+        warnings.catch_warnings(),
+        torch.inference_mode(False),
+        torch.no_grad(),
+    ):
         # The exporter that traces needs no further package, and says at length that there is another.
         warnings.simplefilter("ignore")
+        path = Path(folder) / "network.onnx"
         torch.onnx.export(
             module,
             example,
-            stream,
+            path,
             dynamo=False,
             opset_version=OPSET,
             training=torch.onnx.TrainingMode.PRESERVE,
@@ -147,4 +153,4 @@ def convert_torch(
             output_names=["output"],
             dynamic_axes={**axes, "output": list(free_of_output)},
         )
-    return stream.getvalue()
+        return path.read_bytes()

@@ -134,8 +134,8 @@ def _row_problems(row_ids: Sequence[str], study_ids: Iterable[str | int]) -> lis
 
 
 def _value_problems(row_ids: Sequence[str], values: NDArray[np.float64]) -> list[str]:
-    finite = np.isfinite(values).all(axis=1)
-    known = np.where(finite[:, None], values, np.nan)
+    finite = np.asarray(np.isfinite(values).all(axis=1))
+    known = np.where(finite[:, np.newaxis], values, np.nan)
     bad = {
         "not finite": ~finite,
         "negative": (known < 0).any(axis=1),
@@ -145,7 +145,7 @@ def _value_problems(row_ids: Sequence[str], values: NDArray[np.float64]) -> list
     return [
         text
         for kind, rows in bad.items()
-        for text in _named(kind, [row_ids[i] for i in np.flatnonzero(rows)])
+        for text in _named(kind, [row_ids[i] for i in np.flatnonzero(rows).tolist()])
     ]
 
 
