@@ -16,6 +16,10 @@ from data_prep.vocabulary import SEVERITIES
 # readers otherwise follows their chance errors: on the validation studies of canal and foramen, fitted
 # crosswise, no correction at all beat one that was hardly held.
 _BIAS_PENALTY = 20.0
+# The same for the logarithm of the temperature: fitted crosswise on these studies, log loss is .001 to .002
+# lower with it for canal, foramen and recess. Beyond about 0.3 it costs no more: evidence that says nothing
+# shall fall back to the prior.
+_TEMPERATURE_PENALTY, _TEMPERATURE_KNEE = 100.0, 0.3
 # A grader that needs more of the prior than this should be trained again.
 _MOST_PRIOR_SHARE = 0.6
 # Log loss that a share of the prior has to save: less is noise.
@@ -180,6 +184,7 @@ def fit_calibration(logits: ArrayLike, log_prior: ArrayLike, truth: ArrayLike) -
         bias = parameters[1:] - parameters[1:].mean()
         log_p = log_softmax(z * np.exp(-parameters[0]) + bias + prior, axis=1)
         held = _BIAS_PENALTY * (bias**2).sum()
+        held += _TEMPERATURE_PENALTY * parameters[0] ** 2 / (1 + (parameters[0] / _TEMPERATURE_KNEE) ** 2)
         return float((held - (target * log_p).sum()) / len(z))
 
     bounds = [(-3.0, 5.0)] + [(-5.0, 5.0)] * len(SEVERITIES)

@@ -66,6 +66,7 @@ class PredictConfig:
         view_margin_mm: a level that was not seen but must lie at least this far inside the image is
             placed by extrapolation; farther out it is absent.
         min_evidence: a chain whose disc scores add up to less is no spine.
+        whole_t1_slices: a T1 that leads and has fewer slices, but more than one, is no whole series.
         few_slices: a leading series with fewer slices is flagged: its middle may not be the spine's.
         transitional_score: a disc below L5/S1 that scores as much suggests a transitional vertebra; many
             people have a rudimentary S1/S2 disc that scores less.
@@ -86,6 +87,7 @@ class PredictConfig:
     view_margin_mm: float = 8.0
     transitional_score: float = 0.7
     min_evidence: float = 0.8
+    whole_t1_slices: int = 11
     few_slices: int = 3
     voting: VotingConfig = field(default_factory=VotingConfig)
     candidates: CandidateConfig = field(default_factory=CandidateConfig)
@@ -383,12 +385,14 @@ class LevelDetector:
         return [[seen[id(item)] for item in slices if id(item) in seen] for _, slices in central]
 
     def _sees_beside_the_canal_alone(self, leading: Series) -> bool:
-        """Whether a T1 leads that lacks central slices, as where foramina alone were stored.
+        """Whether a T1 leads that lacks slices, as where those of the foramina alone were stored.
 
-        Six of a hundred such studies are numbered wrong, half of them with a high confidence.
+        Where its middle is cannot be told then. Six of a hundred such studies are numbered wrong, half of
+        them with a high confidence.
         """
-        central = central_slices(leading, self.config.central_slices, self.config.max_offset_mm)
-        few = len(central) < min(self.config.central_slices, len(leading.slices))
+        config, count = self.config, len(leading.slices)
+        central = central_slices(leading, config.central_slices, config.max_offset_mm)
+        few = len(central) < min(config.central_slices, count) or 1 < count < config.whole_t1_slices
         return leading.kind is SeriesKind.SAGITTAL_T1 and few
 
     def _looked_at(self, series: Series, *, leading: bool) -> list[Slice]:
