@@ -15,7 +15,7 @@ from detector.spine.orientation import level_evidence
 _LEAST_GAP_MM = 24.0
 _FEWEST_DISCS = 3
 # From the middle of a disc to that of the canal behind it: 23 to 32 mm in 28 patients of SPIDER (medians),
-# 21.7 and more from T11/T12 to L1/L2, 18.8 and more on 104 single slices of small patients, too; 16 to 17 in a
+# 21.7 and more from T11/T12 to L1/L2, 18.8 and more on 104 single slices of patients; 16 to 17 in a
 # neck whose every second disc goes unseen.
 _LEAST_DEPTH_MM = 17.5
 _UNSURE_EVIDENCE = 0.4
