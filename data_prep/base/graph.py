@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -113,6 +114,10 @@ def _plain(tensor: NDArray[Any]) -> NDArray[Any]:
     return tensor.astype(np.float32) if tensor.dtype.kind == "f" else tensor
 
 
+# torch exports one module at a time, and detectors and graders are loaded side by side.
+_EXPORTING = threading.Lock()
+
+
 def convert_torch(
     module: Any, example: tuple[Any, ...], free_axes: Sequence[Sequence[int]], free_of_output: Sequence[int]
 ) -> bytes:
@@ -133,6 +138,7 @@ def convert_torch(
     names = [f"input_{number}" for number in range(len(example))]
     axes = {name: list(free) for name, free in zip(names, free_axes, strict=True)}
     with (
+        _EXPORTING,
         tempfile.TemporaryDirectory(prefix="lumbar-") as folder,
         warnings.catch_warnings(),
         torch.inference_mode(False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -92,3 +93,12 @@ def test_assembling_imports_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "False"
+
+
+def test_modules_are_converted_one_at_a_time_whoever_asks() -> None:
+    """Detectors and graders of one's own, which have no graph, are loaded in threads."""
+    module = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3) for _ in range(12))).eval()
+    example = (torch.zeros(1, 3, 64, 64),)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: convert_torch(module, example, [[0]], [0]), range(8)))
+    assert len(set(found)) == 1
