@@ -61,16 +61,27 @@ def refine_foramina(
 
 
 def _slices_near(study: Study, wanted: list[LevelPoint], config: ForamenConfig) -> list[tuple[Series, Slice]]:
-    """T1 slices that lie near to an expected foramen."""
-    return [
-        (series, item)
-        for series in study.of_kind(SeriesKind.SAGITTAL_T1)
-        for item in series.slices
-        if any(
-            abs(float(item.plane.distance_mm(point.xyz_mm))) <= config.max_slice_distance_mm
-            for point in wanted
-        )
-    ]
+    """T1 slices that lie near to an expected foramen.
+
+    Of several T1 series the best ranked one; others serve foramina that it does not reach.
+    """
+    found: list[tuple[Series, Slice]] = []
+    waiting = wanted
+    for series in study.of_kind(SeriesKind.SAGITTAL_T1):
+        near = [
+            item
+            for item in series.slices
+            if any(_away_mm(item, point) <= config.max_slice_distance_mm for point in waiting)
+        ]
+        found += [(series, item) for item in near]
+        waiting = [
+            point for point in waiting if all(_away_mm(item, point) > series.gap_mm(item) for item in near)
+        ]
+    return found
+
+
+def _away_mm(item: Slice, point: LevelPoint) -> float:
+    return abs(float(item.plane.distance_mm(point.xyz_mm)))
 
 
 def _promising(
