@@ -25,8 +25,9 @@ from data_prep.problems import LumbarError
 from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, SeriesKind, Target
 from detector.look import canonical
 from detector.look.network import network_from_bytes
+from detector.look.refiner_network import refiner_from_bytes
 from detector.predict import BUNDLED_WEIGHTS as BUNDLED_DETECTORS
-from detector.spec import SPECS, DetectorKind, DetectorSpec
+from detector.spec import REFINERS, SPECS, DetectorKind, DetectorSpec, RefinerSpec
 from pipeline import __version__
 from pipeline.export.onnx_models import (
     OPSET,
@@ -35,6 +36,7 @@ from pipeline.export.onnx_models import (
     detector_model,
     grader_model,
     largest_difference,
+    refiner_model,
 )
 
 FORMAT = "lumbar-export/1"
@@ -47,6 +49,12 @@ _SHOWN_IN = {
 _ORIENTATION = {
     "sagittal": "head up, front of the body left",
     "axial": "front up, the patient's right on the image's left",
+}
+_CROP_WINDOW = {
+    "black_percentile": crops.BLACK_PERCENTILE,
+    "white_percentile": crops.WHITE_PERCENTILE,
+    "of": "every third row and column of all slices that exist, together",
+    "then": "cut to 0 to 1",
 }
 
 
@@ -143,13 +151,17 @@ def count_models(source: WeightsSource) -> int:
     """How many networks ``export_weights`` writes."""
     detectors = source.detectors
     found = [spec for spec in SPECS.values() if detectors and _weights_of(detectors, spec).is_file()]
-    return len(found) + _count_graders(source.graders)
+    return len(found) + len(_refiners_of(detectors)) + _count_graders(source.graders)
 
 
 def _count_graders(folder: Path | None) -> int:
     if folder is None:
         return 0
     return sum(len(read_grader(folder, name).members) for name in graders_of(folder))
+
+
+def _refiners_of(folder: Path | None) -> list[RefinerSpec]:
+    return [spec for spec in REFINERS if folder and (folder / f"{spec.stem}.safetensors").is_file()]
 
 
 def _weights_of(folder: Path, spec: DetectorSpec) -> Path:
@@ -163,12 +175,17 @@ def _models(source: WeightsSource) -> Iterator[tuple[str, ExportedModel, dict[st
                 content = read_verified(source.detectors, f"{kind.value}.safetensors")
                 model = detector_model(network_from_bytes(spec, content), spec)
                 yield kind.value, model, _detector_description(spec)
+        for refiner in _refiners_of(source.detectors):
+            content = read_verified(source.detectors, f"{refiner.stem}.safetensors")
+            model = refiner_model(refiner_from_bytes(refiner, content), refiner)
+            yield refiner.stem, model, _refiner_description(refiner)
     if source.graders is not None:
         for name in graders_of(source.graders):
             stored = load_grader(source.graders, name)
             for number, member in enumerate(stored.members, start=1):
                 model = grader_model(member.network, member.config)
-                described = _grader_description(stored) | {"member": number, "members": len(stored.members)}
+                described = _grader_description(member, stored.calibration)
+                described |= {"member": number, "members": len(stored.members)}
                 yield member_stem(name, number), model, described
 
 
@@ -203,7 +220,28 @@ def _detector_description(spec: DetectorSpec) -> dict[str, Any]:
     }
 
 
-def _grader_description(stored: StoredGrader) -> dict[str, Any]:
+def _refiner_description(spec: RefinerSpec) -> dict[str, Any]:
+    view = "axial" if spec.series_kind is SeriesKind.AXIAL_T2 else "sagittal"
+    return {
+        "stage": "second look",
+        "moves": f"points of {spec.group.value} conditions that were seen, within their slice",
+        "output": {"units": "mm rightwards and downwards as the crop is shown", "limit_mm": spec.limit_mm},
+        "preprocessing": {
+            "series": [spec.series_kind.value],
+            "centre": "the point that was seen, on its slice",
+            "orientation": _ORIENTATION[view],
+            "right_side": "mirrored onto the left: columns of axial crops",
+            "size_px": spec.size_px,
+            "size_mm": spec.size_mm,
+            "smoothed_to_mm": spec.resolution_mm,
+            "seen_height_mm": spec.seen_height_mm,
+            "window": _CROP_WINDOW,
+        },
+    }
+
+
+def _grader_description(stored: StoredGrader, calibration: Calibration) -> dict[str, Any]:
+    """Of one member; the calibration is that of all members together."""
     config, kind = stored.config, stored.config.name.series_kind
     conditions = [condition for condition in CONDITIONS if condition.group is config.group]
     crop = config.crop
@@ -223,14 +261,9 @@ def _grader_description(stored: StoredGrader) -> dict[str, Any]:
             "mm_per_px": crop.step_mm,
             "smoothed_to_mm": crop.resolution_mm,
             "seen_height_mm": crop.seen_height_mm,
-            "window": {
-                "black_percentile": crops.BLACK_PERCENTILE,
-                "white_percentile": crops.WHITE_PERCENTILE,
-                "of": "every third row and column of all slices that exist, together",
-                "then": "cut to 0 to 1",
-            },
+            "window": _CROP_WINDOW,
         },
-        "calibration": _calibration(stored.calibration),
+        "calibration": _calibration(calibration),
         "level_prior": {
             level.value: dict(
                 zip(
@@ -247,7 +280,7 @@ def _grader_description(stored: StoredGrader) -> dict[str, Any]:
 def _calibration(calibration: Calibration) -> dict[str, Any]:
     return {
         "formula": "p = (1 - prior_share) * softmax(logits / temperature + bias + log(prior)) "
-        "+ prior_share * prior; prior: level_prior of the target's level",
+        "+ prior_share * prior; prior: level_prior of the target's level; logits: mean over the members",
         **calibration.to_dict(),
         "any_severe_pull_is": "of submissions to the competition alone; p does not change",
     }

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from classifier.config import GraderConfig
 from classifier.model import GraderNetwork
 from data_prep.vocabulary import LEVELS
-from detector.spec import DetectorSpec
+from detector.look.refiner_network import RefinerNetwork
+from detector.spec import DetectorSpec, RefinerSpec
 
 OPSET = 17
 # Sides of a detector's image are multiples of this: the coarsest grid of its anchors.
@@ -131,6 +132,16 @@ def grader_model(network: GraderNetwork, config: GraderConfig) -> ExportedModel:
     return ExportedModel(
         traceable, tuple(inputs), Port("logits", "float32", ("batch", 3), "evidence, see calibration")
     )
+
+
+def refiner_model(network: RefinerNetwork, spec: RefinerSpec) -> ExportedModel:
+    """The network of a second look: how far a structure lies from the middle of a crop."""
+    inputs = (
+        Port("pixels", "float32", ("batch", 1, spec.size_px, spec.size_px), "crops, 0 black to 1 white"),
+        Port("level", "int64", ("batch",), "0 for L1/L2 … 4 for L5/S1"),
+    )
+    output = Port("offset_mm", "float32", ("batch", 2), "rightwards, downwards")
+    return ExportedModel(copy.deepcopy(network).eval(), inputs, output)
 
 
 class _TraceableGrader(nn.Module):

@@ -12,6 +12,7 @@ from data_prep.base.bundles import Bundle
 from data_prep.partition import Part, part_of
 from data_prep.phantom import write_dataset
 from detector.predict import BUNDLED_WEIGHTS
+from pipeline.cli import app as lumbar
 from pipeline.commands.detector import app
 
 runner = CliRunner()
@@ -59,18 +60,18 @@ def test_a_bad_study_is_named_and_the_others_are_done(data: Path, tmp_path: Path
 def test_nothing_to_do_ends_with_1_and_a_reason(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    result = runner.invoke(app, ["predict", str(empty), "-o", str(tmp_path / "levels.csv")])
+    result = runner.invoke(lumbar, ["detector", "predict", str(empty), "-o", str(tmp_path / "levels.csv")])
     assert result.exit_code == 1 and "[no_images]" in result.stderr
-    result = runner.invoke(app, ["train", "-o", str(tmp_path / "run")])
+    result = runner.invoke(lumbar, ["detector", "train", "-o", str(tmp_path / "run")])
     assert result.exit_code == 1 and "no labelled slice" in result.stderr
-    result = runner.invoke(app, ["evaluate"])
+    result = runner.invoke(lumbar, ["detector", "evaluate"])
     assert result.exit_code == 1 and "give DATA" in result.stderr
 
 
 def test_external_slices_cannot_train_the_axial_detector(tmp_path: Path) -> None:
     arguments = ["train", "--kind", "axial", "--external", str(tmp_path), "-o", str(tmp_path / "run")]
-    result = runner.invoke(app, arguments)
-    assert result.exit_code == 1 and "leave --external out" in result.stderr
+    result = runner.invoke(lumbar, ["detector", *arguments])
+    assert result.exit_code == 1 and "leave --external and --slices out" in " ".join(result.stderr.split())
 
 
 def test_a_second_look_is_trained_bundled_and_used(tmp_path: Path) -> None:
