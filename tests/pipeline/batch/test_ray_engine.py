@@ -226,7 +226,7 @@ def test_what_is_missing_is_said(images: Path, tmp_path: Path, monkeypatch: pyte
     assert nowhere.exit_code == 2 and "wants the --address" in nowhere.stderr
     monkeypatch.setattr(pipeline.batch.ray_engine, "find_spec", lambda _: None)
     missing = lumbar(*arguments, "--engine", "ray", "--address", "127.0.0.1:6379")
-    assert missing.exit_code == 2 and "pip install '.[ray]'" in missing.stderr
+    assert missing.exit_code == 2 and "'lumbar[ray]'" in missing.stderr
     assert not (tmp_path / "out").exists()
     with pytest.raises(EngineFailed, match="pip install"), connected("127.0.0.1:6379"):
         pass
