@@ -24,7 +24,7 @@ from detector.look.refiner import PointRefiner
 from detector.look.sightings import Part, SliceSighting, look_at
 from detector.spec import AXIAL, FORAMEN, REFINERS, SAGITTAL, DetectorSpec
 from detector.spine.agreement import AgreementConfig, shift_between
-from detector.spine.aside import AsideConfig, aside_by_level, fades
+from detector.spine.aside import AsideConfig, aside_by_level, fading
 from detector.spine.axial import AxialConfig, refine_recesses, sideways_mm
 from detector.spine.chain import ChainConfig, ChainDisc, NumberedChain, best_chain, number_chain
 from detector.spine.foramina import ForamenConfig, refine_foramina
@@ -277,11 +277,15 @@ class LevelDetector:
     def _followed(
         self, chain: NumberedChain, levels: dict[Level, SpineLevel], leading: Series
     ) -> tuple[dict[Level, SpineLevel], tuple[str, ...]]:
-        """The levels, followed across the slices where the spine leaves the central ones; and a flag then."""
+        """The levels, followed across the slices where the spine leaves the central ones; and a flag then.
+
+        They are moved where enough discs say so; fewer only raise the flag.
+        """
         config = self.config
         central = central_slices(leading, config.central_slices, config.max_offset_mm)
         instances = [item.instance_number for item in central]
-        if not fades(chain, instances, leading.series_id, config.aside):
+        faded = fading(chain, instances, leading.series_id, config.aside)
+        if faded < config.aside.faded_discs:
             return levels, ()
         stack = max(leading.stacks, key=len)
         spine_mm = np.stack([point for level in levels.values() for point in (level.disc_mm, level.canal_mm)])
@@ -291,6 +295,8 @@ class LevelDetector:
         aside_mm = aside_by_level(levels, seen, config.aside) if seen else {}
         if max(map(abs, aside_mm.values()), default=0.0) < config.crooked_mm:
             return levels, ()
+        if faded < config.aside.moved_discs:
+            return levels, ("spine_curved",)
         across = stack[0].plane.normal
         moved = {
             level: replace(

@@ -26,7 +26,8 @@ class AsideConfig:
     Attributes:
         faded_share: a disc fades on one side of the central slices if its score on the outermost, or the mean
             over that side, is below this share of its best, and not so on the other side.
-        faded_discs: so many lumbar discs must fade.
+        faded_discs: so many lumbar discs must fade on one side for the other slices to be looked at.
+        moved_discs: so many for the levels to be moved to where those show them.
         shown_share: of its best score, what a slice that cuts a disc is expected to exceed.
         odd_mm: a level that lies this far from the curve of the others is not believed.
         half_width_mm: of a disc as it is seen, where the stack ends before it does.
@@ -35,19 +36,20 @@ class AsideConfig:
 
     faded_share: float = 0.8
     faded_discs: int = 2
+    moved_discs: int = 3
     shown_share: float = 0.8
     odd_mm: float = 8.0
     half_width_mm: float = 21.0
     reach_mm: float = 9.0
 
 
-def fades(chain: NumberedChain, instances: Sequence[int], series_id: str, config: AsideConfig) -> bool:
-    """Whether lumbar discs fade on one side of the central slices.
+def fading(chain: NumberedChain, instances: Sequence[int], series_id: str, config: AsideConfig) -> int:
+    """How many lumbar discs fade on the same side of the central slices, the larger number of both sides.
 
     Args:
         instances, series_id: the central slices in spatial order.
     """
-    count = 0
+    count = [0, 0]
     for place, disc in enumerate(chain.discs):
         if disc.candidate is None or place + chain.offset < FIRST_LUMBAR:
             continue
@@ -57,9 +59,10 @@ def fades(chain: NumberedChain, instances: Sequence[int], series_id: str, config
         if not half or not scores.any():
             continue
         sides = (min(side[0], side.mean()) for side in (scores[:half], scores[::-1][:half]))
-        left, right = (bool(side < config.faded_share * scores.max()) for side in sides)
-        count += left != right
-    return count >= config.faded_discs
+        first, last = (bool(side < config.faded_share * scores.max()) for side in sides)
+        if first != last:
+            count[last] += 1
+    return max(count)
 
 
 def middle_mm(places_mm: FloatArray, scores: FloatArray, config: AsideConfig) -> float | None:

@@ -19,6 +19,7 @@ UNSURE = frozenset(
         "series_disagree",
         "no_signal",
         "level_at_edge",
+        "spine_curved",
     }
 )
 
