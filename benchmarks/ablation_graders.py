@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from classifier.calibration import fit_calibration
-from classifier.config import GraderConfig, default_config, merged
+from classifier.config import GraderConfig, GraderName, default_config, merged
 from classifier.grade import SEVERITY_WEIGHTS
 from classifier.judge.bootstrap import StudyDraws, ratio, value_and_interval
 from classifier.learn.crop_cache import CropCache, build_cache, load_cache
@@ -33,7 +33,7 @@ from classifier.learn.sources import phantom_sources
 from classifier.learn.train import grade_cache, train_grader
 from classifier.prior import competition_weighted
 from data_prep.base.files import atomic_write
-from data_prep.vocabulary import ConditionGroup, SeriesKind, Side, split_row_id
+from data_prep.vocabulary import SeriesKind, Side, split_row_id
 
 FIRST_TRAINING_SEED, FIRST_CHOOSING_SEED = 20_000, 120_000
 DRAWS = 3
@@ -76,30 +76,27 @@ class Row:
     pretrained: Path | None = None
 
 
-def rows_of(group: ConditionGroup, pretrained: Path | None, backbone: str) -> list[Row]:
+def rows_of(group: GraderName, pretrained: Path | None, backbone: str) -> list[Row]:
     """The rows that make sense for a group; pretrained ones when weights are at hand."""
     rows = [
         Row("baseline", {}),
         Row("no jitter", {"jitter": _NO_LOCALISER_ERROR}),
         Row("no mirroring", {}, mirrored=False),
         Row("mean pooling", {"network": {"pooling": "mean"}}),
-        Row("neighbouring levels", {"network": {"level_context_layers": 2}}),
-        Row("second view", {"crop": {"second_view": True}}),
-        Row("mixing", {"training": {"mix_share": 0.5}}),
         Row("any-severe term", {"training": {"any_severe_weight": 0.3}}),
     ]
     if pretrained is not None:
         changes = {"network": {"backbone": backbone}}
         rows += [Row(f"{backbone}, from scratch", changes), Row("pretrained", changes, pretrained=pretrained)]
-    without = {"no mirroring"} if group is ConditionGroup.SPINAL else {"any-severe term"}
+    without = {"no mirroring"} if group is GraderName.SPINAL else {"any-severe term"}
     return [row for row in rows if row.name not in without]
 
 
 def crops_of(
-    work: Path, name: str, group: ConditionGroup, studies: int, seed: int, *, enriched: bool
+    work: Path, name: str, group: GraderName, studies: int, seed: int, *, enriched: bool
 ) -> CropCache:
-    """Crops with both views; cut once."""
-    crop = replace(default_config(group).crop, second_view=True)
+    """Crops of the default configuration; cut once."""
+    crop = default_config(group).crop
     folder = work / f"crops-{name}-{group.value}"
     sources = phantom_sources(studies, seed, enriched=enriched)
     cut = build_cache(sources, folder, {group: crop}, natural_grades=not enriched)
@@ -108,10 +105,8 @@ def crops_of(
     return load_cache(folder, group, crop)
 
 
-def seen_by(cache: CropCache, config: GraderConfig, *, mirrored: bool) -> CropCache:
+def seen_by(cache: CropCache, *, mirrored: bool) -> CropCache:
     """The crops as a row's grader gets them."""
-    if not config.crop.second_view:
-        cache = replace(cache, second=None, second_valid=None)
     if mirrored:
         return cache
     targets = [split_row_id(str(row_id))[1] for row_id in cache.row_ids]
@@ -137,7 +132,7 @@ def judged(
     if done.exists():
         with np.load(done) as stored:
             return stored["p"], float(stored["seconds"])
-    mine, unseen = (seen_by(cache, config, mirrored=row.mirrored) for cache in (train, choosing))
+    mine, unseen = (seen_by(cache, mirrored=row.mirrored) for cache in (train, choosing))
     reports: list[Any] = []
     network = train_grader(config, mine, None, folder, report=reports.append, pretrained=row.pretrained)
     described = json.loads((folder / f"{config.group.value}.json").read_text())
@@ -191,7 +186,7 @@ def table_row(
     return dict(zip(COLUMNS, (name, *(round(value, 4) for value in values), round(seconds, 1)), strict=True))
 
 
-def write_results(rows: list[dict[str, Any]], group: ConditionGroup, out: Path) -> None:
+def write_results(rows: list[dict[str, Any]], group: GraderName, out: Path) -> None:
     """The CSV and the plot of the rows so far."""
     with atomic_write(out / f"ablation_{group.value}.csv") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
@@ -214,7 +209,7 @@ def write_results(rows: list[dict[str, Any]], group: ConditionGroup, out: Path) 
 
 
 def run(
-    group: ConditionGroup,
+    group: GraderName,
     work: Path,
     out: Path,
     *,
@@ -254,7 +249,7 @@ def run(
 def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--group", type=ConditionGroup, default=ConditionGroup.SUBARTICULAR)
+    parser.add_argument("--group", type=GraderName, default=GraderName.SUBARTICULAR)
     parser.add_argument("--work", type=Path, default=Path("runs/ablation"))
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--phantoms", type=int, default=240, help="studies to train on")

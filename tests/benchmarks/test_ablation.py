@@ -10,11 +10,10 @@ import pytest
 
 from benchmarks import ablation_graders
 from benchmarks.ablation_graders import rows_of, run, seen_by
-from classifier.config import default_config
+from classifier.config import GraderName, default_config
 from classifier.learn.crop_cache import load_cache
-from data_prep.vocabulary import ConditionGroup
 
-FORAMINAL = ConditionGroup.FORAMINAL
+FORAMINAL = GraderName.FORAMINAL
 TINY = {
     "network": {"backbone_channels": [8, 8, 8], "attention_heads": 2, "hidden_channels": 8},
     "training": {"epochs": 1, "batch_size_crops": 8, "bfloat16": False},
@@ -22,8 +21,8 @@ TINY = {
 
 
 def test_rows_make_sense_for_their_group(tmp_path: Path) -> None:
-    names = {group: [row.name for row in rows_of(group, None, "x")] for group in ConditionGroup}
-    assert "no mirroring" not in names[ConditionGroup.SPINAL]
+    names = {group: [row.name for row in rows_of(group, None, "x")] for group in GraderName}
+    assert "no mirroring" not in names[GraderName.SPINAL]
     assert "any-severe term" not in names[FORAMINAL] and names[FORAMINAL][0] == "baseline"
     assert [row.name for row in rows_of(FORAMINAL, tmp_path, "x")][-2:] == ["x, from scratch", "pretrained"]
 
@@ -55,9 +54,8 @@ def test_two_rows_are_trained_judged_and_not_done_again(
     assert (tmp_path / "ablation_foraminal.png").read_bytes().startswith(b"\x89PNG")
 
     config = default_config(FORAMINAL)
-    crop = ablation_graders.replace(config.crop, second_view=True)
-    cache = load_cache(tmp_path / "work" / "crops-train-foraminal", FORAMINAL, crop)
-    flipped = seen_by(cache, config, mirrored=False)
+    cache = load_cache(tmp_path / "work" / "crops-train-foraminal", FORAMINAL, config.crop)
+    flipped = seen_by(cache, mirrored=False)
     right = np.array(["right" in str(row_id) for row_id in cache.row_ids])
     assert np.array_equal(flipped.crops[~right], cache.crops[~right])
-    assert np.array_equal(flipped.crops[right][:, ::-1], cache.crops[right]) and flipped.second is None
+    assert np.array_equal(flipped.crops[right][:, ::-1], cache.crops[right])
