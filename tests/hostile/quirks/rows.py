@@ -226,7 +226,12 @@ def _headers() -> list[Row]:
         ),
         row("no-frame", "no FrameOfReferenceUID", encodings.lacking("FrameOfReferenceUID")),
         row("valid-uids", "valid identifiers, one frame of reference", encodings.valid_identifiers),
-        row("bare", "nothing but geometry and pixels in the headers", encodings.bare_headers),
+        row(
+            "bare",
+            "nothing but geometry and pixels in the headers",
+            encodings.bare_headers,
+            but(EXACT, flags={"identifiers_missing"}),
+        ),
         row(
             "silent",
             "neither table, description nor times: weighting told from the images",
