@@ -47,7 +47,7 @@ def real() -> list[tuple[Study, tuple[LevelPoint, ...]]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("amplitude_mm", [20.0, -20.0])
-def test_a_bend_of_20_mm_is_followed_or_told(
+def test_a_bend_of_20_mm_is_told_and_followed_where_axial_slices_are(
     real: list[tuple[Study, tuple[LevelPoint, ...]]], amplitude_mm: float
 ) -> None:
     detector = LevelDetector.load_bundled()
@@ -63,8 +63,9 @@ def test_a_bend_of_20_mm_is_followed_or_told(
                 point = found.point(CANAL, level)
                 assert point is not None
                 off.append(abs(point.xyz_mm[0] - canal[level][0] - float(curve(canal[level][2]))))
-            # The level points of the real studies lie on the nearest slice, up to 2.5 mm beside the canal.
-            assert np.median(off) <= 8
+            # The annotated points lie on a slice, some millimetres beside the canal. Without axial slices the
+            # flag is what is promised: the canal may be 15 mm off.
+            assert np.median(off) <= (8 if kinds is ALL else 20)
 
 
 @pytest.mark.slow
