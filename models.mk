@@ -36,12 +36,13 @@ models-open: given-open $(RUNS)/open/sagittal.done $(RUNS)/open/axial.done $(RUN
 	    --shifted $(RUNS)/crops/shifted -o classifier/weights/open
 	$(MAKE) graphs
 
-models-research: given-research $(RUNS)/research/sagittal.done $(RUNS)/research/axial.done $(RUNS)/research/foramen.done $(RUNS)/research/points.done $(RUNS)/research/graders.done
+models-research: given-research $(RUNS)/research/sagittal.done $(RUNS)/research/axial.done $(RUNS)/research/foramen.done $(RUNS)/research/points.done $(RUNS)/research/graders.done $(RUNS)/research/canal-second.done
 	$(LUMBAR) detector bundle $(RUNS)/research/sagittal $(RUNS)/research/axial $(RUNS)/research/foramen \
 	    $(RUNS)/research/points -o detector/weights/research
 	$(LUMBAR) detector calibrate detector/weights/research $(OPEN_SOURCES) $(foreach folder,$(RSNA),--data $(folder))
 	$(LUMBAR) classifier calibrate $(RUNS)/research/graders $(RUNS)/research/graders-second \
-	    $(foreach folder,$(RSNA),--validation $(RUNS)/crops/$(notdir $(folder))) -o classifier/weights/research
+	    $(RUNS)/research/canal-second $(foreach folder,$(RSNA),--validation $(RUNS)/crops/$(notdir $(folder)) \
+	    --validation $(RUNS)/crops/$(notdir $(folder))-canal) -o classifier/weights/research
 	$(MAKE) graphs
 
 # Detectors, open: from scratch on SPIDER, then more and harder views, phantoms and single slices.
@@ -106,5 +107,15 @@ $(RUNS)/research/graders.done: | $(RUNTIME)
 	    --crops $(RUNS)/crops/beside --config $(RESEARCH) --pretrained $(PRETRAINED) --grader subarticular \
 	    --grader spinal_axial --grader spinal --threads 1 -o $(basename $@)
 	$(LUMBAR) classifier train $(foreach folder,$(RSNA),--crops $(RUNS)/crops/$(notdir $(folder))) \
-	    --config $(SECOND) --pretrained $(PRETRAINED) --grader subarticular --threads 1 -o $(basename $@)-second
+	    --config $(SECOND) --pretrained $(PRETRAINED) --grader foraminal --grader subarticular --threads 1 \
+	    -o $(basename $@)-second
+	@touch $@
+
+# The canal's second member is the open bundle's; its crops are five slices over 54 mm.
+$(RUNS)/research/canal-second.done: $(RUNS)/open/graders.done
+	for folder in $(RSNA); do \
+	    $(LUMBAR) classifier cut $$folder --grader spinal -o $(RUNS)/crops/$$(basename $$folder)-canal || exit 1; done
+	mkdir -p $(basename $@)
+	cp $(RUNS)/open/graders/spinal.json $(RUNS)/open/graders/spinal.safetensors $(basename $@)
+	$(BIN)/python -c "from data_prep.base.manifest import write_manifest; write_manifest('$(basename $@)')"
 	@touch $@
