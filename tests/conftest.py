@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,15 @@ from hypothesis import settings
 # A busy machine is no failure.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+# Ray reads these once, at its import, and ultralytics imports it in any training. No cluster of a test may
+# listen on more than the loopback address, or to who has no token.
+os.environ |= {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 # Of these, a test takes seconds: it trains, runs the command line, starts a browser, an archive or a cluster.
 _SLOW = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from pipeline.grade import Pipeline
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+# Root may not use the sandbox; the rest keeps the browser itself off the network.
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -47,14 +48,22 @@ def data(phantom_data: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """The system's Chromium, without a window; tests that need it skip without it."""
+def launch_chromium() -> Iterator[Callable[[list[str]], Browser]]:
+    """Starts the system's Chromium, without a window, with flags; tests that need it skip without it.
+
+    One driver for all: a second one cannot start while the first one runs.
+    """
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         pytest.skip("needs Chromium: apt-get install chromium")
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: requirements-dev.txt")
     with sync_api.sync_playwright() as driver:
-        # Root may not use the sandbox; the rest keeps the browser itself off the network.
-        browser = driver.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
-        yield browser
-        browser.close()
+        yield lambda flags: driver.chromium.launch(executable_path=path, args=flags)
+
+
+@pytest.fixture(scope="session")
+def chromium(launch_chromium: Callable[[list[str]], Browser]) -> Iterator[Browser]:
+    """A browser that stays off the network."""
+    browser = launch_chromium(CHROMIUM_FLAGS)
+    yield browser
+    browser.close()

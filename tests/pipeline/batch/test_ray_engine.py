@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -33,14 +32,6 @@ from tests.pipeline.batch.test_engines import STUDIES, contents, records, run
 from tests.pipeline.stand_in import StraightSpine, stand_in_pipeline, write_study, write_table
 
 _STORE_BYTES = 80 * 1024**2
-# On the loopback address, with a token, modules found as here; read when Ray is imported.
-_LOOPBACK = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_AUTH_MODE": "token",
-    "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-}
 _HEALTH = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 1000,
@@ -77,7 +68,6 @@ def waiting_pipeline(notes: Path) -> Pipeline:
 
 
 def needs_ray() -> None:
-    """Skips without Ray, and imports nothing: what Ray is told must be said before it is imported."""
     if not is_installed():
         pytest.skip("needs ray: requirements-dev.txt")
 
@@ -93,11 +83,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    """A head with one processor, to which a test adds nodes."""
+    """A head with one processor, to which a test adds nodes; tests/conftest.py says where it listens."""
     needs_ray()
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray-") as folder:
-        for name, value in {**_LOOPBACK, "RAY_TMPDIR": folder}.items():
-            patch.setenv(name, value)
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        patch.setenv("RAY_TMPDIR", folder)
         from ray.cluster_utils import Cluster
 
         made = Cluster()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,16 +72,11 @@ def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
 
 
 @pytest.fixture
-def browser_with_webgl() -> Iterator[Browser]:
+def browser_with_webgl(launch_chromium: Callable[[list[str]], Browser]) -> Iterator[Browser]:
     """Chromium that draws in software what OHIF wants a graphics card for."""
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: requirements-dev.txt")
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
-        yield browser
-        browser.close()
+    browser = launch_chromium(CHROMIUM_FLAGS)
+    yield browser
+    browser.close()
 
 
 def labels_of(prediction: StudyPrediction) -> set[str]:
