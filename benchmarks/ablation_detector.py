@@ -31,12 +31,16 @@ from data_prep.geometry import FloatArray
 from data_prep.phantom import make_study
 from data_prep.study import LevelPoint, Series, Study
 from data_prep.vocabulary import SeriesKind
+from detector.config import PredictConfig
+from detector.finder import SpineFinder
 from detector.learn.sources import external_cases, external_slice_cases, training_slices
 from detector.learn.synthesis import NO_SYNTHESIS
 from detector.learn.train import TrainConfig, train_detector
 from detector.learn.views import AugmentConfig
+from detector.look.choice import sagittal_series
+from detector.look.inference import SlicePredictor
 from detector.look.sightings import SliceSighting
-from detector.predict import LevelDetector, PredictConfig, sagittal_series
+from detector.predict import LevelDetector
 from detector.spec import SAGITTAL, DetectorKind
 from detector.spine.chain import ChainConfig, number_chain
 
@@ -69,24 +73,25 @@ ROWS = (
 )
 
 
-class RememberingDetector(LevelDetector):
+class RememberingFinder(SpineFinder):
     """Looks at each series once, however often it is decoded."""
 
-    _seen: dict[tuple[int, ...], list[list[SliceSighting]]]
+    def __init__(self, predictor: SlicePredictor, config: PredictConfig) -> None:
+        super().__init__(predictor, config)
+        self._seen: dict[tuple[int, ...], list[list[SliceSighting]]] = {}
 
     def see(self, series: tuple[Series, ...]) -> list[list[SliceSighting]]:
-        """As the parent; series must stay alive as long as the detector."""
-        self._seen = getattr(self, "_seen", {})
+        """As the parent; series must stay alive as long as the finder."""
         key = tuple(map(id, series))
         if key not in self._seen:
             self._seen[key] = super().see(series)
         return self._seen[key]
 
 
-def single_maxima(detector: LevelDetector, series: tuple[Series, ...]) -> Canal:
+def single_maxima(finder: SpineFinder, series: tuple[Series, ...]) -> Canal:
     """Per level the object with the highest class score on any slice: no chain, no order."""
     found: dict[str, tuple[float, FloatArray]] = {}
-    for sighting in detector.see(series[:1])[0]:
+    for sighting in finder.see(series[:1])[0]:
         for candidate in sighting.candidates:
             for name, score in zip(SAGITTAL.level_names, candidate.class_scores, strict=True):
                 if score > found.get(name, (0.0,))[0]:
@@ -94,18 +99,18 @@ def single_maxima(detector: LevelDetector, series: tuple[Series, ...]) -> Canal:
     return {name: point for name, (_, point) in found.items()}
 
 
-def counted_up(detector: LevelDetector, series: tuple[Series, ...]) -> Canal:
+def counted_up(finder: SpineFinder, series: tuple[Series, ...]) -> Canal:
     """The chain along the spine, its lowest disc taken for L5/S1: WHERE without WHICH."""
-    discs = detector.look(series[:1]).discs
+    discs = finder.look(series[:1]).discs
     names = SAGITTAL.level_names[::-1]
     return {name: disc.canal_mm for name, disc in zip(names, discs[::-1], strict=False)}
 
 
-def numbered(config: ChainConfig) -> Callable[[LevelDetector, tuple[Series, ...]], Canal]:
+def numbered(config: ChainConfig) -> Callable[[SpineFinder, tuple[Series, ...]], Canal]:
     """The chain with one offset, weighed as ``config`` says."""
 
-    def decode(detector: LevelDetector, series: tuple[Series, ...]) -> Canal:
-        sighting = detector.look(series[:1])
+    def decode(finder: SpineFinder, series: tuple[Series, ...]) -> Canal:
+        sighting = finder.look(series[:1])
         if not sighting.discs:
             return {}
         chain = number_chain(sighting.discs, config, view_z_mm=sighting.view_z_mm)
@@ -116,7 +121,7 @@ def numbered(config: ChainConfig) -> Callable[[LevelDetector, tuple[Series, ...]
 
 
 _FREE = replace(ChainConfig(), well_formed_score=np.inf)
-DECODINGS: dict[str, Callable[[LevelDetector, tuple[Series, ...]], Canal]] = {
+DECODINGS: dict[str, Callable[[SpineFinder, tuple[Series, ...]], Canal]] = {
     "single maxima": single_maxima,
     "chain, lowest disc is L5/S1": counted_up,
     "chain, offset by class scores": numbered(replace(_FREE, weights=(1.0, 0.0, 0.0, 0.0, 0.0))),
@@ -150,11 +155,11 @@ def trained(row: Row, external: Path, runs: Path, *, epochs: int, samples: int, 
     return folder
 
 
-def share_right(detector: LevelDetector, cases: list[Case], decoding: str) -> tuple[float, int]:
+def share_right(finder: SpineFinder, cases: list[Case], decoding: str) -> tuple[float, int]:
     """Share of canal points found at the right level, and how many there are."""
     hits = total = 0
     for study, points in cases:
-        found = DECODINGS[decoding](detector, sagittal_series(study)[0])
+        found = DECODINGS[decoding](finder, sagittal_series(study)[0])
         for point in points:
             at = found.get(point.level.label)
             total += 1
@@ -207,13 +212,14 @@ def main() -> None:
     }
     records = []
     for row in ROWS:
-        detector = RememberingDetector.load(folders[row.name], PredictConfig())
+        predictor = LevelDetector.load(folders[row.name], PredictConfig()).sagittal
+        finder = RememberingFinder(predictor, PredictConfig())
         for decoding in track(DECODINGS, description=row.name):
             record: dict[str, object] = {"training": row.name, "decoding": decoding}
             for name, cases in data.items():
                 if name == "all_slices" and row.external:
                     continue
-                share, count = share_right(detector, cases, decoding)
+                share, count = share_right(finder, cases, decoding)
                 record |= {name: round(share, 4), f"n_{name}": count}
             records.append(record)
     table = pd.DataFrame(records)

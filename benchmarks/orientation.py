@@ -23,7 +23,8 @@ from data_prep.phantom import make_study
 from data_prep.study import Series, Slice, Study
 from detector.learn.sources import external_cases
 from detector.learn.study_slices import hard_phantom
-from detector.predict import BUNDLED_WEIGHTS, LevelDetector, central_slices, sagittal_series
+from detector.look.choice import central_slices, sagittal_series
+from detector.predict import BUNDLED_WEIGHTS, LevelDetector
 from detector.spine.orientation import level_evidence, orientation_is_doubtful
 from pipeline.commands import console
 
@@ -82,7 +83,7 @@ def looked_at(detector: LevelDetector, study: Study, studies: str) -> Iterator[L
     leading = replace(leading, stacks=(tuple(kept),))
     for name, signs in REGISTRATIONS.items():
         series = registered(leading, signs)
-        chain = detector.look((series,)).discs
+        chain = detector.finder.look((series,)).discs
         (middle,) = central_slices(series, 1, config.max_offset_mm)
         start = time.process_time()
         flagged = orientation_is_doubtful(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -252,6 +252,10 @@ class SpineLevel:
     confidence: float
     uncertainty_mm: float
     source: PointSource = PointSource.SEEN
+
+    def moved(self, offset_mm: FloatArray) -> SpineLevel:
+        """Disc and canal point moved by (3,) mm."""
+        return replace(self, disc_mm=self.disc_mm + offset_mm, canal_mm=self.canal_mm + offset_mm)
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,6 +69,7 @@ class ModelFacts:
             WeightsRejected: weights are missing or do not have the SHA-256 of their manifest.
             BackendUnusable: the backend cannot run here.
         """
+        import detector.config
         import detector.predict
         from classifier.config import GraderName
         from classifier.storage import graders_of, read_grader
@@ -77,7 +78,7 @@ class ModelFacts:
             models, detector_weights=detector_weights, classifier_weights=classifier_weights
         ).by_stage()
         read_verified(folders["detector"], detector.predict.LEADING_WEIGHTS)
-        config = detector.predict.read_config(folders["detector"])
+        config = detector.config.read_config(folders["detector"])
         graders = {
             name: read_grader(folders["classifier"], name) for name in graders_of(folders["classifier"])
         }

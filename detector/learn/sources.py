@@ -33,7 +33,8 @@ from detector.learn.study_slices import (
     rsna_key,
     rsna_slices,
 )
-from detector.predict import LevelDetector, sagittal_series
+from detector.look.choice import sagittal_series
+from detector.predict import LevelDetector
 from detector.spec import DetectorKind
 
 FIRST_CHOOSING_SEED = 100_000  # phantoms below train
@@ -256,7 +257,7 @@ def _numbered(
     detector: LevelDetector, study: Study, canal: dict[str, FloatArray], weight: float, *, hard: bool = False
 ) -> NumberedCase | None:
     series, _ = sagittal_series(PixelCache(study).study)
-    sighting = detector.look(series)
+    sighting = detector.finder.look(series)
     return numbered_case(
         sighting.discs, detector.config.chain, sighting.view_z_mm, canal, weight=weight, hard=hard
     )

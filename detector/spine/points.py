@@ -63,14 +63,7 @@ def moved_sideways(
     Args:
         aside_mm: how far to the patient's left, by level; see ``detector.spine.axial.sideways_mm``.
     """
-    moved = {
-        level: replace(
-            place,
-            disc_mm=place.disc_mm + aside_mm.get(level, 0.0) * place.frame.left,
-            canal_mm=place.canal_mm + aside_mm.get(level, 0.0) * place.frame.left,
-        )
-        for level, place in levels.items()
-    }
+    moved = {at: level.moved(aside_mm.get(at, 0.0) * level.frame.left) for at, level in levels.items()}
     fresh = {(point.condition, point.level): point for point in all_points(study, moved, sagittal)}
     recess = ConditionGroup.SUBARTICULAR
     return moved, tuple(

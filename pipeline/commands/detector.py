@@ -305,9 +305,9 @@ def calibrate(
     """Fit the numbering, its confidence and its flag on patients that trained nothing."""
     from data_prep.base.files import atomic_write
     from data_prep.base.manifest import write_manifest
+    from detector.config import NUMBERING_FILE, PredictConfig
     from detector.learn.numbering import choose_uncertain_below, fit_weights
     from detector.learn.sources import numbering_cases
-    from detector.predict import NUMBERING_FILE, PredictConfig
     from detector.spine.chain import ChainConfig
 
     with progress("looking at studies", phantoms + hard) as done:

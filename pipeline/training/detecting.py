@@ -20,6 +20,7 @@ from data_prep.names import safe_id
 from data_prep.problems import DicomRejected
 from data_prep.study import LevelPoint, SpineLevels, Study
 from data_prep.vocabulary import Condition, Level, SeriesKind
+from detector.config import NUMBERING_FILE
 from detector.learn.slice_cache import load_slices, save_slices
 from detector.learn.slices import LabelledSlice
 from detector.learn.study_slices import (
@@ -31,7 +32,7 @@ from detector.learn.study_slices import (
     slices_of_study,
 )
 from detector.learn.train import TrainConfig, train_detector
-from detector.predict import BUNDLED_WEIGHTS, NUMBERING_FILE, LevelDetector
+from detector.predict import BUNDLED_WEIGHTS, LevelDetector
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorKind
 from pipeline.training.data import TrainingData
 from pipeline.training.plan import DetectorPlan, TrainPlan

@@ -17,10 +17,11 @@ from data_prep.phantom import PhantomStudy, make_study
 from data_prep.pixel_cache import PixelCache
 from data_prep.study import LevelPoint, PointSource, SpineLevels, Study
 from data_prep.vocabulary import ConditionGroup
+from detector.look.choice import sagittal_series
 from detector.look.inference import SlicePredictor, decode_keypoints
 from detector.look.network import EvidenceNetwork, network_from_bytes
 from detector.look.sightings import look_at
-from detector.predict import BUNDLED_WEIGHTS, LevelDetector, sagittal_series
+from detector.predict import BUNDLED_WEIGHTS, LevelDetector
 from detector.spec import SAGITTAL, SPECS, DetectorSpec
 from detector.spine.foramina import ForamenConfig, _refined, _slices_near
 from detector.spine.points import all_points

@@ -55,7 +55,7 @@ def test_beside_the_middle_slice_a_strip_around_the_spine_is_looked_at(
 ) -> None:
     (series,) = phantom.study.of_kind(SeriesKind.SAGITTAL_T2)
     canal_mm = np.stack([disc.canal_mm for disc in phantom.discs if disc.name in LABELS])
-    (sightings,) = detector.see((series,))
+    (sightings,) = detector.finder.see((series,))
     middle = sightings[len(sightings) // 2]
     for seen in sightings:
         assert (seen.plane.shape[1] < middle.plane.shape[1]) is (seen is not middle)
@@ -67,13 +67,13 @@ def test_a_middle_slice_without_signal_has_its_neighbours_looked_at_as_a_whole(
     detector: LevelDetector, phantom: PhantomStudy
 ) -> None:
     (series,) = phantom.study.of_kind(SeriesKind.SAGITTAL_T2)
-    (sightings,) = detector.see((series,))
+    (sightings,) = detector.finder.see((series,))
     middle = sightings[len(sightings) // 2]
     dark = replace(middle.item, read_pixels=lambda: np.zeros(middle.item.plane.shape, np.float32))
     stack = tuple(dark if item is middle.item else item for item in series.slices)
-    (again,) = detector.see((replace(series, stacks=(stack,)),))
+    (again,) = detector.finder.see((replace(series, stacks=(stack,)),))
     assert {seen.plane.shape for seen in again} == {middle.plane.shape}
-    levels = detector.look((replace(series, stacks=(stack,)),)).discs
+    levels = detector.finder.look((replace(series, stacks=(stack,)),)).discs
     assert len(levels) >= len(LEVELS)
 
 

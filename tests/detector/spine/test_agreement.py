@@ -16,7 +16,7 @@ from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
 from data_prep.study import LevelPoint, Series, Slice, Study
 from data_prep.vocabulary import Condition, SeriesKind
-from detector.predict import central_slices
+from detector.look.choice import central_slices
 from detector.spine.agreement import AgreementConfig, shift_between
 
 SEED = 152_003

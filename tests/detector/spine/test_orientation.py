@@ -15,7 +15,8 @@ from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import SeriesKind
 from detector.learn.study_slices import hard_phantom
 from detector.look.candidates import DiscCandidate
-from detector.predict import LevelDetector, central_slices
+from detector.look.choice import central_slices
+from detector.predict import LevelDetector
 from detector.spine.chain import ChainDisc
 from detector.spine.orientation import level_evidence
 

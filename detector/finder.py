@@ -1,0 +1,180 @@
+"""The spine in the sagittal series of a study: which of them show it, its discs in a chain, its bends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from data_prep.geometry import FloatArray, SlicePlane
+from data_prep.study import Series, Slice, SpineLevel, Study
+from data_prep.vocabulary import Level, SeriesKind
+from detector.config import PredictConfig
+from detector.look.candidates import DiscCandidate, merge_candidates
+from detector.look.canonical import strip
+from detector.look.choice import central_slices, sagittal_series
+from detector.look.inference import SlicePredictor
+from detector.look.sightings import Part, SliceSighting, look_at
+from detector.spine.aside import aside_by_level, fading
+from detector.spine.chain import ChainDisc, NumberedChain, best_chain
+from detector.spine.levels import straightened
+from detector.spine.region import is_named_otherwise, lumbar_evidence, views_apart
+from detector.spine.voting import join_votes
+
+
+@dataclass(frozen=True, eq=False)
+class Sighting:
+    """What the sagittal series of a study show.
+
+    Attributes:
+        discs: the chain, head to foot; empty when nothing is seen.
+        view_z_mm: lowest and highest z of the leading series' images.
+        disagreeing: ids of series that show the spine elsewhere.
+    """
+
+    discs: tuple[ChainDisc, ...]
+    view_z_mm: tuple[float, float] | None
+    disagreeing: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class LumbarView:
+    """The sagittal series that show the lumbar spine best.
+
+    Attributes:
+        series: the leading one first.
+        flags: what is missing of them.
+        sighting: what they show.
+        set_aside: ids of series that show other parts of the patient.
+    """
+
+    series: tuple[Series, ...]
+    flags: tuple[str, ...]
+    sighting: Sighting
+    set_aside: tuple[str, ...]
+
+
+class SpineFinder:
+    """Finds the spine with the sagittal detector."""
+
+    def __init__(self, predictor: SlicePredictor, config: PredictConfig) -> None:
+        self.predictor, self.config = predictor, config
+
+    def lumbar_view(self, study: Study) -> LumbarView | None:
+        """The lumbar spine of a study; None without a sagittal series.
+
+        Where they show several parts of the patient, a neck beside a lumbar spine, each part is looked at.
+        """
+        kinds = (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1)
+        views = views_apart([item for kind in kinds for item in study.of_kind(kind)])
+        best: tuple[float, LumbarView] | None = None
+        for view in views:
+            ids = {item.series_id for item in view}
+            series, flags = sagittal_series(
+                replace(study, series=tuple(item for item in study.series if item.series_id in ids))
+            )
+            seen = self.look(series)
+            evidence = lumbar_evidence(seen.discs) if len(views) > 1 else 0.0
+            evidence *= 0.5 if is_named_otherwise(series) else 1.0
+            if best is None or evidence > best[0]:
+                aside = tuple(item.series_id for other in views if other is not view for item in other)
+                best = evidence, LumbarView(series, flags, seen, aside)
+        return None if best is None else best[1]
+
+    def look(self, series: tuple[Series, ...]) -> Sighting:
+        """The chain of discs seen in sagittal series of one study, not yet numbered; the first leads."""
+        leading, *others = self.see(series)
+        discs = self._discs(leading)
+        disagreeing = []
+        for item, seen in zip(series[1:], others, strict=True):
+            discs, agrees = join_votes(discs, self._discs(seen), self.config.voting)
+            if not agrees:
+                disagreeing.append(item.series_id)
+        across = max(series[0].stacks, key=len)[0].plane.normal
+        chain = straightened(best_chain(discs, self.config.chain), across)
+        if sum(disc.candidate.score for disc in chain if disc.candidate) < self.config.min_evidence:
+            chain = ()
+        return Sighting(chain, _view_z_mm(leading), tuple(disagreeing))
+
+    def see(self, series: tuple[Series, ...]) -> list[list[SliceSighting]]:
+        """What the central slices of each series show, slice by slice.
+
+        The middle slice is looked at as a whole, its neighbours in a strip around the spine that it shows.
+        """
+        central = [(item, self._looked_at(item, leading=item is series[0])) for item in series]
+        middle = [(item, slices[len(slices) // 2]) for item, slices in central]
+        whole = {id(item) for _, item in middle}
+        beside = [(one, item) for one, slices in central for item in slices if id(item) not in whole]
+        sightings = self._look_at(middle, ahead=[item for _, item in beside])
+        spine_mm = {seen.series.series_id: _spine_mm(seen, self.config) for seen in sightings}
+        spine_of = {id(item): spine_mm.get(one.series_id) for one, item in beside}
+
+        def around_spine(item: Slice, grid: SlicePlane) -> SlicePlane:
+            shown_mm = spine_of[id(item)]
+            return grid if shown_mm is None else strip(grid, shown_mm, self.config.strip_mm)
+
+        seen = {id(found.item): found for found in (*sightings, *self._look_at(beside, around_spine))}
+        return [[seen[id(item)] for item in slices if id(item) in seen] for _, slices in central]
+
+    def followed(
+        self, chain: NumberedChain, levels: dict[Level, SpineLevel], leading: Series
+    ) -> tuple[dict[Level, SpineLevel], bool]:
+        """The levels, followed across the slices where the spine leaves the central ones; whether it does.
+
+        They are moved where enough discs say so.
+        """
+        config = self.config
+        central = central_slices(leading, config.central_slices, config.max_offset_mm)
+        instances = [item.instance_number for item in central]
+        faded = fading(chain, instances, leading.series_id, config.aside)
+        if faded < config.aside.faded_discs:
+            return levels, False
+        stack = max(leading.stacks, key=len)
+        spine_mm = np.stack([point for level in levels.values() for point in (level.disc_mm, level.canal_mm)])
+        seen = self._look_at(
+            [(leading, item) for item in stack], lambda _, grid: strip(grid, spine_mm, config.strip_mm)
+        )
+        aside_mm = aside_by_level(levels, seen, config.aside) if seen else {}
+        if max(map(abs, aside_mm.values()), default=0.0) < config.crooked_mm:
+            return levels, False
+        if faded >= config.aside.moved_discs:
+            across = stack[0].plane.normal
+            levels = {at: level.moved(aside_mm.get(at, 0.0) * across) for at, level in levels.items()}
+        return levels, True
+
+    def _looked_at(self, series: Series, *, leading: bool) -> list[Slice]:
+        """The slices of a series that decide the levels: central ones.
+
+        Of a leading T1 that has none, as where foramina alone were stored, those beside the canal.
+        """
+        config = self.config
+        central = central_slices(series, config.central_slices, config.max_offset_mm)
+        if leading and series.kind is SeriesKind.SAGITTAL_T1 and len(central) < config.central_slices:
+            return central_slices(series, config.beside_slices, config.beside_offset_mm)
+        return central
+
+    def _discs(self, sightings: list[SliceSighting]) -> list[DiscCandidate]:
+        found = [candidate for seen in sightings for candidate in seen.candidates]
+        return merge_candidates(found, self.config.candidates, slices_seen=len(sightings))
+
+    def _look_at(
+        self, slices: list[tuple[Series, Slice]], part: Part | None = None, ahead: Sequence[Slice] = ()
+    ) -> list[SliceSighting]:
+        return look_at(slices, self.predictor, self.config.candidates, part, ahead)
+
+
+def _spine_mm(seen: SliceSighting, config: PredictConfig) -> FloatArray | None:
+    """Discs and canal (n, 3) mm where a slice shows enough of them to tell where the spine is."""
+    shown = [item.points_mm for item in seen.candidates if item.score >= config.strip_score]
+    return np.concatenate(shown) if len(shown) >= config.strip_discs else None
+
+
+def _view_z_mm(sightings: list[SliceSighting]) -> tuple[float, float] | None:
+    """Lowest and highest z in the middle of the images."""
+    if not sightings:
+        return None
+    plane = sightings[len(sightings) // 2].plane
+    rows, columns = plane.shape
+    ends = plane.to_mm([[(columns - 1) / 2, 0], [(columns - 1) / 2, rows - 1]])[:, 2]
+    return float(ends.min()), float(ends.max())

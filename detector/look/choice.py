@@ -1,0 +1,30 @@
+"""Which sagittal series decide the levels, and which of their slices."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_prep.study import Series, Slice, Study
+from data_prep.vocabulary import SeriesKind
+
+_TIE_MM = 1e-3
+
+
+def central_slices(series: Series, count: int, max_offset_mm: float) -> list[Slice]:
+    """Up to ``count`` slices of the largest stack around its middle, none farther than ``max_offset_mm``."""
+    stack = max(series.stacks, key=len)
+    normal = stack[0].plane.normal
+    places = np.array([float(item.plane.centre_mm @ normal) for item in stack])
+    middle = (places.min() + places.max()) / 2
+    # Of an even number, two lie equally near: the first of them, whatever rounding says.
+    order = np.argsort(np.abs(places - middle) + _TIE_MM * np.arange(len(places)), kind="stable")
+    chosen = [int(i) for i in order[:count] if abs(places[i] - middle) <= max_offset_mm]
+    return [stack[i] for i in sorted(chosen or [int(order[0])])]
+
+
+def sagittal_series(study: Study) -> tuple[tuple[Series, ...], tuple[str, ...]]:
+    """The series that decide the levels, the leading one first, and flags."""
+    t2, t1 = study.of_kind(SeriesKind.SAGITTAL_T2), study.of_kind(SeriesKind.SAGITTAL_T1)
+    if t2:
+        return (*t2[:2], *t1[:1]), ()
+    return t1[:2], ("no_sagittal_t2",)
