@@ -30,7 +30,8 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from data_prep.phantom import Size, write_dataset
+from data_prep.phantom import write_dataset
+from data_prep.synthetic import Size
 from pipeline.batch.ray_engine import is_installed
 
 FIRST_SEED = 200_000

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from classifier.calibration import calibration_error_by_chance, expected_calibration_error
-from classifier.judge.quality import GradedRows
+from classifier.judge.rows import GradedRows
 from classifier.metric import PROBABILITY_COLUMNS, score
 from classifier.predict import Grader
 from classifier.prior import competition_log_loss, competition_weighted, level_prior

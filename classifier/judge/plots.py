@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from classifier.judge.quality import GradedRows, confusion, reliability
+from classifier.judge.quality import confusion, reliability
+from classifier.judge.rows import GradedRows
 from data_prep.base.files import atomic_write
 from data_prep.vocabulary import SEVERITIES, ConditionGroup, Severity
 

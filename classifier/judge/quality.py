@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,12 @@ from numpy.typing import NDArray
 
 from classifier.grade import SEVERITY_WEIGHTS
 from classifier.judge.bootstrap import DEFAULT_RESAMPLES, FloatArray, StudyDraws, ratio, value_and_interval
-from classifier.metric import PROBABILITY_COLUMNS, long_labels
-from classifier.prior import bundled_level_prior, competition_weighted
+from classifier.judge.rows import GradedRows
+from classifier.prior import competition_weighted
 from data_prep.vocabulary import (
     CONDITIONS,
     LEVELS,
     SEVERITIES,
-    TARGET_BY_COLUMN,
     ConditionGroup,
     Level,
     Severity,
@@ -45,89 +43,6 @@ FALSE_ALARMS = 0.10
 REVIEWED = (0.0, 0.05, 0.10, 0.15, 0.20, 0.30, 0.50)
 _BINS = 15
 _SEVERE, _MILD = Severity.SEVERE.index, Severity.NORMAL_MILD.index
-
-
-@dataclass(frozen=True, eq=False)
-class GradedRows:
-    """Labelled targets and their probabilities, as columns.
-
-    Attributes:
-        study_ids: (n,) str.
-        condition, level: (n,) index in CONDITIONS and LEVELS.
-        label: (n,) severity index that a reader gave.
-        p: float64 (n, 3) calibrated, unweighted probabilities.
-
-    Raises:
-        ValueError: lengths differ.
-    """
-
-    study_ids: NDArray[np.str_]
-    condition: NDArray[np.int64]
-    level: NDArray[np.int64]
-    label: NDArray[np.int64]
-    p: FloatArray
-
-    def __post_init__(self) -> None:
-        n = len(self.study_ids)
-        if any(len(part) != n for part in (self.condition, self.level, self.label)) or self.p.shape != (n, 3):
-            raise ValueError(f"expected {n} rows in every column, but p has shape {self.p.shape}")
-
-    def __len__(self) -> int:
-        return len(self.study_ids)
-
-    def where(self, mask: NDArray[np.bool_]) -> GradedRows:
-        """Only these rows."""
-        return GradedRows(
-            self.study_ids[mask], self.condition[mask], self.level[mask], self.label[mask], self.p[mask]
-        )
-
-    @classmethod
-    def join(cls, parts: Sequence[GradedRows]) -> GradedRows:
-        """Several sets of rows as one."""
-        names = ("study_ids", "condition", "level", "label", "p")
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-    def with_p(self, p: FloatArray) -> GradedRows:
-        """The same targets with other probabilities (n, 3)."""
-        return GradedRows(self.study_ids, self.condition, self.level, self.label, p)
-
-    @property
-    def group(self) -> NDArray[np.int64]:
-        """(n,) index in ConditionGroup."""
-        groups = list(ConditionGroup)
-        of = np.array([groups.index(condition.group) for condition in CONDITIONS])
-        return np.asarray(of[self.condition])
-
-    @property
-    def prior(self) -> FloatArray:
-        """(n, 3) the level prior of every row, from the real RSNA label table."""
-        counts = bundled_level_prior().counts
-        return np.asarray((counts / counts.sum(axis=2, keepdims=True))[self.group, self.level])
-
-    @classmethod
-    def from_tables(
-        cls, submission: pd.DataFrame, labels: pd.DataFrame, *, weighted: bool = True
-    ) -> GradedRows:
-        """Labelled rows of a submission, in the order of ``long_labels``.
-
-        Args:
-            submission: validated, ``row_id`` and three probabilities per row.
-            labels: in the shape of ``train.csv``.
-            weighted: the probabilities are q, and are taken back to p ∝ q / (1, 2, 4); else they are p.
-        """
-        truth = long_labels(labels)
-        q = submission.set_index(submission["row_id"].astype(str))[PROBABILITY_COLUMNS].astype(float)
-        p = q.loc[truth["row_id"]].to_numpy(np.float64)
-        if weighted:
-            p = p / SEVERITY_WEIGHTS
-        targets = [TARGET_BY_COLUMN[name] for name in truth["target"]]
-        return cls(
-            study_ids=truth["study_id"].to_numpy().astype(str),
-            condition=np.array([CONDITIONS.index(target.condition) for target in targets], np.int64),
-            level=np.array([target.level.index for target in targets], np.int64),
-            label=truth["severity"].to_numpy(np.int64),
-            p=p / p.sum(axis=1, keepdims=True),
-        )
 
 
 def official_terms(

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from classifier.learn.crop_cache import LabelledStudy, Source
 from data_prep.phantom import SCANNER_RANGES, PhantomStudy, SeriesPlan, make_study, render
-from data_prep.phantom.plan import Size
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
 from data_prep.study import Series, Slice, Study
+from data_prep.synthetic import Size
 from data_prep.vocabulary import SEVERITIES, TARGETS, Severity, Target
 
 PhantomSize = Literal["small", "full", "mixed"]

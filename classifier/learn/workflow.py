@@ -21,7 +21,7 @@ from classifier.calibration import (
     fit_joint_calibration,
 )
 from classifier.config import GROUP_GRADERS, GraderConfig, GraderName, default_config
-from classifier.judge.quality import GradedRows
+from classifier.judge.rows import GradedRows
 from classifier.learn.crop_cache import (
     CropCache,
     NoCrops,

@@ -9,37 +9,28 @@ from data_prep.phantom.files import PHANTOM_VERSION, write_dataset
 from data_prep.phantom.plan import (
     SagittalPlan,
     SeriesPlan,
-    Size,
-    View,
     axial_stacks,
     draw_sagittal_plan,
     plan_study,
     sagittal_planes,
 )
-from data_prep.phantom.posture import Transitional
-from data_prep.phantom.quirks import QuirkMode
 from data_prep.phantom.scanner import SCANNER_RANGES, Scanner, ScannerRange, draw_scanner
 from data_prep.phantom.severity import Grading, draw_grading
-from data_prep.phantom.study import Appearance, PhantomDisc, PhantomStudy, make_study, render
+from data_prep.phantom.study import PhantomDisc, PhantomStudy, make_study, render
 from data_prep.phantom.tissue import Contrast, draw_contrast
 
 __all__ = [
     "PHANTOM_VERSION",
     "SCANNER_RANGES",
-    "Appearance",
     "Body",
     "Contrast",
     "Grading",
     "PhantomDisc",
     "PhantomStudy",
-    "QuirkMode",
     "SagittalPlan",
     "Scanner",
     "ScannerRange",
     "SeriesPlan",
-    "Size",
-    "Transitional",
-    "View",
     "axial_stacks",
     "draw_contrast",
     "draw_grading",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.phantom.posture import Posture, Transitional, draw_posture
+from data_prep.phantom.posture import Posture, draw_posture
 from data_prep.phantom.spine import (
     FIRST_LUMBAR,
     LUMBOSACRAL,
@@ -23,6 +23,7 @@ from data_prep.phantom.spine import (
     slip_forward,
 )
 from data_prep.phantom.wear import draw_discs, draw_haemangioma
+from data_prep.synthetic import Transitional
 from data_prep.vocabulary import Condition, ConditionGroup, Level, Side, Target
 
 FloatArray = NDArray[np.float64]

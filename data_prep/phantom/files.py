@@ -24,14 +24,14 @@ from pydicom.uid import (
 )
 
 from data_prep.geometry import SlicePlane
-from data_prep.phantom.pacs_headers import HeaderVariant, complete_headers
-from data_prep.phantom.plan import SeriesPlan, Size, View
-from data_prep.phantom.posture import Transitional
-from data_prep.phantom.quirks import QuirkMode, Quirks, draw_quirks, renumber
+from data_prep.phantom.pacs_headers import complete_headers
+from data_prep.phantom.plan import SeriesPlan
+from data_prep.phantom.quirks import Quirks, draw_quirks, renumber
 from data_prep.phantom.scanner import MAX_STORED, SCANNER_RANGES
 from data_prep.phantom.severity import READER_NOISE
-from data_prep.phantom.study import Appearance, PhantomStudy, make_study, repeat_series
+from data_prep.phantom.study import PhantomStudy, make_study, repeat_series
 from data_prep.study import LevelPoint, Series
+from data_prep.synthetic import Appearance, HeaderVariant, QuirkMode, ScannerName, Size, Transitional, View
 from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, SeriesKind, Target
 
 PHANTOM_VERSION = "2.0"
@@ -50,7 +50,7 @@ def write_dataset(
     jobs: int = 1,
     progress: Callable[[int], None] | None = None,
     appearance: Appearance = "physics",
-    scanners: str = "usual",
+    scanners: ScannerName = "usual",
     transitional: Transitional = "natural",
     view: View = "whole",
     quirks: QuirkMode = "none",

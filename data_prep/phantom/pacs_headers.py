@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydicom.dataset import FileDataset
 from pydicom.uid import MRImageStorage
 
 from data_prep.base.uids import derived_uid
 from data_prep.phantom.plan import SeriesPlan
 from data_prep.vocabulary import SeriesKind
-
-HeaderVariant = Literal["rsna", "pacs"]
 
 # No day on which anybody was examined: every synthetic study has it.
 _STUDY_DATE, _STUDY_TIME = "20000101", "120000"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +13,10 @@ from data_prep.phantom.body import Body
 from data_prep.phantom.scanner import USUAL_SCANNERS, Scanner, ScannerRange, draw_scanner
 from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL
 from data_prep.phantom.tissue import Contrast, draw_contrast, randomise_tissues
+from data_prep.synthetic import Size, View
 from data_prep.vocabulary import LEVELS, SeriesKind, Side
 
 FloatArray = NDArray[np.float64]
-Size = Literal["small", "full"]
-View = Literal["whole", "cut", "mixed"]
 Stack = tuple[SlicePlane, ...]
 
 CUT_SHARE = 0.15  # of the studies of a mixed data set

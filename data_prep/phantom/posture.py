@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.synthetic import Transitional
+
 FloatArray = NDArray[np.float64]
-Transitional = Literal["natural", "never", "always"]
 
 PLANE_NAMES = (
     "T3/T4", "T4/T5", "T5/T6", "T6/T7", "T7/T8",

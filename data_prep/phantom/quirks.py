@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from data_prep.synthetic import QuirkMode
 from data_prep.vocabulary import TARGETS, SeriesKind, Target
-
-QuirkMode = Literal["none", "real", "all"]
 
 
 @dataclass(frozen=True)

@@ -5,26 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.geometry import SlicePlane
 from data_prep.phantom.body import Body, make_body
-from data_prep.phantom.plan import SeriesPlan, Size, View, plan_study
-from data_prep.phantom.posture import Transitional
+from data_prep.phantom.plan import SeriesPlan, plan_study
 from data_prep.phantom.render import render_tissue
 from data_prep.phantom.scanner import USUAL_SCANNERS, Scanner, ScannerRange, draw_scanner
 from data_prep.phantom.severity import draw_grading
 from data_prep.phantom.spine import FIRST_LUMBAR, PLANE_NAMES
 from data_prep.phantom.tissue import Contrast
 from data_prep.study import LevelPoint, PointSource, Series, Slice, Study
+from data_prep.synthetic import Appearance, Size, Transitional, View
 from data_prep.vocabulary import TARGETS, ConditionGroup, SeriesKind, Severity, Side, Target
 
 FloatArray = NDArray[np.float64]
 
-Appearance = Literal["physics", "randomised", "mixed"]
 
 FIRST_STUDY_ID = 900_000_000
 ANNOTATED_DISCS = PLANE_NAMES[PLANE_NAMES.index("T10/T11") : PLANE_NAMES.index("S1/S2") + 1]

@@ -19,6 +19,7 @@ from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
 from data_prep.study import LevelPoint, Study
+from data_prep.synthetic import FIRST_CHOOSING_SEED
 from detector.learn.external_studies import external_slice_studies, external_study
 from detector.learn.numbering import NumberedCase, numbered_case
 from detector.learn.point_slices import labelled_point_slices, patient_id, point_slice_cases
@@ -37,7 +38,6 @@ from detector.look.choice import sagittal_series
 from detector.predict import LevelDetector
 from detector.spec import DetectorKind
 
-FIRST_CHOOSING_SEED = 100_000  # phantoms below train
 HARD_SEEDS_ON = 10_000  # how far the seeds of hard phantoms lie above those of the usual ones
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,13 +15,6 @@ app = typer.Typer(
     help="Points out to annotation tools (COCO keypoints, YOLO pose), and corrected ones back.",
     no_args_is_help=True,
 )
-
-
-class Format(StrEnum):
-    """What an annotation tool wrote."""
-
-    COCO = "coco"
-    YOLO = "yolo"
 
 
 @app.command(epilog="Example: lumbar annotations export DATA -o to-correct")
@@ -79,7 +71,7 @@ def import_(
         typer.Argument(metavar="INPUT", help="COCO file, or the unpacked folder of a tool.", exists=True),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="CSV to write.", dir_okay=False)],
-    kind: Annotated[Format, typer.Option("--format", help="Which files to read.")] = Format.COCO,
+    kind: Annotated[Literal["coco", "yolo"], typer.Option("--format", help="Which files to read.")] = "coco",
     images: Annotated[
         Path | None,
         typer.Option(help="images.csv of the export; looked for in INPUT.", exists=True, dir_okay=False),
@@ -88,7 +80,7 @@ def import_(
     """Write the table that training reads. Anything unclear is refused, every problem listed."""
     from data_prep.exchange import import_annotations, write_coordinates
 
-    found = import_annotations(path, kind.value, images_table=images)
+    found = import_annotations(path, kind, images_table=images)
     write_coordinates(found, output)
     if predicted := sum(point.confidence is not None for point in found):
         console.tell(f"{predicted} points have confidences: a network predicted them, no person set them")

@@ -2,99 +2,41 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from data_prep.synthetic import Appearance, HeaderVariant, QuirkMode, ScannerName, Size, Transitional, View
 from pipeline.commands import console, summaries
 from pipeline.commands.options import AsJson
-
-
-class PhantomSize(StrEnum):
-    """Matrix sizes and slice counts of synthetic studies."""
-
-    SMALL = "small"
-    FULL = "full"
-
-
-class PhantomAppearance(StrEnum):
-    """How bright tissues are on synthetic images."""
-
-    PHYSICS = "physics"
-    RANDOMISED = "randomised"
-    MIXED = "mixed"
-
-
-class PhantomView(StrEnum):
-    """Whether every lumbar level is in the sagittal field of view."""
-
-    WHOLE = "whole"
-    CUT = "cut"
-    MIXED = "mixed"
-
-
-class PhantomTransitional(StrEnum):
-    """Whether patients have a transitional lumbosacral vertebra."""
-
-    NATURAL = "natural"
-    NEVER = "never"
-    ALWAYS = "always"
-
-
-class PhantomHeaders(StrEnum):
-    """Headers of synthetic studies: bare as in the RSNA data, or complete for an archive."""
-
-    RSNA = "rsna"
-    PACS = "pacs"
-
-
-class PhantomScanners(StrEnum):
-    """Noise, resolution and contrast of synthetic images."""
-
-    USUAL = "usual"
-    SHIFTED = "shifted"
-    UNSEEN = "unseen"
-
-
-class PhantomQuirks(StrEnum):
-    """Oddities of real data sets in synthetic ones."""
-
-    NONE = "none"
-    REAL = "real"
-    ALL = "all"
 
 
 def phantom(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write into.", file_okay=False)],
     studies: Annotated[int, typer.Option(help="How many patients.", min=1)] = 10,
     seed: Annotated[int, typer.Option(help="Patient k is made from seed + k alone.", min=0)] = 0,
-    size: Annotated[
-        PhantomSize, typer.Option(help="full: real matrix sizes and slice counts.")
-    ] = PhantomSize.SMALL,
+    size: Annotated[Size, typer.Option(help="full: real matrix sizes and slice counts.")] = "small",
     jobs: Annotated[int, typer.Option(help="Processes; the files are the same.", min=1)] = 1,
     appearance: Annotated[
-        PhantomAppearance, typer.Option(help="randomised: every tissue as bright as chance has it.")
-    ] = PhantomAppearance.PHYSICS,
-    view: Annotated[
-        PhantomView, typer.Option(help="cut: sagittal images lack levels; mixed: in 15 %.")
-    ] = PhantomView.WHOLE,
+        Appearance, typer.Option(help="randomised: every tissue as bright as chance has it.")
+    ] = "physics",
+    view: Annotated[View, typer.Option(help="cut: sagittal images lack levels; mixed: in 15 %.")] = "whole",
     scanners: Annotated[
-        PhantomScanners,
+        ScannerName,
         typer.Option(
             help="unseen: noise, blur and contrasts that no bundled grader was trained or fitted on."
         ),
-    ] = PhantomScanners.USUAL,
+    ] = "usual",
     transitional: Annotated[
-        PhantomTransitional, typer.Option(help="Transitional vertebrae; natural: in 10 %.")
-    ] = PhantomTransitional.NATURAL,
+        Transitional, typer.Option(help="Transitional vertebrae; natural: in 10 %.")
+    ] = "natural",
     quirks: Annotated[
-        PhantomQuirks, typer.Option(help="Oddities of real data: never, at their real rates, or all soon.")
-    ] = PhantomQuirks.NONE,
+        QuirkMode, typer.Option(help="Oddities of real data: never, at their real rates, or all soon.")
+    ] = "none",
     headers: Annotated[
-        PhantomHeaders, typer.Option(help="pacs: valid UIDs and complete modules, which an archive accepts.")
-    ] = PhantomHeaders.RSNA,
+        HeaderVariant, typer.Option(help="pacs: valid UIDs and complete modules, which an archive accepts.")
+    ] = "rsna",
 ) -> None:
     """Make a synthetic data set in the RSNA layout, with oracle.csv."""
     from data_prep.phantom import write_dataset
@@ -104,15 +46,15 @@ def phantom(
             output,
             studies=studies,
             seed=seed,
-            size=size.value,
+            size=size,
             jobs=jobs,
             progress=lambda _: done(),
-            appearance=appearance.value,
-            scanners=scanners.value,
-            transitional=transitional.value,
-            view=view.value,
-            quirks=quirks.value,
-            headers=headers.value,
+            appearance=appearance,
+            scanners=scanners,
+            transitional=transitional,
+            view=view,
+            quirks=quirks,
+            headers=headers,
         )
     console.say(f"data set    {output}")
 

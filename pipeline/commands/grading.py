@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -35,21 +34,6 @@ from pipeline.commands.options import (
 
 # Of the reporting range; chosen by its labels alone: every severity occurs in every condition group.
 DEMO_SEED = 200_127
-
-
-class Truth(StrEnum):
-    """Whose levels and points are drawn."""
-
-    NONE = "none"
-    ONLY = "only"
-    BESIDE = "beside"
-
-
-class EngineKind(StrEnum):
-    """What does the studies of ``predict``."""
-
-    LOCAL = "local"
-    RAY = "ray"
 
 
 def predict(
@@ -95,8 +79,9 @@ def predict(
     detector_weights: DetectorWeights = None,
     classifier_weights: ClassifierWeights = None,
     engine: Annotated[
-        EngineKind, typer.Option(help="local: processes of this machine; ray: actors of a Ray cluster.")
-    ] = EngineKind.LOCAL,
+        Literal["local", "ray"],
+        typer.Option(help="local: processes of this machine; ray: actors of a Ray cluster."),
+    ] = "local",
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -134,11 +119,11 @@ def predict(
     Started again after an interruption, it does what is missing. The results are the same bytes whatever does
     the studies; see docs/scale-out.md for several machines.
     """
-    if address is not None and engine is not EngineKind.RAY:
+    if address is not None and engine != "ray":
         raise typer.BadParameter("--address is of a Ray cluster: add --engine ray")
     if bool(paths) == bool(archive):
         raise typer.BadParameter("give INPUT, or an archive with --from, and not both")
-    if engine is EngineKind.RAY:
+    if engine == "ray":
         _check_ray(paths or [], address)
     from pipeline.commands.grading_steps import Workers, fetched_from, grade_all
 
@@ -214,12 +199,12 @@ def show(
     output: Output,
     series_table: SeriesTable = None,
     truth: Annotated[
-        Truth,
+        Literal["none", "only", "beside"],
         typer.Option(
             help="none: what is detected; only: the annotations of the data set, no model is loaded; "
             "beside: both, side by side."
         ),
-    ] = Truth.NONE,
+    ] = "none",
     models: Models = DEFAULT_BUNDLE.value,
     detector_weights: DetectorWeights = None,
     classifier_weights: ClassifierWeights = None,
@@ -236,8 +221,8 @@ def show(
         path,
         output,
         series_table=series_table,
-        detected=truth is not Truth.ONLY,
-        annotated=truth is not Truth.NONE,
+        detected=truth != "only",
+        annotated=truth != "none",
         detector_weights=detector_weights,
         classifier_weights=classifier_weights,
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,13 +11,6 @@ from pipeline.commands import console, summaries
 from pipeline.commands.options import AsJson
 
 _NO_LABEL = ["", "NA", "NaN", "nan"]  # how programs write that nobody labelled a target
-
-
-class TrainPreset(StrEnum):
-    """Plans of a training for known machines."""
-
-    FULL = "full"
-    LAPTOP = "laptop"
 
 
 def train(
@@ -29,8 +21,9 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.", file_okay=False)],
     folds: Annotated[int | None, typer.Option(min=2, help="Folds by study; 5 if left out.")] = None,
     preset: Annotated[
-        TrainPreset, typer.Option(help="full: 1,975 studies on a GPU; laptop: 60 small studies on 2 cores.")
-    ] = TrainPreset.FULL,
+        Literal["full", "laptop"],
+        typer.Option(help="full: 1,975 studies on a GPU; laptop: 60 small studies on 2 cores."),
+    ] = "full",
     config: Annotated[
         Path | None,
         typer.Option(
@@ -68,7 +61,7 @@ def train(
     figures = train_from_command_line(
         data,
         output,
-        preset=preset.value,
+        preset=preset,
         changes=config,
         given={"folds": folds, "seed": seed},
         device=device,
@@ -106,7 +99,8 @@ def score(
     """
     import pandas as pd
 
-    from classifier.judge.quality import GradedRows, quality_tables, review_curve, score_with_intervals
+    from classifier.judge.quality import quality_tables, review_curve, score_with_intervals
+    from classifier.judge.rows import GradedRows
     from classifier.metric import score as official_score
     from data_prep.base.csv_files import read_text_table
     from data_prep.names import input_label

@@ -54,6 +54,15 @@ SeriesTable = Annotated[
         dir_okay=False,
     ),
 ]
+External = Annotated[
+    Path | None,
+    typer.Option(help="External sagittal slices: a folder with images/, level_points.csv, split.csv."),
+]
+Slices = Annotated[
+    list[Path] | None,
+    typer.Option(help="Single sagittal slices: a folder with images/ and level_points.csv; repeatable."),
+]
+ExternalScale = Annotated[float, typer.Option(help="Pixel size of the external slices, mm.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.", file_okay=False)]
 Models = Annotated[

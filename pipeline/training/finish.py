@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from classifier.config import GROUP_GRADERS, GraderName
 from classifier.judge.bootstrap import value_and_interval
-from classifier.judge.quality import GradedRows, official_terms, quality_tables
+from classifier.judge.quality import official_terms, quality_tables
+from classifier.judge.rows import GradedRows
 from classifier.metric import PROBABILITY_COLUMNS
 from classifier.metric import score as official_score
 from classifier.prior import level_prior

@@ -12,7 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from classifier.judge.plots import confusion_figure, reliability_figure, roc_figure
-from classifier.judge.quality import FIGURES, GradedRows
+from classifier.judge.quality import FIGURES
+from classifier.judge.rows import GradedRows
 from data_prep.base.files import atomic_write
 from data_prep.vocabulary import ConditionGroup
 from pipeline.training.cards import with_interval

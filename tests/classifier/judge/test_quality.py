@@ -15,13 +15,13 @@ from classifier.judge.evaluate import as_rows, evaluate
 from classifier.judge.plots import save_figures
 from classifier.judge.quality import (
     FIGURES,
-    GradedRows,
     confusion,
     official_terms,
     quality_tables,
     review_curve,
     score_with_intervals,
 )
+from classifier.judge.rows import GradedRows
 from classifier.metric import PROBABILITY_COLUMNS, score
 from classifier.prior import competition_weighted
 from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, TARGETS, ConditionGroup, Target

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.commands.detector import torchrun_command
+from pipeline.commands.detector_training import torchrun_command
 
 WORKER = """
     import sys

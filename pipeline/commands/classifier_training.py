@@ -1,0 +1,188 @@
+"""``lumbar classifier cut`` and ``train``. Importable without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from classifier.config import GraderName, default_config, merged
+from data_prep.synthetic import FIRST_CHOOSING_SEED, ScannerName
+from pipeline.commands import console
+
+if TYPE_CHECKING:
+    from classifier.config import GraderConfig
+    from classifier.learn.crop_cache import Source
+    from data_prep.problems import Rejection
+
+Data = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="DATA",
+        help="Folder in the RSNA layout; leave out to use --phantoms.",
+        exists=True,
+        file_okay=False,
+    ),
+]
+Phantoms = Annotated[int, typer.Option(min=0, help="Use this many synthetic studies, made on the fly.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the first synthetic study.")]
+Enriched = Annotated[
+    bool, typer.Option(help="Synthetic studies with all severities equally often, for training.")
+]
+Scanners = Annotated[
+    ScannerName,
+    typer.Option(help="Noise, resolution and contrast of synthetic studies; usual: as trained on."),
+]
+Graders = Annotated[list[GraderName] | None, typer.Option("--grader", help="Only this grader; repeatable.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes that cut crops; the crops are the same.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSON with changes for all graders, or below the name of one, such as "
+        '{"training": {"epochs": 5}, "spinal": {"crop": {"slices": 1}}}.',
+        exists=True,
+        dir_okay=False,
+    ),
+]
+
+
+def cut(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the crop cache.")],
+    data: Data = None,
+    phantoms: Phantoms = 0,
+    seed: Seed = 0,
+    enriched: Enriched = False,
+    scanners: Scanners = "usual",
+    grader: Graders = None,
+    config: Config = None,
+    jobs: Jobs = 1,
+) -> None:
+    """Cut and cache the crops of many studies; goes on where it stopped."""
+    configs = _configs(grader or list(GraderName), config, {})
+    console.exit_by(_cut(data, phantoms, seed, enriched, output, jobs, configs, scanners))
+
+
+def train(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for weights, logs, checkpoints.")],
+    data: Data = None,
+    phantoms: Phantoms = 0,
+    seed: Seed = 0,
+    enriched: Enriched = False,
+    crops: Annotated[
+        list[Path] | None, typer.Option(help="Crop cache from `cut`, instead of cutting; repeatable.")
+    ] = None,
+    validation: Annotated[
+        list[Path] | None, typer.Option(help="Crop cache to watch while training; repeatable.")
+    ] = None,
+    grader: Graders = None,
+    config: Config = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the crops.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the training.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "cpu",
+    workers: Annotated[int, typer.Option(min=0, help="Threads that prepare batches for a GPU.")] = 0,
+    pretrained: Annotated[
+        Path | None,
+        typer.Option(help="Weights of the timm backbone, a local file.", exists=True, dir_okay=False),
+    ] = None,
+    jobs: Jobs = 1,
+) -> None:
+    """Train the graders (or one --grader); an interrupted training goes on where it stopped.
+
+    Of DATA, the studies of the train part are learned from and those of the validation part watched: a
+        study's identifier alone decides its part, the same in every data set.
+    """
+    from classifier.learn.devices import resolve_device
+    from classifier.learn.train import EpochReport, Machine, TrainingFailed
+    from classifier.learn.workflow import train_groups
+
+    if phantoms and seed + phantoms > FIRST_CHOOSING_SEED:
+        raise typer.BadParameter("phantoms of seeds from 100,000 on are kept for choosing and reporting")
+    configs = _configs(grader or list(GraderName), config, {"epochs": epochs, "threads": threads})
+    rejections: list[Rejection] = []
+    if not crops:
+        crops = [output / "crops"]
+        rejections = _cut(data, phantoms, seed, enriched, crops[0], jobs, configs)
+
+    def report(name: GraderName, row: EpochReport) -> None:
+        watched = ""
+        if row.choosing_loss is not None:
+            watched = f", validation {row.choosing_loss:.4f} (level prior {row.choosing_prior_loss:.4f})"
+        console.err.print(
+            f"{name.value} epoch {row.epoch}: train {row.train_loss:.4f}{watched}, {row.seconds:.0f} s"
+        )
+
+    try:
+        machine = Machine(resolve_device(device), workers)
+        train_groups(
+            configs, crops, validation or [], output, report=report, machine=machine, pretrained=pretrained
+        )
+    except (TrainingFailed, ValueError) as error:
+        console.fail(str(error))
+    console.err.print("weights written; next: lumbar classifier calibrate")
+    console.exit_by(rejections)
+
+
+def _configs(
+    groups: list[GraderName], file: Path | None, training: Mapping[str, int | None]
+) -> list[GraderConfig]:
+    """Default configurations with the changes of a JSON file, then those of the command line."""
+    given = {name: value for name, value in training.items() if value is not None}
+    try:
+        changes = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
+        of_one = {name.value: changes.pop(name.value, {}) for name in GraderName}
+        base = [merged(default_config(name), changes) for name in groups]
+        found = [merged(config, of_one[config.name.value]) for config in base]
+        return [merged(config, {"training": given}) for config in found]
+    except (ValueError, TypeError, AttributeError) as error:
+        console.fail(f"configuration: {error}")
+
+
+def _cut(
+    data: Path | None,
+    phantoms: int,
+    seed: int,
+    enriched: bool,
+    folder: Path,
+    jobs: int,
+    configs: list[GraderConfig],
+    scanners: ScannerName = "usual",
+) -> list[Rejection]:
+    """Cut crops into a folder; what was rejected is printed and returned."""
+    from classifier.learn.workflow import cut_crops
+
+    sources = studies_of(data, phantoms, seed, enriched=enriched, scanners=scanners)
+    with console.progress("cutting crops", len(sources)) as done:
+        try:
+            rejections = cut_crops(
+                sources,
+                folder,
+                configs=configs,
+                natural_grades=not enriched,
+                parted=data is not None,
+                jobs=jobs,
+                progress=done,
+            )
+        except ValueError as error:
+            console.fail(str(error))
+    console.list_rejections(rejections)
+    return rejections
+
+
+def studies_of(
+    data: Path | None, phantoms: int, seed: int, *, enriched: bool, scanners: ScannerName
+) -> list[Source]:
+    """Annotated studies of a folder, or synthetic ones; what is wrong with them ends the program."""
+    from classifier.learn.sources import phantom_sources, rsna_sources
+    from data_prep.problems import DicomRejected
+
+    if (data is None) == (phantoms == 0):
+        raise typer.BadParameter("give either a DATA folder or --phantoms N")
+    if data is None:
+        return phantom_sources(phantoms, seed, enriched=enriched, scanners=scanners)
+    try:
+        return rsna_sources(data)
+    except (ValueError, DicomRejected) as error:
+        console.fail(str(error))

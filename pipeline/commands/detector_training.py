@@ -1,0 +1,169 @@
+"""``lumbar detector train``, ``train-points`` and ``bundle``. Importable without torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_prep.base.manifest import MANIFEST_NAME, read_verified, write_manifest
+from data_prep.synthetic import FIRST_CHOOSING_SEED
+from data_prep.vocabulary import ConditionGroup
+from detector.spec import REFINERS, DetectorKind
+from pipeline.commands.console import err, fail, progress
+from pipeline.commands.options import External, ExternalScale, Slices
+
+
+def train(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Data sets in the RSNA layout; each may hold some series of some studies."),
+    ] = None,
+    kind: Annotated[DetectorKind, typer.Option(help="Which detector.")] = DetectorKind.SAGITTAL,
+    external: External = None,
+    slices: Slices = None,
+    external_mm_per_px: ExternalScale = 0.47,
+    phantoms: Annotated[int, typer.Option(min=0, help="Synthetic studies to add, made on the fly.")] = 0,
+    seed: Annotated[int, typer.Option(help="First seed of the synthetic studies, and of the training.")] = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes of --samples-per-epoch views.")] = 16,
+    samples_per_epoch: Annotated[int, typer.Option(min=1, help="Random views per epoch.")] = 1200,
+    synthesis: Annotated[
+        bool, typer.Option(help="Bend slices with a tissue map and render them in other contrasts.")
+    ] = True,
+    threads: Annotated[int, typer.Option(help="CPU threads of the training.")] = 2,
+    jobs: Annotated[int, typer.Option(help="Processes that make synthetic studies.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu, the number of a GPU, or several: 0,1.")] = "cpu",
+    batch_size: Annotated[int, typer.Option(min=1, help="Slices per step, over all GPUs.")] = 8,
+    slice_cache: Annotated[
+        Path | None, typer.Option(help="Folder for slices read once; RUN/slices if left out.")
+    ] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Weights folder to begin with, such as detector/weights/open.")
+    ] = None,
+    rate: Annotated[
+        float, typer.Option(help="Learning rate at the start; lower it with --start-from.")
+    ] = 1.5e-3,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the run folder.")] = False,
+) -> None:
+    """Train one detector on annotated studies, external slices and synthetic studies, in any mixture."""
+    from detector.learn.sources import SliceSources, training_slices
+    from detector.learn.synthesis import NO_SYNTHESIS
+    from detector.learn.train import TrainConfig, train_detector
+    from detector.learn.views import AugmentConfig
+
+    if phantoms and seed + phantoms > FIRST_CHOOSING_SEED:
+        raise typer.BadParameter("phantoms of seeds from 100,000 on are kept for choosing and reporting")
+    with progress("reading slices", None) as read:
+        sources, choosing = training_slices(
+            SliceSources(
+                tuple(data or ()), external, external_mm_per_px, tuple(slices or ()), phantoms, seed
+            ),
+            kind,
+            jobs=jobs,
+            progress=lambda _, total: read(of=total),
+            cache=slice_cache or output / "slices",
+        )
+    if "," in device and "LOCAL_RANK" not in os.environ:
+        # The slices are cached now: every process reads them from there.
+        raise typer.Exit(subprocess.call(torchrun_command(device, sys.argv[1:])))
+    config = TrainConfig(
+        kind=kind,
+        epochs=epochs,
+        samples_per_epoch=samples_per_epoch,
+        batch_size_slices=batch_size,
+        threads=threads,
+        device=device,
+        seed=seed,
+        initial_rate=rate,
+        augment=AugmentConfig() if synthesis else AugmentConfig(synthesis=NO_SYNTHESIS),
+    )
+    with progress(f"training {kind.value} detector", epochs) as epoch_done:
+
+        def on_epoch(done: int, metrics: dict[str, float]) -> None:
+            share = metrics.get("metrics/within_6mm", 0.0)
+            epoch_done(f"{share:.3f} of choosing points within 6 mm")
+            if not err.is_terminal:  # a bar is drawn on terminals alone; a log wants lines
+                err.print(f"epoch {done} of {epochs}: {share:.3f} of choosing points within 6 mm")
+
+        first = None if start_from is None else _weights_of(start_from, kind)
+        weights = train_detector(
+            config, sources, choosing, output, resume=resume, start_from=first, on_epoch=on_epoch
+        )
+    err.print(f"weights: {weights.name} in {output}")
+
+
+def train_points(
+    data: Annotated[
+        list[Path],
+        typer.Argument(help="Data sets in the RSNA layout; each may hold some series of some studies."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    group: Annotated[ConditionGroup, typer.Option(help="Whose points.")] = ConditionGroup.SPINAL,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the annotated points.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of weights, order and moves.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads of the training.")] = 2,
+    jobs: Annotated[int, typer.Option(help="Processes that cut crops.")] = 2,
+) -> None:
+    """Train the second look that moves the points of a condition group within their slices.
+
+    Goes on from the checkpoint in the run folder. Studies of the validation part are watched only.
+    """
+    from detector.learn.refiner import Errors, RefinerTraining, cut_point_crops, train_refiner
+
+    spec = next(spec for spec in REFINERS if spec.group is group)
+    with progress("cutting crops", None) as cut:
+        train_crops, watched = cut_point_crops(data, spec, jobs=jobs, progress=cut)
+    with progress(f"training {spec.stem}", epochs) as epoch_done:
+
+        def report(done: int, errors: Errors | None) -> None:
+            said = "" if errors is None else f"{errors.median_mm:.2f} mm, {errors.within_6mm:.3f} within 6 mm"
+            epoch_done(said)
+            if not err.is_terminal:
+                err.print(f"epoch {done} of {epochs}: {said}")
+
+        training = RefinerTraining(epochs=epochs, seed=seed, threads=threads)
+        train_refiner(spec, train_crops, watched, output, training, report=report)
+    err.print(f"weights: {spec.stem}.safetensors in {output}")
+
+
+def bundle(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders that `train` wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Weights folder to write.")],
+) -> None:
+    """Collect trained detectors in one weights folder with a SHA-256 manifest."""
+    output.mkdir(parents=True, exist_ok=True)
+    for run in runs:
+        stems = (*(kind.value for kind in DetectorKind), *(spec.stem for spec in REFINERS))
+        trained = [stem for stem in stems if (run / f"{stem}.safetensors").is_file()]
+        if not trained:
+            fail(f"{run.name}: no finished detector there")
+        for stem in trained:
+            for suffix in (".safetensors", ".json"):
+                shutil.copyfile(run / f"{stem}{suffix}", output / f"{stem}{suffix}")
+    write_manifest(output)
+    err.print(f"{len(runs)} runs bundled in {output.name}/")
+
+
+def torchrun_command(device: str, arguments: list[str]) -> list[str]:
+    """The command that starts this program once per GPU of ``device`` (``0,1``) with the same arguments."""
+    count = len([number for number in device.split(",") if number.strip()])
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    return [sys.executable, *launcher, "-m", "pipeline", *arguments]
+
+
+def _weights_of(folder: Path, kind: DetectorKind) -> bytes:
+    """A trained detector's weight file, checked against the manifest when the folder has one."""
+    from detector.learn.slices import SlicesUnusable
+
+    name = f"{kind.value}.safetensors"
+    if (folder / MANIFEST_NAME).is_file():
+        return read_verified(folder, name)
+    if not (folder / name).is_file():
+        raise SlicesUnusable(f"{folder.name}/{name} not found: --start-from wants a finished run")
+    return (folder / name).read_bytes()
