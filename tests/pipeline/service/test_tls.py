@@ -137,7 +137,6 @@ def encrypted_way_to(port: int, encryption: Tls) -> Iterator[int]:
                 back = threading.Thread(target=self._copy, args=(there, self.request), daemon=True)
                 back.start()
                 self._copy(self.request, there)
-                there.shutdown(socket.SHUT_WR)
                 back.join(60)
 
         @staticmethod
@@ -145,6 +144,8 @@ def encrypted_way_to(port: int, encryption: Tls) -> Iterator[int]:
             with suppress(OSError):
                 while received := source.recv(65536):
                     target.sendall(received)
+            with suppress(OSError):  # an answer may end with its connection
+                target.shutdown(socket.SHUT_RDWR)
 
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
