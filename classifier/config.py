@@ -177,9 +177,13 @@ class TrainingConfig:
         bfloat16: mixed precision: convolutions in bfloat16, on GPUs without it in float16.
         any_severe_weight: weight of the metric's any-severe term in the loss of the canal grader; batches
             then hold whole studies.
+        blend: half of the crops are blended with another one, up to this share of it, and so are the grades.
+            (Zhang et al., "mixup", ICLR 2018.)
+        teaching: where teachers graded a crop that they had not learned from, this share of its grade is
+            theirs, the rest the reader's; see ``classifier.learn.teachers``.
 
     Raises:
-        ValueError: a negative weight.
+        ValueError: a negative weight, or a share that is not within 0 and 1.
     """
 
     epochs: int = 12
@@ -194,10 +198,15 @@ class TrainingConfig:
     threads: int = 1
     bfloat16: bool = True
     any_severe_weight: float = 0.0
+    blend: float = 0.0
+    teaching: float = 0.0
 
     def __post_init__(self) -> None:
         if self.any_severe_weight < 0:
             raise ValueError(f"any_severe_weight must not be below 0, but got {self.any_severe_weight}")
+        for name in ("blend", "teaching"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, but got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

@@ -131,3 +131,20 @@ def epoch_order(cache: CropCache, config: GraderConfig, epoch: int) -> list[NDAr
         return [part for part in np.split(order, sorted(cuts)) if len(part)]
     order = generator.permutation(len(cache))
     return [order[step * size : (step + 1) * size] for step in range(steps)]
+
+
+def blended(pixels: Tensor, truth: Tensor, largest_share: float) -> tuple[Tensor, Tensor]:
+    """Half of the crops of a batch, each with up to ``largest_share`` of another one; the grades likewise.
+
+    Args:
+        pixels: (B, S, H, W).
+        truth: (B, 3).
+    """
+    size, device = len(pixels), pixels.device
+    share = torch.rand(size, device=device) * largest_share * (torch.rand(size, device=device) < 0.5)
+    other = torch.randperm(size, device=device)
+    in_pixels, in_truth = share[:, None, None, None], share[:, None]
+    return (
+        pixels * (1 - in_pixels) + pixels[other] * in_pixels,
+        truth * (1 - in_truth) + truth[other] * in_truth,
+    )

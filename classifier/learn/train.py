@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from classifier.calibration import Calibration
 from classifier.config import GraderConfig
 from classifier.learn.averaging import AveragedWeights
-from classifier.learn.batches import Batch, crop_batch, steps_per_epoch, training_batches
+from classifier.learn.batches import Batch, blended, crop_batch, steps_per_epoch, training_batches
 from classifier.learn.crop_cache import CropCache
 from classifier.learn.devices import mixed_dtype, mixed_precision
 from classifier.learn.losses import any_severe_loss, weighted_loss
@@ -139,6 +139,9 @@ def train_grader(
         total_loss, done = 0.0, 0
         for made in training_batches(train, config, epoch, workers=machine.workers):
             batch = made.to(device)
+            if settings.blend:
+                pixels, truth = blended(batch.pixels, batch.truth, settings.blend)
+                batch = replace(batch, pixels=pixels, truth=truth)
             with mixed_precision(device, enabled=settings.bfloat16):
                 logits = batch.logits(network)
             loss = _loss(logits.float(), batch, weights, config)

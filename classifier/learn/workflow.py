@@ -31,6 +31,7 @@ from classifier.learn.crop_cache import (
     is_parted,
     load_cache,
 )
+from classifier.learn.teachers import Teachers, TeachersUnusable, ask_teachers, taught
 from classifier.learn.train import EpochReport, Machine, grade_cache, train_grader
 from classifier.prior import competition_log_loss
 from classifier.storage import StoredGrader, load_grader, save_grader
@@ -81,6 +82,8 @@ def train_groups(
     report: Callable[[GraderName, EpochReport], None],
     machine: Machine | None = None,
     pretrained: Path | None = None,
+    teachers: Sequence[Path] = (),
+    start_from: Path | None = None,
 ) -> None:
     """Train graders one after another on the crops of several caches; see ``train_grader``.
 
@@ -88,22 +91,81 @@ def train_groups(
 
     Args:
         validation: caches that are watched as a whole, or with that part of theirs.
+        teachers: files that ``teach_groups`` wrote; each grader takes those of its own.
+        start_from: folder of graders with the same networks to go on from.
 
     Raises:
         ValueError: no cache has crops for a grader.
+        TeachersUnusable: a configuration asks for teachers and none are of its grader, or the other way.
+        WeightsRejected: ``start_from`` lacks a grader.
     """
+    asked = [Teachers.load(path) for path in teachers]
     for config in configs:
         beside = [*(cache for cache in caches if is_parted(cache)), *validation]
         watched = crops_of(beside, config, Part.VALIDATION)
+        learned = CropCache.join(crops_of(caches, config, Part.TRAIN))
+        own = [item for item in asked if item.grader is config.name]
+        if bool(own) != bool(config.training.teaching):
+            raise TeachersUnusable(
+                f"{config.name.value}: training.teaching is {config.training.teaching} "
+                f"and there are {len(own)} files of its teachers"
+            )
         train_grader(
             config,
-            CropCache.join(crops_of(caches, config, Part.TRAIN)),
+            taught(learned, own, config.training.teaching) if own else learned,
             CropCache.join(watched) if watched else None,
             folder,
             report=partial(report, config.name),
             machine=machine,
-            pretrained=pretrained if config.network.backbone != "compact_resnet" else None,
+            pretrained=_for(config, pretrained),
+            start_from=None
+            if start_from is None
+            else load_grader(start_from, config.name).network.state_dict(),
+            notes={"teachers": len(own)} if own else None,
         )
+
+
+def teach_groups(
+    configs: Iterable[GraderConfig],
+    caches: Sequence[Path],
+    folder: Path,
+    *,
+    folds: int,
+    report: Callable[[GraderName, int, EpochReport], None],
+    machine: Machine | None = None,
+    pretrained: Path | None = None,
+) -> list[Path]:
+    """Train teachers of some graders and write what they say, ``{grader}.npz``; see ``ask_teachers``.
+
+    They learn from the part ``train`` of divided caches; caches that are not divided are learned from alone.
+
+    Returns:
+        The files, one per configuration.
+
+    Raises:
+        ValueError: no divided cache has crops for a grader.
+    """
+    written = []
+    for config in configs:
+        divided = [cache for cache in caches if is_parted(cache)]
+        beside = crops_of([cache for cache in caches if cache not in divided], config, Part.TRAIN)
+        found = ask_teachers(
+            config,
+            CropCache.join(crops_of(divided, config, Part.TRAIN)),
+            CropCache.join(beside) if beside else None,
+            folder,
+            folds=folds,
+            report=partial(report, config.name),
+            machine=machine,
+            pretrained=_for(config, pretrained),
+        )
+        written.append(folder / f"{config.name.value}.npz")
+        found.save(written[-1])
+    return written
+
+
+def _for(config: GraderConfig, pretrained: Path | None) -> Path | None:
+    return pretrained if config.network.backbone != "compact_resnet" else None
 
 
 def crops_of(caches: Sequence[Path], config: GraderConfig, part: Part) -> list[CropCache]:

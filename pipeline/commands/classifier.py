@@ -29,6 +29,7 @@ for name, command, example in (
         "cut --phantoms 200 --seed 0 --enriched -o runs/crops --jobs 2",
     ),
     ("train", classifier_training.train, "train --phantoms 100 --seed 0 -o runs/graders"),
+    ("teach", classifier_training.teach, "teach runs/crops --grader foraminal -o runs/teachers/1"),
 ):
     app.command(name, epilog=f"Example: lumbar classifier {example}")(command)
 

@@ -1,4 +1,4 @@
-"""``lumbar classifier cut`` and ``train``. Importable without torch."""
+"""``lumbar classifier cut``, ``train`` and ``teach``. Importable without torch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from classifier.config import GraderName, default_config, merged
+from classifier.config import GROUP_GRADERS, GraderName, default_config, merged
 from data_prep.synthetic import FIRST_CHOOSING_SEED, ScannerName
 from pipeline.commands import console
 
 if TYPE_CHECKING:
     from classifier.config import GraderConfig
     from classifier.learn.crop_cache import Source
+    from classifier.learn.train import EpochReport
     from data_prep.problems import Rejection
 
 Data = Annotated[
@@ -46,6 +47,14 @@ Config = Annotated[
         exists=True,
         dir_okay=False,
     ),
+]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the crops.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the training.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Workers = Annotated[int, typer.Option(min=0, help="Threads that prepare batches for a GPU.")]
+Pretrained = Annotated[
+    Path | None,
+    typer.Option(help="Weights of the timm backbone, a local file.", exists=True, dir_okay=False),
 ]
 
 
@@ -79,13 +88,27 @@ def train(
     ] = None,
     grader: Graders = None,
     config: Config = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the crops.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the training.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "cpu",
-    workers: Annotated[int, typer.Option(min=0, help="Threads that prepare batches for a GPU.")] = 0,
-    pretrained: Annotated[
+    epochs: Epochs = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+    workers: Workers = 0,
+    pretrained: Pretrained = None,
+    teachers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="What `teach` wrote, for graders whose training.teaching says how much they learn of it; "
+            "repeatable.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    start_from: Annotated[
         Path | None,
-        typer.Option(help="Weights of the timm backbone, a local file.", exists=True, dir_okay=False),
+        typer.Option(
+            help="Folder of graders with the same networks to go on from, such as a run.",
+            exists=True,
+            file_okay=False,
+        ),
     ] = None,
     jobs: Jobs = 1,
 ) -> None:
@@ -95,7 +118,7 @@ def train(
         study's identifier alone decides its part, the same in every data set.
     """
     from classifier.learn.devices import resolve_device
-    from classifier.learn.train import EpochReport, Machine, TrainingFailed
+    from classifier.learn.train import Machine, TrainingFailed
     from classifier.learn.workflow import train_groups
 
     if phantoms and seed + phantoms > FIRST_CHOOSING_SEED:
@@ -106,23 +129,77 @@ def train(
         crops = [output / "crops"]
         rejections = _cut(data, phantoms, seed, enriched, crops[0], jobs, configs)
 
-    def report(name: GraderName, row: EpochReport) -> None:
-        watched = ""
-        if row.choosing_loss is not None:
-            watched = f", validation {row.choosing_loss:.4f} (level prior {row.choosing_prior_loss:.4f})"
-        console.err.print(
-            f"{name.value} epoch {row.epoch}: train {row.train_loss:.4f}{watched}, {row.seconds:.0f} s"
-        )
-
     try:
         machine = Machine(resolve_device(device), workers)
         train_groups(
-            configs, crops, validation or [], output, report=report, machine=machine, pretrained=pretrained
+            configs,
+            crops,
+            validation or [],
+            output,
+            report=lambda name, row: _tell(name.value, row),
+            machine=machine,
+            pretrained=pretrained,
+            teachers=teachers or [],
+            start_from=start_from,
         )
     except (TrainingFailed, ValueError) as error:
         console.fail(str(error))
     console.err.print("weights written; next: lumbar classifier calibrate")
     console.exit_by(rejections)
+
+
+def teach(
+    crops: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CROPS...",
+            help="Crop caches from `cut`: patients, and perhaps phantoms to learn from beside them.",
+            exists=True,
+            file_okay=False,
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what the teachers say.")],
+    folds: Annotated[int, typer.Option(min=2, help="Teachers; each leaves out one part of the patients.")] = 5,
+    grader: Graders = None,
+    config: Config = None,
+    epochs: Epochs = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+    workers: Workers = 0,
+    pretrained: Pretrained = None,
+) -> None:
+    """Train teachers that each leave out patients, and write what they say of those: OUTPUT/{grader}.npz.
+
+    Readers err, and a grader that learns long from them learns that, too. `train --teachers` mixes in what
+    networks say that did not see the patient. Goes on where it was interrupted.
+    """
+    from classifier.learn.devices import resolve_device
+    from classifier.learn.train import Machine, TrainingFailed
+    from classifier.learn.workflow import teach_groups
+
+    configs = _configs(grader or list(GROUP_GRADERS), config, {"epochs": epochs, "threads": threads})
+    try:
+        written = teach_groups(
+            configs,
+            crops,
+            output,
+            folds=folds,
+            report=lambda name, fold, row: _tell(f"{name.value} without fold {fold}", row),
+            machine=Machine(resolve_device(device), workers),
+            pretrained=pretrained,
+        )
+    except (TrainingFailed, ValueError) as error:
+        console.fail(str(error))
+    named = " ".join(f"--teachers {path}" for path in written)
+    console.err.print(f"next: lumbar classifier train … {named}", soft_wrap=True)
+
+
+def _tell(name: str, row: EpochReport) -> None:
+    """One line for each epoch of a training."""
+    watched = ""
+    if row.choosing_loss is not None:
+        watched = f", validation {row.choosing_loss:.4f} (level prior {row.choosing_prior_loss:.4f})"
+    console.err.print(f"{name} epoch {row.epoch}: train {row.train_loss:.4f}{watched}, {row.seconds:.0f} s")
 
 
 def _configs(
