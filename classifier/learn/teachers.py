@@ -94,8 +94,13 @@ def ask_teachers(
         crops: crops to learn from and to be graded.
         beside: crops to learn from alone, such as synthetic ones.
         report: called with the fold after each of its epochs.
+
+    Raises:
+        TeachersUnusable: all patients fall into one fold.
     """
     fold = np.array([fold_of(str(study), folds) for study in crops.study_ids])
+    if len(np.unique(fold)) < 2:
+        raise TeachersUnusable("too few patients: leaving out those of one fold leaves nobody to learn from")
     parts: list[Teachers] = []
     for left_out in sorted(set(fold.tolist())):
         place = folder / f"fold{left_out}"

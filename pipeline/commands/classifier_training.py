@@ -159,7 +159,9 @@ def teach(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what the teachers say.")],
-    folds: Annotated[int, typer.Option(min=2, help="Teachers; each leaves out one part of the patients.")] = 5,
+    folds: Annotated[
+        int, typer.Option(min=2, help="Teachers; each leaves out one part of the patients.")
+    ] = 5,
     grader: Graders = None,
     config: Config = None,
     epochs: Epochs = None,

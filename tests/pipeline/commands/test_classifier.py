@@ -26,7 +26,7 @@ def lumbar(*arguments: object) -> tuple[int, str, str]:
 
 
 def test_help_shows_an_example_and_loads_no_torch() -> None:
-    for command in ("cut", "train", "calibrate", "evaluate"):
+    for command in ("cut", "train", "teach", "calibrate", "evaluate"):
         code, out, _ = lumbar(command, "--help")
         assert code == 0 and f"lumbar classifier {command}" in out
     check = "import sys, pipeline.commands.classifier; sys.exit(bool({'torch', 'pandas'} & set(sys.modules)))"
@@ -71,6 +71,28 @@ def test_train_and_evaluate_on_a_folder_in_the_rsna_layout(tmp_path: Path) -> No
     for arguments in (("evaluate", data, "--weights", run), ("cut", data, "-o", tmp_path / "crops")):
         code, _, err = lumbar(*arguments)
         assert code == 3 and f"rejected [not_dicom] {series.parent.name}/{series.name}/notes.dcm" in err
+
+
+def test_graders_learn_from_teachers(tmp_path: Path) -> None:
+    data, crops, teachers = tmp_path / "data", tmp_path / "crops", tmp_path / "teachers"
+    write_dataset(data, studies=3, seed=2, size="small")
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(TINY | {"training": TINY["training"] | {"teaching": 0.7, "blend": 0.3}}))
+    choice = ("--grader", "spinal", "--config", config)
+    assert lumbar("cut", data, *choice, "-o", crops)[0] == 0
+    code, _, err = lumbar("teach", crops, *choice, "--folds", 2, "-o", teachers)
+    assert code == 0 and "--teachers" in err and (teachers / "spinal.npz").is_file()
+    given = ("--teachers", teachers / "spinal.npz")
+    assert lumbar("train", "--crops", crops, *choice, *given, "-o", tmp_path / "run")[0] == 0
+    described = json.loads((tmp_path / "run" / "spinal.json").read_text())
+    assert described["metrics"]["teachers"] == 1 and described["config"]["training"]["teaching"] == 0.7
+    on = ("--start-from", tmp_path / "run")
+    assert lumbar("train", "--crops", crops, *choice, *given, *on, "-o", tmp_path / "on")[0] == 0
+
+    code, _, err = lumbar("train", "--crops", crops, *choice, "-o", tmp_path / "alone")
+    assert code == 1 and "training.teaching is 0.7 and there are 0 files" in err
+    code, _, err = lumbar("train", "--crops", crops, *choice, "--teachers", config, "-o", tmp_path / "x")
+    assert code == 1 and "not what `lumbar classifier teach` writes" in err
 
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
