@@ -7,6 +7,9 @@ RUNS ?= runs
 # For `make kaggle-dataset`: the final weights of `lumbar train`.
 WEIGHTS ?= runs/rsna/weights
 
+# Of tests at once: more than two processors have work for, because many wait for another process.
+WORKERS ?= 3
+
 PACKAGES := data_prep detector classifier pipeline
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
@@ -38,10 +41,10 @@ demo: $(RUNTIME) ## one synthetic study, end to end, with pictures
 
 test: lint ## lint, types and tests; COVERAGE=1 says which lines no test reaches
 	$(BIN)/python -m pytest -q --doctest-modules --ignore-glob='*/__main__.py' $(PACKAGES)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(if $(COVERAGE),--cov --cov-report=term)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=term)
 
 quick: lint ## lint, types and the tests that take seconds: what to run before every commit
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow"
 
 lint: $(TOOLS) ## lint and types only
 	$(BIN)/ruff check .

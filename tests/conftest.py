@@ -13,9 +13,12 @@ from hypothesis import settings
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
-# Ray reads these once, at its import, and ultralytics imports it in any training. No cluster of a test may
-# listen on more than the loopback address, or to who has no token.
+# Said before numpy, torch and Ray are imported. Workers of the suite share the processors: threads that wait
+# burn them. No cluster of a test may listen on more than the loopback address, or to who has no token; Ray is
+# told once, at its import, and ultralytics imports it in any training.
 os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
@@ -64,7 +67,10 @@ _KNOWN_FAILURES = Path(__file__).with_name("known_failures.txt")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what ``make quick`` leaves out, and what is known to fail."""
+    """Mark what ``make quick`` leaves out, and what is known to fail.
+
+    Slow tests come first, so that all workers end together.
+    """
     here = Path(__file__).parent
     known = set(_KNOWN_FAILURES.read_text(encoding="utf-8").split())
     for item in items:
@@ -73,6 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         place = item.path.relative_to(here).as_posix()
         if place.startswith(_SLOW) and not place.startswith(_QUICK):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def _existing(folder: Path) -> Path:
