@@ -166,6 +166,8 @@ class Study:
         return tuple(sorted(found, key=rank))
 
 
+# Later echoes of a map are mostly noise.
+_LATE_ECHO_MS = 200.0
 _GUESSED = ("image", "assumed", "unknown")
 
 
@@ -174,10 +176,11 @@ def rank(series: Series) -> tuple[bool, int, bool, bool, float, int, str]:
 
     The lumbar spine before other parts of the body, plain images before those with suppressed fat, contrast
     agent or less, what is named before what was guessed, acquired images before calculated ones, for T2 the
-    longest echo; then the most slices.
+    longest echo up to 200 ms; then the most slices.
     """
     traits = series.traits
-    echo_ms = 0.0 if series.kind is SeriesKind.SAGITTAL_T1 else round(traits.echo_ms, -1)
+    echo_ms = 0.0 if series.kind is SeriesKind.SAGITTAL_T1 else traits.echo_ms
+    echo_ms = -echo_ms if echo_ms > _LATE_ECHO_MS else echo_ms
     return (
         traits.is_other_region,
         int(traits.image),

@@ -41,8 +41,10 @@ class Traits:
         is_derived: calculated from other images, as its ImageType says.
         is_other_region: names speak of another part of the body, and none of the lumbar spine.
         is_lumbar: names speak of the lumbar spine.
-        echo_ms: echo time; 0 if nothing says.
+        echo_ms: echo time; without it the number of the echo; 0 if nothing says.
         has_echoes: it is one of several echoes of one sequence.
+        is_degraded: its images are not as they were acquired: compressed with loss, in 8 bits, of coarse or
+            different pixels.
     """
 
     image: Image = Image.PLAIN
@@ -51,6 +53,7 @@ class Traits:
     is_lumbar: bool = False
     echo_ms: float = 0.0
     has_echoes: bool = False
+    is_degraded: bool = False
 
     @property
     def marks(self) -> tuple[str, ...]:

@@ -164,6 +164,7 @@ class Flag(StrEnum):
     SERIES_DISAGREE = "series_disagree"
     ORIENTATION_DOUBTFUL = "orientation_doubtful"
     NOISY = "noisy"
+    DEGRADED_INPUT = "degraded_input"
     SACRUM_UNSEEN = "sacrum_unseen"
     LEVEL_ABSENT = "level_absent"
     LEVEL_AT_EDGE = "level_at_edge"

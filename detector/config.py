@@ -14,6 +14,7 @@ from detector.spine.axial import AxialConfig
 from detector.spine.chain import ChainConfig
 from detector.spine.foramina import ForamenConfig
 from detector.spine.orientation import OrientationConfig
+from detector.spine.region import RegionConfig
 from detector.spine.voting import VotingConfig
 
 NUMBERING_FILE = "numbering.json"  # weights of the numbering, fitted by `lumbar detector calibrate`
@@ -71,6 +72,7 @@ class PredictConfig:
     axial: AxialConfig = field(default_factory=AxialConfig)
     foramen: ForamenConfig = field(default_factory=ForamenConfig)
     orientation: OrientationConfig = field(default_factory=OrientationConfig)
+    region: RegionConfig = field(default_factory=RegionConfig)
     agreement: AgreementConfig = field(default_factory=AgreementConfig)
     aside: AsideConfig = field(default_factory=AsideConfig)
 

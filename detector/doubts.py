@@ -16,6 +16,7 @@ from detector.spine.agreement import shift_between
 from detector.spine.chain import ChainDisc
 from detector.spine.noise import signal_to_noise
 from detector.spine.orientation import orientation_is_doubtful
+from detector.spine.region import Region, region_seen
 
 # Fewer slices have no inner ones to speak of.
 _FEWEST_WITH_EDGES = 5
@@ -39,6 +40,14 @@ def noisy_or_turned(
     )
     flags = (("noisy",) if noisy else ()) + (("orientation_doubtful",) if turned else ())
     return flags, turned or ratio < config.least_signal_to_noise
+
+
+def region_of(
+    leading: Series, chain: tuple[ChainDisc, ...], predictor: SlicePredictor, config: PredictConfig
+) -> Region:
+    """Whether the leading series looks like the lumbar spine, whatever its headers say."""
+    (middle,) = central_slices(leading, 1, config.max_offset_mm)
+    return region_seen(chain, middle, predictor, config.region, config.candidates, config.chain)
 
 
 def sees_beside_the_canal_alone(leading: Series, config: PredictConfig) -> bool:

@@ -16,6 +16,7 @@ from detector.doubts import (
     canal_at_edge,
     is_shown,
     noisy_or_turned,
+    region_of,
     sees_beside_the_canal_alone,
 )
 from detector.finder import SpineFinder
@@ -24,7 +25,7 @@ from detector.look.refiner import PointRefiner
 from detector.spec import AXIAL, FORAMEN, REFINERS, SAGITTAL, DetectorSpec
 from detector.spine.chain import NumberedChain, number_chain
 from detector.spine.levels import spine_levels
-from detector.spine.region import is_named_otherwise, shows_lumbar_spine
+from detector.spine.region import Region, is_named_otherwise, shows_lumbar_spine
 from detector.target_points import target_points
 
 LEADING_WEIGHTS = f"{SAGITTAL.kind.value}.safetensors"  # without it there is no detector
@@ -115,7 +116,11 @@ class LevelDetector:
             uncertain = True
         if not discs:
             return SpineLevels(study.study_id, flags=(*flags, "no_level_found", "numbering_uncertain"))
-        if not shows_lumbar_spine(series, discs):
+        region = region_of(leading, discs, self.sagittal, config)
+        if region is Region.DOUBTFUL and "region_doubtful" not in flags:
+            flags.append("region_doubtful")
+            uncertain = True
+        if region is Region.OTHER or not shows_lumbar_spine(series, discs):
             flags.extend(["no_lumbar_spine", "numbering_uncertain"])
             return SpineLevels(study.study_id, flags=tuple(flags), set_aside=view.set_aside)
         chain = number_chain(discs, config.chain, view_z_mm=view.sighting.view_z_mm)

@@ -315,10 +315,12 @@ def _missing(study: Study) -> tuple[str, ...]:
 
 
 def _doubts(study: Study, grades: Mapping[Target, Grade]) -> tuple[str, ...]:
-    """Flags of a study for what no network says: a guessed kind of series, a void at a target."""
+    """Flags of a study for what no network says: a guessed kind of series, poor images, voids."""
     guessed = any(series.kind_source in ("image", "assumed") for series in study.series)
     void = any(NO_SIGNAL in grade.flags for grade in grades.values())
-    return (*(["series_kind_guessed"] if guessed else []), *([NO_SIGNAL] if void else []))
+    degraded = any(series.traits.is_degraded and not series.unused for series in study.series)
+    said = {"series_kind_guessed": guessed, "degraded_input": degraded, NO_SIGNAL: void}
+    return tuple(flag for flag, is_so in said.items() if is_so)
 
 
 def _limit_threads(threads: int, backend: Backend) -> None:

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.study import Series, rank
 from data_prep.traits import Image
 from data_prep.vocabulary import SeriesKind
 
-# Echoes of one sequence that are shorter than this share of the longest are no T2.
-_SHORT_ECHO = 0.8
+_SAME_ECHO = 1.12
+_SAME_PLACE_MM = 0.1
 _COVERED = 0.5
 _MARGIN_MM = 6.0
 
@@ -44,8 +45,8 @@ def _worse(item: Series, other: Series) -> str:
         return mine.image.name.lower()
     if mine.is_derived and not best.is_derived:
         return "derived"
-    if mine.has_echoes and best.has_echoes and mine.echo_ms < _SHORT_ECHO * best.echo_ms:
-        return "shorter_echo"
+    if mine.has_echoes and best.has_echoes and mine.echo_ms != best.echo_ms:
+        return "shorter_echo" if mine.echo_ms < best.echo_ms else "late_echo"
     if item.kind_source in ("image", "assumed") and other.kind_source in ("table", "header"):
         return "guessed"
     return ""
@@ -61,24 +62,36 @@ def _covers(other: Series, item: Series) -> bool:
     return float(np.mean(np.all((centres >= low) & (centres <= high), axis=1))) >= _COVERED
 
 
-def _planes(series: Series) -> list:  # type: ignore[type-arg]
+def _planes(series: Series) -> list[SlicePlane]:
     return [item.plane for item in series.slices]
 
 
 def _echoes_marked(series: Sequence[Series]) -> list[Series]:
     """Series of one kind whose slices lie at the same places with another echo time are echoes."""
-    marked = []
-    for item in series:
-        twins = [
-            other
-            for other in series
-            if other is not item
-            and item.kind is not None
-            and other.kind is item.kind
-            and min(item.traits.echo_ms, other.traits.echo_ms) > 0
-            and item.traits.echo_ms != other.traits.echo_ms
-            and len(other.slices) == len(item.slices)
-            and item.series_id.rsplit("-", 1)[0] == other.series_id.rsplit("-", 1)[0]
-        ]
-        marked.append(replace(item, traits=replace(item.traits, has_echoes=True)) if twins else item)
-    return marked
+    return [
+        replace(item, traits=replace(item.traits, has_echoes=True))
+        if any(_are_echoes(item, other) for other in series if other is not item)
+        else item
+        for item in series
+    ]
+
+
+def _are_echoes(item: Series, other: Series) -> bool:
+    short, long = sorted((item.traits.echo_ms, other.traits.echo_ms))
+    if item.kind is None or other.kind is not item.kind or not 0 < short < long:
+        return False
+    if len(item.slices) != len(other.slices):
+        return False
+    if item.series_id.rsplit("-", 1)[0] == other.series_id.rsplit("-", 1)[0]:
+        return True
+    # Written as a series each: the same sequence, if it is the same kind of image of the same slices.
+    if item.kind is SeriesKind.SAGITTAL_T1 or item.traits.image is not other.traits.image:
+        return False
+    apart = _origins(item)[:, None] - _origins(other)[None]
+    return long > _SAME_ECHO * short and bool(
+        (np.linalg.norm(apart, axis=-1).min(axis=1) < _SAME_PLACE_MM).all()
+    )
+
+
+def _origins(series: Series) -> FloatArray:
+    return np.stack([plane.origin_mm for plane in _planes(series)])

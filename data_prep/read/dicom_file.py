@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from data_prep.read.dicom_limits import (
     DEFAULT_LIMITS,
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
+    LOSSY_SYNTAXES,
     BoundedFile,
     ReadLimits,
     Refused,
@@ -48,11 +50,12 @@ from data_prep.read.enhanced import GROUP_KEYWORDS, Frame, frames_of, group_limi
 logging.getLogger("pydicom").propagate = False
 
 _JPEG_FAMILY = "1.2.840.10008.1.2.4."
+_DATE_KEYWORDS = ("StudyDate", "SeriesDate", "AcquisitionDate")
 _HEADER_KEYWORDS = (
     "PatientID",
     "PatientName",
     "PatientBirthDate",
-    "StudyDate",
+    *_DATE_KEYWORDS,
     "StudyInstanceUID",
     "FrameOfReferenceUID",
     "BodyPartExamined",
@@ -69,8 +72,10 @@ _HEADER_KEYWORDS = (
     "ContrastBolusAgent",
     "AcquisitionNumber",
     "ImageType",
+    "LossyImageCompression",
     "RepetitionTime",
     "EchoTime",
+    "EchoNumbers",
     "InversionTime",
     "ImagePositionPatient",
     "ImageOrientationPatient",
@@ -100,6 +105,8 @@ _PIXEL_KEYWORDS = (*_STATED_KEYWORDS, "FloatPixelData", "DoubleFloatPixelData", 
 # of its series, where the levels are looked for, out of the body.
 _MAX_DISTANCE_MM = 10_000.0
 _MIN_SPACING_MM, _MAX_SPACING_MM = 0.01, 100.0
+_FEW_BITS = 8
+_NAME_SEPARATORS = re.compile(rb"[\0\s,^=]+")
 _NO_CONTRAST = ("", "NONE", "NO", "N", "NO CONTRAST", "WITHOUT", "OHNE")
 
 
@@ -139,14 +146,16 @@ class SliceHeader:
         study_uid, series_uid, sop_uid: identifiers, "" where missing. They need not be valid UIDs.
         transfer_syntax: UID from the File Meta.
         patient_id, birth_date, study_date: to tell patients and examinations apart only: never written
-            anywhere. Of the name a digest is enough.
+            anywhere. Of the name a digest is enough. The date is that of series or acquisition where the
+            study has none.
         frame_uid: FrameOfReferenceUID.
         description, protocol, sequence_name: SeriesDescription, ProtocolName and SequenceName, for typing a
             series only: free text that is never written anywhere.
         body_part: BodyPartExamined, upper case; a hint, never written anywhere.
         image_type, scanning_sequence, scan_options: upper-case code strings.
         has_contrast: a contrast agent is named.
-        acquisition_number: AcquisitionNumber, or None.
+        is_lossy: compressed with loss, or in 8 bits, where scanners write 12 and more.
+        acquisition_number, echo_number: AcquisitionNumber and EchoNumbers, or None.
         repetition_time_ms, echo_time_ms, inversion_time_ms: or None.
         frame: which one of several in the file, from 0; None where it holds one.
         pixels: where they are in the file, to decode them without parsing it again.
@@ -173,7 +182,9 @@ class SliceHeader:
     scanning_sequence: tuple[str, ...] = ()
     scan_options: tuple[str, ...] = ()
     has_contrast: bool = False
+    is_lossy: bool = False
     acquisition_number: int | None = None
+    echo_number: int | None = None
     repetition_time_ms: float | None = None
     echo_time_ms: float | None = None
     inversion_time_ms: float | None = None
@@ -377,9 +388,9 @@ def _header(path: Path, elements: Elements | Frame, plane: SlicePlane, syntax: s
         sop_uid=str(elements.get("SOPInstanceUID") or "").strip(),
         transfer_syntax=syntax,
         patient_id=text("PatientID"),
-        patient_name_digest=_name_digest(elements.raw("PatientName")),
+        patient_name_digest=name_digest(elements.raw("PatientName")),
         birth_date=text("PatientBirthDate"),
-        study_date=text("StudyDate"),
+        study_date=next(filter(None, map(text, _DATE_KEYWORDS)), ""),
         frame_uid=text("FrameOfReferenceUID"),
         description=text("SeriesDescription"),
         protocol=text("ProtocolName"),
@@ -389,11 +400,20 @@ def _header(path: Path, elements: Elements | Frame, plane: SlicePlane, syntax: s
         scanning_sequence=_codes(elements, "ScanningSequence") or _enhanced_sequence(elements),
         scan_options=_codes(elements, "ScanOptions"),
         has_contrast=text("ContrastBolusAgent").upper() not in _NO_CONTRAST,
+        is_lossy=_is_lossy(elements, syntax),
         acquisition_number=_whole_or_none(elements, "AcquisitionNumber"),
+        echo_number=_whole_or_none(elements, "EchoNumbers"),
         repetition_time_ms=finite_number(elements, "RepetitionTime"),
         echo_time_ms=finite_number(elements, "EchoTime"),
         inversion_time_ms=finite_number(elements, "InversionTime"),
     )
+
+
+def _is_lossy(elements: Stated, syntax: str) -> bool:
+    """Whether grey values were lost. A syntax that allows a loss is taken for one, unless that is denied."""
+    said = str(elements.get("LossyImageCompression") or "").strip()
+    few_bits = (_whole_or_none(elements, "BitsStored") or 16) <= _FEW_BITS
+    return said == "01" or few_bits or (syntax in LOSSY_SYNTAXES and said != "00")
 
 
 def _without_padding(stored: NDArray[Any], elements: Stated) -> NDArray[Any]:
@@ -430,9 +450,9 @@ def _enhanced_sequence(elements: Stated) -> tuple[str, ...]:
     return (*found, "IR") if str(elements.get("InversionRecovery") or "").strip().upper() == "YES" else found
 
 
-def _name_digest(raw: bytes) -> str:
-    """By which two names are told apart; upper case, empty components at the end left out."""
-    name = raw.strip(b" \0").rstrip(b"^= ").upper()
+def name_digest(raw: bytes) -> str:
+    """By which two names are told apart, however their components are separated; "" for no name."""
+    name = _NAME_SEPARATORS.sub(b"^", raw.upper()).strip(b"^")
     return hashlib.sha256(name).hexdigest()[:16] if name else ""
 
 

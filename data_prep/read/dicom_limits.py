@@ -34,6 +34,8 @@ _ENCAPSULATED = (
     "1.2.840.10008.1.2.4.81",  # JPEG-LS near-lossless
     *JPEG_2000,
 )
+# JPEG baseline and extended, JPEG-LS near-lossless, JPEG 2000 of any kind.
+LOSSY_SYNTAXES = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91))
 # Nothing else is read: Deflated above all, which grows without bound.
 TRANSFER_SYNTAXES = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, BIG_ENDIAN, *_ENCAPSULATED)
 _PIXEL_GROUP = 0x7FE0

@@ -14,8 +14,9 @@ from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.series_names import traits_of
 from data_prep.read.weighting import weighting_from_headers
 
-# Echoes of one sequence lie farther apart; those of one echo are written with rounding.
-_SAME_ECHO = 1.12
+# Times of one echo differ by rounding, or from slice to slice; two at one place are two echoes.
+_SAME_ECHO, _SAME_ECHO_AT_A_PLACE = 1.12, 1.02
+_MOSTLY_SHARED = 0.5
 _STATIONS_APART_MM = 60.0
 _FEWEST_OF_A_STATION = 3
 _FEWEST_OF_A_STACK = 4
@@ -109,19 +110,30 @@ def _image_kind(headers: Headers) -> list[Hashable]:
 
 def _echo(headers: Headers) -> list[Hashable]:
     """The number of the echo, by its time."""
-    times = sorted({header.echo_time_ms or 0.0 for header in headers})
-    number, numbers = 0, {}
-    for earlier, time in zip([times[0], *times], times, strict=False):
-        number += time > _SAME_ECHO * max(earlier, 1e-3)
+    places: dict[float, set[Hashable]] = defaultdict(set)
+    for header in headers:
+        places[header.echo_time_ms or 0.0].add(_place(header))
+    numbers: dict[float, int] = {}
+    number, first, taken = -1, 0.0, set[Hashable]()
+    for time in sorted(places):
+        is_another = time > _SAME_ECHO_AT_A_PLACE * first and bool(taken & places[time])
+        if number < 0 or is_another or time > _SAME_ECHO * max(first, 1e-3):
+            number, first, taken = number + 1, time, set()
         numbers[time] = number
+        taken |= places[time]
     return [numbers[header.echo_time_ms or 0.0] for header in headers]
 
 
 def _unless_numbered(get: Callable[[SliceHeader], Hashable]) -> Callable[[Headers], list[Hashable]]:
-    """A key that counts only where instance numbers occur twice: one series has each of them once."""
+    """A key that counts only where instance numbers occur twice, or most places do.
+
+    One series has each number once, and may show a place again.
+    """
 
     def key(headers: Headers) -> list[Hashable]:
-        return [None] * len(headers) if _is_numbered(headers) else [get(header) for header in headers]
+        if _is_numbered(headers) and not _is_mostly_shared(headers):
+            return [None] * len(headers)
+        return [get(header) for header in headers]
 
     return key
 
@@ -129,10 +141,12 @@ def _unless_numbered(get: Callable[[SliceHeader], Hashable]) -> Callable[[Header
 _KEYS: tuple[Callable[[Headers], list[Hashable]], ...] = (
     _image_kind,
     _echo,
+    lambda headers: [header.echo_number for header in headers],
     _unless_numbered(lambda header: header.series_uid),
     _unless_numbered(lambda header: header.path.parent),
     _unless_numbered(lambda header: header.frame_uid),
     _unless_numbered(lambda header: header.acquisition_number),
+    _unless_numbered(lambda header: header.image_type[2:]),
 )
 
 
@@ -162,17 +176,23 @@ def _stations(headers: Headers) -> list[Headers]:
 
 
 def _are_not_told_apart(headers: Headers, limits: ReadLimits) -> bool:
-    """Whether several images of one place differ, and not even instance numbers say which is which."""
-    if _is_numbered(headers):
+    """Whether most places have several images, which differ: one slice may have been taken again."""
+    if not _is_mostly_shared(headers):
         return False
+    return any(_differ(group, limits) for group in _shared(headers)[:3])
+
+
+def _is_mostly_shared(headers: Headers) -> bool:
+    places = len(set(map(_place, headers)))
+    return places >= _FEWEST_OF_A_STATION and len(_shared(headers)) >= _MOSTLY_SHARED * places
+
+
+def _shared(headers: Headers) -> list[Headers]:
+    """The images of each place that has several, copies of one file not counted."""
     by_place: dict[Hashable, Headers] = defaultdict(list)
     for header in headers:
         by_place[_place(header)].append(header)
-    shared = [group for group in by_place.values() if len({h.sop_uid or id(h) for h in group}) > 1]
-    # A slice that was sent again after a retake is not what this is about.
-    if len(by_place) < _FEWEST_OF_A_STATION or 2 * len(shared) < len(by_place):
-        return False
-    return any(_differ(group, limits) for group in shared[:3])
+    return [group for group in by_place.values() if len({h.sop_uid or id(h) for h in group}) > 1]
 
 
 def _differ(group: Headers, limits: ReadLimits) -> bool:

@@ -56,7 +56,7 @@ def _pool_joined(pool: list[Part], *, is_one_folder: bool) -> tuple[list[Part], 
             done.append(merged)
         elif patients != {""}:
             for part in group:
-                _say(part, _MISFIT)
+                say(part, _MISFIT)
             done += group
         else:
             left += group
@@ -88,7 +88,7 @@ def studies_completed(parts: Sequence[Part]) -> list[Part]:
             continue
         if near:
             for part in (*near, piece):
-                _say(part, _MISFIT)
+                say(part, _MISFIT)
         result.append(piece)
     return result
 
@@ -121,7 +121,7 @@ def say_of_pieces(parts: Sequence[Part]) -> None:
                 said.update({piece, *others} if others else ())
     for part in parts:
         if part in said:
-            _say(part, _PIECES)
+            say(part, _PIECES)
 
 
 def _lacking(piece: Part, others: Iterable[Part], labels: Mapping[Part, set[tuple[str, ...]]]) -> set[Part]:
@@ -129,6 +129,7 @@ def _lacking(piece: Part, others: Iterable[Part], labels: Mapping[Part, set[tupl
     return {other for other in others if not labels[other] & labels[piece]}
 
 
-def _say(part: Part, message: str) -> None:
+def say(part: Part, message: str) -> None:
+    """Say once that a study is not what its identifiers say."""
     if all(item.reason is not Reason.STUDY_DIVIDED for item in part.rejections):
         part.rejections.append(Rejection(Reason.STUDY_DIVIDED, message))

@@ -12,18 +12,20 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from data_prep.names import folder_id, safe_id
 from data_prep.problems import Reason, Rejection
 from data_prep.read.acquisitions import Acquisition, acquisitions_of, conflict, conflicts
 from data_prep.read.dicom_file import SliceHeader
-from data_prep.read.fragments import fragments_joined, say_of_pieces, studies_completed
+from data_prep.read.fragments import fragments_joined, say, say_of_pieces, studies_completed
 from data_prep.read.identity import clusters, disagree, identity_of, real_patient_id
 from data_prep.read.parts import MANY, Found, Part, fit, grouped
 from data_prep.vocabulary import Flag
 
 _STRAY_SHARE = 1 / 3
 _HOME_SHARE = 0.9
+_TWICE = "its images show much of it twice, as of two examinations: put each into a folder of its own"
 _NOT_TOLD_APART = "images of what may be two patients or examinations, and nothing tells them apart"
 
 
@@ -82,11 +84,20 @@ def _apart(found: list[Found]) -> list[Part]:
     number = clusters([identity_of(f.header) for f in found])
     groups = grouped(found, lambda f: number[identity_of(f.header)]).values()
     parts = [part for group in groups for part in _branches_apart(group)]
+    message = ""
     if len(groups) > 1 and not any(disagree(a.patient, b.patient) for a in parts for b in parts):
         message = "its images have one StudyInstanceUID and several dates: each date is graded by itself"
+    elif len(groups) > 1 and _share_a_series(parts):
+        message = "images of one series name several patients: those of each are graded by themselves"
+    if message:
         for part in parts:
             part.rejections.append(Rejection(Reason.STUDY_DIVIDED, message))
     return parts
+
+
+def _share_a_series(parts: list[Part]) -> bool:
+    uids = [{header.series_uid for header in part.headers} - {""} for part in parts]
+    return len(set().union(*uids)) < sum(map(len, uids))
 
 
 def _branches_apart(found: list[Found]) -> list[Part]:
@@ -181,21 +192,38 @@ def _without_strays(parts: list[Part]) -> list[Found]:
 
 def _told_apart(part: Part) -> list[Part]:
     """The part, or the patients it can be divided into, or the part refused."""
-    if part.is_refused or not _is_mixed(part.headers):
+    if part.is_refused:
+        return [part]
+    doubt = _doubt(part.headers)
+    if doubt is Doubt.NONE:
         return [part]
     keys: tuple[Callable[[Found], Hashable], ...] = (lambda f: f.header.frame_uid, lambda f: f.place)
     for key in keys:
         divided = [Part(group) for group in grouped(part.found, key).values()]
-        whole = all(len(one.labels) > 1 and not _is_mixed(one.headers) for one in divided)
+        whole = all(len(one.labels) > 1 and _doubt(one.headers) is Doubt.NONE for one in divided)
         if 1 < len(divided) <= 4 and whole:
             divided[0].rejections = part.rejections
+            if doubt is Doubt.TWO_EXAMINATIONS:
+                for one in divided:
+                    say(one, _TWICE)
             return divided
-    part.is_refused = True
+    if doubt is Doubt.TWO_EXAMINATIONS:
+        say(part, _TWICE)
+    else:
+        part.is_refused = True
     return [part]
 
 
-def _is_mixed(headers: list[SliceHeader]) -> bool:
-    """Whether the images look like those of two patients in one: everything is there twice."""
+class Doubt(Enum):
+    """What images look like that show everything, or much of it, twice."""
+
+    NONE = 0
+    TWO_EXAMINATIONS = 1
+    TWO_PATIENTS = 2
+
+
+def _doubt(headers: list[SliceHeader]) -> Doubt:
+    """Whether the images look like those of two patients, or of two examinations of one, in one."""
     found = acquisitions_of(headers)
     if len(found) > 2 * MANY:
         found = acquisitions_of(headers, by_series=False)
@@ -209,10 +237,11 @@ def _is_mixed(headers: list[SliceHeader]) -> bool:
                 (same_grid if a.grid == b.grid else other_grid).add(a.label)
     twice = doubled | other_grid
     if len(doubled) > 1 or (len(labels) > 1 and twice == labels):
-        return True
+        return Doubt.TWO_PATIENTS
+    if len(twice) < 2 and (len(labels) < 2 or twice | same_grid != labels):
+        return Doubt.NONE
     trusted = any(any(identity_of(header)[:2]) for header in headers)
-    everything = len(labels) > 1 and twice | same_grid == labels
-    return not trusted and (len(twice) > 1 or everything)
+    return Doubt.TWO_EXAMINATIONS if trusted else Doubt.TWO_PATIENTS
 
 
 def _name_contradictions(parts: list[Part], contradictory: list[Found]) -> None:
@@ -239,8 +268,8 @@ def _named(parts: list[Part], top_name: str) -> tuple[Group, ...]:
         taken[study_id] += 1
         if taken[study_id] > 1:
             study_id = f"{study_id}-{taken[study_id]}"
-        nobody = not uids and not any(part.identity[:2])
-        flags = (Flag.IDENTIFIERS_MISSING,) if part.is_joined_by_folder and nobody else ()
+        joined = part.is_joined_by_folder or (not uids and len(part.labels) > 1)
+        flags = (Flag.IDENTIFIERS_MISSING,) if joined and not any(part.identity[:2]) else ()
         rejections = [_with_study(item, study_id) for item in part.rejections]
         if part.is_refused:
             message = f"{len(part.found)} {_NOT_TOLD_APART}"

@@ -5,13 +5,12 @@ An identifier that is missing says nothing; one that every anonymiser writes say
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data_prep.read.dicom_file import SliceHeader
+from data_prep.read.dicom_file import SliceHeader, name_digest
 
 _PLACEHOLDERS = (
     "ANON",
@@ -33,7 +32,7 @@ _PLACEHOLDERS = (
 )
 _NOTHING = re.compile(r"[0\-_.*?#X ]*|N/?A|DE[-_ ]?IDENTIFIED", re.IGNORECASE)
 _NAME_PLACEHOLDERS = {
-    hashlib.sha256(word.encode()).hexdigest()[:16]
+    name_digest(word.encode())
     for name in _PLACEHOLDERS
     for word in (name, f"{name}^{name}", f"{name}^PATIENT", f"PATIENT^{name}")
 }
@@ -61,8 +60,8 @@ def identity_of(header: SliceHeader) -> Identity:
 
 def real_patient_id(header: SliceHeader) -> str:
     """PatientID; "" for one that anonymisers give to everybody."""
-    text = header.patient_id.strip()
-    return "" if text.upper() in _PLACEHOLDERS or _NOTHING.fullmatch(text) else text
+    text = " ".join(header.patient_id.upper().split())
+    return "" if text in _PLACEHOLDERS or _NOTHING.fullmatch(text) else text
 
 
 def disagree(a: Identity, b: Identity) -> bool:

@@ -28,6 +28,9 @@ _SAME_ANGLE_DEG = 0.2
 _SAME_STACK_DEG = 3.0
 _SAME_PLACE_MM = 0.1
 _MIN_SHARE_OF_MAIN_ORIENTATION = 0.75
+# Scanners write 0.3 to 1.2 mm; the networks have learned from phantoms of up to 2.5 mm.
+_COARSE_MM = 2.6
+_OBLONG = 1.5
 # One slice may have been sent twice, or have two echoes.
 _FEWEST_THAT_SPREAD = 3
 
@@ -85,7 +88,8 @@ def build_series(
     )
     shown = [header for _, header in along]
     kind, source = _typed(study_id, series_id, orientation, shown, stacks, listed_kind, protocol_tells)
-    series = Series(study_id, series_id, kind, stacks, source, traits_of(shown))
+    traits = replace(traits_of(shown), is_degraded=_is_degraded(shown))
+    series = Series(study_id, series_id, kind, stacks, source, traits)
     return series, tuple(rejections)
 
 
@@ -119,6 +123,15 @@ def _slice(number: int, header: SliceHeader, study_id: str, series_id: str, limi
     )
     frame = None if header.frame is None else header.frame + 1
     return Slice(header.plane, number, reader, header.path, frame)
+
+
+def _is_degraded(headers: Sequence[SliceHeader]) -> bool:
+    """Whether the images are not as they were acquired, or coarser than those that the networks know."""
+    spacings = np.array([header.plane.spacing_mm for header in headers])
+    differ = bool((np.ptp(spacings, axis=0) > 0.02 * spacings.min(axis=0)).any())
+    oblong = bool((spacings.max(axis=1) > _OBLONG * spacings.min(axis=1)).any())
+    coarse = float(spacings.max()) > _COARSE_MM
+    return differ or oblong or coarse or any(header.is_lossy for header in headers)
 
 
 def _without_duplicates(

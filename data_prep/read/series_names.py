@@ -85,7 +85,7 @@ def traits_of(headers: Sequence[SliceHeader]) -> Traits:
         is_derived=derived,
         is_other_region=_region(first) == "other",
         is_lumbar=_region(first) == "lumbar",
-        echo_ms=first.echo_time_ms or 0.0,
+        echo_ms=first.echo_time_ms or float(first.echo_number or 0),
     )
 
 

@@ -20,7 +20,7 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "level_absent": "A lumbar level is not in the images.",
     "level_at_edge": "A level lies at the edge of the sagittal images: its place and grades are uncertain.",
     "no_lumbar_spine": "No lumbar spine was seen in the sagittal images: nothing was graded.",
-    "region_doubtful": "The headers speak of another part of the body than the lumbar spine.",
+    "region_doubtful": "Headers or images look like another part of the body than the lumbar spine.",
     "axial_disagrees": "The axial images show another place than the sagittal ones where they meet, as when "
     "the patient moved between them: recesses may be graded at a wrong level.",
     "few_slices": "A sagittal series has few slices.",
@@ -35,6 +35,8 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "no_sagittal": "There is no sagittal series: no level can be found.",
     "no_level_found": "No lumbar level was found.",
     "series_kind_guessed": "Nothing says what a series shows, T1 or T2: it was guessed from the images.",
+    "degraded_input": "Images are compressed with loss, in 8 bits, or of coarse or different pixels: grades "
+    "may differ from those of the images as they were acquired.",
     "study_rejected": "The study could not be graded.",
     "measuring_failed": "Nothing could be measured: an error in the program.",
     "picture_failed": "The picture of this study could not be drawn.",
@@ -54,6 +56,7 @@ IGNORED_WORDS: Final[Mapping[str, str]] = {
     "fat": "a fat image",
     "derived": "calculated from other images, and an acquired series is there",
     "shorter_echo": "a shorter echo of a series that is there",
+    "late_echo": "a late echo of a series that is there",
     "guessed": "what it shows was guessed, and a series that says so is there",
 }
 USE_WORDS: Final[Mapping[str, str]] = {

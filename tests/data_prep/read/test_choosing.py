@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_prep.problems import Reason
 from data_prep.read.find import find_studies
 from data_prep.study import Study
 from data_prep.vocabulary import SeriesKind
@@ -110,6 +111,70 @@ def test_the_longest_of_several_echoes_is_graded(tmp_path: Path) -> None:
     assert number_of(study, T2) == 4
     assert sorted(unused(study).values()) == ["shorter_echo", "shorter_echo"]
     assert [item.message for item in study.rejections] == ["sagittal other is not used"]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_echoes_ten_milliseconds_apart_are_not_mixed(tmp_path: Path, first: bool) -> None:
+    """110 and 120 ms are as near to each other as two slices of one echo may be elsewhere."""
+    times = range(10, 170, 10)
+    for number, echo in enumerate(times if first else reversed(times), start=1):
+        write_series(
+            tmp_path,
+            first_instance=100 * number,
+            pixels=np.full((16, 12), echo, np.uint16),
+            description="SAG T2",
+            EchoTime=echo,
+        )
+    study = load(tmp_path)
+    leading, *others = study.of_kind(T2)
+    assert {int(item.pixels()[0, 0]) for item in leading.slices} == {160} and others == []
+
+
+def test_the_last_echoes_of_a_map_are_noise(tmp_path: Path) -> None:
+    for number, echo in enumerate((60, 120, 180, 240, 300), start=1):
+        write_series(
+            tmp_path,
+            first_instance=100 * number,
+            pixels=ramp() + 1000 * number,
+            description="SAG T2",
+            EchoTime=echo,
+        )
+    study = load(tmp_path)
+    assert number_of(study, T2) == 3 and len(study.of_kind(T2)) == 1
+    assert set(unused(study).values()) == {"shorter_echo", "late_echo"}
+
+
+@pytest.mark.parametrize("one_folder", [True, False])
+def test_pd_and_t2_of_one_name_in_two_series(tmp_path: Path, one_folder: bool) -> None:
+    for number, echo in ((1, 100), (2, 62)):
+        folder = tmp_path / ("s" if one_folder else f"s{number}")
+        write_series(
+            folder,
+            first_instance=100 * number,
+            pixels=ramp() + 1000 * number,
+            description="SAG T2 DUAL ECHO",
+            series_uid=f"1.2.3.{3 - number}",
+            EchoTime=echo,
+        )
+    study = load(tmp_path)
+    assert number_of(study, T2) == 1 and list(unused(study).values()) == ["shorter_echo"]
+
+
+def test_echoes_whose_times_are_gone_are_told_by_their_numbers(tmp_path: Path) -> None:
+    for number in (1, 2):
+        pixels = ramp() + 1000 * number
+        write_series(tmp_path, first_instance=100 * number, pixels=pixels, EchoNumbers=number)
+    study = load(tmp_path)
+    assert number_of(study, T2) == 2 and list(unused(study).values()) == ["shorter_echo"]
+
+
+def test_echoes_that_nothing_tells_apart_are_not_graded(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_series(tmp_path / "t2", first_instance=100 * number, pixels=ramp() + 1000 * number)
+    write(tmp_path, 3, "SAG T1")
+    study = load(tmp_path)
+    assert study.of_kind(T2) == () and len(study.of_kind(T1)) == 1
+    assert [item.reason for item in study.rejections] == [Reason.ONE_PLACE]
 
 
 def test_a_calculated_copy_does_not_replace_the_slice(tmp_path: Path) -> None:

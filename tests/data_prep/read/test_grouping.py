@@ -241,13 +241,52 @@ def test_dates_that_divide_a_study_are_said(tmp_path: Path) -> None:
 
 def test_a_name_may_be_spelt_in_several_ways(tmp_path: Path) -> None:
     write_patient(tmp_path, 0, PatientID="P")
-    names = ("Doe^John", "DOE^JOHN", "Doe^John^^^", "Doe^John ")
+    names = ("Doe^John", "DOE^JOHN", "Doe^John^^^", "Doe^John ", "Doe, John")
     for number, path in enumerate(sorted(tmp_path.iterdir())):
         dataset = pydicom.dcmread(path)
-        dataset.PatientName, dataset.PatientID = names[number % 4], ("P", "P ", " P")[number % 3]
+        dataset.PatientName, dataset.PatientID = names[number % 5], ("P", "P ", " p")[number % 3]
         dataset.save_as(path)
     (study,) = studies_in(tmp_path)
     assert shapes([study]) == [[6, 6, 6]] and study.rejections == ()
+
+
+def test_a_number_that_was_padded_divides_a_study_and_that_is_said(tmp_path: Path) -> None:
+    """Nobody knows whether 7 and 007 are one patient; slices of both are in one series."""
+    write_patient(tmp_path, 0)
+    for number, path in enumerate(sorted(tmp_path.iterdir())):
+        dataset = pydicom.dcmread(path)
+        dataset.PatientID = ("7", "007")[number % 2]
+        dataset.save_as(path)
+    studies = studies_in(tmp_path)
+    assert shapes(studies) == [[3, 3, 3], [3, 3, 3]]
+    assert [[item.reason for item in study.rejections] for study in studies] == [[Reason.STUDY_DIVIDED]] * 2
+
+
+def test_examinations_without_study_are_told_apart_by_the_date_of_the_series(tmp_path: Path) -> None:
+    for patient in range(2):
+        own = {"StudyInstanceUID": None, "PatientID": "P", "SeriesDate": f"2024010{patient + 1}"}
+        write_patient(tmp_path, patient, first=1000 * patient + 1, **own)
+    assert shapes(studies_in(tmp_path)) == TWO_WHOLE
+
+
+@pytest.mark.parametrize("frames", [("1.5", "1.6"), ("1.5", "1.5")], ids=["two frames", "one frame"])
+def test_two_examinations_under_one_identifier_are_said(tmp_path: Path, frames: tuple[str, str]) -> None:
+    """One patient, one folder, no date: told apart by the frame of reference, or named."""
+    for patient in range(2):
+        own = {"study_uid": "1.9", "PatientID": "P", "FrameOfReferenceUID": frames[patient]}
+        write_patient(tmp_path, patient, first=1000 * patient + 1, **own)
+    for axial in range(1201, 1208):
+        (tmp_path / f"{axial}.dcm").unlink()
+    studies = studies_in(tmp_path)
+    assert shapes(studies) == ([[6, 6, 6], [7, 7]] if frames[0] != frames[1] else [[6, 6, 6, 7, 7]])
+    assert all([item.reason for item in study.rejections] == [Reason.STUDY_DIVIDED] for study in studies)
+
+
+def test_series_of_nobody_that_lie_together_are_flagged(tmp_path: Path) -> None:
+    """They may be of several patients, each with one series."""
+    write_patient(tmp_path, 0, StudyInstanceUID=None, PatientID="ANON")
+    (study,) = studies_in(tmp_path)
+    assert study.flags == (Flag.IDENTIFIERS_MISSING,)
 
 
 @pytest.mark.parametrize("series_folders", [False, True])

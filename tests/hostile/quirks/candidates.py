@@ -71,23 +71,6 @@ def _same(image: StoredImage) -> StoredImage:
     return image
 
 
-def _fat(image: StoredImage) -> StoredImage:
-    """Bright where the image is dark: as the fat beside the water."""
-    pixels = image.pixels().astype(np.float64)
-    return image.with_pixels(np.percentile(pixels, 98) - pixels)
-
-
-def _water(image: StoredImage) -> StoredImage:
-    """Fluid as bright as in phase, everything else darker: as without its fat."""
-    pixels = image.pixels().astype(np.float64)
-    brightest = max(float(np.percentile(pixels, 99.5)), 1.0)
-    return image.with_pixels(brightest * (pixels / brightest) ** 1.4)
-
-
-def _same(image: StoredImage) -> StoredImage:
-    return image
-
-
 def dixon(order: tuple[str, ...], naming: str = "Siemens", *, one_series: bool = False) -> Quirk:
     """Sagittal T2 as a Dixon sequence, its images in this order: a series each, or all in one series.
 
@@ -155,23 +138,31 @@ def beside(name: str, **elements: object) -> Quirk:
     return quirk
 
 
-def echoes(*times_ms: float) -> Quirk:
-    """Several echoes of T2 in one series: the last, which is the T2, and others at each of its places."""
+def echoes(*times_ms: float, told_by: str = "EchoTime") -> Quirk:
+    """Several echoes of T2 in one series: the last, which is the T2, and others at each of its places.
+
+    ``told_by``: by EchoTime, EchoNumbers, or nothing with "" to tell them apart.
+    """
 
     def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
         study = clinical(study)
         (series_id, *_) = study.ids_of(T2)
-        *short, longest = times_ms
-        study = study.each(lambda image: image.changed(EchoTime=longest), (series_id,))
+        last = len(times_ms) - 1
+
+        def told(number: int) -> dict[str, object]:
+            times = {"EchoTime": times_ms[number]} if told_by == "EchoTime" else {"EchoTime": None}
+            return times | ({"EchoNumbers": number + 1} if told_by == "EchoNumbers" else {})
+
+        study = study.each(lambda image: image.changed(**told(last)), (series_id,))
         added = [
             _fat(image)
             .changed(
-                EchoTime=time,
+                **told(echo),
                 InstanceNumber=int(image.dataset.InstanceNumber) + 500 * (echo + 1),
                 SOPInstanceUID=f"{image.dataset.SOPInstanceUID}.{echo + 1}",
             )
             .at(f"{study.folder}/{series_id}/{500 * (echo + 1) + number}.dcm")
-            for echo, time in enumerate(short)
+            for echo in range(last)
             for number, image in enumerate(study.of(series_id))
         ]
         return study.plus(*added).without_table()

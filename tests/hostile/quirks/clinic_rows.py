@@ -91,7 +91,25 @@ def _candidates() -> list[Row]:
         row("ciss", "3-D CISS, TR 6, TE 3, before T2", _ciss, other),
         row("pd", "a series called PD before T2", candidates.beside("PD", EchoTime=15), other),
         row("two-echoes", "PD and T2 in one series", candidates.echoes(15, 100), other),
-        row("eight-echoes", "eight echoes in one series", candidates.echoes(*range(12, 100, 12)), said),
+        row("eight-echoes", "eight echoes in one series", candidates.echoes(*range(12, 100, 12)), other),
+        row("sixteen-echoes", "sixteen echoes in one series", candidates.echoes(*range(10, 170, 10)), other),
+        row(
+            "numbered-echoes",
+            "two echoes in one series, told by EchoNumbers alone",
+            candidates.echoes(15, 100, told_by="EchoNumbers"),
+            said,
+        ),
+        row(
+            "untold-echoes",
+            "two echoes in one series, and nothing tells them apart",
+            candidates.echoes(15, 100, told_by=""),
+            but(
+                DEGRADED,
+                flags={"no_sagittal_t2"},
+                codes={"images_not_told_apart"},
+                may_flag=DEGRADED.may_flag,
+            ),
+        ),
         row(
             "planning-copy", "a calculated copy with lines at a slice's place", candidates.planning_copy, said
         ),

@@ -25,6 +25,14 @@ EVERYTHING = frozenset(Condition)
 EXACT: Final = Expected()
 ROUNDED = Expected(probability=0.02, levels_mm=0.3, points_mm=6.0)
 REQUANTISED = Expected(probability=0.10, levels_mm=1.0, points_mm=7.0)
+# Grey values or pixels were lost, and that is said.
+LOSSY = Expected(
+    probability=0.35,
+    levels_mm=2.0,
+    points_mm=9.0,
+    flags=frozenset({"degraded_input"}),
+    may_flag=UNSURE,
+)
 RESAMPLED = Expected(probability=0.35, levels_mm=3.0, points_mm=9.0, may_flag=UNSURE)
 DEGRADED = Expected(
     probability=0.70,
