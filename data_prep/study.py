@@ -19,6 +19,7 @@ from data_prep.vocabulary import Condition, Level, SeriesKind
 
 # Millimetres or pixels within which two slices may be taken for equally near.
 _DOUBT = 1e-3
+_THIN_MM = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +81,13 @@ class Series:
         """That of most slices: a steep L5/S1 stack of an axial series can be nearer to coronal."""
         counts = Counter(item.plane.orientation for item in self.slices)
         return max(counts, key=lambda orientation: (counts[orientation], orientation.value))
+
+    @cached_property
+    def is_thin(self) -> bool:
+        """Whether its slices lie as near to each other as those of 3-D acquisitions."""
+        stack = max(self.stacks, key=len)
+        places = np.sort([float(item.plane.centre_mm @ stack[0].plane.normal) for item in stack])
+        return len(places) > 1 and float(np.median(np.diff(places))) < _THIN_MM
 
     def by_instance(self, instance_number: int) -> Slice:
         """The slice with this instance number. Raises KeyError."""
@@ -171,12 +179,13 @@ _LATE_ECHO_MS = 200.0
 _GUESSED = ("image", "assumed", "unknown")
 
 
-def rank(series: Series) -> tuple[bool, int, bool, bool, float, int, str]:
+def rank(series: Series) -> tuple[bool, int, bool, bool, float, bool, int, float, str]:
     """Which of several series of one kind comes first.
 
     The lumbar spine before other parts of the body, plain images before those with suppressed fat, contrast
     agent or less, what is named before what was guessed, acquired images before calculated ones, for T2 the
-    longest echo up to 200 ms; then the most slices.
+    longest echo up to 200 ms, thick slices before those of 3-D acquisitions; then the most slices. Of what is
+    left the last one, which was acquired for a reason; of T1 the first, as the next may show contrast agent.
     """
     traits = series.traits
     echo_ms = 0.0 if series.kind is SeriesKind.SAGITTAL_T1 else traits.echo_ms
@@ -187,7 +196,9 @@ def rank(series: Series) -> tuple[bool, int, bool, bool, float, int, str]:
         series.kind_source in _GUESSED,
         traits.is_derived,
         -echo_ms if traits.has_echoes else 0.0,
+        series.is_thin,
         -len(series.slices),
+        traits.acquired if series.kind is SeriesKind.SAGITTAL_T1 else -traits.acquired,
         series.series_id,
     )
 

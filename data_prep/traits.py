@@ -10,11 +10,12 @@ class Image(IntEnum):
     """What kind of image a series is, from the one that the networks know to what shows something else."""
 
     PLAIN = 0
-    WATER = 1
-    SUPPRESSED = 2
-    CONTRAST = 3
-    OPPOSED = 4
-    FAT = 5
+    IN_PHASE = 1
+    WATER = 2
+    SUPPRESSED = 3
+    CONTRAST = 4
+    OPPOSED = 5
+    FAT = 6
 
     @property
     def words(self) -> str:
@@ -24,6 +25,7 @@ class Image(IntEnum):
 
 _WORDS = {
     Image.PLAIN: "plain",
+    Image.IN_PHASE: "in-phase image",
     Image.WATER: "water image",
     Image.SUPPRESSED: "fat suppressed",
     Image.CONTRAST: "with contrast agent",
@@ -43,6 +45,7 @@ class Traits:
         is_lumbar: names speak of the lumbar spine.
         echo_ms: echo time; without it the number of the echo; 0 if nothing says.
         has_echoes: it is one of several echoes of one sequence.
+        acquired: when, as a number that grows with time within a study; 0 if nothing says.
         is_degraded: its images are not as they were acquired: compressed with loss, in 8 bits, of coarse or
             different pixels.
     """
@@ -53,6 +56,7 @@ class Traits:
     is_lumbar: bool = False
     echo_ms: float = 0.0
     has_echoes: bool = False
+    acquired: float = 0.0
     is_degraded: bool = False
 
     @property

@@ -163,7 +163,8 @@ def _link_tree(source: Path, target: Path, around: set[Path], left_out: frozense
     for child in sorted(source.iterdir()):
         if child in left_out:
             continue
-        if child in around and child.is_dir() and not child.is_symlink():
+        # A link to a folder with zips in it, too: they are never unpacked into the folder itself.
+        if child in around and child.is_dir():
             _link_tree(child, target / child.name, around, left_out)
         else:
             (target / child.name).symlink_to(child)

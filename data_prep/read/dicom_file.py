@@ -50,6 +50,7 @@ from data_prep.read.enhanced import GROUP_KEYWORDS, Frame, frames_of, group_limi
 logging.getLogger("pydicom").propagate = False
 
 _JPEG_FAMILY = "1.2.840.10008.1.2.4."
+_CONTRAST_AMOUNTS = ("ContrastBolusVolume", "ContrastBolusTotalDose")
 _DATE_KEYWORDS = ("StudyDate", "SeriesDate", "AcquisitionDate")
 _HEADER_KEYWORDS = (
     "PatientID",
@@ -70,6 +71,10 @@ _HEADER_KEYWORDS = (
     "InversionRecovery",
     "ScanOptions",
     "ContrastBolusAgent",
+    *_CONTRAST_AMOUNTS,
+    "SeriesNumber",
+    "AcquisitionTime",
+    "SeriesTime",
     "AcquisitionNumber",
     "ImageType",
     "LossyImageCompression",
@@ -154,6 +159,7 @@ class SliceHeader:
         body_part: BodyPartExamined, upper case; a hint, never written anywhere.
         image_type, scanning_sequence, scan_options: upper-case code strings.
         has_contrast: a contrast agent is named.
+        acquired: seconds of the day, else SeriesNumber; 0 if nothing says.
         is_lossy: compressed with loss, or in 8 bits, where scanners write 12 and more.
         acquisition_number, echo_number: AcquisitionNumber and EchoNumbers, or None.
         repetition_time_ms, echo_time_ms, inversion_time_ms: or None.
@@ -182,6 +188,7 @@ class SliceHeader:
     scanning_sequence: tuple[str, ...] = ()
     scan_options: tuple[str, ...] = ()
     has_contrast: bool = False
+    acquired: float = 0.0
     is_lossy: bool = False
     acquisition_number: int | None = None
     echo_number: int | None = None
@@ -399,7 +406,9 @@ def _header(path: Path, elements: Elements | Frame, plane: SlicePlane, syntax: s
         image_type=_codes(elements, "ImageType"),
         scanning_sequence=_codes(elements, "ScanningSequence") or _enhanced_sequence(elements),
         scan_options=_codes(elements, "ScanOptions"),
-        has_contrast=text("ContrastBolusAgent").upper() not in _NO_CONTRAST,
+        has_contrast=text("ContrastBolusAgent").upper() not in _NO_CONTRAST
+        or any((finite_number(elements, keyword) or 0) > 0 for keyword in _CONTRAST_AMOUNTS),
+        acquired=_acquired(text("AcquisitionTime") or text("SeriesTime"), text("SeriesNumber")),
         is_lossy=_is_lossy(elements, syntax),
         acquisition_number=_whole_or_none(elements, "AcquisitionNumber"),
         echo_number=_whole_or_none(elements, "EchoNumbers"),
@@ -407,6 +416,14 @@ def _header(path: Path, elements: Elements | Frame, plane: SlicePlane, syntax: s
         echo_time_ms=finite_number(elements, "EchoTime"),
         inversion_time_ms=finite_number(elements, "InversionTime"),
     )
+
+
+def _acquired(time: str, number: str) -> float:
+    match = re.fullmatch(r"(\d\d)(\d\d)(\d\d(?:\.\d+)?)?", time.replace(":", ""))
+    if match:
+        hours, minutes, seconds = match.groups(default="0")
+        return 3600 * float(hours) + 60 * float(minutes) + float(seconds)
+    return float(number) if re.fullmatch(r"\d{1,9}", number) else 0.0
 
 
 def _is_lossy(elements: Stated, syntax: str) -> bool:

@@ -47,6 +47,8 @@ _META_GROUP, _TRANSFER_SYNTAX_TAG = 0x0002, BaseTag(0x00020010)
 # (0008,0005) in both byte orders. pydicom looks every term up while it parses, at any depth.
 _CHARACTER_SET_TAGS = (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
 _MAX_CHARACTER_SET_BYTES = 128
+_PREFIX = b"DICM"
+_LOOKED_AT_BYTES = 160
 _LONG_READ_BYTES = 1024 * 1024
 _MAX_OFFSET_TABLE_BYTES = 64 * 1024
 
@@ -135,20 +137,42 @@ class BoundedFile(io.BufferedReader):
         return data
 
 
+def dataset_start(start: bytes, size: int) -> int | None:
+    """Where the first element of a DICOM file is; None if it is none.
+
+    Args:
+        start: its first bytes, 160 at least if it has as many.
+        size: of the file.
+    """
+    if start[128:132] == _PREFIX:
+        return 132
+    # As some archives export, and as a network sends: PS3.10 asks for preamble and prefix, many do not.
+    if start[:4] == _PREFIX and begins_like_dataset(start[4:], size):
+        return 4
+    return next((at for at in (0, 128) if begins_like_dataset(start[at:], size)), None)
+
+
 def begins_like_dataset(start: bytes, size: int) -> bool:
-    """Whether bytes look like the first element of a little endian data set without preamble.
+    """Whether bytes look like the first element of a data set without preamble.
 
     That is File Meta (group 2), or group 8 up to SOPInstanceUID, with a known VR or a length that fits.
     """
     if len(start) < 16:
         return False
+    if _is_big_endian(start):
+        return True
     group, element = struct.unpack("<HH", start[:4])
     if group not in (0x0002, 0x0008) or element > 0x0018:
         return False
     if _is_vr(start[4:6]):
         return True
     length = struct.unpack("<I", start[4:8])[0]
-    return group == 0x0008 and length <= min(1024, size)
+    return bool(group == 0x0008 and length <= min(1024, size))
+
+
+def _is_big_endian(start: bytes) -> bool:
+    group, element = struct.unpack(">HH", start[:4])
+    return bool(group == 0x0008 and element <= 0x0018 and _is_vr(start[4:6]))
 
 
 def _is_vr(raw: bytes) -> bool:
@@ -167,16 +191,17 @@ def checked_size(path: Path, limits: ReadLimits) -> int:
 
 def _file_meta(file: BoundedFile, limits: ReadLimits) -> tuple[FileMetaDataset, str]:
     """Read the File Meta alone; it, and its transfer syntax, which is on the list."""
-    start = file.read(132)
+    start = file.read(_LOOKED_AT_BYTES)
     if not start:
         raise Refused(Reason.NOT_DICOM, "the file is empty")
-    if start[128:] != b"DICM":
-        # As some archives export, and as a network sends: PS3.10 asks for the preamble, many writers do not.
-        if not begins_like_dataset(start, file.size):
-            raise Refused(Reason.NOT_DICOM, "not a DICOM file: neither preamble nor a data set")
-        file.seek(0)
-        if start[:2] != b"\x02\x00":
-            return FileMetaDataset(), EXPLICIT_LITTLE if _is_vr(start[4:6]) else IMPLICIT_LITTLE
+    at = dataset_start(start, file.size)
+    if at is None:
+        raise Refused(Reason.NOT_DICOM, "not a DICOM file: neither preamble nor a data set")
+    file.seek(at)
+    if at != 132 and start[at : at + 2] != b"\x02\x00":
+        if _is_big_endian(start[at:]):
+            return FileMetaDataset(), BIG_ENDIAN
+        return FileMetaDataset(), EXPLICIT_LITTLE if _is_vr(start[at + 4 : at + 6]) else IMPLICIT_LITTLE
 
     def ends(tag: BaseTag, vr: str | None, length: int) -> bool:
         if tag >> 16 != _META_GROUP:

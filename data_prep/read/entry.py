@@ -15,7 +15,14 @@ from data_prep.read.dicom_file import SliceHeader, read_slices
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.division import divided
 from data_prep.read.identity import identity_of
-from data_prep.read.listing import Others, files_below, files_in, image_files, subfolders
+from data_prep.read.listing import (
+    Others,
+    files_below,
+    files_in,
+    hidden_folder,
+    image_files,
+    subfolders,
+)
 from data_prep.read.series import build_series, weightings_compared
 from data_prep.study import Series, Study
 from data_prep.vocabulary import Flag, SeriesKind
@@ -104,12 +111,14 @@ class StudyEntry:
             return []
         message = "lies beside or below the folders of the series"
         others = Others()
-        outside = (path for path in files_below(folder, []) if path.parent.parent != folder)
+        hidden: list[Path] = []
+        outside = [path for path in files_below(folder, [], hidden) if path.parent.parent != folder]
         misplaced = [
             Rejection.of(path, Reason.MISPLACED, message, study_id=self.study_id)
             for path in image_files(outside, others)
         ]
-        return misplaced + [replace(item, study_id=self.study_id) for _, item in others.rejections]
+        found = [*map(hidden_folder, hidden), *(item for _, item in others.rejections)]
+        return misplaced + [replace(item, study_id=self.study_id) for item in found]
 
     def _listed_only(self, found: Mapping[str, object]) -> list[Rejection]:
         """Series that the table lists and nobody has put there."""

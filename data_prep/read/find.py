@@ -170,7 +170,7 @@ def _entries_of_images_folder(folder: Path, table: SeriesTable, limits: ReadLimi
             kinds = table.get(child.name, {})
             entries[child.name] = StudyEntry(child.name, child, kinds=kinds, limits=limits)
         else:
-            others.read(files_below(child, others.unreadable), inside=child)
+            others.read(files_below(child, others.unreadable, others.hidden), inside=child)
     others.read(files_in(folder), inside=folder)
     for entry in others.entries(table, kept_ids=frozenset(entries)):
         entries[entry.study_id] = _joined(entries.get(entry.study_id), entry)
@@ -210,7 +210,7 @@ def _entries_of_trees(
         before = tree.count
         with _readable(path):
             table |= find_series_table(series_table, path, 1)
-            tree.read([path] if path.is_file() else files_below(path, tree.unreadable))
+            tree.read([path] if path.is_file() else files_below(path, tree.unreadable, tree.hidden))
         if len(paths) > 1 and tree.count == before:
             raise _nothing_in(path)
     entries = tree.entries(table, kept_ids)

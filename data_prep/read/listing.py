@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from data_prep.problems import Reason, Rejection
-from data_prep.read.dicom_limits import begins_like_dataset
+from data_prep.read.dicom_limits import dataset_start
 
 _IGNORED = ("__macosx", "dicomdir", "thumbs.db")
 DICOM = "DICOM"
 _LOOKED_AT_BYTES = 352
+_HIDDEN_LOOKED_AT = 50
 _MAGIC = (
     (0, b"\x89PNG", "PNG picture"),
     (0, b"\xff\xd8\xff", "JPEG picture"),
@@ -28,7 +31,15 @@ _MAGIC = (
     (0, b"BZh", "bzip2 archive"),
     (0, b"\xfd7zXZ", "xz archive"),
     (257, b"ustar", "tar archive"),
+    (0, b"GIF8", "GIF picture"),
+    (4, b"ftyp", "video"),
+    (0, b"# === DATA DESCRIPTION FILE", "PAR/REC volume"),
+    (0, b"\x89HDF\r\n\x1a\n", "HDF5 or MINC volume"),
+    (0, b"CDF\x01", "MINC volume"),
 )
+_ANALYZE = (struct.pack("<I", 348), struct.pack(">I", 348))
+# The length of File Meta, its first element.
+_FILE_META = b"\x02\x00\x00\x00UL\x04\x00"
 # Tables, web pages and office files may begin like anything; they are nobody's images.
 _OFFICE = (".docx", ".xlsx", ".pptx", ".odt", ".ods", ".jar", ".epub")
 
@@ -73,19 +84,22 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def files_below(folder: Path, unreadable: list[Path]) -> Iterator[Path]:
+def files_below(folder: Path, unreadable: list[Path], hidden: list[Path] | None = None) -> Iterator[Path]:
     """All files of a tree; folders that cannot be listed are added to ``unreadable``.
 
-    Links to folders are followed, after everything else, into what was not read yet: whatever the links,
-    every folder is read once.
+    Hidden folders are passed over; those that hold DICOM files are added to ``hidden``. Links to folders
+    are followed, after everything else, into what was not read yet: whatever the links, every folder is read
+    once.
     """
     seen: set[str] = set()
     links = [folder]
     while links:
-        yield from _files_below(links.pop(0), unreadable, seen, links)
+        yield from _files_below(links.pop(0), unreadable, hidden, seen, links)
 
 
-def _files_below(folder: Path, unreadable: list[Path], seen: set[str], links: list[Path]) -> Iterator[Path]:
+def _files_below(
+    folder: Path, unreadable: list[Path], hidden: list[Path] | None, seen: set[str], links: list[Path]
+) -> Iterator[Path]:
     real = os.path.realpath(folder)
     if real in seen:
         return
@@ -96,10 +110,25 @@ def _files_below(folder: Path, unreadable: list[Path], seen: set[str], links: li
         unreadable.append(folder)
         return
     yield from files
+    if hidden is not None:
+        hidden += _hidden_with_images(folder)
     links += [child for child in children if child.is_symlink()]
     for child in children:
         if not child.is_symlink():
-            yield from _files_below(child, unreadable, seen, links)
+            yield from _files_below(child, unreadable, hidden, seen, links)
+
+
+def _hidden_with_images(folder: Path) -> list[Path]:
+    """Hidden folders directly in a folder, one of whose first files is DICOM. Waste baskets are none."""
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.name.startswith(".") and _is_folder(entry))
+    found = []
+    for name in names:
+        files = (Path(place, file) for place, _, own in os.walk(folder / name) for file in sorted(own))
+        basket = name.lower().startswith(".trash")
+        if not basket and any(format_of(file) == DICOM for file in islice(files, _HIDDEN_LOOKED_AT)):
+            found.append(folder / name)
+    return found
 
 
 def image_files(paths: Iterable[Path], others: Others | None = None) -> Iterator[Path]:
@@ -110,6 +139,8 @@ def image_files(paths: Iterable[Path], others: Others | None = None) -> Iterator
     """
     for path in paths:
         if _is_ignored(path.name):
+            if others is not None and path.name.startswith(".") and format_of(path) == DICOM:
+                others.note(path, "hidden DICOM file")
             continue
         looks = format_of(path)
         if looks == DICOM or path.suffix.lower() == ".dcm":
@@ -133,13 +164,17 @@ def format_of(path: Path) -> str:
 
 def format_of_content(start: bytes, name: str, size: int) -> str:
     """As ``format_of``, for the first bytes of a file."""
-    if start[128:132] == b"DICM" or begins_like_dataset(start, size):
+    if dataset_start(start, size) is not None:
         return DICOM
+    if b"DICM" in start or _FILE_META in start:
+        return "DICOM file with a broken beginning"
     lower = name.lower()
     if start[:2] == b"\x1f\x8b":
         return "" if lower.endswith(".nii.gz") else "gzip archive"
     if lower.endswith(_OFFICE):
         return ""
+    if start[:4] in _ANALYZE and start[344:347] != b"n+1":
+        return "volume of two files, Analyze or NIfTI"
     return next((words for at, magic, words in _MAGIC if start[at : at + len(magic)] == magic), "")
 
 
@@ -164,3 +199,8 @@ def _rejection(paths: list[Path], looks: str) -> Rejection:
     if looks == "dead link":
         return Rejection.of(paths[0], Reason.LINK, f"a link to nothing{more}")
     return Rejection.of(paths[0], Reason.OTHER_FORMAT, f"a {looks}, which is not read{more}")
+
+
+def hidden_folder(folder: Path) -> Rejection:
+    """Of a folder that ``files_below`` found hidden."""
+    return Rejection.of(folder, Reason.MISPLACED, "a hidden folder with DICOM files, which is not read")

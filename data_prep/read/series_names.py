@@ -18,10 +18,12 @@ _PD_WORDS = re.compile(r"(?<![A-Z])PD(W|FS|SPAIR|TSE|FSE)?(?![A-Z])|PROTON")
 # Not the images that are graded, whatever else their names say.
 _OTHER_WORDS = re.compile(
     r"DWI|DIFF|(?<![A-Z])ADC|TRACE|SCOUT|SURVEY|LOCALI[SZ]ER|(?<![A-Z])LOC(?![A-Z])|MYELO|T2\s*\*|T2[\s_-]*STAR|CISS|FIESTA|TRUFI"
-    r"|TRUE?[\s_-]*FISP|B[\s_-]?FFE|BALANCED|MEDIC(?![A-Z])|(?<![A-Z])MAP|SUBTR|(?<![A-Z])MIP(?![A-Z])|PERF"
+    r"|TRUE?[\s_-]*FISP|B[\s_-]?FFE|BALANCED|MEDIC(?![A-Z])|(?<![A-Z])MAP|FAT[\s_-]*(FRAC|PERC)|PDFF|SUBTR|(?<![A-Z])MIP(?![A-Z])|PERF"
 )
+# Fluid is dark on them, as on no T2 that is graded.
+_DARK_FLUID = re.compile(r"FLAIR|DARK[\s_-]*FLUID")
 _CONTRAST_WORDS = re.compile(
-    r"\+\s*(C|GD|KM|CM|CE)(?![A-Z])|(?<![A-Z])(C|GD|KM|CM)\+|POST|(?<![A-Z])(GD|KM|CE|GAD)(?![A-Z])|GADO"
+    r"\+\s*(C|GD|KM|CM|CE)(?![A-Z])|(?<![A-Z])(C|GD|KM|CM)\+|POST|(?<![A-Z])(GD|KM|CE|GAD|INJ)(?![A-Z])|GADO|KONTRAST|INJECT"
     r"|(?<!WITHOUT )(?<!NO )(?<!PRE )(?<!PRE-)(?<!W/O )CONTRAST|NACH KM"
 )
 _NO_CONTRAST_WORDS = re.compile(r"WITHOUT|W/O|OHNE|(?<![A-Z])PRE(?![A-Z])|NATIV|(?<![A-Z])NO (C|GD|KM)")
@@ -65,6 +67,8 @@ def weighting_from_text(text: str) -> Weighting | None:
     if _OTHER_WORDS.search(text):
         return Weighting.OTHER
     is_t1, is_t2 = bool(_T1_WORDS.search(text)), bool(_T2_WORDS.search(text))
+    if not is_t1 and _DARK_FLUID.search(text):
+        return Weighting.OTHER
     if is_t1 != is_t2:
         return Weighting.T1 if is_t1 else Weighting.T2
     if is_t1:
@@ -85,6 +89,7 @@ def traits_of(headers: Sequence[SliceHeader]) -> Traits:
         is_derived=derived,
         is_other_region=_region(first) == "other",
         is_lumbar=_region(first) == "lumbar",
+        acquired=first.acquired,
         echo_ms=first.echo_time_ms or float(first.echo_number or 0),
     )
 
@@ -108,7 +113,7 @@ def _image(text: str, codes: set[str], header: SliceHeader) -> Image:
     if component == "WATER":
         return Image.WATER
     if component == "IN":
-        return Image.PLAIN
+        return Image.IN_PHASE
     if _SUPPRESSED_WORDS.search(text) or "FS" in header.scan_options:
         return Image.SUPPRESSED
     return Image.PLAIN

@@ -13,7 +13,7 @@ from data_prep.read.dicom_file import SliceHeader
 from data_prep.read.dicom_limits import ReadLimits
 from data_prep.read.entry import StudyEntry, identifier, read_headers
 from data_prep.read.grouping import Group, studies_among
-from data_prep.read.listing import Others, image_files, is_number, natural_order
+from data_prep.read.listing import Others, hidden_folder, image_files, is_number, natural_order
 from data_prep.read.nifti import is_nifti
 from data_prep.read.nifti_studies import VolumeStudy, is_raw, volume_studies
 from data_prep.read.parts import Found
@@ -25,6 +25,7 @@ class Tree:
 
     def __init__(self, top: Path, limits: ReadLimits) -> None:
         self.unreadable: list[Path] = []
+        self.hidden: list[Path] = []
         self._top, self._limits = top, limits
         self._found: list[Found] = []
         self._rejected: list[tuple[Path, Rejection]] = []
@@ -73,6 +74,7 @@ class Tree:
             (folder, Rejection.of(folder, Reason.UNREADABLE, "the folder cannot be read"))
             for folder in self.unreadable
         ]
+        rejected += [(folder.parent, hidden_folder(folder)) for folder in self.hidden]
         groups = self._renamed(studies_among(self._found, self._top.name), kept_ids)
         below: dict[Path, set[str]] = defaultdict(set)
         for group in groups:

@@ -21,6 +21,8 @@ _CSF_RIDGE_OF_T2 = 0.53
 _LEAST_TR_OF_SPIN_ECHO_MS = 100.0
 # T1 FLAIR has the times of STIR, but for its inversion, which not every header tells, and the short echo.
 _LONGEST_ECHO_OF_T1_MS = 30.0
+# The third value of ImageType where an image does not show the magnitude of the signal.
+_PHASE = {"P", "PHASE", "PHASE MAP", "I", "IMAGINARY"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ def told_by_headers(headers: Sequence[SliceHeader], *, protocol_tells: bool = Tr
     named = _named(headers, protocol_tells)
     if named is Weighting.OTHER:
         return Told(named)
+    if all(_PHASE & set(header.image_type[2:3]) for header in headers):
+        return Told(Weighting.OTHER)
     codes = {code for header in headers for code in header.scanning_sequence}
     if codes & {"GR", "EP"} and "SE" not in codes:
         return Told(Weighting.T1 if named is Weighting.T1 else Weighting.OTHER)

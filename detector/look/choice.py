@@ -8,16 +8,24 @@ from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import SeriesKind
 
 _TIE_MM = 1e-3
+# Slices of 3-D acquisitions lie 0.5 to 1 mm apart: five of them would show one side of the canal.
+_APART_MM = 3.0
 
 
 def central_slices(series: Series, count: int, max_offset_mm: float) -> list[Slice]:
-    """Up to ``count`` slices of the largest stack around its middle, none farther than ``max_offset_mm``."""
+    """Up to ``count`` slices of the largest stack around its middle, none farther than ``max_offset_mm``.
+
+    Of a stack of thin slices every second or third one, and so on: neighbours show the same.
+    """
     stack = max(series.stacks, key=len)
     normal = stack[0].plane.normal
     places = np.array([float(item.plane.centre_mm @ normal) for item in stack])
     middle = (places.min() + places.max()) / 2
     # Of an even number, two lie equally near: the first of them, whatever rounding says.
     order = np.argsort(np.abs(places - middle) + _TIE_MM * np.arange(len(places)), kind="stable")
+    gap_mm = float(np.median(np.abs(np.diff(places)))) if len(places) > 1 else _APART_MM
+    step = max(1, int(_APART_MM / max(gap_mm, _TIE_MM)))
+    order = order[(order - order[0]) % step == 0]
     chosen = [int(i) for i in order[:count] if abs(places[i] - middle) <= max_offset_mm]
     return [stack[i] for i in sorted(chosen or [int(order[0])])]
 

@@ -128,12 +128,18 @@ def region_seen(
     """
     if not chain or _is_convincing(chain, config):
         return Region.LUMBAR
+
+    def evidence(scale: float) -> float:
+        return _evidence(middle, scale, predictor, candidates, chains)
+
     try:
-        once, twice = (_evidence(middle, scale, predictor, candidates, chains) for scale in (1.0, 2.0))
+        once, twice = evidence(1.0), evidence(2.0)
+        if twice >= max(config.other_share * once, config.least_evidence):
+            return Region.OTHER
+        if once < config.least_evidence:  # nothing to speak of: any spine that is larger leaves a doubt
+            twice = max(twice, evidence(1.5))
     except DicomRejected:
         return Region.LUMBAR
-    if twice >= max(config.other_share * once, config.least_evidence):
-        return Region.OTHER
     doubtful = twice >= max(config.doubtful_share * once, config.least_evidence)
     return Region.DOUBTFUL if doubtful else Region.LUMBAR
 

@@ -50,6 +50,7 @@ IGNORED_WORDS: Final[Mapping[str, str]] = {
     "other_part_of_patient": "shows another part of the patient than the lumbar spine",
     "not_needed": "nothing was found or graded on it",
     "suppressed": "its fat is suppressed, and a plain series is there",
+    "in_phase": "an in-phase image, and a plain series is there",
     "water": "a water image, and a plain series is there",
     "contrast": "with contrast agent, and a series without is there",
     "opposed": "an opposed-phase image",

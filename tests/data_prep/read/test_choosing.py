@@ -91,6 +91,60 @@ def test_a_plain_t1_is_not_taken_for_one_after_contrast(tmp_path: Path) -> None:
     assert number_of(load(tmp_path), T1) == 1
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    "after",
+    [{"ContrastBolusAgent": "Gadobutrol"}, {"ContrastBolusVolume": "10"}, {"ScanOptions": "FS"}],
+    ids=["agent", "volume", "fat suppressed"],
+)
+def test_t1_with_contrast_agent_that_no_name_tells(
+    tmp_path: Path, after: dict[str, Any], first: bool
+) -> None:
+    times = {"RepetitionTime": 600, "EchoTime": 10, "ScanningSequence": "SE"}
+    write(tmp_path, 1 if first else 2, "", 9, **times, **after)
+    write(tmp_path, 2 if first else 1, "", **times)
+    study = load(tmp_path)
+    assert number_of(study, T1) == (2 if first else 1) and len(study.of_kind(T1)) == 1
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(("kind", "name"), [(T1, "SAG T1"), (T2, "SAG T2")])
+def test_of_two_alike_the_first_t1_and_the_last_t2_lead(
+    tmp_path: Path, kind: SeriesKind, name: str, first: bool
+) -> None:
+    """Whatever their identifiers: contrast agent comes later, and a series is taken again for a reason."""
+    early, late = (1, 2) if first else (2, 1)
+    write(tmp_path, early, name, AcquisitionTime="095930.5")
+    write(tmp_path, late, name, AcquisitionTime="101500")
+    assert number_of(load(tmp_path), kind) == (early if kind is T1 else late)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("t2_tse_dixon_sag_in", {}, "in_phase"),
+        ("T2 SAG DIXON FATFRACTION", {}, None),
+        ("SAG T2 FLAIR", {}, None),
+        ("SAG T2", {"ImageType": ["ORIGINAL", "PRIMARY", "P"]}, None),
+    ],
+)
+def test_what_stands_beside_a_plain_t2_is_not_used(
+    tmp_path: Path, name: str, options: dict[str, Any], said: str | None, first: bool
+) -> None:
+    write(tmp_path, 1 if first else 2, name, 9, **options)
+    write(tmp_path, 2 if first else 1, "SAG T2", ImageType=["ORIGINAL", "PRIMARY", "M"])
+    study = load(tmp_path)
+    assert number_of(study, T2) == (2 if first else 1) and len(study.of_kind(T2)) == 1
+    assert list(unused(study).values()) == ([said] if said else [])
+
+
+def test_thick_slices_lead_before_those_of_a_3d_acquisition(tmp_path: Path) -> None:
+    write(tmp_path, 1, "t2_space_sag", 30, step_mm=0.9)
+    write(tmp_path, 2, "t2_tse_sag")
+    assert number_of(load(tmp_path), T2) == 2
+
+
 def test_what_is_alone_of_its_kind_is_used(tmp_path: Path) -> None:
     write(tmp_path, 1, "SAG T1 FS +C")
     study = load(tmp_path)

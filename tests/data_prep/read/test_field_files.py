@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRBigEndian
 
 from data_prep.problems import DicomRejected, Reason
 from data_prep.read.archives import opened_input
@@ -158,3 +162,107 @@ def test_padding_is_as_dark_as_the_darkest_tissue(
     shown = study.series[0].slices[0].pixels()
     assert shown[:3].max() == shown[3:].min() == float(pixels[3:].min())
     assert np.array_equal(shown[3:], pixels[3:].astype(np.float32))
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ""])
+@pytest.mark.parametrize(
+    "broken",
+    [lambda content: content[128:], lambda content: content[:128] + content[132:]],
+    ids=["no preamble before DICM", "no DICM behind the preamble"],
+)
+def test_a_broken_preamble_is_no_obstacle(
+    tmp_path: Path, broken: Callable[[bytes], bytes], suffix: str
+) -> None:
+    study = write_study(tmp_path / "in" / "300")
+    for path in (study / "11").iterdir():
+        path.write_bytes(broken(path.read_bytes()))
+        path.rename(path.with_suffix(suffix))
+    (loaded,) = studies_in(tmp_path / "in")
+    assert [len(series.slices) for series in loaded.series] == [5, 5, 5]
+    assert loaded.rejections == ()
+    assert np.array_equal(loaded.series[0].slices[0].pixels(), ramp())
+
+
+def test_a_big_endian_data_set_without_preamble_is_read(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    for path in list(tmp_path.iterdir()):
+        dataset, turned = pydicom.dcmread(path), Dataset()
+        for element in dataset:
+            turned.add(element)
+        turned.file_meta = dataset.file_meta
+        turned.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+        turned.PixelData = ramp().astype(">u2").tobytes()
+        turned.save_as(path, enforce_file_format=True)
+        content = path.read_bytes()[132:]
+        path.with_suffix("").write_bytes(content[12 + int.from_bytes(content[8:12], "little") :])
+        path.unlink()
+    (study,) = studies_in(tmp_path)
+    assert [len(series.slices) for series in study.series] == [5] and study.rejections == ()
+    assert np.array_equal(study.series[0].slices[0].pixels(), ramp())
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda content: content[:128] + b"dicm" + content[132:],
+        lambda content: content[28:],
+        lambda content: b"\r\n" + content,
+    ],
+    ids=["lower case", "short preamble", "a line before"],
+)
+def test_a_file_whose_beginning_cannot_be_told_is_named(
+    tmp_path: Path, broken: Callable[[bytes], bytes]
+) -> None:
+    """Without .dcm behind its name, which would claim that it is one."""
+    write_series(tmp_path / "good")
+    (path, *_) = write_series(tmp_path / "bad", series_uid="1.2.3.9", orientation=AXIAL)
+    path.write_bytes(broken(path.read_bytes()))
+    path.rename(path.with_suffix(""))
+    (study,) = studies_in(tmp_path)
+    assert [item.reason for item in study.rejections] == [Reason.OTHER_FORMAT]
+    assert "broken beginning" in study.rejections[0].message
+
+
+def test_zips_behind_a_link_are_never_unpacked_into_the_folder_of_somebody_else(tmp_path: Path) -> None:
+    elsewhere, top = tmp_path / "elsewhere", tmp_path / "top"
+    study = write_study(tmp_path / "200")
+    elsewhere.mkdir()
+    zipped(elsewhere / "200.zip", study)
+    write_study(top / "300", PatientID="100")
+    (top / "linked").symlink_to(elsewhere)
+    with opened_input(top) as (folder, rejections):
+        studies = studies_in(folder)
+    assert [len(study.series) for study in studies] == [3, 3]
+    assert rejections == () and reasons(studies) == []
+    assert [path.name for path in elsewhere.iterdir()] == ["200.zip"]
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"GIF89a", "GIF picture"),
+        (b"\0\0\0\x18ftypmp42", "video"),
+        (b"# === DATA DESCRIPTION FILE ===", "PAR/REC volume"),
+        ((348).to_bytes(4, "little"), "volume of two files"),
+    ],
+)
+def test_volumes_and_pictures_of_other_kinds_are_named(tmp_path: Path, start: bytes, words: str) -> None:
+    write_series(tmp_path)
+    (tmp_path / "other").write_bytes(start + bytes(400))
+    (study,) = studies_in(tmp_path)
+    assert [item.reason for item in study.rejections] == [Reason.OTHER_FORMAT]
+    assert words in study.rejections[0].message
+
+
+@pytest.mark.parametrize("layout", ["100", "export"])
+def test_hidden_images_are_named(tmp_path: Path, layout: str) -> None:
+    """A hidden file and a hidden folder; not what file managers hide there."""
+    study = write_study(tmp_path / "100").rename(tmp_path / layout)
+    (study / "11").rename(study / ".11")
+    (study / "12" / "3.dcm").rename(study / "12" / ".3.dcm")
+    (study / "12" / "._1.dcm").write_bytes(b"\0\x05\x16\x07" + bytes(200))
+    (study / ".Trash-0").mkdir()
+    shutil.copy(study / "12" / "1.dcm", study / ".Trash-0" / "1.dcm")
+    (loaded,) = studies_in(study)
+    assert sorted(len(series.slices) for series in loaded.series) == [4, 5]
+    assert sorted(item.reason for item in loaded.rejections) == [Reason.MISPLACED, Reason.OTHER_FORMAT]

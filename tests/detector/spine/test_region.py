@@ -121,3 +121,19 @@ def test_no_figure_stands_beside_a_doubt(flag: str) -> None:
 @cache
 def _detector(bundle: Bundle = DEFAULT_BUNDLE) -> LevelDetector:
     return LevelDetector.load_bundled(bundle=bundle)
+
+
+@pytest.mark.parametrize("scale", [0.4, 0.5, 0.6])
+@pytest.mark.parametrize("seed", [152_001, 152_002, 152_003])
+def test_a_neck_of_any_field_of_view_is_refused(seed: int, scale: float) -> None:
+    """T1, T2 and axial slices of it, and headers that say nothing of it."""
+    found = make_study(seed, size="small").study
+    small = tuple(elsewhere(item, item.series_id, scale=scale) for item in found.series)
+    levels: Any = _detector().predict(replace(found, series=small))
+    assert levels.levels == {} and {"no_lumbar_spine", "no_level_found"} & set(levels.flags)
+
+
+@pytest.mark.parametrize("seed", [152_001, 152_002, 152_003])
+def test_a_lumbar_spine_is_not_taken_for_a_neck(seed: int) -> None:
+    levels: Any = _detector().predict(make_study(seed, size="small").study)
+    assert not {"no_lumbar_spine", "region_doubtful"} & set(levels.flags) and len(levels.levels) == 5

@@ -40,7 +40,7 @@ def turned_in_plane(degrees: float) -> Quirk:
         )
         rows, columns = image.pixels().shape
         side = min(image.spacing_mm)
-        middle = _to_mm(image, (columns - 1) / 2, (rows - 1) / 2)
+        middle = to_mm(image, (columns - 1) / 2, (rows - 1) / 2)
         shape = round(rows * image.spacing_mm[0] / side), round(columns * image.spacing_mm[1] / side)
         corner = middle - ((shape[1] - 1) / 2 * axes[0] + (shape[0] - 1) / 2 * axes[1]) * side
         return _on_grid(image, corner, axes, (side, side), shape)
@@ -53,7 +53,7 @@ def stored_mirrored(study: StoredStudy, rng: Rng) -> StoredStudy:
 
     def mirror(image: StoredImage) -> StoredImage:
         right, down = image.axes
-        corner = _to_mm(image, image.dataset.Columns - 1, 0)
+        corner = to_mm(image, image.dataset.Columns - 1, 0)
         return image.with_pixels(image.pixels()[:, ::-1]).in_geometry(corner, np.array([-right, down]))
 
     return study.each(mirror)
@@ -74,7 +74,7 @@ def feet_first(study: StoredStudy, rng: Rng) -> StoredStudy:
     """The patient lies feet first: images stored upside down and from the other side, coordinates right."""
 
     def turn(image: StoredImage) -> StoredImage:
-        corner = _to_mm(image, image.dataset.Columns - 1, image.dataset.Rows - 1)
+        corner = to_mm(image, image.dataset.Columns - 1, image.dataset.Rows - 1)
         turned = image.with_pixels(image.pixels()[::-1, ::-1], PatientPosition="FFS")
         return turned.in_geometry(corner, -image.axes)
 
@@ -161,7 +161,7 @@ def padded(study: StoredStudy, rng: Rng) -> StoredStudy:
     def pad(image: StoredImage) -> StoredImage:
         top, bottom, left, right = (int(n) for n in rng.integers(0, 24, 4))
         pixels = np.pad(image.pixels(), ((top, bottom), (left, right)))
-        return image.with_pixels(pixels).in_geometry(_to_mm(image, -left, -top))
+        return image.with_pixels(pixels).in_geometry(to_mm(image, -left, -top))
 
     return study.each(pad)
 
@@ -178,7 +178,7 @@ def cut(
         height, width = image.pixels().shape
         top, bottom = (round(height * share) for share in rows)
         left, right = (round(width * share) for share in columns)
-        return image.with_pixels(image.pixels()[top:bottom, left:right]).in_geometry(_to_mm(image, left, top))
+        return image.with_pixels(image.pixels()[top:bottom, left:right]).in_geometry(to_mm(image, left, top))
 
     def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
         series = [series_id for kind in kinds for series_id in study.ids_of(kind)]
@@ -262,7 +262,7 @@ def _between(stack: list[StoredImage], count: int) -> list[StoredImage]:
     return made
 
 
-def _to_mm(image: StoredImage, column: float, row: float) -> Array:
+def to_mm(image: StoredImage, column: float, row: float) -> Array:
     """(3,) patient LPS of a pixel."""
     between_rows, between_columns = image.spacing_mm
     right, down = image.axes

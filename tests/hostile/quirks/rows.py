@@ -15,7 +15,7 @@ from pydicom.uid import (
 
 from data_prep.vocabulary import Level, SeriesKind
 from pipeline.prediction import StudyPrediction
-from tests.hostile.quirks import encodings, files, geometry, pixels, tables
+from tests.hostile.quirks import bend, encodings, files, geometry, pixels, tables
 from tests.hostile.quirks.clinic_rows import CLINIC_ROWS
 from tests.hostile.quirks.expected import UNSURE, Expected
 from tests.hostile.quirks.row import (
@@ -296,6 +296,15 @@ def _geometry() -> list[Row]:
             "the patient moved 14 mm between T2 and T1",
             geometry.moved_between_series,
             but(DEGRADED, probability=1.0, points_mm=20.0, flags={"series_disagree"}),
+        ),
+        *(
+            row(
+                f"bent-{apex:g}",
+                f"the spine bent sideways by {apex:g} mm",
+                bend.bent(apex),
+                but(DEGRADED, levels_mm=1.2 * apex, points_mm=1.5 * apex, flags={"spine_curved"}),
+            )
+            for apex in (20.0, 30.0)
         ),
         # Half of .01 of an axis is 1.7 mm at the far end of a view of 340 mm.
         row(
