@@ -22,7 +22,7 @@ from data_prep.read.archives import opened_input
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.study import SpineLevels, Study
-from data_prep.vocabulary import TARGETS, SeriesKind, Target
+from data_prep.vocabulary import TARGETS, ConditionGroup, Flag, SeriesKind, Target
 from pipeline.learned import read_learned
 from pipeline.models import model_folders
 from pipeline.prediction import Provenance, StudyPrediction
@@ -262,7 +262,7 @@ class Pipeline:
             study.study_id,
             grades,
             levels,
-            (*levels.flags, *study.flags, *_missing(study), *_doubts(study, grades), *failed),
+            (*levels.flags, *study.flags, *_missing(study, levels, grades), *_doubts(study, grades), *failed),
             rejections,
             series=series_rows(study, levels, grades, rejections),
             provenance=self.provenance,
@@ -308,10 +308,22 @@ def resolve_device(text: str) -> str:
     return str(of_torch(name))
 
 
-def _missing(study: Study) -> tuple[str, ...]:
-    """Flags for kinds of series that are not there; the detector flags those that it needs."""
-    kinds = ((SeriesKind.SAGITTAL_T1, "no_sagittal_t1"), (SeriesKind.AXIAL_T2, "no_axial_t2"))
-    return tuple(flag for kind, flag in kinds if not study.of_kind(kind))
+def _missing(study: Study, levels: SpineLevels, grades: Mapping[Target, Grade]) -> tuple[str, ...]:
+    """Flags for kinds of series that are not there, or show another part of the patient.
+
+    The detector flags those that it needs.
+    """
+    kinds = {
+        ConditionGroup.FORAMINAL: (SeriesKind.SAGITTAL_T1, "no_sagittal_t1"),
+        ConditionGroup.SUBARTICULAR: (SeriesKind.AXIAL_T2, "no_axial_t2"),
+    }
+    found = []
+    for group, (kind, flag) in kinds.items():
+        series = [item for item in study.of_kind(kind) if item.series_id not in levels.set_aside]
+        own = [grade for target, grade in grades.items() if target.condition.group is group]
+        if not series or (levels.levels and all(Flag.NO_SLICE in grade.flags for grade in own)):
+            found.append(flag)
+    return tuple(found)
 
 
 def _doubts(study: Study, grades: Mapping[Target, Grade]) -> tuple[str, ...]:

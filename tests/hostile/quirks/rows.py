@@ -297,14 +297,22 @@ def _geometry() -> list[Row]:
             geometry.moved_between_series,
             but(DEGRADED, probability=1.0, points_mm=20.0, flags={"series_disagree"}),
         ),
-        *(
-            row(
-                f"bent-{apex:g}",
-                f"the spine bent sideways by {apex:g} mm",
-                bend.bent(apex),
-                but(DEGRADED, levels_mm=1.2 * apex, points_mm=1.5 * apex, flags={"spine_curved"}),
-            )
-            for apex in (20.0, 30.0)
+        row(
+            "bent-20",
+            "the spine bent sideways by 20 mm",
+            bend.bent(20.0),
+            but(DEGRADED, levels_mm=24.0, points_mm=30.0, flags={"spine_curved"}),
+        ),
+        row(
+            "bent-30",
+            "the spine bent sideways by 30 mm, to the edge of the sagittal slices",
+            bend.bent(30.0),
+            but(
+                DEGRADED,
+                flags={"canal_at_edge"},
+                may_flag=DEGRADED.may_flag | {"spine_curved"},
+                instead={"canal_at_edge"},
+            ),
         ),
         # Half of .01 of an axis is 1.7 mm at the far end of a view of 340 mm.
         row(
@@ -356,7 +364,9 @@ def _geometry() -> list[Row]:
             "front half of the sagittal views",
             geometry.cut(columns=(0, 0.5), kinds=(T1, T2)),
             # Hardly any spine is left in view: what it looks like may be doubted in every way.
-            replace(DEGRADED, may_flag=DEGRADED.may_flag | {"noisy", "orientation_doubtful"}),
+            replace(
+                DEGRADED, may_flag=DEGRADED.may_flag | {"noisy", "orientation_doubtful", "region_doubtful"}
+            ),
         ),
     ]
 
