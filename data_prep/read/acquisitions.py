@@ -131,6 +131,21 @@ def _are_one_lattice(a: Acquisition, b: Acquisition) -> bool:
     return bool(np.linalg.norm(across, axis=1).max() < 1.0)
 
 
+def are_parts_of_one(a: Sequence[SliceHeader], b: Sequence[SliceHeader]) -> bool:
+    """Whether images of two folders are one stack: those of one lie between or behind the others'."""
+    found = acquisitions_of(a), acquisitions_of(b)
+    if any(len(one) != 1 for one in found):
+        return False
+    (first,), (second,) = found
+    if (first.label, first.grid) != (second.label, second.grid) or not _are_one_lattice(first, second):
+        return False
+    if len({(header.echo_time_ms, header.repetition_time_ms) for header in (*a, *b)}) > 1:
+        return False
+    places = np.concatenate([first.origins_mm, second.origins_mm]) @ first.headers[0].plane.normal
+    gaps = np.diff(np.sort(places))
+    return min(len(a), len(b)) > 1 and bool(gaps.min() > _SAME_PLACE_MM and gaps.max() < 1.2 * gaps.min())
+
+
 def conflicts(parts: Sequence[Sequence[Acquisition]]) -> list[tuple[str, ...]]:
     """Labels that two of several parts both have in the same part of the body."""
     found = []

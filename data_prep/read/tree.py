@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_prep.names import folder_id
 from data_prep.problems import Reason, Rejection
+from data_prep.read.acquisitions import are_parts_of_one
 from data_prep.read.dicom_file import SliceHeader
 from data_prep.read.dicom_limits import ReadLimits
 from data_prep.read.entry import StudyEntry, identifier, read_headers
@@ -125,10 +126,19 @@ class Tree:
 
 
 def _by_series(found: Iterable[Found]) -> dict[str, tuple[SliceHeader, ...]]:
+    """By identifier, else by folder; folders that hold parts of one stack together."""
     series: dict[str, list[SliceHeader]] = defaultdict(list)
     for item in found:
         place = folder_id(item.place[-1]) if item.place else ""
         series[_series_identifier(item.header) or place or "series"].append(item.header)
+    unnamed = [
+        series_id for series_id, headers in series.items() if not any(map(_series_identifier, headers))
+    ]
+    for number, series_id in enumerate(unnamed):
+        own = series.get(series_id)
+        for other in unnamed[number + 1 :]:
+            if own and other in series and are_parts_of_one(own, series[other]):
+                own += series.pop(other)
     return {series_id: tuple(headers) for series_id, headers in series.items()}
 
 

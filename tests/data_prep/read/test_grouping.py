@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,22 @@ def test_two_examinations_under_one_identifier_are_said(tmp_path: Path, frames: 
     studies = studies_in(tmp_path)
     assert shapes(studies) == ([[6, 6, 6], [7, 7]] if frames[0] != frames[1] else [[6, 6, 6, 7, 7]])
     assert all([item.reason for item in study.rejections] == [Reason.STUDY_DIVIDED] for study in studies)
+
+
+@pytest.mark.parametrize("part", [lambda n: n % 2, lambda n: n // 6], ids=["every second", "halves"])
+@pytest.mark.parametrize("identifier", [None, "1.2.0.0"], ids=["no series", "one series"])
+def test_a_series_that_lies_in_two_folders_is_one(
+    tmp_path: Path, identifier: str | None, part: Callable[[int], int]
+) -> None:
+    for number in range(12):
+        options: dict[str, Any] = (
+            {"series_uid": identifier} if identifier else {"without": ["SeriesInstanceUID"]}
+        )
+        start = (-22.0 + 4 * number, 0.0, 0.0)
+        write_series(tmp_path / "ab"[part(number)], 1, start=start, first_instance=number + 1, **options)
+    (study,) = studies_in(tmp_path)
+    (series,) = study.series
+    assert [item.instance_number for item in series.slices] == list(range(1, 13))
 
 
 def test_series_of_nobody_that_lie_together_are_flagged(tmp_path: Path) -> None:
