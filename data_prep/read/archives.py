@@ -109,12 +109,19 @@ def opened_input(
     remove_abandoned(_UNPACKED)
     with temporary_folder(_UNPACKED) as temporary:
         if inside:
-            yield _unpacked_in_place(path, inside, temporary, limits, progress)
-            return
-        # A study's id may be the name of its folder, so that of the archive takes its place.
-        folder = temporary / folder_id(path.stem)
-        rejections = extract_archive(path, folder, limits=limits, progress=progress)
-        yield inner_folder(folder), rejections
+            folder, rejections = _unpacked_in_place(path, inside, temporary, limits, progress)
+        else:
+            # A study's id may be the name of its folder, so that of the archive takes its place.
+            folder = temporary / folder_id(path.stem)
+            rejections = extract_archive(path, folder, limits=limits, progress=progress)
+            folder = inner_folder(folder)
+        try:
+            yield folder, rejections
+        except DicomRejected as rejected:
+            if rejected.rejection.reason is not Reason.NO_IMAGES:
+                raise
+            # Nothing was found, perhaps because of these.
+            raise DicomRejected(rejected.rejection, (*rejections, *rejected.rejections)) from None
 
 
 def archives_in(path: Path) -> tuple[Path, ...]:

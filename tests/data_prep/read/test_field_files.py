@@ -266,3 +266,18 @@ def test_hidden_images_are_named(tmp_path: Path, layout: str) -> None:
     (loaded,) = studies_in(study)
     assert sorted(len(series.slices) for series in loaded.series) == [4, 5]
     assert sorted(item.reason for item in loaded.rejections) == [Reason.MISPLACED, Reason.OTHER_FORMAT]
+
+
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_where_nothing_is_found_what_was_refused_is_said(tmp_path: Path, in_folder: bool) -> None:
+    """An archive that holds nothing but another one."""
+    write_study(tmp_path / "200")
+    zipped(tmp_path / "inner.zip", tmp_path / "200")
+    (tmp_path / "in").mkdir()
+    with zipfile.ZipFile(tmp_path / "in" / "outer.zip", "w") as archive:
+        archive.write(tmp_path / "inner.zip", "inner.zip")
+    source = tmp_path / "in" if in_folder else tmp_path / "in" / "outer.zip"
+    with pytest.raises(DicomRejected) as caught, opened_input(source) as (folder, _):
+        find_studies(folder)
+    assert caught.value.rejection.reason is Reason.NO_IMAGES
+    assert [item.reason for item in caught.value.rejections] == [Reason.NESTED_ARCHIVE]
