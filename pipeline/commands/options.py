@@ -73,22 +73,15 @@ Models = Annotated[
         "open: learned from synthetic spines and openly licensed images alone. FOLDER: of `lumbar train`.",
     ),
 ]
-DetectorWeights = Annotated[
-    Path | None,
-    typer.Option(
-        help="Weights folder of `lumbar detector bundle`, instead of that of --models.",
-        exists=True,
-        file_okay=False,
-    ),
-]
-ClassifierWeights = Annotated[
-    Path | None,
-    typer.Option(
-        help="Weights folder of `lumbar classifier calibrate`, instead of that of --models.",
-        exists=True,
-        file_okay=False,
-    ),
-]
+
+
+def _weights_of(command: str) -> Any:
+    said = f"Weights folder of `lumbar {command}`, instead of that of --models."
+    return typer.Option(help=said, exists=True, file_okay=False)
+
+
+DetectorWeights = Annotated[Path | None, _weights_of("detector bundle")]
+ClassifierWeights = Annotated[Path | None, _weights_of("classifier calibrate")]
 
 
 class ReportChoice(StrEnum):

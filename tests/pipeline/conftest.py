@@ -11,6 +11,7 @@ import pytest
 
 from data_prep.phantom import write_dataset
 from pipeline.grade import Pipeline
+from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -67,3 +68,18 @@ def chromium(launch_chromium: Callable[[list[str]], Browser]) -> Iterator[Browse
     browser = launch_chromium(CHROMIUM_FLAGS)
     yield browser
     browser.close()
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """One small study with its series table."""
+    folder = tmp_path / "test_images"
+    write_study(folder, "501")
+    write_table(folder, ["501"])
+    return folder
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundled weights need a second to load; for tests of what happens around them."""
+    monkeypatch.setattr(Pipeline, "load", classmethod(lambda cls, **_: stand_in_pipeline()))

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 import typer.main
 from rich.console import Console
-from typer.testing import CliRunner
 
 import pipeline.cli
 from classifier.prior import level_prior
@@ -28,7 +27,8 @@ from pipeline.cli import app
 from pipeline.commands import console
 from pipeline.grade import Pipeline
 from pipeline.results.submission import build_submission, write_submission
-from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_study, write_table
+from tests.command_line import lumbar
+from tests.pipeline.stand_in import CANARY, write_study
 
 COMMANDS = [
     "predict",
@@ -43,24 +43,6 @@ COMMANDS = [
     "export",
     "train",
 ]
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    folder = tmp_path / "test_images"
-    write_study(folder, "501")
-    write_table(folder, ["501"])
-    return folder
-
-
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bundled weights need a second to load; what is tested here is what happens around them."""
-    monkeypatch.setattr(Pipeline, "load", classmethod(lambda cls, **_: stand_in_pipeline()))
-
-
-def lumbar(*arguments: object):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def write_labels(path: Path, study_ids: list[str]) -> None:

@@ -30,7 +30,7 @@ from pynetdicom import AE
 
 from pipeline.app.jobs import unpack_all
 from pipeline.quiet import silence_libraries
-from tests.pipeline.service.test_service import free_port
+from tests.pipeline.service.parts import free_port
 from tests.pipeline.stand_in import write_study
 
 NAMES = ("Zanzibara", "Quillfeather")

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 import pipeline.batch.ray_engine
 from data_prep.problems import Reason
@@ -25,9 +24,9 @@ from data_prep.study import SpineLevels, Study
 from pipeline.batch.engines import EngineFailed
 from pipeline.batch.ray_engine import Expected, RayEngine, connected, is_installed
 from pipeline.batch.run import run_batch
-from pipeline.cli import app
 from pipeline.grade import Pipeline
 from pipeline.prediction import Provenance
+from tests.command_line import lumbar
 from tests.pipeline.batch.test_engines import STUDIES, contents, records, run
 from tests.pipeline.stand_in import StraightSpine, stand_in_pipeline, write_study, write_table
 
@@ -202,10 +201,6 @@ def test_an_address_where_nobody_answers_is_said_at_once(images: Path, tmp_path:
         address = f"127.0.0.1:{closed.getsockname()[1]}"
     with pytest.raises(EngineFailed, match="nobody answers"):
         run(images, tmp_path, RayEngine(stand_in_pipeline, Provenance(), address))
-
-
-def lumbar(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_what_is_missing_is_said(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,24 +9,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner, Result
 
 from data_prep.exchange import AnnotationsInvalid, read_points
 from data_prep.problems import DicomRejected
 from data_prep.read.find import find_studies
 from data_prep.rsna.tables import TablesInvalid, read_tables
 from data_prep.vocabulary import SEVERITIES, TARGETS
-from pipeline.cli import app
 from pipeline.results.submission import SubmissionError, build_submission, read_submission, write_submission
+from tests.command_line import lumbar
 from tests.dicom_files import write_study
 
 STUDIES = ("101", "102", "103", "104")
 POINTS = "study_id,series_id,instance_number,condition,level,x,y\n101,11,1,Spinal Canal Stenosis,L1/L2,5,5\n"
 SERIES = "study_id,series_id,series_description\n101,11,Sagittal T1\n101,12,Sagittal T2/STIR\n"
-
-
-def lumbar(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def labels(studies: tuple[str, ...]) -> pd.DataFrame:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner, Result
 
 import pipeline.commands.exporting
 import pipeline.export.bundle
@@ -32,10 +31,10 @@ from data_prep.vocabulary import TARGETS, SeriesKind, Target
 from detector.look.canonical import canonical_image
 from detector.look.network import network_from_bytes
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorSpec
-from pipeline.cli import app
 from pipeline.export.bundle import BUNDLED_DETECTORS, BUNDLED_GRADERS, export_weights, find_weights
 from pipeline.export.onnx_models import runtime_output
 from pipeline.grade import Pipeline
+from tests.command_line import lumbar
 
 DETECTORS, GRADERS = BUNDLED_DETECTORS[DEFAULT_BUNDLE], BUNDLED_GRADERS[DEFAULT_BUNDLE]
 
@@ -48,10 +47,6 @@ SEEN_BY = (
 
 pytest.importorskip("onnx", reason="needs onnx: requirements-dev.txt")
 pytest.importorskip("onnxruntime", reason="needs onnxruntime: requirements-dev.txt")
-
-
-def lumbar(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -7,23 +7,15 @@ import logging
 import os
 import signal
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import (
-    ComputedRadiographyImageStorage,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRLittleEndian,
-    MRImageStorage,
-)
 from pynetdicom import AE, evt
 from typer.testing import CliRunner
 
@@ -37,60 +29,8 @@ from pipeline.service.receiver import Receiver
 from pipeline.service.run import set_up_log
 from pipeline.service.sender import Sender
 from pipeline.service.spool import Spool, SpoolFull
-from pipeline.service.worker import Worker
-from tests.pipeline.stand_in import CANARY, BrokenGrader, StraightSpine, stand_in_pipeline, write_study
-
-STUDY, VERIFICATION = "1.2.3.4", "1.2.840.10008.1.1"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> ServiceConfig:
-    peer = Peer("PACS", "127.0.0.1", free_port())
-    return ServiceConfig(
-        tmp_path / "spool", peer, port=free_port(), quiet_s=0.0, retry_s=0.1, objects=(ResultObject.SR,)
-    )
-
-
-@pytest.fixture
-def spool(config: ServiceConfig) -> Iterator[Spool]:
-    held = Spool(config.spool, max_bytes=config.max_spool_bytes)
-    yield held
-    held.close()
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> list[Dataset]:
-    """The 15 images of a study whose every text element names the canary."""
-    study = write_study(tmp_path_factory.mktemp("images"), "501")
-    found = []
-    for number, path in enumerate(sorted(study.rglob("*.dcm"))):
-        dataset = pydicom.dcmread(path)
-        dataset.StudyInstanceUID = STUDY
-        dataset.SeriesInstanceUID = f"{STUDY}.{path.parent.name}"
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{STUDY}.5.{number + 1}"
-        # So that the kind of a series is known without a table.
-        dataset.RepetitionTime, dataset.EchoTime = (500, 10) if path.parent.name == "12" else (3000, 100)
-        dataset.SeriesDescription = ""
-        found.append(dataset)
-    return found
-
-
-def keep(spool: Spool, images: list[Dataset]) -> None:
-    for dataset in images:
-        stream = pydicom.filebase.DicomBytesIO()
-        pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
-        spool.store(STUDY, dataset.SOPInstanceUID, stream.getvalue())
-
-
-def worker(config: ServiceConfig, spool: Spool, pipeline: Pipeline | None = None) -> Worker:
-    return Worker(config, spool, pipeline or stand_in_pipeline(), threading.Event())
+from tests.pipeline.service.parts import STUDY, keep, store, worker
+from tests.pipeline.stand_in import CANARY, BrokenGrader, StraightSpine
 
 
 @pytest.mark.parametrize(
@@ -246,176 +186,6 @@ def test_what_cannot_be_graded_gives_no_result_and_is_not_tried_again(
     spool.store("1.9", "1.9.1", b"no DICOM")
     worker(config, spool).grade_settled()
     assert spool.settled(0.0) == [] and spool.waiting_results() == []
-
-
-# --- receiver ---
-
-
-@pytest.fixture
-def receiver(config: ServiceConfig, spool: Spool) -> Iterator[Receiver]:
-    running = Receiver(replace(config, allowed_callers=("SCANNER",), max_file_bytes=100_000), spool)
-    running.start()
-    yield running
-    running.stop()
-
-
-def associate(config: ServiceConfig, caller: str = "SCANNER", called: str = "LUMBAR", **syntax: str) -> Any:
-    ae = AE(ae_title=caller)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
-    for sop_class in (MRImageStorage, ComputedRadiographyImageStorage, VERIFICATION):
-        ae.add_requested_context(sop_class, syntax.get("syntax", ExplicitVRLittleEndian))
-    return ae.associate(config.host, config.port, ae_title=called)
-
-
-def store(config: ServiceConfig, dataset: Dataset) -> int | None:
-    """The status of one C-STORE; None when the association was ended."""
-    association = associate(config)
-    assert association.is_established
-    status = association.send_c_store(dataset).get("Status")
-    if association.is_established:
-        association.release()
-    return status
-
-
-@pytest.mark.usefixtures("receiver")
-def test_only_those_who_are_allowed_and_call_it_by_its_name_are_answered(config: ServiceConfig) -> None:
-    for caller, called, welcome in (
-        ("SCANNER", "LUMBAR", True),
-        ("STRANGER", "LUMBAR", False),
-        ("SCANNER", "OTHER", False),
-    ):
-        association = associate(config, caller, called)
-        assert association.is_established == welcome and association.is_rejected != welcome
-        if welcome:
-            assert association.send_c_echo().Status == 0
-            association.release()
-
-
-@pytest.mark.usefixtures("receiver")
-def test_an_image_is_kept_and_other_objects_are_dropped(
-    config: ServiceConfig, spool: Spool, images: list[Dataset]
-) -> None:
-    assert store(config, images[0]) == 0
-    other = copy.deepcopy(images[0])
-    other.SOPClassUID = other.file_meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
-    assert store(config, other) == 0
-    (study,) = spool.settled(0.0)
-    assert len(study.instances) == 1
-    (path,) = study.images.iterdir()
-    kept = pydicom.dcmread(path)
-    assert kept.SOPInstanceUID == images[0].SOPInstanceUID and kept.PixelData == images[0].PixelData
-
-
-@pytest.mark.usefixtures("receiver")
-@pytest.mark.parametrize("study_uid", ["", "../../etc", f"1.{'2' * 63}"])
-def test_an_image_without_a_usable_study_is_refused(
-    config: ServiceConfig, spool: Spool, images: list[Dataset], study_uid: str
-) -> None:
-    dataset = copy.deepcopy(images[0])
-    dataset["StudyInstanceUID"] = pydicom.DataElement(
-        "StudyInstanceUID", "UI", study_uid, validation_mode=pydicom.config.IGNORE
-    )
-    assert store(config, dataset) == 0xC000
-    assert spool.settled(0.0) == []
-
-
-@pytest.mark.usefixtures("receiver")
-@pytest.mark.parametrize("study_uid", ["1.2.003.04", "4003253"])
-def test_identifiers_are_taken_as_they_come(
-    config: ServiceConfig, spool: Spool, images: list[Dataset], study_uid: str
-) -> None:
-    dataset = copy.deepcopy(images[0])
-    instance = f"{study_uid}.007"
-    for part, keyword, uid in (
-        (dataset, "StudyInstanceUID", study_uid),
-        (dataset, "SOPInstanceUID", instance),
-        (dataset.file_meta, "MediaStorageSOPInstanceUID", instance),
-    ):
-        part[keyword] = pydicom.DataElement(keyword, "UI", uid, validation_mode=pydicom.config.IGNORE)
-    assert store(config, dataset) == 0
-    assert len(spool.settled(0.0)) == 1
-
-
-@pytest.mark.usefixtures("receiver")
-def test_private_objects_are_taken_and_dropped_and_the_images_kept(
-    config: ServiceConfig, spool: Spool, images: list[Dataset]
-) -> None:
-    """An archive that forwards a study stops at the first object that is not taken."""
-    private = "1.3.12.2.1107.5.9.1"  # Siemens CSA non-image
-    entity = AE(ae_title="SCANNER")
-    for sop_class in (private, MRImageStorage, "1.2.840.10008.5.1.4.1.1.104.1"):
-        entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
-    association = entity.associate("127.0.0.1", config.port, ae_title="LUMBAR")
-    assert association.is_established and association.rejected_contexts == []
-    other = copy.deepcopy(images[0])
-    del other.PixelData
-    other.SOPClassUID = other.file_meta.MediaStorageSOPClassUID = private
-    try:
-        for dataset in (other, *images):
-            assert association.send_c_store(dataset).Status == 0
-    finally:
-        association.release()
-    (study,) = spool.settled(0.0)
-    assert len(study.instances) == len(images)
-
-
-@pytest.mark.usefixtures("receiver")
-def test_a_refused_association_is_logged(config: ServiceConfig, capfd: pytest.CaptureFixture[str]) -> None:
-    set_up_log()
-    assert not associate(config, called="OTHER").is_established
-    for _ in range(50):
-        said = "".join(capfd.readouterr())
-        if said:
-            break
-        time.sleep(0.1)
-    assert "an association from 'SCANNER' to 'OTHER' was refused; this node is 'LUMBAR'" in said
-
-
-@pytest.mark.usefixtures("receiver")
-def test_an_object_beyond_the_limit_ends_its_association(
-    config: ServiceConfig, spool: Spool, images: list[Dataset]
-) -> None:
-    dataset = copy.deepcopy(images[0])
-    dataset.PixelData = b"\0" * 400_000
-    assert store(config, dataset) is None
-    assert store(config, images[1]) == 0  # the service goes on
-    assert sum(len(study.instances) for study in spool.settled(0.0)) == 1
-
-
-@pytest.mark.usefixtures("receiver")
-def test_a_pdu_that_claims_gigabytes_is_not_read(config: ServiceConfig, images: list[Dataset]) -> None:
-    with socket.create_connection((config.host, config.port), timeout=10) as connection:
-        connection.sendall(struct.pack(">BBL", 1, 0, 0xFFFFFFF0) + b"\0" * 1000)
-        assert connection.recv(1) == b""  # closed at once, not after 4 GiB
-    assert store(config, images[0]) == 0
-
-
-@pytest.mark.usefixtures("receiver")
-def test_deflated_images_are_not_negotiated(config: ServiceConfig) -> None:
-    association = associate(config, syntax=DeflatedExplicitVRLittleEndian)
-    assert {context.abstract_syntax for context in association.accepted_contexts} <= {VERIFICATION}
-    association.release()
-
-
-def test_a_full_spool_says_so_to_the_sender(
-    config: ServiceConfig, images: list[Dataset], tmp_path: Path
-) -> None:
-    small = Spool(tmp_path / "small", max_bytes=100)
-    running = Receiver(config, small)
-    running.start()
-    assert store(config, images[0]) == 0xA700
-    running.stop()
-    small.close()
-
-
-def test_more_associations_than_allowed_are_turned_away(config: ServiceConfig, spool: Spool) -> None:
-    running = Receiver(replace(config, max_associations=1), spool)
-    running.start()
-    first = associate(config)
-    second = associate(config)
-    assert first.is_established and not second.is_established
-    first.release()
-    running.stop()
 
 
 # --- sender ---

@@ -27,7 +27,7 @@ from pynetdicom import AE
 
 from data_prep.phantom import write_dataset
 from tests.dicom_tools import dciodvfy_errors, needs
-from tests.pipeline.service.test_service import free_port
+from tests.pipeline.service.parts import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 SEED = 300_300

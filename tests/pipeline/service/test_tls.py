@@ -26,10 +26,8 @@ from pipeline.service.receiver import Receiver
 from pipeline.service.sender import Sender
 from pipeline.service.spool import Spool
 from pipeline.service.tls import Tls
-from tests.pipeline.service.test_service import STUDY, config, images, keep, spool, worker
+from tests.pipeline.service.parts import STUDY, keep, worker
 from tests.pipeline.viewers.viewers import Orthanc, needs_dicomweb
-
-__all__ = ["config", "images", "spool"]
 
 
 @pytest.fixture(scope="session")

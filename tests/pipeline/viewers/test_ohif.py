@@ -26,7 +26,7 @@ from pipeline.results.dicom.write import DicomResults
 from pipeline.results.words import place_words
 from pipeline.service.dicomweb import Archive, ArchiveFailed, find_study_uids, store
 from tests.dicom_tools import needs
-from tests.pipeline.service.test_service import free_port
+from tests.pipeline.service.parts import free_port
 from tests.pipeline.service.test_service_orthanc import Node, wait_for
 from tests.pipeline.viewers.viewers import (
     CHROMIUM_FLAGS,

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.pipeline.service.test_service import free_port
+from tests.pipeline.service.parts import free_port
 
 MODULES = Path(__file__).parent / "node_modules"
 OHIF = Path(__file__).parent / ".ohif" / "dist"

@@ -12,7 +12,6 @@ import pydicom
 import pytest
 from highdicom.sr import PlanarROIMeasurementsAndQualitativeEvaluations, srread
 from pydicom.sr import _concepts_dict
-from typer.testing import CliRunner, Result
 
 from classifier.grade import Grade
 from data_prep.base.uids import is_valid_uid
@@ -20,7 +19,6 @@ from data_prep.problems import DicomRejected, Reason
 from data_prep.read.find import find_studies
 from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, Level, Target
-from pipeline.cli import app
 from pipeline.grade import Pipeline
 from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import ResultObject, codes
@@ -30,28 +28,12 @@ from pipeline.results.dicom.source import read_source
 from pipeline.results.dicom.structured_report import ReportKind, build_report
 from pipeline.results.dicom.write import DicomResults, write_object
 from pipeline.results.words import place_words
+from tests.command_line import lumbar
 from tests.dicom_tools import dciodvfy_errors, dsrdump
-from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_study, write_table
+from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_study
 
 ROOT = Path(__file__).resolve().parents[4]
 NAME = "Müller^Zoë"
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    folder = tmp_path / "test_images"
-    write_study(folder, "501")
-    write_table(folder, ["501"])
-    return folder
-
-
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pipeline, "load", classmethod(lambda cls, **_: stand_in_pipeline()))
-
-
-def lumbar(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def edit(folder: Path, count: int | None = None, **elements: str) -> None:
@@ -337,9 +319,7 @@ def test_a_point_on_no_slice_is_given_in_the_patient(images: Path, tmp_path: Pat
     assert prediction.levels is not None
     away = Target(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L4_L5)
     points = tuple(
-        replace(point, series_id=None, instance_number=None, xy_px=None)
-        if Target(point.condition, point.level) == away
-        else point
+        replace(point, series_id=None, instance_number=None, xy_px=None) if Target(point.condition, point.level) == away else point
         for point in prediction.levels.points
     )
     prediction = replace(prediction, levels=replace(prediction.levels, points=points))

@@ -1,0 +1,177 @@
+"""The receiver of ``lumbar serve``: whom it answers, what it keeps, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+)
+from pynetdicom import AE
+
+from pipeline.service.config import ServiceConfig
+from pipeline.service.receiver import Receiver
+from pipeline.service.run import set_up_log
+from pipeline.service.spool import Spool
+from tests.pipeline.service.parts import VERIFICATION, associate, store
+
+
+@pytest.fixture
+def receiver(config: ServiceConfig, spool: Spool) -> Iterator[Receiver]:
+    running = Receiver(replace(config, allowed_callers=("SCANNER",), max_file_bytes=100_000), spool)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.mark.usefixtures("receiver")
+def test_only_those_who_are_allowed_and_call_it_by_its_name_are_answered(config: ServiceConfig) -> None:
+    for caller, called, welcome in (
+        ("SCANNER", "LUMBAR", True),
+        ("STRANGER", "LUMBAR", False),
+        ("SCANNER", "OTHER", False),
+    ):
+        association = associate(config, caller, called)
+        assert association.is_established == welcome and association.is_rejected != welcome
+        if welcome:
+            assert association.send_c_echo().Status == 0
+            association.release()
+
+
+@pytest.mark.usefixtures("receiver")
+def test_an_image_is_kept_and_other_objects_are_dropped(
+    config: ServiceConfig, spool: Spool, images: list[Dataset]
+) -> None:
+    assert store(config, images[0]) == 0
+    other = copy.deepcopy(images[0])
+    other.SOPClassUID = other.file_meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
+    assert store(config, other) == 0
+    (study,) = spool.settled(0.0)
+    assert len(study.instances) == 1
+    (path,) = study.images.iterdir()
+    kept = pydicom.dcmread(path)
+    assert kept.SOPInstanceUID == images[0].SOPInstanceUID and kept.PixelData == images[0].PixelData
+
+
+@pytest.mark.usefixtures("receiver")
+@pytest.mark.parametrize("study_uid", ["", "../../etc", f"1.{'2' * 63}"])
+def test_an_image_without_a_usable_study_is_refused(
+    config: ServiceConfig, spool: Spool, images: list[Dataset], study_uid: str
+) -> None:
+    dataset = copy.deepcopy(images[0])
+    dataset["StudyInstanceUID"] = pydicom.DataElement(
+        "StudyInstanceUID", "UI", study_uid, validation_mode=pydicom.config.IGNORE
+    )
+    assert store(config, dataset) == 0xC000
+    assert spool.settled(0.0) == []
+
+
+@pytest.mark.usefixtures("receiver")
+@pytest.mark.parametrize("study_uid", ["1.2.003.04", "4003253"])
+def test_identifiers_are_taken_as_they_come(
+    config: ServiceConfig, spool: Spool, images: list[Dataset], study_uid: str
+) -> None:
+    dataset = copy.deepcopy(images[0])
+    instance = f"{study_uid}.007"
+    for part, keyword, uid in (
+        (dataset, "StudyInstanceUID", study_uid),
+        (dataset, "SOPInstanceUID", instance),
+        (dataset.file_meta, "MediaStorageSOPInstanceUID", instance),
+    ):
+        part[keyword] = pydicom.DataElement(keyword, "UI", uid, validation_mode=pydicom.config.IGNORE)
+    assert store(config, dataset) == 0
+    assert len(spool.settled(0.0)) == 1
+
+
+@pytest.mark.usefixtures("receiver")
+def test_private_objects_are_taken_and_dropped_and_the_images_kept(
+    config: ServiceConfig, spool: Spool, images: list[Dataset]
+) -> None:
+    """An archive that forwards a study stops at the first object that is not taken."""
+    private = "1.3.12.2.1107.5.9.1"  # Siemens CSA non-image
+    entity = AE(ae_title="SCANNER")
+    for sop_class in (private, MRImageStorage, "1.2.840.10008.5.1.4.1.1.104.1"):
+        entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
+    association = entity.associate("127.0.0.1", config.port, ae_title="LUMBAR")
+    assert association.is_established and association.rejected_contexts == []
+    other = copy.deepcopy(images[0])
+    del other.PixelData
+    other.SOPClassUID = other.file_meta.MediaStorageSOPClassUID = private
+    try:
+        for dataset in (other, *images):
+            assert association.send_c_store(dataset).Status == 0
+    finally:
+        association.release()
+    (study,) = spool.settled(0.0)
+    assert len(study.instances) == len(images)
+
+
+@pytest.mark.usefixtures("receiver")
+def test_a_refused_association_is_logged(config: ServiceConfig, capfd: pytest.CaptureFixture[str]) -> None:
+    set_up_log()
+    assert not associate(config, called="OTHER").is_established
+    for _ in range(50):
+        said = "".join(capfd.readouterr())
+        if said:
+            break
+        time.sleep(0.1)
+    assert "an association from 'SCANNER' to 'OTHER' was refused; this node is 'LUMBAR'" in said
+
+
+@pytest.mark.usefixtures("receiver")
+def test_an_object_beyond_the_limit_ends_its_association(
+    config: ServiceConfig, spool: Spool, images: list[Dataset]
+) -> None:
+    dataset = copy.deepcopy(images[0])
+    dataset.PixelData = b"\0" * 400_000
+    assert store(config, dataset) is None
+    assert store(config, images[1]) == 0  # the service goes on
+    assert sum(len(study.instances) for study in spool.settled(0.0)) == 1
+
+
+@pytest.mark.usefixtures("receiver")
+def test_a_pdu_that_claims_gigabytes_is_not_read(config: ServiceConfig, images: list[Dataset]) -> None:
+    with socket.create_connection((config.host, config.port), timeout=10) as connection:
+        connection.sendall(struct.pack(">BBL", 1, 0, 0xFFFFFFF0) + b"\0" * 1000)
+        assert connection.recv(1) == b""  # closed at once, not after 4 GiB
+    assert store(config, images[0]) == 0
+
+
+@pytest.mark.usefixtures("receiver")
+def test_deflated_images_are_not_negotiated(config: ServiceConfig) -> None:
+    association = associate(config, syntax=DeflatedExplicitVRLittleEndian)
+    assert {context.abstract_syntax for context in association.accepted_contexts} <= {VERIFICATION}
+    association.release()
+
+
+def test_a_full_spool_says_so_to_the_sender(
+    config: ServiceConfig, images: list[Dataset], tmp_path: Path
+) -> None:
+    small = Spool(tmp_path / "small", max_bytes=100)
+    running = Receiver(config, small)
+    running.start()
+    assert store(config, images[0]) == 0xA700
+    running.stop()
+    small.close()
+
+
+def test_more_associations_than_allowed_are_turned_away(config: ServiceConfig, spool: Spool) -> None:
+    running = Receiver(replace(config, max_associations=1), spool)
+    running.start()
+    first = associate(config)
+    second = associate(config)
+    assert first.is_established and not second.is_established
+    first.release()
+    running.stop()
