@@ -100,8 +100,9 @@ def differences(grader: Grader, study: Study, points: tuple[LevelPoint, ...]) ->
     """Per condition group: mean |difference| over the three probabilities of each target."""
     found: dict[str, list[float]] = {}
     for point in points:
-        series = next(item for item in study.series if item.series_id == point.series_id)
-        item = series.by_instance(int(point.instance_number or 0))
+        if point.sight is None:
+            continue
+        series, item = study.slice_at(point.sight)
         group = point.condition.group
         # The same kind alone: no second view joins in.
         full = replace(study, series=(series,))

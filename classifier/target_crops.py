@@ -34,7 +34,7 @@ def series_for(study: Study, point: LevelPoint, kind: SeriesKind | None = None) 
     """
     candidates = study.of_kind(kind or point.condition.series_kind)
     for series in candidates:
-        if series.series_id == point.series_id:
+        if point.is_on(series):
             return series
 
     def cost(series: Series) -> tuple[bool, float]:
@@ -54,7 +54,7 @@ def grader_point(grader: GraderName, levels: SpineLevels, target: Target) -> Lev
 def axial_canal_point(levels: SpineLevels, level: Level) -> LevelPoint | None:
     """Where the canal of a level is looked at on axial slices: midway between its recesses.
 
-    Without both of them the level's canal point, if there is one.
+    It is graded on the series of the left one. Without both of them the level's canal point, if there is one.
     """
     canal = levels.point(Condition.SPINAL_CANAL_STENOSIS, level)
     recesses = [levels.point(Condition.of(ConditionGroup.SUBARTICULAR, side), level) for side in Side]
@@ -63,7 +63,7 @@ def axial_canal_point(levels: SpineLevels, level: Level) -> LevelPoint | None:
         return canal
     own = canal or replace(left, condition=Condition.SPINAL_CANAL_STENOSIS)
     middle = (left.xyz_mm + right.xyz_mm) / 2
-    return replace(own, xyz_mm=middle, series_id=left.series_id, instance_number=None, xy_px=None)
+    return replace(own, xyz_mm=middle, sight=left.sight)
 
 
 def target_crop(

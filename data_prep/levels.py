@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.study import LevelPoint, PointSource, SpineFrame, SpineLevel
+from data_prep.study import LevelPoint, PointSource, Sight, SpineFrame, SpineLevel
 from data_prep.vocabulary import Condition, Level
 
 
@@ -17,12 +17,12 @@ def point_record(point: LevelPoint, decimals: int | None = None) -> dict[str, An
     Args:
         decimals: of millimetres and pixels, confidence then with four, uncertainty with two; None: all.
     """
-    short = decimals is not None
+    short, sight = decimals is not None, point.sight
     return {
         "xyz_mm": _numbers(point.xyz_mm, decimals),
-        "series_id": point.series_id,
-        "instance_number": point.instance_number,
-        "xy_px": None if point.xy_px is None else _numbers(point.xy_px, decimals),
+        "series_id": None if sight is None else sight.series_id,
+        "instance_number": None if sight is None else sight.instance_number,
+        "xy_px": None if sight is None else _numbers(sight.xy_px, decimals),
         "confidence": round(point.confidence, 4) if short else point.confidence,
         "uncertainty_mm": round(point.uncertainty_mm, 2) if short else point.uncertainty_mm,
         "source": point.source.value,
@@ -31,6 +31,7 @@ def point_record(point: LevelPoint, decimals: int | None = None) -> dict[str, An
 
 def point_of(record: Mapping[str, Any], condition: Condition, level: Level) -> LevelPoint:
     """The point of ``point_record``. Raises KeyError, TypeError or ValueError: it is none."""
+    place = record["series_id"], record["instance_number"], record["xy_px"]
     return LevelPoint(
         condition=condition,
         level=level,
@@ -38,9 +39,7 @@ def point_of(record: Mapping[str, Any], condition: Condition, level: Level) -> L
         source=PointSource(record["source"]),
         confidence=record["confidence"],
         uncertainty_mm=record["uncertainty_mm"],
-        series_id=record["series_id"],
-        instance_number=record["instance_number"],
-        xy_px=None if record["xy_px"] is None else (record["xy_px"][0], record["xy_px"][1]),
+        sight=None if place == (None, None, None) else Sight(place[0], place[1], (place[2][0], place[2][1])),
     )
 
 

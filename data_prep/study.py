@@ -173,6 +173,11 @@ class Study:
         found = [series for series in self.series if series.kind == kind and not series.unused]
         return tuple(sorted(found, key=rank))
 
+    def slice_at(self, sight: Sight) -> tuple[Series, Slice]:
+        """The series and the slice. Raises KeyError: the study has no such one."""
+        series = {item.series_id: item for item in self.series}[sight.series_id]
+        return series, series.by_instance(sight.instance_number)
+
 
 # Later echoes of a map are mostly noise.
 _LATE_ECHO_MS = 200.0
@@ -211,6 +216,21 @@ class PointSource(StrEnum):
     ANNOTATED = "annotated"
 
 
+@dataclass(frozen=True)
+class Sight:
+    """A slice that shows a point, and (column, row) there."""
+
+    series_id: str
+    instance_number: int
+    xy_px: tuple[float, float]
+
+    @classmethod
+    def of(cls, series: Series, item: Slice, xyz_mm: ArrayLike) -> Sight:
+        """Of a point (3,) mm, projected onto a slice."""
+        x, y = item.plane.to_px(xyz_mm)
+        return cls(series.series_id, item.instance_number, (float(x), float(y)))
+
+
 @dataclass(frozen=True, eq=False)
 class LevelPoint:
     """The place where a condition is read at a level.
@@ -218,8 +238,7 @@ class LevelPoint:
     Attributes:
         condition, level: the target it belongs to.
         xyz_mm: (3,) patient LPS.
-        series_id, instance_number, xy_px: the slice that shows it and (column, row) there;
-            None when no slice lies within one slice gap.
+        sight: where the images show it; None when no slice lies within one slice gap.
         confidence: 0–1, that this is the structure named (1 for annotations).
         uncertainty_mm: expected 3-D error (one standard deviation).
     """
@@ -230,9 +249,7 @@ class LevelPoint:
     source: PointSource
     confidence: float = 1.0
     uncertainty_mm: float = 0.0
-    series_id: str | None = None
-    instance_number: int | None = None
-    xy_px: tuple[float, float] | None = None
+    sight: Sight | None = None
 
     def __post_init__(self) -> None:
         xyz = np.array(self.xyz_mm, dtype=np.float64)
@@ -241,6 +258,10 @@ class LevelPoint:
         object.__setattr__(self, "xyz_mm", xyz)
         if not 0.0 <= self.confidence <= 1.0:
             raise ValueError(f"confidence must lie in [0, 1], but got {self.confidence}")
+
+    def is_on(self, series: Series) -> bool:
+        """Whether a slice of the series shows it."""
+        return self.sight is not None and self.sight.series_id == series.series_id
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from data_prep.study import LevelPoint, PointSource, Series, SpineLevels, Study
+from data_prep.study import LevelPoint, PointSource, Series, Sight, Slice, SpineLevels, Study
 from data_prep.vocabulary import ConditionGroup, Level, SeriesKind
 from detector.look.sightings import look_at
 from detector.predict import LevelDetector
@@ -106,13 +106,12 @@ def recesses_on_slices(
     if detector.axial is None:
         return SpineLevels(study.study_id)
     slices = {
-        (point.series_id, point.instance_number, point.level)
+        (point.level.index, point.sight.series_id, point.sight.instance_number): (point.level, point.sight)
         for point in annotated
-        if point.condition in RECESSES and point.instance_number is not None
+        if point.condition in RECESSES and point.sight is not None
     }
-    for series_id, instance, level in sorted(slices, key=lambda place: (place[2].index, place[0], place[1])):
-        series = next(item for item in study.series if item.series_id == series_id)
-        points += _recesses_on(detector, series, int(instance or 0), level)
+    for _, (level, sight) in sorted(slices.items()):
+        points += _recesses_on(detector, *study.slice_at(sight), level)
     found = {(point.condition, point.level): point for point in points}
     refined = tuple(found.values())
     for refiner in detector.refiners:
@@ -120,23 +119,14 @@ def recesses_on_slices(
     return SpineLevels(study.study_id, points=refined)
 
 
-def _recesses_on(detector: LevelDetector, series: Series, instance: int, level: Level) -> list[LevelPoint]:
+def _recesses_on(detector: LevelDetector, series: Series, item: Slice, level: Level) -> list[LevelPoint]:
     assert detector.axial is not None
-    item = series.by_instance(instance)
     (seen,) = look_at([(series, item)], detector.axial, detector.config.axial.candidates)
     if not seen.candidates:
         return []
     best = max(seen.candidates, key=lambda candidate: candidate.score)
     return [
-        LevelPoint(
-            condition,
-            level,
-            xyz,
-            PointSource.SEEN,
-            series_id=series.series_id,
-            instance_number=instance,
-            xy_px=(float(item.plane.to_px(xyz)[0]), float(item.plane.to_px(xyz)[1])),
-        )
+        LevelPoint(condition, level, xyz, PointSource.SEEN, sight=Sight.of(series, item, xyz))
         for condition, xyz in zip(RECESSES, best.points_mm, strict=True)
     ]
 
@@ -163,20 +153,20 @@ def point_errors(study: Study, detected: SpineLevels, annotated: tuple[LevelPoin
             "slice_steps": np.nan,
         }
         if found is not None:
-            series = next(s for s in study.series if s.series_id == truth.series_id)
-            row.update(_compare(truth, found, annotated, series))
+            row.update(_compare(study, truth, found, annotated))
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _compare(
-    truth: LevelPoint, found: LevelPoint, annotated: tuple[LevelPoint, ...], series: Series
+    study: Study, truth: LevelPoint, found: LevelPoint, annotated: tuple[LevelPoint, ...]
 ) -> dict[str, object]:
-    assert truth.instance_number is not None
-    plane = series.by_instance(truth.instance_number).plane
+    assert truth.sight is not None
+    series, item = study.slice_at(truth.sight)
+    plane = item.plane
     shown = found.xyz_mm
-    if found.series_id == series.series_id and found.instance_number is not None and found.xy_px is not None:
-        shown = series.by_instance(found.instance_number).plane.to_mm(found.xy_px)
+    if found.sight is not None and found.is_on(series):
+        shown = series.by_instance(found.sight.instance_number).plane.to_mm(found.sight.xy_px)
     offset = shown - truth.xyz_mm
     in_plane = offset - plane.normal * float(offset @ plane.normal)
     same = [p for p in annotated if p.condition == truth.condition]
@@ -188,13 +178,13 @@ def _compare(
         "distance_mm": float(np.linalg.norm(offset)),
         "wrong_level": nearest.level is not truth.level,
         "wrong_side": nearest_side.condition is not truth.condition,
-        "slice_steps": _slice_steps(series, truth, found),
+        "slice_steps": _slice_steps(series, truth.sight, found.sight),
     }
 
 
-def _slice_steps(series: Series, truth: LevelPoint, found: LevelPoint) -> float:
+def _slice_steps(series: Series, truth: Sight, found: Sight | None) -> float:
     """Slices between two points along one stack; NaN when they are not in one stack."""
-    if found.series_id != series.series_id:
+    if found is None or found.series_id != series.series_id:
         return np.nan
     for stack in series.stacks:
         numbers = [item.instance_number for item in stack]

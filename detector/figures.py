@@ -56,9 +56,8 @@ def draw_point(study: Study, truth: LevelPoint, found: LevelPoint | None) -> NDA
     Returns:
         uint8 (rows, columns, 3) BGR, square pixels; None when the slice cannot be decoded.
     """
-    series = next(item for item in study.series if item.series_id == truth.series_id)
-    assert truth.instance_number is not None
-    item = series.by_instance(truth.instance_number)
+    assert truth.sight is not None
+    _, item = study.slice_at(truth.sight)
     try:
         pixels = item.pixels()
     except DicomRejected:

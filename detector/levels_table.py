@@ -28,19 +28,19 @@ def levels_table(predictions: list[SpineLevels]) -> pd.DataFrame:
     rows = [
         (
             levels.study_id,
-            point.series_id,
-            point.instance_number,
+            point.sight.series_id,
+            point.sight.instance_number,
             point.condition.label,
             point.level.label,
-            round(point.xy_px[0], 3),
-            round(point.xy_px[1], 3),
+            round(point.sight.xy_px[0], 3),
+            round(point.sight.xy_px[1], 3),
             round(point.confidence, 4),
             round(point.uncertainty_mm, 2),
             point.source.value,
         )
         for levels in predictions
         for point in levels.points
-        if point.xy_px is not None
+        if point.sight is not None
     ]
     return pd.DataFrame(rows, columns=list(LEVELS_COLUMNS))
 

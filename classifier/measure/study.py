@@ -106,16 +106,16 @@ def _foramina(study: Study, levels: SpineLevels) -> Iterator[Measured]:
         heights: dict[Side, tuple[float, float]] = {}
         for side in Side:
             point = levels.point(Condition.of(ConditionGroup.FORAMINAL, side), level)
-            if point is None or point.series_id not in by_id or point.instance_number is None:
+            if point is None or point.sight is None or point.sight.series_id not in by_id:
                 continue
-            item = by_id[point.series_id].by_instance(point.instance_number)
+            item = by_id[point.sight.series_id].by_instance(point.sight.instance_number)
             planar = PlanarSlice.of(item)
             for quantity, (value, sd) in foramen_measures(
                 planar, point.xyz_mm, levels.levels[level].frame.up
             ).items():
                 if quantity is Quantity.FORAMEN_HEIGHT:
                     heights[side] = (value, sd)
-                yield Measured(quantity, value, sd, level, side, point.series_id, item.instance_number)
+                yield Measured(quantity, value, sd, level, side, point.sight.series_id, item.instance_number)
         if len(heights) == len(Side):
             (right, right_sd), (left, left_sd) = heights[Side.RIGHT], heights[Side.LEFT]
             yield Measured(

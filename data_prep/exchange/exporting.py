@@ -155,9 +155,11 @@ def _of_study(study: Study, points: pd.DataFrame) -> tuple[list[LabelledPoint], 
     }
     labelled = []
     for point in found:
-        key = (point.series_id or "", point.instance_number or 0)
+        if (sight := point.sight) is None:
+            continue
+        key = (sight.series_id, sight.instance_number)
         image = ImageRecord.of(study.study_id, *key, shapes[key])
-        labelled.append(LabelledPoint(image, point.level, point.condition, point.xy_px or (0.0, 0.0)))
+        labelled.append(LabelledPoint(image, point.level, point.condition, sight.xy_px))
     return labelled, problems
 
 

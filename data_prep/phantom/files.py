@@ -30,7 +30,7 @@ from data_prep.phantom.quirks import Quirks, draw_quirks, renumber
 from data_prep.phantom.scanner import MAX_STORED, SCANNER_RANGES
 from data_prep.phantom.severity import READER_NOISE
 from data_prep.phantom.study import PhantomStudy, make_study, repeat_series
-from data_prep.study import LevelPoint, Series
+from data_prep.study import LevelPoint, Series, Sight
 from data_prep.synthetic import Appearance, HeaderVariant, QuirkMode, ScannerName, Size, Transitional, View
 from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, SeriesKind, Target
 
@@ -123,9 +123,10 @@ class _StudyRows:
             label = phantom.severities[target].value
             self.labels[target.column] = None if target in quirks.empty_labels else label
         self.points: list[_Row] = [
-            self._point(study_id, point, written, quirks)
+            self._point(study_id, point, point.sight, written, quirks)
             for point in phantom.points
-            if point.series_id in written.numbers
+            if point.sight is not None
+            and point.sight.series_id in written.numbers
             and Target(point.condition, point.level) not in quirks.unlocated
         ]
         self.series: list[_Row] = [
@@ -141,12 +142,12 @@ class _StudyRows:
         ]
 
     @staticmethod
-    def _point(study_id: str, point: LevelPoint, written: _Written, quirks: Quirks) -> _Row:
-        x, y = point.xy_px or (0.0, 0.0)
+    def _point(study_id: str, point: LevelPoint, sight: Sight, written: _Written, quirks: Quirks) -> _Row:
+        x, y = sight.xy_px
         if Target(point.condition, point.level) in quirks.misplaced:
             x, y = 5.0 + x % 1.0, 5.0 + y % 1.0
-        number = written.numbers[point.series_id or ""][point.instance_number or 0]
-        place = (study_id, point.series_id, number, point.condition.label, point.level.label, x, y)
+        number = written.numbers[sight.series_id][sight.instance_number]
+        place = (study_id, sight.series_id, number, point.condition.label, point.level.label, x, y)
         return dict(zip(_POINT_COLUMNS, place, strict=True))
 
 

@@ -17,7 +17,7 @@ from data_prep.phantom.scanner import USUAL_SCANNERS, Scanner, ScannerRange, dra
 from data_prep.phantom.severity import draw_grading
 from data_prep.phantom.spine import FIRST_LUMBAR, PLANE_NAMES
 from data_prep.phantom.tissue import Contrast
-from data_prep.study import LevelPoint, PointSource, Series, Slice, Study
+from data_prep.study import LevelPoint, PointSource, Series, Sight, Slice, Study
 from data_prep.synthetic import Appearance, Size, Transitional, View
 from data_prep.vocabulary import TARGETS, ConditionGroup, SeriesKind, Severity, Side, Target
 
@@ -191,9 +191,7 @@ def _point(body: Body, study: Study, target: Target, rng: np.random.Generator) -
         level=target.level,
         xyz_mm=item.plane.to_mm(xy),
         source=PointSource.ANNOTATED,
-        series_id=series.series_id,
-        instance_number=item.instance_number,
-        xy_px=(float(xy[0]), float(xy[1])),
+        sight=Sight(series.series_id, item.instance_number, (float(xy[0]), float(xy[1]))),
     )
 
 

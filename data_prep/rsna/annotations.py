@@ -8,7 +8,7 @@ import pandas as pd
 
 from data_prep.geometry import FloatArray
 from data_prep.rsna.table_quirks import is_placeholder
-from data_prep.study import LevelPoint, PointSource, Series, Slice, Study
+from data_prep.study import LevelPoint, PointSource, Series, Sight, Slice, Study
 from data_prep.vocabulary import Condition, Level, Target
 
 
@@ -52,9 +52,7 @@ def annotated_points(
                 target.level,
                 located,
                 PointSource.ANNOTATED,
-                series_id=series_id,
-                instance_number=instance,
-                xy_px=xy_px,
+                sight=Sight(series_id, instance, xy_px),
             )
             continue
         problems.append(f"{code}: {target.row_id(study.study_id)} ({series_id}, {instance})")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data_prep.study import LevelPoint, PointSource, Series, Slice, Study
+from data_prep.study import LevelPoint, PointSource, Series, Sight, Slice, Study
 from data_prep.vocabulary import LEVELS, Condition, Level, SeriesKind
 from detector.learn.slices import ExternalSlices
 
@@ -82,9 +82,7 @@ def _annotated(series: Series, level: Level, row: pd.Series) -> LevelPoint:
         level=level,
         xyz_mm=series.by_instance(index).plane.to_mm(xy),
         source=PointSource.ANNOTATED,
-        series_id=series.series_id,
-        instance_number=index,
-        xy_px=xy,
+        sight=Sight(series.series_id, index, xy),
     )
 
 

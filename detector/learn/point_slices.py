@@ -18,7 +18,7 @@ import pandas as pd
 
 from data_prep.geometry import SlicePlane
 from data_prep.partition import Part, part_of
-from data_prep.study import LevelPoint, PointSource, Series, Slice, Study
+from data_prep.study import LevelPoint, PointSource, Series, Sight, Slice, Study
 from data_prep.vocabulary import LEVELS, Condition, SeriesKind
 from detector.learn.canonical_slices import canonical_slice
 from detector.learn.slices import LabelledSlice, SlicesUnusable
@@ -121,9 +121,7 @@ def point_slice_cases(folder: Path, part: Part | None) -> list[tuple[Study, tupl
                 level=LEVELS[_LABELS.index(str(row["level"]))],
                 xyz_mm=plane.to_mm((float(row["canal_x"]), float(row["canal_y"]))),
                 source=PointSource.ANNOTATED,
-                series_id=series.series_id,
-                instance_number=1,
-                xy_px=(float(row["canal_x"]), float(row["canal_y"])),
+                sight=Sight(series.series_id, 1, (float(row["canal_x"]), float(row["canal_y"]))),
             )
             for _, row in rows.drop_duplicates("level").iterrows()
             if row["level"] in _LABELS and np.isfinite(row["canal_x"])

@@ -18,7 +18,7 @@ from data_prep.base.graph import SUFFIX
 from data_prep.base.manifest import read_listed, read_verified
 from data_prep.base.networks import load_network
 from data_prep.crops import Crop, extract_crop
-from data_prep.study import LevelPoint, PointSource, Study
+from data_prep.study import LevelPoint, PointSource, Sight, Study
 from data_prep.vocabulary import Side
 from detector.spec import RefinerSpec
 
@@ -99,12 +99,12 @@ class PointRefiner:
             return point
         right, down = offset_mm.astype(np.float64) * min(1.0, self.spec.limit_mm / max(length, 1e-6))
         xyz = point.xyz_mm + right * grid.x_axis + down * grid.y_axis
-        series = next(item for item in study.series if item.series_id == point.series_id)
-        plane = series.by_instance(int(point.instance_number or 0)).plane
-        x, y = plane.to_px(xyz)
-        if not plane.contains_px((float(x), float(y))):
+        assert point.sight is not None
+        series, item = study.slice_at(point.sight)
+        sight = Sight.of(series, item, xyz)
+        if not item.plane.contains_px(sight.xy_px):
             return point
-        return replace(point, xyz_mm=xyz, xy_px=(float(x), float(y)))
+        return replace(point, xyz_mm=xyz, sight=sight)
 
 
 def point_crop(study: Study, point: LevelPoint, spec: RefinerSpec, *, margin: bool = False) -> Crop | None:
@@ -116,10 +116,10 @@ def point_crop(study: Study, point: LevelPoint, spec: RefinerSpec, *, margin: bo
     Returns:
         None for a point that lies on no slice of the spec's kind, or on one that cannot be decoded.
     """
-    series = next((item for item in study.series if item.series_id == point.series_id), None)
-    if series is None or point.instance_number is None or series.kind is not spec.series_kind:
+    series = next((item for item in study.series if point.is_on(item)), None)
+    if series is None or point.sight is None or series.kind is not spec.series_kind:
         return None
-    item = series.by_instance(point.instance_number)
+    item = series.by_instance(point.sight.instance_number)
     size_px = spec.size_px + (2 * spec.margin_px if margin else 0)
     crop = extract_crop(
         series,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from data_prep.geometry import FloatArray, SlicePlane
-from data_prep.study import LevelPoint, PointSource, Series, Slice, SpineLevel, Study
+from data_prep.study import LevelPoint, PointSource, Series, Sight, Slice, SpineLevel, Study
 from data_prep.vocabulary import TARGETS, ConditionGroup, Level, SeriesKind
 from detector.look.canonical import around
 from detector.look.sightings import Part
@@ -110,15 +110,12 @@ class SeenConfig:
         xyz_mm = agreed(
             expected_mm, seen_mm, full_trust_mm=self.full_trust_mm, limit_mm=self.max_from_geometry_mm
         )
-        x, y = item.plane.to_px(xyz_mm)
         return replace(
             point,
             xyz_mm=xyz_mm,
             source=PointSource.SEEN,
             uncertainty_mm=self.uncertainty_mm,
-            series_id=series.series_id,
-            instance_number=item.instance_number,
-            xy_px=(float(x), float(y)),
+            sight=Sight.of(series, item, xyz_mm),
         )
 
 
@@ -141,16 +138,7 @@ def agreed(
 def placed(point: LevelPoint, series: tuple[Series, ...]) -> LevelPoint:
     """The point on the nearest slice, over several series, that shows it within one slice gap."""
     best = nearest_slice(series, point.xyz_mm)
-    if best is None:
-        return point
-    found, item = best
-    x, y = item.plane.to_px(point.xyz_mm)
-    return replace(
-        point,
-        series_id=found.series_id,
-        instance_number=item.instance_number,
-        xy_px=(float(x), float(y)),
-    )
+    return point if best is None else replace(point, sight=Sight.of(*best, point.xyz_mm))
 
 
 def nearest_slice(series: tuple[Series, ...], xyz_mm: ArrayLike) -> tuple[Series, Slice] | None:

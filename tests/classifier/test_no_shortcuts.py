@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from classifier.prior import competition_log_loss
 from data_prep.crops import crop_plane, display_axes
 from data_prep.phantom import PhantomStudy, SeriesPlan, make_study, render
-from data_prep.study import LevelPoint, Series
+from data_prep.study import LevelPoint, Series, Sight
 from data_prep.vocabulary import LEVELS, ConditionGroup, Severity, Target
 
 # Of the choosing range: neither trained on nor reported.
@@ -37,11 +37,16 @@ def phantoms() -> list[PhantomStudy]:
     return [make_study(seed) for seed in range(FIRST_SEED, FIRST_SEED + STUDIES)]
 
 
+def sight_of(point: LevelPoint) -> Sight:
+    assert point.sight is not None
+    return point.sight
+
+
 def headers_and_counts(
     phantom: PhantomStudy, point: LevelPoint, series: Series, plan: SeriesPlan
 ) -> list[float]:
     """What the files say beside their pixels."""
-    plane = series.by_instance(point.instance_number or 0).plane
+    plane = series.by_instance(sight_of(point).instance_number).plane
     contrast = plan.contrast
     return [
         contrast.tr_ms,
@@ -62,22 +67,22 @@ def headers_and_counts(
 
 def positions(phantom: PhantomStudy, point: LevelPoint, series: Series, plan: SeriesPlan) -> list[float]:
     """Where the point is: in the image, in the stack, in the patient."""
-    item = series.by_instance(point.instance_number or 0)
-    assert point.xy_px is not None
+    number, (x, y) = sight_of(point).instance_number, sight_of(point).xy_px
+    item = series.by_instance(number)
     place = series.slices.index(item) / len(series.slices)
     mirrored = point.xyz_mm * ([point.condition.side.sign, 1, 1] if point.condition.side else 1)
     rows, columns = item.plane.shape
-    inside = (point.xy_px[0] / columns, point.xy_px[1] / rows)
-    return [*inside, float(point.instance_number or 0), place, *mirrored]
+    inside = (x / columns, y / rows)
+    return [*inside, float(number), place, *mirrored]
 
 
 def far_crop(phantom: PhantomStudy, point: LevelPoint, series: Series, plan: SeriesPlan) -> list[float]:
     """Brightness of a crop 60 mm in front of the target, on the same slice."""
-    plane = series.by_instance(point.instance_number or 0).plane
+    plane = series.by_instance(sight_of(point).instance_number).plane
     rightwards, downwards = display_axes(plane)
     front = max((rightwards, -rightwards, downwards, -downwards), key=lambda axis: -float(axis[1]))
     grid = crop_plane(plane, point.xyz_mm + FAR_MM * front, size_mm=FAR_CROP_MM, size_px=FAR_CROP_PX)
-    seed = point.instance_number or 0
+    seed = sight_of(point).instance_number
     shown = render(
         phantom.body,
         grid,
@@ -116,7 +121,7 @@ def share_saved(
         series_of = {series.series_id: index for index, series in enumerate(phantom.study.series)}
         mine = [point for point in phantom.points if point.condition.group is group]
         for point in mine[number % 2 :: 2] if levels < len(LEVELS) else mine:
-            index = series_of[str(point.series_id)]
+            index = series_of[sight_of(point).series_id]
             x.append(features(phantom, point, phantom.study.series[index], phantom.plans[index]))
             level.append(point.level.index)
             truth.append(phantom.oracle[Target(point.condition, point.level)])

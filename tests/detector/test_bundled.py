@@ -94,10 +94,10 @@ def test_points_lie_on_slices_of_the_kind_that_shows_their_condition(
 ) -> None:
     kinds = {series.series_id: series.kind for series in phantom.study.series}
     levels = detector.predict(phantom.study)
-    placed = [point for point in levels.points if point.series_id is not None]
+    placed = [point for point in levels.points if point.sight is not None]
     assert len(placed) >= 23
     for point in placed:
-        assert point.series_id is not None and kinds[point.series_id] is point.condition.series_kind
+        assert point.sight is not None and kinds[point.sight.series_id] is point.condition.series_kind
     table = levels_table([levels])
     assert tuple(table.columns) == LEVELS_COLUMNS and len(table) == len(placed)
     assert not table.duplicated(["study_id", "condition", "level"]).any()
@@ -107,7 +107,7 @@ def test_without_t2_the_t1_serves_and_is_flagged(detector: LevelDetector, phanto
     levels = detector.predict(without(phantom.study, SeriesKind.SAGITTAL_T2))
     assert "no_sagittal_t2" in levels.flags
     spinal = [point for point in levels.points if point.condition.group is ConditionGroup.SPINAL]
-    assert all(point.series_id is None for point in spinal), "no slice shows what is read on T2"
+    assert all(point.sight is None for point in spinal), "no slice shows what is read on T2"
 
 
 def test_without_sagittals_nothing_is_guessed(detector: LevelDetector, phantom: PhantomStudy) -> None:
@@ -119,7 +119,7 @@ def test_without_sagittals_nothing_is_guessed(detector: LevelDetector, phantom: 
 def test_the_same_study_gives_the_same_points(detector: LevelDetector) -> None:
     first, second = (detector.predict(make_study(REPORTING_SEED + 1).study) for _ in range(2))
     for a, b in zip(first.points, second.points, strict=True):
-        assert np.array_equal(a.xyz_mm, b.xyz_mm) and a.instance_number == b.instance_number
+        assert np.array_equal(a.xyz_mm, b.xyz_mm) and a.sight == b.sight
 
 
 @pytest.mark.parametrize("file", ["sagittal.safetensors", "axial.safetensors"])

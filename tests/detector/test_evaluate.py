@@ -44,10 +44,11 @@ def test_perfect_points_have_no_error(phantom: PhantomStudy) -> None:
 
 def test_a_shift_in_the_plane_is_measured_in_millimetres(phantom: PhantomStudy) -> None:
     truth = phantom.points[0]
-    assert truth.xy_px is not None
-    moved = replace(truth, xy_px=(truth.xy_px[0] + 3, truth.xy_px[1]))
+    assert truth.sight is not None
+    x, y = truth.sight.xy_px
+    moved = replace(truth, sight=replace(truth.sight, xy_px=(x + 3, y)))
     row = point_errors(phantom.study, detected(phantom, (moved,)), (truth,)).iloc[0]
-    series = next(s for s in phantom.study.series if s.series_id == truth.series_id)
+    series, _ = phantom.study.slice_at(truth.sight)
     expected = 3 * series.slices[0].plane.spacing_mm[0]
     assert row["in_plane_mm"] == pytest.approx(expected) == row["distance_mm"]
 
@@ -82,9 +83,7 @@ def test_numbering_report_compares_confidence_with_truth(phantom: PhantomStudy) 
 
 def test_worst_cases_are_drawn_worst_first(phantom: PhantomStudy, tmp_path: Path) -> None:
     points = list(phantom.points)
-    points[7] = replace(
-        points[7], xyz_mm=points[7].xyz_mm + np.array([0, 20, 0]), xy_px=None, instance_number=None
-    )
+    points[7] = replace(points[7], xyz_mm=points[7].xyz_mm + np.array([0, 20, 0]), sight=None)
     found = detected(phantom, tuple(points))
     errors = point_errors(phantom.study, found, phantom.points)
     written = draw_worst([(phantom.study, found, phantom.points)], errors, tmp_path, count=2)

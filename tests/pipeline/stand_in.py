@@ -11,15 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from classifier.grade import Grade
 from classifier.prior import level_prior
-from data_prep.study import (
-    LevelPoint,
-    PointSource,
-    Series,
-    SpineFrame,
-    SpineLevel,
-    SpineLevels,
-    Study,
-)
+from data_prep.study import LevelPoint, PointSource, Sight, SpineFrame, SpineLevel, SpineLevels, Study
 from data_prep.vocabulary import CONDITIONS, LEVELS, TARGETS, SeriesKind, Target
 from pipeline.grade import Pipeline
 from pipeline.prediction import Provenance
@@ -103,18 +95,8 @@ class StraightSpine:
         if series is None:
             return LevelPoint(target.condition, target.level, where, PointSource.PREDICTED, 0.5, 5.0)
         item, _ = series.nearest(where)
-        x, y = item.plane.to_px(where)
-        return LevelPoint(
-            target.condition,
-            target.level,
-            where,
-            PointSource.SEEN,
-            0.9,
-            2.0,
-            series.series_id,
-            item.instance_number,
-            (float(x), float(y)),
-        )
+        sight = Sight.of(series, item, where)
+        return LevelPoint(target.condition, target.level, where, PointSource.SEEN, 0.9, 2.0, sight)
 
 
 class BrightnessGrader:
@@ -125,12 +107,11 @@ class BrightnessGrader:
 
     def _grade(self, study: Study, levels: SpineLevels, target: Target) -> Grade:
         point = levels.point(target.condition, target.level)
-        if point is None or point.xy_px is None:
+        if point is None or point.sight is None:
             return Grade(level_prior(target), "prior", ("level_absent",))
-        series: Series = next(s for s in study.series if s.series_id == point.series_id)
-        assert point.instance_number is not None
-        pixels = series.by_instance(point.instance_number).pixels()
-        x, y = (round(value) for value in point.xy_px)
+        _, item = study.slice_at(point.sight)
+        pixels = item.pixels()
+        x, y = (round(value) for value in point.sight.xy_px)
         bright = float(pixels[y, x]) / 4096
         return Grade(np.array([1 - bright, bright / 2, bright / 2]), "seen")
 

@@ -68,10 +68,10 @@ def region_of(source: SourceStudy, point: LevelPoint, *, only_images: bool) -> R
     that no slice shows is given in the frame of reference of the first image.
     """
     image = source.image_of(point)
-    if image is not None and point.xy_px is not None:
+    if image is not None and point.sight is not None:
         return ImageRegion(
             graphic_type="POINT",
-            graphic_data=np.array([point.xy_px]) + 0.5,
+            graphic_data=np.array([point.sight.xy_px]) + 0.5,
             source_image=reference_to(image),
         )
     if only_images:

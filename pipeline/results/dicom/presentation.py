@@ -86,7 +86,7 @@ def _points_of_series(study: Study, prediction: StudyPrediction) -> dict[Series,
     levels = prediction.levels or SpineLevels(prediction.study_id)
     found: dict[Series, list[LevelPoint]] = {}
     for series in study.series:
-        points = [p for p in levels.points if p.series_id == series.series_id and p.xy_px is not None]
+        points = [point for point in levels.points if point.is_on(series)]
         if points:
             found[series] = points
     return found
@@ -139,8 +139,8 @@ def _annotations(
 
 def _at(point: LevelPoint) -> np.ndarray:
     """(column, row) as PS3.3 section C.10.5.1.2 counts: the centre of the first pixel is (1, 1)."""
-    assert point.xy_px is not None
-    return np.array(point.xy_px, dtype=np.float64) + 1.0
+    assert point.sight is not None
+    return np.array(point.sight.xy_px, dtype=np.float64) + 1.0
 
 
 def _ring(point: LevelPoint, image: SourceImage) -> GraphicObject:
@@ -188,9 +188,9 @@ def _window(
     images = [source.images[series.series_id, item.instance_number] for item in series.slices]
     if any(image.has_window or image.is_inverted for image in images):
         return None
-    for number in {point.instance_number for point in points}:
+    for number in {point.sight.instance_number for point in points if point.sight is not None}:
         try:
-            pixels = series.by_instance(int(number or 0)).pixels()
+            pixels = series.by_instance(number).pixels()
         except (DicomRejected, KeyError):
             continue
         low, high = percentiles(pixels, (1.0, 99.5))

@@ -157,9 +157,8 @@ class SourceStudy:
 
     def image_of(self, point: LevelPoint) -> SourceImage | None:
         """The image that shows a point, or None."""
-        if point.series_id is None or point.instance_number is None or point.xy_px is None:
-            return None
-        return self.images.get((point.series_id, point.instance_number))
+        sight = point.sight
+        return None if sight is None else self.images.get((sight.series_id, sight.instance_number))
 
     def fill(self, dataset: Dataset) -> None:
         """Write patient and study modules into a result, in UTF-8."""

@@ -174,8 +174,8 @@ def crop_at(study: Study, point: LevelPoint, size_px: int) -> NDArray[np.float32
 
     None where no slice shows it, for a neighbour would mislead.
     """
-    series = next((item for item in study.series if item.series_id == point.series_id), None)
-    if series is None or point.xy_px is None:
+    series = next((item for item in study.series if point.is_on(item)), None)
+    if series is None:
         return None
     crop = extract_crop(series, point.xyz_mm, size_mm=CROP_SIZE_MM, size_px=size_px, slices=1)
     return crop.pixels[0] if crop.valid[0] and crop.inside else None

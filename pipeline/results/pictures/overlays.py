@@ -53,8 +53,8 @@ def _points_of(series: Series, reading: Reading) -> dict[int, list[LevelPoint]]:
     order = {item.instance_number: place for place, item in enumerate(series.slices)}
     found: dict[int, list[LevelPoint]] = {}
     for point in reading.levels.points:
-        if point.series_id == series.series_id and point.instance_number in order:
-            found.setdefault(order[point.instance_number], []).append(point)
+        if point.sight is not None and point.is_on(series) and point.sight.instance_number in order:
+            found.setdefault(order[point.sight.instance_number], []).append(point)
     return found
 
 

@@ -90,7 +90,7 @@ def shown_series(study: Study, levels: SpineLevels) -> tuple[ShownSeries, ...]:
     chosen: list[Series] = []
     for kind in _KINDS:
         found = study.of_kind(kind)
-        used = [s for s in found if any(p.series_id == s.series_id for p in levels.points)]
+        used = [s for s in found if any(point.is_on(s) for point in levels.points)]
         chosen += used or found[:1]
     names = _names(chosen)
     picked = [(series, _slices_to_show(series, levels)) for series in chosen]
@@ -117,7 +117,7 @@ def _names(chosen: Sequence[Series]) -> list[str]:
 def _slices_to_show(series: Series, levels: SpineLevels) -> tuple[Slice, ...]:
     """All slices, or of a very long series every second, third … and those that carry points."""
     step = -(-len(series.slices) // _MAX_SLICES_PER_SERIES)
-    kept = {p.instance_number for p in levels.points if p.series_id == series.series_id}
+    kept = {point.sight.instance_number for point in levels.points if point.sight and point.is_on(series)}
     return tuple(
         item for place, item in enumerate(series.slices) if place % step == 0 or item.instance_number in kept
     )
@@ -143,7 +143,7 @@ def _shown_slice(series: Series, item: Slice, levels: SpineLevels, side_px: int,
     points = [
         _shown_point(point, grid)
         for point in levels.points
-        if (point.series_id, point.instance_number) == (series.series_id, item.instance_number)
+        if point.sight and point.is_on(series) and point.sight.instance_number == item.instance_number
     ]
     named = {point.level for point in points}
     names = []

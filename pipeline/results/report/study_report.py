@@ -133,7 +133,7 @@ def _cell(
     where = "No point."
     if point is not None:
         where = f"Point {point.source}, uncertain by about {point.uncertainty_mm:.0f} mm"
-        where += "." if point.instance_number is None else f", on instance {point.instance_number}."
+        where += "." if point.sight is None else f", on instance {point.sight.instance_number}."
     return Cell(
         name=target.column,
         condition=condition,

@@ -29,8 +29,8 @@ def _points(phantom: PhantomStudy) -> dict[Target, LevelPoint]:
 
 
 def _slice(phantom: PhantomStudy, point: LevelPoint) -> Slice:
-    series = next(item for item in phantom.study.series if item.series_id == point.series_id)
-    return series.by_instance(point.instance_number or 0)
+    assert point.sight is not None
+    return phantom.study.slice_at(point.sight)[1]
 
 
 def test_every_target_has_a_point_inside_an_image_of_the_right_series(studies: list[PhantomStudy]) -> None:
@@ -38,10 +38,11 @@ def test_every_target_has_a_point_inside_an_image_of_the_right_series(studies: l
         kinds = {series.series_id: series.kind for series in phantom.study.series}
         assert set(_points(phantom)) == set(TARGETS)
         for point in phantom.points:
-            assert kinds[point.series_id or ""] is point.condition.series_kind
+            assert point.sight is not None
+            assert kinds[point.sight.series_id] is point.condition.series_kind
             plane = _slice(phantom, point).plane
-            assert plane.contains_px(point.xy_px, margin_px=8)
-            assert plane.to_mm(point.xy_px) == pytest.approx(point.xyz_mm, abs=1e-6)
+            assert plane.contains_px(point.sight.xy_px, margin_px=8)
+            assert plane.to_mm(point.sight.xy_px) == pytest.approx(point.xyz_mm, abs=1e-6)
 
 
 def test_slices_run_from_right_to_left_and_from_foot_to_head(studies: list[PhantomStudy]) -> None:
@@ -171,11 +172,7 @@ def test_nothing_but_the_anatomy_carries_the_grade() -> None:
     mild, severe = (make_study(9, latents=dict.fromkeys(TARGETS, value)) for value in (-0.8, 3.0))
     assert mild.severities != severe.severities
     for first, second in zip(mild.points, severe.points, strict=True):
-        assert (first.series_id, first.instance_number, first.xy_px) == (
-            second.series_id,
-            second.instance_number,
-            second.xy_px,
-        )
+        assert first.sight == second.sight
     for one, other in zip(mild.plans, severe.plans, strict=True):
         assert (one.contrast, one.scanner, one.instance_numbers) == (
             other.contrast,

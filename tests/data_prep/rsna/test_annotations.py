@@ -12,7 +12,7 @@ import pytest
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
-from data_prep.study import PointSource, Study
+from data_prep.study import PointSource, Sight, Study
 from data_prep.vocabulary import Condition, Level, SeriesKind
 from tests.dicom_files import write_study
 
@@ -37,7 +37,7 @@ def test_a_point_lies_on_the_plane_of_its_slice(study: Study, as_text: bool) -> 
     # Slice 3 lies at x = -8 + 2 × 4 mm; columns are 1 mm apart, rows 2 mm.
     np.testing.assert_allclose(point.xyz_mm, (0.0, 11.0, -25.0))
     assert (point.condition, point.level) == (Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
-    assert (point.series_id, point.instance_number, point.xy_px) == ("12", 3, (11.0, 12.5))
+    assert point.sight == Sight("12", 3, (11.0, 12.5))
     assert point.source is PointSource.ANNOTATED
 
 
@@ -92,8 +92,8 @@ def test_all_real_points_lie_where_anatomy_says(real_rsna: Path, study_id: str) 
             assert by_target[left, level][0] > by_target[right, level][0] + 8
             assert np.linalg.norm(by_target[left, level] - centre) < 30
     for point in points:
-        series = next(item for item in study.series if item.series_id == point.series_id)
-        plane = series.by_instance(point.instance_number or 0).plane
-        np.testing.assert_allclose(plane.to_px(point.xyz_mm), point.xy_px, atol=1e-6)
+        assert point.sight is not None
+        series, item = study.slice_at(point.sight)
+        np.testing.assert_allclose(item.plane.to_px(point.xyz_mm), point.sight.xy_px, atol=1e-6)
         assert series.kind is point.condition.series_kind
     assert {series.kind for series in study.series} == set(SeriesKind)

@@ -51,9 +51,9 @@ def test_external_patient_becomes_a_study_with_annotated_canal_points(folder: Pa
     assert len(study.series[0].slices) == 3
     assert [point.level.label for point in points] == ["L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1"]
     for point in points:
-        assert point.instance_number is not None
-        plane = study.series[0].by_instance(point.instance_number).plane
-        np.testing.assert_allclose(plane.to_px(point.xyz_mm), point.xy_px, atol=1e-9)
+        assert point.sight is not None
+        plane = study.slice_at(point.sight)[1].plane
+        np.testing.assert_allclose(plane.to_px(point.xyz_mm), point.sight.xy_px, atol=1e-9)
 
 
 def test_parts_of_the_split_share_no_patient() -> None:

@@ -133,8 +133,8 @@ def test_points_that_were_seen_are_moved_within_their_slice(weights: Path, backe
         if before.source is PointSource.PREDICTED or before.condition.group is ConditionGroup.FORAMINAL:
             assert after is before
             continue
-        series = next(item for item in phantom.study.series if item.series_id == before.series_id)
-        plane = series.by_instance(int(before.instance_number or 0)).plane
+        assert before.sight is not None and after.sight is not None
+        plane = phantom.study.slice_at(before.sight)[1].plane
         assert abs(float(shift @ plane.normal)) < 1e-6
         if before.condition.group is ConditionGroup.SPINAL:
             # Sagittal crops are shown head up and front left: 3 mm to the back, 4 mm to the head.
@@ -146,7 +146,7 @@ def test_points_that_were_seen_are_moved_within_their_slice(weights: Path, backe
                 1 if before.condition.side is not None and before.condition.side.value == "left" else -1
             )
             assert np.sign(shift[0]) == towards_left
-        at = plane.to_mm(np.array(after.xy_px))
+        at = plane.to_mm(np.array(after.sight.xy_px))
         np.testing.assert_allclose(
             at - after.xyz_mm, plane.normal * float((at - after.xyz_mm) @ plane.normal), atol=1e-6
         )

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from classifier.calibration import Calibration
 from classifier.metric import score as official_score
 from data_prep.base.manifest import read_manifest
-from data_prep.study import LevelPoint, PointSource, SpineLevels
+from data_prep.study import LevelPoint, PointSource, Sight, SpineLevels
 from data_prep.vocabulary import LEVELS, TARGETS, Condition, ConditionGroup, Severity
 from pipeline.cli import app
 from pipeline.grade import Pipeline
@@ -269,9 +269,7 @@ def test_points_come_back_from_the_disk(tmp_path: Path) -> None:
         np.array([1.0, 2.0, 3.0]),
         PointSource.SEEN,
         confidence=0.5,
-        series_id="9",
-        instance_number=4,
-        xy_px=(10.5, 20.0),
+        sight=Sight("9", 4, (10.5, 20.0)),
     )
     levels = SpineLevels("1", points=(point,), numbering_confidence=0.75, flags=("few_slices",))
     save_points(tmp_path / "1.json", levels)

@@ -195,9 +195,9 @@ def slices_of(prediction: StudyPrediction, folder: Path) -> dict[str, tuple[int,
     found = {}
     for target, grade in prediction.grades.items():
         point = prediction.levels.point(target.condition, target.level)
-        assert point is not None and point.series_id is not None and point.instance_number is not None
-        count = len(list((folder / point.series_id).glob("*.dcm")))
-        found[f"{words_of(target)}: {grade.severity.value}"] = point.instance_number, count
+        assert point is not None and point.sight is not None
+        count = len(list((folder / point.sight.series_id).glob("*.dcm")))
+        found[f"{words_of(target)}: {grade.severity.value}"] = point.sight.instance_number, count
     return found
 
 

@@ -150,9 +150,9 @@ def test_the_report_says_what_the_prediction_says(images: Path, tmp_path: Path) 
         first = next(item for item in group[0].ContentSequence if item.name == codes.COMMENT.code)
         assert first.value.startswith(label)
         image = source.image_of(point) if point else None
-        assert point is not None and image is not None and point.xy_px is not None
+        assert point is not None and image is not None and point.sight is not None
         region = group.roi
-        assert region.value[0] == pytest.approx(np.array(point.xy_px) + 0.5, abs=1e-3)
+        assert region.value[0] == pytest.approx(np.array(point.sight.xy_px) + 0.5, abs=1e-3)
         (referenced,) = region.ContentSequence
         assert referenced.referenced_sop_instance_uid == image.sop_instance_uid
         assert group.tracking_identifier == f"{level.label} {place_words(condition)}"
@@ -319,7 +319,7 @@ def test_a_point_on_no_slice_is_given_in_the_patient(images: Path, tmp_path: Pat
     assert prediction.levels is not None
     away = Target(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L4_L5)
     points = tuple(
-        replace(point, series_id=None, instance_number=None, xy_px=None) if Target(point.condition, point.level) == away else point
+        replace(point, sight=None) if Target(point.condition, point.level) == away else point
         for point in prediction.levels.points
     )
     prediction = replace(prediction, levels=replace(prediction.levels, points=points))
@@ -405,8 +405,8 @@ def test_overlays_put_level_and_grade_on_the_slice_that_shows_them(images: Path)
         severity = prediction.grades[Target(point.condition, point.level)].severity.value
         uid, centre = shown[f"{point.level.label} {place_words(point.condition)}: {severity}"]
         image = source.image_of(point)
-        assert image is not None and image.sop_instance_uid == uid and point.xy_px is not None
-        assert list(centre) == pytest.approx([value + 1 for value in point.xy_px], abs=1e-3)
+        assert image is not None and image.sop_instance_uid == uid and point.sight is not None
+        assert list(centre) == pytest.approx([value + 1 for value in point.sight.xy_px], abs=1e-3)
 
 
 def test_key_images_are_those_with_moderate_or_severe(images: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_click_shows_the_right_crop_the_right_slice_and_the_right_figures(
         others = [crop_at(study, other, 224) for other in prediction.levels.points if other is not point]
         assert all(np.abs(shown - o * 255).mean() > 6 for o in others if o is not None)
         figure = opened.page.locator("figure.slice:visible")
-        assert figure.get_attribute("data-instance") == str(point.instance_number)
+        assert figure.get_attribute("data-instance") == str(point.sight.instance_number)
         assert figure.locator("g.point.current").get_attribute("data-target") == target.column
         words = opened.page.locator(".detail:visible").inner_text()
         for share in prediction.grades[target].probabilities:
@@ -115,19 +115,19 @@ def test_the_ring_on_a_slice_lies_where_the_point_is_and_is_as_wide_as_its_uncer
     prediction, study = graded
     assert prediction.levels is not None
     point = prediction.levels.point(L4_CANAL.condition, L4_CANAL.level)
-    assert point is not None and point.xy_px is not None
+    assert point is not None and point.sight is not None
     opened.page.click(f"#cell-{L4_CANAL.column}")
     figure = opened.page.locator("figure.slice:visible")
     box = [float(value) for value in (figure.locator("svg").get_attribute("viewBox") or "").split()]
     circle = figure.locator(f'g.point[data-target="{L4_CANAL.column}"] circle').first
-    item = next(s for s in study.series if s.series_id == point.series_id).by_instance(point.instance_number)
+    _, item = study.slice_at(point.sight)
     rows, columns = item.plane.shape
     # The phantom's slices are stored upright: the picture is the slice, scaled.
     assert float(circle.get_attribute("cx")) / box[2] == pytest.approx(
-        (point.xy_px[0] + 0.5) / columns, abs=0.01
+        (point.sight.xy_px[0] + 0.5) / columns, abs=0.01
     )
     assert float(circle.get_attribute("cy")) / box[3] == pytest.approx(
-        (point.xy_px[1] + 0.5) / rows, abs=0.01
+        (point.sight.xy_px[1] + 0.5) / rows, abs=0.01
     )
     height_mm = rows * item.plane.spacing_mm[1]
     assert float(circle.get_attribute("r")) / box[3] * height_mm == pytest.approx(
