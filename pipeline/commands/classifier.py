@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -73,6 +74,13 @@ def calibrate(
         Path | None,
         typer.Option(help="Crop cache of another scanner range: fits a share of the level prior on it."),
     ] = None,
+    weigh: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUN=WEIGHT",
+            help="How much the graders of a run count beside others of their name; 1 where nothing is said.",
+        ),
+    ] = None,
     pictures: Pictures = None,
     grader: Graders = None,
     as_json: AsJson = False,
@@ -83,7 +91,12 @@ def calibrate(
 
     try:
         figures, rows = calibrate_groups(
-            runs, grader or _trained(runs), validation, output or runs[0], shifted=shifted
+            runs,
+            grader or _trained(runs),
+            validation,
+            output or runs[0],
+            shifted=shifted,
+            weigh=_weights(runs, weigh or []),
         )
     except (WeightsRejected, ValueError) as error:
         console.fail(str(error))
@@ -156,6 +169,20 @@ def evaluate(
         print_review(figures["review"])
         _print_groups("condition groups", figures["groups"])
     console.exit_by(rejections)
+
+
+def _weights(runs: list[Path], given: list[str]) -> dict[Path, float]:
+    """RUN=WEIGHT as a mapping."""
+    found = {}
+    for text in given:
+        run, _, weight = text.rpartition("=")
+        try:
+            found[Path(run)] = float(weight)
+        except ValueError:
+            raise typer.BadParameter(f"--weigh needs RUN=WEIGHT, but got {text!r}") from None
+        if Path(run) not in runs or not 0 < found[Path(run)] < math.inf:
+            raise typer.BadParameter(f"--weigh needs one of the runs and a weight above 0, but got {text!r}")
+    return found
 
 
 def _trained(runs: list[Path]) -> list[GraderName]:

@@ -12,13 +12,14 @@ import torch
 from classifier.calibration import Calibration, JointCalibration, fit_joint_calibration
 from classifier.config import GROUP_GRADERS, GraderName
 from classifier.learn.crop_cache import CropCache
-from classifier.learn.workflow import _aligned
+from classifier.learn.train import grade_cache
+from classifier.learn.workflow import _aligned, _members
 from classifier.model import GraderNetwork
 from classifier.predict import Grader
 from classifier.storage import load_grader, save_grader
 from data_prep.study import SpineLevels
 from data_prep.vocabulary import TARGETS, ConditionGroup
-from tests.classifier.synthetic import all_points, textured_study, tiny_config
+from tests.classifier.synthetic import all_points, disc_cache, textured_study, tiny_config
 
 LEVELS = SpineLevels("7", points=all_points())
 
@@ -124,3 +125,19 @@ def test_a_joint_calibration_survives_the_disk(tmp_path: Path) -> None:
     joint = JointCalibration((0.7, 0.3), (0.1, 0.0, -0.1))
     save_grader(tmp_path, config, GraderNetwork(config.network, config.crop), Calibration(), {}, joint)
     assert load_grader(tmp_path, GraderName.SPINAL_AXIAL).joint == joint
+
+
+def test_the_evidence_of_a_run_counts_as_much_as_is_said(tmp_path: Path) -> None:
+    config = tiny_config(GraderName.SPINAL)
+    runs = [tmp_path / "one", tmp_path / "two"]
+    for seed, run in enumerate(runs):
+        write(run, GraderName.SPINAL, seed)
+    before = [load_grader(run, GraderName.SPINAL).network for run in runs]
+    members = _members(runs, GraderName.SPINAL, {runs[1]: 0.5})
+    crops = disc_cache(config, 12, 0)
+    one, two = (grade_cache(network, crops, config) for network in before)
+    mean = np.mean([grade_cache(member.network, crops, config) for member in members], axis=0)
+    np.testing.assert_allclose(mean, (2 * one + two) / 3, atol=1e-4)
+    assert [member.metrics.get("evidence_times") for member in members] == [1.3333, 0.6667]
+    equal = _members(runs, GraderName.SPINAL, {})
+    assert all("evidence_times" not in member.metrics for member in equal)

@@ -113,7 +113,7 @@ def test_a_failing_picture_costs_a_flag_and_no_grade(images: Path, tmp_path: Pat
 
     report = run_batch(stand_in_pipeline(), find_studies(images / "501"), tmp_path / "out", draw=draw)
     record = json.loads(report.predictions.read_text())["studies"][0]
-    assert record["flags"] == ["level_absent", "picture_failed"]
+    assert record["flags"] == ["level_absent", "degraded_input", "picture_failed"]
     assert not record["rejected"]
 
 
@@ -123,7 +123,7 @@ def test_a_failing_report_costs_a_flag_and_no_grade(images: Path, tmp_path: Path
 
     report = run_batch(stand_in_pipeline(), find_studies(images / "501"), tmp_path / "out", report=broken)
     record = json.loads(report.predictions.read_text())["studies"][0]
-    assert record["flags"] == ["level_absent", "report_failed"]
+    assert record["flags"] == ["level_absent", "degraded_input", "report_failed"]
     assert (
         report.reports == ()
         and "href=" not in (tmp_path / "out" / "index.html").read_text().split("<tbody>")[1]
