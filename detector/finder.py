@@ -16,7 +16,7 @@ from detector.look.canonical import strip
 from detector.look.choice import central_slices, sagittal_series
 from detector.look.inference import SlicePredictor
 from detector.look.sightings import Part, SliceSighting, look_at
-from detector.spine.aside import aside_by_level, fading
+from detector.spine.aside import aside_by_level, fading, leaning, outer_slices
 from detector.spine.chain import ChainDisc, NumberedChain, best_chain
 from detector.spine.levels import straightened
 from detector.spine.region import is_named_otherwise, lumbar_evidence, views_apart
@@ -118,23 +118,31 @@ class SpineFinder:
         return [[seen[id(item)] for item in slices if id(item) in seen] for _, slices in central]
 
     def followed(
-        self, chain: NumberedChain, levels: dict[Level, SpineLevel], leading: Series
+        self, chain: NumberedChain, levels: dict[Level, SpineLevel], leading: Series, *, has_axial: bool
     ) -> tuple[dict[Level, SpineLevel], bool]:
         """The levels, followed across the slices where the spine leaves the central ones; whether it does.
 
-        They are moved where enough discs say so.
+        They are moved where enough discs say so. Without axial slices smaller bends are looked for, too.
         """
         config = self.config
         central = central_slices(leading, config.central_slices, config.max_offset_mm)
         instances = [item.instance_number for item in central]
         faded = fading(chain, instances, leading.series_id, config.aside)
-        if faded < config.aside.faded_discs:
+        if not levels:
             return levels, False
         stack = max(leading.stacks, key=len)
         spine_mm = np.stack([point for level in levels.values() for point in (level.disc_mm, level.canal_mm)])
-        seen = self._look_at(
-            [(leading, item) for item in stack], lambda _, grid: strip(grid, spine_mm, config.strip_mm)
-        )
+
+        def seen_on(slices: Sequence[Slice]) -> list[SliceSighting]:
+            return self._look_at(
+                [(leading, item) for item in slices], lambda _, grid: strip(grid, spine_mm, config.strip_mm)
+            )
+
+        if faded < config.aside.faded_discs:
+            outer = [] if has_axial else seen_on(outer_slices(stack, config.aside))
+            if len(outer) < 2 or leaning(levels, outer, config.aside) < config.aside.faded_discs:
+                return levels, False
+        seen = seen_on(stack)
         aside_mm = aside_by_level(levels, seen, config.aside) if seen else {}
         if max(map(abs, aside_mm.values()), default=0.0) < config.crooked_mm:
             return levels, False

@@ -9,7 +9,7 @@ from data_prep.base.backend import Backend
 from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from data_prep.pixel_cache import PixelCache
 from data_prep.study import SpineLevels, Study
-from data_prep.vocabulary import LEVELS
+from data_prep.vocabulary import LEVELS, SeriesKind
 from detector.config import PredictConfig, read_config
 from detector.doubts import (
     axials_lie_elsewhere,
@@ -136,7 +136,8 @@ class LevelDetector:
             "axial_disagrees": axials_lie_elsewhere(study, leading, levels, config),
         }
         flags.extend(flag for flag, holds in said.items() if holds)
-        levels, is_curved = self.finder.followed(chain, levels, leading)
+        has_axial = self.axial is not None and bool(study.of_kind(SeriesKind.AXIAL_T2))
+        levels, is_curved = self.finder.followed(chain, levels, leading, has_axial=has_axial)
         levels, points = target_points(
             study,
             levels,

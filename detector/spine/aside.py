@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.geometry import FloatArray
-from data_prep.study import SpineLevel
+from data_prep.study import Slice, SpineLevel
 from data_prep.vocabulary import Level
 from detector.look.sightings import SliceSighting
 from detector.spine.chain import FIRST_LUMBAR, NumberedChain
@@ -28,6 +28,9 @@ class AsideConfig:
             over that side, is below this share of its best, and not so on the other side.
         faded_discs: so many lumbar discs must fade on one side for the other slices to be looked at.
         moved_discs: so many for the levels to be moved to where those show them.
+        outer_mm, outer_share: without axial slices, which say where the canal lies, the slices this far to
+            both sides of the middle are looked at, too; a disc leans to the side on which it scores more, if
+            it has less than this share on the other.
         shown_share: of its best score, what a slice that cuts a disc is expected to exceed.
         odd_mm: a level that lies this far from the curve of the others is not believed.
         half_width_mm: of a disc as it is seen, where the stack ends before it does.
@@ -37,6 +40,8 @@ class AsideConfig:
     faded_share: float = 0.8
     faded_discs: int = 2
     moved_discs: int = 3
+    outer_mm: float = 14.5
+    outer_share: float = 0.7
     shown_share: float = 0.8
     odd_mm: float = 8.0
     half_width_mm: float = 21.0
@@ -63,6 +68,24 @@ def fading(chain: NumberedChain, instances: Sequence[int], series_id: str, confi
         if first != last:
             count[last] += 1
     return max(count)
+
+
+def outer_slices(stack: Sequence[Slice], config: AsideConfig) -> list[Slice]:
+    """The slices nearest to ``outer_mm`` on both sides of the middle of a stack; none of a narrow one."""
+    normal = stack[0].plane.normal
+    places = np.array([float(item.plane.centre_mm @ normal) for item in stack])
+    middle = (places.min() + places.max()) / 2
+    if places.max() - middle < config.outer_mm:
+        return []
+    return [stack[int(np.argmin(np.abs(places - middle - side * config.outer_mm)))] for side in (-1, 1)]
+
+
+def leaning(levels: Mapping[Level, SpineLevel], outer: Sequence[SliceSighting], config: AsideConfig) -> int:
+    """How many levels are seen on one of two outer slices and fade on the other, the larger number."""
+    scores = np.array([[_score(one, place, config.reach_mm) for one in outer] for place in levels.values()])
+    first, last = scores.T
+    fades = (first < config.outer_share * last, last < config.outer_share * first)
+    return int(max(np.count_nonzero(side) for side in fades))
 
 
 def middle_mm(places_mm: FloatArray, scores: FloatArray, config: AsideConfig) -> float | None:
