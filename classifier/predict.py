@@ -239,19 +239,6 @@ class Grader:
         """For the submission, see ``classifier.any_severe``."""
         return self.graders[GraderName.SPINAL].calibration.any_severe_pull
 
-    def grade_crops(self, crops: Mapping[Target, Crop]) -> Probabilities:
-        """Calibrated unweighted probabilities (3,) of one study from crops as a group's grader sees them.
-
-        Members that look at other crops than the first are left out.
-        """
-        logits = {}
-        for name in GROUP_GRADERS:
-            mine = ((target, crop) for target, crop in crops.items() if target.condition.group is name.group)
-            places = next(iter(self._views(name).values()))
-            found = self._begin(name, places, mine)()
-            logits[name] = {target: np.mean(each, axis=0) for target, each in found.items()}
-        return self._joined(logits)
-
     def _begin(
         self, name: GraderName, places: Sequence[int], shown: Iterable[Shown]
     ) -> Callable[[], dict[Target, NDArray[np.float64]]]:

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
-from importlib.util import find_spec
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from classifier.grade import Grade
 from classifier.measure.quantities import Measured
 from classifier.measure.study import measure_study
-from classifier.prior import prior_grade
 from classifier.target_crops import NO_SIGNAL
-from data_prep.base.backend import Backend, BackendUnusable, available_threads, resolve_backend
-from data_prep.base.manifest import read_verified, verify_manifest
+from data_prep.base.backend import Backend, available_threads, resolve_backend
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.archives import opened_input
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.study import SpineLevels, Study
-from data_prep.vocabulary import TARGETS, ConditionGroup, Flag, SeriesKind, Target
-from pipeline.learned import read_learned
+from data_prep.vocabulary import ConditionGroup, Flag, SeriesKind, Target
+from pipeline.model_facts import ModelFacts, resolve_device
 from pipeline.models import model_folders
 from pipeline.prediction import Provenance, StudyPrediction
 from pipeline.series_seen import series_rows
@@ -39,78 +36,6 @@ class StudyGrader(Protocol):
     """What the pipeline asks of the graders: all 25 targets, the level prior for what cannot be seen."""
 
     def grade(self, study: Study, levels: SpineLevels) -> Mapping[Target, Grade]: ...
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What a run says of its models, known without building a network.
-
-    Attributes:
-        provenance: hashes, configuration and versions that are written beside the results.
-        any_severe_pull: of submissions, see ``classifier.any_severe``.
-    """
-
-    provenance: Provenance
-    any_severe_pull: float = 0.0
-
-    @classmethod
-    def read(
-        cls,
-        models: str | Path | None = None,
-        *,
-        detector_weights: Path | None = None,
-        classifier_weights: Path | None = None,
-        backend: Backend | str = Backend.AUTO,
-        device: str = "cpu",
-    ) -> ModelFacts:
-        """Of the models that ``Pipeline.load`` would load; every file is checked against its manifest.
-
-        Raises:
-            WeightsRejected: weights are missing or do not have the SHA-256 of their manifest.
-            BackendUnusable: the backend cannot run here.
-        """
-        import detector.config
-        import detector.predict
-        from classifier.config import GraderName
-        from classifier.storage import graders_of, read_grader
-
-        folders = model_folders(
-            models, detector_weights=detector_weights, classifier_weights=classifier_weights
-        ).by_stage()
-        read_verified(folders["detector"], detector.predict.LEADING_WEIGHTS)
-        config = detector.config.read_config(folders["detector"])
-        graders = {
-            name: read_grader(folders["classifier"], name) for name in graders_of(folders["classifier"])
-        }
-        hashes = {
-            f"{stage}/{name}": digest
-            for stage, folder in folders.items()
-            for name, digest in verify_manifest(folder).items()
-        }
-        backend = resolve_backend(backend, device=resolve_device(device))
-        configuration = {"detector": asdict(config), "backend": backend.value}
-        pull = graders[GraderName.SPINAL].calibration.any_severe_pull
-        learned = read_learned(folders["classifier"])
-        return cls(Provenance(hashes, configuration, learned=learned), pull)
-
-    def rejected(
-        self,
-        study_id: str,
-        rejection: Rejection,
-        others: tuple[Rejection, ...] = (),
-        levels: SpineLevels | None = None,
-    ) -> StudyPrediction:
-        """What is known of a study that was rejected: the level prior, and why."""
-        return StudyPrediction(
-            study_id,
-            {target: prior_grade(target, "study_rejected") for target in TARGETS},
-            levels,
-            ("study_rejected",),
-            (*others, rejection),
-            rejected=True,
-            series=series_rows(None, None, {}, others),
-            provenance=self.provenance,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,26 +211,6 @@ def _measured(study: Study, levels: SpineLevels) -> tuple[tuple[Measured, ...], 
         return measure_study(study, levels), ()
     except Exception:
         return (), ("measuring_failed",)
-
-
-def resolve_device(text: str) -> str:
-    """The device of a command line as torch spells it; torch is asked about what is no processor alone.
-
-    Raises:
-        BackendUnusable: it needs torch, which is not installed.
-        DeviceUnusable: there is no such device here.
-    """
-    name = text.strip().lower()
-    if name == "cpu" or (name == "auto" and find_spec("torch") is None):
-        return "cpu"
-    if find_spec("torch") is None:
-        raise BackendUnusable(
-            f"device {text!r} needs torch, which is not installed: pip install 'lumbar[train]', "
-            "or use --device cpu"
-        )
-    from classifier.learn.devices import resolve_device as of_torch
-
-    return str(of_torch(name))
 
 
 def _missing(study: Study, levels: SpineLevels, grades: Mapping[Target, Grade]) -> tuple[str, ...]:

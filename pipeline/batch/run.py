@@ -33,7 +33,8 @@ from pipeline.batch.study_work import (
     input_files,
     place_of,
 )
-from pipeline.grade import ModelFacts, Pipeline
+from pipeline.grade import Pipeline
+from pipeline.model_facts import ModelFacts
 from pipeline.prediction import StudyPrediction, probabilities_in
 from pipeline.results.report.index import write_index
 from pipeline.results.submission import submission_rows, validate_rows, write_rows

@@ -14,7 +14,8 @@ from data_prep.read.entry import StudyEntry
 from data_prep.read.listing import files_below
 from data_prep.read.nifti import is_nifti, sidecar_of
 from data_prep.study import Study
-from pipeline.grade import ModelFacts, Pipeline
+from pipeline.grade import Pipeline
+from pipeline.model_facts import ModelFacts
 from pipeline.prediction import StudyPrediction
 
 if TYPE_CHECKING:

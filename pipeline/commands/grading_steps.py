@@ -24,7 +24,8 @@ from pipeline.batch.run import BatchReport, run_batch
 from pipeline.commands import console
 from pipeline.commands.signals import ended_by_signals
 from pipeline.extras import what_is_missing
-from pipeline.grade import ModelFacts, Pipeline
+from pipeline.grade import Pipeline
+from pipeline.model_facts import ModelFacts
 from pipeline.prediction import Provenance, StudyPrediction
 from pipeline.results.dicom import ResultObject
 

@@ -17,7 +17,7 @@ from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.problems import LumbarError, Reason
 from pipeline.cli import app
 from pipeline.extras import EXTRAS, what_is_missing
-from pipeline.grade import resolve_device
+from pipeline.model_facts import resolve_device
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,7 +102,7 @@ def test_a_device_that_is_not_there_is_refused(text: str) -> None:
 
 
 def test_the_processor_needs_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.grade.find_spec", lambda name: None)
+    monkeypatch.setattr("pipeline.model_facts.find_spec", lambda name: None)
 
     assert resolve_device("cpu") == resolve_device("auto") == "cpu"
     with pytest.raises(BackendUnusable, match=r"lumbar\[train\]"):

@@ -28,7 +28,8 @@ from pipeline.batch.processes import LocalPool
 from pipeline.batch.run import BatchReport, run_batch
 from pipeline.batch.study_work import clean_up_after_workers
 from pipeline.cli import app
-from pipeline.grade import ModelFacts, Pipeline
+from pipeline.grade import Pipeline
+from pipeline.model_facts import ModelFacts
 from pipeline.results.report.study_report import write_report
 from tests.pipeline.stand_in import StraightSpine, stand_in_pipeline, write_study, write_table
 
