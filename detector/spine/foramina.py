@@ -28,7 +28,7 @@ class ForamenConfig(SeenConfig):
     max_from_geometry_mm: float = 12.0
     full_trust_mm: float = 8.0
     uncertainty_mm: float = 3.0
-    slice_sd_mm: float = 5.0
+    slice_sd_mm: float = 12.0
     candidates: CandidateConfig = field(default_factory=lambda: CandidateConfig(min_score=0.1, merge_mm=8.0))
 
 
