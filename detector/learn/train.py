@@ -73,6 +73,12 @@ class LevelTrainer(PoseTrainer):
         super().__init__(overrides=overrides)
         self.add_callback("on_train_epoch_start", _start_epoch)
 
+    def run_callbacks(self, event: str) -> None:
+        """Only ours: those that ultralytics adds would tell loggers and its servers of a training."""
+        for callback in self.callbacks.get(event, ()):
+            if not callback.__module__.startswith("ultralytics."):
+                callback(self)
+
     def get_dataset(self) -> dict[str, Any]:
         """What ultralytics reads from a data.yaml."""
         spec = self.spec

@@ -11,7 +11,7 @@ import torch
 from detector.learn.dataset import LevelDataset
 from detector.learn.slices import SlicesUnusable
 from detector.learn.study_slices import phantom_slices
-from detector.learn.train import TrainConfig, train_detector
+from detector.learn.train import LevelTrainer, TrainConfig, train_detector
 from detector.learn.views import AugmentConfig
 from detector.look.network import build_network, network_from_bytes, save_network
 from detector.spec import AXIAL, SAGITTAL, DetectorKind
@@ -101,3 +101,23 @@ def test_weights_survive_half_precision(tmp_path: Path) -> None:
 def test_nothing_to_train_on_is_said_clearly(tmp_path: Path) -> None:
     with pytest.raises(SlicesUnusable, match="no labelled slice"):
         train_detector(TINY, [(1.0, [])], [], tmp_path)
+
+
+def test_no_logger_and_no_server_is_told_of_a_training() -> None:
+    from ultralytics.utils.callbacks.base import default_callbacks
+    from ultralytics.utils.events import callbacks as events
+
+    told: list[str] = []
+
+    def theirs(trainer: object) -> None:
+        told.append("theirs")
+
+    theirs.__module__ = "ultralytics.utils.callbacks.mlflow"
+    trainer = LevelTrainer.__new__(LevelTrainer)
+    trainer.callbacks = {"on_train_end": [theirs, lambda _: told.append("ours")]}
+    trainer.run_callbacks("on_train_end")
+    trainer.run_callbacks("on_train_start")
+    assert told == ["ours"]
+    # All that ultralytics registers of its own is told apart by its module.
+    added = [*events.values(), *(each for group in default_callbacks.values() for each in group)]
+    assert added and all(each.__module__.startswith("ultralytics.") for each in added)
