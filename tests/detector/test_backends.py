@@ -104,7 +104,8 @@ def test_the_result_of_an_image_does_not_depend_on_its_neighbours(fast: LevelDet
 def test_slices_that_could_not_win_are_not_missed(fast: LevelDetector, study: Study) -> None:
     """Every near slice, looked at, gives the foramina that the search with bounds gives."""
     assert fast.foramen is not None
-    config = replace(ForamenConfig(), context_mm=None)
+    # So narrow that some slices cannot win.
+    config = replace(ForamenConfig(), context_mm=None, slice_sd_mm=5.0)
     counted = Counting(fast.foramen)
     detector = LevelDetector(fast.sagittal, None, counted, replace(fast.config, foramen=config))  # type: ignore[arg-type]
     levels = detector.predict(study)
