@@ -22,6 +22,7 @@ from classifier.calibration import fit_calibration
 from classifier.config import GraderConfig, GraderName
 from classifier.learn.crop_cache import CropCache
 from classifier.learn.train import EpochReport, Machine, grade_cache, train_grader
+from classifier.storage import read_grader
 from data_prep.base.files import atomic_write
 from data_prep.problems import LumbarError
 
@@ -96,7 +97,7 @@ def ask_teachers(
         report: called with the fold after each of its epochs.
 
     Raises:
-        TeachersUnusable: all patients fall into one fold.
+        TeachersUnusable: all patients fall into one fold, or the folder holds answers of other teachers.
     """
     fold = np.array([fold_of(str(study), folds) for study in crops.study_ids])
     if len(np.unique(fold)) < 2:
@@ -106,9 +107,9 @@ def ask_teachers(
         place = folder / f"fold{left_out}"
         answers = place / f"{config.name.value}.npz"
         asked = crops.where(fold == left_out)
+        one = replace(config, training=replace(config.training, seed=config.training.seed + left_out))
         if not answers.exists():
             learned = [crops.where(fold != left_out), *([] if beside is None else [beside])]
-            one = replace(config, training=replace(config.training, seed=config.training.seed + left_out))
             network = train_grader(
                 one,
                 CropCache.join(learned),
@@ -121,6 +122,13 @@ def ask_teachers(
             views = [grade_cache(network, asked, config, jitter_seed=seed) for seed in _VIEWS]
             Teachers(config.name, asked.row_ids, np.mean(views, axis=0)).save(answers)
         parts.append(Teachers.load(answers))
+        if read_grader(place, config.name).config != one or not np.array_equal(
+            parts[-1].row_ids, asked.row_ids
+        ):
+            raise TeachersUnusable(
+                f"'{place.name}' holds a teacher of another configuration or of other crops: "
+                "choose a new folder"
+            )
     return Teachers(
         config.name,
         np.concatenate([part.row_ids for part in parts]),

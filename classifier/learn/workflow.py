@@ -120,7 +120,7 @@ def train_groups(
             folder,
             report=partial(report, config.name),
             machine=machine,
-            pretrained=_for(config, pretrained),
+            pretrained=_pretrained_for(config, pretrained),
             start_from=None
             if start_from is None
             else load_grader(start_from, config.name).network.state_dict(),
@@ -160,14 +160,14 @@ def teach_groups(
             folds=folds,
             report=partial(report, config.name),
             machine=machine,
-            pretrained=_for(config, pretrained),
+            pretrained=_pretrained_for(config, pretrained),
         )
         written.append(folder / f"{config.name.value}.npz")
         found.save(written[-1])
     return written
 
 
-def _for(config: GraderConfig, pretrained: Path | None) -> Path | None:
+def _pretrained_for(config: GraderConfig, pretrained: Path | None) -> Path | None:
     return pretrained if config.network.backbone != "compact_resnet" else None
 
 

@@ -90,10 +90,11 @@ def _draw_reading(
             _draw_tile(page, study, point, target, reading.opinions[target], corner)
             compared = None if other is None else other.opinions[target]
             _draw_opinion(page, reading.opinions[target], compared, corner)
-    page.text(left + _WIDTH - 20, _HEIGHT - 18, reading.footer, ha="right", style="italic")
+    # On lines of their own: what the graders learned from must be read.
+    page.text(left + 20, _HEIGHT - 12, reading.footer, style="italic")
     page.text(
         left + 20,
-        _HEIGHT - 18,
+        _HEIGHT - 32,
         "L and R are the patient's. Ring: uncertainty to scale. Cross: the point graded. Dashed: not graded.",
     )
 

@@ -109,6 +109,9 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     code, _, err = lumbar("train", "--crops", tmp_path, "--config", config, "-o", tmp_path)
     assert code == 1 and "configuration" in err
     assert lumbar("train", "--phantoms", 1, "--grader", "hip", "-o", tmp_path)[0] == 2
+    for weight in ("half", f"{tmp_path}=much", f"{tmp_path}=0", "elsewhere=1"):
+        code, _, err = lumbar("calibrate", tmp_path, "--validation", tmp_path, "--weigh", weight)
+        assert code == 2 and "--weigh" in err, weight
 
 
 def test_evaluate_on_the_real_studies(real_rsna: Path, run: Path) -> None:
