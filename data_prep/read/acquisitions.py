@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from data_prep.geometry import FloatArray, Orientation
-from data_prep.read.dicom_file import SliceHeader
+from data_prep.read.slice_header import SliceHeader
 from data_prep.read.weighting import shown_label
 
 _SAME_PLACE_MM = 0.1

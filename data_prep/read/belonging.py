@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from data_prep.problems import Reason, Rejection
-from data_prep.read.dicom_file import SliceHeader
 from data_prep.read.identity import Identity, disagree, identity_of, joined
+from data_prep.read.slice_header import SliceHeader
 
 Headers = Mapping[str, Sequence[SliceHeader]]
 

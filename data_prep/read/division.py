@@ -9,9 +9,10 @@ import numpy as np
 
 from data_prep.geometry import Orientation
 from data_prep.problems import DicomRejected, Reason, Rejection
-from data_prep.read.dicom_file import SliceHeader, read_pixels
+from data_prep.read.dicom_file import read_pixels
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.series_names import traits_of
+from data_prep.read.slice_header import SliceHeader
 from data_prep.read.weighting import weighting_from_headers
 
 # Times of one echo differ by rounding, or from slice to slice; two at one place are two echoes.

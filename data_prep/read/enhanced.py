@@ -18,7 +18,13 @@ from pydicom.filereader import read_sequence
 from pydicom.tag import Tag
 
 from data_prep.problems import Reason
-from data_prep.read.dicom_limits import BIG_ENDIAN, IMPLICIT_LITTLE, BoundedFile, ReadLimits, Refused
+from data_prep.read.dicom_limits import (
+    BIG_ENDIAN,
+    IMPLICIT_LITTLE,
+    ReadLimits,
+    Refused,
+)
+from data_prep.read.dicom_parse import BoundedFile
 
 SHARED, PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 GROUP_KEYWORDS = (SHARED, PER_FRAME)

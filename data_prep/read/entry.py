@@ -11,7 +11,7 @@ from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.acquisitions import acquisitions_of, conflicts
 from data_prep.read.belonging import of_one_patient
 from data_prep.read.choosing import chosen
-from data_prep.read.dicom_file import SliceHeader, read_slices
+from data_prep.read.dicom_file import read_slices
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.division import divided
 from data_prep.read.identity import identity_of
@@ -24,6 +24,7 @@ from data_prep.read.listing import (
     subfolders,
 )
 from data_prep.read.series import build_series, weightings_compared
+from data_prep.read.slice_header import SliceHeader
 from data_prep.study import Series, Study
 from data_prep.vocabulary import Flag, SeriesKind
 

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data_prep.read.dicom_file import SliceHeader, name_digest
+from data_prep.read.dicom_header import name_digest
+from data_prep.read.slice_header import SliceHeader
 
 _PLACEHOLDERS = (
     "ANON",

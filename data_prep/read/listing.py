@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from data_prep.problems import Reason, Rejection
-from data_prep.read.dicom_limits import dataset_start
+from data_prep.read.dicom_parse import dataset_start
 
 _IGNORED = ("__macosx", "dicomdir", "thumbs.db")
 DICOM = "DICOM"

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from data_prep.crops import display_axes
 from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.problems import DicomRejected, Reason, Rejection
-from data_prep.read.dicom_file import SliceHeader
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits, Refused
+from data_prep.read.slice_header import SliceHeader
 
 SUFFIXES = (".nii", ".nii.gz")
 HOW_TO_INSTALL = "NIfTI needs nibabel: pip install 'lumbar[nifti]'"

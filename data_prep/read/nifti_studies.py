@@ -11,9 +11,9 @@ from pathlib import Path
 
 from data_prep.names import folder_id, safe_id
 from data_prep.problems import DicomRejected, Rejection
-from data_prep.read.dicom_file import SliceHeader
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.nifti import is_nifti, read_volume, stem_of
+from data_prep.read.slice_header import SliceHeader
 
 # Folders of a BIDS data set that hold no raw images of it (BIDS, 'Source vs. raw vs. derived data').
 _NOT_RAW = frozenset({"derivatives", "sourcedata", "code", "stimuli", "phenotype"})

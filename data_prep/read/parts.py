@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from data_prep.problems import Rejection
 from data_prep.read.acquisitions import acquisitions_of, conflict, conflicts
-from data_prep.read.dicom_file import SliceHeader
 from data_prep.read.identity import Identity, identity_of, joined
+from data_prep.read.slice_header import SliceHeader
 
 # More parts than this are not compared pair by pair: each is an image, and they are looked at together.
 MANY = 24

@@ -12,9 +12,10 @@ import numpy as np
 
 from data_prep.geometry import SAME_ORIENTATION_COSINE, FloatArray, Orientation, SlicePlane
 from data_prep.problems import DicomRejected, Reason, Rejection
-from data_prep.read.dicom_file import SliceHeader, read_pixels
+from data_prep.read.dicom_file import read_pixels
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.series_names import Weighting, traits_of
+from data_prep.read.slice_header import SliceHeader
 from data_prep.read.weighting import (
     largest_csf_ridge,
     told_by_headers,

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from enum import StrEnum
 
-from data_prep.read.dicom_file import SliceHeader
+from data_prep.read.slice_header import SliceHeader
 from data_prep.traits import Image, Traits
 
 _NOT_A_VERTEBRA = r"(?!\d|\s*[-/]\s*[TLS]\d)"

@@ -10,7 +10,6 @@ from pathlib import Path
 from data_prep.names import folder_id
 from data_prep.problems import Reason, Rejection
 from data_prep.read.acquisitions import are_parts_of_one
-from data_prep.read.dicom_file import SliceHeader
 from data_prep.read.dicom_limits import ReadLimits
 from data_prep.read.entry import StudyEntry, identifier, read_headers
 from data_prep.read.grouping import Group, studies_among
@@ -19,6 +18,7 @@ from data_prep.read.nifti import is_nifti
 from data_prep.read.nifti_studies import VolumeStudy, is_raw, volume_studies
 from data_prep.read.parts import Found
 from data_prep.read.series_table import SeriesTable
+from data_prep.read.slice_header import SliceHeader
 
 
 class Tree:

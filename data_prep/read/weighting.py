@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.problems import DicomRejected
-from data_prep.read.dicom_file import SliceHeader
 from data_prep.read.series_names import Weighting, plain_text, traits_of, weighting_from_text
+from data_prep.read.slice_header import SliceHeader
 from data_prep.study import Slice
 
 _CSF_RIDGE_OF_T2 = 0.53

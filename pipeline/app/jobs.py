@@ -17,11 +17,11 @@ from data_prep.problems import ADVICE, DicomRejected, Rejection
 from data_prep.read.archives import (
     DEFAULT_ARCHIVE_LIMITS,
     extract_archive,
-    inner_folder,
     is_archive,
     safe_parts,
 )
 from data_prep.read.find import find_studies
+from data_prep.read.opening import inner_folder
 from pipeline.batch.run import BatchReport, run_batch
 from pipeline.grade import Pipeline
 from pipeline.results.report.study_report import write_report

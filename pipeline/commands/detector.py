@@ -55,8 +55,8 @@ def predict(
 ) -> None:
     """Find the levels of every study and write their points as levels.csv."""
     from data_prep.problems import DicomRejected
-    from data_prep.read.archives import opened_input
     from data_prep.read.find import find_studies
+    from data_prep.read.opening import opened_input
     from detector.levels_table import write_levels
 
     rejections: list[Rejection] = []

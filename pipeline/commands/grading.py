@@ -159,7 +159,8 @@ def predict(
 
 def _check_ray(paths: Sequence[Path], address: str | None) -> None:
     """Ends with exit code 2 where Ray is not installed, or the cluster would not see the images."""
-    from data_prep.read.archives import archives_in, is_archive
+    from data_prep.read.archives import is_archive
+    from data_prep.read.opening import archives_in
     from pipeline.batch.ray_engine import HOW_TO_INSTALL, is_installed
 
     if address is None:

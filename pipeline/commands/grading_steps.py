@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from data_prep.base.backend import Backend
 from data_prep.base.files import atomic_write, locked_folder
 from data_prep.problems import Rejection
-from data_prep.read.archives import archives_in, is_archive, opened_input
+from data_prep.read.archives import is_archive
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_all_studies
+from data_prep.read.opening import archives_in, opened_input
 from data_prep.study import Study
 from pipeline.batch.engines import Engine, LoadPipeline
 from pipeline.batch.processes import LocalPool

@@ -21,7 +21,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from data_prep.base.uids import is_usable_uid
 from data_prep.names import printable
-from data_prep.read.dicom_limits import DEFAULT_LIMITS, TRANSFER_SYNTAXES, BoundedFile, parsed
+from data_prep.read.dicom_limits import DEFAULT_LIMITS, TRANSFER_SYNTAXES
+from data_prep.read.dicom_parse import BoundedFile, parsed
 from pipeline.service.config import ServiceConfig
 from pipeline.service.spool import Spool, SpoolFull
 

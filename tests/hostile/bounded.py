@@ -134,9 +134,9 @@ def _status(key: str) -> float:
 
 def _do(task: str, path: Path) -> dict[str, Any]:
     from data_prep.problems import DicomRejected, Rejection
-    from data_prep.read.archives import opened_input
     from data_prep.read.dicom_file import read_pixels, read_slice
     from data_prep.read.find import find_studies
+    from data_prep.read.opening import opened_input
 
     rejections: list[Rejection] = []
     slices = files = 0
@@ -179,9 +179,9 @@ def _do(task: str, path: Path) -> dict[str, Any]:
 
 def main() -> None:
     """The child: a task per line on stdin, an outcome per line on stdout."""
-    import data_prep.read.archives
     import data_prep.read.dicom_file
-    import data_prep.read.find  # noqa: F401
+    import data_prep.read.find
+    import data_prep.read.opening  # noqa: F401
 
     limit = int(_status("VmSize") * MEGABYTE) + int(sys.argv[1]) * MEGABYTE
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

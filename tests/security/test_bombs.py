@@ -23,7 +23,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from data_prep.read.dicom_limits import DEFAULT_LIMITS, BoundedFile, Refused, parsed
+from data_prep.read.dicom_limits import DEFAULT_LIMITS, Refused
+from data_prep.read.dicom_parse import BoundedFile, parsed
 from tests.dicom_files import write_slice
 from tests.hostile.bounded import BoundedReader, Outcome
 from tests.hostile.mutations import base_dataset, recoded

@@ -14,11 +14,10 @@ from data_prep.problems import DicomRejected, Reason
 from data_prep.read.archives import (
     ArchiveLimits,
     extract_archive,
-    inner_folder,
     is_archive,
-    opened_input,
     safe_parts,
 )
+from data_prep.read.opening import inner_folder, opened_input
 from tests.dicom_files import write_study
 
 DICOM = bytes(128) + b"DICM" + bytes(60)

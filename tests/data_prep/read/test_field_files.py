@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
 from data_prep.problems import DicomRejected, Reason
-from data_prep.read.archives import opened_input
 from data_prep.read.find import find_studies
+from data_prep.read.opening import opened_input
 from data_prep.study import Study
 from data_prep.vocabulary import SeriesKind
 from tests.dicom_files import AXIAL, ramp, write_series, write_study

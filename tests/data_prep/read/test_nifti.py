@@ -18,10 +18,10 @@ from nibabel.orientations import axcodes2ornt, ornt_transform  # noqa: E402
 
 from data_prep.geometry import Orientation  # noqa: E402
 from data_prep.problems import DicomRejected, Reason  # noqa: E402
-from data_prep.read.archives import opened_input  # noqa: E402
 from data_prep.read.dicom_limits import ReadLimits  # noqa: E402
 from data_prep.read.find import find_all_studies, find_studies  # noqa: E402
 from data_prep.read.nifti import read_volume  # noqa: E402
+from data_prep.read.opening import opened_input  # noqa: E402
 from data_prep.vocabulary import SeriesKind  # noqa: E402
 
 OBLIQUE_DEG = 12.0

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from data_prep.problems import DicomRejected, Reason
-from data_prep.read.archives import opened_input
 from data_prep.read.find import find_all_studies
+from data_prep.read.opening import opened_input
 from data_prep.study import Study
 from pipeline.cli import app
 from tests.data_prep.read.test_grouping import TWO_WHOLE, shapes, write_patient

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from data_prep.geometry import SlicePlane
-from data_prep.read.dicom_file import SliceHeader
 from data_prep.read.find import find_studies
+from data_prep.read.slice_header import SliceHeader
 from data_prep.read.weighting import (
     Weighting,
     csf_ridge,

@@ -1,0 +1,174 @@
+"""What the elements of a DICOM file say of an image and its place in the patient, as a ``SliceHeader``."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from data_prep.geometry import SlicePlane
+from data_prep.problems import Reason
+from data_prep.read.dicom_fast import Elements
+from data_prep.read.dicom_limits import LOSSY_SYNTAXES, Refused, finite_number, whole_number
+from data_prep.read.dicom_limits import Elements as Stated
+from data_prep.read.enhanced import Frame
+from data_prep.read.slice_header import SliceHeader
+
+_CONTRAST_AMOUNTS = ("ContrastBolusVolume", "ContrastBolusTotalDose")
+_DATE_KEYWORDS = ("StudyDate", "SeriesDate", "AcquisitionDate")
+HEADER_KEYWORDS = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    *_DATE_KEYWORDS,
+    "StudyInstanceUID",
+    "FrameOfReferenceUID",
+    "BodyPartExamined",
+    "SeriesInstanceUID",
+    "SOPInstanceUID",
+    "InstanceNumber",
+    "SeriesDescription",
+    "ProtocolName",
+    "SequenceName",
+    "ScanningSequence",
+    "EchoPulseSequence",
+    "InversionRecovery",
+    "ScanOptions",
+    "ContrastBolusAgent",
+    *_CONTRAST_AMOUNTS,
+    "SeriesNumber",
+    "AcquisitionTime",
+    "SeriesTime",
+    "AcquisitionNumber",
+    "ImageType",
+    "LossyImageCompression",
+    "RepetitionTime",
+    "EchoTime",
+    "EchoNumbers",
+    "InversionTime",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+)
+# Scanners put the isocentre at 0 and have pixels of 0.1 to 10 mm. One file far beyond would move the middle
+# of its series, where the levels are looked for, out of the body.
+_MAX_DISTANCE_MM = 10_000.0
+_MIN_SPACING_MM, _MAX_SPACING_MM = 0.01, 100.0
+_FEW_BITS = 8
+_NAME_SEPARATORS = re.compile(rb"[\0\s,^=]+")
+_NO_CONTRAST = ("", "NONE", "NO", "N", "NO CONTRAST", "WITHOUT", "OHNE")
+
+
+def header_of(path: Path, elements: Elements | Frame, syntax: str) -> SliceHeader:
+    """What a file, or one frame of it, says of its image. Raises Refused."""
+    plane = _plane(elements)
+
+    def text(keyword: str) -> str:
+        try:
+            value = elements.get(keyword)
+        except Exception:  # an odd text must not lose the image; pydicom raises whatever it likes
+            return ""
+        return " ".join(map(str, value)) if isinstance(value, list) else str(value or "").strip()
+
+    return SliceHeader(
+        path=path,
+        plane=plane,
+        instance_number=whole_number(elements, "InstanceNumber", None),
+        study_uid=str(elements.get("StudyInstanceUID") or "").strip(),
+        series_uid=str(elements.get("SeriesInstanceUID") or "").strip(),
+        sop_uid=str(elements.get("SOPInstanceUID") or "").strip(),
+        transfer_syntax=syntax,
+        patient_id=text("PatientID"),
+        patient_name_digest=name_digest(elements.raw("PatientName")),
+        birth_date=text("PatientBirthDate"),
+        study_date=next(filter(None, map(text, _DATE_KEYWORDS)), ""),
+        frame_uid=text("FrameOfReferenceUID"),
+        description=text("SeriesDescription"),
+        protocol=text("ProtocolName"),
+        sequence_name=text("SequenceName"),
+        body_part=text("BodyPartExamined").upper(),
+        image_type=_codes(elements, "ImageType"),
+        scanning_sequence=_codes(elements, "ScanningSequence") or _enhanced_sequence(elements),
+        scan_options=_codes(elements, "ScanOptions"),
+        has_contrast=text("ContrastBolusAgent").upper() not in _NO_CONTRAST
+        or any((finite_number(elements, keyword) or 0) > 0 for keyword in _CONTRAST_AMOUNTS),
+        acquired=_acquired(text("AcquisitionTime") or text("SeriesTime"), text("SeriesNumber")),
+        is_lossy=_is_lossy(elements, syntax),
+        acquisition_number=_whole_or_none(elements, "AcquisitionNumber"),
+        echo_number=_whole_or_none(elements, "EchoNumbers"),
+        repetition_time_ms=finite_number(elements, "RepetitionTime"),
+        echo_time_ms=finite_number(elements, "EchoTime"),
+        inversion_time_ms=finite_number(elements, "InversionTime"),
+    )
+
+
+def _plane(elements: Stated) -> SlicePlane:
+    parts = []
+    for keyword, length in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
+        value = elements.get(keyword)
+        if value is None or value == "":
+            raise Refused(Reason.MISSING_GEOMETRY, f"{keyword} is missing")
+        try:
+            numbers = [float(number) for number in value]
+        except (TypeError, ValueError):
+            raise Refused(Reason.BAD_GEOMETRY, f"{keyword} does not hold numbers") from None
+        if len(numbers) != length:
+            raise Refused(
+                Reason.BAD_GEOMETRY, f"{keyword} must hold {length} numbers, but holds {len(numbers)}"
+            )
+        parts.append(numbers)
+    position, orientation, spacing = parts
+    if any(abs(number) > _MAX_DISTANCE_MM for number in position):
+        raise Refused(
+            Reason.BAD_GEOMETRY, f"the image lies farther than {_MAX_DISTANCE_MM:g} mm from the isocentre"
+        )
+    if any(not _MIN_SPACING_MM <= number <= _MAX_SPACING_MM for number in spacing):
+        message = f"PixelSpacing must be {_MIN_SPACING_MM:g} to {_MAX_SPACING_MM:g} mm"
+        raise Refused(Reason.BAD_GEOMETRY, message)
+    try:
+        return SlicePlane.from_dicom(
+            position, orientation, spacing, (int(elements.get("Rows")), int(elements.get("Columns")))
+        )
+    except ValueError as error:
+        raise Refused(Reason.BAD_GEOMETRY, str(error)) from None
+
+
+def _acquired(time: str, number: str) -> float:
+    match = re.fullmatch(r"(\d\d)(\d\d)(\d\d(?:\.\d+)?)?", time.replace(":", ""))
+    if match:
+        hours, minutes, seconds = match.groups(default="0")
+        return 3600 * float(hours) + 60 * float(minutes) + float(seconds)
+    return float(number) if re.fullmatch(r"\d{1,9}", number) else 0.0
+
+
+def _is_lossy(elements: Stated, syntax: str) -> bool:
+    """Whether grey values were lost. A syntax that allows a loss is taken for one, unless that is denied."""
+    said = str(elements.get("LossyImageCompression") or "").strip()
+    few_bits = (_whole_or_none(elements, "BitsStored") or 16) <= _FEW_BITS
+    return said == "01" or few_bits or (syntax in LOSSY_SYNTAXES and said != "00")
+
+
+def _enhanced_sequence(elements: Stated) -> tuple[str, ...]:
+    """ScanningSequence as enhanced objects say it."""
+    pulses = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}
+    found = pulses.get(str(elements.get("EchoPulseSequence") or "").strip().upper(), ())
+    return (*found, "IR") if str(elements.get("InversionRecovery") or "").strip().upper() == "YES" else found
+
+
+def name_digest(raw: bytes) -> str:
+    """By which two names are told apart, however their components are separated; "" for no name."""
+    name = _NAME_SEPARATORS.sub(b"^", raw.upper()).strip(b"^")
+    return hashlib.sha256(name).hexdigest()[:16] if name else ""
+
+
+def _whole_or_none(elements: Stated, keyword: str) -> int | None:
+    try:
+        found = whole_number(elements, keyword, None)
+    except (TypeError, ValueError):
+        return None
+    return None if found is None else int(found)
+
+
+def _codes(elements: Elements | Frame, keyword: str) -> tuple[str, ...]:
+    value = elements.get(keyword) or ()
+    return tuple(str(code).upper() for code in ([value] if isinstance(value, str) else value))
