@@ -28,8 +28,9 @@ from rich.progress import track
 
 from data_prep.base.manifest import write_manifest
 from data_prep.geometry import FloatArray
+from data_prep.levels import LevelPoint
 from data_prep.phantom import make_study
-from data_prep.study import LevelPoint, Series, Study
+from data_prep.study import Series, Study
 from data_prep.vocabulary import SeriesKind
 from detector.config import PredictConfig
 from detector.finder import SpineFinder

@@ -34,9 +34,9 @@ from classifier.measure.study import measure_study
 from classifier.measure.training import SPIDER_SPACING_MM, inside_of
 from data_prep.crops import resample
 from data_prep.geometry import FloatArray, SlicePlane
+from data_prep.levels import SpineFrame, SpineLevel, SpineLevels
 from data_prep.phantom.spine import FIRST_LUMBAR, SAMPLES_PER_LEVEL
 from data_prep.phantom.study import PhantomStudy, make_study
-from data_prep.study import SpineFrame, SpineLevel, SpineLevels
 from data_prep.vocabulary import LEVELS, SeriesKind
 from pipeline.commands import console
 

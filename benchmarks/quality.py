@@ -32,11 +32,11 @@ from classifier.judge.evaluate import evaluate as grading_figures
 from classifier.learn.crop_cache import LabelledStudy
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.files import atomic_write, without_nan
+from data_prep.levels import SpineLevels
 from data_prep.phantom import PHANTOM_VERSION, SCANNER_RANGES, make_study
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
-from data_prep.study import SpineLevels
 from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, ConditionGroup, Severity, Target
 from detector.evaluate import numbering_report, point_errors, summarise
 from detector.learn.sources import external_cases, external_slice_cases

@@ -22,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier.predict import Grader
+from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.pixel_cache import PixelCache
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
-from data_prep.study import LevelPoint, Series, Slice, SpineLevels, Study
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import ConditionGroup, Target
 from pipeline.commands import console
 from pipeline.models import model_folders

@@ -36,11 +36,12 @@ import classifier.predict
 import data_prep.read.series
 from benchmarks.stopwatch import Stopwatch
 from data_prep.base.files import atomic_write
+from data_prep.levels import SpineLevels
 from data_prep.phantom import write_dataset
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.read.series_table import find_series_table
-from data_prep.study import SpineLevels, Study
+from data_prep.study import Study
 from data_prep.vocabulary import Target
 from pipeline.batch.run import run_batch
 from pipeline.grade import Pipeline

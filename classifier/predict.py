@@ -28,8 +28,9 @@ from classifier.target_crops import grader_point, target_crop
 from data_prep.base.backend import Backend, resolve_backend
 from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from data_prep.crops import Crop
+from data_prep.levels import PointSource, SpineLevels
 from data_prep.pixel_cache import PixelCache
-from data_prep.study import PointSource, SpineLevels, Study
+from data_prep.study import Study
 from data_prep.vocabulary import TARGETS, ConditionGroup, Target
 
 Shown = tuple[Target, Crop]

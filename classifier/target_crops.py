@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from classifier.config import CropConfig, GraderName
 from data_prep.crops import WHITE_PERCENTILE, Crop, extract_crop, percentiles
-from data_prep.study import LevelPoint, Series, SpineLevels, Study
+from data_prep.levels import LevelPoint, SpineLevels
+from data_prep.study import Series, Study
 from data_prep.vocabulary import Condition, ConditionGroup, Level, SeriesKind, Side, Target
 
 NO_SERIES = "no_series"

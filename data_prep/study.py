@@ -1,11 +1,10 @@
-"""The types that travel: slices, series, studies and points."""
+"""The types that travel: slices, series and studies."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -13,9 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from data_prep.geometry import FloatArray, Orientation, SlicePlane
+from data_prep.levels import Sight
 from data_prep.problems import Rejection
 from data_prep.traits import PLAIN, Traits
-from data_prep.vocabulary import Condition, Level, SeriesKind
+from data_prep.vocabulary import SeriesKind
 
 # Millimetres or pixels within which two slices may be taken for equally near.
 _DOUBT = 1e-3
@@ -206,122 +206,3 @@ def rank(series: Series) -> tuple[bool, int, bool, bool, float, bool, int, float
         traits.acquired if series.kind is SeriesKind.SAGITTAL_T1 else -traits.acquired,
         series.series_id,
     )
-
-
-class PointSource(StrEnum):
-    """How a point was found: detected in the image, predicted by geometry, or annotated by a person."""
-
-    SEEN = "seen"
-    PREDICTED = "predicted"
-    ANNOTATED = "annotated"
-
-
-@dataclass(frozen=True)
-class Sight:
-    """A slice that shows a point, and (column, row) there."""
-
-    series_id: str
-    instance_number: int
-    xy_px: tuple[float, float]
-
-    @classmethod
-    def of(cls, series: Series, item: Slice, xyz_mm: ArrayLike) -> Sight:
-        """Of a point (3,) mm, projected onto a slice."""
-        x, y = item.plane.to_px(xyz_mm)
-        return cls(series.series_id, item.instance_number, (float(x), float(y)))
-
-
-@dataclass(frozen=True, eq=False)
-class LevelPoint:
-    """The place where a condition is read at a level.
-
-    Attributes:
-        condition, level: the target it belongs to.
-        xyz_mm: (3,) patient LPS.
-        sight: where the images show it; None when no slice lies within one slice gap.
-        confidence: 0–1, that this is the structure named (1 for annotations).
-        uncertainty_mm: expected 3-D error (one standard deviation).
-    """
-
-    condition: Condition
-    level: Level
-    xyz_mm: FloatArray
-    source: PointSource
-    confidence: float = 1.0
-    uncertainty_mm: float = 0.0
-    sight: Sight | None = None
-
-    def __post_init__(self) -> None:
-        xyz = np.array(self.xyz_mm, dtype=np.float64)
-        if xyz.shape != (3,) or not np.all(np.isfinite(xyz)):
-            raise ValueError(f"xyz_mm must be 3 finite numbers, but got {xyz.tolist()}")
-        object.__setattr__(self, "xyz_mm", xyz)
-        if not 0.0 <= self.confidence <= 1.0:
-            raise ValueError(f"confidence must lie in [0, 1], but got {self.confidence}")
-
-    def is_on(self, series: Series) -> bool:
-        """Whether a slice of the series shows it."""
-        return self.sight is not None and self.sight.series_id == series.series_id
-
-
-@dataclass(frozen=True, eq=False)
-class SpineFrame:
-    """The local frame of the spine at a level, patient LPS unit vectors (3,).
-
-    ``up`` along the canal to the head, ``left`` to the patient's left, ``back`` to the back;
-    orthonormal.
-    """
-
-    up: FloatArray
-    left: FloatArray
-    back: FloatArray
-
-
-@dataclass(frozen=True, eq=False)
-class SpineLevel:
-    """One disc of the chain: centre and the point in the canal behind it (3,) mm, frame, evidence."""
-
-    disc_mm: FloatArray
-    canal_mm: FloatArray
-    frame: SpineFrame
-    confidence: float
-    uncertainty_mm: float
-    source: PointSource = PointSource.SEEN
-
-    def moved(self, offset_mm: FloatArray) -> SpineLevel:
-        """Disc and canal point moved by (3,) mm."""
-        return replace(self, disc_mm=self.disc_mm + offset_mm, canal_mm=self.canal_mm + offset_mm)
-
-
-@dataclass(frozen=True, eq=False)
-class SpineLevels:
-    """Every level of a study.
-
-    Attributes:
-        levels: the five levels; a level that is not in the image is missing from the dict.
-        points: at most one per target, for conditions at levels that are present.
-        numbering_confidence: 0–1, that no level is off by one.
-        other_readings: by how many levels the numbering may be off, with the probability: 1 where what is
-            called
-            L4/L5 would be L5/S1, −1 where it would be L3/L4. Readings that cannot be excluded, the likeliest
-            first.
-        voters: series ids that took part.
-        flags: codes such as ``numbering_uncertain``, ``no_sagittal_t2``.
-        set_aside: ids of sagittal series that show another part of the patient.
-    """
-
-    study_id: str
-    levels: dict[Level, SpineLevel] = field(default_factory=dict)
-    points: tuple[LevelPoint, ...] = ()
-    numbering_confidence: float = 0.0
-    voters: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
-    other_readings: Mapping[int, float] = field(default_factory=dict)
-    set_aside: tuple[str, ...] = ()
-
-    def point(self, condition: Condition, level: Level) -> LevelPoint | None:
-        """The point of a target, or None."""
-        for item in self.points:
-            if item.condition == condition and item.level == level:
-                return item
-        return None

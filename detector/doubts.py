@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from data_prep.levels import SpineLevel
 from data_prep.problems import DicomRejected
-from data_prep.study import Series, SpineLevel, Study
+from data_prep.study import Series, Study
 from data_prep.vocabulary import Level, SeriesKind
 from detector.config import PredictConfig
 from detector.look.choice import central_slices

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from data_prep.study import LevelPoint, PointSource, Series, Sight, Slice, SpineLevels, Study
+from data_prep.levels import (
+    LevelPoint,
+    PointSource,
+    Sight,
+    SpineLevels,
+)
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import ConditionGroup, Level, SeriesKind
 from detector.look.sightings import look_at
 from detector.predict import LevelDetector

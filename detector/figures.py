@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.names import safe_id
 from data_prep.problems import DicomRejected
-from data_prep.study import LevelPoint, SpineLevels, Study
+from data_prep.study import Study
 from detector.look.canonical import canonical_image
 
 # Okabe and Ito's blue and orange: told apart by colour-blind readers, and here also by shape. OpenCV is BGR.

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from data_prep.geometry import FloatArray, SlicePlane
-from data_prep.study import Series, Slice, SpineLevel, Study
+from data_prep.levels import SpineLevel
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import Level, SeriesKind
 from detector.config import PredictConfig
 from detector.look.candidates import DiscCandidate, merge_candidates

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from data_prep.base.files import atomic_write
-from data_prep.study import SpineLevels
+from data_prep.levels import SpineLevels
 
 LEVELS_COLUMNS = (
     "study_id",

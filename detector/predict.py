@@ -7,8 +7,9 @@ from pathlib import Path
 
 from data_prep.base.backend import Backend
 from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
+from data_prep.levels import SpineLevels
 from data_prep.pixel_cache import PixelCache
-from data_prep.study import SpineLevels, Study
+from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, SeriesKind
 from detector.config import PredictConfig, read_config
 from detector.doubts import (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data_prep.study import LevelPoint, Series, SpineLevel, Study
+from data_prep.levels import LevelPoint, SpineLevel
+from data_prep.study import Series, Study
 from data_prep.vocabulary import Level
 from detector.config import PredictConfig
 from detector.look.inference import SlicePredictor

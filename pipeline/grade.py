@@ -13,12 +13,13 @@ from classifier.measure.quantities import Measured
 from classifier.measure.study import measure_study
 from classifier.target_crops import NO_SIGNAL
 from data_prep.base.backend import Backend, available_threads, resolve_backend
+from data_prep.levels import SpineLevels
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.read.opening import opened_input
-from data_prep.study import SpineLevels, Study
+from data_prep.study import Study
 from data_prep.vocabulary import ConditionGroup, Flag, SeriesKind, Target
 from pipeline.model_facts import ModelFacts, resolve_device
 from pipeline.models import model_folders

@@ -9,8 +9,8 @@ from pathlib import Path
 from classifier.prior import prior_grade
 from data_prep.base.backend import Backend, BackendUnusable, resolve_backend
 from data_prep.base.manifest import read_verified, verify_manifest
+from data_prep.levels import SpineLevels
 from data_prep.problems import Rejection
-from data_prep.study import SpineLevels
 from data_prep.vocabulary import TARGETS
 from pipeline.learned import read_learned
 from pipeline.models import model_folders

@@ -13,9 +13,8 @@ import numpy as np
 from classifier.grade import Grade
 from classifier.measure.agreement import contradictions
 from classifier.measure.quantities import Measured, Quantity
-from data_prep.levels import level_of, level_record, point_of, point_record
+from data_prep.levels import SpineLevels, level_of, level_record, point_of, point_record
 from data_prep.problems import Rejection
-from data_prep.study import SpineLevels
 from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, GradeSource, Level, Side, Target
 from detector.spine.anatomy import frames_along
 from pipeline import __version__

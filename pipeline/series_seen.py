@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from classifier.grade import Grade
+from data_prep.levels import SpineLevels
 from data_prep.problems import Rejection
-from data_prep.study import Series, SpineLevels, Study
+from data_prep.study import Series, Study
 from data_prep.vocabulary import ConditionGroup, Target
 
 LEVELS_USE: Final = "levels"

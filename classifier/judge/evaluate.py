@@ -16,9 +16,9 @@ from classifier.judge.rows import GradedRows
 from classifier.metric import PROBABILITY_COLUMNS, score
 from classifier.predict import Grader
 from classifier.prior import competition_log_loss, competition_weighted, level_prior
+from data_prep.levels import SpineLevels
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected, Rejection
-from data_prep.study import SpineLevels
 from data_prep.vocabulary import CONDITIONS, SEVERITIES, TARGETS, ConditionGroup, Severity, Target
 
 if TYPE_CHECKING:

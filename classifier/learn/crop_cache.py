@@ -22,10 +22,11 @@ from classifier.config import CropConfig, GraderName
 from classifier.prior import level_prior
 from classifier.target_crops import grader_point, target_crop
 from data_prep.base.files import atomic_write
+from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.names import safe_id
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected, Rejection
-from data_prep.study import LevelPoint, SpineLevels, Study
+from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, SEVERITIES, Target, split_row_id
 
 CropConfigs = Mapping[GraderName, CropConfig]

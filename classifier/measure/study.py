@@ -10,8 +10,9 @@ from classifier.measure.around import foramen_measures, sac_area
 from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import Measured, Quantity
 from classifier.measure.sagittal import SagittalReading, read_sagittal
+from data_prep.levels import SpineLevels
 from data_prep.problems import DicomRejected
-from data_prep.study import Series, Slice, SpineLevels, Study
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, SeriesKind, Side
 
 # An axial slice farther from the disc than this does not show its level.

@@ -24,13 +24,14 @@ from pydicom.uid import (
 )
 
 from data_prep.geometry import SlicePlane
+from data_prep.levels import LevelPoint, Sight
 from data_prep.phantom.pacs_headers import complete_headers
 from data_prep.phantom.plan import SeriesPlan
 from data_prep.phantom.quirks import Quirks, draw_quirks, renumber
 from data_prep.phantom.scanner import MAX_STORED, SCANNER_RANGES
 from data_prep.phantom.severity import READER_NOISE
 from data_prep.phantom.study import PhantomStudy, make_study, repeat_series
-from data_prep.study import LevelPoint, Series, Sight
+from data_prep.study import Series
 from data_prep.synthetic import Appearance, HeaderVariant, QuirkMode, ScannerName, Size, Transitional, View
 from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, SeriesKind, Target
 

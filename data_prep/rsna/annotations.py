@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from data_prep.geometry import FloatArray
+from data_prep.levels import LevelPoint, PointSource, Sight
 from data_prep.rsna.table_quirks import is_placeholder
-from data_prep.study import LevelPoint, PointSource, Series, Sight, Slice, Study
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import Condition, Level, Target
 
 

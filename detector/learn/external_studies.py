@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data_prep.study import LevelPoint, PointSource, Series, Sight, Slice, Study
+from data_prep.levels import LevelPoint, PointSource, Sight
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import LEVELS, Condition, Level, SeriesKind
 from detector.learn.slices import ExternalSlices
 

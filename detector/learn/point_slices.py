@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 
 from data_prep.geometry import SlicePlane
+from data_prep.levels import LevelPoint, PointSource, Sight
 from data_prep.partition import Part, part_of
-from data_prep.study import LevelPoint, PointSource, Series, Sight, Slice, Study
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import LEVELS, Condition, SeriesKind
 from detector.learn.canonical_slices import canonical_slice
 from detector.learn.slices import LabelledSlice, SlicesUnusable

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from data_prep.geometry import FloatArray
+from data_prep.levels import LevelPoint
 from data_prep.partition import Part, part_of
 from data_prep.phantom import PHANTOM_VERSION, make_study
 from data_prep.pixel_cache import PixelCache
@@ -18,7 +19,7 @@ from data_prep.problems import DicomRejected
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
-from data_prep.study import LevelPoint, Study
+from data_prep.study import Study
 from data_prep.synthetic import FIRST_CHOOSING_SEED
 from detector.learn.external_studies import external_slice_studies, external_study
 from detector.learn.numbering import NumberedCase, numbered_case

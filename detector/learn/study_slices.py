@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.geometry import FloatArray
+from data_prep.levels import LevelPoint
 from data_prep.phantom import PhantomStudy, make_study
 from data_prep.problems import DicomRejected
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
-from data_prep.study import LevelPoint, Series, Slice, Study
+from data_prep.study import Series, Slice, Study
 from data_prep.synthetic import Appearance, Size
 from data_prep.vocabulary import LEVELS, ConditionGroup, Level, SeriesKind
 from detector.learn.slices import LabelledSlice, SlicesUnusable

@@ -18,7 +18,8 @@ from data_prep.base.graph import SUFFIX
 from data_prep.base.manifest import read_listed, read_verified
 from data_prep.base.networks import load_network
 from data_prep.crops import Crop, extract_crop
-from data_prep.study import LevelPoint, PointSource, Sight, Study
+from data_prep.levels import LevelPoint, PointSource, Sight
+from data_prep.study import Study
 from data_prep.vocabulary import Side
 from detector.spec import RefinerSpec
 

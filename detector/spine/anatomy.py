@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_prep.geometry import FloatArray
-from data_prep.study import SpineFrame
+from data_prep.levels import SpineFrame
 from data_prep.vocabulary import Condition, ConditionGroup, Level
 
 

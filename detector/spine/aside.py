@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.geometry import FloatArray
-from data_prep.study import Slice, SpineLevel
+from data_prep.levels import SpineLevel
+from data_prep.study import Slice
 from data_prep.vocabulary import Level
 from detector.look.sightings import SliceSighting
 from detector.spine.chain import FIRST_LUMBAR, NumberedChain

@@ -8,14 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data_prep.geometry import FloatArray
-from data_prep.study import (
-    LevelPoint,
-    PointSource,
-    Series,
-    Slice,
-    SpineLevel,
-    Study,
-)
+from data_prep.levels import LevelPoint, PointSource, SpineLevel
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import Condition, ConditionGroup, Level, SeriesKind, Side
 from detector.look.candidates import CandidateConfig, SliceCandidate
 from detector.look.inference import SlicePredictor

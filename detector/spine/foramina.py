@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data_prep.study import LevelPoint, Series, Slice, Study
+from data_prep.levels import LevelPoint
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import ConditionGroup, SeriesKind
 from detector.look.candidates import CandidateConfig, SliceCandidate
 from detector.look.inference import SlicePredictor

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from data_prep.geometry import FloatArray
-from data_prep.study import PointSource, Series, SpineLevel
+from data_prep.levels import PointSource, SpineLevel
+from data_prep.study import Series
 from data_prep.vocabulary import LEVELS, Level
 from detector.spine.anatomy import frames_along
 from detector.spine.chain import CANAL_GAPS_MM, FIRST_LUMBAR, ChainDisc, NumberedChain

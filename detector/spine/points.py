@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from data_prep.geometry import FloatArray, SlicePlane
-from data_prep.study import LevelPoint, PointSource, Series, Sight, Slice, SpineLevel, Study
+from data_prep.levels import (
+    LevelPoint,
+    PointSource,
+    Sight,
+    SpineLevel,
+)
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import TARGETS, ConditionGroup, Level, SeriesKind
 from detector.look.canonical import around
 from detector.look.sightings import Part

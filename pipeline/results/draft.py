@@ -11,7 +11,7 @@ from typing import Final
 
 from classifier.measure.agreement import contradictions
 from classifier.measure.quantities import Measured, Quantity
-from data_prep.study import SpineLevels
+from data_prep.levels import SpineLevels
 from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, Severity, Side, Target
 from pipeline.prediction import StudyPrediction
 from pipeline.results.words import NOT_A_DEVICE, flag_words, numbering_words

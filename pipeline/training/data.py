@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from data_prep.levels import LevelPoint
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.cleaning import PointRules, clean_points
 from data_prep.rsna.decoded_cache import DecodedCache
 from data_prep.rsna.tables import read_tables
-from data_prep.study import LevelPoint, Study
+from data_prep.study import Study
 from data_prep.vocabulary import TARGETS, Severity, Target
 from pipeline.training.stages import digest_of
 

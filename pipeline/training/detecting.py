@@ -15,10 +15,10 @@ from data_prep.base.backend import Backend
 from data_prep.base.bundles import Bundle
 from data_prep.base.files import atomic_write
 from data_prep.base.manifest import read_verified, write_manifest
-from data_prep.levels import point_of, point_record
+from data_prep.levels import LevelPoint, SpineLevels, point_of, point_record
 from data_prep.names import safe_id
 from data_prep.problems import DicomRejected
-from data_prep.study import LevelPoint, SpineLevels, Study
+from data_prep.study import Study
 from data_prep.vocabulary import Condition, Level, SeriesKind
 from detector.config import NUMBERING_FILE
 from detector.learn.slice_cache import load_slices, save_slices

@@ -17,8 +17,8 @@ from classifier.learn.train import EpochReport, Machine, grade_cache, train_grad
 from classifier.storage import BUNDLED_WEIGHTS, load_grader
 from data_prep.base.bundles import Bundle
 from data_prep.base.files import atomic_write
+from data_prep.levels import LevelPoint
 from data_prep.names import safe_id
-from data_prep.study import LevelPoint
 from data_prep.vocabulary import SEVERITIES
 from pipeline.training.data import TrainingData
 from pipeline.training.detecting import read_points

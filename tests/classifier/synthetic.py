@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from classifier.config import GraderConfig, GraderName, NetworkConfig, TrainingConfig, default_config
 from classifier.learn.crop_cache import CropCache
 from data_prep.geometry import SlicePlane
-from data_prep.study import LevelPoint, PointSource, Series, Slice, Study
+from data_prep.levels import LevelPoint, PointSource
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import CONDITIONS, LEVELS, ConditionGroup, SeriesKind
 
 AXIAL_AXES = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

@@ -18,7 +18,7 @@ from classifier.predict import AXIAL_ONLY, Grader
 from classifier.prior import level_prior
 from classifier.storage import read_grader, save_grader
 from data_prep.base.manifest import WeightsRejected, write_manifest
-from data_prep.study import SpineLevels
+from data_prep.levels import SpineLevels
 from data_prep.vocabulary import TARGETS, ConditionGroup, SeriesKind
 from tests.classifier.synthetic import all_points, textured_study, tiny_config
 

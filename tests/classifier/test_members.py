@@ -17,7 +17,7 @@ from classifier.learn.workflow import _aligned, _members
 from classifier.model import GraderNetwork
 from classifier.predict import Grader
 from classifier.storage import load_grader, save_grader
-from data_prep.study import SpineLevels
+from data_prep.levels import SpineLevels
 from data_prep.vocabulary import TARGETS, ConditionGroup
 from tests.classifier.synthetic import all_points, disc_cache, textured_study, tiny_config
 

@@ -19,8 +19,9 @@ from sklearn.preprocessing import StandardScaler
 
 from classifier.prior import competition_log_loss
 from data_prep.crops import crop_plane, display_axes
+from data_prep.levels import LevelPoint, Sight
 from data_prep.phantom import PhantomStudy, SeriesPlan, make_study, render
-from data_prep.study import LevelPoint, Series, Sight
+from data_prep.study import Series
 from data_prep.vocabulary import LEVELS, ConditionGroup, Severity, Target
 
 # Of the choosing range: neither trained on nor reported.

@@ -16,7 +16,7 @@ from classifier.predict import Grader, torch_threads
 from classifier.prior import level_prior
 from classifier.storage import load_grader, save_grader
 from data_prep.base.manifest import WeightsRejected, write_manifest
-from data_prep.study import PointSource, SpineLevels
+from data_prep.levels import PointSource, SpineLevels
 from data_prep.vocabulary import (
     TARGETS,
     Condition,

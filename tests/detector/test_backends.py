@@ -13,9 +13,10 @@ import torch
 from data_prep.base.backend import Backend
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.manifest import read_verified
+from data_prep.levels import LevelPoint, PointSource, SpineLevels
 from data_prep.phantom import PhantomStudy, make_study
 from data_prep.pixel_cache import PixelCache
-from data_prep.study import LevelPoint, PointSource, SpineLevels, Study
+from data_prep.study import Study
 from data_prep.vocabulary import ConditionGroup
 from detector.look.choice import sagittal_series
 from detector.look.inference import SlicePredictor, decode_keypoints

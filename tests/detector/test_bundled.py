@@ -10,10 +10,11 @@ import pytest
 
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.manifest import WeightsRejected
+from data_prep.levels import PointSource
 from data_prep.phantom import PhantomStudy, make_study
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
-from data_prep.study import PointSource, Study
+from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, ConditionGroup, SeriesKind
 from detector.evaluate import point_errors
 from detector.learn.external_studies import external_study

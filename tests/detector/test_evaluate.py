@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.levels import LevelPoint, PointSource, SpineLevels
 from data_prep.phantom import PhantomStudy, make_study
-from data_prep.study import LevelPoint, PointSource, SpineLevels
 from data_prep.vocabulary import Condition, Level
 from detector.evaluate import numbering_report, point_errors, summarise
 from detector.figures import draw_worst

@@ -11,7 +11,15 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from classifier.grade import Grade
 from classifier.prior import level_prior
-from data_prep.study import LevelPoint, PointSource, Sight, SpineFrame, SpineLevel, SpineLevels, Study
+from data_prep.levels import (
+    LevelPoint,
+    PointSource,
+    Sight,
+    SpineFrame,
+    SpineLevel,
+    SpineLevels,
+)
+from data_prep.study import Study
 from data_prep.vocabulary import CONDITIONS, LEVELS, TARGETS, SeriesKind, Target
 from pipeline.grade import Pipeline
 from pipeline.prediction import Provenance

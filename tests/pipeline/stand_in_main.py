@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 import time
 
-from data_prep.study import SpineLevels, Study
+from data_prep.levels import SpineLevels
+from data_prep.study import Study
 from pipeline.cli import main
 from pipeline.grade import Pipeline
 from tests.pipeline.stand_in import StraightSpine, stand_in_pipeline

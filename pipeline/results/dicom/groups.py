@@ -35,7 +35,7 @@ from pydicom.dataset import Dataset
 from classifier.grade import Grade
 from classifier.measure.quantities import Measured
 from data_prep.base.uids import derived_uid
-from data_prep.study import LevelPoint, PointSource
+from data_prep.levels import LevelPoint, PointSource
 from data_prep.vocabulary import SEVERITIES, Level, Severity, Target
 from pipeline.results.dicom import codes
 from pipeline.results.dicom.source import SourceImage, SourceStudy

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
 from pydicom.dataset import Dataset
 
-from data_prep.study import SpineLevels
+from data_prep.levels import SpineLevels
 from data_prep.vocabulary import TARGETS, Severity
 from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import codes

@@ -23,8 +23,9 @@ from pydicom.uid import MRImageStorage
 
 from data_prep.base.uids import derived_uid
 from data_prep.crops import percentiles
+from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.problems import DicomRejected
-from data_prep.study import LevelPoint, Series, SpineLevels, Study
+from data_prep.study import Series, Study
 from data_prep.vocabulary import Target
 from pipeline import __version__
 from pipeline.prediction import StudyPrediction

@@ -25,10 +25,11 @@ from pydicom.valuerep import DSfloat
 
 from data_prep.base.uids import derived_uid, is_usable_uid
 from data_prep.geometry import SlicePlane
+from data_prep.levels import LevelPoint
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_limits import DEFAULT_LIMITS
 from data_prep.read.dicom_parse import BoundedFile, parsed
-from data_prep.study import LevelPoint, Slice, Study
+from data_prep.study import Slice, Study
 
 # Content date and time of a study that has none: results must not depend on the clock.
 NO_DATE: Final = "19700101"

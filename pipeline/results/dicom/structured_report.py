@@ -30,7 +30,7 @@ from pydicom.sr.codedict import codes as dictionary
 
 from classifier.measure.agreement import contradictions, target_of
 from data_prep.base.uids import derived_uid
-from data_prep.study import SpineLevels
+from data_prep.levels import SpineLevels
 from data_prep.vocabulary import CONDITIONS, LEVELS, Level, Target
 from pipeline import __version__
 from pipeline.prediction import StudyPrediction

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from data_prep.base.files import atomic_write
 from data_prep.crops import display_axes, normalise, resample
 from data_prep.geometry import FloatArray, SlicePlane
+from data_prep.levels import PointSource
 from data_prep.problems import DicomRejected
-from data_prep.study import PointSource, Slice
+from data_prep.study import Slice
 from data_prep.vocabulary import LEVELS
 
 # Reports take slices and colours from here, and are written where matplotlib is not installed.

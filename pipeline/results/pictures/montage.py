@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from data_prep.crops import extract_crop
 from data_prep.geometry import FloatArray
-from data_prep.study import LevelPoint, Slice, SpineLevels, Study
+from data_prep.levels import LevelPoint, SpineLevels
+from data_prep.study import Slice, Study
 from data_prep.vocabulary import LEVELS, Condition, SeriesKind, Severity, Target
 from pipeline.prediction import StudyPrediction
 from pipeline.results.pictures.canvas import LEVEL_COLOURS, Page

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.geometry import FloatArray, Orientation
+from data_prep.levels import LevelPoint
 from data_prep.names import safe_id
-from data_prep.study import LevelPoint, Series, Slice, Study
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import Side
 from pipeline.results.pictures.canvas import LEVEL_COLOURS, Page, Panel
 from pipeline.results.pictures.montage import canal_middle_mm

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_prep.study import LevelPoint, PointSource, SpineFrame, SpineLevel, SpineLevels, Study
+from data_prep.levels import (
+    LevelPoint,
+    PointSource,
+    SpineFrame,
+    SpineLevel,
+    SpineLevels,
+)
+from data_prep.study import Study
 from data_prep.vocabulary import TARGETS, Condition, Level, Severity, Target
 from pipeline.learned import caption
 from pipeline.prediction import StudyPrediction

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.geometry import Orientation, SlicePlane
-from data_prep.study import LevelPoint, Series, Slice, SpineLevels, Study
+from data_prep.levels import LevelPoint, SpineLevels
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import LEVELS, Condition, Level, SeriesKind
 from pipeline.results.pictures.canvas import displayed, edge_letters
 from pipeline.results.pictures.montage import canal_middle_mm, crop_at

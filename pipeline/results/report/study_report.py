@@ -8,8 +8,9 @@ from pathlib import Path
 from classifier.measure.agreement import contradictions, target_of
 from classifier.measure.quantities import Measured, Quantity
 from data_prep.base.files import atomic_write
+from data_prep.levels import SpineLevels
 from data_prep.problems import ADVICE
-from data_prep.study import SpineLevels, Study
+from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, SEVERITIES, Condition, Level, Severity, Target
 from pipeline.prediction import StudyPrediction
 from pipeline.results.draft import draft_text, usual_words

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from data_prep.geometry import Orientation, SlicePlane
+from data_prep.levels import LevelPoint
 from data_prep.phantom import Contrast, PhantomStudy, make_study, render
 from data_prep.phantom.posture import FIRST_LUMBAR
-from data_prep.study import LevelPoint, Slice
+from data_prep.study import Slice
 from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, SeriesKind, Side, Target
 
 T2 = Contrast(SeriesKind.SAGITTAL_T2, tr_ms=3500, te_ms=100)

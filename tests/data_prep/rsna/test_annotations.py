@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_prep.levels import PointSource, Sight
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
-from data_prep.study import PointSource, Sight, Study
+from data_prep.study import Study
 from data_prep.vocabulary import Condition, Level, SeriesKind
 from tests.dicom_files import write_study
 

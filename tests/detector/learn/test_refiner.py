@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from data_prep.base.manifest import WeightsRejected, write_manifest
+from data_prep.levels import LevelPoint, PointSource
 from data_prep.partition import Part, part_of
 from data_prep.phantom import make_study, write_dataset
-from data_prep.study import LevelPoint, PointSource
 from data_prep.vocabulary import ConditionGroup
 from detector.learn.refiner import (
     PointCrops,

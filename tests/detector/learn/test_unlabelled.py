@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.study import LevelPoint, PointSource
+from data_prep.levels import LevelPoint, PointSource
 from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Side
 from detector.learn.dataset import to_sample
 from detector.learn.slices import LabelledSlice

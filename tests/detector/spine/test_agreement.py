@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from data_prep.geometry import FloatArray
+from data_prep.levels import LevelPoint
 from data_prep.phantom import make_study
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
-from data_prep.study import LevelPoint, Series, Slice, Study
+from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import Condition, SeriesKind
 from detector.look.choice import central_slices
 from detector.spine.agreement import AgreementConfig, shift_between

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.levels import LevelPoint
 from data_prep.pixel_cache import PixelCache
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
-from data_prep.study import LevelPoint, Study
+from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, Condition, SeriesKind
 from detector.predict import LevelDetector
 from detector.spine.aside import AsideConfig, middle_mm

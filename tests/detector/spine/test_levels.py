@@ -3,7 +3,8 @@
 import numpy as np
 
 from data_prep.geometry import SlicePlane
-from data_prep.study import PointSource, Series, Slice, SpineLevel
+from data_prep.levels import PointSource, SpineLevel
+from data_prep.study import Series, Slice
 from data_prep.vocabulary import LEVELS, Level, SeriesKind
 from detector.spine.chain import ChainConfig, ChainDisc, best_chain, number_chain
 from detector.spine.levels import spine_levels, straightened

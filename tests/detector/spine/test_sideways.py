@@ -7,8 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from data_prep.levels import (
+    LevelPoint,
+    PointSource,
+    SpineFrame,
+    SpineLevel,
+)
 from data_prep.phantom import make_study
-from data_prep.study import LevelPoint, PointSource, SpineFrame, SpineLevel
 from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, Side
 from detector.look.candidates import SliceCandidate
 from detector.spine.axial import RECESSES, AxialConfig, _agreeing, sideways_mm

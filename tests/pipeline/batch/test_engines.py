@@ -20,9 +20,10 @@ from typer.testing import CliRunner
 import detector.predict
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.files import temporary_folder
+from data_prep.levels import SpineLevels
 from data_prep.problems import Reason
 from data_prep.read.find import find_studies
-from data_prep.study import SpineLevels, Study
+from data_prep.study import Study
 from pipeline.batch.engines import Engine, EngineFailed
 from pipeline.batch.processes import LocalPool
 from pipeline.batch.run import BatchReport, run_batch

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 import pipeline.batch.ray_engine
+from data_prep.levels import SpineLevels
 from data_prep.problems import Reason
 from data_prep.read.find import find_studies
-from data_prep.study import SpineLevels, Study
+from data_prep.study import Study
 from pipeline.batch.engines import EngineFailed
 from pipeline.batch.ray_engine import Expected, RayEngine, connected, is_installed
 from pipeline.batch.run import run_batch

@@ -25,8 +25,9 @@ from classifier.target_crops import target_crop
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.manifest import WeightsRejected, read_verified, verify_manifest
 from data_prep.crops import Crop
+from data_prep.levels import SpineLevels
 from data_prep.read.find import find_studies
-from data_prep.study import SpineLevels, Study
+from data_prep.study import Study
 from data_prep.vocabulary import TARGETS, SeriesKind, Target
 from detector.look.canonical import canonical_image
 from detector.look.network import network_from_bytes

@@ -8,7 +8,7 @@ import numpy as np
 
 from classifier.grade import Grade
 from classifier.measure.quantities import Measured, Quantity
-from data_prep.study import SpineFrame, SpineLevel, SpineLevels
+from data_prep.levels import SpineFrame, SpineLevel, SpineLevels
 from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, Side, Target
 from pipeline.prediction import StudyPrediction
 from pipeline.results.draft import HEADING, draft_text, usual_words

@@ -19,7 +19,12 @@ from typer.testing import CliRunner
 from classifier.calibration import Calibration
 from classifier.metric import score as official_score
 from data_prep.base.manifest import read_manifest
-from data_prep.study import LevelPoint, PointSource, Sight, SpineLevels
+from data_prep.levels import (
+    LevelPoint,
+    PointSource,
+    Sight,
+    SpineLevels,
+)
 from data_prep.vocabulary import LEVELS, TARGETS, Condition, ConditionGroup, Severity
 from pipeline.cli import app
 from pipeline.grade import Pipeline

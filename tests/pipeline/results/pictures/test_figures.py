@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from data_prep.geometry import SlicePlane
+from data_prep.levels import SpineLevels
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.find import find_studies
 from data_prep.rsna.tables import read_tables
-from data_prep.study import Slice, SpineLevels
+from data_prep.study import Slice
 from pipeline.results.pictures.canvas import Page, displayed, edge_letters
 from pipeline.results.pictures.montage import draw_montage, draw_readings, middle_slice
 from pipeline.results.pictures.overlays import draw_overlays

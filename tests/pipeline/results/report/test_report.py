@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
+from data_prep.levels import PointSource, SpineLevels
 from data_prep.problems import Reason, Rejection
 from data_prep.read.find import find_studies
-from data_prep.study import PointSource, SpineLevels, Study
+from data_prep.study import Study
 from data_prep.vocabulary import CONDITIONS, LEVELS, TARGETS, Condition, Level, Target
 from pipeline.grade import Pipeline
 from pipeline.learned import OWN_WEIGHTS, SYNTHETIC_ONLY, Learned, learned_words, read_learned
