@@ -86,7 +86,7 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Fit temperature, bias and share of the prior on studies that were not trained on; write the weights."""
-    from classifier.learn.workflow import calibrate_groups
+    from classifier.learn.calibrate import calibrate_groups
     from data_prep.base.manifest import WeightsRejected
 
     try:

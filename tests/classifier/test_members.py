@@ -11,9 +11,9 @@ import torch
 
 from classifier.calibration import Calibration, JointCalibration, fit_joint_calibration
 from classifier.config import GROUP_GRADERS, GraderName
+from classifier.learn.calibrate import _aligned, _members
 from classifier.learn.crop_cache import CropCache
 from classifier.learn.train import grade_cache
-from classifier.learn.workflow import _aligned, _members
 from classifier.model import GraderNetwork
 from classifier.predict import Grader
 from classifier.storage import load_grader, save_grader
