@@ -47,7 +47,6 @@ models-open: given-open $(RUNS)/open/sagittal.done $(RUNS)/open/axial.done $(RUN
 	$(LUMBAR) detector calibrate detector/weights/open $(OPEN_SOURCES)
 	$(LUMBAR) classifier calibrate $(RUNS)/open/graders --validation $(RUNS)/crops/validation \
 	    --shifted $(RUNS)/crops/shifted -o classifier/weights/open
-	$(MAKE) graphs
 
 models-research: given-research $(RUNS)/research/sagittal.done $(RUNS)/research/axial.done $(RUNS)/research/foramen.done $(RUNS)/research/points.done $(RUNS)/research/graders.done $(RUNS)/research/canal-second.done
 	$(LUMBAR) detector bundle $(RUNS)/research/sagittal $(RUNS)/research/axial $(RUNS)/research/foramen \
@@ -56,7 +55,6 @@ models-research: given-research $(RUNS)/research/sagittal.done $(RUNS)/research/
 	$(LUMBAR) classifier calibrate $(RUNS)/research/graders $(RUNS)/research/graders-second \
 	    $(RUNS)/research/graders-third $(RUNS)/research/canal-second --weigh $(RUNS)/research/canal-second=0.5 \
 	    $(foreach recipe,research second third canal,$(call crops,$(recipe),--validation)) -o classifier/weights/research
-	$(MAKE) graphs
 
 # Detectors, open: from scratch on SPIDER, then more and harder views, phantoms and single slices.
 $(RUNS)/open/first.done: | $(RUNTIME)

@@ -37,7 +37,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "pipeline.app": "pipeline.batch pipeline.results.report",
         "pipeline.service": "pipeline.results.dicom",
         "pipeline.export": "",
-        "pipeline.training": "pipeline.results",
+        "pipeline.training": "pipeline.results pipeline.export",
     }.items()
 }
 # The command line, and what runs it in a container, see everything.

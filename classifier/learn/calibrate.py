@@ -128,16 +128,14 @@ def _joint(
     sagittal: tuple[CropCache, NDArray[np.float64]], axial: tuple[CropCache, NDArray[np.float64]]
 ) -> tuple[JointCalibration | None, dict[str, Any]]:
     """How the evidence of both graders is joined, fitted on the targets that both see; None without any."""
-    first = {str(row_id): index for index, row_id in enumerate(sagittal[0].row_ids)}
-    pairs = [(first[str(r)], i) for i, r in enumerate(axial[0].row_ids) if str(r) in first]
-    if not pairs:
+    _, one, two = np.intersect1d(sagittal[0].row_ids, axial[0].row_ids, return_indices=True)
+    if not len(one):
         return None, {}
-    one, two = (np.array(index) for index in zip(*pairs, strict=True))
     log_prior = axial[0].log_prior[two].astype(np.float64)
     truth = axial[0].truth[two].astype(np.float64)
     joint = fit_joint_calibration(sagittal[1][one], axial[1][two], log_prior, truth)
     p = joint.probabilities(sagittal[1][one], axial[1][two], log_prior)
-    return joint, {"joint_targets": len(pairs), "joint_log_loss": competition_log_loss(p, truth)}
+    return joint, {"joint_targets": len(one), "joint_log_loss": competition_log_loss(p, truth)}
 
 
 def _members(runs: Sequence[Path], name: GraderName, weigh: Mapping[Path, float]) -> list[StoredGrader]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -18,15 +16,9 @@ from numpy.typing import NDArray
 from data_prep.base.files import atomic_write
 from data_prep.base.version import git_revision
 from data_prep.crops import normalise, seen_rows
-from data_prep.partition import Part, part_of
-from data_prep.problems import DicomRejected
-from data_prep.read.entry import StudyEntry
-from data_prep.read.find import find_studies
-from data_prep.rsna.annotations import annotated_points
-from data_prep.rsna.tables import read_tables
+from detector.learn.point_crops import PointCrops
 from detector.learn.slices import SlicesUnusable
 from detector.look.network import save_network
-from detector.look.refiner import point_crop
 from detector.look.refiner_network import RefinerNetwork
 from detector.spec import RefinerSpec
 
@@ -65,22 +57,6 @@ class RefinerTraining:
     noise_sd: float = 0.03
 
 
-@dataclass(frozen=True, eq=False)
-class PointCrops:
-    """Crops with their point in the middle: uint8 (n, side, side), level int64 (n,), study (n,)."""
-
-    pixels: NDArray[np.uint8]
-    level: NDArray[np.int64]
-    study: NDArray[np.str_]
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def where(self, chosen: NDArray[np.bool_]) -> PointCrops:
-        """Some of them."""
-        return PointCrops(self.pixels[chosen], self.level[chosen], self.study[chosen])
-
-
 @dataclass(frozen=True)
 class Errors:
     """Distances from the annotated point in mm, of crops moved at random."""
@@ -89,78 +65,6 @@ class Errors:
     median_before_mm: float
     within_5mm: float
     within_6mm: float
-
-
-def cut_point_crops(
-    data: Sequence[Path],
-    spec: RefinerSpec,
-    *,
-    jobs: int = 1,
-    progress: Callable[[str], None] = lambda _: None,
-) -> tuple[PointCrops, PointCrops]:
-    """Crops around the annotated points of data sets in the RSNA layout: training part and validation part.
-
-    Studies of the test part are in neither (``data_prep.partition``). What cannot be read is left out.
-
-    Raises:
-        SlicesUnusable: no data set has such points on its slices.
-    """
-    entries = []
-    for folder in data:
-        coordinates = read_tables(folder).coordinates
-        if coordinates is None:
-            raise SlicesUnusable(f"'{folder.name}' needs train_label_coordinates.csv")
-        rows = {str(name): table for name, table in coordinates.groupby("study_id")}
-        entries += [
-            (entry, rows[entry.study_id])
-            for entry in find_studies(folder)
-            if entry.study_id in rows
-            and not entry.is_only_listed
-            and part_of(entry.study_id) is not Part.TEST
-        ]
-    pixels, levels, studies = [], [], []
-    for study_id, crops in _each(partial(_cut, spec=spec), entries, jobs):
-        for crop, level in crops:
-            pixels.append(crop)
-            levels.append(level)
-            studies.append(study_id)
-        progress(study_id)
-    if not pixels:
-        raise SlicesUnusable(f"no {spec.group.value} point lies on a slice of these data sets")
-    found = PointCrops(np.stack(pixels), np.array(levels, np.int64), np.array(studies, np.str_))
-    train = np.array([part_of(name) is Part.TRAIN for name in studies])
-    if not train.any():
-        raise SlicesUnusable("all studies belong to the validation or test part: nothing to learn from")
-    return found.where(train), found.where(~train)
-
-
-_Cut = tuple[str, list[tuple[NDArray[np.uint8], int]]]
-
-
-def _each(
-    work: Callable[..., _Cut], entries: Sequence[tuple[StudyEntry, object]], jobs: int
-) -> Iterator[_Cut]:
-    if jobs == 1:
-        yield from map(work, entries)
-        return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap(work, entries)
-
-
-def _cut(item: tuple[StudyEntry, object], spec: RefinerSpec) -> _Cut:
-    entry, coordinates = item
-    try:
-        study = entry.load()
-    except DicomRejected:
-        return entry.study_id, []
-    points, _ = annotated_points(study, coordinates)  # type: ignore[arg-type]
-    found = []
-    for point in points:
-        if point.condition.group is spec.group:
-            crop = point_crop(study, point, spec, margin=True)
-            if crop is not None:
-                found.append((np.rint(crop.pixels[0] * 255).astype(np.uint8), point.level.index))
-    return entry.study_id, found
 
 
 def moved_crop(

@@ -88,6 +88,7 @@ def calibrate(
     """Fit temperature, bias and share of the prior on studies that were not trained on; write the weights."""
     from classifier.learn.calibrate import calibrate_groups
     from data_prep.base.manifest import WeightsRejected
+    from pipeline.export.graphs import write_graphs
 
     try:
         figures, rows = calibrate_groups(
@@ -100,6 +101,7 @@ def calibrate(
         )
     except (WeightsRejected, ValueError) as error:
         console.fail(str(error))
+    write_graphs(output or runs[0])
     if pictures is not None:
         from classifier.judge.plots import save_figures
 

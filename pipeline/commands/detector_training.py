@@ -114,7 +114,8 @@ def train_points(
 
     Goes on from the checkpoint in the run folder. Studies of the validation part are watched only.
     """
-    from detector.learn.refiner import Errors, RefinerTraining, cut_point_crops, train_refiner
+    from detector.learn.point_crops import cut_point_crops
+    from detector.learn.refiner import Errors, RefinerTraining, train_refiner
 
     spec = next(spec for spec in REFINERS if spec.group is group)
     with progress("cutting crops", None) as cut:
@@ -136,7 +137,9 @@ def bundle(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders that `train` wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Weights folder to write.")],
 ) -> None:
-    """Collect trained detectors in one weights folder with a SHA-256 manifest."""
+    """Collect trained detectors in one weights folder with a SHA-256 manifest, ready to run without torch."""
+    from pipeline.export.graphs import write_graphs
+
     output.mkdir(parents=True, exist_ok=True)
     for run in runs:
         stems = (*(kind.value for kind in DetectorKind), *(spec.stem for spec in REFINERS))
@@ -147,6 +150,7 @@ def bundle(
             for suffix in (".safetensors", ".json"):
                 shutil.copyfile(run / f"{stem}{suffix}", output / f"{stem}{suffix}")
     write_manifest(output)
+    write_graphs(output)
     err.print(f"{len(runs)} runs bundled in {output.name}/")
 
 

@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier.any_severe import fit_pull, pulled
-from classifier.calibration import Calibration, best_prior_share, fit_calibration
+from classifier.calibration import (
+    Calibration,
+    JointCalibration,
+    best_prior_share,
+    fit_calibration,
+    fit_joint_calibration,
+)
 from classifier.config import GraderName
 from data_prep.vocabulary import SEVERITIES, split_row_id
 from pipeline.training.grading import OutOfFold
@@ -26,14 +32,18 @@ class Calibrated:
     """Out-of-fold probabilities that can be believed, and the calibrations of the final graders.
 
     Attributes:
-        p: per group (n, 3), rows as in the out-of-fold predictions.
-        final: per group, fitted on all folds.
+        p: per grader (n, 3), rows as in the out-of-fold predictions; of the canal, what both views say
+            together where both graders saw the target.
+        final: per grader, fitted on all folds.
         pulls: per fold, the any-severe pull that was chosen on the other folds.
+        joint: how the evidence of both canal graders is joined, fitted on all folds; None where they see no
+            target together.
     """
 
     p: Mapping[GraderName, FloatArray]
     final: Mapping[GraderName, Calibration]
     pulls: Mapping[int, float]
+    joint: JointCalibration | None = None
 
 
 def calibrate(oof: Mapping[GraderName, OutOfFold]) -> Calibrated:
@@ -47,6 +57,7 @@ def calibrate(oof: Mapping[GraderName, OutOfFold]) -> Calibrated:
             p[group][mine] = fitted.probabilities(rows.logits[mine], rows.log_prior[mine])
         final[group] = _fit(rows, np.ones(len(rows), bool))
     pulls = {}
+    joint = _join_canal(oof, p)
     if GraderName.SPINAL in oof:
         spinal, rows = p[GraderName.SPINAL], oof[GraderName.SPINAL]
         study = study_numbers(rows)
@@ -57,7 +68,33 @@ def calibrate(oof: Mapping[GraderName, OutOfFold]) -> Calibrated:
             )
         pull = fit_pull(spinal, rows.label, study)
         final[GraderName.SPINAL] = replace(final[GraderName.SPINAL], any_severe_pull=pull)
-    return Calibrated(p, final, pulls)
+    return Calibrated(p, final, pulls, joint)
+
+
+def _join_canal(
+    oof: Mapping[GraderName, OutOfFold], p: dict[GraderName, FloatArray]
+) -> JointCalibration | None:
+    """Put what both canal graders say together into ``p``, fold by fold as the other folds advise."""
+    if not {GraderName.SPINAL, GraderName.SPINAL_AXIAL} <= set(oof):
+        return None
+    sagittal, axial = oof[GraderName.SPINAL], oof[GraderName.SPINAL_AXIAL]
+    _, one, two = np.intersect1d(sagittal.row_ids, axial.row_ids, return_indices=True)
+    if not len(one):
+        return None
+    log_prior, truth = sagittal.log_prior[one], np.eye(len(SEVERITIES))[sagittal.label[one]]
+
+    def fitted(chosen: NDArray[np.bool_]) -> JointCalibration:
+        return fit_joint_calibration(
+            sagittal.logits[one[chosen]], axial.logits[two[chosen]], log_prior[chosen], truth[chosen]
+        )
+
+    for fold in np.unique(sagittal.fold[one]):
+        mine = sagittal.fold[one] == fold
+        if not mine.all():
+            p[GraderName.SPINAL][one[mine]] = fitted(~mine).probabilities(
+                sagittal.logits[one[mine]], axial.logits[two[mine]], log_prior[mine]
+            )
+    return fitted(np.ones(len(one), bool))
 
 
 def submitted_canal(calibrated: Calibrated, rows: OutOfFold) -> FloatArray:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from classifier.judge.plots import reliability_figure
+from classifier.judge.rows import GradedRows
 from data_prep.base.files import atomic_write
 from data_prep.vocabulary import ConditionGroup
 
@@ -16,19 +18,27 @@ _NOT_A_DEVICE = (
 )
 
 
-def write_cards(weights: Path, figures: Mapping[str, Any]) -> None:
-    """Write ``detector/detectors.md`` and ``graders/graders.md``.
+def write_cards(weights: Path, figures: Mapping[str, Any], rows: GradedRows) -> None:
+    """Write ``detector/detectors.md``, and ``graders/graders.md`` with the picture ``reliability.png``.
 
     Args:
-        weights: folder with ``detector`` and ``graders``.
+        weights: folder with ``detector`` and ``graders``, which hold the weights.
         figures: of ``report.json``.
+        rows: out of fold, for the picture.
     """
+    detector, graders = weights / "detector", weights / "graders"
     for path, text in (
-        (weights / "detector" / "detectors.md", _detectors(figures)),
-        (weights / "graders" / "graders.md", _graders(figures)),
+        (detector / "detectors.md", _detectors(figures, _files(detector))),
+        (graders / "graders.md", _graders(figures, _files(graders))),
     ):
         with atomic_write(path) as stream:
             stream.write(text)
+    with atomic_write(graders / "reliability.png", binary=True) as stream:
+        reliability_figure(rows).savefig(stream, format="png")
+
+
+def _files(folder: Path) -> str:
+    return ", ".join(f"`{path.stem}`" for path in sorted(folder.glob("*.safetensors")))
 
 
 def _head(title: str, figures: Mapping[str, Any], rows: Mapping[str, str]) -> list[str]:
@@ -55,15 +65,16 @@ def _head(title: str, figures: Mapping[str, Any], rows: Mapping[str, str]) -> li
     ]
 
 
-def _detectors(figures: Mapping[str, Any]) -> str:
+def _detectors(figures: Mapping[str, Any], files: str) -> str:
     plan = figures["plan"]["detectors"]
     lines = _head(
         "level detectors (sagittal, axial, foramen)",
         figures,
         {
-            "files": "`sagittal`, `axial`, `foramen`: `.safetensors` (fp16) and `.json`; `numbering.json`",
+            "files": f"{files}: `.safetensors` (fp16), `.json`, `.graph`; `numbering.json`",
             "training": f"{plan['epochs']} epochs of {plan['samples_per_epoch']} views, started from "
-            f"{plan['start']} weights, {plan['phantoms']} synthetic studies mixed in",
+            f"{plan['start']} weights, {plan['phantoms']} synthetic studies mixed in; second look "
+            f"at canal and foramen points: {plan['point_epochs']} epochs",
         },
     )
     lines += [
@@ -81,13 +92,13 @@ def _detectors(figures: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", "## Limits", "", _NOT_A_DEVICE, ""])
 
 
-def _graders(figures: Mapping[str, Any]) -> str:
+def _graders(figures: Mapping[str, Any], files: str) -> str:
     plan, score = figures["plan"], figures["score"]
     lines = _head(
         "severity graders (canal, foramen, recess)",
         figures,
         {
-            "files": "`spinal`, `foraminal`, `subarticular`: `.safetensors` (fp16) and `.json`",
+            "files": f"{files}: `.safetensors` (fp16), `.json`, `.graph`",
             "output": "evidence z; p from the level prior, temperature, bias and share of the prior in the "
             "`.json`; calibrated, unweighted. Only `submission.csv` carries q ∝ (1, 2, 4)·p",
             "training": f"started from {plan['graders']['start']} weights; changes "
@@ -117,6 +128,7 @@ def _graders(figures: Mapping[str, Any]) -> str:
                 for name in ("auc_severe", "auc_moderate_or_worse", "kappa_linear", "ece")
             ]
             lines.append(f"| {row['condition']} | {row['n']} | {' | '.join(cells)} |")
+    lines += ["", "![Reliability: how often what was given a probability was so](reliability.png)"]
     return "\n".join([*lines, "", "## Limits", "", _NOT_A_DEVICE, ""])
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from data_prep.base.backend import Backend
@@ -19,8 +20,10 @@ from data_prep.levels import LevelPoint, SpineLevels, point_of, point_record
 from data_prep.names import safe_id
 from data_prep.problems import DicomRejected
 from data_prep.study import Study
-from data_prep.vocabulary import Condition, Level, SeriesKind
+from data_prep.vocabulary import Condition, ConditionGroup, Level, SeriesKind
 from detector.config import NUMBERING_FILE
+from detector.learn.point_crops import PointCrops, point_crops
+from detector.learn.refiner import Errors, RefinerTraining, train_refiner
 from detector.learn.slice_cache import load_slices, save_slices
 from detector.learn.slices import LabelledSlice
 from detector.learn.study_slices import (
@@ -33,7 +36,7 @@ from detector.learn.study_slices import (
 )
 from detector.learn.train import TrainConfig, train_detector
 from detector.predict import BUNDLED_WEIGHTS, LevelDetector
-from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorKind
+from detector.spec import AXIAL, FORAMEN, REFINERS, SAGITTAL, DetectorKind, RefinerSpec
 from pipeline.training.data import TrainingData
 from pipeline.training.plan import DetectorPlan, TrainPlan
 
@@ -41,6 +44,9 @@ from pipeline.training.plan import DetectorPlan, TrainPlan
 OPEN_WEIGHTS = BUNDLED_WEIGHTS[Bundle.OPEN]
 
 Slices = dict[DetectorKind, list[LabelledSlice]]
+
+# Recesses gained nothing from a second look.
+SECOND_LOOKS = tuple(spec for spec in REFINERS if spec.group is not ConditionGroup.SUBARTICULAR)
 
 # Studies among the training ones that only watch a detector's epochs: one in so many, and enough.
 _CHOOSING_EVERY = 10
@@ -60,8 +66,13 @@ def slices_file(folder: Path, study_id: str, kind: DetectorKind) -> Path:
     return folder / f"{safe_id(study_id)}-{kind.value}.npz"
 
 
+def crops_file(folder: Path, study_id: str, spec: RefinerSpec) -> Path:
+    """Where the crops of a study for one second look are kept; none of a study that was rejected."""
+    return folder / f"{safe_id(study_id)}-{spec.stem}.npz"
+
+
 def cut_slices(data: TrainingData, study_ids: Iterable[str], folder: Path) -> None:
-    """Write the labelled slices of studies that have none yet; a rejected study has none to give."""
+    """Write slices and point crops of studies that have none yet; a rejected study has none to give."""
     for study_id in study_ids:
         # The last kind is written last: a study with it is done.
         if slices_file(folder, study_id, list(DetectorKind)[-1]).exists():
@@ -69,7 +80,10 @@ def cut_slices(data: TrainingData, study_ids: Iterable[str], folder: Path) -> No
         slices: Slices = {}
         with suppress(DicomRejected):
             study = data.cache.load(study_id)
-            slices = labelled_slices(study, data.annotated(study))
+            annotated = data.annotated(study)
+            for spec in SECOND_LOOKS:
+                point_crops(study, annotated, spec).save(crops_file(folder, study_id, spec))
+            slices = labelled_slices(study, annotated)
         for kind in DetectorKind:
             save_slices(slices.get(kind, []), slices_file(folder, study_id, kind))
 
@@ -147,6 +161,36 @@ def train_one(
     shutil.rmtree(folder / "training" / "weights", ignore_errors=True)
 
 
+def train_second_look(
+    plan: TrainPlan,
+    spec: RefinerSpec,
+    crops: Mapping[str, Path],
+    folder: Path,
+    *,
+    say: Callable[[str], None],
+) -> None:
+    """Train the second look at the points of one condition group; goes on from its checkpoint.
+
+    Args:
+        crops: study id → file of its crops.
+    """
+    names = sorted(name for name, path in crops.items() if path.exists())
+    watching = names[_CHOOSING_EVERY // 2 :: _CHOOSING_EVERY]
+    found = PointCrops.join([PointCrops.load(crops[name]) for name in names]) if names else None
+    if found is None or np.isin(found.study, watching).all():
+        say(f"{folder.name}: no annotated point, so no second look at {spec.group.value} points")
+        return
+    watched = np.isin(found.study, watching)
+    settings = plan.detectors
+
+    def report(done: int, errors: Errors | None) -> None:
+        seen = "" if errors is None else f": {errors.within_6mm:.3f} within 6 mm"
+        say(f"{folder.parent.parent.name} {spec.stem} epoch {done} of {settings.point_epochs}{seen}")
+
+    training = RefinerTraining(epochs=settings.point_epochs, seed=plan.seed, threads=settings.threads)
+    train_refiner(spec, found.where(~watched), found.where(watched), folder, training, report=report)
+
+
 def _drop_broken_checkpoint(folder: Path, epochs: int) -> None:
     """Begin anew where the last checkpoint was cut off by a kill, or has no epoch left to resume."""
     checkpoint = folder / "training" / "weights" / "last.pt"
@@ -161,15 +205,18 @@ def _drop_broken_checkpoint(folder: Path, epochs: int) -> None:
         shutil.rmtree(folder / "training", ignore_errors=True)
 
 
-def bundle(runs: Mapping[DetectorKind, Path], folder: Path) -> None:
-    """One weights folder of trained detectors, with the numbering that ships with the project."""
+def bundle(runs: Mapping[str, Path], folder: Path) -> None:
+    """One weights folder of what was trained, with the numbering that ships with the project.
+
+    Args:
+        runs: stem of a weights file → folder of its training.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for kind, run in runs.items():
-        weights = run / f"{kind.value}.safetensors"
-        if not weights.is_file():
+    for stem, run in runs.items():
+        if not (run / f"{stem}.safetensors").is_file():
             continue
         for suffix in (".safetensors", ".json"):
-            _copy(run / f"{kind.value}{suffix}", folder / f"{kind.value}{suffix}")
+            _copy(run / f"{stem}{suffix}", folder / f"{stem}{suffix}")
     if (OPEN_WEIGHTS / NUMBERING_FILE).is_file():
         with atomic_write(folder / NUMBERING_FILE, binary=True) as stream:
             stream.write(read_verified(OPEN_WEIGHTS, NUMBERING_FILE))

@@ -28,6 +28,7 @@ from data_prep.problems import DicomRejected
 from data_prep.vocabulary import TARGETS, Target, split_row_id
 from detector.evaluate import point_errors, summarise
 from pipeline import __version__
+from pipeline.export.graphs import write_graphs
 from pipeline.results.submission import build_submission, validate_submission, write_submission
 from pipeline.training.calibrating import Calibrated
 from pipeline.training.cards import write_cards
@@ -81,17 +82,18 @@ def finish(
         "official": official_score(submission, data.labels).to_dict(),
         "tables": quality_tables(graded, resamples=plan.resamples, seed=plan.seed),
         "calibration": {group.value: item.to_dict() for group, item in calibrated.final.items()},
+        "joint_canal": None if calibrated.joint is None else calibrated.joint.to_dict(),
         "any_severe_pull_by_fold": dict(calibrated.pulls),
         "ungraded": {
-            group.value: int(sum(graded.group == index) - len(oof[group]))
-            for index, group in enumerate(GROUP_GRADERS)
+            name.value: int(sum(graded.group == index) - len(_graded(oof, name)))
+            for index, name in enumerate(GROUP_GRADERS)
         },
         "detection": _detection(data, points),
         "seconds": seconds_of(run),
     }
     figures = without_nan(figures)
     _write_weights(run / "weights", calibrated, detectors[0], graders, figures)
-    write_cards(run / "weights", figures)
+    write_cards(run / "weights", figures, graded)
     with atomic_write(run / "report.json") as stream:
         json.dump(figures, stream, indent=1, allow_nan=False)
         stream.write("\n")
@@ -104,11 +106,17 @@ def out_of_fold_probabilities(
 ) -> Probabilities:
     """Study → target → p (3,): what the graders say, the level prior where they could not look."""
     p: Probabilities = {study: {target: level_prior(target) for target in TARGETS} for study in study_ids}
-    for group, rows in oof.items():
-        for row_id, probabilities in zip(rows.row_ids, calibrated.p[group], strict=True):
+    # The axial canal first: where the sagittal grader saw the target, too, that one has what both say.
+    for name in sorted(oof, key=lambda name: name in GROUP_GRADERS):
+        for row_id, probabilities in zip(oof[name].row_ids, calibrated.p[name], strict=True):
             study_id, target = split_row_id(str(row_id))
             p[study_id][target] = probabilities
     return p
+
+
+def _graded(oof: Mapping[GraderName, OutOfFold], name: GraderName) -> set[str]:
+    """Rows of a condition group that some grader saw."""
+    return {str(row) for other, rows in oof.items() if other.group is name.group for row in rows.row_ids}
 
 
 def scores(
@@ -204,7 +212,12 @@ def _write_weights(
     for group, run in graders.items():
         stored = load_grader(run, group)
         metrics = {**stored.metrics, "out_of_fold": _of_group(figures, group)}
-        save_grader(folder / "graders", stored.config, stored.network, calibrated.final[group], metrics)
+        joint = calibrated.joint if group is GraderName.SPINAL_AXIAL else None
+        save_grader(
+            folder / "graders", stored.config, stored.network, calibrated.final[group], metrics, joint
+        )
+    for name in ("detector", "graders"):
+        write_graphs(folder / name)
 
 
 def _of_group(figures: Mapping[str, Any], group: GraderName) -> dict[str, Any]:

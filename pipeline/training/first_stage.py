@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def train_detectors(
     device: torch.device,
 ) -> dict[int | str, tuple[Path, str]]:
     """Fold (or ``final``) → weights folder of its detectors, and the digest of what made them."""
-    cut = digest_of([digest, "slices"])
+    cut = digest_of([digest, "slices and point crops"])
     folder = stages.run / "slices" / f"cut-{cut[:12]}"
     world = stages.ranks.world
     jobs = []
@@ -57,7 +58,9 @@ def train_detectors(
         for weights in [detecting.start_weights(plan.detectors, kind)]
     }
     jobs = []
-    digests: dict[tuple[int | str, DetectorKind], str] = {}
+    second_looks = detecting.SECOND_LOOKS if plan.detectors.point_epochs else ()
+    stems = [*(kind.value for kind in DetectorKind), *(spec.stem for spec in second_looks)]
+    digests: dict[tuple[int | str, str], str] = {}
     for fold in (*range(plan.folds), FINAL):
         others = [study_id for study_id in data.study_ids if folds[study_id] != fold]
         for kind in DetectorKind:
@@ -73,7 +76,7 @@ def train_detectors(
                     starts[kind],
                 ]
             )
-            digests[fold, kind] = made_of
+            digests[fold, kind.value] = made_of
             train = partial(
                 detecting.train_one,
                 plan,
@@ -84,6 +87,12 @@ def train_detectors(
                 say=stages.say,
             )
             jobs.append(Job(f"{fold_name(fold)}/detector/{kind.value}", made_of, train))
+        for spec in second_looks:
+            crops = {study_id: detecting.crops_file(folder, study_id, spec) for study_id in others}
+            made_of = digest_of([cut, fold, spec.stem, asdict(spec), plan.to_dict()["detectors"], plan.seed])
+            digests[fold, spec.stem] = made_of
+            look = partial(detecting.train_second_look, plan, spec, crops, say=stages.say)
+            jobs.append(Job(f"{fold_name(fold)}/detector/{spec.stem}", made_of, look))
     stages.do(jobs)
     weights: dict[int | str, tuple[Path, str]] = {}
     bundles = []
@@ -91,11 +100,11 @@ def train_detectors(
     for fold in (*range(plan.folds), FINAL):
         made_of = digest_of(
             [
-                [digests[fold, kind] for kind in DetectorKind],
+                [digests[fold, stem] for stem in stems],
                 file_sha256(numbering) if numbering.is_file() else None,
             ]
         )
-        runs = {kind: stages.run / fold_name(fold) / "detector" / kind.value for kind in DetectorKind}
+        runs = {stem: stages.run / fold_name(fold) / "detector" / stem for stem in stems}
         bundles.append(Job(f"{fold_name(fold)}/detector-weights", made_of, partial(detecting.bundle, runs)))
         weights[fold] = (stages.run / fold_name(fold) / "detector-weights", made_of)
     stages.do(bundles)

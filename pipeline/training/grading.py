@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.config import GROUP_GRADERS, GraderConfig, GraderName
-from classifier.learn.crop_cache import CropCache, LabelledStudy, Source, build_cache, load_cache
+from classifier.config import GraderConfig, GraderName
+from classifier.learn.crop_cache import CropCache, LabelledStudy, NoCrops, Source, build_cache, load_cache
 from classifier.learn.train import EpochReport, Machine, grade_cache, train_grader
-from classifier.storage import BUNDLED_WEIGHTS, load_grader
+from classifier.storage import BUNDLED_WEIGHTS, StoredGrader, graders_of, load_grader
 from data_prep.base.bundles import Bundle
 from data_prep.base.files import atomic_write
 from data_prep.levels import LevelPoint
@@ -55,13 +55,28 @@ class OutOfFold:
 
 def graders_plan(plan: TrainPlan) -> dict[GraderName, GraderConfig]:
     """The resolved configuration of every grader. Raises ValueError, WeightsRejected."""
-    return {
-        group: plan.graders.config(
-            group,
-            load_grader(OPEN_WEIGHTS, group).config if plan.graders.start == "bundled" else None,
-        )
-        for group in GROUP_GRADERS
-    }
+    begun = {name: start_grader(plan, name) for name in GraderName}
+    return {name: plan.graders.config(name, stored and stored.config) for name, stored in begun.items()}
+
+
+def start_grader(plan: TrainPlan, name: GraderName) -> StoredGrader | None:
+    """The bundled grader to begin with; None: at random. Raises WeightsRejected."""
+    if plan.graders.start != "bundled" or name not in graders_of(OPEN_WEIGHTS):
+        return None
+    return load_grader(OPEN_WEIGHTS, name)
+
+
+def trainable(
+    configs: Mapping[GraderName, GraderConfig], crops: Path, folds: Mapping[str, int]
+) -> dict[GraderName, GraderConfig]:
+    """The graders without that of the axial canal where fewer than two folds have crops for it."""
+    name = GraderName.SPINAL_AXIAL
+    try:
+        studies = load_cache(crops / FOUND, name, configs[name].crop).study_ids.tolist()
+    except NoCrops:
+        studies = []
+    enough = len({folds[study_id] for study_id in studies}) > 1
+    return {other: config for other, config in configs.items() if enough or other is not name}
 
 
 def crop_sources(
@@ -119,7 +134,7 @@ def training_crops(crops: Path, config: GraderConfig) -> CropCache:
     found = load_cache(crops / FOUND, config.name, config.crop)
     try:
         annotated = load_cache(crops / ANNOTATED, config.name, config.crop)
-    except ValueError:  # the rule is off, or no point was far
+    except NoCrops:  # the rule is off, or no point was far
         return found
     return CropCache.join([found.where(~np.isin(found.row_ids, annotated.row_ids)), annotated])
 
@@ -169,14 +184,12 @@ def train_one(
         name = f"{folder.parent.parent.name} {config.name.value}"
         say(f"{name} epoch {row.epoch + 1} of {config.training.epochs}: loss {row.train_loss:.4f}")
 
-    start = None
-    if plan.graders.start == "bundled":
-        start = load_grader(OPEN_WEIGHTS, config.name).network.state_dict()
+    start = start_grader(plan, config.name)
     notes: dict[str, Any] = {
         "train_studies": len(set(train.study_ids.tolist())),
         "held_out_studies": len(held_out),
         "labels_in_doubt": len(set(doubts) & set(train.row_ids.tolist())),
-        "started_from": plan.graders.start,
+        "started_from": "scratch" if start is None else plan.graders.start,
     }
     network = train_grader(
         config,
@@ -185,7 +198,7 @@ def train_one(
         folder,
         report=report,
         machine=machine,
-        start_from=start,
+        start_from=None if start is None else start.network.state_dict(),
         pretrained=pretrained if start is None else None,
         notes=notes,
     )
@@ -206,7 +219,7 @@ def train_one(
 
 
 def read_out_of_fold(folders: Sequence[Path]) -> OutOfFold:
-    """The out-of-fold logits of one condition group, fold after fold."""
+    """The out-of-fold logits of one grader, fold after fold."""
     parts: list[dict[str, NDArray[Any]]] = []
     for folder in folders:
         with np.load(folder / _OOF_FILE, allow_pickle=False) as stored:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from classifier.config import GROUP_GRADERS, GraderConfig, GraderName, merged
+from classifier.config import GraderConfig, GraderName, default_config, merged
 from data_prep.rsna.cleaning import PointRules
 
 STARTS = ("bundled", "scratch")
@@ -18,7 +18,7 @@ NOISE_RULES = ("off", "drop", "soften")
 
 @dataclass(frozen=True)
 class DetectorPlan:
-    """The three detectors of a fold.
+    """The three detectors of a fold, and the second look at their points.
 
     Attributes:
         start: ``bundled``: begin with the weights that ship with the project; ``scratch``: at random.
@@ -26,6 +26,8 @@ class DetectorPlan:
         batch_size_slices, initial_rate: of a step; the rate where the cosine begins.
         phantoms, phantom_weight: synthetic studies mixed in (they show the discs above L1/L2, which the RSNA
             data do not annotate), and their weight beside the data's 1.
+        point_epochs: passes over the annotated canal and foramen points that the second look learns from;
+            0: no second look. A few dozen studies are too few: it would move points for the worse.
         threads: CPU threads of a training.
     """
 
@@ -36,6 +38,7 @@ class DetectorPlan:
     initial_rate: float = 1e-3
     phantoms: int = 80
     phantom_weight: float = 0.3
+    point_epochs: int = 8
     threads: int = 4
 
     def __post_init__(self) -> None:
@@ -45,12 +48,13 @@ class DetectorPlan:
 
 @dataclass(frozen=True)
 class GraderPlan:
-    """The three graders of a fold.
+    """The graders of a fold: one per condition group, and one of the canal on axial slices.
 
     Attributes:
         start: as in DetectorPlan; with ``bundled`` the crop and the network are those of the bundled graders.
-        changes: to the graders' configuration, all groups, such as {"training": {"epochs": 20}}.
-        changes_by_group: the same for single condition groups.
+            What that bundle lacks (``spinal_axial``) starts at random.
+        changes: to the graders' configuration, all graders, such as {"training": {"epochs": 20}}.
+        changes_by_group: the same for single graders.
     """
 
     start: str = "scratch"
@@ -60,16 +64,16 @@ class GraderPlan:
     def __post_init__(self) -> None:
         if self.start not in STARTS:
             raise ValueError(f"graders.start must be one of {', '.join(STARTS)}, but got {self.start!r}")
-        unknown = set(self.changes_by_group) - {group.value for group in GROUP_GRADERS}
+        unknown = set(self.changes_by_group) - {name.value for name in GraderName}
         if unknown:
-            raise ValueError(f"graders.changes_by_group has unknown groups: {', '.join(sorted(unknown))}")
+            raise ValueError(f"graders.changes_by_group has unknown graders: {', '.join(sorted(unknown))}")
 
-    def config(self, group: GraderName, bundled: GraderConfig | None = None) -> GraderConfig:
+    def config(self, name: GraderName, bundled: GraderConfig | None = None) -> GraderConfig:
         """The configuration of one grader. Raises ValueError for keys that do not exist."""
-        base = GraderConfig.from_dict({"group": group.value})
+        base = default_config(name)
         if bundled is not None:
             base = replace(base, crop=bundled.crop, network=bundled.network)
-        return merged(merged(base, self.changes), self.changes_by_group.get(group.value, {}))
+        return merged(merged(base, self.changes), self.changes_by_group.get(name.value, {}))
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,7 @@ LAPTOP = TrainPlan(
         batch_size_slices=8,
         initial_rate=2e-4,
         phantoms=0,
+        point_epochs=0,
         threads=1,
     ),
     graders=GraderPlan(

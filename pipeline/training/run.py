@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from classifier.config import GROUP_GRADERS, GraderConfig, GraderName
+from classifier.config import GraderConfig, GraderName
 from classifier.learn.devices import resolve_device
 from data_prep.base.files import atomic_write
 from data_prep.base.version import git_revision
@@ -110,6 +110,7 @@ def _train(settings: TrainSettings, ranks: Ranks, say: Callable[[str], None]) ->
         detectors = train_detectors(plan, data, folds, digest, stages, device)
         points, points_digest = find_all_points(plan, data, folds, detectors, stages, device)
         crops, crops_digest = cut_all_crops(plan, data, points, points_digest, configs, stages)
+        configs = grading.trainable(configs, crops, folds)
         graders = GraderTrainings(settings, configs, folds, crops, crops_digest, device, stages)
         passes = graders.train()
         if ranks.rank:
@@ -117,9 +118,9 @@ def _train(settings: TrainSettings, ranks: Ranks, say: Callable[[str], None]) ->
             return None
         oof = {
             group: grading.read_out_of_fold([run / passes[fold] / group.value for fold in range(plan.folds)])
-            for group in GROUP_GRADERS
+            for group in configs
         }
-        finals = {group: run / passes[FINAL] / group.value for group in GROUP_GRADERS}
+        finals = {group: run / passes[FINAL] / group.value for group in configs}
         figures = finish(settings, data, folds, oof, calibrate(oof), detectors[FINAL], finals, points, stages)
         done = True
         return figures

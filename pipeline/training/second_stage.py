@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from classifier.config import GROUP_GRADERS, GraderConfig, GraderName
+from classifier.config import GraderConfig, GraderName
 from classifier.learn.train import Machine
 from data_prep.base.manifest import file_sha256
 from pipeline.training import grading
@@ -74,7 +74,7 @@ class GraderTrainings:
             return self._pass("graders", [*folds, FINAL], {})
         first = self._pass("graders-first", folds, {})
         doubts = {}
-        for group in GROUP_GRADERS:
+        for group in self.configs:
             oof = grading.read_out_of_fold([self.stages.run / first[fold] / group.value for fold in folds])
             p = calibrate({group: oof}).p[group]
             doubts[group] = grading.find_doubts(p, oof, plan.cleaning)
@@ -101,7 +101,7 @@ class GraderTrainings:
                         sorted(held_out),
                         config.to_dict(),
                         plan.graders.start,
-                        _bundled_grader(plan, group),
+                        begun.sha256 if (begun := grading.start_grader(plan, group)) else None,
                         pretrained,
                         plan.to_dict()["cleaning"] if doubts else None,
                         {row_id: p.tolist() for row_id, p in mine.items()},
@@ -122,9 +122,3 @@ class GraderTrainings:
                 jobs.append(Job(f"{fold_name(fold)}/{name}/{group.value}", made_of, work))
         self.stages.do(jobs)
         return {fold: f"{fold_name(fold)}/{name}" for fold in folds}
-
-
-def _bundled_grader(plan: TrainPlan, group: GraderName) -> str | None:
-    if plan.graders.start != "bundled":
-        return None
-    return grading.load_grader(grading.OPEN_WEIGHTS, group).sha256

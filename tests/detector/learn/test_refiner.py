@@ -15,10 +15,9 @@ from data_prep.levels import LevelPoint, PointSource
 from data_prep.partition import Part, part_of
 from data_prep.phantom import make_study, write_dataset
 from data_prep.vocabulary import ConditionGroup
+from detector.learn.point_crops import PointCrops, cut_point_crops
 from detector.learn.refiner import (
-    PointCrops,
     RefinerTraining,
-    cut_point_crops,
     judge,
     moved_crop,
     train_refiner,

@@ -17,7 +17,10 @@ import pytest
 from typer.testing import CliRunner
 
 from classifier.calibration import Calibration
+from classifier.config import GraderName
 from classifier.metric import score as official_score
+from classifier.storage import load_grader
+from data_prep.base.graph import is_of
 from data_prep.base.manifest import read_manifest
 from data_prep.levels import (
     LevelPoint,
@@ -44,7 +47,7 @@ ROOT = Path(__file__).resolve().parents[3]
 TINY: dict[str, Any] = {
     "choosing_slices": 4,
     "resamples": 20,
-    "detectors": {"epochs": 1, "samples_per_epoch": 4, "batch_size_slices": 4},
+    "detectors": {"epochs": 1, "samples_per_epoch": 4, "batch_size_slices": 4, "point_epochs": 1},
     "graders": {
         "start": "scratch",
         "changes": {
@@ -117,6 +120,19 @@ def test_a_killed_training_goes_on_and_ends_with_weights_that_grade(
     for card in ("detector/detectors.md", "graders/graders.md"):
         text = (weights / card).read_text()
         assert "2 studies, 50 labels" in text and "Not a medical device" in text
+    assert "](reliability.png)" in text and (weights / "graders" / "reliability.png").is_file()
+
+    # All members of a bundle, each with the graph that runs without torch and without a conversion.
+    trained = {path.stem: path for path in weights.glob("*/*.safetensors")}
+    assert set(trained) == {
+        *("sagittal", "axial", "foramen", "spinal_point", "foraminal_point"),
+        *("spinal", "foraminal", "subarticular", "spinal_axial"),
+    }
+    for path in trained.values():
+        assert is_of(path.with_suffix(".graph").read_bytes(), path.read_bytes())
+    axial = load_grader(weights / "graders", GraderName.SPINAL_AXIAL)
+    assert axial.joint is not None and axial.joint.to_dict() == figures["joint_canal"]
+    assert figures["ungraded"] == {"spinal": 0, "foraminal": 0, "subarticular": 0}
 
     # Softened labels: a second pass of the graders, nothing else again.
     config.write_text(json.dumps(TINY | {"cleaning": {"noise": "soften", "noise_below": 0.2}}))
@@ -249,6 +265,35 @@ def test_calibration_is_fitted_on_the_other_folds() -> None:
     assert not np.allclose(other.p[ConditionGroup.SPINAL][~mine], found.p[ConditionGroup.SPINAL][~mine])
     q = submitted_canal(found, flipped)
     assert np.allclose(q.sum(axis=1), 1) and len(np.unique(study_numbers(flipped))) == 180
+
+
+def test_both_views_of_the_canal_are_joined_as_the_other_folds_advise() -> None:
+    sagittal = out_of_fold(900, 0)
+    generator = np.random.default_rng(1)
+    # The axial grader sees half of the targets, in another order, and knows there what the label is.
+    chosen = generator.permutation(900)[:450]
+    evidence = generator.normal(0, 1, (450, 3)) + 3 * np.eye(3)[sagittal.label[chosen]]
+    axial = OutOfFold(
+        sagittal.row_ids[chosen],
+        evidence,
+        sagittal.log_prior[chosen],
+        sagittal.label[chosen],
+        sagittal.fold[chosen],
+    )
+    oof = {GraderName.SPINAL: sagittal, GraderName.SPINAL_AXIAL: axial}
+    alone, found = calibrate({GraderName.SPINAL: sagittal}), calibrate(oof)
+    assert alone.joint is None and found.joint is not None and found.joint.weights[1] > 0.5
+    p, before = found.p[GraderName.SPINAL], alone.p[GraderName.SPINAL]
+    both = np.isin(np.arange(900), chosen)
+    assert np.array_equal(p[~both], before[~both])
+    rows = np.flatnonzero(both)
+    gain = np.log(p[rows, sagittal.label[rows]]) - np.log(before[rows, sagittal.label[rows]])
+    assert gain.mean() > 0.1
+    # Labels of a fold do not change what its own rows get.
+    mine = sagittal.fold == 0
+    flipped = {name: replace(one, label=np.where(one.fold == 0, 2, one.label)) for name, one in oof.items()}
+    other = calibrate(flipped).p[GraderName.SPINAL]
+    assert np.allclose(other[mine], p[mine]) and not np.allclose(other[~mine], p[~mine])
 
 
 def test_labels_in_doubt_are_dropped_or_softened() -> None:
