@@ -14,7 +14,7 @@ from data_prep.base.bundles import weights_folder
 from data_prep.partition import Part, part_of
 from data_prep.synthetic import FIRST_REPORTING_SEED
 from pipeline.commands import classifier_training, console
-from pipeline.commands.classifier_training import Data, Graders, Phantoms, Scanners, Seed, studies_of
+from pipeline.commands.classifier_training import Graders, Phantoms, Scanners, Seed, studies_of
 from pipeline.commands.console_tables import print_review, print_tables
 from pipeline.commands.options import AsJson
 
@@ -114,7 +114,15 @@ def calibrate(
 
 @app.command(epilog="Example: lumbar classifier evaluate path/to/rsna --json")
 def evaluate(
-    data: Data = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="DATA...",
+            help="Folders in the RSNA layout, of some series of some studies each; leave out to use --phantoms.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
     phantoms: Phantoms = 0,
     seed: Seed = FIRST_REPORTING_SEED,
     scanners: Scanners = "usual",
@@ -140,7 +148,11 @@ def evaluate(
     from classifier.storage import BUNDLED_WEIGHTS
     from data_prep.base.manifest import WeightsRejected
 
-    sources = studies_of(data, phantoms, seed, enriched=False, scanners=scanners)
+    sources = [
+        source
+        for folder in data or [None]
+        for source in studies_of(folder, phantoms, seed, enriched=False, scanners=scanners)
+    ]
     if part is not None:
         sources = [source for source in sources if part_of(source[0]) is part]
     rejections: list[Rejection] = []

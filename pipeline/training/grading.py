@@ -56,7 +56,10 @@ class OutOfFold:
 def graders_plan(plan: TrainPlan) -> dict[GraderName, GraderConfig]:
     """The resolved configuration of every grader. Raises ValueError, WeightsRejected."""
     begun = {name: start_grader(plan, name) for name in GraderName}
-    return {name: plan.graders.config(name, stored and stored.config) for name, stored in begun.items()}
+    return {
+        name: plan.graders.config(name, None if stored is None else stored.config)
+        for name, stored in begun.items()
+    }
 
 
 def start_grader(plan: TrainPlan, name: GraderName) -> StoredGrader | None:
