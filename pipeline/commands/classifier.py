@@ -118,7 +118,7 @@ def evaluate(
         list[Path] | None,
         typer.Argument(
             metavar="DATA...",
-            help="Folders in the RSNA layout, of some series of some studies each; leave out to use --phantoms.",
+            help="Folders in the RSNA layout, each of some series of some studies; or use --phantoms.",
             exists=True,
             file_okay=False,
         ),

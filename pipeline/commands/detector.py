@@ -199,6 +199,8 @@ def calibrate(
             slices=slices or [],
             progress=done,
         )
+    if not any(case.weight for case in cases):
+        fail("the detectors find no spine in these studies: nothing to fit the numbering on")
     fitted, loss = fit_weights(cases, ChainConfig().weights)
     flags = choose_uncertain_below(
         cases, ChainConfig(weights=fitted), transitional_score=PredictConfig.transitional_score
