@@ -31,7 +31,7 @@ from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import Quantity
 from classifier.measure.sagittal import SagittalReading, read_sagittal
 from classifier.measure.study import measure_study
-from classifier.measure.training import SPIDER_SPACING_MM, inside_of
+from classifier.measure.training import inside_of
 from data_prep.crops import resample
 from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.levels import SpineFrame, SpineLevel, SpineLevels
@@ -41,6 +41,7 @@ from data_prep.vocabulary import LEVELS, SeriesKind
 from pipeline.commands import console
 
 FIRST_SEED = 410_000
+SPIDER_SPACING_MM = 0.47
 SUDIRMAN_SPACING_MM, SUDIRMAN_BACK_MM = 0.6875, 7.0
 SHIFT_MM = 1.0
 # What is to tell a stenosis by itself.
@@ -121,10 +122,21 @@ def true_disc_height(phantom: PhantomStudy, name: str, level_index: int) -> floa
 
 
 def true_lordosis(phantom: PhantomStudy) -> float:
-    """Angle between the planes of the first and the last disc."""
-    spine = phantom.body.spine
-    first, last = (spine.up[FIRST_LUMBAR + level.index] for level in (LEVELS[0], LEVELS[-1]))
-    return float(np.degrees(np.arccos(np.clip(first @ last, -1, 1))))
+    """Angle between the lower endplate of L1 and the upper one of S1: lines over their middle 18 mm."""
+    spine, inside = phantom.body.spine, inside_of(phantom.body, "disc")
+    discs = {disc.name: disc for disc in phantom.discs}
+    along, across = np.arange(-9.0, 9.01, 1.0), np.arange(-13.0, 13.01, 0.1)
+    lines = []
+    for level, edge in ((LEVELS[0], -1), (LEVELS[-1], 0)):
+        plane = FIRST_LUMBAR + level.index
+        up, back = (spine.rotation @ axis[plane] for axis in (spine.up, spine.back))
+        at = discs[level.label].disc_mm + along[:, None, None] * back + across[None, :, None] * up
+        found = inside(at.reshape(-1, 3)).reshape(at.shape[:2])
+        edges = [across[np.flatnonzero(row)[edge]] for row in found]
+        slope = np.polynomial.Polynomial.fit(along, edges, 1).deriv()(0.0)
+        line = back + slope * up
+        lines.append(line / np.linalg.norm(line))
+    return float(np.degrees(np.arccos(np.clip(lines[0] @ lines[1], -1, 1))))
 
 
 def measure_phantoms(count: int) -> dict[str, object]:

@@ -46,7 +46,7 @@ class Border:
 
 
 def find_borders(kind: str, strip: Strip, values: RealArray) -> tuple[Border, ...]:
-    """Borders of ``canal`` (front, back), ``disc`` (lower, upper), ``sac`` or ``foramen`` (the one around).
+    """The border around a ``sac`` on an axial slice or a ``foramen``.
 
     Args:
         kind: which network.
@@ -55,9 +55,6 @@ def find_borders(kind: str, strip: Strip, values: RealArray) -> tuple[Border, ..
     """
     weights = _weights()
     scores = border_scores(weights, kind, values, is_round=strip.is_round)
-    if kind == "disc":
-        # A disc is darker than its neighbours or brighter: one edge may look like the other of another disc.
-        scores = np.repeat(np.logaddexp(*scores)[None], 2, axis=0)
     place = weights[f"{kind}.place"]
     off = (strip.across_mm - place[..., :1]) / place[..., 1:]
     return tuple(_border(score, strip) for score in scores - 0.5 * off**2)

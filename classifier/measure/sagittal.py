@@ -9,29 +9,30 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.measure.borders import Border, find_borders
+from classifier.measure.extents import Extent, extent_of
 from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import Quantity
-from classifier.measure.strips import CANAL_STEP_MM, Strip, canal_strip, disc_strip
+from classifier.measure.strips import CANAL_STEP_MM, DISC_STEP_MM, Strip, canal_strip, disc_strip
+from classifier.measure.tissues import Tissues, find_tissues
 from data_prep.geometry import FloatArray
 
 # Rows of the canal that count for a level, and rows of a disc that count for its height.
 _LEVEL_MM: Final = 2.0
 _FLUID_MM: Final = 9.0
+_SEEN_MM: Final = 20.0
 # Fluid is as bright as this quantile of a row of the sac, smoothed along the canal; tissue is as dark as this
 # one of what lies well in front of it.
 _FLUID_QUANTILE, _DARK_QUANTILE, _DARK_MM, _SMOOTH_ROWS = 0.85, 0.15, -10.0, 6.0
 _BRIGHTEST: Final = 1.1
 _DISC_MM: Final = 9.0
-# The borders of the sac lie too far apart by 0.6 mm beside masks of training patients, 0.4 beside phantoms.
-_TOO_FAR_MM: Final = 0.5
-# A border that is less sure than this is not used.
-_LEAST_SHARPNESS: Final = 0.3
-# Of the sac: where the canal is closed, its borders are unsure, which its uncertainty says.
-_LEAST_SHARPNESS_SAC: Final = 0.1
-# Least uncertainty, one standard deviation, and by how much the spread of the borders counts: fitted on
-# the phantoms of docs/measurements.md, by eye: not blind.
-_FLOOR_MM: Final = {"canal": 1.2, "disc": 1.0, "slip": 1.5}
+# Runs of sac and disc are usually this near to the line through the found points.
+_USUAL_SAC_MM, _USUAL_DISC_MM = 8.0, 5.0
+# A tissue whose largest share is less is not seen; a disc, too, that covers less in the slice.
+_LEAST_PEAK: Final = 0.3
+_LEAST_DISC_MM2: Final = 20.0
+# Least uncertainty, one standard deviation, and by how much the spread of the borders counts: between what
+# phantoms and five SPIDER patients, kept apart from the network, show (docs/measurements.md).
+_FLOOR_MM: Final = {"canal": 1.4, "disc": 1.4, "slip": 1.5}
 _FLOOR_CSF: Final = 10.0
 _FLOOR_DEG: Final = 8.0
 _WALL: Final = (0.22, 0.78)
@@ -66,8 +67,7 @@ class SagittalReading:
     strip: Strip
     values: NDArray[np.float32]
     level_rows: FloatArray
-    front: Border
-    back: Border
+    sac: Extent
     discs: tuple[_Disc | None, ...]
 
     def at_level(self, place: int) -> dict[Quantity, Reading]:
@@ -111,15 +111,16 @@ class SagittalReading:
         return slice(max(round(row - reach), 0), round(row + reach) + 1)
 
     def _depth(self, place: int) -> Reading | None:
-        rows = self._rows(place, _LEVEL_MM)
-        front, back = self.front, self.back
-        if min(front.sharpness[rows].mean(), back.sharpness[rows].mean()) < _LEAST_SHARPNESS_SAC:
+        """Where the canal is closed there is a depth, too, if the sac is seen above or below."""
+        rows, sac = self._rows(place, _LEVEL_MM), self.sac
+        if sac.peak[self._rows(place, _SEEN_MM)].max(initial=0.0) < _LEAST_PEAK:
             return None
-        value = max(float((back.across_mm[rows] - front.across_mm[rows]).mean()) - _TOO_FAR_MM, 0.0)
-        spread = np.hypot(front.spread_mm[rows].mean(), back.spread_mm[rows].mean())
+        value = float(sac.thickness_mm[rows].mean())
         row = np.array([round(float(self.level_rows[place]))])
-        ends = [self.strip.point_mm(row, border.across_mm[row])[0] for border in (front, back)]
-        return Reading(value, float(np.hypot(_FLOOR_MM["canal"], 0.5 * spread)), np.stack(ends))
+        ends = [self.strip.point_mm(row, border[row])[0] for border in (sac.first_mm, sac.last_mm)]
+        return Reading(
+            value, float(np.hypot(_FLOOR_MM["canal"], 0.5 * sac.spread_mm[rows].mean())), np.stack(ends)
+        )
 
     def _csf_share(self, place: int) -> Reading | None:
         """Per cent: fluid where there is least near the disc, of that beside the middle of the vertebrae."""
@@ -137,7 +138,7 @@ class SagittalReading:
     def fluid_mm(self) -> FloatArray:
         """(rows,) thickness of the fluid in the sac: bright pixels count whole, grey ones in part."""
         across = self.strip.across_mm
-        inside = (across >= self.front.across_mm[:, None]) & (across <= self.back.across_mm[:, None])
+        inside = (across >= self.sac.first_mm[:, None]) & (across <= self.sac.last_mm[:, None])
         dark = float(np.quantile(self.values[:, across < _DARK_MM], _DARK_QUANTILE))
         masked = np.where(inside, self.values, np.nan)
         bright = np.full(len(inside), dark)
@@ -178,10 +179,10 @@ class SagittalReading:
             (row - _WALL[1] * above, row - _WALL[0] * above),
             (row + _WALL[0] * below, row + _WALL[1] * below),
         ):
-            rows = np.arange(max(round(start), 0), min(round(end) + 1, len(self.front.across_mm)))
-            if len(rows) < 4 or self.front.sharpness[rows].mean() < _LEAST_SHARPNESS:
+            rows = np.arange(max(round(start), 0), min(round(end) + 1, len(self.sac.peak)))
+            if len(rows) < 4 or self.sac.peak[rows].mean() < _LEAST_PEAK:
                 return None
-            walls.append(self.strip.point_mm(rows, self.front.across_mm[rows]))
+            walls.append(self.strip.point_mm(rows, self.sac.first_mm[rows]))
         middle = round(float(row))
         origin, back = self.strip.centres_mm[middle], self.strip.across[middle]
         along = np.array([-back[1], back[0]])
@@ -200,12 +201,12 @@ def read_sagittal(planar: PlanarSlice, canal_mm: FloatArray, disc_mm: FloatArray
         canal_mm, disc_mm: (levels, 2) in-plane points, head to foot, three levels or more.
     """
     strip, rows = canal_strip(canal_mm, disc_mm)
-    values = strip.read(planar.pixels, planar.spacing_mm)
-    front, back = find_borders("canal", strip, values)
+    tissues = find_tissues(planar, canal_mm, disc_mm)
+    sac = extent_of(tissues.at("sac", strip.at_mm()), strip.across_mm, _USUAL_SAC_MM)
     ups = chain_directions(disc_mm)
     to_back = (canal_mm - disc_mm).mean(axis=0)
-    discs = tuple(_disc(planar, disc_mm[i], ups[i], to_back) for i in range(len(disc_mm)))
-    return SagittalReading(strip, values, rows, front, back, discs)
+    discs = tuple(_disc(tissues, disc_mm[i], ups[i], to_back) for i in range(len(disc_mm)))
+    return SagittalReading(strip, strip.read(planar.pixels, planar.spacing_mm), rows, sac, discs)
 
 
 def chain_directions(disc_mm: FloatArray) -> FloatArray:
@@ -214,25 +215,37 @@ def chain_directions(disc_mm: FloatArray) -> FloatArray:
     return np.asarray(steps / np.linalg.norm(steps, axis=1, keepdims=True))
 
 
-def _disc(planar: PlanarSlice, centre: FloatArray, up: FloatArray, back: FloatArray) -> _Disc | None:
-    strip = disc_strip(centre, up, back)
-    values = strip.read(planar.pixels, planar.spacing_mm)
-    lower, upper = find_borders("disc", strip, values)
-    along = np.linalg.norm(strip.centres_mm - centre, axis=1)
-    rows = np.flatnonzero(along <= _DISC_MM)
-    if min(lower.sharpness[rows].mean(), upper.sharpness[rows].mean()) < _LEAST_SHARPNESS:
+def _disc(tissues: Tissues, centre: FloatArray, up: FloatArray, back: FloatArray) -> _Disc | None:
+    """A disc, read across its own long axis through its own middle."""
+    strip, disc = _disc_extent(tissues, centre, up, back)
+    weight = disc.shares.sum()
+    step = float(strip.across_mm[1] - strip.across_mm[0]) * DISC_STEP_MM
+    if weight * step < _LEAST_DISC_MM2:
         return None
-    lines = [_line(strip, border, rows) for border in (lower, upper)]
-    tilt = float(np.mean([direction @ up for _, direction in lines]))
-    height = float((upper.across_mm[rows] - lower.across_mm[rows]).mean()) * float(np.sqrt(1 - tilt**2))
-    spread = np.hypot(lower.spread_mm[rows].mean(), upper.spread_mm[rows].mean())
-    sd = float(np.hypot(_FLOOR_MM["disc"], 0.3 * spread))
-    return _Disc(height, sd, lines[1], lines[0], np.stack([lines[0][0], lines[1][0]]))
+    at, share = strip.at_mm().reshape(-1, 2), disc.shares.reshape(-1, 1)
+    middle = (share * at).sum(axis=0) / weight
+    off = at - middle
+    axis = np.linalg.eigh(off.T @ (share * off))[1][:, 0]
+    strip, disc = _disc_extent(tissues, middle, axis if axis @ up > 0 else -axis, back)
+    rows = np.flatnonzero(np.linalg.norm(strip.centres_mm - middle, axis=1) <= _DISC_MM)
+    if disc.peak[rows].mean() < _LEAST_PEAK:
+        return None
+    lower, upper = (_line(strip, border, rows) for border in (disc.first_mm, disc.last_mm))
+    sd = float(np.hypot(_FLOOR_MM["disc"], 0.3 * disc.spread_mm[rows].mean()))
+    height = float(disc.thickness_mm[rows].mean())
+    return _Disc(height, sd, upper, lower, np.stack([lower[0], upper[0]]))
 
 
-def _line(strip: Strip, border: Border, rows: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
+def _disc_extent(
+    tissues: Tissues, centre: FloatArray, up: FloatArray, back: FloatArray
+) -> tuple[Strip, Extent]:
+    strip = disc_strip(centre, up, back)
+    return strip, extent_of(tissues.at("disc", strip.at_mm()), strip.across_mm, _USUAL_DISC_MM)
+
+
+def _line(strip: Strip, border: FloatArray, rows: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
     """Middle point and direction, front to back, of a border."""
-    points = strip.point_mm(rows, border.across_mm[rows])
+    points = strip.point_mm(rows, border[rows])
     middle = points.mean(axis=0)
     _, _, axes = np.linalg.svd(points - middle)
     direction = axes[0] if axes[0] @ (points[-1] - points[0]) > 0 else -axes[0]

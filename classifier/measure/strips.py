@@ -1,8 +1,8 @@
 """Strips: an image read along a line of the spine, so that its borders run from one end to the other.
 
-A strip has a row for every place along the line and a column for every step across it. Four kinds are cut:
-along the canal (across: front to back), along a disc (across: foot to head), and around a point, in the
-dural sac and in a foramen (a row for every angle, columns outwards).
+A strip has a row for every place along the line and a column for every step across it. Three kinds are cut:
+along the canal (across: front to back), along a disc (across: foot to head), and around a point (a row for
+every angle, columns outwards).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ CANAL_ACROSS_MM: Final = np.arange(-14.0, 16.01, 0.5)
 CANAL_STEP_MM: Final = 2.0
 CANAL_BEYOND_MM: Final = 18.0
 DISC_ACROSS_MM: Final = np.arange(-13.0, 13.01, 0.5)
-DISC_ALONG_MM: Final = np.arange(-18.0, 18.01, 2.0)
+DISC_STEP_MM: Final = 1.0
+DISC_ALONG_MM: Final = np.arange(-22.0, 22.01, DISC_STEP_MM)
 RADII_MM: Final = np.arange(0.0, 15.51, 0.5)
 ANGLES: Final = np.deg2rad(np.arange(0.0, 360.0, 10.0))
 
