@@ -71,6 +71,8 @@ def _of_reading(
         if level not in members:
             continue
         for quantity, found in reading.at_level(place).items():
+            if quantity is Quantity.SLIP and level is LEVELS[-1]:
+                continue  # fat parts the sac from the sacrum: its border does not follow the rear wall
             ends = None if found.ends_mm is None else planar.to_patient(found.ends_mm)
             yield Measured(
                 quantity, found.value, found.uncertainty, level, None, series_id, item.instance_number, ends
