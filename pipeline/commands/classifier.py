@@ -148,9 +148,10 @@ def evaluate(
     from classifier.storage import BUNDLED_WEIGHTS
     from data_prep.base.manifest import WeightsRejected
 
+    folders: list[Path | None] = [*data] if data else [None]
     sources = [
         source
-        for folder in data or [None]
+        for folder in folders
         for source in studies_of(folder, phantoms, seed, enriched=False, scanners=scanners)
     ]
     if part is not None:
