@@ -11,6 +11,7 @@ from detector.look.candidates import CandidateConfig
 from detector.spine.agreement import AgreementConfig
 from detector.spine.aside import AsideConfig
 from detector.spine.axial import AxialConfig
+from detector.spine.bows import BowConfig
 from detector.spine.chain import ChainConfig
 from detector.spine.foramina import ForamenConfig
 from detector.spine.orientation import OrientationConfig
@@ -75,6 +76,7 @@ class PredictConfig:
     region: RegionConfig = field(default_factory=RegionConfig)
     agreement: AgreementConfig = field(default_factory=AgreementConfig)
     aside: AsideConfig = field(default_factory=AsideConfig)
+    bows: BowConfig = field(default_factory=BowConfig)
 
 
 def read_config(folder: Path) -> PredictConfig:

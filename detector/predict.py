@@ -24,6 +24,7 @@ from detector.finder import SpineFinder
 from detector.look.inference import SlicePredictor
 from detector.look.refiner import PointRefiner
 from detector.spec import AXIAL, FORAMEN, REFINERS, SAGITTAL, DetectorSpec
+from detector.spine.bows import foramina_tell_a_bend
 from detector.spine.chain import NumberedChain, number_chain
 from detector.spine.levels import spine_levels
 from detector.spine.region import Region, is_named_otherwise, shows_lumbar_spine
@@ -118,7 +119,8 @@ class LevelDetector:
         if not discs:
             return SpineLevels(study.study_id, flags=(*flags, "no_level_found", "numbering_uncertain"))
         region = region_of(leading, discs, self.sagittal, config)
-        if region is Region.DOUBTFUL and "region_doubtful" not in flags:
+        # Of a patient who lies otherwise than the coordinates say, no size tells the part of the body.
+        if region is Region.DOUBTFUL and not {"region_doubtful", "orientation_doubtful"} & set(flags):
             flags.append("region_doubtful")
             uncertain = True
         if region is Region.OTHER or not shows_lumbar_spine(series, discs):
@@ -149,6 +151,10 @@ class LevelDetector:
             foramen=self.foramen,
             refiners=self.refiners,
         )
+        if not (has_axial or is_curved) and self.foramen is not None:
+            is_curved = foramina_tell_a_bend(
+                study, levels, leading, self.foramen, config.foramen, config.bows
+            )
         ends = {"spine_curved": is_curved, "canal_at_edge": canal_at_edge(levels, leading)}
         flags.extend(flag for flag, holds in ends.items() if holds)
         return SpineLevels(

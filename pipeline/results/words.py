@@ -28,8 +28,8 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "canal_at_edge": "At a level the canal lies at the edge of the sagittal images or beyond it.",
     "axial_only": "Graded on axial slices alone: no sagittal T2 shows it.",
     "no_sagittal_t2": "There is no sagittal T2 series: the levels were found without it.",
-    "no_sagittal_t1": "There is no sagittal T1 series: the foramina were not graded.",
-    "no_axial_t2": "There is no axial T2 series: the recesses were not graded.",
+    "no_sagittal_t1": "No sagittal T1 slice shows the foramina: they were not graded.",
+    "no_axial_t2": "No axial T2 slice shows the recesses: they were not graded.",
     "identifiers_missing": "No identifier says that these series are of one patient: they were put together "
     "because they lie together.",
     "no_sagittal": "There is no sagittal series: no level can be found.",

@@ -17,6 +17,7 @@ from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, Condition, SeriesKind
 from detector.predict import LevelDetector
 from detector.spine.aside import AsideConfig, middle_mm
+from detector.spine.bows import BowConfig, middles_mm
 from tests.detector.spine.bent import bent, bow
 
 REAL = Path(__file__).parents[4] / "shared/real/rsna2024"
@@ -36,6 +37,19 @@ def test_where_the_stack_ends_first_the_disc_has_its_usual_width() -> None:
     scores = np.where(places >= 0, 0.8, 0.2)  # the stack ends at 20, the disc does not
     assert middle_mm(places, scores, AsideConfig()) == pytest.approx(AsideConfig().half_width_mm)
     assert middle_mm(places, np.zeros(len(places)), AsideConfig()) is None
+
+
+def seen_beside(middles: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Scores of foramina that are seen 8 to 22 mm beside the middle of each level."""
+    aside = np.abs(places[None] - middles[:, None])
+    return np.where((aside >= 8) & (aside <= 22), 0.7, 0.0)
+
+
+@pytest.mark.parametrize("middles", [np.zeros(5), np.array([0.0, 6.0, 9.0, 6.0, 0.0]), np.linspace(-9, 9, 5)])
+def test_the_middle_lies_between_the_foramina(middles: np.ndarray) -> None:
+    places = np.arange(-36.0, 37.0, 4.0)
+    found = middles_mm(places, seen_beside(middles, places), BowConfig())
+    np.testing.assert_allclose(found, middles, atol=2.5)
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +85,18 @@ def test_a_bend_of_20_mm_is_told_and_followed_where_axial_slices_are(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("amplitude_mm", [12.0, -12.0])
 def test_a_bend_of_12_mm_is_told_where_there_are_no_axial_slices(
-    real: list[tuple[Study, tuple[LevelPoint, ...]]],
+    real: list[tuple[Study, tuple[LevelPoint, ...]]], amplitude_mm: float
 ) -> None:
-    """The central slices show its discs still. Not of every patient: two of four here."""
+    """The central slices show its discs still; the foramina of T1 tell it, in the middle and low down."""
     detector = LevelDetector.load_bundled()
-    told = []
     for study, points in real:
         z = [point.xyz_mm[2] for point in points if point.condition is CANAL]
-        for amplitude_mm in (12.0, -12.0):
-            found = detector.predict(bent(study, bow(amplitude_mm, (min(z), max(z))), SAGITTAL))
-            told.append("spine_curved" in found.flags)
-    assert sum(told) >= len(told) / 2
+        low, high = min(z), max(z)
+        for place in ((low, high), (low - 60, (low + high) / 2)):
+            found = detector.predict(bent(study, bow(amplitude_mm, place), SAGITTAL))
+            assert "spine_curved" in found.flags
 
 
 @pytest.mark.slow

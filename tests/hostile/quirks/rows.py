@@ -325,7 +325,8 @@ def _geometry() -> list[Row]:
             "positions-equal",
             "all slices of a series claim one place",
             geometry.positions_equal,
-            but(REJECTED, codes={"bad_geometry", "no_usable_series"}),
+            # Axial slices of several angles claim a place per angle.
+            but(REJECTED, codes={"bad_geometry", "no_usable_series"}, may_code={"images_not_told_apart"}),
         ),
         row(
             "bad-geometry",
@@ -338,8 +339,22 @@ def _geometry() -> list[Row]:
                 codes={"bad_geometry", "no_readable_slices"},
             ),
         ),
-        row("single-slice", "one slice per series", geometry.slices_kept(1), but(DEGRADED, flags=few)),
-        row("single-t1", "one slice of sagittal T1", geometry.slices_kept(1, kinds=(T1,)), DEGRADED),
+        row(
+            "single-slice",
+            "one slice per series",
+            geometry.slices_kept(1),
+            but(
+                DEGRADED,
+                flags={*few, "no_sagittal_t1"},
+                may_flag=DEGRADED.may_flag | {"no_axial_t2"},
+            ),
+        ),
+        row(
+            "single-t1",
+            "one slice of sagittal T1",
+            geometry.slices_kept(1, kinds=(T1,)),
+            but(DEGRADED, flags={"no_sagittal_t1"}),
+        ),
         row("five-axial", "five axial slices", geometry.slices_kept(5, kinds=(AXIAL,)), DEGRADED),
         row("every-second", "every second slice", geometry.slices_kept(step=2), DEGRADED),
         row("middle-lost", "the three middle slices of T2 lost", geometry.middle_slices_lost, DEGRADED),
