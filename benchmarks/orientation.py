@@ -25,7 +25,7 @@ from detector.learn.sources import external_cases
 from detector.learn.study_slices import hard_phantom
 from detector.look.choice import central_slices, sagittal_series
 from detector.predict import BUNDLED_WEIGHTS, LevelDetector
-from detector.spine.orientation import level_evidence, orientation_is_doubtful
+from detector.spine.orientation import order_seen, orientation_is_doubtful
 from pipeline.commands import console
 
 FIRST_SEED, FIRST_HARD_SEED = 153_000, 153_500
@@ -90,7 +90,8 @@ def looked_at(detector: LevelDetector, study: Study, studies: str) -> Iterator[L
             chain, middle, detector.sagittal, config.orientation, config.candidates, config.chain
         )
         spent = (time.process_time() - start) * 1000
-        sure = bool(chain) and level_evidence(chain)[0] >= config.orientation.sure_evidence * len(chain)
+        own = config.orientation
+        sure = bool(chain) and order_seen(chain, own, config.chain) >= own.sure_order
         yield Looked(studies, name, not sure, flagged, spent)
 
 

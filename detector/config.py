@@ -26,7 +26,8 @@ class PredictConfig:
     """What is looked at and what is believed.
 
     Attributes:
-        central_slices: sagittal slices looked at, around the middle of the series.
+        central_slices: sagittal slices looked at, around the middle of the leading series.
+        voting_slices: the same for the series that vote beside it.
         max_offset_mm: of those, none farther than this from the middle.
         beside_slices, beside_offset_mm: the same for a T1 that leads and has few central slices.
         strip_mm: how far before and behind the spine these slices are looked at.
@@ -51,10 +52,11 @@ class PredictConfig:
     """
 
     central_slices: int = 5
+    voting_slices: int = 3
     max_offset_mm: float = 18.0
     beside_slices: int = 8
     beside_offset_mm: float = 32.0
-    strip_mm: float = 40.0
+    strip_mm: float = 28.0
     strip_discs: int = 3
     strip_score: float = 0.3
     uncertain_below: float = 0.8

@@ -158,7 +158,8 @@ class SpineFinder:
         Of a leading T1 that has none, as where foramina alone were stored, those beside the canal.
         """
         config = self.config
-        central = central_slices(series, config.central_slices, config.max_offset_mm)
+        count = config.central_slices if leading else config.voting_slices
+        central = central_slices(series, count, config.max_offset_mm)
         if leading and series.kind is SeriesKind.SAGITTAL_T1 and len(central) < config.central_slices:
             return central_slices(series, config.beside_slices, config.beside_offset_mm)
         return central

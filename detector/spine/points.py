@@ -96,7 +96,7 @@ class SeenConfig:
     full_trust_mm: float
     uncertainty_mm: float
     min_score: float = 0.3
-    context_mm: float | None = 45.0
+    context_mm: float | None = 38.0
 
     def part_around(self, points_mm: Sequence[FloatArray], reach_mm: float) -> Part | None:
         """Which part of a slice is looked at: the points that lie so near to it, and the context."""
