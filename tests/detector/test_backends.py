@@ -24,6 +24,7 @@ from detector.look.network import EvidenceNetwork, network_from_bytes
 from detector.look.sightings import look_at
 from detector.predict import BUNDLED_WEIGHTS, LevelDetector
 from detector.spec import SAGITTAL, SPECS, DetectorSpec
+from detector.spine.bows import BowConfig
 from detector.spine.foramina import ForamenConfig, _refined, _slices_near
 from detector.spine.points import all_points
 
@@ -108,7 +109,14 @@ def test_slices_that_could_not_win_are_not_missed(fast: LevelDetector, study: St
     # So narrow that some slices cannot win.
     config = replace(ForamenConfig(), context_mm=None, slice_sd_mm=5.0)
     counted = Counting(fast.foramen)
-    detector = LevelDetector(fast.sagittal, None, counted, replace(fast.config, foramen=config))  # type: ignore[arg-type]
+    # A bend is looked for on every T1 slice, whatever the search leaves out: not here.
+    bows = BowConfig(fewest_slices=1000)
+    detector = LevelDetector(
+        fast.sagittal,
+        None,
+        counted,  # type: ignore[arg-type]
+        replace(fast.config, foramen=config, bows=bows),
+    )
     levels = detector.predict(study)
     start = all_points(study, levels.levels, sagittal_series(study)[0][0])
     wanted = [point for point in start if point.condition.group is ConditionGroup.FORAMINAL]
