@@ -258,6 +258,8 @@ def _numbered(
     detector: LevelDetector, study: Study, canal: dict[str, FloatArray], weight: float, *, hard: bool = False
 ) -> NumberedCase | None:
     series, _ = sagittal_series(PixelCache(study).study)
+    if not series:  # as of a data set that holds axial slices alone
+        return None
     sighting = detector.finder.look(series)
     return numbered_case(
         sighting.discs, detector.config.chain, sighting.view_z_mm, canal, weight=weight, hard=hard

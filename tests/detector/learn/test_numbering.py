@@ -5,7 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from data_prep.phantom import make_study
+from data_prep.vocabulary import SeriesKind
+from detector.learn import sources
 from detector.learn.numbering import NumberedCase, choose_uncertain_below, fit_weights, numbered_case
+from detector.predict import LevelDetector
 from detector.spine.chain import (
     ChainConfig,
     ChainDisc,
@@ -122,3 +126,10 @@ def test_the_convention_overrules_doubtful_evidence_and_says_so() -> None:
         assert overruled == (offset == -1)
         assert numbered.confidence >= CONFIG.convention_share * likeliest
         assert numbered.suspects_transition(0.7) == (overruled or score >= 0.7)
+
+
+def test_a_study_of_axial_slices_alone_says_nothing_of_the_numbering() -> None:
+    study = make_study(3).study
+    alone = replace(study, series=study.of_kind(SeriesKind.AXIAL_T2))
+    detector = LevelDetector.load_bundled(threads=1)
+    assert sources._numbered(detector, alone, {}, 1.0) is None
