@@ -123,7 +123,8 @@ class Grader:
         A target that cannot be looked at gets the level prior and a flag: ``level_absent`` (its level is not
         in the image), ``no_point``, ``no_series`` (of the kind that shows it), ``no_slice`` (near the point),
         ``no_signal`` (at the point: a blank slice, or a void as near metal). A canal that only axial slices
-        show is graded there and flagged ``axial_only``.
+        show is graded there and flagged ``axial_only``. A target that several slices show equally well
+        (``LevelPoint.also``) is read on each, and their probabilities are averaged by their shares.
 
         Args:
             levels: where to look; points alone suffice.
@@ -136,8 +137,9 @@ class Grader:
         unseen: dict[Target, Grade] = {}
         # All are begun before any is waited for: crops of one grader are cut while another grades.
         begun = {name: self._begin_views(name, study, levels, unseen) for name in self.graders}
+        others = [self._begin_reading(study, reading) for reading in _other_readings(levels)]
         logits = {name: finish() for name, finish in begun.items()}
-        found = self._joined(logits)
+        found = _averaged(levels, self._joined(logits), [finish() for finish in others])
         grades = {}
         for target in TARGETS:
             if target not in found:
@@ -150,6 +152,23 @@ class Grader:
             source = _SOURCE[point.source] if point is not None else GradeSource.PREDICTED
             grades[target] = Grade(found[target], source, (AXIAL_ONLY,) if alone else ())
         return grades
+
+    def _begin_reading(self, study: Study, reading: SpineLevels) -> Callable[[], Probabilities]:
+        """Look at the points of some targets alone; what is returned waits for their probabilities."""
+        groups = {point.condition.group for point in reading.points}
+        begun = {
+            name: self._begin_views(name, study, reading, {})
+            for name in self.graders
+            if name.group in groups and name in GROUP_GRADERS
+        }
+
+        def finished() -> Probabilities:
+            found: Probabilities = {}
+            for name, finish in begun.items():
+                found |= self._calibrated(name, finish())
+            return found
+
+        return finished
 
     def _views(self, name: GraderName) -> dict[CropConfig, list[int]]:
         """The crops that a grader's members look at, with the places of these members; the first's first."""
@@ -274,6 +293,32 @@ class Grader:
             return dict(zip(targets, np.stack([wait() for wait in finish], axis=1), strict=True))
 
         return finished
+
+
+def _other_readings(levels: SpineLevels) -> list[SpineLevels]:
+    """The second slice of each target that is read on several, the third ones, and so on."""
+    count = max((len(point.also) for point in levels.points), default=0)
+    return [
+        replace(levels, points=tuple(point.also[k] for point in levels.points if len(point.also) > k))
+        for k in range(count)
+    ]
+
+
+def _averaged(levels: SpineLevels, found: Probabilities, others: Sequence[Probabilities]) -> Probabilities:
+    """The mean over all slices on which a target could be read, by their shares."""
+    mean = dict(found)
+    for target in found:
+        point = levels.point(target.condition, target.level)
+        if point is None or not point.also:
+            continue
+        read = [(point.share, found[target])]
+        read += [
+            (other.share, own[target])
+            for other, own in zip(point.also, others, strict=False)
+            if target in own
+        ]
+        mean[target] = np.average([p for _, p in read], axis=0, weights=[share for share, _ in read])
+    return mean
 
 
 def _kept(passes: Iterable[Arrays], drawn: list[Arrays]) -> Iterator[Arrays]:

@@ -50,6 +50,9 @@ class LevelPoint:
         sight: where the images show it; None when no slice lies within one slice gap.
         confidence: 0–1, that this is the structure named (1 for annotations).
         uncertainty_mm: expected 3-D error (one standard deviation).
+        also: the same target on other slices that show it nearly as well, and are read, too; the point itself
+            lies where it is shown best.
+        share: of the grade that is read here; those of a point and its ``also`` add up to 1.
     """
 
     condition: Condition
@@ -59,6 +62,8 @@ class LevelPoint:
     confidence: float = 1.0
     uncertainty_mm: float = 0.0
     sight: Sight | None = None
+    also: tuple[LevelPoint, ...] = ()
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         xyz = np.array(self.xyz_mm, dtype=np.float64)
@@ -143,7 +148,7 @@ def point_record(point: LevelPoint, decimals: int | None = None) -> dict[str, An
         decimals: of millimetres and pixels, confidence then with four, uncertainty with two; None: all.
     """
     short, sight = decimals is not None, point.sight
-    return {
+    record: dict[str, Any] = {
         "xyz_mm": _numbers(point.xyz_mm, decimals),
         "series_id": None if sight is None else sight.series_id,
         "instance_number": None if sight is None else sight.instance_number,
@@ -152,6 +157,11 @@ def point_record(point: LevelPoint, decimals: int | None = None) -> dict[str, An
         "uncertainty_mm": round(point.uncertainty_mm, 2) if short else point.uncertainty_mm,
         "source": point.source.value,
     }
+    if point.share < 1.0:
+        record["share"] = round(point.share, 4) if short else point.share
+    if point.also:
+        record["also"] = [point_record(other, decimals) for other in point.also]
+    return record
 
 
 def point_of(record: Mapping[str, Any], condition: Condition, level: Level) -> LevelPoint:
@@ -165,6 +175,8 @@ def point_of(record: Mapping[str, Any], condition: Condition, level: Level) -> L
         confidence=record["confidence"],
         uncertainty_mm=record["uncertainty_mm"],
         sight=None if place == (None, None, None) else Sight(place[0], place[1], (place[2][0], place[2][1])),
+        also=tuple(point_of(other, condition, level) for other in record.get("also", ())),
+        share=record.get("share", 1.0),
     )
 
 

@@ -60,9 +60,19 @@ class PointRefiner:
     def refine(self, study: Study, points: tuple[LevelPoint, ...]) -> tuple[LevelPoint, ...]:
         """The points, those of the spec's group that were seen moved to where the second look sees them.
 
+        So are the same targets on other slices (``also``).
+
         A point stays on its slice and moves no farther than ``limit_mm``. One that was not seen, or whose
         slice cannot be decoded, stays where it is.
         """
+        everywhere = [reading for point in points for reading in (point, *point.also)]
+        moved = iter(self._refined(study, everywhere))
+        return tuple(
+            replace(next(moved), also=tuple(next(moved) for _ in point.also)) if point.also else next(moved)
+            for point in points
+        )
+
+    def _refined(self, study: Study, points: Sequence[LevelPoint]) -> list[LevelPoint]:
         crops: list[tuple[int, Crop]] = []
 
         def passes() -> Iterator[Pass]:
@@ -84,7 +94,7 @@ class PointRefiner:
         offsets = np.concatenate(found) if found else np.zeros((0, 2))
         for (place, crop), offset_mm in zip(crops, offsets, strict=True):
             moved[place] = self._moved(study, points[place], crop, offset_mm)
-        return tuple(moved)
+        return moved
 
     def _crop(self, study: Study, point: LevelPoint) -> Crop | None:
         if point.condition.group is not self.spec.group or point.source is not PointSource.SEEN:
@@ -136,7 +146,7 @@ def point_crop(study: Study, point: LevelPoint, spec: RefinerSpec, *, margin: bo
     return crop if crop.valid[0] else None
 
 
-def _arrays(waiting: Sequence[tuple[int, Crop]], points: tuple[LevelPoint, ...]) -> Pass:
+def _arrays(waiting: Sequence[tuple[int, Crop]], points: Sequence[LevelPoint]) -> Pass:
     pixels = np.stack([crop.pixels for _, crop in waiting])
     return pixels, np.array([points[place].level.index for place, _ in waiting], dtype=np.int64)
 

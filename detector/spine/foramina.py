@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -23,6 +23,9 @@ class ForamenConfig(SeenConfig):
     Attributes:
         slice_sd_mm: how far across the slices the expected point is trusted: a slice's score falls with
             its distance as a Gaussian of this width.
+        rivals, rival_from: so many slices beside the best are read, too, where they score more than this part
+            of what the best does; their share grows from nothing there to that of the best. A change of
+            the picture that makes another slice the best then changes a grade little.
     """
 
     max_slice_distance_mm: float = 9.0
@@ -30,6 +33,8 @@ class ForamenConfig(SeenConfig):
     full_trust_mm: float = 8.0
     uncertainty_mm: float = 3.0
     slice_sd_mm: float = 12.0
+    rivals: int = 2
+    rival_from: float = 0.8
     candidates: CandidateConfig = field(default_factory=lambda: CandidateConfig(min_score=0.1, merge_mm=8.0))
 
 
@@ -121,30 +126,50 @@ def _best(
     point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig
 ) -> tuple[float, SliceSighting, SliceCandidate] | None:
     """The detection with the highest score, weighed by the distance of its slice, near to a point."""
-    best: tuple[float, SliceSighting, SliceCandidate] | None = None
+    return next(iter(_ranked(point, seen, config)), None)
+
+
+def _ranked(
+    point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig
+) -> list[tuple[float, SliceSighting, SliceCandidate]]:
+    """The best detection of each slice near to a point, with its weighed score; the highest first."""
+    found: list[tuple[float, SliceSighting, SliceCandidate]] = []
     for sighting in seen:
         plane = sighting.item.plane
         distance = float(plane.distance_mm(point.xyz_mm))
         if abs(distance) > config.max_slice_distance_mm:
             continue
         in_plane = point.xyz_mm - distance * plane.normal
-        for candidate in sighting.candidates:
-            if candidate.score < config.min_score:
-                continue
-            if np.linalg.norm(candidate.points_mm[0] - in_plane) > config.max_from_geometry_mm:
-                continue
-            value = candidate.score * _weight(distance, config)
-            if best is None or value > best[0]:
-                best = (value, sighting, candidate)
-    return best
+        near = [
+            candidate
+            for candidate in sighting.candidates
+            if candidate.score >= config.min_score
+            and np.linalg.norm(candidate.points_mm[0] - in_plane) <= config.max_from_geometry_mm
+        ]
+        if near:
+            best = max(near, key=lambda candidate: candidate.score)
+            found.append((best.score * _weight(distance, config), sighting, best))
+    return sorted(found, key=lambda entry: -entry[0])
 
 
 def _refined(point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig) -> LevelPoint | None:
-    """The point where the best detection sees it, or None without one."""
-    best = _best(point, seen, config)
-    if best is None:
+    """The point where the best detection sees it, with its rivals; None without one."""
+    ranked = _ranked(point, seen, config)[: 1 + config.rivals]
+    if not ranked:
         return None
-    _, sighting, candidate = best
+    weights = [(value / ranked[0][0] - config.rival_from) / (1 - config.rival_from) for value, *_ in ranked]
+    total = sum(weight for weight in weights if weight > 0)
+    first, *others = [
+        replace(_seen_on(point, sighting, candidate, config), share=weight / total)
+        for weight, (_, sighting, candidate) in zip(weights, ranked, strict=True)
+        if weight > 0
+    ]
+    return replace(first, also=tuple(others))
+
+
+def _seen_on(
+    point: LevelPoint, sighting: SliceSighting, candidate: SliceCandidate, config: ForamenConfig
+) -> LevelPoint:
     plane = sighting.item.plane
     expected = point.xyz_mm - float(plane.distance_mm(point.xyz_mm)) * plane.normal
     return config.seen(point, expected, candidate.points_mm[0], sighting.series, sighting.item)

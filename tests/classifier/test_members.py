@@ -17,8 +17,8 @@ from classifier.learn.train import grade_cache
 from classifier.model import GraderNetwork
 from classifier.predict import Grader
 from classifier.storage import load_grader, save_grader
-from data_prep.levels import SpineLevels
-from data_prep.vocabulary import TARGETS, ConditionGroup
+from data_prep.levels import LevelPoint, SpineLevels
+from data_prep.vocabulary import TARGETS, ConditionGroup, Target
 from tests.classifier.synthetic import all_points, disc_cache, textured_study, tiny_config
 
 LEVELS = SpineLevels("7", points=all_points())
@@ -141,3 +141,39 @@ def test_the_evidence_of_a_run_counts_as_much_as_is_said(tmp_path: Path) -> None
     assert [member.metrics.get("evidence_times") for member in members] == [1.3333, 0.6667]
     equal = _members(runs, GraderName.SPINAL, {})
     assert all("evidence_times" not in member.metrics for member in equal)
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_a_target_that_two_slices_show_gets_the_mean_of_both(tmp_path: Path, backend: str) -> None:
+    for name in GROUP_GRADERS:
+        write(tmp_path, name, 1)
+    grader = Grader.load(tmp_path, backend=backend, threads=1)
+    study = textured_study()
+    first = next(p for p in LEVELS.points if p.condition.group is ConditionGroup.FORAMINAL)
+    other = replace(first, xyz_mm=first.xyz_mm + np.array([0.0, 6.0, 6.0]), sight=None)
+
+    def graded(point: LevelPoint) -> dict[Target, np.ndarray]:
+        points = tuple(point if p is first else p for p in LEVELS.points)
+        return {t: g.probabilities for t, g in grader.grade(study, SpineLevels("7", points=points)).items()}
+
+    one, two = graded(first), graded(other)
+    both = graded(replace(first, share=0.75, also=(replace(other, share=0.25),)))
+    own = Target(first.condition, first.level)
+    assert np.abs(one[own] - two[own]).max() > 1e-5
+    np.testing.assert_allclose(both[own], 0.75 * one[own] + 0.25 * two[own], atol=1e-7)
+    assert all(np.array_equal(both[target], one[target]) for target in TARGETS if target != own)
+
+
+def test_a_slice_that_cannot_be_read_leaves_the_grade_to_the_others(tmp_path: Path) -> None:
+    for name in GROUP_GRADERS:
+        write(tmp_path, name, 1)
+    grader = Grader.load(tmp_path, backend="torch", threads=1)
+    first = next(p for p in LEVELS.points if p.condition.group is ConditionGroup.FORAMINAL)
+    nowhere = replace(first, xyz_mm=first.xyz_mm + np.array([900.0, 0.0, 0.0]), sight=None, share=0.5)
+    points = tuple(replace(first, share=0.5, also=(nowhere,)) if p is first else p for p in LEVELS.points)
+    own = Target(first.condition, first.level)
+    alone = grader.grade(textured_study(), LEVELS)[own]
+    assert np.array_equal(
+        grader.grade(textured_study(), SpineLevels("7", points=points))[own].probabilities,
+        alone.probabilities,
+    )

@@ -78,6 +78,18 @@ def test_a_record_becomes_the_prediction_that_it_is_of(written: dict[str, Any]) 
         StudyPrediction.from_record(broken)
 
 
+def test_a_target_that_several_slices_show_keeps_them_in_its_record(written: dict[str, Any]) -> None:
+    content = deepcopy(written)
+    record = content["studies"][0]
+    point = next(target["point"] for target in record["targets"] if target["point"] is not None)
+    point["also"] = [{**point, "xyz_mm": [1.0, 2.0, 3.0], "share": 0.25}]
+    point["share"] = 0.75
+    assert problems(content) == []
+    assert StudyPrediction.from_record(record).to_dict() == record
+    point["share"] = 1.75
+    assert len(problems(content)) == 1
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [
