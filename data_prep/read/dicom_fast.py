@@ -18,7 +18,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import data_element_generator
 from pydicom.pixels.utils import pixel_array
-from pydicom.tag import BaseTag, Tag
+from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from data_prep.read.dicom_limits import EXPLICIT_LITTLE, IMPLICIT_LITTLE, RLE
@@ -38,13 +38,14 @@ class Elements:
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
+        self._raw = {int(element.tag): element for element in dataset.elements()}
 
     def get(self, keyword: str, default: Any = None, /) -> Any:
         """The value, a list for several; None or "" if empty, the default if it is not there."""
         tag, vr = _element(keyword)
-        if tag not in self._dataset:
+        raw: Any = self._raw.get(tag)
+        if raw is None:
             return default
-        raw: Any = self._dataset.get_item(tag)
         value = getattr(raw, "value", None)
         if not isinstance(raw, RawDataElement) or not isinstance(value, bytes) or raw.VR not in (None, vr):
             return self._dataset.get(keyword, default)
@@ -56,14 +57,14 @@ class Elements:
     def raw(self, keyword: str) -> bytes:
         """The bytes of a value that nobody shall see decoded; empty if it is not there."""
         tag, _ = _element(keyword)
-        value = getattr(self._dataset.get_item(tag), "value", None) if tag in self._dataset else None
+        value = getattr(self._raw.get(tag), "value", None)
         return value if isinstance(value, bytes) else str(value or "").encode("utf-8", "surrogatepass")
 
 
 @cache
-def _element(keyword: str) -> tuple[BaseTag, str]:
+def _element(keyword: str) -> tuple[int, str]:
     tag = Tag(keyword)
-    return tag, dictionary_VR(tag)
+    return int(tag), dictionary_VR(tag)
 
 
 def _decoded_value(vr: str, value: bytes, little: bool) -> Any:

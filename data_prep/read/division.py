@@ -94,15 +94,10 @@ def _divided_by(headers: Headers, key: Callable[[Headers], list[Hashable]]) -> l
     holders: dict[Hashable, set[Hashable]] = defaultdict(set)
     for value, group in groups.items():
         for header in group:
-            holders[_place(header)].add(value)
+            holders[header.place].add(value)
     if all(len(values) == 1 for values in holders.values()):
         return [headers]
     return list(groups.values())
-
-
-def _place(header: SliceHeader) -> Hashable:
-    plane = header.plane
-    return (*np.round(plane.origin_mm, 1).tolist(), *(np.round(plane.normal, 2) + 0.0).tolist())
 
 
 def _image_kind(headers: Headers) -> list[Hashable]:
@@ -113,7 +108,7 @@ def _echo(headers: Headers) -> list[Hashable]:
     """The number of the echo, by its time."""
     places: dict[float, set[Hashable]] = defaultdict(set)
     for header in headers:
-        places[header.echo_time_ms or 0.0].add(_place(header))
+        places[header.echo_time_ms or 0.0].add(header.place)
     numbers: dict[float, int] = {}
     number, first, taken = -1, 0.0, set[Hashable]()
     for time in sorted(places):
@@ -184,7 +179,7 @@ def _are_not_told_apart(headers: Headers, limits: ReadLimits) -> bool:
 
 
 def _is_mostly_shared(headers: Headers) -> bool:
-    places = len(set(map(_place, headers)))
+    places = len({header.place for header in headers})
     return places >= _FEWEST_OF_A_STATION and len(_shared(headers)) >= _MOSTLY_SHARED * places
 
 
@@ -192,7 +187,7 @@ def _shared(headers: Headers) -> list[Headers]:
     """The images of each place that has several, copies of one file not counted."""
     by_place: dict[Hashable, Headers] = defaultdict(list)
     for header in headers:
-        by_place[_place(header)].append(header)
+        by_place[header.place].append(header)
     return [group for group in by_place.values() if len({h.sop_uid or id(h) for h in group}) > 1]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,9 @@ class SliceHeader:
     frame: int | None = None
     pixels: PixelPlace | None = field(default=None, repr=False)
     reader: Callable[[], NDArray[np.float32]] | None = field(default=None, repr=False)
+
+    @cached_property
+    def place(self) -> tuple[float, ...]:
+        """Where the image lies, rounded: its first pixel to .1 mm and its direction to .01."""
+        plane = self.plane
+        return (*np.round(plane.origin_mm, 1).tolist(), *(np.round(plane.normal, 2) + 0.0).tolist())
