@@ -26,6 +26,8 @@ class ForamenConfig(SeenConfig):
         rivals, rival_from: so many slices beside the best are read, too, where they score more than this part
             of what the best does; their share grows from nothing there to that of the best. A change of
             the picture that makes another slice the best then changes a grade little.
+        rivals_apart_mm: of slices that lie nearer to each other the best alone counts: thin slices and copies
+            show the same.
     """
 
     max_slice_distance_mm: float = 9.0
@@ -35,6 +37,7 @@ class ForamenConfig(SeenConfig):
     slice_sd_mm: float = 12.0
     rivals: int = 2
     rival_from: float = 0.8
+    rivals_apart_mm: float = 2.0
     candidates: CandidateConfig = field(default_factory=lambda: CandidateConfig(min_score=0.1, merge_mm=8.0))
 
 
@@ -154,9 +157,14 @@ def _ranked(
 
 def _refined(point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig) -> LevelPoint | None:
     """The point where the best detection sees it, with its rivals; None without one."""
-    ranked = _ranked(point, seen, config)[: 1 + config.rivals]
+    ranked: list[tuple[float, SliceSighting, SliceCandidate]] = []
+    for entry in _ranked(point, seen, config):
+        at = [float(item.plane.distance_mm(point.xyz_mm)) for item in (entry[1].item, *_items(ranked))]
+        if all(abs(at[0] - taken) >= config.rivals_apart_mm for taken in at[1:]):
+            ranked.append(entry)
     if not ranked:
         return None
+    ranked = ranked[: 1 + config.rivals]
     weights = [(value / ranked[0][0] - config.rival_from) / (1 - config.rival_from) for value, *_ in ranked]
     total = sum(weight for weight in weights if weight > 0)
     first, *others = [
@@ -165,6 +173,10 @@ def _refined(point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig
         if weight > 0
     ]
     return replace(first, also=tuple(others))
+
+
+def _items(ranked: list[tuple[float, SliceSighting, SliceCandidate]]) -> list[Slice]:
+    return [sighting.item for _, sighting, _ in ranked]
 
 
 def _seen_on(

@@ -70,5 +70,12 @@ def test_another_best_slice_leaves_the_shares_nearly_as_they_are(point: LevelPoi
     assert all(abs(shares[0][sight] - shares[1][sight]) < 0.02 for sight in shares[0])
 
 
+def test_copies_of_a_slice_get_no_share(point: LevelPoint) -> None:
+    once = sightings(point, 0.5, 0.45)
+    alone, twice = (_refined(point, seen, CONFIG) for seen in (once, [*once, *once]))
+    assert alone is not None and twice is not None
+    assert [p.share for p in (twice, *twice.also)] == [p.share for p in (alone, *alone.also)]
+
+
 def test_without_a_detection_there_is_no_point(point: LevelPoint) -> None:
     assert _refined(point, [], CONFIG) is None

@@ -24,6 +24,10 @@ UNSURE = frozenset(
 )
 
 
+# Share of a grade.
+_READ_AS_WELL = 0.25
+
+
 @dataclass(frozen=True)
 class Expected:
     """What a quirk may change, and what must be said about it.
@@ -31,8 +35,9 @@ class Expected:
     Attributes:
         probability: largest allowed difference of any probability of a target that both studies grade.
         levels_mm: largest allowed movement of the canal point and the disc centre of a level.
-        points_mm: largest allowed movement of the point of a target that both studies grade. Where pixels
-            change, a point may go to the neighbouring slice, which is up to 6 mm away.
+        points_mm: largest allowed movement of the point of a target that both studies grade, to the nearest
+            place where the changed one reads a quarter of the grade or more. Where pixels change, a point
+            may go to the neighbouring slice, which is up to 6 mm away.
         flags: each must be raised.
         may_flag: may be raised beside those that the plain study has.
         instead: one of these may stand for a difference beyond the limits: the program is unsure and says so.
@@ -206,7 +211,10 @@ def _movement(
         item.levels.point(target.condition, target.level) if item.levels else None
         for item in (plain, changed)
     )
-    return 0.0 if before is None or after is None else _apart(before.xyz_mm, after.xyz_mm, turn)
+    if before is None or after is None:
+        return 0.0
+    read = [after, *(other for other in after.also if other.share >= _READ_AS_WELL)]
+    return min(_apart(before.xyz_mm, reading.xyz_mm, turn) for reading in read)
 
 
 def _apart(before: np.ndarray, after: np.ndarray, turn: np.ndarray | None) -> float:
