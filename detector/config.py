@@ -26,8 +26,9 @@ class PredictConfig:
     """What is looked at and what is believed.
 
     Attributes:
-        central_slices: sagittal slices looked at, around the middle of the leading series.
-        voting_slices: the same for the series that vote beside it.
+        central_slices: sagittal slices looked at, around the middle of the leading series
+            and of another one of its kind.
+        voting_slices: the same for a T1 that votes beside a T2.
         max_offset_mm: of those, none farther than this from the middle.
         beside_slices, beside_offset_mm: the same for a T1 that leads and has few central slices.
         strip_mm: how far before and behind the spine these slices are looked at.

@@ -103,7 +103,7 @@ class SpineFinder:
 
         The middle slice is looked at as a whole, its neighbours in a strip around the spine that it shows.
         """
-        central = [(item, self._looked_at(item, leading=item is series[0])) for item in series]
+        central = [(item, self._looked_at(item, series[0])) for item in series]
         middle = [(item, slices[len(slices) // 2]) for item, slices in central]
         whole = {id(item) for _, item in middle}
         beside = [(one, item) for one, slices in central for item in slices if id(item) not in whole]
@@ -152,15 +152,19 @@ class SpineFinder:
             levels = {at: level.moved(aside_mm.get(at, 0.0) * across) for at, level in levels.items()}
         return levels, True
 
-    def _looked_at(self, series: Series, *, leading: bool) -> list[Slice]:
+    def _looked_at(self, series: Series, leading: Series) -> list[Slice]:
         """The slices of a series that decide the levels: central ones.
 
         Of a leading T1 that has none, as where foramina alone were stored, those beside the canal.
         """
         config = self.config
-        count = config.central_slices if leading else config.voting_slices
+        count = config.central_slices if series.kind is leading.kind else config.voting_slices
         central = central_slices(series, count, config.max_offset_mm)
-        if leading and series.kind is SeriesKind.SAGITTAL_T1 and len(central) < config.central_slices:
+        if (
+            series is leading
+            and series.kind is SeriesKind.SAGITTAL_T1
+            and len(central) < config.central_slices
+        ):
             return central_slices(series, config.beside_slices, config.beside_offset_mm)
         return central
 
