@@ -30,6 +30,16 @@ TEACHERS := $(patsubst classifier/recipes/teachers/%.json,%,$(wildcard classifie
 cut = for folder in $(RSNA); do $(LUMBAR) classifier cut $$folder --config $(1) $(3) \
     -o $(RUNS)/crops/$(2)/$$(basename $$folder) || exit 1; done
 crops = $(foreach folder,$(RSNA),$(2) $(RUNS)/crops/$(1)/$(notdir $(folder)))
+# Graders that saw synthetic spines alone are too sure of foramina and recesses of patients: where annotated ones are given,
+# foramina are calibrated on both, recesses on patients alone.
+define open_on_patients
+for folder in $(RSNA); do $(LUMBAR) classifier cut $$folder --grader foraminal --grader subarticular \
+    -o $(RUNS)/crops/open/$$(basename $$folder) || exit 1; done; \
+$(LUMBAR) classifier calibrate $(RUNS)/open/graders --grader foraminal --validation $(RUNS)/crops/validation \
+    $(call crops,open,--validation) --shifted $(RUNS)/crops/shifted -o classifier/weights/open && \
+$(LUMBAR) classifier calibrate $(RUNS)/open/graders --grader subarticular $(call crops,open,--validation) \
+    -o classifier/weights/open
+endef
 graders_of = $$($(BIN)/python -c "import json, sys; print(*('--grader ' + n for n in json.load(open(sys.argv[1]))))" $(1))
 
 .PHONY: models models-open models-research given-open given-research
@@ -47,6 +57,7 @@ models-open: given-open $(RUNS)/open/sagittal.done $(RUNS)/open/axial.done $(RUN
 	$(LUMBAR) detector calibrate detector/weights/open $(OPEN_SOURCES)
 	$(LUMBAR) classifier calibrate $(RUNS)/open/graders --validation $(RUNS)/crops/validation \
 	    --shifted $(RUNS)/crops/shifted -o classifier/weights/open
+	$(if $(RSNA),$(open_on_patients))
 
 models-research: given-research $(RUNS)/research/sagittal.done $(RUNS)/research/axial.done $(RUNS)/research/foramen.done $(RUNS)/research/points.done $(RUNS)/research/graders.done $(RUNS)/research/canal-second.done
 	$(LUMBAR) detector bundle $(RUNS)/research/sagittal $(RUNS)/research/axial $(RUNS)/research/foramen \

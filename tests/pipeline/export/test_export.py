@@ -145,6 +145,8 @@ def test_graders_and_the_manifests_calibration_give_the_grades_of_the_pipeline(
     grader = bundled_pipeline.grader
     assert isinstance(grader, Grader)
     levels = bundled_pipeline.detector.predict(study)
+    # One slice a foramen: where several show it alike, the pipeline averages what each of them gives.
+    levels = replace(levels, points=tuple(replace(point, also=(), share=1.0) for point in levels.points))
     # Without axial slices, which would join in for the canal.
     sagittal = replace(
         study, series=tuple(item for item in study.series if item.kind is not SeriesKind.AXIAL_T2)
