@@ -23,6 +23,11 @@ NO_SIGNAL = "no_signal"
 # void; at 11 mm one of the 1,000 would be.
 _VOID_RADIUS_MM = 4.0
 _VOID_REACH_MM = 10.0
+# Where more than this share of what lies farther than a rim around the void is as dark, the image is dark
+# (bright fat, few grey values), and such a place is no void; one of the large radius is, whatever the image.
+_DARK_IMAGE_SHARE = 0.15
+_RIM_MM = 3.0
+_LARGE_VOID_RADIUS_MM = 9.0
 # Of the crop's white, after its noise was smoothed; fluid on T1 has more.
 _VOID_MAX = 0.05
 _VOID_SMOOTHING_PX = 1.5
@@ -134,7 +139,13 @@ def has_signal(shown: NDArray[np.float32], step_mm: float) -> bool:
     padded = np.zeros((len(shown) + 2, len(shown) + 2), np.uint8)
     padded[1:-1, 1:-1] = void
     depth_mm = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1] * step_mm
-    return bool(depth_mm[near].max() < _VOID_RADIUS_MM)
+    row, column = np.unravel_index(np.where(near, depth_mm, 0).argmax(), depth_mm.shape)
+    radius_mm = float(depth_mm[row, column])
+    if radius_mm < _VOID_RADIUS_MM or radius_mm >= _LARGE_VOID_RADIUS_MM:
+        return radius_mm < _VOID_RADIUS_MM
+    rows, columns = np.ogrid[: len(shown), : len(shown)]
+    beyond = np.hypot(rows - row, columns - column) * step_mm > radius_mm + _RIM_MM
+    return bool(void[beyond].mean() > _DARK_IMAGE_SHARE)
 
 
 @cache

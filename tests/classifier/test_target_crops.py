@@ -27,6 +27,14 @@ def spot(radius_mm: float, away_mm: float, dark: float = 0.0, noise: float = 0.0
     return np.clip(image + rng.normal(0, noise, image.shape), 0, 1).astype(np.float32)
 
 
+def dark_image(radius_mm: float, noise: float = 0.0) -> NDArray[np.float32]:
+    """Every second strip of 10 mm is dark, and a dark disc in the middle."""
+    image = spot(radius_mm, 0.0, noise=noise)
+    for left in range(0, SIZE_PX, 40):
+        image[:, left : left + 20] = 0
+    return image
+
+
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
@@ -37,8 +45,20 @@ def spot(radius_mm: float, away_mm: float, dark: float = 0.0, noise: float = 0.0
         (spot(13.0, 28.0), True),
         (spot(2.5, 0.0), True),
         (spot(10.0, 0.0, dark=0.12), True),
+        (dark_image(5.0), True),
+        (dark_image(12.0), False),
     ],
-    ids=["black", "white", "void", "noisy void", "void far away", "vessel", "dark fluid"],
+    ids=[
+        "black",
+        "white",
+        "void",
+        "noisy void",
+        "void far away",
+        "vessel",
+        "dark fluid",
+        "few grey values",
+        "void among few grey values",
+    ],
 )
 def test_only_a_void_at_the_point_has_no_signal(shown: NDArray[np.float32], expected: bool) -> None:
     assert has_signal(shown.astype(np.float32), STEP_MM) is expected
