@@ -37,9 +37,9 @@ class ChainConfig:
         unknown_share: evidence left for discs outside T11/T12 … L5/S1.
         class_floor: score added to that of every level, so that no disc rules an offset out alone.
         well_formed_score: a disc that scores as much is well formed: by convention it cannot lie below L5/S1.
-        convention_share: the convention overrules the evidence only for an offset that is at least this
-            likely beside the likeliest one. A rudimentary S1/S2 disc may score 0.5 to 0.8; there the other
-            discs say clearly where L5/S1 is.
+        convention_share: the convention overrules the evidence only for a neighbouring offset that is at
+            least this likely beside the likeliest one. A rudimentary S1/S2 disc may score 0.5 to 0.8; there
+            the other discs say clearly where L5/S1 is.
         weights: of the terms of ``numbering_terms``; fitted on patients that train nothing
             (``detector/learn/numbering.py``), so that the softmax over offsets is a calibrated probability.
     """
@@ -154,8 +154,8 @@ def number_chain(
 ) -> NumberedChain:
     """Weigh every integer offset that leaves at least one lumbar disc in the chain.
 
-    The likeliest offset wins, or one that is nearly as likely and keeps the convention that the likeliest
-    breaks: L5/S1 is the last well-formed disc. The confidence is the winner's share of the evidence.
+    The likeliest offset wins, or one beside it that is nearly as likely and keeps the convention that the
+    likeliest breaks: L5/S1 is the last well-formed disc. The confidence is the winner's share of the evidence.
 
     Args:
         view_z_mm: lowest and highest z that the sagittal images show, for the field-of-view prior.
@@ -170,7 +170,8 @@ def number_chain(
     shares = np.exp(scores - scores.max())
     shares /= shares.sum()
     keeps = np.array([_best_below_sacrum(discs, o) < config.well_formed_score for o in offsets])
-    open_to = keeps & (shares >= config.convention_share * shares.max())
+    beside = np.abs(np.arange(len(offsets)) - shares.argmax()) <= 1
+    open_to = keeps & beside & (shares >= config.convention_share * shares.max())
     winner = int(np.argmax(np.where(open_to, shares, -1.0) if open_to.any() else shares))
     return NumberedChain(
         discs=discs,

@@ -128,6 +128,20 @@ def test_the_convention_overrules_doubtful_evidence_and_says_so() -> None:
         assert numbered.suspects_transition(0.7) == (overruled or score >= 0.7)
 
 
+def test_the_convention_moves_a_reading_by_one_level_at_most() -> None:
+    """Three well formed discs below: doubt about the evidence is no reason to count three levels further."""
+    seen = best_chain([candidate(i) for i in range(7)], CONFIG)
+    last = candidate(6)
+    below = [
+        ChainDisc(last.disc_mm + [0, 15 * n, -30 * n], last.canal_mm + [0, 15 * n, -25 * n], last)
+        for n in (1, 2, 3)
+    ]
+    numbered = number_chain((*seen, *below), replace(CONFIG, weights=(0.01, 0.0, 0.0, 0.0, 0.0)))
+    assert numbered.offsets[-3] >= CONFIG.convention_share * max(numbered.offsets.values())
+    assert numbered.offset == max(numbered.offsets, key=lambda offset: numbered.offsets[offset]) == 0
+    assert numbered.suspects_transition(0.7)
+
+
 def test_a_study_of_axial_slices_alone_says_nothing_of_the_numbering() -> None:
     study = make_study(3).study
     alone = replace(study, series=study.of_kind(SeriesKind.AXIAL_T2))
