@@ -122,7 +122,8 @@ def aside_by_level(
 ) -> dict[Level, float]:
     """How far across the slices, along their normal, each level lies from where the levels have it, in mm.
 
-    A spine bends slowly: a parabola through what the levels say.
+    A spine bends slowly: a parabola through what the levels say. A stack narrower than the slices that cut a
+    disc shows no end of any: there a level is moved no farther than to its last slice.
 
     Args:
         seen: all slices of a stack, in spatial order.
@@ -141,7 +142,14 @@ def aside_by_level(
         return {}
     z = np.array([levels[level].canal_mm[2] for level in found])
     curve = _curve(z, np.array(list(found.values())), config.odd_mm)
-    return {level: float(curve(place.canal_mm[2])) for level, place in levels.items()}
+    moved = {level: float(curve(place.canal_mm[2])) for level, place in levels.items()}
+    if places[-1] - places[0] >= 2 * config.half_width_mm:
+        return moved
+    at = {level: float(place.canal_mm @ across) for level, place in levels.items()}
+    return {
+        level: float(np.clip(at[level] + aside, *places[[0, -1]])) - at[level]
+        for level, aside in moved.items()
+    }
 
 
 def _curve(z: FloatArray, aside_mm: FloatArray, odd_mm: float) -> np.polynomial.Polynomial:

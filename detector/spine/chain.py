@@ -155,7 +155,8 @@ def number_chain(
     """Weigh every integer offset that leaves at least one lumbar disc in the chain.
 
     The likeliest offset wins, or one beside it that is nearly as likely and keeps the convention that the
-    likeliest breaks: L5/S1 is the last well-formed disc. The confidence is the winner's share of the evidence.
+    likeliest breaks: L5/S1 is the last well-formed disc. The confidence is the winner's share of the
+    evidence.
 
     Args:
         view_z_mm: lowest and highest z that the sagittal images show, for the field-of-view prior.

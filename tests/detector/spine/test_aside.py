@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.levels import LevelPoint
+from data_prep.levels import LevelPoint, SpineFrame, SpineLevel
+from data_prep.phantom import make_study
 from data_prep.pixel_cache import PixelCache
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
 from data_prep.study import Study
-from data_prep.vocabulary import LEVELS, Condition, SeriesKind
+from data_prep.vocabulary import LEVELS, Condition, Level, SeriesKind
+from detector.look.candidates import SliceCandidate
+from detector.look.sightings import SliceSighting
 from detector.predict import LevelDetector
-from detector.spine.aside import AsideConfig, middle_mm
+from detector.spine.aside import AsideConfig, aside_by_level, middle_mm
 from detector.spine.bows import BowConfig, middles_mm
 from tests.detector.spine.bent import bent, bow
 
@@ -37,6 +40,40 @@ def test_where_the_stack_ends_first_the_disc_has_its_usual_width() -> None:
     scores = np.where(places >= 0, 0.8, 0.2)  # the stack ends at 20, the disc does not
     assert middle_mm(places, scores, AsideConfig()) == pytest.approx(AsideConfig().half_width_mm)
     assert middle_mm(places, np.zeros(len(places)), AsideConfig()) is None
+
+
+@pytest.mark.parametrize("is_narrow", [True, False])
+def test_a_narrow_stack_moves_no_level_beyond_its_last_slice(is_narrow: bool) -> None:
+    """Every disc is seen on one of the outermost slices alone: that is where its other slices end."""
+    series = make_study(3).study.of_kind(SeriesKind.SAGITTAL_T2)[0]
+    (stack,) = series.stacks
+    stack = stack[4:8] if is_narrow else stack
+    across = stack[0].plane.normal
+    places = np.array([float(item.plane.centre_mm @ across) for item in stack])
+    frame = SpineFrame(np.array([0, 0, 1.0]), np.array([1.0, 0, 0]), np.array([0, 1.0, 0]))
+    levels: dict[Level, SpineLevel] = {}
+    candidates: dict[int, list[SliceCandidate]] = {item.instance_number: [] for item in stack}
+    for number, level in enumerate(LEVELS):
+        disc = across * places.mean() + np.array([0.0, 0.0, -35.0 * number])
+        levels[level] = SpineLevel(disc, disc + np.array([0.0, 20.0, 0.0]), frame, 0.9, 1.0)
+        item = stack[0 if number in (0, 4) else -1]
+        points = np.stack([disc, disc])
+        candidates[item.instance_number].append(
+            SliceCandidate(0.9, np.zeros(7), points, series.series_id, item.instance_number)
+        )
+    seen = [
+        SliceSighting(series, item, item.plane, tuple(candidates[item.instance_number])) for item in stack
+    ]
+    config = AsideConfig()
+    moved = aside_by_level(levels, seen, config)
+    ends = [float(level.canal_mm @ across) + moved[at] for at, level in levels.items()]
+    assert (np.ptp(places) < 2 * config.half_width_mm) is np.bool_(is_narrow)
+    assert max(moved.values()) - min(moved.values()) > 1
+    if is_narrow:
+        assert places.min() - 1e-6 <= min(ends) and max(ends) <= places.max() + 1e-6
+    else:
+        curved = np.diff(ends, 2)
+        np.testing.assert_allclose(curved, curved[0], atol=1e-6)  # a parabola
 
 
 def seen_beside(middles: np.ndarray, places: np.ndarray) -> np.ndarray:
