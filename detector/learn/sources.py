@@ -215,7 +215,7 @@ def numbering_cases(
     mm_per_px: float,
     data: Sequence[Path] = (),
     slices: Sequence[Path] = (),
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str, int], None] = lambda *_: None,
 ) -> list[NumberedCase]:
     """Chains with known numbering: phantoms, hard phantoms, and real patients that trained nothing.
 
@@ -224,11 +224,15 @@ def numbering_cases(
         hard: of ``hard_phantom``, from ``seed + HARD_SEEDS_ON``.
         data: data sets in the RSNA layout; studies of their validation part count.
         slices: folders of single slices (``detector.learn.point_slices``); likewise.
-        progress: called after each study.
+        progress: called after each study with its name and how many there are in all.
 
     Real patients, each source together, weigh as much as the phantoms; flags are wanted for them as for hard
     phantoms.
     """
+    real = [] if external is None else [external_cases(external, mm_per_px, "choosing")]
+    real += [_validation_cases(folder) for folder in data]
+    real += [point_slice_cases(folder, Part.VALIDATION) for folder in slices]
+    count = phantoms + hard + sum(map(len, real))
     cases: list[NumberedCase | None] = []
     first_hard = seed + HARD_SEEDS_ON
     for number in (*range(seed, seed + phantoms), *range(first_hard, first_hard + hard)):
@@ -236,17 +240,14 @@ def numbering_cases(
         phantom = hard_phantom(number) if is_hard else make_study(number)
         canal = {disc.name: disc.canal_mm for disc in phantom.discs}
         cases.append(_numbered(detector, phantom.study, canal, 1.0, hard=is_hard))
-        progress(phantom.study.study_id)
-    real = [] if external is None else [external_cases(external, mm_per_px, "choosing")]
-    real += [_validation_cases(folder) for folder in data]
-    real += [point_slice_cases(folder, Part.VALIDATION) for folder in slices]
+        progress(phantom.study.study_id, count)
     for source in real:
         weight = max(1.0, (phantoms + hard) / max(len(source), 1))
         for study, points in source:
             known = [*canal_objects(points), *foraminal_levels(points)]
             canal = {item.name: item.keypoints_mm[1] for item in known}
             cases.append(_numbered(detector, study, canal, weight, hard=True))
-            progress(study.study_id)
+            progress(study.study_id, count)
     return [case for case in cases if case is not None]
 
 

@@ -187,7 +187,7 @@ def calibrate(
     from detector.learn.sources import numbering_cases
     from detector.spine.chain import ChainConfig
 
-    with progress("looking at studies", phantoms + hard) as done:
+    with progress("looking at studies", None) as done:
         cases = numbering_cases(
             _detector(weights),
             phantoms=phantoms,
