@@ -110,6 +110,17 @@ def test_a_click_shows_the_right_crop_the_right_slice_and_the_right_figures(
         assert source in words
 
 
+def test_the_images_stand_beside_the_grades_and_stay_in_view(opened: Opened) -> None:
+    target = next(target for target in TARGETS if target.level is LEVELS[3])
+    cell = opened.page.locator(f"#cell-{target.column}")
+    cell.click()
+    shown = opened.page.locator("figure.slice:visible")
+    grades, image = cell.bounding_box(), shown.bounding_box()
+    assert grades is not None and image is not None
+    assert image["x"] >= grades["x"] + grades["width"]
+    assert image["y"] >= 0 and image["y"] + image["height"] <= 900
+
+
 def test_the_ring_on_a_slice_lies_where_the_point_is_and_is_as_wide_as_its_uncertainty(
     opened: Opened, graded: tuple[StudyPrediction, Study]
 ) -> None:
