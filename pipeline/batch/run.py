@@ -144,7 +144,7 @@ def run_batch(
             for record, place in zip(records, reports, strict=True)
             if (out / place).is_file()
         }
-        write_index(records, written, out / "index.html")
+        write_index(records, written, out / "index.html", learned_from=facts.provenance.learned_from)
     return BatchReport(
         submission=out / "submission.csv",
         predictions=out / "predictions.json",

@@ -28,13 +28,16 @@ def worst_words(targets: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
     return index, worst["severity"] if index == 0 else f"{worst['severity']}, {level}"
 
 
-def write_index(records: Sequence[Mapping[str, Any]], reports: Mapping[str, str], path: Path) -> None:
+def write_index(
+    records: Sequence[Mapping[str, Any]], reports: Mapping[str, str], path: Path, *, learned_from: str
+) -> None:
     """Write ``index.html``: a line per study, to be sorted and filtered, with links to the reports.
 
     Args:
         records: of ``predictions.json``.
         reports: study id → place of its report, relative to ``path``.
         path: HTML file to write.
+        learned_from: what the graders learned from, and the licence, in words.
     """
     rows = []
     for record in records:
@@ -60,6 +63,6 @@ def write_index(records: Sequence[Mapping[str, Any]], reports: Mapping[str, str]
                 "n_rejections": len(record["rejections"]),
             }
         )
-    text = render("index.html", script="index.js", rows=rows)
+    text = render("index.html", script="index.js", rows=rows, learned_from=learned_from)
     with atomic_write(path) as stream:
         stream.write(text)

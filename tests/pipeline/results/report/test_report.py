@@ -356,7 +356,10 @@ def test_the_index_sorts_filters_and_links(tmp_path: Path, chromium: Browser) ->
                 "severity": "Severe",
                 "probabilities": {"normal_mild": 0.1, "moderate": 0.1, "severe": 0.8},
             }
-    write_index(records, {"501": "reports/501/report.html"}, tmp_path / "index.html")
+    learned_from = "The graders learned from <phantoms>."
+    write_index(
+        records, {"501": "reports/501/report.html"}, tmp_path / "index.html", learned_from=learned_from
+    )
     opened = Opened(chromium, tmp_path / "index.html")
     page = opened.page
 
@@ -364,6 +367,7 @@ def test_the_index_sorts_filters_and_links(tmp_path: Path, chromium: Browser) ->
         return [text.strip() for text in page.locator("tbody tr:visible th").all_inner_texts()]
 
     assert studies() == ["501", "502", "503", "504"]
+    assert learned_from in page.locator(".notice").first.inner_text()
     page.get_by_role("button", name="Worst canal").press("Enter")
     page.get_by_role("button", name="Worst canal").press("Enter")
     assert studies()[0] == "502" and "Severe, L3/L4" in page.locator("tbody tr").first.inner_text()
