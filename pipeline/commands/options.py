@@ -70,7 +70,8 @@ Models = Annotated[
     typer.Option(
         metavar="research|open|FOLDER",
         help="research: learned from RSNA LumbarDISC, too; for non-commercial research and education. "
-        "open: learned from synthetic spines and openly licensed images alone. FOLDER: of `lumbar train`.",
+        "open: networks that learned from synthetic spines and openly licensed images alone. "
+        "FOLDER: of `lumbar train`.",
     ),
 ]
 
