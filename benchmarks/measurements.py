@@ -2,10 +2,11 @@
 
     python -m benchmarks.measurements --phantoms 100 [--spider FOLDER] [--sudirman FOLDER] [-o FILE]
 
-Phantoms are of seeds that nothing was trained or chosen on, their points shifted by 1 mm at random.
-SPIDER: one slice of each patient (``--part report`` or ``train``), against the masks. Sudirman: T2 slices of
-one half of the patients (``--half report`` or ``develop``, by the SHA-256 of their identifiers), an expert's
-boxes; points lie on the rear edge of the disc and are moved 7 mm back. Slices are also measured on pixels of
+Phantoms are of seeds that nothing was trained or chosen on, their points shifted by 1 mm at random; what is
+true is what was drawn. SPIDER, against the masks: one slice of each patient (``--part report`` or
+``train``), or three of those that networks are chosen on (``apart``). Sudirman: T2 slices of one half of
+the patients (``--half report`` or ``develop``, by the SHA-256 of their identifiers), an expert's boxes;
+points lie on the rear edge of the disc and are moved 7 mm back. Slices are also measured on pixels of
 another size, shifted by a part of a pixel. Prints JSON, or writes it.
 """
 
@@ -31,11 +32,12 @@ from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import Quantity
 from classifier.measure.sagittal import SagittalReading, read_sagittal
 from classifier.measure.study import measure_study
+from classifier.measure.tissue_training import APART
 from classifier.measure.training import inside_of
 from data_prep.crops import resample
 from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.levels import SpineFrame, SpineLevel, SpineLevels
-from data_prep.phantom.spine import FIRST_LUMBAR, SAMPLES_PER_LEVEL
+from data_prep.phantom.spine import FIRST_LUMBAR
 from data_prep.phantom.study import PhantomStudy, make_study
 from data_prep.vocabulary import LEVELS, SeriesKind
 from pipeline.commands import console
@@ -121,6 +123,31 @@ def true_disc_height(phantom: PhantomStudy, name: str, level_index: int) -> floa
     return float(inside.sum(axis=1).mean() * 0.1)
 
 
+def true_depth_of(phantom: PhantomStudy, name: str, level_index: int) -> float:
+    """Of the sac as it was drawn, across the canal in its middle plane, mean over 4 mm at the disc."""
+    return float(_sac(phantom, name, level_index, np.zeros(1), np.arange(-2.0, 2.01, 1.0)).sum() * 0.1 / 5)
+
+
+def true_area(phantom: PhantomStudy, name: str, level_index: int) -> float:
+    """Of the sac as it was drawn, across the canal at the disc."""
+    step = 0.25
+    return float(
+        _sac(phantom, name, level_index, np.arange(-18.0, 18.01, step), np.zeros(1)).sum() * 0.1 * step
+    )
+
+
+def _sac(
+    phantom: PhantomStudy, name: str, level_index: int, left: FloatArray, up: FloatArray
+) -> NDArray[np.bool_]:
+    """(points,) whether the sac is there: steps to the left, up, and of 0.1 mm to the back of its point."""
+    spine, plane = phantom.body.spine, FIRST_LUMBAR + level_index
+    axes = [spine.rotation @ axis[plane] for axis in (spine.left, spine.up, spine.back)]
+    (disc,) = (disc for disc in phantom.discs if disc.name == name)
+    steps = np.meshgrid(left, up, np.arange(-16.0, 16.01, 0.1), indexing="ij")
+    at = disc.canal_mm + sum(step[..., None] * axis for step, axis in zip(steps, axes, strict=True))
+    return inside_of(phantom.body, "sac")(at.reshape(-1, 3))
+
+
 def true_lordosis(phantom: PhantomStudy) -> float:
     """Angle between the lower endplate of L1 and the upper one of S1: lines over their middle 18 mm."""
     spine, inside = phantom.body.spine, inside_of(phantom.body, "disc")
@@ -147,14 +174,12 @@ def measure_phantoms(count: int) -> dict[str, object]:
         phantom = make_study(seed)
         measured = measure_study(phantom.study, shifted_levels(phantom, np.random.default_rng(seed)))
         found = {(item.quantity, item.level): item for item in measured}
-        depth, width = phantom.body.profile["sac_depth"], phantom.body.profile["sac_width"]
         truth: dict[tuple[Quantity, object], float] = {(Quantity.LORDOSIS, None): true_lordosis(phantom)}
         for level in LEVELS:
-            row = (FIRST_LUMBAR + level.index) * SAMPLES_PER_LEVEL
-            truth[Quantity.CANAL_DEPTH, level] = 2 * float(depth[row])
+            truth[Quantity.CANAL_DEPTH, level] = true_depth_of(phantom, level.label, level.index)
             truth[Quantity.DISC_HEIGHT, level] = true_disc_height(phantom, level.label, level.index)
             if phantom.study.of_kind(SeriesKind.AXIAL_T2):
-                truth[Quantity.SAC_AREA, level] = float(np.pi * depth[row] * width[row])
+                truth[Quantity.SAC_AREA, level] = true_area(phantom, level.label, level.index)
         for key, value in truth.items():
             item = found.get(key)  # type: ignore[call-overload]
             if item is None:
@@ -214,27 +239,32 @@ def _planar(pixels: NDArray[np.uint8], spacing_mm: float) -> PlanarSlice:
 
 
 def spider_slices(folder: Path, part: str) -> Iterator[OneSlice]:
-    """The middle one of the slices of each patient that show most levels; points off by a little."""
+    """Of those that show most levels the middle one a patient (``apart``: three); points a little off."""
     split = pd.read_csv(folder / "split.csv")
     points = pd.read_csv(folder / "level_points.csv").dropna()
     points = points[points["level"].isin([level.label for level in LEVELS])]
-    for patient in sorted(set(split[split["part"] == part]["patient"])):
+    patients = APART if part == "apart" else set(split[split["part"] == part]["patient"])
+    for patient in sorted(patients):
         rows = points[points["patient"] == patient]
         counts = rows.groupby("file").size()
         full = sorted(counts[counts == counts.max()].index)
-        name = full[len(full) // 2]
-        found = rows[rows["file"] == name].sort_values("disc_y")
-        rng = np.random.default_rng(int(patient))
-        canal, disc = (
-            found[[f"{what}_x", f"{what}_y"]].to_numpy() * SPIDER_SPACING_MM
-            + rng.normal(0, SHIFT_MM, (len(found), 2))
-            for what in ("canal", "disc")
-        )
-        image, mask = (
-            np.asarray(cv2.imread(str(folder / what / name), cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
-            for what in ("images", "masks")
-        )
-        yield OneSlice(_planar(image, SPIDER_SPACING_MM), canal, disc, tuple(found["level"]), mask)
+        quarters = (1, 2, 3) if part == "apart" else (2,)
+        for name in (full[len(full) * quarter // 4] for quarter in quarters):
+            yield _spider_slice(folder, name, rows[rows["file"] == name].sort_values("disc_y"))
+
+
+def _spider_slice(folder: Path, name: str, found: pd.DataFrame) -> OneSlice:
+    rng = np.random.default_rng(int(found["patient"].iloc[0]))
+    canal, disc = (
+        found[[f"{what}_x", f"{what}_y"]].to_numpy() * SPIDER_SPACING_MM
+        + rng.normal(0, SHIFT_MM, (len(found), 2))
+        for what in ("canal", "disc")
+    )
+    image, mask = (
+        np.asarray(cv2.imread(str(folder / what / name), cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
+        for what in ("images", "masks")
+    )
+    return OneSlice(_planar(image, SPIDER_SPACING_MM), canal, disc, tuple(found["level"]), mask)
 
 
 def half_of(patient: str) -> str:
@@ -373,7 +403,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--phantoms", type=int, default=0)
     parser.add_argument("--spider", type=Path)
-    parser.add_argument("--part", choices=("report", "train"), default="report")
+    parser.add_argument("--part", choices=("report", "train", "apart"), default="report")
     parser.add_argument("--sudirman", type=Path)
     parser.add_argument("--half", choices=("report", "develop"), default="report")
     parser.add_argument("-o", "--output", type=Path)

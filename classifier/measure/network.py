@@ -1,4 +1,5 @@
-"""The network that finds disc, vertebra and dural sac on a sagittal T2 slice; importing this loads torch.
+"""The networks that find tissues on T2 slices: disc, vertebra and dural sac on sagittal ones, the sac on
+axial ones; importing this loads torch.
 
 A small U-Net that works on pixels of twice the size, four phases of the image as its channels, and gives
 the four phases of each tissue back. Convolutions are normalised while it is trained, and stored folded.
@@ -17,7 +18,9 @@ from data_prep.base.graph import convert_torch
 
 PHASES: Final = 4
 TISSUES: Final = 3
-_WIDTHS: Final = (24, 40, 56)
+_WIDTHS: Final = (24, 48, 96)
+
+Widths = tuple[int, int, int]
 
 
 class _Step(nn.Module):
@@ -42,15 +45,18 @@ class TissueNetwork(nn.Module):
 
     Args:
         is_trained: with normalisation; ``folded`` gives the same network without.
+        tissues: how many.
+        widths: channels of the three scales.
     """
 
-    def __init__(self, *, is_trained: bool = False) -> None:
+    def __init__(self, *, is_trained: bool = False, tissues: int = TISSUES, widths: Widths = _WIDTHS) -> None:
         super().__init__()
+        self.tissues, self.widths = tissues, widths
 
         def step(inputs: int, outputs: int, kernel: int = 3, dilation: int = 1) -> _Step:
             return _Step(inputs, outputs, is_trained=is_trained, kernel=kernel, dilation=dilation)
 
-        fine, middle, coarse = _WIDTHS
+        fine, middle, coarse = widths
         self.fine = nn.Sequential(step(PHASES, fine), step(fine, fine))
         self.middle = nn.Sequential(step(fine, middle), step(middle, middle))
         self.coarse = nn.Sequential(step(middle, coarse), step(coarse, coarse, dilation=2))
@@ -58,7 +64,7 @@ class TissueNetwork(nn.Module):
         self.join_middle = step(2 * middle, middle)
         self.from_middle = step(middle, fine, kernel=1)
         self.join_fine = nn.Sequential(step(2 * fine, fine), step(fine, fine))
-        self.head = nn.Conv2d(fine, PHASES * TISSUES, 1)
+        self.head = nn.Conv2d(fine, PHASES * tissues, 1)
 
     def forward(self, phases: Tensor) -> Tensor:
         """Phases (B, 4, H, W) of an image to scores (B, tissues, 2 H, 2 W); H and W are multiples of 4."""
@@ -71,7 +77,7 @@ class TissueNetwork(nn.Module):
 
     def folded(self) -> TissueNetwork:
         """The same function with the normalisation inside the convolutions, in evaluation mode."""
-        plain = TissueNetwork().eval()
+        plain = TissueNetwork(tissues=self.tissues, widths=self.widths).eval()
         plain.head.load_state_dict(self.head.state_dict())
         mine, others = (
             [part for part in network.modules() if isinstance(part, _Step)] for network in (self, plain)
@@ -91,8 +97,18 @@ def _twice(x: Tensor) -> Tensor:
     return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+def network_of(weights: bytes) -> TissueNetwork:
+    """The network of a safetensors file, in evaluation mode."""
+    state = {name: tensor.float() for name, tensor in load(weights).items()}
+    fine, middle, coarse = (
+        len(state[f"{scale}.0.convolution.bias"]) for scale in ("fine", "middle", "coarse")
+    )
+    tissues = len(state["head.bias"]) // PHASES
+    network = TissueNetwork(tissues=tissues, widths=(fine, middle, coarse)).eval()
+    network.load_state_dict(state)
+    return network
+
+
 def converted_tissues(weights: bytes) -> bytes:
     """The network of a safetensors file as ONNX, for slices of any size."""
-    network = TissueNetwork().eval()
-    network.load_state_dict({name: tensor.float() for name, tensor in load(weights).items()})
-    return convert_torch(network, (torch.zeros(1, PHASES, 32, 24),), [(0, 2, 3)], (0, 2, 3))
+    return convert_torch(network_of(weights), (torch.zeros(1, PHASES, 32, 24),), [(0, 2, 3)], (0, 2, 3))

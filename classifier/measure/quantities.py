@@ -59,6 +59,11 @@ class Kind:
             return self.usual_at[level]
         return self.usual
 
+    def with_unit(self, figures: str) -> str:
+        """Figures as people write them: ``9.4 mm``, ``43°``, and without a unit where there is none."""
+        space = "" if self.unit in ("", "°") else " "
+        return f"{figures}{space}{self.unit}"
+
 
 # Disc heights in the middle, healthy adults on MRI, ± 2 sd (2 mm), over a vertebral height of 27.8 mm.
 _DISC_MM: Final = dict(zip(Level, (10.0, 11.6, 12.5, 13.8, 13.0), strict=True))
@@ -113,6 +118,11 @@ KINDS: Final[Mapping[Quantity, Kind]] = {
 }  # fmt: skip
 
 
+# Fat parts the sac from the sacrum: its border does not follow the rear wall there.
+NOT_MEASURED: Final = frozenset({(Quantity.SLIP, Level.L5_S1)})
+NOT_MEASURED_WORDS: Final = "Slip is not measured at L5/S1"
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
     """One measurement.
@@ -153,7 +163,7 @@ class Measured:
 
     @property
     def words(self) -> str:
-        """Value with unit and uncertainty: ``9.4 ± 0.8 mm``."""
+        """Value with unit and uncertainty: ``9.4 ± 0.8 mm``, ``43 ± 8°``."""
         kind = self.kind
         shown = f"{self.value:.{kind.decimals}f} ± {self.uncertainty:.{kind.decimals}f}"
-        return f"{shown} {kind.unit}".rstrip()
+        return kind.with_unit(shown)

@@ -34,7 +34,7 @@ _LEAST_DISC_MM2: Final = 20.0
 # phantoms and five SPIDER patients, kept apart from the network, show (docs/measurements.md).
 _FLOOR_MM: Final = {"canal": 1.4, "disc": 1.4, "slip": 1.5}
 _FLOOR_CSF: Final = 10.0
-_FLOOR_DEG: Final = 8.0
+FLOOR_DEG: Final = 8.0
 _WALL: Final = (0.22, 0.78)
 # Twice the way from the last disc to the middle of S1, in gaps between discs; rows that count there.
 _SACRAL, _BESIDE_ROWS, _LEAST_FLUID_MM = 0.9, 2, 1.0
@@ -92,19 +92,12 @@ class SagittalReading:
             found[Quantity.SLIP] = slip
         return found
 
-    def lordosis(self) -> tuple[float, float] | None:
-        """Degrees between the upper edge of the first disc and the lower edge of the last."""
-        first, last = self.discs[0], self.discs[-1]
-        if first is None or last is None:
+    def endplate(self, place: int, *, upper: bool) -> FloatArray | None:
+        """(2,) in-plane direction, front to back, of the upper or lower edge of a disc, where it is seen."""
+        disc = self.discs[place]
+        if disc is None:
             return None
-        a, b = first.upper[1], last.lower[1]
-        cross = a[0] * b[1] - a[1] * b[0]
-        angle = float(np.degrees(np.arctan2(cross, a @ b)))
-        # Lordotic: the last endplate points down in front. The sign follows the way the slice is stored.
-        up = self.strip.centres_mm[0] - self.strip.centres_mm[-1]
-        back = self.strip.across.mean(axis=0)
-        turns = np.sign(back[0] * up[1] - back[1] * up[0])
-        return angle * float(turns), _FLOOR_DEG
+        return (disc.upper if upper else disc.lower)[1]
 
     def _rows(self, place: int, reach_mm: float) -> slice:
         row, reach = self.level_rows[place], reach_mm / CANAL_STEP_MM

@@ -8,8 +8,9 @@ import numpy as np
 
 from classifier.measure.around import foramen_measures, sac_area
 from classifier.measure.planar import PlanarSlice
-from classifier.measure.quantities import Measured, Quantity
-from classifier.measure.sagittal import SagittalReading, read_sagittal
+from classifier.measure.quantities import NOT_MEASURED, Measured, Quantity
+from classifier.measure.sagittal import FLOOR_DEG, SagittalReading, read_sagittal
+from data_prep.geometry import FloatArray
 from data_prep.levels import SpineLevels
 from data_prep.problems import DicomRejected
 from data_prep.study import Series, Slice, Study
@@ -41,12 +42,38 @@ def _sagittal(study: Study, levels: SpineLevels) -> Iterator[Measured]:
     series = next(iter(study.of_kind(SeriesKind.SAGITTAL_T2)), None)
     if series is None or len(present) < _LEAST_LEVELS:
         return
-    for level_slice, members in _slices_of(series, levels, present).items():
+    ends: dict[Level, FloatArray] = {}
+    chosen = _slices_of(series, levels, present)
+    for level_slice, members in chosen.items():
         planar = PlanarSlice.of(level_slice)
         canal = planar.to_mm2(np.stack([levels.levels[level].canal_mm for level in present]))
         disc = planar.to_mm2(np.stack([levels.levels[level].disc_mm for level in present]))
         reading = read_sagittal(planar, canal, disc)
         yield from _of_reading(reading, planar, present, members, series.series_id, level_slice)
+        for level, upper in ((LEVELS[0], True), (LEVELS[-1], False)):
+            if level in members:
+                edge = reading.endplate(present.index(level), upper=upper)
+                if edge is not None:
+                    ends[level] = planar.to_patient(edge) - planar.to_patient(np.zeros(2))
+    if len(ends) == 2:
+        middle = levels.levels[present[len(present) // 2]].frame
+        value = lordosis(ends[LEVELS[0]], ends[LEVELS[-1]], middle.up, middle.back)
+        number = next(iter(chosen)).instance_number
+        yield Measured(
+            Quantity.LORDOSIS, value, FLOOR_DEG, series_id=series.series_id, instance_number=number
+        )
+
+
+def lordosis(first: FloatArray, last: FloatArray, up: FloatArray, back: FloatArray) -> float:
+    """Degrees between two endplates, perhaps on different slices; positive: the last points down in front.
+
+    Args:
+        first, last: (3,) patient directions from front to back in the sagittal plane.
+        up, back: (3,) directions to the head and to the back between them.
+    """
+    normal = np.cross(back, up)
+    turned = float(np.cross(first, last) @ normal / np.linalg.norm(normal))
+    return float(np.degrees(np.arctan2(turned, first @ last)))
 
 
 def _slices_of(series: Series, levels: SpineLevels, present: list[Level]) -> dict[Slice, set[Level]]:
@@ -66,22 +93,16 @@ def _of_reading(
     series_id: str,
     item: Slice,
 ) -> Iterator[Measured]:
-    leads = len(members) * 2 > len(present)
     for place, level in enumerate(present):
         if level not in members:
             continue
         for quantity, found in reading.at_level(place).items():
-            if quantity is Quantity.SLIP and level is LEVELS[-1]:
-                continue  # fat parts the sac from the sacrum: its border does not follow the rear wall
+            if (quantity, level) in NOT_MEASURED:
+                continue
             ends = None if found.ends_mm is None else planar.to_patient(found.ends_mm)
             yield Measured(
                 quantity, found.value, found.uncertainty, level, None, series_id, item.instance_number, ends
             )
-    if leads and {LEVELS[0], LEVELS[-1]} <= set(present) and (lordosis := reading.lordosis()) is not None:
-        value, uncertainty = lordosis
-        yield Measured(
-            Quantity.LORDOSIS, value, uncertainty, series_id=series_id, instance_number=item.instance_number
-        )
 
 
 def _axial(study: Study, levels: SpineLevels) -> Iterator[Measured]:

@@ -1,8 +1,9 @@
 """Trains ``tissues.safetensors``: python -m classifier.measure.tissue_training --spider FOLDER -o FILE.
 
 Sources: SPIDER slices with masks (CC BY 4.0), without the patients that its ``split.csv`` keeps for reports,
-and synthetic spines, whose borders are known exactly but for the vertebrae. The graph is written beside the
-weights. The bundled ones had 4,900 steps without five patients, and 1,800 more with all.
+and synthetic spines, whose borders are known exactly but for the vertebrae. Some patients (``--apart``) are
+left out at first, and the network of that time is written as ``FILE-apart``: what is chosen is chosen on
+them (``python -m benchmarks.measurements --part apart``). The graph is written beside the weights.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ from data_prep.base.graph import SUFFIX, graph_of
 
 WINDOW: tuple[int, int] = (192, 112)
 BATCH, LEARNING_RATE, REAL_SHARE = 8, 3e-3, 0.62
+# Largest standard deviation of the points by which a window is bent, and how often tissues are recoloured.
+BENT_MM, RECOLOURED_SHARE = 2.0, 0.4
+# Every fourth of the patients of SPIDER that may be learned from.
+APART: tuple[int, ...] = (35, 61, 110, 161, 220)
 _SAC, _VERTEBRA, _DISC = (TISSUES.index(name) for name in ("sac", "vertebra", "disc"))
 # Rows that a disc takes at most, over which its height is summed.
 _DISC_ROWS = 25
@@ -47,44 +52,67 @@ def drawn(item: Labelled, rng: np.random.Generator) -> tuple[RealArray, RealArra
     stretch = size * np.exp(rng.normal(0, (0.09, 0.06)))
     spacing = np.asarray(item.spacing_mm)
 
-    def matrix(
-        pixel_mm: float, shape: tuple[int, int], spacing_mm: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        axes = np.stack([columns * stretch[0], rows * stretch[1]], axis=1) * pixel_mm / spacing_mm[:, None]
-        corner = centre / spacing_mm - axes @ (np.array(shape[::-1]) - 1) / 2
-        return np.concatenate([axes, corner[:, None]], axis=1)
+    fine = (2 * WINDOW[0], 2 * WINDOW[1])
+    bent = bending(rng)
+    steps = [(np.arange(count) - (count - 1) / 2) * PIXEL_MM / 2 for count in fine]
+    across, along = (steps[1][None] + bent[0]) * stretch[0], (steps[0][:, None] + bent[1]) * stretch[1]
+    at_fine = centre + across[..., None] * columns + along[..., None] * rows
+    at = at_fine.reshape(WINDOW[0], 2, WINDOW[1], 2, 2).mean(axis=(1, 3))
 
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    def read(
+        values: NDArray[np.float32] | NDArray[np.uint8], at_mm: NDArray[np.float64], finer: int, how: int,
+        edge: int = cv2.BORDER_CONSTANT,
+    ) -> NDArray[np.float32]:  # fmt: skip
+        places = (at_mm / spacing * finer + (finer - 1) / 2).astype(np.float32)
+        found = cv2.remap(values, places[..., 0], places[..., 1], how, borderMode=edge)
+        return np.asarray(found, np.float32)
+
     sigma = max(0.35 * PIXEL_MM * size / spacing.min() - 0.2, 0.0)
     if rng.random() < 0.5:
         sigma = float(np.hypot(sigma, rng.uniform(0, 1.0) * PIXEL_MM / spacing.min()))
     image = cv2.GaussianBlur(item.pixels, (0, 0), sigma) if sigma > 0.15 else item.pixels
-    whole = matrix(PIXEL_MM, WINDOW, spacing)
-    window = cv2.warpAffine(image, whole, WINDOW[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    inside = cv2.warpAffine(np.ones_like(item.pixels), whole, WINDOW[::-1], flags=flags)
+    window = read(np.asarray(image, np.float32), at, 1, cv2.INTER_LINEAR, cv2.BORDER_REPLICATE)
+    inside = read(np.ones_like(item.pixels), at, 1, cv2.INTER_LINEAR)
+    masks = cv2.merge([np.where(item.mask == value, 255, 0).astype(np.uint8) for value in (1, 2, 3)])
+    found = read(np.asarray(masks, np.uint8), at_fine, item.finer, cv2.INTER_LINEAR)
+    parts = found.reshape(WINDOW[0], 2, WINDOW[1], 2, len(TISSUES)).mean(axis=(1, 3)) / 255
+    shares = np.ascontiguousarray(parts.transpose(2, 0, 1))
+    if rng.random() < RECOLOURED_SHARE:
+        window = recoloured(window, shares, rng)
+    return other_light(window, rng), shares, (inside > 0.5).astype(np.float32)
+
+
+def bending(rng: np.random.Generator) -> NDArray[np.float64]:
+    """(2, rows, columns) millimetres to the right and down, smooth, on a window of half the pixel size."""
     fine = (2 * WINDOW[0], 2 * WINDOW[1])
-    finer = matrix(PIXEL_MM / 2, fine, spacing / item.finer)
-    finer[:, 2] += (item.finer - 1) / 2
-    shares = [
-        cv2.resize(
-            cv2.warpAffine((item.mask == value).astype(np.float32), finer, fine[::-1], flags=flags),
-            WINDOW[::-1],
-            interpolation=cv2.INTER_AREA,
-        )
-        for value in (1, 2, 3)
-    ]
-    return (
-        other_light(np.asarray(window, np.float32), rng),
-        np.stack(shares),
-        (np.asarray(inside) > 0.5).astype(np.float32),
+    coarse = rng.normal(0, rng.uniform(0, BENT_MM), (2, 9, 6)).astype(np.float32)
+    return np.stack([cv2.resize(part, fine[::-1], interpolation=cv2.INTER_CUBIC) for part in coarse]).astype(
+        np.float64
     )
+
+
+def recoloured(window: RealArray, shares: RealArray, rng: np.random.Generator) -> RealArray:
+    """Every tissue as bright and as rich in contrast as it might be in another patient."""
+    low, high = np.percentile(window, (1, 99))
+    parts = np.concatenate([shares, np.maximum(1 - shares.sum(axis=0), 0)[None]])
+    gains = np.exp(rng.normal(0, 0.25, len(parts))).astype(np.float32)
+    means = (parts * window).sum(axis=(1, 2)) / (parts.sum(axis=(1, 2)) + 1e-6)
+    shifts = rng.normal(0, 0.15, len(parts)) * max(high - low, 1e-6)
+    off = [
+        share * (mean + shift + gain * (window - mean))
+        for share, mean, shift, gain in zip(parts, means, shifts, gains, strict=True)
+    ]
+    return np.asarray(np.sum(off, axis=0), np.float32)
 
 
 def other_light(window: RealArray, rng: np.random.Generator) -> RealArray:
     """Gamma, slopes of brightness, clipping, noise, stripes."""
     low, high = np.percentile(window, (1, 99))
     share = np.clip((window - low) / max(high - low, 1e-6), 0, 1.6) ** rng.uniform(0.55, 1.6)
-    down, right = np.linspace(-1, 1, WINDOW[0])[:, None], np.linspace(-1, 1, WINDOW[1])[None]
+    down, right = (
+        np.linspace(-1, 1, window.shape[0])[:, None],
+        np.linspace(-1, 1, window.shape[1])[None],
+    )
     slope = rng.normal(0, 0.2) * down + rng.normal(0, 0.35) * right + rng.normal(0, 0.15) * down * down
     share = share * np.exp(slope)
     if rng.random() < 0.3:
@@ -129,15 +157,30 @@ def learning_rate(step: int, steps: int) -> float:
     return LEARNING_RATE * min(1.0, step / min(100, steps / 8) + 0.02) * float(level)
 
 
-def train(real: Sequence[Labelled], made: Sequence[Labelled], *, steps: int, seed: int) -> TissueNetwork:
-    """The mean of the last networks, folded.
+def train(
+    real: Sequence[Labelled],
+    made: Sequence[Labelled],
+    *,
+    steps: int,
+    seed: int,
+    start: TissueNetwork | None = None,
+    rate: float = 1.0,
+) -> TissueNetwork:
+    """The mean of the last networks, with normalisation; ``folded`` makes it one to be used.
+
+    Args:
+        real, made: slices of patients and of synthetic spines.
+        steps: of ``BATCH`` windows.
+        seed: of weights and draws.
+        start: go on from it, instead of from nothing.
+        rate: by which the learning rate is multiplied.
 
     Raises:
         FloatingPointError: the loss is no number.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    network = TissueNetwork(is_trained=True).train()
+    network = (TissueNetwork(is_trained=True) if start is None else copy.deepcopy(start)).train()
     mean = copy.deepcopy(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=1e-3)
     counts = {item.patient: sum(other.patient == item.patient for other in real) for item in real}
@@ -145,7 +188,7 @@ def train(real: Sequence[Labelled], made: Sequence[Labelled], *, steps: int, see
     since = time.monotonic()
     for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, steps)
+            group["lr"] = rate * learning_rate(step, steps)
         items = [
             real[int(rng.choice(len(real), p=weights / weights.sum()))]
             if rng.random() < REAL_SHARE or not made
@@ -162,14 +205,15 @@ def train(real: Sequence[Labelled], made: Sequence[Labelled], *, steps: int, see
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
         optimiser.step()
-        _follow(mean, network, min(0.995, (step + 1) / (step + 21)))
+        follow(mean, network, min(0.995, (step + 1) / (step + 21)))
         if step % 100 == 0:
             print(f"{step:6d} {time.monotonic() - since:6.0f} s {loss.item():.3f}", flush=True)
-    return mean.eval().folded()
+    return mean.eval()
 
 
 @torch.no_grad()
-def _follow(mean: TissueNetwork, network: TissueNetwork, keep: float) -> None:
+def follow(mean: TissueNetwork, network: TissueNetwork, keep: float) -> None:
+    """Move a running mean of networks towards another network."""
     for old, new in zip(mean.state_dict().values(), network.state_dict().values(), strict=True):
         if old.dtype.is_floating_point:
             old.mul_(keep).add_(new, alpha=1 - keep)
@@ -189,13 +233,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spider", type=Path, required=True)
     parser.add_argument("--phantoms", type=int, default=120)
-    parser.add_argument("--steps", type=int, default=6700)
+    parser.add_argument("--apart", type=int, nargs="*", default=APART, help="Patients left out at first.")
+    parser.add_argument(
+        "--steps", type=int, nargs=2, default=(3200, 1300), help="Without these, and with all."
+    )
     parser.add_argument("--seed", type=int, default=7000)
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
     real = list(spider_slices(given.spider))
     made = list(phantom_slices(range(given.seed, given.seed + given.phantoms)))
-    write(train(real, made, steps=given.steps, seed=given.seed), given.output)
+    others = [item for item in real if item.patient not in given.apart]
+    first = train(others, made, steps=given.steps[0], seed=given.seed)
+    write(first.folded(), given.output.with_stem(f"{given.output.stem}-apart"))
+    last = train(real, made, steps=given.steps[1], seed=given.seed + 1, start=first, rate=0.3)
+    write(last.folded(), given.output)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def find_tissues(planar: PlanarSlice, canal_mm: FloatArray, disc_mm: FloatArray)
         canal_mm, disc_mm: (levels, 2) in-plane points, head to foot, two levels or more.
     """
     grid = UprightGrid.around(canal_mm, disc_mm)
-    (scores,) = network()([(phases(grid.read(planar.pixels, planar.spacing_mm))[None],)])
+    (scores,) = bundled(STEM)([(phases(grid.read(planar.pixels, planar.spacing_mm))[None],)])
     return Tissues(grid, 1.0 / (1.0 + np.exp(-scores[0])))
 
 
@@ -141,10 +141,10 @@ def phases(image: RealArray) -> RealArray:
 
 
 @cache
-def network() -> CompiledNetwork:
-    """The bundled network, prepared for this processor."""
+def bundled(stem: str) -> CompiledNetwork:
+    """A bundled network (``tissues``, ``sacs``), prepared for this processor."""
     folder = files("classifier.measure")
-    weights, graph = folder.joinpath(f"{STEM}.safetensors"), folder.joinpath(f"{STEM}{SUFFIX}")
+    weights, graph = folder.joinpath(f"{stem}.safetensors"), folder.joinpath(f"{stem}{SUFFIX}")
     content = weights.read_bytes()
     return load_network(content, graph.read_bytes() if graph.is_file() else None, lambda: _converted(content))
 

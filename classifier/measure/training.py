@@ -19,7 +19,7 @@ from classifier.measure.planar import PlanarSlice
 from classifier.measure.strips import RADII_MM, Strip, round_strip
 from data_prep.geometry import FloatArray
 from data_prep.phantom.body import Body
-from data_prep.phantom.painter import ellipse, tunnel
+from data_prep.phantom.painter import ellipse, tunnel, warped
 from data_prep.phantom.study import PhantomStudy, make_study
 from data_prep.phantom.vertebrae import body_outline, disc_half_height
 from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, SeriesKind, Side
@@ -53,11 +53,11 @@ class _Painted:
 
 
 def inside_of(body: Body, kind: str) -> Inside:
-    """Whether patient points (n, 3) lie in the sac, in a disc or in the free foramen."""
+    """Whether patient points (n, 3) lie in the sac, in a disc or in the free foramen, as images show them."""
     painted = _Painted(body)
 
     def inside(xyz_mm: FloatArray) -> NDArray[np.bool_]:
-        at = body.spine.coordinates(body.spine.to_body(xyz_mm).astype(np.float32))
+        at = body.spine.coordinates(warped(body, body.spine.to_body(xyz_mm).astype(np.float32)))
         behind = at.back_mm - painted.profile("sac_centre", at)
         if kind in ("canal", "sac"):
             depth, width = painted.profile("sac_depth", at), painted.profile("sac_width", at)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from classifier.measure.agreement import contradictions
-from classifier.measure.quantities import Measured, Quantity
+from classifier.measure.quantities import NOT_MEASURED, Measured, Quantity
 from data_prep.levels import SpineLevels
 from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, Severity, Side, Target
 from pipeline.prediction import StudyPrediction
@@ -30,15 +30,15 @@ _SHOWN: Final = (Severity.SEVERE, Severity.MODERATE)
 
 
 def usual_words(item: Measured) -> str:
-    """What is usual: ``10.0 mm and more``, ``26 to 74 °``; empty where nothing is known to be."""
+    """What is usual: ``10.0 mm and more``, ``26 to 74°``; empty where nothing is known to be."""
     low, high = item.usual
     kind = item.kind
     shown = [None if value is None else f"{value:.{kind.decimals}f}" for value in (low, high)]
     if shown[0] is not None and shown[1] is not None:
-        return f"{shown[0]} to {shown[1]} {kind.unit}".rstrip()
+        return kind.with_unit(f"{shown[0]} to {shown[1]}")
     if shown[0] is not None:
-        return f"{shown[0]} {kind.unit} and more"
-    return "" if shown[1] is None else f"{shown[1]} {kind.unit} and less"
+        return f"{kind.with_unit(shown[0])} and more"
+    return "" if shown[1] is None else f"{kind.with_unit(shown[1])} and less"
 
 
 def draft_text(prediction: StudyPrediction) -> str:
@@ -91,6 +91,8 @@ def _disc(measured: Sequence[Measured], level: Level) -> list[str]:
         sentences.append(
             f"The vertebra above stands {abs(slip.value):.1f} ± {slip.uncertainty:.1f} mm {way}."
         )
+    if height is not None and (Quantity.SLIP, level) in NOT_MEASURED:
+        sentences.append("Slip not measured.")
     return sentences
 
 

@@ -29,6 +29,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes as dictionary
 
 from classifier.measure.agreement import contradictions, target_of
+from classifier.measure.quantities import NOT_MEASURED_WORDS
 from data_prep.base.uids import derived_uid
 from data_prep.levels import SpineLevels
 from data_prep.vocabulary import CONDITIONS, LEVELS, Level, Target
@@ -175,7 +176,8 @@ def _doubts(prediction: StudyPrediction) -> list[str]:
     found = contradictions(prediction.grades, prediction.measurements)
     doubts = [f"to be checked first: {groups.words_of(item.target)} {item.words}" for item in found]
     whole = [item for item in prediction.measurements if item.level is None]
-    return [*doubts, *(f"{item.kind.words}: {item.words}" for item in whole)]
+    said = [f"{item.kind.words}: {item.words}" for item in whole]
+    return [*doubts, *said, *([NOT_MEASURED_WORDS] if prediction.measurements else [])]
 
 
 def _named(item: ContentItem, value: str) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from classifier.measure.agreement import contradictions, target_of
-from classifier.measure.quantities import Measured, Quantity
+from classifier.measure.quantities import NOT_MEASURED_WORDS, Measured, Quantity
 from data_prep.base.files import atomic_write
 from data_prep.levels import SpineLevels
 from data_prep.problems import ADVICE
@@ -116,6 +116,7 @@ def render_report(study: Study | None, prediction: StudyPrediction) -> str:
         colours=_COLOURS,
         learned_from=prediction.provenance.learned_from,
         measured=_measured_rows(prediction),
+        not_measured=NOT_MEASURED_WORDS,
         draft=draft_text(prediction),
         provenance=prediction.provenance.to_dict(),
     )

@@ -21,7 +21,7 @@ from classifier.measure.strips import (
     canal_strip,
     round_strip,
 )
-from classifier.measure.study import measure_study
+from classifier.measure.study import lordosis, measure_study
 from data_prep.geometry import SlicePlane
 from data_prep.levels import SpineFrame, SpineLevel, SpineLevels
 from data_prep.phantom.spine import FIRST_LUMBAR, SAMPLES_PER_LEVEL
@@ -158,6 +158,26 @@ def test_the_fluid_at_a_disc_is_compared_with_that_beside_the_vertebrae(
     found = [reading.at_level(place)[Quantity.CSF_SHARE].value for place in range(3)]
     assert found[0] == pytest.approx(100, abs=5) and found[2] == pytest.approx(100, abs=5)
     assert found[1] == pytest.approx(share, abs=6)
+
+
+def test_the_lordosis_is_measured_though_no_slice_shows_most_levels_of_a_bent_spine() -> None:
+    phantom = make_study(530_041)
+    found = measure_study(phantom.study, levels_of(phantom))
+    slices = [item.instance_number for item in found if item.quantity is Quantity.CANAL_DEPTH]
+    assert len(slices) == 5 and max(map(slices.count, slices)) < 3
+    (item,) = values(found, Quantity.LORDOSIS).values()
+    assert item.value == pytest.approx(62.2, abs=8.0)  # of its endplates, as benchmarks.measurements has it
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_an_endplate_that_points_down_in_front_is_lordotic(mirrored: bool) -> None:
+    up, back = np.array([0.0, 0, 1]), np.array([0.0, 1, 0])
+    turned = np.deg2rad(40.0)
+    down_in_front = np.cos(turned) * back + np.sin(turned) * up
+    if mirrored:
+        up, down_in_front = -up, down_in_front * [1, 1, -1]
+    assert lordosis(back, down_in_front, up, back) == pytest.approx(40.0)
+    assert lordosis(down_in_front, back, up, back) == pytest.approx(-40.0)
 
 
 def test_without_levels_or_series_nothing_is_measured(phantom: PhantomStudy) -> None:
