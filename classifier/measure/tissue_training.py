@@ -53,7 +53,7 @@ def drawn(item: Labelled, rng: np.random.Generator) -> tuple[RealArray, RealArra
     spacing = np.asarray(item.spacing_mm)
 
     fine = (2 * WINDOW[0], 2 * WINDOW[1])
-    bent = bending(rng)
+    bent = bending(rng, fine, (9, 6))
     steps = [(np.arange(count) - (count - 1) / 2) * PIXEL_MM / 2 for count in fine]
     across, along = (steps[1][None] + bent[0]) * stretch[0], (steps[0][:, None] + bent[1]) * stretch[1]
     at_fine = centre + across[..., None] * columns + along[..., None] * rows
@@ -82,13 +82,11 @@ def drawn(item: Labelled, rng: np.random.Generator) -> tuple[RealArray, RealArra
     return other_light(window, rng), shares, (inside > 0.5).astype(np.float32)
 
 
-def bending(rng: np.random.Generator) -> NDArray[np.float64]:
-    """(2, rows, columns) millimetres to the right and down, smooth, on a window of half the pixel size."""
-    fine = (2 * WINDOW[0], 2 * WINDOW[1])
-    coarse = rng.normal(0, rng.uniform(0, BENT_MM), (2, 9, 6)).astype(np.float32)
-    return np.stack([cv2.resize(part, fine[::-1], interpolation=cv2.INTER_CUBIC) for part in coarse]).astype(
-        np.float64
-    )
+def bending(rng: np.random.Generator, shape: tuple[int, int], points: tuple[int, int]) -> NDArray[np.float64]:
+    """(2, rows, columns) millimetres to the right and down, smooth between so many points."""
+    coarse = rng.normal(0, rng.uniform(0, BENT_MM), (2, *points)).astype(np.float32)
+    found = [cv2.resize(part, shape[::-1], interpolation=cv2.INTER_CUBIC) for part in coarse]
+    return np.stack(found).astype(np.float64)
 
 
 def recoloured(window: RealArray, shares: RealArray, rng: np.random.Generator) -> RealArray:
