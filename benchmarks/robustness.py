@@ -40,6 +40,7 @@ from pipeline.commands import console
 from pipeline.prediction import StudyPrediction
 from tests.hostile.quirks.encodings import ToolMissing
 from tests.hostile.quirks.expected import Compared, compare
+from tests.hostile.quirks.row import MANY
 from tests.hostile.quirks.rows import ROWS, Row
 from tests.hostile.quirks.stored import change_study
 
@@ -132,17 +133,32 @@ def make_plain(work: Path, seed: int, size: str) -> None:
     plain_study(work, seed, size)
 
 
+@dataclass(frozen=True)
+class Case:
+    """A plain study: what it is called in the table, the data set that holds it, and its prediction."""
+
+    name: str
+    data: Path
+    plain: StudyPrediction
+
+
 def measure(row: Row, seed: int, work: Path, size: str) -> Measured:
+    """Change one plain synthetic study, grade it, and judge what came of it."""
+    return measure_case(row, Case(str(seed), *plain_study(work, seed, size)), work)
+
+
+def measure_case(row: Row, case: Case, work: Path) -> Measured:
     """Change one plain study, grade it, and judge what came of it."""
-    data, plain = plain_study(work, seed, size)
+    plain, seed = case.plain, int(case.name)
     with tempfile.TemporaryDirectory(dir=work) as folder:
         out = Path(folder, "study")
+        entropy = zlib.crc32(f"{row.name} {seed}".encode())
         try:
-            change_study(
-                data, plain.study_id, row.quirk(plain), out, seed=zlib.crc32(f"{row.name} {seed}".encode())
-            )
+            change_study(case.data, plain.study_id, row.quirk(plain), out, seed=entropy)
         except ToolMissing as missing:
             return Measured(row, seed, None, str(missing))
+        if row.afterwards is not None:
+            row.afterwards(out)
         checked: frozenset[str] = frozenset()
         if row.expected.checked:
             checked = frozenset(problem.code for problem in check_data(out).problems)
@@ -158,11 +174,21 @@ def measure(row: Row, seed: int, work: Path, size: str) -> Measured:
 def _judged(
     row: Row, plain: StudyPrediction, found: Sequence[StudyPrediction], checked: frozenset[str]
 ) -> Compared:
-    """The study among those that were found; without its own identifier it is the only one."""
+    """The study among those that were found; without its own identifier it is the first of them.
+
+    Of a study in several parts (``row.studies`` is MANY) each part must be said to be one.
+    """
     own = [item for item in found if item.study_id == plain.study_id] or list(found)[:1]
+    if row.studies == MANY:
+        silent = [
+            item for item in found if not {r.reason.value for r in item.rejections} & row.expected.codes
+        ]
+        why = (f"{len(silent)} of {len(found)} parts do not say that they are",) if silent else ()
+        codes = {code: 1 for code in row.expected.codes if not silent}
+        return Compared(not silent, why, flags=own[0].flags, codes=codes)
     if len(found) != row.studies:
-        why = f"{len(found)} studies were found instead of {row.studies}"
-        return Compared(False, (why,), flags=own[0].flags)
+        why = (f"{len(found)} studies were found instead of {row.studies}",)
+        return Compared(False, why, flags=own[0].flags)
     return compare(plain, own[0], row.expected, turn=row.turn, checked=checked)
 
 
@@ -345,12 +371,12 @@ def write_results(measured: Sequence[Measured], seeds: Sequence[int], size: str,
     return report
 
 
-def put_into(document: Path, table: str) -> None:
-    """Replace what stands between the table's marks in a document."""
-    before, rest = document.read_text(encoding="utf-8").split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
+def put_between(document: Path, marks: tuple[str, str], table: str) -> None:
+    """Replace what stands between two marks in a document."""
+    before, rest = document.read_text(encoding="utf-8").split(marks[0])
+    after = rest.split(marks[1])[1]
     with atomic_write(document) as stream:
-        stream.write(f"{before}{MARKS[0]}\n{table}{MARKS[1]}{after}")
+        stream.write(f"{before}{marks[0]}\n{table}{marks[1]}{after}")
 
 
 def main() -> None:
@@ -383,7 +409,7 @@ def main() -> None:
     measured = run(rows, seeds, jobs=arguments.jobs, size=arguments.size, work=arguments.work)
     report = write_results(measured, seeds, arguments.size, arguments.output)
     if arguments.document:
-        put_into(arguments.document, markdown(report["rows"]))
+        put_between(arguments.document, MARKS, markdown(report["rows"]))
     if arguments.json:
         console.print_json(report)
     else:

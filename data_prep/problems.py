@@ -46,6 +46,8 @@ class Reason(StrEnum):
     ONE_PLACE = "images_not_told_apart"
     STUDY_DIVIDED = "study_divided"
     OTHER_FORMAT = "other_format"
+    OTHER_MODALITY = "other_modality"
+    LISTED_FILES = "listed_files_missing"
     LISTED_ONLY = "listed_series_missing"
     LOCALISER = "localiser"
     UNKNOWN_KIND = "series_kind_unknown"
@@ -83,6 +85,8 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.ONE_PLACE: "export each series into a folder of its own",
     Reason.STUDY_DIVIDED: "export the examination with one StudyInstanceUID, or into a folder of its own",
     Reason.OTHER_FORMAT: "give the DICOM images it was made from",
+    Reason.OTHER_MODALITY: "nothing: MR alone is graded",
+    Reason.LISTED_FILES: "copy the whole disc or folder again: images are missing",
     Reason.LISTED_ONLY: "add the folder of the series, or take its line out of the series table",
     Reason.LOCALISER: "nothing: localisers and scouts are not graded",
     Reason.UNKNOWN_KIND: "name what the series shows with --series-table",

@@ -18,7 +18,7 @@ from typing import IO
 
 from data_prep.names import input_label, safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
-from data_prep.read.listing import DICOM, Others, format_of_content
+from data_prep.read.listing import DICOM, Others, Spoilt, format_of_content, may_be_image
 
 _CHUNK_BYTES = 1024 * 1024
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -142,7 +142,7 @@ def _extract_members(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[Rejection, ...]:
     rejections: list[Rejection] = []
-    others = Others()
+    others, spoilt = Others(), Spoilt()
     left = limits.max_total_bytes
     for done, member in enumerate(members, 1):
         if progress is not None:
@@ -160,10 +160,14 @@ def _extract_members(
                 with archive.open(member) as source:
                     left -= _copy(source, target, min(limits.max_member_bytes, left), member.file_size)
                 if target.exists():
+                    spoilt.beside.add(target.parent)
                     os.utime(target, ns=(changed_ns, changed_ns))
                 continue
             except _OtherFormat as other:
                 others.note(target, str(other))
+                continue
+            except _NoImage as content:
+                spoilt.note(target, content.start)
                 continue
             except _Grows:
                 target.unlink(missing_ok=True)
@@ -178,11 +182,20 @@ def _extract_members(
                 refusal = Reason.UNREADABLE, f"it cannot be unpacked ({type(error).__name__})"
         reason, message = refusal
         rejections.append(Rejection(reason, message, file=input_label(parts[-1])))
+    spoilt.tell(others)
     return (*rejections, *(rejection for _, rejection in others.rejections))
 
 
 class _OtherFormat(Exception):
     """A member of a format that is not read; the text names it."""
+
+
+class _NoImage(Exception):
+    """A member without DICOM content that has the name of an image."""
+
+    def __init__(self, start: bytes) -> None:
+        super().__init__()
+        self.start = start
 
 
 class _Grows(Exception):
@@ -210,13 +223,16 @@ def _refusal(member: zipfile.ZipInfo, target: Path, limits: ArchiveLimits) -> tu
 def _copy(source: IO[bytes], target: Path, limit: int, size: int) -> int:
     """Write a member if it is an image or a table; returns the bytes that were unpacked.
 
-    Raises _Grows, and _OtherFormat for images and archives that are not read.
+    Raises _Grows, _OtherFormat for images and archives that are not read, and _NoImage for what has the
+    name of an image alone.
     """
     start = source.read(_LOOKED_AT_BYTES)
     looks = format_of_content(start, target.name, size)
     if looks != DICOM and not target.name.lower().endswith(_UNPACKED_NAMES):
         if looks:
             raise _OtherFormat(looks)
+        if may_be_image(target.name):
+            raise _NoImage(start)
         return len(start)
     target.parent.mkdir(parents=True, exist_ok=True)
     unpacked = 0

@@ -14,6 +14,7 @@ from data_prep.vocabulary import SeriesKind
 
 _SAME_ECHO = 1.12
 _SAME_PLACE_MM = 0.1
+_SAME_ANGLE_DEG = 12.0
 _COVERED = 0.5
 _MARGIN_MM = 6.0
 
@@ -47,9 +48,26 @@ def _worse(item: Series, other: Series) -> str:
         return "derived"
     if mine.has_echoes and best.has_echoes and mine.echo_ms != best.echo_ms:
         return "shorter_echo" if mine.echo_ms < best.echo_ms else "late_echo"
+    if item.kind is SeriesKind.SAGITTAL_T2 and _is_repeated(item, other):
+        return "repeated"
     if item.kind_source in ("image", "assumed") and other.kind_source in ("table", "header"):
         return "guessed"
     return ""
+
+
+def _is_repeated(item: Series, other: Series) -> bool:
+    """Whether one was acquired again: the same slices, as many as they were, with the same echo, later."""
+    mine, best = item.traits, other.traits
+    planes = item.slices[0].plane, other.slices[0].plane
+    return (
+        0 < mine.acquired < best.acquired
+        and mine.image is best.image
+        and len(item.slices) == len(other.slices)
+        and planes[0].shape == planes[1].shape
+        and planes[0].is_parallel_to(planes[1], _SAME_ANGLE_DEG)
+        and best.echo_ms <= _SAME_ECHO * mine.echo_ms
+        and mine.echo_ms <= _SAME_ECHO * best.echo_ms
+    )
 
 
 def _covers(other: Series, item: Series) -> bool:

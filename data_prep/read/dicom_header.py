@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from pathlib import Path
+
+from pydicom.charset import convert_encodings, decode_bytes
 
 from data_prep.geometry import SlicePlane
 from data_prep.problems import Reason
@@ -16,7 +19,18 @@ from data_prep.read.slice_header import SliceHeader
 
 _CONTRAST_AMOUNTS = ("ContrastBolusVolume", "ContrastBolusTotalDose")
 _DATE_KEYWORDS = ("StudyDate", "SeriesDate", "AcquisitionDate")
+_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_MR_CLASSES = tuple(f"{_STORAGE}4{more}" for more in ("", ".1", ".3", ".4"))
+_OTHER_MODALITIES = re.compile(
+    "AR|BDUS|BI|BMD|CR|CT|DG|DX|ECG|ES|GM|HC|IO|IVOCT|IVUS|KO|LS|MG|NM|OCT|OPT?|PR|PT|PX|REG|RF|RG"
+    "|RTDOSE|RTIMAGE|RTPLAN|RTSTRUCT|SEG|SM|SR|TG|US|XA|XC"
+)
 HEADER_KEYWORDS = (
+    "Modality",
+    "SOPClassUID",
+    "SpecificCharacterSet",
+    "DiffusionBValue",
     "PatientID",
     "PatientName",
     "PatientBirthDate",
@@ -55,13 +69,12 @@ HEADER_KEYWORDS = (
 _MAX_DISTANCE_MM = 10_000.0
 _MIN_SPACING_MM, _MAX_SPACING_MM = 0.01, 100.0
 _FEW_BITS = 8
-_NAME_SEPARATORS = re.compile(rb"[\0\s,^=]+")
+_NAME_SEPARATORS = re.compile(r"[\0\s,^]+")
 _NO_CONTRAST = ("", "NONE", "NO", "N", "NO CONTRAST", "WITHOUT", "OHNE")
 
 
 def header_of(path: Path, elements: Elements | Frame, syntax: str) -> SliceHeader:
     """What a file, or one frame of it, says of its image. Raises Refused."""
-    plane = _plane(elements)
 
     def text(keyword: str) -> str:
         try:
@@ -70,16 +83,20 @@ def header_of(path: Path, elements: Elements | Frame, syntax: str) -> SliceHeade
             return ""
         return " ".join(map(str, value)) if isinstance(value, list) else str(value or "").strip()
 
+    sop_class = text("SOPClassUID")
+    _refuse_other_modality(text("Modality").upper(), sop_class)
+    letters, script = name_digests(elements.raw("PatientName"), elements.raw("SpecificCharacterSet"))
     return SliceHeader(
         path=path,
-        plane=plane,
+        plane=_plane(elements),
         instance_number=whole_number(elements, "InstanceNumber", None),
         study_uid=str(elements.get("StudyInstanceUID") or "").strip(),
         series_uid=str(elements.get("SeriesInstanceUID") or "").strip(),
         sop_uid=str(elements.get("SOPInstanceUID") or "").strip(),
         transfer_syntax=syntax,
         patient_id=text("PatientID"),
-        patient_name_digest=name_digest(elements.raw("PatientName")),
+        patient_name_digest=letters,
+        patient_script_digest=script,
         birth_date=text("PatientBirthDate"),
         study_date=next(filter(None, map(text, _DATE_KEYWORDS)), ""),
         frame_uid=text("FrameOfReferenceUID"),
@@ -92,6 +109,8 @@ def header_of(path: Path, elements: Elements | Frame, syntax: str) -> SliceHeade
         scan_options=_codes(elements, "ScanOptions"),
         has_contrast=text("ContrastBolusAgent").upper() not in _NO_CONTRAST
         or any((finite_number(elements, keyword) or 0) > 0 for keyword in _CONTRAST_AMOUNTS),
+        is_capture=_is_of(sop_class, _CAPTURES),
+        b_value=finite_number(elements, "DiffusionBValue") or 0.0,
         acquired=_acquired(text("AcquisitionTime") or text("SeriesTime"), text("SeriesNumber")),
         is_lossy=_is_lossy(elements, syntax),
         acquisition_number=_whole_or_none(elements, "AcquisitionNumber"),
@@ -133,6 +152,19 @@ def _plane(elements: Stated) -> SlicePlane:
         raise Refused(Reason.BAD_GEOMETRY, str(error)) from None
 
 
+def _refuse_other_modality(modality: str, sop_class: str) -> None:
+    """Refuse what is no MR image by its modality, or, where that is missing, by its storage class."""
+    if _OTHER_MODALITIES.fullmatch(modality):
+        raise Refused(Reason.OTHER_MODALITY, f"{modality} image")
+    known = sop_class.startswith(_STORAGE) and not _is_of(sop_class, _CAPTURES)
+    if not modality and known and sop_class not in _MR_CLASSES:
+        raise Refused(Reason.OTHER_MODALITY, "image of another modality")
+
+
+def _is_of(sop_class: str, family: str) -> bool:
+    return sop_class == family or sop_class.startswith(f"{family}.")
+
+
 def _acquired(time: str, number: str) -> float:
     match = re.fullmatch(r"(\d\d)(\d\d)(\d\d(?:\.\d+)?)?", time.replace(":", ""))
     if match:
@@ -155,10 +187,41 @@ def _enhanced_sequence(elements: Stated) -> tuple[str, ...]:
     return (*found, "IR") if str(elements.get("InversionRecovery") or "").strip().upper() == "YES" else found
 
 
-def name_digest(raw: bytes) -> str:
-    """By which two names are told apart, however their components are separated; "" for no name."""
-    name = _NAME_SEPARATORS.sub(b"^", raw.upper()).strip(b"^")
-    return hashlib.sha256(name).hexdigest()[:16] if name else ""
+def name_digests(raw: bytes, charset: bytes = b"") -> tuple[str, str]:
+    """By which two names are told apart, however they are encoded and their components separated.
+
+    Args:
+        raw: PatientName as it is in the file.
+        charset: SpecificCharacterSet as it is in the file.
+
+    Returns:
+        Digests of the name in Latin letters, without accents, and of the other scripts beside it; a name in
+        another script alone is the first. "" for no name.
+    """
+    text = raw.decode("ascii") if raw.isascii() and b"\x1b" not in raw else _decoded_name(raw, charset)
+    folded = unicodedata.normalize("NFKD", text.upper())
+    groups = "".join(char for char in folded if not unicodedata.combining(char)).split("=")
+    latin = _digest("^".join(group for group in groups if group.isascii()))
+    other = _digest("^".join(group for group in groups if not group.isascii()))
+    return (latin, other) if latin else (other, "")
+
+
+def _decoded_name(raw: bytes, charset: bytes) -> str:
+    """The name as its character set has it; where that cannot be, as UTF-8, else as Latin-1."""
+    terms = [term.strip() for term in charset.decode("ascii", "replace").strip("\0 ").split("\\")]
+    try:
+        if not any(terms):
+            return raw.decode("utf-8")
+        name = decode_bytes(raw, convert_encodings(terms), set(b"^="))
+        # Two names of which only the wrong letters are left would be one.
+        return raw.decode("latin-1") if "\ufffd" in name else name
+    except Exception:  # pydicom raises whatever it likes
+        return raw.decode("latin-1")
+
+
+def _digest(name: str) -> str:
+    name = _NAME_SEPARATORS.sub("^", name).strip("^")
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16] if name else ""
 
 
 def _whole_or_none(elements: Stated, keyword: str) -> int | None:

@@ -45,6 +45,7 @@ _PLACES: Mapping[str, tuple[str, str]] = {
     "RescaleSlope": ("PixelValueTransformationSequence", "RescaleSlope"),
     "RescaleIntercept": ("PixelValueTransformationSequence", "RescaleIntercept"),
     "SequenceName": ("MRImageFrameTypeSequence", "AcquisitionContrast"),
+    "DiffusionBValue": ("MRDiffusionSequence", "DiffusionBValue"),
     "AcquisitionNumber": ("FrameContentSequence", "FrameAcquisitionNumber"),
 }
 _SEQUENCES = frozenset(Tag(sequence) for sequence, _ in _PLACES.values())

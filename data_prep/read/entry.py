@@ -100,11 +100,12 @@ class StudyEntry:
                 message = "the folder cannot be read"
                 rejections.append(Rejection(Reason.UNREADABLE, message, self.study_id, series_id))
                 continue
+            headers = read_headers(paths, self.limits, rejections, self.study_id, series_id, others)
             rejections += [
                 replace(item, study_id=self.study_id, series_id=series_id) for _, item in others.rejections
             ]
-            if paths:
-                yield series_id, read_headers(paths, self.limits, rejections, self.study_id, series_id)
+            if len(paths) > others.count_of(Reason.OTHER_MODALITY):
+                yield series_id, headers
 
     def _misplaced(self, folder: Path) -> list[Rejection]:
         """Images that lie beside or below the folders of the series."""
@@ -173,14 +174,23 @@ def read_headers(
     rejections: list[Rejection],
     study_id: str = "",
     series_id: str = "",
+    others: Others | None = None,
 ) -> list[SliceHeader]:
-    """Headers of the files that can be read; why the others cannot is added to ``rejections``."""
+    """Headers of the files that can be read; why the others cannot is added to ``rejections``.
+
+    Args:
+        others: told of images of other modalities instead, which may be many.
+    """
     headers: list[SliceHeader] = []
     for path in paths:
         try:
             headers += read_slices(path, limits=limits, study_id=study_id, series_id=series_id)
         except DicomRejected as rejected:
-            rejections.append(rejected.rejection)
+            why = rejected.rejection
+            if others is not None and why.reason is Reason.OTHER_MODALITY:
+                others.note(path, why.message, why.reason)
+            else:
+                rejections.append(why)
     return headers
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data_prep.read.dicom_header import name_digest
+from data_prep.read.dicom_header import name_digests
 from data_prep.read.slice_header import SliceHeader
 
 _PLACEHOLDERS = (
@@ -33,7 +33,7 @@ _PLACEHOLDERS = (
 )
 _NOTHING = re.compile(r"[0\-_.*?#X ]*|N/?A|DE[-_ ]?IDENTIFIED", re.IGNORECASE)
 _NAME_PLACEHOLDERS = {
-    name_digest(word.encode())
+    name_digests(word.encode())[0]
     for name in _PLACEHOLDERS
     for word in (name, f"{name}^{name}", f"{name}^PATIENT", f"PATIENT^{name}")
 }
@@ -47,6 +47,7 @@ class Identity(NamedTuple):
     name_digest: str = ""
     birth_date: str = ""
     study_date: str = ""
+    script_digest: str = ""
 
 
 def identity_of(header: SliceHeader) -> Identity:
@@ -56,7 +57,9 @@ def identity_of(header: SliceHeader) -> Identity:
         "" if date in _NO_DATES else date
         for date in (header.birth_date.replace(".", ""), header.study_date.replace(".", ""))
     )
-    return Identity(real_patient_id(header), "" if name in _NAME_PLACEHOLDERS else name, birth, study)
+    is_placeholder = name in _NAME_PLACEHOLDERS
+    script = "" if is_placeholder else header.patient_script_digest
+    return Identity(real_patient_id(header), "" if is_placeholder else name, birth, study, script)
 
 
 def real_patient_id(header: SliceHeader) -> str:

@@ -16,6 +16,7 @@ from data_prep.read.dicom_parse import dataset_start
 
 _IGNORED = ("__macosx", "dicomdir", "thumbs.db")
 DICOM = "DICOM"
+DEAD_LINK = "link to nothing"
 _LOOKED_AT_BYTES = 352
 _HIDDEN_LOOKED_AT = 50
 _MAGIC = (
@@ -38,6 +39,9 @@ _MAGIC = (
     (0, b"CDF\x01", "MINC volume"),
 )
 _ANALYZE = (struct.pack("<I", 348), struct.pack(">I", 348))
+# An empty file, and one of zeros.
+_HOLLOW = ("file of no bytes", "file of zeros")
+_IMAGE_SUFFIXES = ("", ".ima", ".img", ".dic", ".dicom", ".mr")
 # The length of File Meta, its first element.
 _FILE_META = b"\x02\x00\x00\x00UL\x04\x00"
 # Tables, web pages and office files may begin like anything; they are nobody's images.
@@ -135,8 +139,10 @@ def image_files(paths: Iterable[Path], others: Others | None = None) -> Iterator
     """Files that are, or by their name claim to be, DICOM images.
 
     Args:
-        others: told of those that are images or archives of another format, and of dead links.
+        others: told of those that are images or archives of another format, of dead links, and, beside
+            images, of files that look as if they had been some.
     """
+    spoilt = Spoilt()
     for path in paths:
         if _is_ignored(path.name):
             if others is not None and path.name.startswith(".") and format_of(path) == DICOM:
@@ -144,9 +150,14 @@ def image_files(paths: Iterable[Path], others: Others | None = None) -> Iterator
             continue
         looks = format_of(path)
         if looks == DICOM or path.suffix.lower() == ".dcm":
+            spoilt.beside.add(path.parent)
             yield path
         elif others is not None and looks:
-            others.note(path, looks)
+            others.note(path, looks, Reason.LINK if looks == DEAD_LINK else Reason.OTHER_FORMAT)
+        elif may_be_image(path.name):
+            spoilt.look(path)
+    if others is not None:
+        spoilt.tell(others)
 
 
 def format_of(path: Path) -> str:
@@ -158,7 +169,7 @@ def format_of(path: Path) -> str:
         with path.open("rb") as file:
             start = file.read(_LOOKED_AT_BYTES)
     except OSError:
-        return "dead link" if path.is_symlink() else ""
+        return DEAD_LINK if path.is_symlink() else ""
     return format_of_content(start, path.name, status.st_size)
 
 
@@ -178,27 +189,71 @@ def format_of_content(start: bytes, name: str, size: int) -> str:
     return next((words for at, magic, words in _MAGIC if start[at : at + len(magic)] == magic), "")
 
 
+def may_be_image(name: str) -> bool:
+    """Whether exporters give such a name to an image: with a number, and no ending of another format."""
+    suffix = Path(name).suffix.lower()
+    return any(char.isdigit() for char in name) and (suffix in _IMAGE_SUFFIXES or suffix[1:].isdigit())
+
+
+@dataclass
+class Spoilt:
+    """Files without DICOM content that have the names of images: an interrupted copy leaves such.
+
+    Attributes:
+        beside: folders that hold images.
+    """
+
+    beside: set[Path] = field(default_factory=set)
+    _found: list[tuple[Path, str]] = field(default_factory=list)
+
+    def look(self, path: Path) -> None:
+        """Look at a file that is no image."""
+        try:
+            if stat.S_ISREG(path.stat().st_mode):
+                with path.open("rb") as file:
+                    self.note(path, file.read(_LOOKED_AT_BYTES))
+        except OSError:
+            self.note(path, b"?")
+
+    def note(self, path: Path, start: bytes) -> None:
+        """Remember one by its first bytes."""
+        self._found.append((path, "file without DICOM content" if any(start) else _HOLLOW[bool(start)]))
+
+    def tell(self, others: Others) -> None:
+        """Name hollow ones wherever there are images, and others where they lie beside images."""
+        for path, looks in self._found:
+            if path.parent in self.beside or (self.beside and looks in _HOLLOW):
+                others.note(path, looks, Reason.NOT_DICOM)
+
+
 @dataclass
 class Others:
-    """Files that hold images and are not read, by folder and format."""
+    """Files that may hold images and are not read, by folder, reason and what they look like."""
 
-    found: dict[tuple[Path, str], list[Path]] = field(default_factory=lambda: defaultdict(list))
+    found: dict[tuple[Path, Reason, str], list[Path]] = field(default_factory=lambda: defaultdict(list))
 
-    def note(self, path: Path, looks: str) -> None:
+    def note(self, path: Path, looks: str, reason: Reason = Reason.OTHER_FORMAT) -> None:
         """Remember one."""
-        self.found[path.parent, looks].append(path)
+        self.found[path.parent, reason, looks].append(path)
+
+    def count_of(self, reason: Reason) -> int:
+        """How many are not read for a reason."""
+        return sum(len(paths) for (_, why, _), paths in self.found.items() if why is reason)
 
     @property
     def rejections(self) -> list[tuple[Path, Rejection]]:
-        """One for each folder and format, with the folder."""
-        return [(folder, _rejection(paths, looks)) for (folder, looks), paths in sorted(self.found.items())]
+        """One for each folder, reason and look, with the folder."""
+        return [
+            (folder, _rejection(paths, reason, looks))
+            for (folder, reason, looks), paths in sorted(self.found.items())
+        ]
 
 
-def _rejection(paths: list[Path], looks: str) -> Rejection:
+def _rejection(paths: list[Path], reason: Reason, looks: str) -> Rejection:
     more = f", and {len(paths) - 1} more here" if len(paths) > 1 else ""
-    if looks == "dead link":
-        return Rejection.of(paths[0], Reason.LINK, f"a link to nothing{more}")
-    return Rejection.of(paths[0], Reason.OTHER_FORMAT, f"a {looks}, which is not read{more}")
+    article = "an" if looks[0] in "aeiou" else "a"
+    said = f"{article} {looks}" if reason is Reason.LINK else f"{article} {looks}, which is not read"
+    return Rejection.of(paths[0], reason, f"{said}{more}")
 
 
 def hidden_folder(folder: Path) -> Rejection:

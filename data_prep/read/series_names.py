@@ -17,18 +17,29 @@ _T2_WORDS = re.compile(rf"T2{_NOT_A_VERTEBRA}(?!\s*\*|[\s_-]*STAR)")
 _PD_WORDS = re.compile(r"(?<![A-Z])PD(W|FS|SPAIR|TSE|FSE)?(?![A-Z])|PROTON")
 # Not the images that are graded, whatever else their names say.
 _OTHER_WORDS = re.compile(
-    r"DWI|DIFF|(?<![A-Z])ADC|TRACE|SCOUT|SURVEY|LOCALI[SZ]ER|(?<![A-Z])LOC(?![A-Z])|MYELO|T2\s*\*|T2[\s_-]*STAR|CISS|FIESTA|TRUFI"
-    r"|TRUE?[\s_-]*FISP|B[\s_-]?FFE|BALANCED|MEDIC(?![A-Z])|(?<![A-Z])MAP|FAT[\s_-]*(FRAC|PERC)|PDFF|SUBTR|(?<![A-Z])MIP(?![A-Z])|PERF"
+    r"DWI|DIFF|(?<![A-Z])[DE]?ADC|TRACE|(?<![A-Z])DTI(?![A-Z])|TENSOR|(?<![A-Z])IVIM|EP2D|(?<![A-Z])B[\s=]?\d{3,4}(?!\d)|(?<![A-Z])SWI|SCOUT|SURVEY|LOCALI[SZ]ER|(?<![A-Z])LOC(?![A-Z])|MYELO|T2\s*\*|T2[\s_-]*STAR|CISS|FIESTA|TRUFI"
+    r"|TRUE?[\s_-]*FISP|B[\s_-]?FFE|BALANCED|MEDIC(?![A-Z])|(?<![A-Z])MAP|FAT[\s_-]*(FRAC|PERC)|PDFF|SUBTR|(?<![A-Z])SUB(?![A-Z-])|(?<![A-Z])MRM(?![A-Z])"
+    r"|(?<![A-Z])MIP(?![A-Z])|PERF"
+)
+# Gradient echoes: T2* whatever their names say, unless that is T1.
+_GRADIENT_WORDS = re.compile(
+    r"FFE|MERGE|COSMIC|(?<![A-Z])GRE(?![A-Z])|GRADIENT|FLASH|SPGR|(?<![A-Z])HEMO|SWAN|FISP"
 )
 # Fluid is dark on them, as on no T2 that is graded.
 _DARK_FLUID = re.compile(r"FLAIR|DARK[\s_-]*FLUID")
 _CONTRAST_WORDS = re.compile(
-    r"\+\s*(C|GD|KM|CM|CE)(?![A-Z])|(?<![A-Z])(C|GD|KM|CM)\+|POST|(?<![A-Z])(GD|KM|CE|GAD|INJ)(?![A-Z])|GADO|KONTRAST|INJECT"
+    r"\+\s*(C|GD|KM|CM|CE|\u041a\u0423)(?![A-Z])|(?<![A-Z])(C|GD|KM|CM)\+|POST|(?<![A-Z])(GD|KM|CE|GAD|INJ|MDC|CIV|ENH)(?![A-Z])|ENHANC|GADO|KONTRAST|INJECT"
     r"|(?<!WITHOUT )(?<!NO )(?<!PRE )(?<!PRE-)(?<!W/O )CONTRAST|NACH KM"
+    # Japanese, Chinese (both scripts), Korean, Russian.
+    r"|\u9020\u5f71|\u589e[\u5f3a\u5f37]|\u5bf9\u6bd4\u5242|\uc870\uc601|\u041a\u041e\u041d\u0422\u0420\u0410\u0421\u0422|(?<!\w)\u041a\u0423(?!\w)"
 )
 _NO_CONTRAST_WORDS = re.compile(r"WITHOUT|W/O|OHNE|(?<![A-Z])PRE(?![A-Z])|NATIV|(?<![A-Z])NO (C|GD|KM)")
 _SUPPRESSED_WORDS = re.compile(
     r"STIR|TIRM|SPAIR|SPIR|FAT[\s_-]*(SAT|SUP)|FATSAT|(?<![A-Z])FS(?![A-Z])|CHESS|(?<![A-Z])DARK[\s_-]*FAT"
+)
+# Calculated from other images, whatever ImageType says.
+_DERIVED_WORDS = re.compile(
+    r"(?<![A-Z])(MPR|RFMT|REFORMAT|REFMT|COMPOSED|COMPOSING|STITCH)|MOBIVIEW|SCREEN[\s_-]*(SAVE|SHOT|CAPTURE)"
 )
 _DIXON = re.compile(r"DIXON|IDEAL|(?<![A-Z])FLEX")
 _FAT = re.compile(r"(?<![A-Z])FAT(?![\s_-]*(SAT|SUP|FREE))(?![A-Z])|(?<![A-Z])F(AT)?[\s_]*ONLY")
@@ -48,6 +59,9 @@ _LUMBAR = re.compile(
 )
 
 
+_CYRILLIC_T = re.compile(r"\u0422(?=[12])")
+
+
 class Weighting(StrEnum):
     """What brightness means: T2 includes STIR. ``OTHER`` is told, but none of the two."""
 
@@ -57,8 +71,9 @@ class Weighting(StrEnum):
 
 
 def plain_text(text: str) -> str:
-    """Upper case, full-width and other compatibility forms as usual letters."""
-    return unicodedata.normalize("NFKC", text).upper().strip()
+    """Upper case, full-width and other compatibility forms as usual letters; so is the Cyrillic T."""
+    plain = unicodedata.normalize("NFKC", text).upper().strip()
+    return _CYRILLIC_T.sub("T", plain)
 
 
 def weighting_from_text(text: str) -> Weighting | None:
@@ -67,7 +82,7 @@ def weighting_from_text(text: str) -> Weighting | None:
     if _OTHER_WORDS.search(text):
         return Weighting.OTHER
     is_t1, is_t2 = bool(_T1_WORDS.search(text)), bool(_T2_WORDS.search(text))
-    if not is_t1 and _DARK_FLUID.search(text):
+    if not is_t1 and (_DARK_FLUID.search(text) or _GRADIENT_WORDS.search(text)):
         return Weighting.OTHER
     if is_t1 != is_t2:
         return Weighting.T1 if is_t1 else Weighting.T2
@@ -83,7 +98,7 @@ def traits_of(headers: Sequence[SliceHeader]) -> Traits:
     first = headers[len(headers) // 2]
     text = plain_text(first.description)
     codes = set(first.image_type[2:])
-    derived = first.image_type[:1] == ("DERIVED",)
+    derived = first.image_type[:1] == ("DERIVED",) or first.is_capture or bool(_DERIVED_WORDS.search(text))
     return Traits(
         image=_image(text, codes, first),
         is_derived=derived,

@@ -50,14 +50,16 @@ class SliceHeader:
         study_uid, series_uid, sop_uid: identifiers, "" where missing. They need not be valid UIDs.
         transfer_syntax: UID from the File Meta.
         patient_id, birth_date, study_date: to tell patients and examinations apart only: never written
-            anywhere. Of the name a digest is enough. The date is that of series or acquisition where the
-            study has none.
+            anywhere. Of the name digests are enough: of its letters, and of other scripts beside them.
+            The date is that of series or acquisition where the study has none.
         frame_uid: FrameOfReferenceUID.
         description, protocol, sequence_name: SeriesDescription, ProtocolName and SequenceName, for typing a
             series only: free text that is never written anywhere.
         body_part: BodyPartExamined, upper case; a hint, never written anywhere.
         image_type, scanning_sequence, scan_options: upper-case code strings.
         has_contrast: a contrast agent is named.
+        is_capture: a secondary capture: a picture of what was on a screen, or made by another program.
+        b_value: of a diffusion image, s/mm²; 0 of others.
         acquired: seconds of the day, else SeriesNumber; 0 if nothing says.
         is_lossy: compressed with loss, or in 8 bits, where scanners write 12 and more.
         acquisition_number, echo_number: AcquisitionNumber and EchoNumbers, or None.
@@ -76,6 +78,7 @@ class SliceHeader:
     transfer_syntax: str = ""
     patient_id: str = field(default="", repr=False)
     patient_name_digest: str = field(default="", repr=False)
+    patient_script_digest: str = field(default="", repr=False)
     birth_date: str = field(default="", repr=False)
     study_date: str = field(default="", repr=False)
     frame_uid: str = ""
@@ -87,6 +90,8 @@ class SliceHeader:
     scanning_sequence: tuple[str, ...] = ()
     scan_options: tuple[str, ...] = ()
     has_contrast: bool = False
+    is_capture: bool = False
+    b_value: float = 0.0
     acquired: float = 0.0
     is_lossy: bool = False
     acquisition_number: int | None = None

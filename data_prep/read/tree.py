@@ -11,6 +11,7 @@ from data_prep.names import folder_id
 from data_prep.problems import Reason, Rejection
 from data_prep.read.acquisitions import are_parts_of_one
 from data_prep.read.dicom_limits import ReadLimits
+from data_prep.read.dicomdir import is_dicomdir, missing_images
 from data_prep.read.entry import StudyEntry, identifier, read_headers
 from data_prep.read.grouping import Group, studies_among
 from data_prep.read.listing import Others, hidden_folder, image_files, is_number, natural_order
@@ -19,6 +20,9 @@ from data_prep.read.nifti_studies import VolumeStudy, is_raw, volume_studies
 from data_prep.read.parts import Found
 from data_prep.read.series_table import SeriesTable
 from data_prep.read.slice_header import SliceHeader
+
+# Series of one study; a study with more is no examination of a spine.
+_MOST_COMPARED = 64
 
 
 class Tree:
@@ -43,9 +47,12 @@ class Tree:
         before = self.count
         for file in image_files(files, self._others):
             rejections: list[Rejection] = []
-            headers = read_headers([file], self._limits, rejections)
+            headers = read_headers([file], self._limits, rejections, others=self._others)
             self._rejected += [(file.parent, rejection) for rejection in rejections]
             self._found += [Found(header, self._place(file.parent)) for header in headers]
+        for file in filter(is_dicomdir, files):
+            if (missing := missing_images(file, files)) is not None:
+                self._rejected.append((file.parent, missing))
         nothing = before == self.count
         if inside is not None and inside != self._top and nothing:
             self._empty.append(inside)
@@ -126,19 +133,18 @@ class Tree:
 
 
 def _by_series(found: Iterable[Found]) -> dict[str, tuple[SliceHeader, ...]]:
-    """By identifier, else by folder; folders that hold parts of one stack together."""
+    """By identifier, else by folder; parts of one stack, as concatenations are, together."""
     series: dict[str, list[SliceHeader]] = defaultdict(list)
     for item in found:
         place = folder_id(item.place[-1]) if item.place else ""
         series[_series_identifier(item.header) or place or "series"].append(item.header)
-    unnamed = [
-        series_id for series_id, headers in series.items() if not any(map(_series_identifier, headers))
-    ]
-    for number, series_id in enumerate(unnamed):
-        own = series.get(series_id)
-        for other in unnamed[number + 1 :]:
-            if own and other in series and are_parts_of_one(own, series[other]):
-                own += series.pop(other)
+    named = [series_id for series_id, headers in series.items() if any(map(_series_identifier, headers))]
+    for of_one_name in (named, [series_id for series_id in series if series_id not in named]):
+        for number, series_id in enumerate(of_one_name[:_MOST_COMPARED]):
+            own = series.get(series_id)
+            for other in of_one_name[number + 1 : _MOST_COMPARED]:
+                if own and other in series and are_parts_of_one(own, series[other]):
+                    own += series.pop(other)
     return {series_id: tuple(headers) for series_id, headers in series.items()}
 
 

@@ -19,6 +19,8 @@ from data_prep.study import Slice
 
 _CSF_RIDGE_OF_T2 = 0.53
 _LEAST_TR_OF_SPIN_ECHO_MS = 100.0
+# Beyond, fluid alone is seen: a myelogram.
+_LONGEST_ECHO_MS = 500.0
 # T1 FLAIR has the times of STIR, but for its inversion, which not every header tells, and the short echo.
 _LONGEST_ECHO_OF_T1_MS = 30.0
 # The third value of ImageType where an image does not show the magnitude of the signal.
@@ -62,6 +64,9 @@ def told_by_headers(headers: Sequence[SliceHeader], *, protocol_tells: bool = Tr
         return Told(named)
     if all(_PHASE & set(header.image_type[2:3]) for header in headers):
         return Told(Weighting.OTHER)
+    echo = _median(header.echo_time_ms for header in headers)
+    if any(header.b_value for header in headers) or (echo or 0.0) > _LONGEST_ECHO_MS:
+        return Told(Weighting.OTHER)
     codes = {code for header in headers for code in header.scanning_sequence}
     if codes & {"GR", "EP"} and "SE" not in codes:
         return Told(Weighting.T1 if named is Weighting.T1 else Weighting.OTHER)
@@ -70,7 +75,6 @@ def told_by_headers(headers: Sequence[SliceHeader], *, protocol_tells: bool = Tr
         return Told(None if timed is Weighting.OTHER else timed)
     if named is Weighting.T2 and timed is Weighting.OTHER:  # the first of two echoes
         return Told(timed)
-    echo = _median(header.echo_time_ms for header in headers)
     is_inverted_t1 = named is Weighting.T1 and echo is not None and echo < _LONGEST_ECHO_OF_T1_MS
     if timed in (Weighting.T1, Weighting.T2) and timed is not named and not is_inverted_t1:
         return Told(None, contradicts=True)

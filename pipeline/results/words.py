@@ -57,6 +57,7 @@ IGNORED_WORDS: Final[Mapping[str, str]] = {
     "fat": "a fat image",
     "derived": "calculated from other images, and an acquired series is there",
     "shorter_echo": "a shorter echo of a series that is there",
+    "repeated": "it was acquired again",
     "late_echo": "a late echo of a series that is there",
     "guessed": "what it shows was guessed, and a series that says so is there",
 }

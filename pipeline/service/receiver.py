@@ -9,7 +9,7 @@ import time
 import warnings
 from typing import Any
 
-from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
+from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
 from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
 from pynetdicom.events import Event
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
@@ -31,7 +31,7 @@ log = logging.getLogger("lumbar.serve")
 # Status codes of C-STORE: PS3.4 table B.2-1.
 SUCCESS, OUT_OF_RESOURCES, NOT_THIS_CLASS, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 
-_GRADED_CLASSES = (MRImageStorage, EnhancedMRImageStorage)
+_GRADED_CLASSES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 _IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")
 # An A-ASSOCIATE-RQ may name every storage class with every transfer syntax.
 _MIN_LONGEST_PDU = 256 * 1024

@@ -31,7 +31,7 @@ _PHILIPS = {
 NAMINGS = {"Siemens": _SIEMENS, "GE": _GE, "Philips": _PHILIPS}
 
 
-def _added(
+def added(
     study: StoredStudy,
     series_id: str,
     number: int,
@@ -54,20 +54,20 @@ def _added(
     ]
 
 
-def _fat(image: StoredImage) -> StoredImage:
+def fat_image(image: StoredImage) -> StoredImage:
     """Bright where the image is dark: as the fat beside the water."""
     pixels = image.pixels().astype(np.float64)
     return image.with_pixels(np.percentile(pixels, 98) - pixels)
 
 
-def _water(image: StoredImage) -> StoredImage:
+def water_image(image: StoredImage) -> StoredImage:
     """Fluid as bright as in phase, everything else darker: as without its fat."""
     pixels = image.pixels().astype(np.float64)
     brightest = max(float(np.percentile(pixels, 99.5)), 1.0)
     return image.with_pixels(brightest * (pixels / brightest) ** 1.4)
 
 
-def _same(image: StoredImage) -> StoredImage:
+def same_image(image: StoredImage) -> StoredImage:
     return image
 
 
@@ -93,8 +93,8 @@ def dixon(order: tuple[str, ...], naming: str = "Siemens", *, one_series: bool =
                     "DIXON",
                     code if code != "M" else component.upper(),
                 ]
-            change = _same if component == best else _water if component == "W" else _fat
-            made = _added(study, series_id, 1 + number, change, **changes)
+            change = same_image if component == best else water_image if component == "W" else fat_image
+            made = added(study, series_id, 1 + number, change, **changes)
             if one_series:
                 made = [_numbered(image, 1000 * (number + 1), study) for image in made]
             images += made
@@ -120,8 +120,8 @@ def with_contrast_agent(name: str, kind: SeriesKind = T1, *, first: bool = False
         (series_id, *_) = study.ids_of(kind)
         number = 1 if first else 990_000_000
         times = {"RepetitionTime": 600, "EchoTime": 10, "ContrastBolusAgent": "GADOTERATE"}
-        added = _added(study, series_id, number, _fat, SeriesDescription=name, **times)
-        return study.plus(*added).without_table()
+        made = added(study, series_id, number, fat_image, SeriesDescription=name, **times)
+        return study.plus(*made).without_table()
 
     return quirk
 
@@ -132,8 +132,8 @@ def beside(name: str, **elements: object) -> Quirk:
     def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
         study = clinical(study)
         (series_id, *_) = study.ids_of(T2)
-        added = _added(study, series_id, 1, _fat, SeriesDescription=name, **elements)
-        return study.plus(*added).without_table()
+        made = added(study, series_id, 1, fat_image, SeriesDescription=name, **elements)
+        return study.plus(*made).without_table()
 
     return quirk
 
@@ -154,8 +154,8 @@ def echoes(*times_ms: float, told_by: str = "EchoTime") -> Quirk:
             return times | ({"EchoNumbers": number + 1} if told_by == "EchoNumbers" else {})
 
         study = study.each(lambda image: image.changed(**told(last)), (series_id,))
-        added = [
-            _fat(image)
+        made = [
+            fat_image(image)
             .changed(
                 **told(echo),
                 InstanceNumber=int(image.dataset.InstanceNumber) + 500 * (echo + 1),
@@ -165,7 +165,7 @@ def echoes(*times_ms: float, told_by: str = "EchoTime") -> Quirk:
             for echo in range(last)
             for number, image in enumerate(study.of(series_id))
         ]
-        return study.plus(*added).without_table()
+        return study.plus(*made).without_table()
 
     return quirk
 
@@ -192,14 +192,14 @@ def region_beside(scale: float, dz_mm: float, name: str = "SAG T2 TSE") -> Quirk
     def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
         study = clinical(study)
         (series_id, *_) = study.ids_of(T2)
-        added = _added(study, series_id, 1, lambda image: scaled(image, scale, dz_mm), SeriesDescription=name)
+        made = added(study, series_id, 1, lambda image: scaled(image, scale, dz_mm), SeriesDescription=name)
         extra = [
             image.in_geometry(image.position_mm + [200.0, 0.0, 0.0])
             .changed(InstanceNumber=800 + number, SOPInstanceUID=f"{image.dataset.SOPInstanceUID}.8")
             .at(f"{study.folder}/1/{800 + number}.dcm")
-            for number, image in enumerate(added[:2])
+            for number, image in enumerate(made[:2])
         ]
-        return study.plus(*added, *extra).without_table()
+        return study.plus(*made, *extra).without_table()
 
     return quirk
 

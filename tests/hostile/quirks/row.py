@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -17,6 +18,8 @@ T1, T2, AXIAL = SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2, SeriesKind.AXIAL
 SPINAL, FORAMINAL, SUBARTICULAR = (
     frozenset(condition for condition in Condition if condition.group is group) for group in ConditionGroup
 )
+# Of ``Row.studies``: a study may come in several parts, each of which must be said to be one.
+MANY = -1
 EVERYTHING = frozenset(Condition)
 
 # Exact: the same stored values. Rounded: the same picture through other arithmetic. Requantised: errors far
@@ -65,6 +68,7 @@ class Row:
         expected: what may come of it.
         turn: (3, 3) by which it turns the patient.
         studies: how many studies the changed files hold.
+        afterwards: done to the folder that was written: links, names that no other system has.
     """
 
     name: str
@@ -73,6 +77,7 @@ class Row:
     expected: Expected
     turn: np.ndarray | None = None
     studies: int = 1
+    afterwards: Callable[[Path], object] | None = None
 
 
 def row(
@@ -82,9 +87,10 @@ def row(
     expected: Expected = EXACT,
     turn: np.ndarray | None = None,
     studies: int = 1,
+    afterwards: Callable[[Path], object] | None = None,
 ) -> Row:
     """A row whose quirk needs not know the plain study."""
-    return Row(name, title, lambda _: quirk, expected, turn, studies)
+    return Row(name, title, lambda _: quirk, expected, turn, studies, afterwards)
 
 
 def but(base: Expected, **changes: object) -> Expected:

@@ -16,7 +16,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     DeflatedExplicitVRLittleEndian,
+    EnhancedMRImageStorage,
     ExplicitVRLittleEndian,
+    LegacyConvertedEnhancedMRImageStorage,
     MRImageStorage,
 )
 from pynetdicom import AE
@@ -116,6 +118,24 @@ def test_private_objects_are_taken_and_dropped_and_the_images_kept(
         association.release()
     (study,) = spool.settled(0.0)
     assert len(study.instances) == len(images)
+
+
+@pytest.mark.usefixtures("receiver")
+@pytest.mark.parametrize("sop_class", [EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage])
+def test_enhanced_objects_are_kept(
+    config: ServiceConfig, spool: Spool, images: list[Dataset], sop_class: str
+) -> None:
+    other = copy.deepcopy(images[0])
+    other.SOPClassUID = other.file_meta.MediaStorageSOPClassUID = sop_class
+    entity = AE(ae_title="SCANNER")
+    entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
+    association = entity.associate("127.0.0.1", config.port, ae_title="LUMBAR")
+    try:
+        assert association.send_c_store(other).Status == 0
+    finally:
+        association.release()
+    (study,) = spool.settled(0.0)
+    assert len(study.instances) == 1
 
 
 @pytest.mark.usefixtures("receiver")

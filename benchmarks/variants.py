@@ -1,0 +1,86 @@
+"""Variants of clinical folders, tried as `benchmarks.robustness` tries quirks.
+
+    python -m benchmarks.variants --work WORK -o benchmarks/results --document docs/robustness.md
+
+A synthetic study, and with ``--data`` studies of the RSNA layout, plain and changed, files to grades. Seeds
+from 271,000 are for reporting. Writes ``variants.csv`` and ``variants.md``; ends with 1 if a row fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+from benchmarks.robustness import (
+    COLUMNS,
+    Case,
+    Measured,
+    bundled_pipeline,
+    markdown,
+    measure_case,
+    plain_study,
+    put_between,
+    summary,
+)
+from data_prep.base.files import atomic_write
+from pipeline.commands import console
+from tests.hostile.quirks.variant_rows import VARIANTS
+
+FIRST_SEED = 271_000
+MARKS = ("<!-- variants -->", "<!-- /variants -->")
+
+
+def cases(work: Path, seeds: range, data: Path | None, ids: list[str]) -> list[Case]:
+    """The plain studies: synthetic ones by seed, and those of a data set."""
+    found = []
+    for seed in seeds:
+        folder, plain = plain_study(work, seed, "small")
+        found.append(Case(str(seed), folder, plain))
+    for study_id in ids if data else ():
+        (plain,) = bundled_pipeline().predict(data / "train_images" / study_id)
+        found.append(Case(study_id, data, plain))
+    return found
+
+
+def main() -> None:
+    """Parse, measure, write; exit code 1 if a row does not hold."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--studies", type=int, default=2, help="synthetic ones")
+    parser.add_argument("--seed", type=int, default=FIRST_SEED)
+    parser.add_argument("--data", type=Path, help="a data set in the RSNA layout, too")
+    parser.add_argument("--study", action="append", default=[], help="of --data; repeatable")
+    parser.add_argument("--only", action="append", default=[], help="this row alone; repeatable")
+    parser.add_argument("--work", type=Path, required=True, help="plain studies are kept here")
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/benchmarks"))
+    parser.add_argument("--document", type=Path, help="put the table between its marks, too")
+    arguments = parser.parse_args()
+    rows = [row for row in VARIANTS if not arguments.only or row.name in arguments.only]
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    seeds = range(arguments.seed, arguments.seed + arguments.studies)
+    plain = cases(arguments.work, seeds, arguments.data, arguments.study)
+    measured: list[Measured] = []
+    with console.progress("variants", len(rows) * len(plain)) as done:
+        for row in rows:
+            for case in plain:
+                item = measure_case(row, case, arguments.work)
+                measured.append(item)
+                if item.compared is not None and not item.compared.holds:
+                    console.tell(f"{row.name}, {case.name}: {'; '.join(item.compared.why)}")
+                done(row.name)
+    table = markdown(lines := summary(measured))
+    with atomic_write(arguments.output / "variants.csv") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(item.line for item in measured)
+    with atomic_write(arguments.output / "variants.md") as stream:
+        stream.write(table)
+    if arguments.document:
+        put_between(arguments.document, MARKS, table)
+    print(table)
+    sys.exit(1 if any(line["holds"] < line["studies"] for line in lines) else 0)
+
+
+if __name__ == "__main__":
+    main()
