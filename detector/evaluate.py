@@ -13,6 +13,7 @@ from data_prep.levels import (
     Sight,
     SpineLevels,
 )
+from data_prep.rsna.annotations import contradict_themselves
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import ConditionGroup, Level, SeriesKind
 from detector.look.sightings import look_at
@@ -50,7 +51,9 @@ class PointErrors:
 class NumberingReport:
     """How well the numbering confidence tells right from wrong.
 
-    A study is numbered wrong when any detected point lies nearest to another level's annotated one.
+    A study is numbered wrong when any detected point lies nearest to another level's annotated one. Studies
+    whose annotations contradict themselves (``contradictory`` of them: left and right foramina numbered a
+    level apart) say nothing about that and do not count.
     ``calibration_error`` is the mean difference between confidence and share right over ten bins,
     weighted by their size (expected calibration error). ``flagged_wrong`` and ``flagged_right`` are the
     shares of wrongly and rightly numbered studies with one of ``NUMBERING_FLAGS``; NaN without such a study.
@@ -58,6 +61,7 @@ class NumberingReport:
     """
 
     studies: int
+    contradictory: int
     wrong: int
     mean_confidence: float
     calibration_error: float
@@ -72,6 +76,9 @@ NUMBERING_FLAGS = frozenset({"numbering_uncertain", "transitional_suspected"})
 
 def numbering_report(errors: pd.DataFrame, detected: list[SpineLevels]) -> NumberingReport:
     """Calibration of the numbering over studies. ``errors``: rows of ``point_errors`` of these studies."""
+    unknown = set(errors.loc[errors["contradictory"], "study_id"])
+    contradictory = sum(levels.study_id in unknown for levels in detected)
+    detected = [levels for levels in detected if levels.study_id not in unknown]
     wrong_by_study = errors.groupby("study_id")["wrong_level"].any()
     wrong = np.array([bool(wrong_by_study.get(levels.study_id, False)) for levels in detected])
     confidence = np.array([levels.numbering_confidence for levels in detected])
@@ -85,6 +92,7 @@ def numbering_report(errors: pd.DataFrame, detected: list[SpineLevels]) -> Numbe
     ]
     return NumberingReport(
         studies=len(detected),
+        contradictory=contradictory,
         wrong=int(wrong.sum()),
         mean_confidence=round(float(confidence.mean()), 4),
         calibration_error=round(float(sum(gaps)), 4),
@@ -141,9 +149,11 @@ def point_errors(study: Study, detected: SpineLevels, annotated: tuple[LevelPoin
     """One row per annotated target of a study.
 
     Columns: study_id, group, condition, level, missing, in_plane_mm, distance_mm, wrong_level, wrong_side,
-    slice_steps (difference in spatial slice order; NaN across series).
+    slice_steps (difference in spatial slice order; NaN across series), contradictory (of the study's
+    annotations, see ``NumberingReport``).
     """
     rows = []
+    contradictory = contradict_themselves(annotated)
     for truth in annotated:
         found = detected.point(truth.condition, truth.level)
         row: dict[str, object] = {
@@ -157,6 +167,7 @@ def point_errors(study: Study, detected: SpineLevels, annotated: tuple[LevelPoin
             "wrong_level": False,
             "wrong_side": False,
             "slice_steps": np.nan,
+            "contradictory": contradictory,
         }
         if found is not None:
             row.update(_compare(study, truth, found, annotated))

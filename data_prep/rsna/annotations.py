@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from data_prep.geometry import FloatArray
 from data_prep.levels import LevelPoint, PointSource, Sight
-from data_prep.rsna.table_quirks import is_placeholder
+from data_prep.rsna.table_quirks import are_a_level_apart, is_placeholder
 from data_prep.study import Series, Slice, Study
-from data_prep.vocabulary import Condition, Level, Target
+from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, Side, Target
 
 
 def annotated_points(
@@ -58,6 +60,14 @@ def annotated_points(
             continue
         problems.append(f"{code}: {target.row_id(study.study_id)} ({series_id}, {instance})")
     return tuple(points.values()), tuple(problems)
+
+
+def contradict_themselves(points: Iterable[LevelPoint]) -> bool:
+    """Whether the left and right foramina of a study are numbered a level apart: one side must be wrong."""
+    heights = {(point.condition, point.level): float(point.xyz_mm[2]) for point in points}
+    sides = [Condition.of(ConditionGroup.FORAMINAL, side) for side in Side]
+    one, other = np.array([[heights.get((side, level), np.nan) for level in LEVELS] for side in sides])
+    return are_a_level_apart(one, other)
 
 
 def _rows_of(study_id: str, coordinates: pd.DataFrame) -> pd.DataFrame:

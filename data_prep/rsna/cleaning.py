@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from data_prep.rsna.table_quirks import canal_curve_faults, is_placeholder
-from data_prep.vocabulary import Condition
+from data_prep.rsna.table_quirks import canal_curve_faults, foramen_side_faults, is_placeholder
+from data_prep.vocabulary import Condition, ConditionGroup, Side
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,15 @@ class PointRules:
             3637444890.
         level_order: the canal points of a series whose levels do not go down the image: study 1973833645.
         displaced: the canal points of a series with one far from the curve of the other four: 12 rows.
+        sides_disagree: the foramen points of a series whose left and right ones are numbered a level apart:
+            51 series, 510 rows.
     """
 
     placeholders: bool = True
     wrong_series: bool = True
     level_order: bool = True
     displaced: bool = True
+    sides_disagree: bool = True
 
 
 def clean_points(
@@ -62,4 +65,9 @@ def clean_points(
             drop("level_order", wrong)
         if rules.displaced:
             drop("displaced", off.loc[kept.index])
+    if rules.sides_disagree:
+        foramina = [Condition.of(ConditionGroup.FORAMINAL, side).value for side in Side]
+        places = pd.Series(list(zip(kept["study_id"], kept["series_id"], strict=True)), index=kept.index)
+        faults = foramen_side_faults(kept[~is_placeholder(kept)])
+        drop("sides_disagree", kept["condition"].isin(foramina) & places.isin(faults))
     return kept.reset_index(drop=True), taken

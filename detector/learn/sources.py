@@ -17,7 +17,7 @@ from data_prep.phantom import PHANTOM_VERSION, make_study
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected
 from data_prep.read.find import find_studies
-from data_prep.rsna.annotations import annotated_points
+from data_prep.rsna.annotations import annotated_points, contradict_themselves
 from data_prep.rsna.tables import read_tables
 from data_prep.study import Study
 from data_prep.synthetic import FIRST_CHOOSING_SEED
@@ -227,7 +227,7 @@ def numbering_cases(
         progress: called after each study with its name and how many there are in all.
 
     Real patients, each source together, weigh as much as the phantoms; flags are wanted for them as for hard
-    phantoms.
+    phantoms. Of those whose annotations contradict themselves nobody knows the numbers: they are left out.
     """
     real = [] if external is None else [external_cases(external, mm_per_px, "choosing")]
     real += [_validation_cases(folder) for folder in data]
@@ -244,6 +244,9 @@ def numbering_cases(
     for source in real:
         weight = max(1.0, (phantoms + hard) / max(len(source), 1))
         for study, points in source:
+            if contradict_themselves(points):
+                progress(study.study_id, count)
+                continue
             known = [*canal_objects(points), *foraminal_levels(points)]
             canal = {item.name: item.keypoints_mm[1] for item in known}
             cases.append(_numbered(detector, study, canal, weight, hard=True))

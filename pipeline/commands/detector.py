@@ -161,6 +161,11 @@ def evaluate(
         f"numbering: {numbering['wrong']} of {numbering['studies']} studies wrong, mean confidence "
         f"{numbering['mean_confidence']:.2f}, calibration error {numbering['calibration_error']:.3f}"
     )
+    if numbering["contradictory"]:
+        out.print(
+            f"{numbering['contradictory']} studies are not counted there: their left and right foramina are "
+            "annotated a level apart"
+        )
 
 
 @app.command(epilog="Example: lumbar detector calibrate runs/detectors --phantoms 100 --hard 150")

@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.levels import LevelPoint, PointSource, SpineLevels
 from data_prep.phantom import PhantomStudy, make_study
-from data_prep.vocabulary import Condition, Level
+from data_prep.vocabulary import LEVELS, Condition, Level
 from detector.evaluate import numbering_report, point_errors, summarise
 from detector.figures import draw_worst
 
@@ -79,6 +79,24 @@ def test_numbering_report_compares_confidence_with_truth(phantom: PhantomStudy) 
     assert (sure.wrong, careful.wrong) == (1, 1)
     assert sure.calibration_error == pytest.approx(0.99) and careful.calibration_error == pytest.approx(0.2)
     assert sure.flagged_wrong == 0 and careful.flagged_wrong == 1
+
+
+def test_a_study_whose_annotated_sides_are_numbered_apart_says_nothing_of_the_numbering(
+    phantom: PhantomStudy,
+) -> None:
+    right = Condition.RIGHT_NEURAL_FORAMINAL_NARROWING
+    annotated = tuple(
+        replace(point, level=LEVELS[point.level.index - 1]) if point.condition is right else point
+        for point in phantom.points
+        if point.condition is not right or point.level is not LEVELS[0]
+    )
+    found = detected(phantom, phantom.points)
+    errors = point_errors(phantom.study, found, annotated)
+    assert errors["wrong_level"].any() and errors["contradictory"].all()
+    report = numbering_report(errors, [found])
+    assert (report.studies, report.contradictory, report.wrong) == (0, 1, 0)
+    plain = numbering_report(point_errors(phantom.study, found, phantom.points), [found])
+    assert (plain.studies, plain.contradictory) == (1, 0)
 
 
 def test_worst_cases_are_drawn_worst_first(phantom: PhantomStudy, tmp_path: Path) -> None:

@@ -12,22 +12,31 @@ from data_prep.rsna.cleaning import PointRules, clean_points
 from data_prep.rsna.tables import read_tables
 from data_prep.vocabulary import LEVELS
 
-NONE = PointRules(False, False, False, False)
-ALL_RULES = ("placeholders", "wrong_series", "level_order", "displaced")
+NONE = PointRules(False, False, False, False, False)
+ALL_RULES = ("placeholders", "wrong_series", "level_order", "displaced", "sides_disagree")
 
 
-def canal(study: str, series: str, xy: list[tuple[float, float]]) -> pd.DataFrame:
+def canal(
+    study: str, series: str, xy: list[tuple[float, float]], condition: str = "spinal_canal_stenosis"
+) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "study_id": study,
             "series_id": series,
             "instance_number": 7,
-            "condition": "spinal_canal_stenosis",
+            "condition": condition,
             "level": [level.value for level in LEVELS],
             "x": [x for x, _ in xy],
             "y": [y for _, y in xy],
         }
     )
+
+
+def foramina(
+    study: str, series: str, left: list[tuple[float, float]], right: list[tuple[float, float]]
+) -> list[pd.DataFrame]:
+    sides = (("left", left), ("right", right))
+    return [canal(study, series, xy, f"{side}_neural_foraminal_narrowing") for side, xy in sides]
 
 
 def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -39,14 +48,16 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
             canal("3", "30", curve[::-1]),
             canal("4", "40", [*curve[:2], (300.0, 200.0), *curve[3:]]),
             canal("5", "50", curve),
+            *foramina("1", "11", curve, curve),
+            *foramina("6", "60", curve, [(200.0, 60.0), *curve[:4]]),
         ],
         ignore_index=True,
     )
     series = pd.DataFrame(
         {
-            "study_id": ["1", "2", "3", "4", "5"],
-            "series_id": ["10", "20", "30", "40", "50"],
-            "series_description": ["Sagittal T2/STIR"] * 4 + ["Sagittal T1"],
+            "study_id": ["1", "2", "3", "4", "5", "1", "6"],
+            "series_id": ["10", "20", "30", "40", "50", "11", "60"],
+            "series_description": ["Sagittal T2/STIR"] * 4 + ["Sagittal T1"] * 3,
         }
     )
     return points, series
@@ -54,7 +65,13 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 @pytest.mark.parametrize(
     ("rule", "study", "rows"),
-    [("placeholders", "2", 1), ("wrong_series", "5", 5), ("level_order", "3", 5), ("displaced", "4", 5)],
+    [
+        ("placeholders", "2", 1),
+        ("wrong_series", "5", 5),
+        ("level_order", "3", 5),
+        ("displaced", "4", 5),
+        ("sides_disagree", "6", 10),
+    ],
 )
 def test_a_rule_takes_its_own_rows_alone(rule: str, study: str, rows: int) -> None:
     points, series = tables()
@@ -77,7 +94,7 @@ def test_the_known_faults_of_the_real_table_are_found(real_rsna: Path) -> None:
     assert found.coordinates is not None
     kept, taken = clean_points(found.coordinates, found.series, PointRules())
     assert taken["placeholders"] == 13 and taken["wrong_series"] == 5
-    assert 5 <= taken["level_order"] <= 15 and taken["displaced"] <= 60
+    assert 5 <= taken["level_order"] <= 15 and taken["displaced"] <= 60 and taken["sides_disagree"] == 510
     canal_rows = found.coordinates["condition"] == "spinal_canal_stenosis"
     gone = found.coordinates[canal_rows & (found.coordinates["study_id"] == "1973833645")]
     assert len(gone) == 5 and not len(kept.merge(gone))

@@ -51,6 +51,13 @@ def _inverted(labels: pd.DataFrame, points: pd.DataFrame, study: StoredStudy) ->
     points.loc[canal, "level"] = points.loc[canal, "level"].map(names)
 
 
+def _sides_apart(labels: pd.DataFrame, points: pd.DataFrame, study: StoredStudy) -> None:
+    right = _of(points, Condition.RIGHT_NEURAL_FORAMINAL_NARROWING)
+    above = {level.label: LEVELS[level.index + 1].label for level in LEVELS[:-1]}
+    points.loc[right, "level"] = points.loc[right, "level"].map(above)
+    points.drop(points.index[right & points["level"].isna()], inplace=True)
+
+
 def _on_t1(labels: pd.DataFrame, points: pd.DataFrame, study: StoredStudy) -> None:
     (t1, *_) = study.ids_of(SeriesKind.SAGITTAL_T1)
     numbers = sorted(int(image.dataset.InstanceNumber) for image in study.of(t1))
@@ -74,6 +81,7 @@ TABLE_QUIRKS: tuple[tuple[str, str, Quirk, str], ...] = (
     ("point-placeholder", "a canal point near (5, 5)", on_tables(_placeholder), "placeholder_point"),
     ("point-displaced", "a canal point displaced", on_tables(_displaced), "displaced_point"),
     ("points-inverted", "canal points in inverted level order", on_tables(_inverted), "level_order"),
+    ("foramen-sides", "right foramina numbered a level lower", on_tables(_sides_apart), "sides_disagree"),
     ("points-on-t1", "canal points on a T1 series", on_tables(_on_t1), "point_on_other_series_kind"),
     ("no-points", "a study without points", on_tables(_no_points), "study_without_points"),
     ("label-empty", "an empty label", on_tables(_no_label), "empty_label"),
