@@ -8,6 +8,7 @@ command, before or after its name.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ from data_prep.problems import LumbarError
 from pipeline.commands import about, console, data, exporting, grading, learning
 from pipeline.commands.options import ReportCommand
 from pipeline.extras import what_is_missing
-from pipeline.quiet import silence_libraries
+from pipeline.quiet import failure_in_words, say_failures_without_values, silence_libraries
 
 _QUOTED_PATH = re.compile(r"((?:File|Path|Directory) )?'([^']*/)?([^'/]*)/?'")
 
@@ -102,6 +103,7 @@ for name, command, example in _COMMANDS:
 def main() -> None:
     """Entry point of ``lumbar`` and ``python -m pipeline``."""
     spare_threads()
+    say_failures_without_values()
     try:
         app(prog_name="lumbar")
     except ModuleNotFoundError as error:
@@ -118,6 +120,11 @@ def main() -> None:
         advice = _ADVICE.get(error.errno or 0)
         if advice is not None:
             console.err.print(f"what to do: {advice}")
+        sys.exit(console.NOTHING_DONE)
+    except Exception as error:
+        if os.environ.get("LUMBAR_TRACEBACK"):
+            raise
+        console.err.print(failure_in_words(type(error), error.__traceback__))
         sys.exit(console.NOTHING_DONE)
 
 

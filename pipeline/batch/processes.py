@@ -16,7 +16,7 @@ from data_prep.base.workers import end_with_parent, on_one_thread
 from data_prep.read.entry import StudyEntry
 from pipeline.batch.engines import Crew, Died, Event, LoadPipeline, Ready, WorkerEngine
 from pipeline.batch.study_work import StudyWork, clean_up_after_workers
-from pipeline.quiet import silence_libraries
+from pipeline.quiet import failure_in_words, say_failures_without_values, silence_libraries
 
 _CONTEXT = multiprocessing.get_context("spawn")
 _PATIENCE_S = 5.0
@@ -109,7 +109,7 @@ def _serve(connection: Connection, load: LoadPipeline, work: StudyWork, parent: 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and so scratch files are removed
     end_with_parent(parent)
     silence_libraries()
-    silence_libraries()
+    say_failures_without_values()
     on_one_thread()
     clean_up_after_workers()
     try:
@@ -120,4 +120,7 @@ def _serve(connection: Connection, load: LoadPipeline, work: StudyWork, parent: 
     except (EOFError, BrokenPipeError):
         return
     except Exception as error:  # a full disk, weights that were changed meanwhile: the driver's to say
-        connection.send(error)
+        try:
+            connection.send(error)
+        except Exception:  # nobody is left to say it to, or it cannot be sent; multiprocessing would quote it
+            print(failure_in_words(type(error), error.__traceback__), file=sys.stderr)

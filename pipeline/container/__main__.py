@@ -12,11 +12,13 @@ import sys
 from pathlib import Path
 
 from data_prep.base.workers import spare_threads
+from pipeline.quiet import say_failures_without_values
 
 
 def main() -> int:
     """The exit code: 0 also when something was rejected on the way, which the result says."""
     spare_threads()
+    say_failures_without_values()
     given = {name: os.environ.get(name) for name in ("MERCURE_IN_DIR", "MONAI_INPUTPATH")}
     if given["MERCURE_IN_DIR"]:
         from pipeline.container.modules import run_mercure
