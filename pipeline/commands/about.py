@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.commands import console
-
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON on stdout.")]
+from pipeline.commands.options import AsJson
 
 
 def doctor(

@@ -16,7 +16,7 @@ from data_prep.synthetic import FIRST_REPORTING_SEED
 from pipeline.commands import classifier_training, console
 from pipeline.commands.classifier_training import Graders, Phantoms, Scanners, Seed, studies_of
 from pipeline.commands.console_tables import print_review, print_tables
-from pipeline.commands.options import AsJson
+from pipeline.commands.options import AsJson, NamedWeights, Resamples
 
 if TYPE_CHECKING:
     from data_prep.problems import Rejection
@@ -41,7 +41,6 @@ PartOption = Annotated[
         "learned from train, were chosen and calibrated on validation, and are reported on test."
     ),
 ]
-Resamples = Annotated[int, typer.Option(min=0, help="Draws of studies behind the intervals.")]
 Pictures = Annotated[
     Path | None,
     typer.Option(help="Folder for plots of reliability, ROC and confusion.", file_okay=False),
@@ -126,12 +125,7 @@ def evaluate(
     phantoms: Phantoms = 0,
     seed: Seed = FIRST_REPORTING_SEED,
     scanners: Scanners = "usual",
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="research|open|FOLDER", help="Bundled graders by name (default: research), or a folder's."
-        ),
-    ] = None,
+    weights: NamedWeights = None,
     part: PartOption = None,
     resamples: Resamples = 400,
     pictures: Pictures = None,

@@ -12,6 +12,7 @@ import typer
 from classifier.config import GROUP_GRADERS, GraderName, default_config, merged
 from data_prep.synthetic import FIRST_CHOOSING_SEED, ScannerName
 from pipeline.commands import console
+from pipeline.commands.options import BatchThreads, Device, Pretrained
 
 if TYPE_CHECKING:
     from classifier.config import GraderConfig
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from classifier.learn.train import EpochReport
     from data_prep.problems import Rejection
 
-Data = Annotated[
+GivenData = Annotated[
     Path | None,
     typer.Argument(
         metavar="DATA",
@@ -50,17 +51,11 @@ Config = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the crops.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the training.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Workers = Annotated[int, typer.Option(min=0, help="Threads that prepare batches for a GPU.")]
-Pretrained = Annotated[
-    Path | None,
-    typer.Option(help="Weights of the timm backbone, a local file.", exists=True, dir_okay=False),
-]
 
 
 def cut(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the crop cache.")],
-    data: Data = None,
+    data: GivenData = None,
     phantoms: Phantoms = 0,
     seed: Seed = 0,
     enriched: Enriched = False,
@@ -76,7 +71,7 @@ def cut(
 
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for weights, logs, checkpoints.")],
-    data: Data = None,
+    data: GivenData = None,
     phantoms: Phantoms = 0,
     seed: Seed = 0,
     enriched: Enriched = False,
@@ -91,7 +86,7 @@ def train(
     epochs: Epochs = None,
     threads: Threads = None,
     device: Device = "cpu",
-    workers: Workers = 0,
+    workers: BatchThreads = 0,
     pretrained: Pretrained = None,
     teachers: Annotated[
         list[Path] | None,
@@ -167,7 +162,7 @@ def teach(
     epochs: Epochs = None,
     threads: Threads = None,
     device: Device = "cpu",
-    workers: Workers = 0,
+    workers: BatchThreads = 0,
     pretrained: Pretrained = None,
 ) -> None:
     """Train teachers that each leave out patients, and write what they say of those: OUTPUT/{grader}.npz.

@@ -9,7 +9,7 @@ import typer
 
 from data_prep.synthetic import Appearance, HeaderVariant, QuirkMode, ScannerName, Size, Transitional, View
 from pipeline.commands import console, summaries
-from pipeline.commands.options import AsJson
+from pipeline.commands.options import AsJson, Data
 
 
 def phantom(
@@ -78,10 +78,7 @@ def phantom_check(
 
 
 def check(
-    data: Annotated[
-        Path,
-        typer.Argument(metavar="DATA", help="Folder in the RSNA layout.", exists=True, file_okay=False),
-    ],
+    data: Data,
     images: Annotated[bool, typer.Option(help="Read the DICOM files too.")] = True,
     as_json: AsJson = False,
 ) -> None:

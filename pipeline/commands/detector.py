@@ -23,7 +23,15 @@ from pipeline.commands.console import (
     progress,
     tell,
 )
-from pipeline.commands.options import AsJson, External, ExternalScale, Input, SeriesTable, Slices
+from pipeline.commands.options import (
+    AsJson,
+    External,
+    ExternalScale,
+    Input,
+    NamedWeights,
+    SeriesTable,
+    Slices,
+)
 
 if TYPE_CHECKING:
     from data_prep.problems import Rejection
@@ -38,19 +46,12 @@ for name, command, example in (
     app.command(name, epilog=f"Example: lumbar detector {example}")(command)
 SHOWN = ("n", "missing", "median_in_plane_mm", "p95_in_plane_mm", "median_3d_mm", "wrong_level", "wrong_side")
 
-WeightsOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="research|open|FOLDER", help="Bundled detectors by name (default: research), or a folder's."
-    ),
-]
-
 
 @app.command(epilog="Example: lumbar detector predict train_images/100206310 -o levels.csv")
 def predict(
     path: Input,
     output: Annotated[Path, typer.Option("--output", "-o", help="levels.csv to write.")],
-    weights: WeightsOption = None,
+    weights: NamedWeights = None,
     series_table: SeriesTable = None,
 ) -> None:
     """Find the levels of every study and write their points as levels.csv."""
@@ -98,7 +99,7 @@ def evaluate(
             "identifiers: train, validation or test; all if left out."
         ),
     ] = None,
-    weights: WeightsOption = None,
+    weights: NamedWeights = None,
     pictures: Annotated[Path | None, typer.Option(help="Folder for pictures of the worst cases.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from data_prep.problems import LumbarError
 from pipeline.commands import console, summaries
-from pipeline.commands.options import AsJson
+from pipeline.commands.options import AsJson, BatchThreads, Data, Device, Pretrained, Resamples, Run
 
 _NO_LABEL = ["", "NA", "NaN", "nan"]  # how programs write that nobody labelled a target
 
 
 def train(
-    data: Annotated[
-        Path,
-        typer.Argument(metavar="DATA", help="Folder in the RSNA layout.", exists=True, file_okay=False),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.", file_okay=False)],
+    data: Data,
+    output: Run,
     folds: Annotated[int | None, typer.Option(min=2, help="Folds by study; 5 if left out.")] = None,
     preset: Annotated[
         Literal["full", "laptop"],
@@ -33,44 +32,56 @@ def train(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of folds, trainings and intervals.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     processes: Annotated[
         int, typer.Option(min=1, help="Share the trainings among processes (not under torchrun).")
     ] = 1,
-    workers: Annotated[int, typer.Option(min=0, help="Threads that prepare batches for a GPU.")] = 0,
+    workers: BatchThreads = 0,
     cache: Annotated[
         Path | None,
         typer.Option(
             help="Folder of decoded studies, shared by runs; RUN/cache if left out.", file_okay=False
         ),
     ] = None,
-    pretrained: Annotated[
-        Path | None,
-        typer.Option(
-            help="Weights of the graders' timm backbone, a local file.", exists=True, dir_okay=False
-        ),
-    ] = None,
+    pretrained: Pretrained = None,
     as_json: AsJson = False,
 ) -> None:
     """Train both stages on folds, judge them out of fold, and write report.html and the final weights.
 
     Started again after an interruption, it goes on where it was.
     """
-    from pipeline.commands.training import train_from_command_line
+    from pipeline.training.ranks import Ranks
 
-    figures = train_from_command_line(
-        data,
-        output,
-        preset=preset,
-        changes=config,
-        given={"folds": folds, "seed": seed},
-        device=device,
-        processes=processes,
-        workers=workers,
-        cache=cache,
-        pretrained=pretrained,
-    )
-    if figures is None:
+    ranks = Ranks.taken_from_environment()
+    # Only now: these bring ultralytics, which reads torchrun's variables when it is imported.
+    from classifier.learn.devices import resolve_device
+    from pipeline.training.plan import Preset, load_plan
+    from pipeline.training.run import train_all
+    from pipeline.training.settings import TrainSettings
+
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        console.err.print(f"{(time.monotonic() - started) / 60:6.1f} min  {text}")
+
+    try:
+        resolve_device(device)
+        settings = TrainSettings(
+            data,
+            output,
+            load_plan(Preset(preset), config, {"folds": folds, "seed": seed}),
+            cache=cache,
+            device=device,
+            processes=processes,
+            workers=workers,
+            pretrained=pretrained,
+        )
+        figures = train_all(settings, say, ranks)
+    except LumbarError:
+        raise
+    except (ValueError, TypeError) as error:  # of the configuration
+        console.fail(str(error))
+    if figures is None:  # in torchrun's processes other than the first
         return
     if as_json:
         console.print_json(figures)
@@ -90,7 +101,7 @@ def score(
         bool,
         typer.Option("--common", help="Score the studies that both tables have, as of one fold; else all."),
     ] = False,
-    resamples: Annotated[int, typer.Option(min=0, help="Draws of studies behind the intervals.")] = 400,
+    resamples: Resamples = 400,
     as_json: AsJson = False,
 ) -> None:
     """The official metric with all its terms, and figures per condition and level, with 95 % intervals.

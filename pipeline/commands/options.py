@@ -63,8 +63,25 @@ Slices = Annotated[
     typer.Option(help="Single sagittal slices: a folder with images/ and level_points.csv; repeatable."),
 ]
 ExternalScale = Annotated[float, typer.Option(help="Pixel size of the external slices, mm.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON on stdout.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.", file_okay=False)]
+Run = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.", file_okay=False)]
+Data = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Folder in the RSNA layout.", exists=True, file_okay=False)
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+BatchThreads = Annotated[int, typer.Option(min=0, help="Threads that prepare batches for a GPU.")]
+Pretrained = Annotated[
+    Path | None,
+    typer.Option(help="Weights of the graders' timm backbone, a local file.", exists=True, dir_okay=False),
+]
+Resamples = Annotated[int, typer.Option(min=0, help="Draws of studies behind the intervals.")]
+NamedWeights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="research|open|FOLDER", help="Bundled networks by name (default: research), or a folder's."
+    ),
+]
 Models = Annotated[
     str,
     typer.Option(

@@ -14,6 +14,8 @@ from pipeline.commands.options import (
     ArchiveCertificate,
     ArchiveKey,
     ArchiveToken,
+    ClassifierWeights,
+    DetectorWeights,
     Models,
     ReportChoice,
     ReportOption,
@@ -77,12 +79,8 @@ def serve(
         bool, typer.Option("--kos", help="Send a key object selection of Moderate and Severe.")
     ] = False,
     models: Models = DEFAULT_BUNDLE.value,
-    detector_weights: Annotated[
-        Path | None, typer.Option(help="As for predict.", exists=True, file_okay=False)
-    ] = None,
-    classifier_weights: Annotated[
-        Path | None, typer.Option(help="As for predict.", exists=True, file_okay=False)
-    ] = None,
+    detector_weights: DetectorWeights = None,
+    classifier_weights: ClassifierWeights = None,
 ) -> None:
     """A DICOM node: grades studies that are sent to it, and sends SR and SC back.
 
