@@ -59,6 +59,10 @@ class Kind:
             return self.usual_at[level]
         return self.usual
 
+    def figure(self, value: float) -> str:
+        """A value with the decimals that are worth showing, and a minus that is one."""
+        return f"{value:.{self.decimals}f}".replace("-", "−")
+
     def with_unit(self, figures: str) -> str:
         """Figures as people write them: ``9.4 mm``, ``43°``, and without a unit where there is none."""
         space = "" if self.unit in ("", "°") else " "
@@ -165,5 +169,4 @@ class Measured:
     def words(self) -> str:
         """Value with unit and uncertainty: ``9.4 ± 0.8 mm``, ``43 ± 8°``."""
         kind = self.kind
-        shown = f"{self.value:.{kind.decimals}f} ± {self.uncertainty:.{kind.decimals}f}"
-        return kind.with_unit(shown)
+        return kind.with_unit(f"{kind.figure(self.value)} ± {kind.figure(self.uncertainty)}")

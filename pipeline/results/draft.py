@@ -33,7 +33,7 @@ def usual_words(item: Measured) -> str:
     """What is usual: ``10.0 mm and more``, ``26 to 74°``; empty where nothing is known to be."""
     low, high = item.usual
     kind = item.kind
-    shown = [None if value is None else f"{value:.{kind.decimals}f}" for value in (low, high)]
+    shown = [None if value is None else kind.figure(value) for value in (low, high)]
     if shown[0] is not None and shown[1] is not None:
         return kind.with_unit(f"{shown[0]} to {shown[1]}")
     if shown[0] is not None:
@@ -83,7 +83,9 @@ def _disc(measured: Sequence[Measured], level: Level) -> list[str]:
     sentences = []
     height = _of(measured, Quantity.DISC_HEIGHT, level)
     if height is not None:
-        low = ", low for its level" if height.verdict == "low" else ""
+        usual = height.usual[0]
+        is_low = usual is not None and height.value + height.uncertainty < usual
+        low = ", low for its level" if is_low else ""
         sentences.append(f"Disc height {height.words}{low}.")
     slip = _of(measured, Quantity.SLIP, level)
     if slip is not None and abs(slip.value) - slip.uncertainty > _LISTHESIS_MM:

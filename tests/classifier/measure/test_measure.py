@@ -84,7 +84,7 @@ def test_every_measurement_has_a_place_a_unit_and_an_uncertainty(measured: tuple
     assert len({(item.quantity, item.level, item.side) for item in measured}) == len(measured) > 20
     for item in measured:
         assert np.isfinite(item.value) and item.uncertainty > 0
-        assert item.words.startswith(f"{item.value:.{item.kind.decimals}f} ± ")
+        assert item.words.startswith(f"{item.value:.{item.kind.decimals}f} ± ".replace("-", "−"))
         assert item.series_id is not None or item.quantity is Quantity.FORAMEN_DIFFERENCE
 
 

@@ -52,7 +52,7 @@ def test_measurements_stand_beside_grades_and_contradictions_come_first() -> Non
         Measured(Quantity.FORAMEN_HEIGHT, 11.0, 1.5, Level.L5_S1, Side.RIGHT),
         Measured(Quantity.DISC_HEIGHT, 5.0, 0.8, Level.L4_L5),
         Measured(Quantity.SLIP, 4.5, 1.0, Level.L4_L5),
-        Measured(Quantity.DISC_HEIGHT, 9.0, 0.8, Level.L5_S1),
+        Measured(Quantity.DISC_HEIGHT, 8.5, 0.8, Level.L5_S1),
         Measured(Quantity.LORDOSIS, 48.0, 3.0),
     )
     text = draft_text(replace(prediction(), measurements=measurements))
@@ -60,9 +60,10 @@ def test_measurements_stand_beside_grades_and_contradictions_come_first() -> Non
     assert "on the right (right height 11.0 ± 1.5 mm)." in text
     assert "Disc height 5.0 ± 0.8 mm, low for its level." in text
     assert "The vertebra above stands 4.5 ± 1.0 mm forwards." in text
-    assert "L5/S1: Disc height 9.0 ± 0.8 mm. Slip not measured." in text
+    assert "L5/S1: Disc height 8.5 ± 0.8 mm. Slip not measured." in text
     assert "Lordosis 48 ± 3°" in text
     assert "L4/L5 central canal: graded Severe, but dural sac, front to back is 15.2 ± 0.9 mm." in text
+    assert usual_words(Measured(Quantity.SLIP, -1.2, 1.5, Level.L4_L5)) == "−3.0 to 3.0 mm"
     assert usual_words(measurements[0]) == "10.0 mm and more" and usual_words(measurements[-1]) == "26 to 74°"
 
 
