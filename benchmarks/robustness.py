@@ -231,7 +231,8 @@ def keep(measured: Measured, work: Path) -> None:
             json.dump(asdict(measured.compared), stream)
 
 
-def _kept(row: Row, seed: int, work: Path) -> Measured | None:
+def kept_from(row: Row, seed: int, work: Path) -> Measured | None:
+    """What an earlier run kept of a row on a study."""
     path = _place(row, seed, work)
     if not path.is_file():
         return None
@@ -241,7 +242,9 @@ def _kept(row: Row, seed: int, work: Path) -> Measured | None:
 
 
 def _measured(items: list[tuple[Row, int]], jobs: int, work: Path, size: str) -> Iterator[Measured]:
-    before = {(row.name, seed): kept for row, seed in items if (kept := _kept(row, seed, work)) is not None}
+    before = {
+        (row.name, seed): kept for row, seed in items if (kept := kept_from(row, seed, work)) is not None
+    }
     yield from before.values()
     items = [(row, seed) for row, seed in items if (row.name, seed) not in before]
     if jobs == 1:

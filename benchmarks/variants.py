@@ -3,7 +3,7 @@
     python -m benchmarks.variants --work WORK -o benchmarks/results --document docs/robustness.md
 
 A synthetic study, and with ``--data`` studies of the RSNA layout, plain and changed, files to grades. Seeds
-from 271,000 are for reporting. Writes ``variants.csv`` and ``variants.md``; ends with 1 if a row fails.
+from 276,000 are for reporting. Writes ``variants.csv`` and ``variants.md``; ends with 1 if a row fails.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from benchmarks.robustness import (
     Case,
     Measured,
     bundled_pipeline,
+    keep,
+    kept_from,
     markdown,
     measure_case,
     plain_study,
@@ -28,7 +30,7 @@ from data_prep.base.files import atomic_write
 from pipeline.commands import console
 from tests.hostile.quirks.variant_rows import VARIANTS
 
-FIRST_SEED = 271_000
+FIRST_SEED = 276_000
 MARKS = ("<!-- variants -->", "<!-- /variants -->")
 
 
@@ -52,7 +54,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a data set in the RSNA layout, too")
     parser.add_argument("--study", action="append", default=[], help="of --data; repeatable")
     parser.add_argument("--only", action="append", default=[], help="this row alone; repeatable")
-    parser.add_argument("--work", type=Path, required=True, help="plain studies are kept here")
+    parser.add_argument("--work", type=Path, required=True, help="plain studies and figures are kept here")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--document", type=Path, help="put the table between its marks, too")
     arguments = parser.parse_args()
@@ -64,7 +66,10 @@ def main() -> None:
     with console.progress("variants", len(rows) * len(plain)) as done:
         for row in rows:
             for case in plain:
-                item = measure_case(row, case, arguments.work)
+                item = kept_from(row, int(case.name), arguments.work) or measure_case(
+                    row, case, arguments.work
+                )
+                keep(item, arguments.work)
                 measured.append(item)
                 if item.compared is not None and not item.compared.holds:
                     console.tell(f"{row.name}, {case.name}: {'; '.join(item.compared.why)}")

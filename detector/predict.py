@@ -123,7 +123,7 @@ class LevelDetector:
         if region is Region.DOUBTFUL and not {"region_doubtful", "orientation_doubtful"} & set(flags):
             flags.append("region_doubtful")
             uncertain = True
-        if region is Region.OTHER or not shows_lumbar_spine(series, discs):
+        if not shows_lumbar_spine(series, discs, region):
             flags.extend(["no_lumbar_spine", "numbering_uncertain"])
             return SpineLevels(study.study_id, flags=tuple(flags), set_aside=view.set_aside)
         chain = number_chain(discs, config.chain, view_z_mm=view.sighting.view_z_mm)

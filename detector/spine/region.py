@@ -101,13 +101,16 @@ def lumbar_evidence(chain: Sequence[ChainDisc]) -> float:
     return level_evidence(tuple(chain))[0]
 
 
-def shows_lumbar_spine(series: Sequence[Series], chain: Sequence[ChainDisc]) -> bool:
+def shows_lumbar_spine(series: Sequence[Series], chain: Sequence[ChainDisc], region: Region) -> bool:
     """Whether it is the lumbar spine that is seen: discs large and far enough apart, and what headers say.
 
-    Headers that speak of another part of the body are a hint, believed where the image leaves a doubt.
+    Headers that speak of another part of the body are a hint, believed where the image leaves a doubt: its
+    discs do not convince, and twice as large (``region_seen``) it shows more.
     """
-    if not _has_lumbar_size(chain):
+    if region is Region.OTHER or not _has_lumbar_size(chain):
         return False
+    if region is Region.LUMBAR:
+        return True
     doubtful = lumbar_evidence(chain) < _UNSURE_EVIDENCE * len(chain)
     return not (doubtful and is_named_otherwise(series))
 

@@ -17,7 +17,7 @@ from data_prep.vocabulary import SeriesKind
 from detector.look.candidates import DiscCandidate
 from detector.predict import LevelDetector
 from detector.spine.chain import ChainDisc
-from detector.spine.region import lumbar_evidence, shows_lumbar_spine, views_apart
+from detector.spine.region import Region, lumbar_evidence, shows_lumbar_spine, views_apart
 from pipeline.results.words import numbering_words
 
 SEED = 152_004
@@ -61,28 +61,30 @@ def test_series_far_apart_are_two_views() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gap_mm", "score", "traits", "shown"),
+    ("gap_mm", "score", "traits", "region", "shown"),
     [
-        (35.0, 0.9, Traits(), True),
-        (35.0, 0.9, OTHER, True),
-        (35.0, 0.2, OTHER, False),
-        (18.0, 0.9, Traits(), False),
+        (35.0, 0.9, Traits(), Region.DOUBTFUL, True),
+        (35.0, 0.9, OTHER, Region.DOUBTFUL, True),
+        (35.0, 0.2, OTHER, Region.DOUBTFUL, False),
+        (35.0, 0.2, OTHER, Region.LUMBAR, True),
+        (35.0, 0.9, Traits(), Region.OTHER, False),
+        (18.0, 0.9, Traits(), Region.LUMBAR, False),
     ],
-    ids=["lumbar", "named otherwise, clear", "named otherwise, doubtful", "too close"],
+    ids=["lumbar", "named, clear", "named, doubtful", "named, not larger than lumbar", "larger", "too close"],
 )
 def test_the_gaps_decide_and_the_headers_are_a_hint(
-    gap_mm: float, score: float, traits: Traits, shown: bool
+    gap_mm: float, score: float, traits: Traits, region: Region, shown: bool
 ) -> None:
     (t2,) = study().of_kind(SeriesKind.SAGITTAL_T2)
     discs = chain(gap_mm, score)
-    assert shows_lumbar_spine([replace(t2, traits=traits)], discs) is shown
+    assert shows_lumbar_spine([replace(t2, traits=traits)], discs, region) is shown
     assert (lumbar_evidence(discs) > 0) == (gap_mm > 24)
 
 
 def test_discs_of_a_neck_are_too_small_where_every_second_one_is_unseen() -> None:
     (t2,) = study().of_kind(SeriesKind.SAGITTAL_T2)
     small = chain(36.0, 0.9, depth_mm=16.5)
-    assert not shows_lumbar_spine([t2], small) and lumbar_evidence(small) == 0
+    assert not shows_lumbar_spine([t2], small, Region.LUMBAR) and lumbar_evidence(small) == 0
 
 
 @pytest.mark.parametrize("first", [True, False])
