@@ -110,7 +110,7 @@ def header_of(path: Path, elements: Elements | Frame, syntax: str) -> SliceHeade
         has_contrast=text("ContrastBolusAgent").upper() not in _NO_CONTRAST
         or any((finite_number(elements, keyword) or 0) > 0 for keyword in _CONTRAST_AMOUNTS),
         is_capture=_is_of(sop_class, _CAPTURES),
-        b_value=finite_number(elements, "DiffusionBValue") or 0.0,
+        b_value=_diffusion(elements),
         acquired=_acquired(text("AcquisitionTime") or text("SeriesTime"), text("SeriesNumber")),
         is_lossy=_is_lossy(elements, syntax),
         acquisition_number=_whole_or_none(elements, "AcquisitionNumber"),
@@ -155,7 +155,7 @@ def _plane(elements: Stated) -> SlicePlane:
 def _refuse_other_modality(modality: str, sop_class: str) -> None:
     """Refuse what is no MR image by its modality, or, where that is missing, by its storage class."""
     if _OTHER_MODALITIES.fullmatch(modality):
-        raise Refused(Reason.OTHER_MODALITY, f"{modality} image")
+        raise Refused(Reason.OTHER_MODALITY, f"object of modality {modality}")
     known = sop_class.startswith(_STORAGE) and not _is_of(sop_class, _CAPTURES)
     if not modality and known and sop_class not in _MR_CLASSES:
         raise Refused(Reason.OTHER_MODALITY, "image of another modality")
@@ -163,6 +163,11 @@ def _refuse_other_modality(modality: str, sop_class: str) -> None:
 
 def _is_of(sop_class: str, family: str) -> bool:
     return sop_class == family or sop_class.startswith(f"{family}.")
+
+
+def _diffusion(elements: Stated) -> float:
+    value = elements.get("DiffusionBValue")
+    return 0.0 if value is None else finite_number(elements, "DiffusionBValue") or 0.0
 
 
 def _acquired(time: str, number: str) -> float:
