@@ -44,6 +44,9 @@ _HOLLOW = ("file of no bytes", "file of zeros")
 _IMAGE_SUFFIXES = ("", ".ima", ".img", ".dic", ".dicom", ".mr")
 # The length of File Meta, its first element.
 _FILE_META = b"\x02\x00\x00\x00UL\x04\x00"
+# What the program itself wrote into, or beside, what it is given.
+_OUTPUT_FILES = ("predictions.json", "submission.csv")
+_OUTPUT_FOLDERS = {"reports", "pictures", "sr", "sc", "gsps", "kos"}
 # Tables, web pages and office files may begin like anything; they are nobody's images.
 _OFFICE = (".docx", ".xlsx", ".pptx", ".odt", ".ods", ".jar", ".epub")
 
@@ -67,11 +70,21 @@ def _is_ignored(name: str) -> bool:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders directly in a folder, and links to folders, in order; none if it is not one."""
+    """Folders directly in a folder, and links to folders, in order; none if it is not one.
+
+    Without those that the program has written: an output folder may lie in its input.
+    """
     if not folder.is_dir():
         return []
     found = [Path(entry.path) for entry in os.scandir(folder) if _is_folder(entry)]
-    return sorted((child for child in found if not _is_ignored(child.name)), key=_sibling_order)
+    left_out = _OUTPUT_FOLDERS if is_output(folder) else ()
+    kept = (child for child in found if not _is_ignored(child.name) and child.name not in left_out)
+    return sorted(kept, key=_sibling_order)
+
+
+def is_output(folder: Path) -> bool:
+    """Whether the program has written its results there."""
+    return all((folder / name).is_file() for name in _OUTPUT_FILES)
 
 
 def files_in(folder: Path) -> list[Path]:
