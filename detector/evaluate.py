@@ -80,9 +80,9 @@ def numbering_report(errors: pd.DataFrame, detected: list[SpineLevels]) -> Numbe
     contradictory = sum(levels.study_id in unknown for levels in detected)
     detected = [levels for levels in detected if levels.study_id not in unknown]
     wrong_by_study = errors.groupby("study_id")["wrong_level"].any()
-    wrong = np.array([bool(wrong_by_study.get(levels.study_id, False)) for levels in detected])
+    wrong = np.array([wrong_by_study.get(levels.study_id, False) for levels in detected], dtype=bool)
     confidence = np.array([levels.numbering_confidence for levels in detected])
-    flagged = np.array([bool(NUMBERING_FLAGS & set(levels.flags)) for levels in detected])
+    flagged = np.array([NUMBERING_FLAGS & set(levels.flags) for levels in detected], dtype=bool)
     unseen = np.array(["sacrum_unseen" in levels.flags for levels in detected], dtype=bool)
     bins = np.minimum((confidence * 10).astype(int), 9)
     gaps = [
@@ -94,7 +94,7 @@ def numbering_report(errors: pd.DataFrame, detected: list[SpineLevels]) -> Numbe
         studies=len(detected),
         contradictory=contradictory,
         wrong=int(wrong.sum()),
-        mean_confidence=round(float(confidence.mean()), 4),
+        mean_confidence=round(float(confidence.mean()), 4) if detected else float("nan"),
         calibration_error=round(float(sum(gaps)), 4),
         flagged_wrong=round(float(flagged[wrong].mean()), 4) if wrong.any() else float("nan"),
         flagged_right=round(float(flagged[~wrong].mean()), 4) if (~wrong).any() else float("nan"),
