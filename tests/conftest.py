@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -80,6 +84,39 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if place.startswith(_SLOW) and not place.startswith(_QUICK):
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+_SMALL_PX = 10_000  # a picture with fewer is rendered sooner than it is looked up
+
+
+@pytest.fixture(scope="session", autouse=True)
+def slices_rendered_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A slice of a synthetic patient is rendered once for all tests and workers."""
+    import numpy as np
+
+    import data_prep.phantom.study as phantoms
+
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "rendered"
+    folder.mkdir(exist_ok=True)
+    render = phantoms.render_tissue
+
+    def rendered(body: Any, plane: Any, *more: Any) -> Any:
+        if plane.shape[0] * plane.shape[1] < _SMALL_PX:
+            return render(body, plane, *more)
+        arguments = (body, plane, *more)
+        path = folder / f"{hashlib.sha256(pickle.dumps(arguments)).hexdigest()}.npy"
+        if not path.is_file():
+            signal = render(*arguments)
+            unfinished = path.with_suffix(f".{os.getpid()}.npy")
+            np.save(unfinished, signal)
+            unfinished.replace(path)
+            return signal
+        return np.load(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phantoms, "render_tissue", rendered)
+        yield
 
 
 def _existing(folder: Path) -> Path:

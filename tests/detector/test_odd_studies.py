@@ -22,7 +22,7 @@ def detector() -> LevelDetector:
 
 @pytest.fixture(scope="module")
 def phantom() -> PhantomStudy:
-    return make_study(200_410)
+    return make_study(200_420)
 
 
 def rebuilt(study: Study, change: Callable[[Series, Slice], Slice | None]) -> Study:

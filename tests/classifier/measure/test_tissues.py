@@ -106,7 +106,7 @@ def test_the_doubt_of_many_pixels_does_not_make_a_sac_thinner() -> None:
 
 
 def test_the_network_sees_sac_and_discs_of_a_phantom_and_nothing_in_a_constant_image() -> None:
-    phantom = make_study(200_003)
+    phantom = make_study(200_420)
     by_name = {disc.name: disc for disc in phantom.discs}
     discs = [by_name[level.label] for level in LEVELS]
     (series,) = phantom.study.of_kind(SeriesKind.SAGITTAL_T2)[:1]

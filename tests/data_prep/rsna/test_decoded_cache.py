@@ -16,7 +16,7 @@ from data_prep.rsna.decoded_cache import DecodedCache
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    write_dataset(tmp_path / "data", studies=1, seed=3, size="small")
+    write_dataset(tmp_path / "data", studies=1, seed=5, size="small")
     return tmp_path / "data"
 
 

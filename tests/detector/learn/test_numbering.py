@@ -143,7 +143,7 @@ def test_the_convention_moves_a_reading_by_one_level_at_most() -> None:
 
 
 def test_a_study_of_axial_slices_alone_says_nothing_of_the_numbering() -> None:
-    study = make_study(3).study
+    study = make_study(5).study
     alone = replace(study, series=study.of_kind(SeriesKind.AXIAL_T2))
     detector = LevelDetector.load_bundled(threads=1)
     assert sources._numbered(detector, alone, {}, 1.0) is None

@@ -16,7 +16,7 @@ from detector.learn.views import AugmentConfig
 from detector.look.network import build_network, network_from_bytes, save_network
 from detector.spec import AXIAL, SAGITTAL, DetectorKind
 
-TINY = TrainConfig(kind=DetectorKind.AXIAL, epochs=3, samples_per_epoch=40, batch_size_slices=8, threads=1)
+TINY = TrainConfig(kind=DetectorKind.AXIAL, epochs=3, samples_per_epoch=16, batch_size_slices=8, threads=1)
 
 
 def test_tiny_training_learns_writes_weights_and_describes_itself(tmp_path: Path) -> None:

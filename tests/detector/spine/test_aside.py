@@ -45,7 +45,7 @@ def test_where_the_stack_ends_first_the_disc_has_its_usual_width() -> None:
 @pytest.mark.parametrize("is_narrow", [True, False])
 def test_a_narrow_stack_moves_no_level_beyond_its_last_slice(is_narrow: bool) -> None:
     """Every disc is seen on one of the outermost slices alone: that is where its other slices end."""
-    series = make_study(3).study.of_kind(SeriesKind.SAGITTAL_T2)[0]
+    series = make_study(5).study.of_kind(SeriesKind.SAGITTAL_T2)[0]
     (stack,) = series.stacks
     stack = stack[4:8] if is_narrow else stack
     across = stack[0].plane.normal
