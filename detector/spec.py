@@ -101,6 +101,9 @@ class RefinerSpec:
         resolution_mm: finer images are smoothed to what pixels of this size show; None leaves them.
         seen_height_mm: what lies farther above or below the point than half of this is black.
         limit_mm: a point is moved no farther than this.
+        channels, dilations: of the network's convolutions.
+        bias_mm: rightwards and downwards, where the detectors put the point beside the annotated one on
+            average; crops to train on are moved so, too.
     """
 
     group: ConditionGroup
@@ -111,6 +114,9 @@ class RefinerSpec:
     resolution_mm: float | None = None
     seen_height_mm: float | None = None
     limit_mm: float = 8.0
+    channels: int = 32
+    dilations: tuple[int, ...] = (2, 4, 2)
+    bias_mm: tuple[float, float] = (0.0, 0.0)
 
     @property
     def stem(self) -> str:
@@ -125,7 +131,13 @@ class RefinerSpec:
 
 # T1 slices are often stored at 1.1 mm; axial crops, as they are published, end 15 mm above and below.
 REFINERS: tuple[RefinerSpec, ...] = (
-    RefinerSpec(ConditionGroup.SPINAL, SeriesKind.SAGITTAL_T2),
+    RefinerSpec(
+        ConditionGroup.SPINAL,
+        SeriesKind.SAGITTAL_T2,
+        channels=64,
+        dilations=(1, 2, 4, 2, 1),
+        bias_mm=(-0.85, -0.18),
+    ),
     RefinerSpec(ConditionGroup.FORAMINAL, SeriesKind.SAGITTAL_T1, resolution_mm=1.1),
     RefinerSpec(ConditionGroup.SUBARTICULAR, SeriesKind.AXIAL_T2, seen_height_mm=30.0),
 )

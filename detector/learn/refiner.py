@@ -80,9 +80,9 @@ def moved_crop(
     """
     tail = generator.random() < training.tail_share
     sd_px = (training.tail_sd_mm if tail else training.shift_sd_mm) / spec.step_mm
-    shift = np.clip(
-        generator.normal(0, sd_px, 2), -spec.limit_mm / spec.step_mm, spec.limit_mm / spec.step_mm
-    )
+    limit_px = spec.limit_mm / spec.step_mm
+    bias_px = np.array(spec.bias_mm) / spec.step_mm
+    shift = np.clip(bias_px + generator.normal(0, sd_px, 2), -limit_px, limit_px)
     angle = math.radians(generator.uniform(-training.rotation_deg, training.rotation_deg))
     scale = 1 + generator.uniform(-training.scale, training.scale)
     turn = scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])

@@ -12,8 +12,6 @@ from data_prep.base.manifest import WeightsRejected
 from data_prep.vocabulary import LEVELS
 from detector.spec import RefinerSpec
 
-_CHANNELS = 32
-_DILATIONS = (2, 4, 2)
 _STRIDE = 4
 
 
@@ -35,13 +33,14 @@ class RefinerNetwork(nn.Module):
 
     def __init__(self, spec: RefinerSpec) -> None:
         super().__init__()
+        width = spec.channels
         self.stem = nn.Sequential(
-            _convolution(1, 16, 5, 2), _convolution(16, _CHANNELS, 3, 2), _convolution(_CHANNELS, _CHANNELS)
+            _convolution(1, 16, 5, 2), _convolution(16, width, 3, 2), _convolution(width, width)
         )
-        self.level = nn.Embedding(len(LEVELS), _CHANNELS)
-        self.blocks = nn.ModuleList(_convolution(_CHANNELS, _CHANNELS, dilation=d) for d in _DILATIONS)
-        self.heat = nn.Conv2d(_CHANNELS, 1, 1)
-        self.offset = nn.Linear(_CHANNELS, 2)
+        self.level = nn.Embedding(len(LEVELS), width)
+        self.blocks = nn.ModuleList(_convolution(width, width, dilation=d) for d in spec.dilations)
+        self.heat = nn.Conv2d(width, 1, 1)
+        self.offset = nn.Linear(width, 2)
         nn.init.zeros_(self.offset.weight)
         nn.init.zeros_(self.offset.bias)
         cells = torch.arange(spec.size_px // _STRIDE, dtype=torch.float32)

@@ -30,7 +30,7 @@ class ForamenConfig(SeenConfig):
             show the same.
     """
 
-    max_slice_distance_mm: float = 9.0
+    max_slice_distance_mm: float = 12.0
     max_from_geometry_mm: float = 12.0
     full_trust_mm: float = 8.0
     uncertainty_mm: float = 3.0
