@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from data_prep.rsna.table_quirks import canal_curve_faults, foramen_side_faults, is_placeholder
+from data_prep.rsna.table_quirks import canal_curve_faults, is_placeholder, side_faults
 from data_prep.vocabulary import Condition, ConditionGroup, Side
 
 
@@ -20,8 +20,8 @@ class PointRules:
             3637444890.
         level_order: the canal points of a series whose levels do not go down the image: study 1973833645.
         displaced: the canal points of a series with one far from the curve of the other four: 12 rows.
-        sides_disagree: the foramen points of a series whose left and right ones are numbered a level apart:
-            51 series, 510 rows.
+        sides_disagree: the foramen or recess points of a series whose left and right ones are numbered a
+            level apart: 51 and 7 series, 580 rows.
     """
 
     placeholders: bool = True
@@ -66,8 +66,11 @@ def clean_points(
         if rules.displaced:
             drop("displaced", off.loc[kept.index])
     if rules.sides_disagree:
-        foramina = [Condition.of(ConditionGroup.FORAMINAL, side).value for side in Side]
         places = pd.Series(list(zip(kept["study_id"], kept["series_id"], strict=True)), index=kept.index)
-        faults = foramen_side_faults(kept[~is_placeholder(kept)])
-        drop("sides_disagree", kept["condition"].isin(foramina) & places.isin(faults))
+        bad = pd.Series(False, index=kept.index)
+        for group in (ConditionGroup.FORAMINAL, ConditionGroup.SUBARTICULAR):
+            both = [Condition.of(group, side).value for side in Side]
+            faults = side_faults(kept[~is_placeholder(kept)], group)
+            bad |= kept["condition"].isin(both) & places.isin(faults)
+        drop("sides_disagree", bad)
     return kept.reset_index(drop=True), taken

@@ -15,9 +15,11 @@ PLACEHOLDER_MAX_PX = 10.0
 # real series keep to (.77 .30 .26 .32 .84).
 _DISPLACED_GAPS = (1.2, 0.45, 0.45, 0.45, 1.2)
 # In 1,912 of 1,963 real series the left and right foramina of a level lie within 0.4 level gaps of each
-# other, in 51 more than 0.8 apart; none lies between.
-_SIDES_APART_GAPS = 0.6
+# other, in 51 more than 0.8 apart; none lies between. Of 1,773 with recesses 7 lie more than 0.8 apart.
+_SIDES_APART_GAPS = 0.7
 _LEAST_LEVELS = 3
+# Between levels, for recesses: on fewer, neighbouring slices are a level apart.
+_LEAST_SLICES = 3.0
 
 _POINT_KEY = ["study_id", "series_id", "instance_number", "condition", "level"]
 
@@ -68,7 +70,7 @@ def coordinate_quirks(
     if series is not None:
         problems += _series_of_points(coordinates, series)
     shown = coordinates[~placeholder]
-    return coordinates, problems + _canal_order(shown) + _foramen_sides(shown)
+    return coordinates, problems + _canal_order(shown) + _sides_apart(shown)
 
 
 def point_and_label_quirks(train: pd.DataFrame, coordinates: pd.DataFrame) -> list[Problem]:
@@ -143,41 +145,50 @@ def _canal_order(coordinates: pd.DataFrame) -> list[Problem]:
     return problems
 
 
-def _foramen_sides(coordinates: pd.DataFrame) -> list[Problem]:
-    faults = foramen_side_faults(coordinates)
-    if not faults:
-        return []
-    message = "series whose left and right foramina are numbered a level apart"
-    return [problem("sides_disagree", message, map("/".join, faults))]
+def _sides_apart(coordinates: pd.DataFrame) -> list[Problem]:
+    return [
+        problem("sides_disagree", f"series whose left and right {words} are numbered a level apart", faults)
+        for group, words in (
+            (ConditionGroup.FORAMINAL, "foramina"),
+            (ConditionGroup.SUBARTICULAR, "recesses"),
+        )
+        if (faults := list(map("/".join, side_faults(coordinates, group))))
+    ]
 
 
-def foramen_side_faults(coordinates: pd.DataFrame) -> list[tuple[str, str]]:
-    """Series (study, series id) on which left and right foramina are numbered a level apart."""
+def side_faults(coordinates: pd.DataFrame, group: ConditionGroup) -> list[tuple[str, str]]:
+    """Series (study, series id) on which left and right are numbered a level apart.
+
+    Told of foramina by their rows in the image, of recesses by the slices that they lie on.
+    """
     keys = ["study_id", "series_id"]
-    sides = [Condition.of(ConditionGroup.FORAMINAL, side).value for side in Side]
+    sides = [Condition.of(group, side).value for side in Side]
+    along, least_gap = ("y", 0.0) if group is ConditionGroup.FORAMINAL else ("instance_number", _LEAST_SLICES)
     mine = coordinates[coordinates["condition"].isin(sides)].drop_duplicates([*keys, "condition", "level"])
-    wide = mine.pivot(index=keys, columns=["condition", "level"], values="y")
+    wide = mine.pivot(index=keys, columns=["condition", "level"], values=along)
     wide = wide.reindex(columns=[(side, level.value) for side in sides for level in LEVELS])
     rows = wide.to_numpy(dtype=np.float64).reshape(-1, len(sides), len(LEVELS))
     return [
         (str(place[0]), str(place[1]))
         for place, (one, other) in zip(wide.index, rows, strict=True)
-        if are_a_level_apart(one, other)
+        if are_a_level_apart(one, other, least_gap)
     ]
 
 
-def are_a_level_apart(one: FloatArray, other: FloatArray) -> bool:
+def are_a_level_apart(one: FloatArray, other: FloatArray, least_gap: float = 0.0) -> bool:
     """Whether two lists of the same levels (5,), NaN where unknown, are numbered differently.
 
     Args:
         one, other: heights of the levels in the image or the patient, in any unit, L1/L2 first.
+        least_gap: levels nearer to each other than this cannot be told apart.
     """
     both = np.flatnonzero(np.isfinite(one) & np.isfinite(other))
     if len(both) < _LEAST_LEVELS:
         return False
     heights = np.stack([one[both], other[both]])
     gap = np.median(np.abs(np.diff(heights) / np.diff(both)))
-    return bool(np.median(np.abs(heights[0] - heights[1])) > _SIDES_APART_GAPS * gap)
+    apart = np.median(np.abs(heights[0] - heights[1]))
+    return bool(gap >= least_gap and apart > _SIDES_APART_GAPS * gap)
 
 
 def canal_curve_faults(coordinates: pd.DataFrame) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
