@@ -18,7 +18,7 @@ from data_prep.levels import LevelPoint
 from data_prep.phantom import PhantomStudy, make_study
 from data_prep.problems import DicomRejected
 from data_prep.read.find import find_studies
-from data_prep.rsna.annotations import annotated_points
+from data_prep.rsna.annotations import annotated_points, contradict_themselves
 from data_prep.rsna.tables import read_tables
 from data_prep.study import Series, Slice, Study
 from data_prep.synthetic import Appearance, Size
@@ -35,6 +35,8 @@ MAX_DISTANCE_MM = {DetectorKind.SAGITTAL: 11.0, DetectorKind.AXIAL: 4.5, Detecto
 # A foramen that was annotated this near to a slice may be seen there, too: it is neither an example nor a
 # counter-example.
 PERHAPS_SEEN_MM = 9.0
+# Rules by which objects are made of a study's points; what was cached by others is made anew.
+_RULES = 1
 # Discs of slices beside the canal, whose level is known from the foramina alone.
 _BESIDE_MM = 26.0
 
@@ -202,8 +204,10 @@ def foraminal_levels(points: tuple[LevelPoint, ...]) -> list[LabelledObject]:
     """Levels of a study without canal points, from the middle of their two foramina: for slices beside it.
 
     The canal point lies from there as the anatomy says (``detector.spine.anatomy``), good to about 3 mm.
+    Where left and right are numbered a level apart the middle lies in a vertebra: nothing is learned from it.
     """
-    if any(point.condition.group is ConditionGroup.SPINAL for point in points):
+    has_canal = any(point.condition.group is ConditionGroup.SPINAL for point in points)
+    if has_canal or contradict_themselves(points):
         return []
     middles: dict[Level, list[FloatArray]] = defaultdict(list)
     for point in points:
@@ -238,7 +242,9 @@ def rsna_key(data: Path, kind: DetectorKind) -> str:
     for entry in find_studies(data):
         digest.update(entry.study_id.encode())
     spec = SPECS[kind]
-    digest.update(f"{spec.mm_per_px} {spec.max_canvas_px} {MAX_DISTANCE_MM[kind]} {MIXTURE}".encode())
+    digest.update(
+        f"{spec.mm_per_px} {spec.max_canvas_px} {MAX_DISTANCE_MM[kind]} {MIXTURE} {_RULES}".encode()
+    )
     return f"{kind.value}-rsna-{digest.hexdigest()[:12]}"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +95,12 @@ def test_levels_follow_from_their_two_foramina() -> None:
         assert np.linalg.norm(at - canal[level]) < 2.5
     one_sided = tuple(p for p in points if p.condition.side is Side.LEFT)
     assert foraminal_levels(one_sided) == []
+    apart = tuple(
+        replace(p, level=LEVELS[p.level.index + 1]) if p.condition.side is Side.LEFT else p
+        for p in points
+        if p.condition.side is Side.RIGHT or p.level is not LEVELS[-1]
+    )
+    assert foraminal_levels(apart) == [], "between foramina of two levels lies a vertebra"
     canal_point = LevelPoint(
         Condition.SPINAL_CANAL_STENOSIS, LEVELS[0], canal[LEVELS[0]], PointSource.ANNOTATED
     )
