@@ -10,7 +10,11 @@ from numpy.typing import NDArray
 
 from data_prep.geometry import FloatArray
 from detector.look.canonical import CanonicalImage
+from detector.look.tilted import SeenDisc, halves
 from detector.spec import DetectorSpec
+
+# Of its best score: what a slice that shows a disc clearly gives it.
+_CLEAR_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,8 @@ def merge_candidates(
     A disc's score is the mean over its ``best_slices`` best slices, or over all ``slices_seen`` if fewer were
     looked at; a slice that does not show it counts 0.
 
-    Distances are measured in the patient's y–z plane: one disc is seen at many x.
+    Distances are measured in the patient's y–z plane: one disc is seen at many x. What is left of a disc that
+    tilts so much that it stands at two heights is joined afterwards (``detector.look.tilted``).
     """
     ordered = sorted(candidates, key=lambda c: (-c.score, c.series_id, c.instance_number))
     groups: list[list[SliceCandidate]] = []
@@ -143,8 +148,19 @@ def merge_candidates(
             groups.append([item])
             slices.append({own})
             centres.append(_centre([item]))
-    discs = [_join(group, min(best_slices, slices_seen)) for group in groups]
+    for upper, lower in halves([_seen(*one) for one in zip(groups, centres, strict=True)]):
+        groups[upper] += groups[lower]
+        groups[lower] = []
+    discs = [_join(group, min(best_slices, slices_seen)) for group in groups if group]
     return sorted(discs, key=lambda disc: -disc.score)
+
+
+def _seen(group: list[SliceCandidate], centre: FloatArray) -> SeenDisc:
+    best = max(item.score for item in group)
+    clear = [item for item in group if item.score >= _CLEAR_SHARE * best]
+    across = [float(item.points_mm[0, 0]) for item in clear]
+    slices = frozenset((item.series_id, item.instance_number) for item in clear)
+    return SeenDisc(centre, (min(across), max(across)), slices, best)
 
 
 def _centre(group: list[SliceCandidate]) -> FloatArray:
