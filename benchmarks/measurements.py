@@ -39,7 +39,7 @@ from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.levels import SpineFrame, SpineLevel, SpineLevels
 from data_prep.phantom.spine import FIRST_LUMBAR
 from data_prep.phantom.study import PhantomStudy, make_study
-from data_prep.vocabulary import LEVELS, SeriesKind
+from data_prep.vocabulary import LEVELS, GradeSource, Level, SeriesKind
 from pipeline.commands import console
 
 FIRST_SEED = 410_000
@@ -174,14 +174,15 @@ def measure_phantoms(count: int) -> dict[str, object]:
         phantom = make_study(seed)
         measured = measure_study(phantom.study, shifted_levels(phantom, np.random.default_rng(seed)))
         found = {(item.quantity, item.level): item for item in measured}
-        truth: dict[tuple[Quantity, object], float] = {(Quantity.LORDOSIS, None): true_lordosis(phantom)}
+        truth: dict[tuple[Quantity, Level | None], float] = {}
+        truth[Quantity.LORDOSIS, None] = true_lordosis(phantom)
         for level in LEVELS:
             truth[Quantity.CANAL_DEPTH, level] = true_depth_of(phantom, level.label, level.index)
             truth[Quantity.DISC_HEIGHT, level] = true_disc_height(phantom, level.label, level.index)
             if phantom.study.of_kind(SeriesKind.AXIAL_T2):
                 truth[Quantity.SAC_AREA, level] = true_area(phantom, level.label, level.index)
         for key, value in truth.items():
-            item = found.get(key)  # type: ignore[call-overload]
+            item = found.get(key)
             if item is None:
                 pairs[key[0].value].missing += 1
             else:
@@ -199,7 +200,7 @@ def measure_phantoms(count: int) -> dict[str, object]:
 def _sure(severity: int) -> Grade:
     probabilities = np.full(3, 0.05)
     probabilities[severity] = 0.9
-    return Grade(probabilities, "seen")
+    return Grade(probabilities, GradeSource.SEEN)
 
 
 # --- single slices ---
