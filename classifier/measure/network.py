@@ -1,5 +1,4 @@
-"""The networks that find tissues on T2 slices: disc, vertebra and dural sac on sagittal ones, the sac on
-axial ones; importing this loads torch.
+"""The networks that find disc, vertebra and dural sac on a sagittal T2 slice; importing this loads torch.
 
 A small U-Net that works on pixels of twice the size, four phases of the image as its channels, and gives
 the four phases of each tissue back. Convolutions are normalised while it is trained, and stored folded.

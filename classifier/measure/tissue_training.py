@@ -1,4 +1,4 @@
-"""Trains ``tissues.safetensors``: python -m classifier.measure.tissue_training --spider FOLDER -o FILE.
+"""Trains ``tissues-2.safetensors``: python -m classifier.measure.tissue_training --spider FOLDER -o FILE.
 
 Sources: SPIDER slices with masks (CC BY 4.0), without the patients that its ``split.csv`` keeps for reports,
 and synthetic spines, whose borders are known exactly but for the vertebrae. Some patients (``--apart``) are
@@ -230,10 +230,10 @@ def main() -> None:
     """Gather slices, train, write two files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--spider", type=Path, required=True)
-    parser.add_argument("--phantoms", type=int, default=120)
+    parser.add_argument("--phantoms", type=int, default=80)
     parser.add_argument("--apart", type=int, nargs="*", default=APART, help="Patients left out at first.")
     parser.add_argument(
-        "--steps", type=int, nargs=2, default=(3200, 1300), help="Without these, and with all."
+        "--steps", type=int, nargs=2, default=(2200, 800), help="Without these, and with all."
     )
     parser.add_argument("--seed", type=int, default=7000)
     parser.add_argument("-o", "--output", type=Path, required=True)

@@ -22,7 +22,8 @@ from data_prep.base.networks import CompiledNetwork, load_network
 from data_prep.geometry import FloatArray
 
 TISSUES: Final = ("disc", "vertebra", "sac")
-STEM: Final = "tissues"
+# Networks whose shares are averaged.
+STEMS: Final = ("tissues", "tissues-2")
 PIXEL_MM: Final = 0.75
 # Beyond the outermost points: along the spine, in front of the discs, behind the canal.
 _BEYOND_MM, _FRONT_MM, _BEHIND_MM = 24.0, 24.0, 17.0
@@ -129,8 +130,9 @@ def find_tissues(planar: PlanarSlice, canal_mm: FloatArray, disc_mm: FloatArray)
         canal_mm, disc_mm: (levels, 2) in-plane points, head to foot, two levels or more.
     """
     grid = UprightGrid.around(canal_mm, disc_mm)
-    (scores,) = bundled(STEM)([(phases(grid.read(planar.pixels, planar.spacing_mm))[None],)])
-    return Tissues(grid, 1.0 / (1.0 + np.exp(-scores[0])))
+    seen = phases(grid.read(planar.pixels, planar.spacing_mm))[None]
+    shares = [1.0 / (1.0 + np.exp(-scores[0])) for (scores,) in (bundled(stem)([(seen,)]) for stem in STEMS)]
+    return Tissues(grid, np.mean(shares, axis=0, dtype=np.float32))
 
 
 def phases(image: RealArray) -> RealArray:
@@ -142,7 +144,7 @@ def phases(image: RealArray) -> RealArray:
 
 @cache
 def bundled(stem: str) -> CompiledNetwork:
-    """A bundled network (``tissues``, ``sacs``), prepared for this processor."""
+    """A bundled network, one of ``STEMS``, prepared for this processor."""
     folder = files("classifier.measure")
     weights, graph = folder.joinpath(f"{stem}.safetensors"), folder.joinpath(f"{stem}{SUFFIX}")
     content = weights.read_bytes()

@@ -15,7 +15,7 @@ from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import Quantity
 from classifier.measure.sagittal import read_sagittal
 from classifier.measure.strips import CANAL_ACROSS_MM
-from classifier.measure.tissues import PIXEL_MM, UprightGrid, bundled, find_tissues, phases
+from classifier.measure.tissues import PIXEL_MM, STEMS, UprightGrid, bundled, find_tissues, phases
 from data_prep.base.graph import is_of
 from data_prep.geometry import SlicePlane
 from data_prep.phantom.study import make_study
@@ -26,23 +26,36 @@ CANAL = np.array([[60.0, 30], [64, 63], [66, 97], [63, 130], [52, 156]])
 DISC = CANAL - [28.0, 2.0]
 
 
-def test_the_graph_belongs_to_the_weights_so_that_no_torch_is_needed() -> None:
-    weights = FOLDER.joinpath("tissues.safetensors").read_bytes()
-    assert is_of(FOLDER.joinpath("tissues.graph").read_bytes(), weights)
-    assert len(weights) < 700_000
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_graph_belongs_to_the_weights_so_that_no_torch_is_needed(stem: str) -> None:
+    weights = FOLDER.joinpath(f"{stem}.safetensors").read_bytes()
+    assert is_of(FOLDER.joinpath(f"{stem}.graph").read_bytes(), weights)
+    assert len(weights) < 500_000
 
 
-def test_onnx_runtime_gives_what_torch_gives() -> None:
+@pytest.mark.parametrize("stem", STEMS)
+def test_onnx_runtime_gives_what_torch_gives(stem: str) -> None:
     import torch
 
     from classifier.measure.network import network_of
 
-    plain = network_of(FOLDER.joinpath("tissues.safetensors").read_bytes())
+    plain = network_of(FOLDER.joinpath(f"{stem}.safetensors").read_bytes())
     image = np.random.default_rng(0).normal(0.5, 0.4, (96, 80)).astype(np.float32)
-    (found,) = bundled("tissues")([(phases(image)[None],)])
+    (found,) = bundled(stem)([(phases(image)[None],)])
     with torch.inference_mode():
         expected = plain(torch.from_numpy(phases(image))[None]).numpy()
     assert found.shape == (1, 3, 96, 80) and found == pytest.approx(expected, abs=1e-3)
+
+
+def test_shares_are_the_mean_of_the_networks() -> None:
+    plane = SlicePlane(np.zeros(3), np.array([0.0, 1, 0]), np.array([0.0, 0, -1]), (0.7, 0.7), (300, 250))
+    pixels = np.random.default_rng(2).normal(100, 20, (300, 250)).astype(np.float32)
+    planar = PlanarSlice(plane, pixels)
+    tissues = find_tissues(planar, CANAL, DISC)
+    seen = phases(tissues.grid.read(pixels, planar.spacing_mm))[None]
+    each = [1 / (1 + np.exp(-bundled(stem)([(seen,)])[0][0])) for stem in STEMS]
+    assert tissues.shares == pytest.approx(sum(each) / len(STEMS), abs=1e-5)
+    assert np.abs(each[0] - each[1]).max() > 0.01
 
 
 def test_a_trained_network_folds_into_one_that_gives_the_same() -> None:
