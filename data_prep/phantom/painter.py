@@ -13,7 +13,7 @@ from data_prep.phantom.spine import SpineCoordinates
 
 RealArray = NDArray[np.floating]  # float32 in practice; numpy's stubs lose track of it
 
-_NOISE_SIZE = 64
+_NOISE_SIZE = 64  # a power of two
 
 
 @cache
@@ -37,10 +37,14 @@ def _warp_volume() -> RealArray:
 
 def warped(body: Body, body_mm: RealArray) -> RealArray:
     """Body points (n, 3) a little displaced, so that no structure is as regular as its formula."""
-    index = (body_mm + body.noise_shift.astype(np.float32)).astype(np.int32) % _NOISE_SIZE
-    flat = (index[:, 0] * _NOISE_SIZE + index[:, 1]) * _NOISE_SIZE + index[:, 2]
-    shift = _warp_volume().reshape(-1, 3)[flat]
+    shift = _warp_volume().reshape(-1, 3).take(_voxels(body_mm + body.noise_shift.astype(np.float32)), axis=0)
     return body_mm + np.float32(body.soft["irregular"]) * shift
+
+
+def _voxels(place: RealArray) -> NDArray[np.int32]:
+    """Index into a flattened periodic volume of the voxels that hold places (n, 3)."""
+    x, y, z = place.T.astype(np.int32) & (_NOISE_SIZE - 1)
+    return (x * _NOISE_SIZE + y) * _NOISE_SIZE + z
 
 
 class Painter:
@@ -93,8 +97,7 @@ class Painter:
         place = (body_mm + self.body.noise_shift.astype(np.float32)) / np.float32(voxel_mm)
         if smooth:
             return map_coordinates(noise_volume(), place.T, order=1, mode="grid-wrap")
-        index = place.astype(np.int32) % _NOISE_SIZE
-        return noise_volume()[index[:, 0], index[:, 1], index[:, 2]]
+        return noise_volume().take(_voxels(place))
 
 
 def ellipse(a: RealArray, b: RealArray, half_a: float | RealArray, half_b: float | RealArray) -> RealArray:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipeline.results.submission import validate_submission
 
 nbformat = pytest.importorskip("nbformat", reason="needs the requirements for development")
 nbclient = pytest.importorskip("nbclient", reason="needs the requirements for development")
+jupyter_client = pytest.importorskip("jupyter_client", reason="needs the requirements for development")
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -30,15 +32,25 @@ NAMES = ["01_data", "02_detector", "03_graders", "04_end_to_end", "kaggle_submis
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("notebook-data")
-    write_dataset(folder, studies=2, seed=60_000, size="small")
+    write_dataset(folder, studies=2, seed=5, size="small")
     return folder
 
 
-def execute(name: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Any]:
+    """One for all notebooks, since its imports take longer than most of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        # One thread, whatever torch and OpenBLAS would take.
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        manager = jupyter_client.KernelManager(kernel_name="python3")
+        manager.start_kernel(cwd=ROOT)
+        yield manager
+        manager.shutdown_kernel(now=True)
+
+
+def execute(name: str, values: dict[str, Any], kernel: Any) -> str:
     """Run a notebook with other parameters; its text outputs. Raises when a cell does."""
-    # One thread per kernel, whatever torch and OpenBLAS would take.
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     lines = parameters.source.splitlines()
@@ -46,10 +58,9 @@ def execute(name: str, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
         (place,) = [number for number, line in enumerate(lines) if line.startswith(f"{key} = ")]
         lines[place] = f"{key} = {value!r}" if not isinstance(value, Path) else f"{key} = {str(value)!r}"
     parameters.source = "\n".join(lines)
-    client = nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
-    )
-    client.execute()
+    # What another notebook named is not there.
+    notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))
+    nbclient.NotebookClient(notebook, km=kernel, timeout=300).execute()
     outputs = [out for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs]
     assert all(out.output_type != "error" for out in outputs)
     return "\n".join(out.get("text", "") or str(out.get("data", {}).get("text/plain", "")) for out in outputs)
@@ -66,29 +77,27 @@ def test_all_notebooks_are_tested_and_committed_without_outputs() -> None:
         assert all(not cell.outputs and cell.execution_count is None for cell in code)
 
 
-def test_the_data(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = execute("01_data", {"DATA": data}, monkeypatch)
+def test_the_data(data: Path, kernel: Any) -> None:
+    text = execute("01_data", {"DATA": data}, kernel)
     assert "2 studies, 50 labels, 50 points" in text and "placeholders" in text
 
 
-def test_the_detector(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = execute("02_detector", {"DATA": data, "TRAINING_VIEWS": 8}, monkeypatch)
+def test_the_detector(data: Path, kernel: Any) -> None:
+    text = execute("02_detector", {"DATA": data, "TRAINING_VIEWS": 8}, kernel)
     assert "numbering confidence" in text and "median_in_plane_mm" in text and "train/pose_loss" in text
 
 
-def test_the_graders(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = execute("03_graders", {"DATA": data, "EPOCHS": 1}, monkeypatch)
+def test_the_graders(data: Path, kernel: Any) -> None:
+    text = execute("03_graders", {"DATA": data, "EPOCHS": 1}, kernel)
     assert "'spinal': 10" in text and "choosing_loss" in text and "level prior" in text
 
 
-def test_end_to_end(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = execute("04_end_to_end", {"DATA": data}, monkeypatch)
+def test_end_to_end(data: Path, kernel: Any) -> None:
+    text = execute("04_end_to_end", {"DATA": data}, kernel)
     assert "any_severe_spinal" in text and "wrong level: 0 of 50" in text
 
 
-def test_the_kaggle_notebook_writes_a_valid_submission(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_kaggle_notebook_writes_a_valid_submission(data: Path, tmp_path: Path, kernel: Any) -> None:
     # As it is there: test_images alone, weights from a data set, and a sample with one more study.
     shown = tmp_path / "input"
     shown.mkdir()
@@ -100,7 +109,7 @@ def test_the_kaggle_notebook_writes_a_valid_submission(
     )
     pd.concat([sample, extra]).to_csv(shown / "sample_submission.csv", index=False)
     text = execute(
-        "kaggle_submission", {"INPUT": shown, "BUNDLE": tmp_path / "none", "OUT": tmp_path}, monkeypatch
+        "kaggle_submission", {"INPUT": shown, "BUNDLE": tmp_path / "none", "OUT": tmp_path}, kernel
     )
     submission = pd.read_csv(tmp_path / "submission.csv", dtype={"row_id": str})
     studies = sorted(path.name for path in (data / "train_images").iterdir())

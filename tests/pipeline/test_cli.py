@@ -314,7 +314,7 @@ def test_app_on_a_port_in_use_says_what_to_do() -> None:
 
 
 def test_annotations_go_out_and_come_back(tmp_path: Path) -> None:
-    write_dataset(tmp_path / "data", studies=1, seed=300_400)
+    write_dataset(tmp_path / "data", studies=1, seed=5)
     out, table = tmp_path / "out", tmp_path / "corrected.csv"
     exported = lumbar("annotations", "export", tmp_path / "data", "-o", out, "--json")
     assert exported.exit_code == 0, exported.output

@@ -42,7 +42,7 @@ def delivered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from data_prep.phantom import write_dataset
 
     folder = tmp_path_factory.mktemp("router")
-    write_dataset(folder / "data", studies=1, seed=6, size="small", headers="pacs")
+    write_dataset(folder / "data", studies=1, seed=5, size="small", headers="pacs")
     (study,) = (folder / "data" / "train_images").iterdir()
     return as_a_router_delivers(study, folder / "in")
 

@@ -358,10 +358,9 @@ def test_real_studies_without_half_of_the_attributes_give_valid_objects(
 @pytest.mark.parametrize(
     ("options", "folders"),
     [
-        (["--sr"], {"sr"}),
         (["--sr", "--sc"], {"sr", "sc"}),
-        (["--sr", "comprehensive"], {"sr", "sr-comprehensive"}),
-        (["--sr", "3d", "--gsps", "--kos"], {"sr", "gsps", "kos"}),
+        (["--sr", "comprehensive", "--no-pictures"], {"sr", "sr-comprehensive"}),
+        (["--sr", "3d", "--gsps", "--kos", "--no-pictures"], {"sr", "gsps", "kos"}),
         (["--no-sr", "--sc"], {"sc"}),
     ],
 )
