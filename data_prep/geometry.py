@@ -170,19 +170,3 @@ class SlicePlane:
         """Whether the normals agree (either sign) within ``tolerance_deg`` degrees."""
         cosine = min(1.0, abs(float(self.normal @ other.normal)))
         return bool(np.degrees(np.arccos(cosine)) <= tolerance_deg)
-
-
-def line_of_intersection(a: SlicePlane, b: SlicePlane) -> tuple[FloatArray, FloatArray]:
-    """The line where two planes meet: a point (3,) mm nearest to a's centre and a unit direction (3,).
-
-    Raises:
-        ValueError: the planes are parallel.
-    """
-    direction = np.cross(a.normal, b.normal)
-    length = float(np.linalg.norm(direction))
-    if length < 1e-6:
-        raise ValueError("parallel planes do not meet in a line")
-    direction = direction / length
-    system = np.stack([a.normal, b.normal, direction])
-    right = np.array([a.normal @ a.origin_mm, b.normal @ b.origin_mm, direction @ a.centre_mm])
-    return np.linalg.solve(system, right), direction

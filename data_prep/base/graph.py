@@ -96,15 +96,6 @@ def graph_of(model: bytes, weights: bytes) -> bytes:
     return _head(weights) + zlib.compress(content, 9)
 
 
-def own_bytes(graph: bytes) -> int:
-    """Of the constants, the bytes that are no tensor of the weights file; needs onnx."""
-    import onnx
-
-    names, model = _content(graph)
-    constants = onnx.load_from_string(model).graph.initializer
-    return sum(len(constant.raw_data) for constant in constants if constant.name not in names)
-
-
 def _key(tensor: NDArray[Any]) -> tuple[tuple[int, ...], str, bytes]:
     return tensor.shape, tensor.dtype.str, tensor.tobytes()
 

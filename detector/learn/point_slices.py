@@ -32,12 +32,6 @@ _REAR_EDGE_GAPS_MM = (35.5, 36.2, 34.9, 30.5)
 _LABELS = tuple(level.label for level in LEVELS)
 
 
-def is_point_slices(folder: Path) -> bool:
-    """Whether a folder is of this kind: its table names slices rather than files and slice indices."""
-    path = folder / "level_points.csv"
-    return path.is_file() and "slice" in pd.read_csv(path, nrows=0).columns
-
-
 def point_slice_table(folder: Path, part: Part | None = None) -> pd.DataFrame:
     """The table of points of one part of the patients (or all), with ``spacing_mm`` in every row.
 

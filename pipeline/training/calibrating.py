@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.any_severe import fit_pull, pulled
+from classifier.any_severe import fit_pull
 from classifier.calibration import (
     Calibration,
     JointCalibration,
@@ -95,16 +95,6 @@ def _join_canal(
                 sagittal.logits[one[mine]], axial.logits[two[mine]], log_prior[mine]
             )
     return fitted(np.ones(len(one), bool))
-
-
-def submitted_canal(calibrated: Calibrated, rows: OutOfFold) -> FloatArray:
-    """(n, 3) q of the canal rows: weighted, and pulled as the other folds advise."""
-    p, study = calibrated.p[GraderName.SPINAL], study_numbers(rows)
-    q = np.empty_like(p)
-    for fold, pull in calibrated.pulls.items():
-        mine = rows.fold == fold
-        q[mine] = pulled(p[mine], study[mine], pull)
-    return q
 
 
 def study_numbers(rows: OutOfFold) -> NDArray[np.int64]:

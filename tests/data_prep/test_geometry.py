@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.geometry import Orientation, SlicePlane, line_of_intersection
+from data_prep.geometry import Orientation, SlicePlane
 
 angles = st.floats(-np.pi, np.pi)
 millimetres = st.floats(-800, 800)
@@ -55,22 +55,6 @@ def test_a_mirrored_plane_shows_the_mirrored_patient(plane: SlicePlane, xy_px: t
     )
     np.testing.assert_allclose(mirrored.to_mm(xy_px), plane.to_mm(xy_px) * mirror, atol=1e-9)
     np.testing.assert_allclose(mirrored.to_px(plane.to_mm(xy_px) * mirror), xy_px, atol=1e-6)
-
-
-@given(planes(), planes())
-def test_the_line_of_intersection_lies_on_both_planes(a: SlicePlane, b: SlicePlane) -> None:
-    if a.is_parallel_to(b, tolerance_deg=1.0):
-        return
-    point, direction = line_of_intersection(a, b)
-    for step in (0.0, 100.0):
-        assert abs(float(a.distance_mm(point + step * direction))) < 1e-3
-        assert abs(float(b.distance_mm(point + step * direction))) < 1e-3
-
-
-def test_parallel_planes_have_no_line_of_intersection() -> None:
-    plane = SlicePlane.from_dicom((0, 0, 0), (1, 0, 0, 0, 1, 0), (1, 1), (4, 4))
-    with pytest.raises(ValueError, match="parallel planes do not meet"):
-        line_of_intersection(plane, plane)
 
 
 def test_pixel_spacing_is_row_spacing_first() -> None:

@@ -12,7 +12,6 @@ import pytest
 from data_prep.partition import Part, part_of
 from data_prep.vocabulary import LEVELS, SeriesKind
 from detector.learn.point_slices import (
-    is_point_slices,
     labelled_point_slices,
     patient_id,
     point_slice_cases,
@@ -44,7 +43,6 @@ def write(folder: Path, patients: int, *, spacing: bool, discs: bool) -> None:
 def test_points_number_the_levels_and_boxes_are_the_discs(tmp_path: Path) -> None:
     folder = tmp_path / "hospital_a"
     write(folder, 30, spacing=False, discs=True)
-    assert is_point_slices(folder)
     assert point_slice_table(folder)["spacing_mm"].iloc[0] == pytest.approx(0.5, abs=0.01)
     parts = {part: labelled_point_slices(folder, part) for part in Part}
     assert sum(map(len, parts.values())) == 60
