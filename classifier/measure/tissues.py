@@ -1,7 +1,7 @@
 """Disc, vertebra and dural sac on a sagittal T2 slice: how much of each pixel belongs to each.
 
-The slice is read upright, on pixels of one size, around the found points; a small network
-(``network.py``, run by ONNX Runtime) gives the share of each tissue. A pixel that a border
+The slice is read upright, on pixels of one size, around the found points; small networks
+(``network.py``, run by ONNX Runtime) give the share of each tissue, and their mean counts. A pixel that a border
 crosses has a share between 0 and 1: the sum across a structure is its thickness to a part of a pixel.
 """
 
