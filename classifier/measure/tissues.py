@@ -1,8 +1,9 @@
 """Disc, vertebra and dural sac on a sagittal T2 slice: how much of each pixel belongs to each.
 
 The slice is read upright, on pixels of one size, around the found points; small networks
-(``network.py``, run by ONNX Runtime) give the share of each tissue, and their mean counts. A pixel that a border
-crosses has a share between 0 and 1: the sum across a structure is its thickness to a part of a pixel.
+(``network.py``, run by ONNX Runtime) give the share of each tissue, and their mean counts. A pixel
+that a border crosses has a share between 0 and 1: the sum across a structure is its thickness to a part
+of a pixel.
 """
 
 from __future__ import annotations
