@@ -12,7 +12,7 @@ from typing import Final
 
 from classifier.grade import Grade
 from classifier.measure.quantities import Measured, Quantity
-from data_prep.vocabulary import Condition, ConditionGroup, Severity, Target
+from data_prep.vocabulary import Condition, ConditionGroup, Level, Severity, Target
 
 _SURE: Final = 2.0
 # Quantity → (Normal/Mild is contradicted below, Severe is contradicted above).
@@ -21,6 +21,9 @@ LIMITS: Final[Mapping[Quantity, tuple[float, float]]] = {
     Quantity.SAC_AREA: (75.0, 130.0),
     Quantity.FORAMEN_HEIGHT: (8.0, 15.0),
 }
+
+# The sac tapers at the sacrum: a small one is no stenosis there.
+_TOO_SMALL_TELLS_NOTHING: Final = frozenset({(Quantity.SAC_AREA, Level.L5_S1)})
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ def contradictions(grades: Mapping[Target, Grade], measured: Iterable[Measured])
         if target is None or limits is None or grades[target].source == "prior":
             continue
         severity, margin = grades[target].severity, _SURE * item.uncertainty
-        too_small = severity is Severity.NORMAL_MILD and item.value + margin < limits[0]
+        tells = (item.quantity, item.level) not in _TOO_SMALL_TELLS_NOTHING
+        too_small = tells and severity is Severity.NORMAL_MILD and item.value + margin < limits[0]
         too_large = severity is Severity.SEVERE and item.value - margin > limits[1]
         if too_small or too_large:
             found.append(Contradiction(target, severity, item))

@@ -265,6 +265,11 @@ def test_grades_that_their_measurement_contradicts_are_named() -> None:
     assert contradictions(grades(Severity.SEVERE, "prior"), (wide, narrow)) == ()
     unsure = Measured(Quantity.CANAL_DEPTH, 13.0, 1.0, Level.L4_L5)
     assert contradictions(grades(Severity.SEVERE), (unsure,)) == ()
+    small = [Measured(Quantity.SAC_AREA, 50.0, 5.0, level) for level in (Level.L4_L5, Level.L5_S1)]
+    (found,) = contradictions(grades(Severity.NORMAL_MILD), small)
+    assert found.target.level is Level.L4_L5  # the sac tapers at the sacrum
+    large = Measured(Quantity.SAC_AREA, 180.0, 10.0, Level.L5_S1)
+    assert len(contradictions(grades(Severity.SEVERE), (large,))) == 1
     assert target_of(Measured(Quantity.SLIP, 1.0, 1.0, Level.L4_L5)) is None
 
 
