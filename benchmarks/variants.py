@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import sys
+from functools import cache
 from pathlib import Path
 
 from benchmarks.robustness import (
@@ -34,16 +36,12 @@ FIRST_SEED = 276_000
 MARKS = ("<!-- variants -->", "<!-- /variants -->")
 
 
-def cases(work: Path, seeds: range, data: Path | None, ids: list[str]) -> list[Case]:
-    """The plain studies: synthetic ones by seed, and those of a data set."""
-    found = []
-    for seed in seeds:
-        folder, plain = plain_study(work, seed, "small")
-        found.append(Case(str(seed), folder, plain))
-    for study_id in ids if data else ():
-        (plain,) = bundled_pipeline().predict(data / "train_images" / study_id)
-        found.append(Case(study_id, data, plain))
-    return found
+def case_of(name: str, work: Path, data: Path | None) -> Case:
+    """The plain study: a synthetic one by its seed, or that of a data set by its identifier."""
+    if data is None:
+        return Case(name, *plain_study(work, int(name), "small"))
+    (plain,) = bundled_pipeline().predict(data / "train_images" / name)
+    return Case(name, data, plain)
 
 
 def main() -> None:
@@ -54,6 +52,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a data set in the RSNA layout, too")
     parser.add_argument("--study", action="append", default=[], help="of --data; repeatable")
     parser.add_argument("--only", action="append", default=[], help="this row alone; repeatable")
+    parser.add_argument("--kept", action="store_true", help="measure nothing: write what was measured before")
     parser.add_argument("--work", type=Path, required=True, help="plain studies and figures are kept here")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--document", type=Path, help="put the table between its marks, too")
@@ -61,19 +60,21 @@ def main() -> None:
     rows = [row for row in VARIANTS if not arguments.only or row.name in arguments.only]
     arguments.work.mkdir(parents=True, exist_ok=True)
     seeds = range(arguments.seed, arguments.seed + arguments.studies)
-    plain = cases(arguments.work, seeds, arguments.data, arguments.study)
+    names: dict[str, Path | None] = {str(seed): None for seed in seeds}
+    names |= dict.fromkeys(arguments.study if arguments.data else [], arguments.data)
+    case = cache(lambda name: case_of(name, arguments.work, names[name]))
     measured: list[Measured] = []
-    with console.progress("variants", len(rows) * len(plain)) as done:
-        for row in rows:
-            for case in plain:
-                item = kept_from(row, int(case.name), arguments.work) or measure_case(
-                    row, case, arguments.work
-                )
+    with console.progress("variants", len(rows) * len(names)) as done:
+        for row, name in itertools.product(rows, names):
+            item = kept_from(row, int(name), arguments.work)
+            if item is None and not arguments.kept:
+                item = measure_case(row, case(name), arguments.work)
                 keep(item, arguments.work)
+            if item is not None:
                 measured.append(item)
                 if item.compared is not None and not item.compared.holds:
-                    console.tell(f"{row.name}, {case.name}: {'; '.join(item.compared.why)}")
-                done(row.name)
+                    console.tell(f"{row.name}, {name}: {'; '.join(item.compared.why)}")
+            done(row.name)
     table = markdown(lines := summary(measured))
     with atomic_write(arguments.output / "variants.csv") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")

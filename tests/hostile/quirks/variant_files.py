@@ -17,6 +17,7 @@ import pydicom
 from pydicom.fileset import FileSet
 from pydicom.uid import MRImageStorage
 
+from data_prep.base.uids import derived_uid
 from data_prep.vocabulary import SeriesKind
 from tests.hostile.quirks.clinic import clinical
 from tests.hostile.quirks.files import Rng, stranger_of
@@ -73,6 +74,9 @@ def dicomdir_of_more(out: Path) -> None:
     for path in paths:
         dataset = pydicom.dcmread(path)
         dataset.SOPClassUID = MRImageStorage
+        # Real anonymisers have given one identifier to several images, which a DICOMDIR would hold once.
+        dataset.SOPInstanceUID = derived_uid("disc", path.as_posix())
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         for keyword, value in (
             ("PatientID", "P77"),
             ("PatientName", "P77"),
