@@ -105,7 +105,7 @@ $(RUNS)/research/axial.done: $(RUNS)/open/axial.done
 
 # A second look at canal and foramen points, from scratch. Points of axial slices gained nothing by it.
 $(RUNS)/research/points.done: | $(RUNTIME)
-	$(LUMBAR) detector train-points $(RSNA) -o $(basename $@) --group spinal --epochs 20 --threads 1 --jobs 1
+	$(LUMBAR) detector train-points $(RSNA) -o $(basename $@) --group spinal --epochs 14 --threads 1 --jobs 1
 	$(LUMBAR) detector train-points $(RSNA) -o $(basename $@) --group foraminal --epochs 6 --threads 1 --jobs 1
 	@touch $@
 

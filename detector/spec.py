@@ -134,8 +134,7 @@ REFINERS: tuple[RefinerSpec, ...] = (
     RefinerSpec(
         ConditionGroup.SPINAL,
         SeriesKind.SAGITTAL_T2,
-        channels=64,
-        dilations=(1, 2, 4, 2, 1),
+        dilations=(1, 2, 4, 2),
         bias_mm=(-0.85, -0.18),
     ),
     RefinerSpec(ConditionGroup.FORAMINAL, SeriesKind.SAGITTAL_T1, resolution_mm=1.1),
