@@ -18,18 +18,26 @@ from typing import IO
 
 from data_prep.names import input_label, safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
-from data_prep.read.listing import DICOM, Others, Spoilt, format_of_content, may_be_image
+from data_prep.read.listing import (
+    DICOM,
+    DIRECTORY,
+    LOOKED_AT_BYTES,
+    Others,
+    Spoilt,
+    format_of_content,
+    is_hidden,
+    may_be_image,
+)
+from data_prep.read.own import is_picture_of
 
 _CHUNK_BYTES = 1024 * 1024
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED_BIT = 0x1
-_LOOKED_AT_BYTES = 352
-_ANY_DEPTH = 65_536
+_ANY_DEPTH, _MOST_BYTES = 65_536, 1 << 32
 # The end of central directory record has 22 bytes and a comment of at most 65,535.
 _END_BYTES, _END_SIGNATURE = 22, b"PK\x05\x06"
 _LOCATOR_BYTES, _LOCATOR_SIGNATURE = 20, b"PK\x06\x07"
 _END64_BYTES, _END64_SIGNATURE = 56, b"PK\x06\x06"
-_IGNORED = ("__macosx", "thumbs.db")
 _UNPACKED_NAMES = (".dcm", ".csv", ".nii", ".nii.gz", ".json")
 _BROKEN = (
     zipfile.BadZipFile,
@@ -84,7 +92,7 @@ def safe_parts(name: str, max_depth: int) -> tuple[str, ...] | None:
     parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", ".", "..")]
     if not parts or len(parts) > max_depth:
         return None
-    if any(part.startswith(".") or part.lower() in _IGNORED for part in parts):
+    if any(map(is_hidden, parts)):
         return None
     stem, dot, suffix = parts[-1].rpartition(".")
     last = (
@@ -144,14 +152,15 @@ def _extract_members(
     rejections: list[Rejection] = []
     others, spoilt = Others(), Spoilt()
     left = limits.max_total_bytes
+    there = {folder.joinpath(*parts) for m in members if (parts := safe_parts(m.filename, limits.max_depth))}
     for done, member in enumerate(members, 1):
         if progress is not None:
             progress(done, len(members))
+        if member.is_dir():
+            continue
         parts = safe_parts(member.filename, limits.max_depth)
-        if not member.is_dir() and parts is None and (all_parts := safe_parts(member.filename, _ANY_DEPTH)):
-            message = f"more than {limits.max_depth - 1} folders lie around it"
-            rejections.append(Rejection(Reason.MISPLACED, message, file=input_label(all_parts[-1])))
-        if member.is_dir() or parts is None:
+        if parts is None:
+            note_left_out(member.filename, _start_of(archive, member), others, limits)
             continue
         target = folder.joinpath(*parts)
         refusal = _refusal(member, target, limits)
@@ -164,7 +173,8 @@ def _extract_members(
                     os.utime(target, ns=(changed_ns, changed_ns))
                 continue
             except _OtherFormat as other:
-                others.note(target, str(other))
+                if not is_picture_of(target, there):
+                    others.note(target, str(other))
                 continue
             except _NoImage as content:
                 spoilt.note(target, content.start)
@@ -184,6 +194,26 @@ def _extract_members(
         rejections.append(Rejection(reason, message, file=input_label(parts[-1])))
     spoilt.tell(others)
     return (*rejections, *(rejection for _, rejection in others.rejections))
+
+
+def note_left_out(
+    name: str, start: bytes, others: Others, limits: ArchiveLimits = DEFAULT_ARCHIVE_LIMITS
+) -> None:
+    """Note a file that ``safe_parts`` has no place for, if it lies too deep or begins like an image."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if safe_parts(name, _ANY_DEPTH):
+        looks = f"file below more than {limits.max_depth - 1} folders"
+        others.note(Path(path), looks, Reason.MISPLACED)
+    elif format_of_content(start, "", _MOST_BYTES) == DICOM:
+        others.note(Path(path), "hidden DICOM file")
+
+
+def _start_of(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    try:
+        with archive.open(member) as source:
+            return source.read(LOOKED_AT_BYTES)
+    except _BROKEN:
+        return b""
 
 
 class _OtherFormat(Exception):
@@ -226,9 +256,9 @@ def _copy(source: IO[bytes], target: Path, limit: int, size: int) -> int:
     Raises _Grows, _OtherFormat for images and archives that are not read, and _NoImage for what has the
     name of an image alone.
     """
-    start = source.read(_LOOKED_AT_BYTES)
+    start = source.read(LOOKED_AT_BYTES)
     looks = format_of_content(start, target.name, size)
-    if looks != DICOM and not target.name.lower().endswith(_UNPACKED_NAMES):
+    if looks not in (DICOM, DIRECTORY) and not target.name.lower().endswith(_UNPACKED_NAMES):
         if looks:
             raise _OtherFormat(looks)
         if may_be_image(target.name):

@@ -22,9 +22,10 @@ from data_prep.names import input_label
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.entry import StudyEntry, read_headers
-from data_prep.read.listing import files_below, files_in, is_number, is_output, natural_order, subfolders
+from data_prep.read.listing import files_below, files_in, is_number, natural_order, subfolders
 from data_prep.read.nifti import is_nifti
 from data_prep.read.nifti_studies import volume_studies
+from data_prep.read.own import is_of_output
 from data_prep.read.series_table import IMAGE_FOLDERS, SeriesTable, find_series_table
 from data_prep.read.tree import Tree, entry_of_volumes
 from data_prep.read.weighting import shown_label
@@ -170,7 +171,7 @@ def _entries_of_images_folder(folder: Path, table: SeriesTable, limits: ReadLimi
             kinds = table.get(child.name, {})
             entries[child.name] = StudyEntry(child.name, child, kinds=kinds, limits=limits)
         else:
-            inside = None if is_output(child) else child
+            inside = None if is_of_output(child) else child
             others.read(files_below(child, others.unreadable, others.hidden), inside=inside)
     others.read(files_in(folder), inside=folder)
     for entry in others.entries(table, kept_ids=frozenset(entries)):

@@ -13,12 +13,17 @@ from pathlib import Path
 
 from data_prep.problems import Reason, Rejection
 from data_prep.read.dicom_parse import dataset_start
+from data_prep.read.own import is_own
 
-_IGNORED = ("__macosx", "dicomdir", "thumbs.db")
 DICOM = "DICOM"
+# A DICOMDIR, which lists images and is none.
+DIRECTORY = "directory of DICOM files"
 DEAD_LINK = "link to nothing"
-_LOOKED_AT_BYTES = 352
-_HIDDEN_LOOKED_AT = 50
+LOOKED_AT_BYTES = 352
+# Of a hidden folder, files of each folder in it, and folders: DICOM files never lie behind more of others.
+_HIDDEN_FILES, _HIDDEN_FOLDERS = 50, 500
+# Storage classes of what is no directory.
+_STORAGE = b"1.2.840.10008.5.1.4.1.1."
 _MAGIC = (
     (0, b"\x89PNG", "PNG picture"),
     (0, b"\xff\xd8\xff", "JPEG picture"),
@@ -44,9 +49,6 @@ _HOLLOW = ("file of no bytes", "file of zeros")
 _IMAGE_SUFFIXES = ("", ".ima", ".img", ".dic", ".dicom", ".mr")
 # The length of File Meta, its first element.
 _FILE_META = b"\x02\x00\x00\x00UL\x04\x00"
-# What the program itself wrote into, or beside, what it is given.
-_OUTPUT_FILES = ("predictions.json", "submission.csv")
-_OUTPUT_FOLDERS = {"reports", "pictures", "sr", "sc", "gsps", "kos"}
 # Tables, web pages and office files may begin like anything; they are nobody's images.
 _OFFICE = (".docx", ".xlsx", ".pptx", ".odt", ".ods", ".jar", ".epub")
 
@@ -65,26 +67,17 @@ def _sibling_order(path: Path) -> tuple[tuple[bool, int, str], str]:
     return natural_order(path.stem), path.name
 
 
-def _is_ignored(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _IGNORED
+def is_hidden(name: str) -> bool:
+    """Whether a folder, or what a Mac adds to an archive, is not for its user to see."""
+    return name.startswith(".") or name.lower() == "__macosx"
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders directly in a folder, and links to folders, in order; none if it is not one.
-
-    Without those that the program has written: an output folder may lie in its input.
-    """
+    """Folders directly in a folder, but hidden ones, and links to folders, in order; none if it is none."""
     if not folder.is_dir():
         return []
-    found = [Path(entry.path) for entry in os.scandir(folder) if _is_folder(entry)]
-    left_out = _OUTPUT_FOLDERS if is_output(folder) else ()
-    kept = (child for child in found if not _is_ignored(child.name) and child.name not in left_out)
-    return sorted(kept, key=_sibling_order)
-
-
-def is_output(folder: Path) -> bool:
-    """Whether the program has written its results there."""
-    return all((folder / name).is_file() for name in _OUTPUT_FILES)
+    found = (Path(entry.path) for entry in os.scandir(folder) if _is_folder(entry))
+    return sorted((child for child in found if not is_hidden(child.name)), key=_sibling_order)
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -136,20 +129,28 @@ def _files_below(
 
 
 def _hidden_with_images(folder: Path) -> list[Path]:
-    """Hidden folders directly in a folder, one of whose first files is DICOM. Waste baskets are none."""
+    """Hidden folders directly in a folder that hold DICOM files. Waste baskets are none."""
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.name.startswith(".") and _is_folder(entry))
-    found = []
-    for name in names:
-        files = (Path(place, file) for place, _, own in os.walk(folder / name) for file in sorted(own))
-        basket = name.lower().startswith(".trash")
-        if not basket and any(format_of(file) == DICOM for file in islice(files, _HIDDEN_LOOKED_AT)):
-            found.append(folder / name)
-    return found
+        names = sorted(entry.name for entry in entries if is_hidden(entry.name) and _is_folder(entry))
+    return [
+        folder / name
+        for name in names
+        if not name.lower().startswith(".trash") and _holds_images(folder / name)
+    ]
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(
+        format_of(Path(place, name)) == DICOM
+        for place, _, names in islice(os.walk(folder), _HIDDEN_FOLDERS)
+        for name in sorted(names)[:_HIDDEN_FILES]
+    )
 
 
 def image_files(paths: Iterable[Path], others: Others | None = None) -> Iterator[Path]:
     """Files that are, or by their name claim to be, DICOM images.
+
+    What the program has written itself is none.
 
     Args:
         others: told of those that are images or archives of another format, of dead links, and, beside
@@ -157,11 +158,15 @@ def image_files(paths: Iterable[Path], others: Others | None = None) -> Iterator
     """
     spoilt = Spoilt()
     for path in paths:
-        if _is_ignored(path.name):
-            if others is not None and path.name.startswith(".") and format_of(path) == DICOM:
+        looks = format_of(path)
+        if looks and is_own(path):
+            continue
+        if path.name.startswith("."):
+            if others is not None and looks == DICOM:
                 others.note(path, "hidden DICOM file")
             continue
-        looks = format_of(path)
+        if looks == DIRECTORY:
+            continue
         if looks == DICOM or path.suffix.lower() == ".dcm":
             spoilt.beside.add(path.parent)
             yield path
@@ -174,13 +179,13 @@ def image_files(paths: Iterable[Path], others: Others | None = None) -> Iterator
 
 
 def format_of(path: Path) -> str:
-    """``DICOM``, the name of another format that holds images, ``dead link``, or ""."""
+    """``DICOM``, ``DIRECTORY``, the name of another format that holds images, ``DEAD_LINK``, or ""."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             return ""
         with path.open("rb") as file:
-            start = file.read(_LOOKED_AT_BYTES)
+            start = file.read(LOOKED_AT_BYTES)
     except OSError:
         return DEAD_LINK if path.is_symlink() else ""
     return format_of_content(start, path.name, status.st_size)
@@ -189,7 +194,8 @@ def format_of(path: Path) -> str:
 def format_of_content(start: bytes, name: str, size: int) -> str:
     """As ``format_of``, for the first bytes of a file."""
     if dataset_start(start, size) is not None:
-        return DICOM
+        is_directory = name.lower() == "dicomdir" and _STORAGE not in start
+        return DIRECTORY if is_directory else DICOM
     if b"DICM" in start or _FILE_META in start:
         return "DICOM file with a broken beginning"
     lower = name.lower()
@@ -224,7 +230,7 @@ class Spoilt:
         try:
             if stat.S_ISREG(path.stat().st_mode):
                 with path.open("rb") as file:
-                    self.note(path, file.read(_LOOKED_AT_BYTES))
+                    self.note(path, file.read(LOOKED_AT_BYTES))
         except OSError:
             self.note(path, b"?")
 

@@ -18,9 +18,11 @@ from data_prep.read.archives import (
     DEFAULT_ARCHIVE_LIMITS,
     extract_archive,
     is_archive,
+    note_left_out,
     safe_parts,
 )
 from data_prep.read.find import find_studies
+from data_prep.read.listing import Others
 from data_prep.read.opening import inner_folder
 from pipeline.batch.run import BatchReport, run_batch
 from pipeline.grade import Pipeline
@@ -68,6 +70,7 @@ class Job:
         share: 0–1, how much of the grading is over.
         message: what is going on, or why it failed and what to do.
         results: relative names of the files that may be asked for.
+        left_out: files that were sent and go nowhere.
     """
 
     id: str
@@ -82,6 +85,7 @@ class Job:
     n_studies: int = 0
     n_rejected: int = 0
     removed: bool = False
+    left_out: Others = field(default_factory=Others, repr=False)
 
     @property
     def input(self) -> Path:
@@ -154,6 +158,10 @@ class Jobs:
         parts = safe_parts(name, DEFAULT_ARCHIVE_LIMITS.max_depth)
         return None if parts is None else job.input.joinpath(*parts)
 
+    def leave_out(self, job: Job, name: str, start: bytes) -> None:
+        """Remember a file that has no place, by its first bytes, so that an image among them is named."""
+        note_left_out(name, start, job.left_out)
+
     def count(self, job: Job, path: Path, so_far: int, more: int) -> None:
         """Count bytes as they arrive. Raises Refused beyond a limit."""
         archive = path.suffix.lower() == ".zip"
@@ -224,7 +232,8 @@ class Jobs:
             job.share, job.message = completed / max(1, job.n_studies), name
 
         job.message = "unpacking"
-        rejections = unpack_all(job.input)
+        left_out = [rejection for _, rejection in job.left_out.rejections]
+        rejections = (*left_out, *unpack_all(job.input))
         job.message = "looking for studies"
         entries = find_studies(inner_folder(job.input))
         job.n_studies = len(entries)
@@ -248,12 +257,16 @@ def _written(report: BatchReport) -> list[Path]:
     return [*index, *report.reports, report.submission, report.predictions]
 
 
+def _is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip" and is_archive(path)
+
+
 def unpack_all(
     folder: Path, extract: Callable[[Path, Path], tuple[Rejection, ...]] = extract_archive
 ) -> tuple[Rejection, ...]:
     """Unpack each zip of a folder beside itself and remove it; see ``extract_archive``."""
     rejections: list[Rejection] = []
-    for path in sorted(path for path in folder.rglob("*.zip") if is_archive(path)):
+    for path in sorted(path for path in folder.rglob("*") if _is_zip(path)):
         place = path.with_suffix("")
         while place.exists():
             place = place.with_name(f"{place.name}-zip")

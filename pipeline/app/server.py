@@ -20,6 +20,7 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from data_prep.base.files import remove_abandoned, temporary_folder
 from data_prep.names import input_label
 from data_prep.problems import LumbarError
+from data_prep.read.listing import LOOKED_AT_BYTES
 from pipeline.app.jobs import Job, Jobs, Refused
 from pipeline.grade import Pipeline
 from pipeline.results.report.pages import render
@@ -156,6 +157,12 @@ async def _receive(jobs: Jobs, job: Job, name: str, request: Request) -> None:
     """Write a file as it arrives, counting; nothing is left of one that is refused or broken off."""
     path = jobs.place_for(job, name)
     if path is None:
+        start = b""
+        async for chunk in request.stream():
+            start += chunk
+            if len(start) >= LOOKED_AT_BYTES:
+                break
+        jobs.leave_out(job, name, start)
         return
     if path.exists() or any(parent.is_file() for parent in path.parents):
         raise Refused(f"{input_label(path.name)} was sent twice: begin a new job")

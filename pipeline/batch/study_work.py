@@ -13,6 +13,7 @@ from data_prep.problems import Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.listing import files_below
 from data_prep.read.nifti import is_nifti, sidecar_of
+from data_prep.read.own import is_own
 from data_prep.study import Study
 from pipeline.grade import Pipeline
 from pipeline.model_facts import ModelFacts
@@ -117,7 +118,8 @@ def _made(
 def input_files(entry: StudyEntry) -> Iterator[tuple[Path, Path]]:
     """Every file of a study, in order, each after the folder that its place is told from."""
     if entry.folder is not None:
-        yield from ((entry.folder, path) for path in sorted(files_below(entry.folder, [])))
+        files = (path for path in sorted(files_below(entry.folder, [])) if not is_own(path))
+        yield from ((entry.folder, path) for path in files)
     paths = {header.path for group in entry.headers.values() for header in group}
     beside = {sidecar for path in paths if is_nifti(path) and (sidecar := sidecar_of(path)).is_file()}
     for path in sorted(paths | beside):

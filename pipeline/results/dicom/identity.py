@@ -11,12 +11,12 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from data_prep.base.uids import derived_uid
+from data_prep.read.own import MANUFACTURER as MANUFACTURER
 from pipeline import __version__
 from pipeline.prediction import Provenance, StudyPrediction
 from pipeline.results.dicom.source import SourceStudy
 from pipeline.results.words import NOT_A_DEVICE
 
-MANUFACTURER: Final = "lumbar (open source)"
 NAME: Final = "lumbar"
 SERIES_NUMBERS: Final = {"sr": 9001, "sc": 9002, "sr88.33": 9003, "ko": 9004, "pr": 9005}
 

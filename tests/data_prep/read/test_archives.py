@@ -42,8 +42,8 @@ def test_images_and_tables_are_unpacked_and_everything_else_is_passed_over(tmp_p
             "data/train_images/7/12/no-suffix": DICOM,
             "data/train_series_descriptions.csv": b"study_id\n",
             "data/movie.mp4": bytes(500),
-            "__MACOSX/data/._1.dcm": DICOM,
-            "data/.hidden/1.dcm": DICOM,
+            "__MACOSX/data/._1.dcm": b"\0\5\26\7" + bytes(160),
+            "data/.hidden/1.dcm": b"no image",
         },
     )
     assert extract_archive(path, tmp_path / "out") == ()

@@ -303,28 +303,6 @@ def test_reformats_stand_behind_what_was_acquired(tmp_path: Path, words: str) ->
     assert {item.series_id: item.unused for item in study.series} == {"1.2.3.1": "derived", "1.2.3.2": ""}
 
 
-@pytest.mark.parametrize("place", ["out", "."])
-def test_what_the_program_wrote_into_its_input_is_no_study(tmp_path: Path, place: str) -> None:
-    """Its output folder lies in the input, or is the input; other folders of these names are read."""
-    write_series(tmp_path / "sc" if place == "out" else tmp_path / "studies")
-    out = tmp_path / place
-    report = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.34", "Modality": "SR"}
-    for name in ("sr", "gsps", "pictures"):
-        write_slice(out / name / "1.2.3.dcm", **report)  # type: ignore[arg-type]
-    for name in ("predictions.json", "submission.csv"):
-        (out / name).write_text("{}")
-    (study,) = studies_in(tmp_path)
-    assert len(study.series[0].slices) == 5 and said(study) == []
-
-
-def test_an_output_folder_beside_studies_of_the_rsna_layout_is_no_study(tmp_path: Path) -> None:
-    write_study(tmp_path / "100")
-    (tmp_path / "out" / "sr").mkdir(parents=True)
-    for name in ("predictions.json", "submission.csv", "sr/100.dcm"):
-        (tmp_path / "out" / name).write_text("{}")
-    assert [entry.study_id for entry in find_studies(tmp_path)] == ["100"]
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_the_digest_of_a_name_never_fails() -> None:
     stream = io.BytesIO(bytes(range(256)))

@@ -308,3 +308,14 @@ def test_the_command_serves_until_it_is_interrupted_and_leaves_nothing(tmp_path:
     finally:
         process.kill()
     assert not list(tmp_path.glob("lumbar-app-*"))
+
+
+def test_an_image_that_has_no_place_is_named(running: Running, images: Path) -> None:
+    """A hidden one, and one too deep; what a Mac adds is none."""
+    files = {
+        f"501/{path.parent.name}/{path.name}": path.read_bytes() for path in sorted(images.rglob("*.dcm"))
+    }
+    image = next(iter(files.values()))
+    files |= {"501/.1.dcm": image, "a/" * 20 + "2.dcm": image, "501/._2.dcm": b"\0\5\26\7" + bytes(160)}
+    state = running.graded(files)
+    assert state["state"] == "done" and state["not_used"] == 2

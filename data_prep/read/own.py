@@ -1,0 +1,73 @@
+"""What the program itself has written: an output folder may lie in its input, or be it.
+
+Its results are told from images by what they are, never by the name of a folder alone: a patient's folder may
+be called ``sc`` or ``reports``, and hold images beside them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container
+from pathlib import Path
+from typing import Final
+
+MANUFACTURER: Final = "lumbar (open source)"
+# Without what is in every header before it, Manufacturer comes within the first few hundred bytes.
+_LOOKED_AT_BYTES = 4096
+_MANUFACTURER_TAG = b"\x08\x00\x70\x00"
+_LONGEST_HEAD = 8
+_TABLES = ("predictions.json", "submission.csv")
+_PICTURES = "pictures"
+_DICOM_FOLDERS = {"sr", "sr-comprehensive", "sc", "gsps", "kos"}
+_FOLDERS = _DICOM_FOLDERS | {"reports", _PICTURES, "studies", "bids"}
+_RECORD = b'{"marker": "'
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file is a result of the program, where it writes it: a DICOM object or a picture."""
+    folder = path.parent
+    if folder.name == _PICTURES:
+        return path.suffix == ".png" and _record_of(path).is_file()
+    if folder.name not in _DICOM_FOLDERS and folder.parent.name != "gsps":
+        return False
+    try:
+        with path.open("rb") as file:
+            return names_the_program(file.read(_LOOKED_AT_BYTES))
+    except OSError:
+        return False
+
+
+def is_picture_of(path: Path, members: Container[Path]) -> bool:
+    """Whether a member of an archive is a picture by the program, the record of its study beside it."""
+    return path.parent.name == _PICTURES and path.suffix == ".png" and _record_of(path) in members
+
+
+def _record_of(picture: Path) -> Path:
+    return picture.parent.parent / "studies" / f"{picture.stem}.json"
+
+
+def names_the_program(start: bytes) -> bool:
+    """Whether the first bytes of a DICOM file name the program as the manufacturer."""
+    at = start.find(_MANUFACTURER_TAG)
+    value = start[at : at + len(_MANUFACTURER_TAG) + _LONGEST_HEAD + len(MANUFACTURER)]
+    return at >= 0 and MANUFACTURER.encode() in value
+
+
+def is_output(folder: Path) -> bool:
+    """Whether the program has written its results there, or the first of them before it was killed."""
+    if all((folder / name).is_file() for name in _TABLES):
+        return True
+    try:
+        with os.scandir(folder / "studies") as entries:
+            record = next((entry for entry in entries if entry.name.endswith(".json")), None)
+        if record is None:
+            return False
+        with open(record, "rb") as file:
+            return file.read(len(_RECORD)) == _RECORD
+    except OSError:
+        return False
+
+
+def is_of_output(folder: Path) -> bool:
+    """Whether a folder is an output folder, or one that the program made in one: no study by itself."""
+    return is_output(folder) or (folder.name in _FOLDERS and is_output(folder.parent))

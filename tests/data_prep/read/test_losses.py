@@ -1,0 +1,162 @@
+"""Protects: nothing that holds images of a patient is passed over without a word, whatever it is called."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from data_prep.problems import Reason
+from data_prep.read.find import find_studies
+from data_prep.read.opening import opened_input
+from data_prep.read.own import MANUFACTURER
+from data_prep.study import Study
+from tests.dicom_files import AXIAL, write_series, write_slice, write_study
+
+REPORT = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.34", "Modality": "SR", "Manufacturer": MANUFACTURER}
+FOLDERS = ("sr", "sr-comprehensive", "sc", "kos", "gsps/1.2.9")
+
+
+def studies_in(path: Path) -> list[Study]:
+    return [entry.load() for entry in find_studies(path)]
+
+
+def said(studies: list[Study]) -> list[Reason]:
+    return [item.reason for study in studies for item in study.rejections]
+
+
+def write_patient(folder: Path, number: int) -> Path:
+    write_series(
+        folder, study_uid=f"1.2.{number}", series_uid=f"1.2.{number}.1", PatientID=f"P{number}", Modality="MR"
+    )
+    return folder
+
+
+def write_results(out: Path, *, killed: bool = False) -> None:
+    """What a run leaves of a study 1.2.9, which nobody has here any more."""
+    for folder in FOLDERS:
+        write_slice(out / folder / "1.2.9.dcm", study_uid="1.2.9", **REPORT)  # type: ignore[arg-type]
+    for name in ("pictures/1.2.9.png", "reports/1.2.9/report.html", "studies/1.2.9.json"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+    (out / "pictures/1.2.9.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(400))
+    (out / "reports/1.2.9/report.html").write_text("<!doctype html>")
+    (out / "studies/1.2.9.json").write_text('{"marker": "0", "study": {}}')
+    for name in () if killed else ("predictions.json", "submission.csv", "index.html"):
+        (out / name).write_text("{}")
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("place", ["out", "."])
+def test_results_that_lie_in_their_input_are_no_study(tmp_path: Path, place: str, killed: bool) -> None:
+    write_patient(tmp_path / "a", 1)
+    write_patient(tmp_path / "b", 2)
+    write_results(tmp_path / place, killed=killed)
+    studies = studies_in(tmp_path)
+    assert [study.study_id for study in studies] == ["1.2.1", "1.2.2"] and said(studies) == []
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("place", ["out", "."])
+def test_results_beside_studies_of_the_rsna_layout_are_no_study(
+    tmp_path: Path, place: str, killed: bool
+) -> None:
+    write_study(tmp_path / "100")
+    write_study(tmp_path / "200")
+    write_results(tmp_path / place, killed=killed)
+    studies = studies_in(tmp_path)
+    assert [study.study_id for study in studies] == ["100", "200"] and said(studies) == []
+
+
+@pytest.mark.parametrize("name", [*FOLDERS, "reports", "pictures", "studies", "bids"])
+def test_a_patient_whose_folder_is_called_as_ours_is_graded(tmp_path: Path, name: str) -> None:
+    """Beside somebody's results, or among them."""
+    write_patient(tmp_path / "a", 1)
+    write_results(tmp_path)
+    write_patient(tmp_path / name, 2)
+    studies = studies_in(tmp_path)
+    assert [(study.study_id, len(study.series[0].slices)) for study in studies] == [
+        ("1.2.1", 5),
+        ("1.2.2", 5),
+    ]
+    assert said(studies) == []
+
+
+def test_pictures_that_are_nobody_s_results_are_named(tmp_path: Path) -> None:
+    write_patient(tmp_path / "a", 1)
+    write_results(tmp_path)
+    shutil.copy(tmp_path / "pictures" / "1.2.9.png", tmp_path / "pictures" / "MR1.png")
+    assert said(studies_in(tmp_path)) == [Reason.OTHER_FORMAT]
+
+
+def test_a_report_by_somebody_else_is_named(tmp_path: Path) -> None:
+    write_patient(tmp_path / "a", 1)
+    write_results(tmp_path)
+    foreign = {**REPORT, "Manufacturer": "ACME"}
+    write_slice(tmp_path / "sr" / "1.dcm", study_uid="1.2.9", **foreign)  # type: ignore[arg-type]
+    assert said(studies_in(tmp_path)) == [Reason.OTHER_MODALITY]
+
+
+def zipped(folder: Path) -> Path:
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder))
+    return path
+
+
+def test_results_in_a_zip_are_no_study(tmp_path: Path) -> None:
+    write_patient(tmp_path / "in" / "a", 1)
+    write_results(tmp_path / "in" / "out")
+    write_patient(tmp_path / "in" / "out" / "sc", 2)
+    with opened_input(zipped(tmp_path / "in")) as (folder, rejections):
+        studies = studies_in(folder)
+        assert [study.study_id for study in studies] == ["1.2.1", "1.2.2"]
+        assert said(studies) == [] and rejections == ()
+
+
+@pytest.mark.parametrize("name", ["DICOMDIR", "Thumbs.db"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_folders_are_read_whatever_files_of_their_name_are(tmp_path: Path, name: str, packed: bool) -> None:
+    write_patient(tmp_path / "in" / name, 1)
+    write_patient(tmp_path / "in" / "b", 2)
+    with opened_input(zipped(tmp_path / "in") if packed else tmp_path / "in") as (folder, rejections):
+        assert [study.study_id for study in studies_in(folder)] == ["1.2.1", "1.2.2"]
+        assert rejections == ()
+
+
+@pytest.mark.parametrize("name", ["DICOMDIR", "thumbs.db", "__MACOSX"])
+def test_an_image_is_read_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    write_patient(tmp_path / "a", 1)
+    (tmp_path / "a" / "3.dcm").rename(tmp_path / "a" / name)
+    write_patient(tmp_path / "b", 2)
+    studies = studies_in(tmp_path)
+    assert [len(study.series[0].slices) for study in studies] == [5, 5] and said(studies) == []
+
+
+@pytest.mark.parametrize("name", ["__MACOSX/a/1.dcm", ".b/1.dcm", "a/._1.dcm", "a/.1"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_hidden_images_are_named(tmp_path: Path, name: str, packed: bool) -> None:
+    """What a Mac adds to an archive is none."""
+    write_patient(tmp_path / "in" / "a", 1)
+    write_slice(tmp_path / "in" / name, study_uid="1.2.2")
+    added = tmp_path / "in" / "__MACOSX" / "a" / "._2.dcm"
+    added.parent.mkdir(parents=True, exist_ok=True)
+    added.write_bytes(b"\0\5\26\7" + bytes(160))
+    with opened_input(zipped(tmp_path / "in") if packed else tmp_path / "in") as (folder, rejections):
+        studies = studies_in(folder)
+        assert [study.study_id for study in studies] == ["1.2.1"]
+        assert [*said(studies), *(item.reason for item in rejections)] in (
+            [Reason.OTHER_FORMAT],
+            [Reason.MISPLACED],
+        )
+
+
+def test_a_hidden_folder_is_named_whatever_else_it_holds(tmp_path: Path) -> None:
+    write_patient(tmp_path / "a", 1)
+    for number in range(120):
+        (tmp_path / ".cache").mkdir(exist_ok=True)
+        (tmp_path / ".cache" / f"{number}.json").write_text("{}")
+    write_series(tmp_path / ".cache" / "export", orientation=AXIAL, study_uid="1.2.2")
+    assert said(studies_in(tmp_path)) == [Reason.MISPLACED]
