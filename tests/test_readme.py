@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -143,6 +144,18 @@ def test_commands_and_options_that_are_mentioned_exist() -> None:
         if code.startswith("lumbar "):
             words = code.split()[1:]
             assert words[0] in known or " ".join(words[:2]) in known, code
+
+
+def test_every_source_that_a_bundle_learned_from_is_credited() -> None:
+    credit = README.partition("## Licence and credit")[2]
+    told = [
+        json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["learned_from"]
+        for folder in (*GRADERS.values(), *DETECTORS.values())
+    ]
+    for source in ("LumbarDISC", "SPIDER", "Sudirman", "synthetic spines"):
+        assert any(source in learned_from for learned_from in told), "this test knows the sources"
+        assert source in credit
+    assert "non-commercial research and education" in credit
 
 
 def test_every_file_that_is_linked_is_there() -> None:
