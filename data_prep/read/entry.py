@@ -22,6 +22,7 @@ from data_prep.read.listing import (
     hidden_folder,
     image_files,
     subfolders,
+    unreadable_folder,
 )
 from data_prep.read.series import build_series, weightings_compared
 from data_prep.read.slice_header import SliceHeader
@@ -114,12 +115,17 @@ class StudyEntry:
         message = "lies beside or below the folders of the series"
         others = Others()
         hidden: list[Path] = []
-        outside = [path for path in files_below(folder, [], hidden) if path.parent.parent != folder]
+        unreadable: list[Path] = []
+        below = files_below(folder, unreadable, hidden)
+        outside = [path for path in below if path.parent.parent != folder]
         misplaced = [
             Rejection.of(path, Reason.MISPLACED, message, study_id=self.study_id)
             for path in image_files(outside, others)
         ]
-        found = [*map(hidden_folder, hidden), *(item for _, item in others.rejections)]
+        # Those of a series are named where it is read.
+        deeper = [place for place in unreadable if place.parent != folder]
+        found = [*map(unreadable_folder, deeper), *map(hidden_folder, hidden)]
+        found += [*(item for _, item in others.rejections)]
         return misplaced + [replace(item, study_id=self.study_id) for item in found]
 
     def _listed_only(self, found: Mapping[str, object]) -> list[Rejection]:

@@ -22,7 +22,16 @@ from data_prep.names import input_label
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.entry import StudyEntry, read_headers
-from data_prep.read.listing import files_below, files_in, is_number, natural_order, subfolders
+from data_prep.read.listing import (
+    DICOM,
+    files_below,
+    files_in,
+    format_of,
+    holds_images,
+    is_number,
+    natural_order,
+    subfolders,
+)
 from data_prep.read.nifti import is_nifti
 from data_prep.read.nifti_studies import volume_studies
 from data_prep.read.own import is_of_output
@@ -110,7 +119,8 @@ def _entries_of_rsna(
     images = next((path / name for name in IMAGE_FOLDERS if (path / name).is_dir()), path)
     if _is_images_folder(images):
         table = find_series_table(series_table, images, 1)
-        return _entries_of_images_folder(images, table, limits)
+        beside = None if images == path else _beside(path, limits)
+        return _entries_of_images_folder(images, table, limits, beside)
     if _is_rsna_study(path):
         if _holds_examinations(path, limits):
             return None
@@ -126,11 +136,10 @@ def _entries_of_rsna(
 
 
 def _is_rsna_series(folder: Path) -> bool:
-    return (
-        is_number(folder.name)
-        and folder.is_dir()
-        and any(re.fullmatch(r"\d+\.dcm", name) for name in os.listdir(folder))
-    )
+    if not (is_number(folder.name) and folder.is_dir()):
+        return False
+    with os.scandir(folder) as entries:
+        return any(re.fullmatch(r"\d+\.dcm", entry.name) and not entry.is_dir() for entry in entries)
 
 
 def _is_rsna_study(folder: Path) -> bool:
@@ -161,7 +170,19 @@ def _is_images_folder(folder: Path) -> bool:
     )
 
 
-def _entries_of_images_folder(folder: Path, table: SeriesTable, limits: ReadLimits) -> tuple[StudyEntry, ...]:
+def _beside(path: Path, limits: ReadLimits) -> Tree:
+    """What lies beside the images folders of a data set and holds images, too."""
+    tree = Tree(path, limits)
+    for child in subfolders(path):
+        if child.name not in IMAGE_FOLDERS and holds_images(child):
+            tree.read(files_below(child, tree.unreadable, tree.hidden))
+    tree.read(file for file in files_in(path) if is_nifti(file) or format_of(file) == DICOM)
+    return tree
+
+
+def _entries_of_images_folder(
+    folder: Path, table: SeriesTable, limits: ReadLimits, beside: Tree | None
+) -> tuple[StudyEntry, ...]:
     entries: dict[str, StudyEntry] = {
         study_id: StudyEntry(study_id, kinds=kinds, limits=limits) for study_id, kinds in table.items()
     }
@@ -174,8 +195,9 @@ def _entries_of_images_folder(folder: Path, table: SeriesTable, limits: ReadLimi
             inside = None if is_of_output(child) else child
             others.read(files_below(child, others.unreadable, others.hidden), inside=inside)
     others.read(files_in(folder), inside=folder)
-    for entry in others.entries(table, kept_ids=frozenset(entries)):
-        entries[entry.study_id] = _joined(entries.get(entry.study_id), entry)
+    for tree in (others, *([beside] if beside else [])):
+        for entry in tree.entries(table, kept_ids=frozenset(entries)):
+            entries[entry.study_id] = _joined(entries.get(entry.study_id), entry)
     if not entries:
         raise DicomRejected(Rejection(Reason.NO_IMAGES, f"no study in {input_label(folder.name)!r}"))
     return tuple(entries[study_id] for study_id in sorted(entries, key=natural_order))

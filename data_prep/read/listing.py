@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,8 +20,8 @@ DICOM = "DICOM"
 DIRECTORY = "directory of DICOM files"
 DEAD_LINK = "link to nothing"
 LOOKED_AT_BYTES = 352
-# Of a hidden folder, files of each folder in it, and folders: DICOM files never lie behind more of others.
-_HIDDEN_FILES, _HIDDEN_FOLDERS = 50, 500
+# Of a folder, files of each folder in it, and folders: DICOM files do not lie behind more of others.
+_LOOKED_AT_FILES, _LOOKED_AT_FOLDERS = 50, 500
 # Storage classes of what is no directory.
 _STORAGE = b"1.2.840.10008.5.1.4.1.1."
 _MAGIC = (
@@ -44,6 +44,8 @@ _MAGIC = (
     (0, b"CDF\x01", "MINC volume"),
 )
 _ANALYZE = (struct.pack("<I", 348), struct.pack(">I", 348))
+_TEXT = bytes(range(0x20, 0x7F)) + b"\t\n\r"
+_FEWEST_OF_A_SERIES = 5
 # An empty file, and one of zeros.
 _HOLLOW = ("file of no bytes", "file of zeros")
 _IMAGE_SUFFIXES = ("", ".ima", ".img", ".dic", ".dicom", ".mr")
@@ -135,16 +137,18 @@ def _hidden_with_images(folder: Path) -> list[Path]:
     return [
         folder / name
         for name in names
-        if not name.lower().startswith(".trash") and _holds_images(folder / name)
+        if not name.lower().startswith(".trash") and holds_images(folder / name)
     ]
 
 
-def _holds_images(folder: Path) -> bool:
-    return any(
-        format_of(Path(place, name)) == DICOM
-        for place, _, names in islice(os.walk(folder), _HIDDEN_FOLDERS)
-        for name in sorted(names)[:_HIDDEN_FILES]
+def holds_images(folder: Path) -> bool:
+    """Whether DICOM files lie below a folder, but for the program's own; a look at some of each folder."""
+    files = (
+        Path(place, name)
+        for place, _, names in islice(os.walk(folder), _LOOKED_AT_FOLDERS)
+        for name in sorted(names)[:_LOOKED_AT_FILES]
     )
+    return any(format_of(file) == DICOM and not is_own(file) for file in files)
 
 
 def image_files(paths: Iterable[Path], others: Others | None = None) -> Iterator[Path]:
@@ -196,8 +200,6 @@ def format_of_content(start: bytes, name: str, size: int) -> str:
     if dataset_start(start, size) is not None:
         is_directory = name.lower() == "dicomdir" and _STORAGE not in start
         return DIRECTORY if is_directory else DICOM
-    if b"DICM" in start or _FILE_META in start:
-        return "DICOM file with a broken beginning"
     lower = name.lower()
     if start[:2] == b"\x1f\x8b":
         return "" if lower.endswith(".nii.gz") else "gzip archive"
@@ -205,7 +207,9 @@ def format_of_content(start: bytes, name: str, size: int) -> str:
         return ""
     if start[:4] in _ANALYZE and start[344:347] != b"n+1":
         return "volume of two files, Analyze or NIfTI"
-    return next((words for at, magic, words in _MAGIC if start[at : at + len(magic)] == magic), "")
+    known = next((words for at, magic, words in _MAGIC if start[at : at + len(magic)] == magic), "")
+    broken = b"DICM" in start or _FILE_META in start
+    return known or ("DICOM file with a broken beginning" if broken else "")
 
 
 def may_be_image(name: str) -> bool:
@@ -223,6 +227,7 @@ class Spoilt:
     """
 
     beside: set[Path] = field(default_factory=set)
+    _binary: Counter[Path] = field(default_factory=Counter)
     _found: list[tuple[Path, str]] = field(default_factory=list)
 
     def look(self, path: Path) -> None:
@@ -237,11 +242,16 @@ class Spoilt:
     def note(self, path: Path, start: bytes) -> None:
         """Remember one by its first bytes."""
         self._found.append((path, "file without DICOM content" if any(start) else _HOLLOW[bool(start)]))
+        self._binary[path.parent] += b"\0" in start or len(start.translate(None, _TEXT)) > len(start) / 4
 
     def tell(self, others: Others) -> None:
-        """Name hollow ones wherever there are images, and others where they lie beside images."""
+        """Name hollow ones wherever there are images, and others where they lie beside images.
+
+        So is a folder of them alone, if it is that of a series by their number and no text.
+        """
         for path, looks in self._found:
-            if path.parent in self.beside or (self.beside and looks in _HOLLOW):
+            is_series = self._binary[path.parent] >= _FEWEST_OF_A_SERIES
+            if path.parent in self.beside or (self.beside and (looks in _HOLLOW or is_series)):
                 others.note(path, looks, Reason.NOT_DICOM)
 
 
@@ -278,3 +288,8 @@ def _rejection(paths: list[Path], reason: Reason, looks: str) -> Rejection:
 def hidden_folder(folder: Path) -> Rejection:
     """Of a folder that ``files_below`` found hidden."""
     return Rejection.of(folder, Reason.MISPLACED, "a hidden folder with DICOM files, which is not read")
+
+
+def unreadable_folder(folder: Path) -> Rejection:
+    """Of a folder that cannot be listed."""
+    return Rejection.of(folder, Reason.UNREADABLE, "the folder cannot be read")

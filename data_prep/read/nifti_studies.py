@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.names import folder_id, safe_id
-from data_prep.problems import DicomRejected, Rejection
+from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
+from data_prep.read.listing import DICOM, Others, format_of
 from data_prep.read.nifti import is_nifti, read_volume, stem_of
 from data_prep.read.slice_header import SliceHeader
 
 # Folders of a BIDS data set that hold no raw images of it (BIDS, 'Source vs. raw vs. derived data').
 _NOT_RAW = frozenset({"derivatives", "sourcedata", "code", "stimuli", "phenotype"})
 _BIDS_ROOT = "dataset_description.json"
+_LABEL = re.compile(r"sub-[A-Za-z0-9]+")
 _SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)(?:_(ses-[A-Za-z0-9]+))?_(.+)")
 # With one of these words the description of a series begins; what is before it names the patient.
 _SERIES_WORD = re.compile(
@@ -54,6 +56,24 @@ def is_raw(path: Path, top: Path) -> bool:
             return False
         inner = inner.parent
     return True
+
+
+def note_of_nobody_else(not_raw: Iterable[Path], read: Iterable[Path], others: Others) -> None:
+    """Name images that are not raw (``is_raw``), of a subject who has no others, or of none that is named."""
+    subjects = {_subject_of(path) for path in read}
+    for path in not_raw:
+        subject = _subject_of(path)
+        if subject in subjects if subject else is_nifti(path):
+            continue
+        if is_nifti(path) or (format_of(path) == DICOM and not path.name.startswith(".")):
+            others.note(
+                path, "image outside the raw data (BIDS), of a patient who has none there", Reason.MISPLACED
+            )
+
+
+def _subject_of(path: Path) -> str:
+    labels = (_LABEL.match(part) for part in path.parts)
+    return next((label.group() for label in labels if label), "")
 
 
 def volume_studies(paths: Iterable[Path], *, limits: ReadLimits = DEFAULT_LIMITS) -> tuple[VolumeStudy, ...]:

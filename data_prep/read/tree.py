@@ -8,15 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_prep.names import folder_id
-from data_prep.problems import Reason, Rejection
+from data_prep.problems import Rejection
 from data_prep.read.acquisitions import are_parts_of_one
 from data_prep.read.dicom_limits import ReadLimits
 from data_prep.read.dicomdir import is_dicomdir, missing_images
 from data_prep.read.entry import StudyEntry, identifier, read_headers
 from data_prep.read.grouping import Group, studies_among
-from data_prep.read.listing import Others, hidden_folder, image_files, is_number, natural_order
+from data_prep.read.listing import (
+    Others,
+    hidden_folder,
+    image_files,
+    is_number,
+    natural_order,
+    unreadable_folder,
+)
 from data_prep.read.nifti import is_nifti
-from data_prep.read.nifti_studies import VolumeStudy, is_raw, volume_studies
+from data_prep.read.nifti_studies import VolumeStudy, is_raw, note_of_nobody_else, volume_studies
 from data_prep.read.parts import Found
 from data_prep.read.series_table import SeriesTable
 from data_prep.read.slice_header import SliceHeader
@@ -39,10 +46,13 @@ class Tree:
         self._empty: list[Path] = []
         self._read: set[Path] = set()
         self._known = 0
+        self._not_raw: list[Path] = []
 
     def read(self, files: Iterable[Path], inside: Path | None = None) -> None:
         """Read the headers of all images; ``inside`` is a folder that is a study even if it has none."""
-        files = [file for file in files if is_raw(file, self._top) and self._is_new(file)]
+        files = [file for file in files if self._is_new(file)]
+        self._not_raw += [file for file in files if not is_raw(file, self._top)]
+        files = [file for file in files if is_raw(file, self._top)]
         self._volumes += [file for file in files if is_nifti(file)]
         before = self.count
         for file in image_files(files, self._others):
@@ -77,11 +87,10 @@ class Tree:
 
     def entries(self, table: SeriesTable, kept_ids: frozenset[str] = frozenset()) -> tuple[StudyEntry, ...]:
         """The studies, and one for each folder of which nothing can be read; ``kept_ids`` are taken."""
+        read = [*(item.header.path for item in self._found), *self._volumes]
+        note_of_nobody_else(self._not_raw, read, self._others)
         rejected = [*self._rejected, *self._others.rejections]
-        rejected += [
-            (folder, Rejection.of(folder, Reason.UNREADABLE, "the folder cannot be read"))
-            for folder in self.unreadable
-        ]
+        rejected += [(folder, unreadable_folder(folder)) for folder in self.unreadable]
         rejected += [(folder.parent, hidden_folder(folder)) for folder in self.hidden]
         groups = self._renamed(studies_among(self._found, self._top.name), kept_ids)
         below: dict[Path, set[str]] = defaultdict(set)

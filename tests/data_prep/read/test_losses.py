@@ -160,3 +160,59 @@ def test_a_hidden_folder_is_named_whatever_else_it_holds(tmp_path: Path) -> None
         (tmp_path / ".cache" / f"{number}.json").write_text("{}")
     write_series(tmp_path / ".cache" / "export", orientation=AXIAL, study_uid="1.2.2")
     assert said(studies_in(tmp_path)) == [Reason.MISPLACED]
+
+
+@pytest.mark.parametrize("images", ["train_images", "test_images"])
+def test_a_patient_beside_the_images_folders_is_graded(tmp_path: Path, images: str) -> None:
+    """In a folder, and one file; pictures of others and results are nobody's there."""
+    write_study(tmp_path / images / "100")
+    write_patient(tmp_path / "new", 2)
+    write_slice(tmp_path / "late.dcm", study_uid="1.2.3")
+    write_results(tmp_path / "out")
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(400))
+    studies = studies_in(tmp_path)
+    assert [study.study_id for study in studies] == ["100", "1.2.2", "1.2.3"] and said(studies) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "is_named"), [(bytes(range(256)) * 8, True), (b"column,row\n" * 40, False)]
+)
+def test_a_folder_of_files_that_are_numbered_as_images_is_named(
+    tmp_path: Path, content: bytes, is_named: bool
+) -> None:
+    """What an encrypted or damaged export of a second patient leaves; texts are nobody's."""
+    write_patient(tmp_path / "a", 1)
+    (tmp_path / "b").mkdir()
+    for number in range(7):
+        (tmp_path / "b" / f"IM{number:04d}").write_bytes(content)
+    assert said(studies_in(tmp_path)) == [Reason.NOT_DICOM] * is_named
+
+
+@pytest.mark.parametrize(
+    "place", ["sourcedata/sub-02", "derivatives/x/sub-02", "code/export", "sourcedata/sub-01"]
+)
+def test_images_outside_the_raw_data_are_named_where_nothing_raw_stands_for_them(
+    tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "dataset_description.json").write_text("{}")
+    write_patient(tmp_path / "sub-01", 1)
+    write_patient(tmp_path / place, 2)
+    studies = studies_in(tmp_path)
+    assert [study.study_id for study in studies] == ["1.2.1"]
+    assert said(studies) == [Reason.MISPLACED] * (place != "sourcedata/sub-01")
+
+
+def test_folders_that_are_called_as_images_of_the_rsna_layout_are_read(tmp_path: Path) -> None:
+    write_study(tmp_path / "200")
+    write_series(tmp_path / "100" / "11" / "1.dcm", study_uid="100", series_uid="100.11")
+    studies = studies_in(tmp_path)
+    assert [(study.study_id, len(study.series)) for study in studies] == [("100", 1), ("200", 3)]
+
+
+def test_an_archive_without_its_ending_is_called_one(tmp_path: Path) -> None:
+    write_patient(tmp_path / "in" / "a", 1)
+    write_patient(tmp_path / "b", 2)
+    zipped(tmp_path / "b").rename(tmp_path / "in" / "export1")
+    (study,) = studies_in(tmp_path / "in")
+    assert [item.message for item in study.rejections] == ["a zip archive, which is not read"]
