@@ -59,10 +59,16 @@ def is_output(folder: Path) -> bool:
         return True
     try:
         with os.scandir(folder / "studies") as entries:
-            record = next((entry for entry in entries if entry.name.endswith(".json")), None)
-        if record is None:
-            return False
-        with open(record, "rb") as file:
+            first = next((entry.path for entry in entries if entry.name.endswith(".json")), "")
+    except OSError:
+        return False
+    return bool(first) and is_record(Path(first))
+
+
+def is_record(path: Path) -> bool:
+    """Whether a file is what the program writes of a study that is done."""
+    try:
+        with path.open("rb") as file:
             return file.read(len(_RECORD)) == _RECORD
     except OSError:
         return False

@@ -22,6 +22,7 @@ from data_prep.base.files import atomic_write
 from data_prep.names import safe_id
 from data_prep.problems import Reason, Rejection
 from data_prep.read.entry import StudyEntry
+from data_prep.read.own import is_record
 from pipeline.batch.engines import Engine, InThisProcess
 from pipeline.batch.study_work import (
     PICTURE_PLACE,
@@ -195,6 +196,7 @@ def _finish_all(
                 keep(entry.study_id, record)
                 continue
             markers[entry.study_id] = marker
+            work.remove_earlier(entry.study_id, out, made_again=True)
             yield entry
 
     with closing(engine.finish(work, unfinished(), tell)) as finished:
@@ -204,9 +206,11 @@ def _finish_all(
             for place, content in done.files.items():
                 with atomic_write(out / place, binary=True) as stream:
                     stream.write(content)
+            path = _record_path(out, entry.study_id)
+            if _stored(path).get("study") != done.record:
+                work.remove_earlier(entry.study_id, out, made_again=False)
             # The record comes last: a study without it is not done.
-            marked = {"marker": markers[entry.study_id], "study": done.record}
-            _write_json(marked, _record_path(out, entry.study_id), indent=None)
+            _write_json({"marker": markers[entry.study_id], "study": done.record}, path, indent=None)
             keep(entry.study_id, done.record)
     return [found[entry.study_id] for entry in entries], len(entries) - len(markers)
 
@@ -271,17 +275,32 @@ def _record_of(path: Path, marker: str) -> dict[str, Any] | None:
 
     A study whose worker died is not taken over: the machine may have been the reason.
     """
+    stored = _stored(path)
+    if stored.get("marker") != marker:
+        return None
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["marker"] != marker:
-            return None
         record: dict[str, Any] = stored["study"]
         StudyPrediction.from_record(record)
         if any(row["reason"] == Reason.WORKER_DIED for row in record["rejections"]):
             return None
         return record
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """What an earlier run wrote of a study; nothing if it cannot be read."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def others_in(out: Path, entries: Sequence[StudyEntry]) -> int:
+    """How many studies of earlier runs, that are none of these, have results in a folder."""
+    mine = {_record_path(out, entry.study_id).name for entry in entries}
+    return sum(is_record(path) and path.name not in mine for path in (out / "studies").glob("*.json"))
 
 
 def _write_json(content: dict[str, Any], path: Path, *, indent: int | None = 1) -> None:

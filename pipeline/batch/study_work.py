@@ -92,6 +92,19 @@ class StudyWork:
         there = all((out / place_of(output.place, study_id)).is_file() for output in self.outputs)
         return there and (self.dicom is None or self.dicom.are_there(dict(record), out))
 
+    def remove_earlier(self, study_id: str, out: Path, *, made_again: bool) -> None:
+        """Remove what an earlier run left of a study, in the places of what is made now or of what is not.
+
+        Folders give a study its name where its headers do not: it may have been another patient's.
+        """
+        places = {place_of(output.place, study_id) for output in self.outputs}
+        folders = self.dicom.folders if self.dicom is not None else frozenset()
+        for path in _results_of(study_id, out):
+            place = path.relative_to(out)
+            is_made = place.as_posix() in places or place.parts[0] in folders
+            if is_made is made_again and (path.suffix == ".html" or is_own(path)):
+                path.unlink(missing_ok=True)
+
     def _write(self, study: Study | None, prediction: StudyPrediction, folder: Path) -> dict[str, Any]:
         for output in self.outputs:
             prediction = _made(output, study, prediction, folder)
@@ -101,6 +114,14 @@ class StudyWork:
         if self.dicom is not None and (refusal := self.dicom.write(study, prediction, folder, picture)):
             record["rejections"].append(asdict(refusal))
         return record
+
+
+def _results_of(study_id: str, out: Path) -> list[Path]:
+    """Files beside the record that any run may have made of a study; they need not be there."""
+    name = safe_id(study_id)
+    objects = [out / kind / f"{name}.dcm" for kind in ("sr", "sr-comprehensive", "sc", "kos")]
+    states = sorted((out / "gsps" / name).glob("*.dcm"))
+    return [*objects, *states, *(out / place_of(place, study_id) for place in (PICTURE_PLACE, REPORT_PLACE))]
 
 
 def _made(

@@ -21,7 +21,7 @@ from data_prep.study import Study
 from pipeline.batch.engines import Engine, LoadPipeline
 from pipeline.batch.processes import LocalPool
 from pipeline.batch.ray_engine import RayEngine
-from pipeline.batch.run import BatchReport, run_batch
+from pipeline.batch.run import BatchReport, others_in, run_batch
 from pipeline.commands import console
 from pipeline.commands.signals import ended_by_signals
 from pipeline.extras import what_is_missing
@@ -242,4 +242,10 @@ def grade_all(
                 engine=engine,
             )
     console.list_rejections(report.rejections)
+    if others := others_in(output, entries):
+        studies = "study" if others == 1 else "studies"
+        console.tell(
+            f"the output folder holds results of {others} more {studies} from earlier runs; the tables and "
+            "index.html are of this run alone"
+        )
     return report

@@ -46,3 +46,29 @@ def test_an_output_folder_in_its_input_changes_nothing_and_hides_nobody(tmp_path
     write_patient(top / "sc", "602")
     again, _, resumed = graded()
     assert len(again) == 2 and set(ids) < set(again) and resumed == 1
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_results_of_another_patient_never_stay_under_a_study_s_name(tmp_path: Path) -> None:
+    """A study that is graded anew: by its folder it has the name that somebody else had."""
+    top, out = tmp_path / "in", tmp_path / "out"
+
+    def results(study_id: str) -> set[str]:
+        found = (path.relative_to(out) for path in out.rglob("*") if path.is_file())
+        return {place.parts[0] for place in found if study_id in place.as_posix()} - {"studies"}
+
+    write_patient(top, "501")
+    write_patient(top, "602")
+    assert lumbar("predict", top, "-o", out, *OBJECTS[:-1]).exit_code in (0, 3)
+    every = results("602")
+    assert results("501") == every >= {"reports", "pictures", "sr", "sc", "gsps", "kos"}
+    graded = (out / "reports" / "501" / "report.html").read_bytes()
+    # The same images, fewer results: the others are as good as they were.
+    assert lumbar("predict", top / "501", "-o", out, "--sr", "3d", "--no-pictures").exit_code in (0, 3)
+    assert results("501") == every and (out / "reports" / "501" / "report.html").read_bytes() == graded
+    for path in (top / "501").rglob("*.dcm"):
+        path.write_bytes(b"nothing")
+    said = lumbar("predict", top / "501", "-o", out, "--sr", "3d", "--no-pictures")
+    assert said.exit_code == 3 and "results of 1 more study from earlier runs" in said.stderr
+    assert results("501") == {"reports"} and (out / "reports" / "501" / "report.html").read_bytes() != graded
+    assert results("602") == every

@@ -54,6 +54,18 @@ class DicomResults:
             key_images=ResultObject.KOS in objects,
         )
 
+    @property
+    def folders(self) -> frozenset[str]:
+        """Names of the folders that they go to."""
+        wanted = {
+            "sr": self.report,
+            "sr-comprehensive": self.comprehensive,
+            "sc": self.capture,
+            "gsps": self.presentations,
+            "kos": self.key_images,
+        }
+        return frozenset(name for name, is_wanted in wanted.items() if is_wanted)
+
     def paths(self, record: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
         """The files of a study, from its record (``StudyPrediction.to_dict``)."""
         name = safe_id(record["study_id"])
