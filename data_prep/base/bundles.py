@@ -27,7 +27,12 @@ def weights_folder(given: Path | None, bundled: Mapping[Bundle, Path]) -> Path:
 
     A bundle's name alone is a bundle: of a path that ends in it, and is not there, nothing is guessed.
     """
+    bundle = named_bundle(given)
+    return given if given is not None and bundle is None else bundled[bundle or DEFAULT_BUNDLE]
+
+
+def named_bundle(given: Path | None) -> Bundle | None:
+    """The bundle that ``research|open|FOLDER`` names, the default one for nothing; None for a folder."""
     if given is None:
-        return bundled[DEFAULT_BUNDLE]
-    is_name = str(given) in set(Bundle) and not given.is_dir()
-    return bundled[Bundle(str(given))] if is_name else given
+        return DEFAULT_BUNDLE
+    return Bundle(str(given)) if str(given) in set(Bundle) and not given.is_dir() else None

@@ -17,6 +17,7 @@ from pipeline.commands import classifier_training, console
 from pipeline.commands.classifier_training import Graders, Phantoms, Scanners, Seed, studies_of
 from pipeline.commands.console_tables import print_review, print_tables
 from pipeline.commands.options import AsJson, NamedWeights, Resamples
+from pipeline.commands.summaries import tell_of_known
 
 if TYPE_CHECKING:
     from data_prep.problems import Rejection
@@ -150,6 +151,7 @@ def evaluate(
     ]
     if part is not None:
         sources = [source for source in sources if part_of(source[0]) is part]
+    tell_of_known((name for name, _ in sources), weights)
     rejections: list[Rejection] = []
     try:
         grader = Grader.load(weights_folder(weights, BUNDLED_WEIGHTS))

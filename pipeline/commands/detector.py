@@ -32,6 +32,7 @@ from pipeline.commands.options import (
     SeriesTable,
     Slices,
 )
+from pipeline.commands.summaries import tell_of_known
 
 if TYPE_CHECKING:
     from data_prep.problems import Rejection
@@ -132,6 +133,7 @@ def evaluate(
         cases = [case for folder in slices for case in point_slice_cases(folder, wanted)]
     else:
         cases = annotated_cases(data, wanted)
+        tell_of_known((study.study_id for study, _ in cases), weights)
     rows, found = [], []
     with progress("evaluating", len(cases)) as done:
         for study, annotated in cases:

@@ -101,6 +101,14 @@ def score(
         bool,
         typer.Option("--common", help="Score the studies that both tables have, as of one fold; else all."),
     ] = False,
+    unseen: Annotated[
+        bool,
+        typer.Option(
+            "--unseen",
+            help="Only studies that both tables have and the bundled research models neither learned from "
+            "nor were chosen on.",
+        ),
+    ] = False,
     resamples: Resamples = 400,
     as_json: AsJson = False,
 ) -> None:
@@ -115,6 +123,7 @@ def score(
     from classifier.metric import score as official_score
     from data_prep.base.csv_files import read_text_table
     from data_prep.names import input_label
+    from data_prep.rsna.known import known_studies, said_of_known
     from pipeline.commands.console_tables import print_review, print_tables
     from pipeline.results.submission import read_submission, rows_of_both, validate_submission
 
@@ -127,12 +136,20 @@ def score(
         if "study_id" not in table.columns:
             raise ValueError("the label table lacks the column study_id")
         frame = read_submission(submission)
-        if common:
+        if unseen:
+            table = table[~table["study_id"].astype(str).isin(known_studies())]
+            if table.empty:
+                raise ValueError(
+                    "--unseen leaves nothing: the research models know every study of the labels"
+                )
+        if common or unseen:
             everything = len(table), len(frame)
             frame, table = rows_of_both(frame, table)
             left_out = everything[0] - len(table), everything[1] - len(frame)
             console.tell(f"left out: {left_out[0]} labelled studies, {left_out[1]} rows of the submission")
         validate_submission(frame, table["study_id"])
+        if said := said_of_known(table["study_id"].astype(str)):
+            console.tell(f"note: {said}; --unseen leaves them out")
         report = official_score(frame, table)
         rows = GradedRows.from_tables(frame, table)
     except ValueError as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_prep.base.bundles import Bundle, named_bundle
 from data_prep.names import printable
-from pipeline.commands.console import out, print_rows, say
+from pipeline.commands.console import out, print_rows, say, tell
 
 if TYPE_CHECKING:
     from classifier.metric import ScoreReport
@@ -96,3 +97,15 @@ def print_score(report: ScoreReport, intervals: Mapping[str, Any] | None) -> Non
 def _interval(intervals: Mapping[str, Any] | None, term: str) -> str:
     found = None if intervals is None else intervals[term]["interval"]
     return "–" if found is None else f"{found[0]:.4f} to {found[1]:.4f}"
+
+
+def tell_of_known(study_ids: Iterable[str], weights: Path | None) -> None:
+    """A word on stderr where the bundled ``research`` models are measured on studies that they know.
+
+    Args:
+        weights: as the command line names them, see ``named_bundle``.
+    """
+    from data_prep.rsna.known import said_of_known
+
+    if named_bundle(weights) is Bundle.RESEARCH and (said := said_of_known(study_ids)):
+        tell(f"note: {said}; --part test leaves them out")
