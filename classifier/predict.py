@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -16,6 +15,8 @@ from classifier.compiled import CROPS_OF_A_PASS, CompiledGrader, compiled_grader
 from classifier.config import GROUP_GRADERS, CropConfig, GraderName
 from classifier.grade import Grade, GradeSource
 from classifier.prior import level_prior, prior_grade
+from classifier.readings import Probabilities, averaged, other_readings
+from classifier.reference import torch_logits
 from classifier.storage import (
     BUNDLED_WEIGHTS,
     StoredGrader,
@@ -36,7 +37,6 @@ from data_prep.vocabulary import TARGETS, ConditionGroup, Target
 Shown = tuple[Target, Crop]
 Arrays = tuple[NDArray, ...]
 Logits = dict[Target, NDArray[np.float64]]
-Probabilities = dict[Target, NDArray[np.float64]]
 
 LEVEL_ABSENT = "level_absent"
 NO_POINT = "no_point"
@@ -137,9 +137,9 @@ class Grader:
         unseen: dict[Target, Grade] = {}
         # All are begun before any is waited for: crops of one grader are cut while another grades.
         begun = {name: self._begin_views(name, study, levels, unseen) for name in self.graders}
-        others = [self._begin_reading(study, reading) for reading in _other_readings(levels)]
+        others = [self._begin_reading(study, reading) for reading in other_readings(levels)]
         logits = {name: finish() for name, finish in begun.items()}
-        found = _averaged(levels, self._joined(logits), [finish() for finish in others])
+        found = averaged(levels, self._joined(logits), [finish() for finish in others])
         grades = {}
         for target in TARGETS:
             if target not in found:
@@ -280,7 +280,7 @@ class Grader:
         if compiled is None:
             whole = list(passes(None))
             members = [self.graders[name].members[place] for place in places]
-            finish = [partial(_torch_logits, member, whole, self.threads) for member in members]
+            finish = [partial(torch_logits, member, whole, self.threads) for member in members]
         else:
             drawn: list[Arrays] = []
             # The first member grades while crops are still being cut, the others what was cut for it.
@@ -295,32 +295,6 @@ class Grader:
         return finished
 
 
-def _other_readings(levels: SpineLevels) -> list[SpineLevels]:
-    """The second slice of each target that is read on several, the third ones, and so on."""
-    count = max((len(point.also) for point in levels.points), default=0)
-    return [
-        replace(levels, points=tuple(point.also[k] for point in levels.points if len(point.also) > k))
-        for k in range(count)
-    ]
-
-
-def _averaged(levels: SpineLevels, found: Probabilities, others: Sequence[Probabilities]) -> Probabilities:
-    """The mean over all slices on which a target could be read, by their shares."""
-    mean = dict(found)
-    for target in found:
-        point = levels.point(target.condition, target.level)
-        if point is None or not point.also:
-            continue
-        read = [(point.share, found[target])]
-        read += [
-            (other.share, own[target])
-            for other, own in zip(point.also, others, strict=False)
-            if target in own
-        ]
-        mean[target] = np.average([p for _, p in read], axis=0, weights=[share for share, _ in read])
-    return mean
-
-
 def _kept(passes: Iterable[Arrays], drawn: list[Arrays]) -> Iterator[Arrays]:
     """The same passes, each appended to ``drawn`` as it is drawn."""
     for one in passes:
@@ -333,31 +307,3 @@ def _arrays(shown: Sequence[Shown]) -> tuple[NDArray, ...]:
     pixels = np.stack([crop.pixels for _, crop in shown])
     valid = np.stack([crop.valid for _, crop in shown])
     return pixels, valid, np.array([target.level.index for target, _ in shown])
-
-
-def _torch_logits(
-    grader: StoredGrader, passes: Sequence[Sequence[NDArray]], threads: int | None
-) -> NDArray[np.float64]:
-    """Logits (B, 3) of the targets of one study, in its only pass; the reference."""
-    import torch
-
-    device = next(grader.network.parameters()).device
-    pixels, valid, level = (torch.from_numpy(array).to(device) for array in passes[0])
-    with torch_threads(threads), torch.inference_mode():
-        logits = grader.network(pixels, valid, level)
-    return np.asarray(logits.cpu().double().numpy())
-
-
-@contextmanager
-def torch_threads(threads: int | None) -> Iterator[None]:
-    """Run a block with another number of torch threads."""
-    import torch
-
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        if threads is not None:
-            torch.set_num_threads(before)

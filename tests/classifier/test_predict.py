@@ -12,8 +12,9 @@ import torch
 from classifier.calibration import Calibration
 from classifier.config import GROUP_GRADERS, GraderName
 from classifier.model import GraderNetwork
-from classifier.predict import Grader, torch_threads
+from classifier.predict import Grader
 from classifier.prior import level_prior
+from classifier.reference import torch_threads
 from classifier.storage import load_grader, save_grader
 from data_prep.base.manifest import WeightsRejected, write_manifest
 from data_prep.levels import PointSource, SpineLevels
