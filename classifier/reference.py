@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from classifier.storage import StoredGrader
 
 
 def torch_logits(
-    grader: StoredGrader, passes: Sequence[Sequence[NDArray]], threads: int | None
+    grader: StoredGrader, passes: Sequence[Sequence[NDArray[Any]]], threads: int | None
 ) -> NDArray[np.float64]:
     """Logits (B, 3) of the targets of one study, in its only pass; the reference."""
     import torch

@@ -32,7 +32,7 @@ from data_prep.read.listing import (
     natural_order,
     subfolders,
 )
-from data_prep.read.nifti import is_nifti
+from data_prep.read.nifti_sidecar import is_nifti
 from data_prep.read.nifti_studies import volume_studies
 from data_prep.read.own import is_of_output
 from data_prep.read.series_table import IMAGE_FOLDERS, SeriesTable, find_series_table

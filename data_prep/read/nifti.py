@@ -1,22 +1,19 @@
 """NIfTI volumes as series: geometry from the affine, kind from name and sidecar, voxels only when asked.
 
 nibabel reads the header and the voxels; what it is given is bounded first. A file becomes one series, whose
-slices lie along its thickest axis (or the one that the header calls the slice axis). NIfTI counts in RAS+
-millimetres (NIfTI-1, section 'orientation'); everything here is DICOM's LPS+.
+slices lie along its thickest axis (or the one that the header calls the slice axis).
 """
 
 from __future__ import annotations
 
 import gzip
 import io
-import json
 import logging
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,58 +21,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.crops import display_axes
-from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits, Refused
+from data_prep.read.nifti_layout import Claims, Layout, affine_of, layout_of, plane_of
+from data_prep.read.nifti_sidecar import description_of, read_sidecar, stem_of
 from data_prep.read.slice_header import SliceHeader
 
-SUFFIXES = (".nii", ".nii.gz")
 HOW_TO_INSTALL = "NIfTI needs nibabel: pip install 'lumbar[nifti]'"
 
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 _HEADER_BYTES = {348: "Nifti1Header", 540: "Nifti2Header"}
-_BYTE_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 _MAX_OFFSET_BYTES = 1024 * 1024
-_MAX_SIDECAR_BYTES = 1024 * 1024
-_MAX_DISTANCE_MM = 10_000.0
-_MIN_SPACING_MM, _MAX_SPACING_MM = 0.01, 100.0
-# The slice axis of a clinical series is several times as thick as a pixel is wide.
-_CLEARLY_THICKER = 1.2
-_MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
 _SEGMENTATION = re.compile(r"(^|_)(mask|dseg|probseg|seg|labels?|segmentation)$|(^|_)label-", re.IGNORECASE)
-_AXIAL_WORDS = re.compile(r"(^|[^a-z])(ax|axial|tra|trans|transversal)([^a-z]|$)", re.IGNORECASE)
 _BROKEN = (EOFError, gzip.BadGzipFile, zlib.error)
 
 # nibabel logs what it mends in a header.
 logging.getLogger("nibabel.global").propagate = False
-
-
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """How the slices of a volume lie in its array.
-
-    Attributes:
-        slice_axis, row_axis, column_axis: of the array; an image's rows follow each other along
-            ``row_axis``.
-        turned: whether rows and columns are counted from the far end, so that every slice is upright:
-            sagittal head up and front left, axial front up and the patient's right on the left.
-    """
-
-    slice_axis: int
-    row_axis: int
-    column_axis: int
-    turned: tuple[bool, bool]
-
-
-def is_nifti(path: Path) -> bool:
-    """Whether a file is a NIfTI volume by its name."""
-    return path.name.lower().endswith(SUFFIXES)
-
-
-def stem_of(path: Path) -> str:
-    """The name without ``.nii`` or ``.nii.gz``."""
-    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
 
 
 def read_volume(
@@ -96,11 +56,11 @@ def read_volume(
         if _SEGMENTATION.search(stem_of(path)):
             raise Refused(Reason.UNKNOWN_KIND, "a segmentation by its name, not an image")
         claims = _claims(path, limits)
-        sidecar = _read_sidecar(path)
+        sidecar = read_sidecar(path)
         told = dict(sidecar or {})
-        affine = _affine(claims.header)
-        layout = _layout(affine, claims, stem_of(path))
-        described = _description(path, told)
+        affine = affine_of(claims.header)
+        layout = layout_of(affine, claims, stem_of(path))
+        described = description_of(path, told)
         read = partial(read_voxels, path, claims, limits=limits, study_id=study_id, series_id=series_id)
         headers = []
         for index in range(claims.shape[layout.slice_axis]):
@@ -108,7 +68,7 @@ def read_volume(
             headers.append(
                 SliceHeader(
                     path=path,
-                    plane=_plane(affine, claims.shape, layout, index),
+                    plane=plane_of(affine, claims.shape, layout, index),
                     instance_number=index + 1,
                     series_uid=series_id,
                     reader=reader,
@@ -120,21 +80,6 @@ def read_volume(
         message = "its JSON sidecar cannot be read and was not used"
         unused = (Rejection.of(path, Reason.UNREADABLE, message, study_id=study_id, series_id=series_id),)
     return tuple(headers), unused
-
-
-@dataclass(frozen=True, eq=False)
-class Claims:
-    """What the header of a volume says, checked against the limits.
-
-    Attributes:
-        header: of nibabel.
-        shape: (3,) voxels along the axes of the array.
-        offset: first byte of the voxels in the file as it unpacks.
-    """
-
-    header: Any
-    shape: tuple[int, int, int]
-    offset: int
 
 
 def read_voxels(
@@ -247,115 +192,6 @@ def _claims(path: Path, limits: ReadLimits) -> Claims:
 
 def _starts_with(start: bytes, number: int, order: Literal["little", "big"]) -> bool:
     return int.from_bytes(start[:4], order) == number
-
-
-def _affine(header: Any) -> FloatArray:
-    """(4, 4) voxel → patient LPS millimetres."""
-    if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
-        raise Refused(Reason.MISSING_GEOMETRY, "neither sform nor qform says where the voxels lie")
-    affine = np.array(header.get_best_affine(), dtype=np.float64)
-    affine[:3] = _RAS_TO_LPS @ affine[:3] * _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
-    sides = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or np.abs(affine[:3, 3]).max() > _MAX_DISTANCE_MM:
-        raise Refused(
-            Reason.BAD_GEOMETRY, f"the volume lies farther than {_MAX_DISTANCE_MM:g} mm from the isocentre"
-        )
-    if sides.min() < _MIN_SPACING_MM or sides.max() > _MAX_SPACING_MM:
-        message = f"voxels must have sides of {_MIN_SPACING_MM:g} to {_MAX_SPACING_MM:g} mm"
-        raise Refused(Reason.BAD_GEOMETRY, message)
-    if abs(float(np.linalg.det(affine[:3, :3] / sides))) < 0.5:
-        raise Refused(Reason.BAD_GEOMETRY, "the axes of the volume are not independent")
-    return affine
-
-
-def _layout(affine: FloatArray, claims: Claims, name: str) -> Layout:
-    axis = _slice_axis(affine, claims, name)
-    column_axis, row_axis = (other for other in range(3) if other != axis)
-    plain = Layout(axis, row_axis, column_axis, (False, False))
-    plane = _plane(affine, claims.shape, plain, 0)
-    rightwards, downwards = display_axes(plane)
-    if abs(float(rightwards @ plane.x_axis)) < 0.5:
-        row_axis, column_axis = column_axis, row_axis
-    columns = affine[:3, column_axis] @ rightwards < 0
-    rows = affine[:3, row_axis] @ downwards < 0
-    return Layout(axis, row_axis, column_axis, (bool(rows), bool(columns)))
-
-
-def _slice_axis(affine: FloatArray, claims: Claims, name: str) -> int:
-    """The thickest axis; of voxels as thick as wide, what the header or the name says, else left to right."""
-    sides = np.linalg.norm(affine[:3, :3], axis=0)
-    thinner, thickest = np.sort(sides)[1:]
-    if thickest > _CLEARLY_THICKER * thinner:
-        return int(np.argmax(sides))
-    stated = claims.header.get_dim_info()[2]
-    if stated is not None and min(claims.shape) == claims.shape[stated]:
-        return int(stated)
-    wanted = 2 if _AXIAL_WORDS.search(name) else 0  # up, else left, in LPS
-    return int(np.argmax(np.abs(affine[wanted, :3]) / sides))
-
-
-def _plane(affine: FloatArray, shape: tuple[int, int, int], layout: Layout, index: int) -> SlicePlane:
-    first = np.zeros(3)
-    first[layout.slice_axis] = index
-    steps = []
-    for axis, turned in zip((layout.row_axis, layout.column_axis), layout.turned, strict=True):
-        first[axis] = shape[axis] - 1 if turned else 0
-        steps.append(affine[:3, axis] * (-1.0 if turned else 1.0))
-    down, right = (float(np.linalg.norm(step)) for step in steps)
-    try:
-        return SlicePlane(
-            origin_mm=affine[:3, :3] @ first + affine[:3, 3],
-            x_axis=steps[1] / right,
-            y_axis=steps[0] / down,
-            spacing_mm=(right, down),
-            shape=(shape[layout.row_axis], shape[layout.column_axis]),
-        )
-    except ValueError as error:
-        raise Refused(Reason.BAD_GEOMETRY, str(error)) from None
-
-
-def _read_sidecar(path: Path) -> Mapping[str, Any] | None:
-    """The JSON file beside a volume; empty if there is none, None if it cannot be read."""
-    place = sidecar_of(path)
-    try:
-        if not place.is_file():
-            return {}
-        if place.stat().st_size > _MAX_SIDECAR_BYTES:
-            return None
-        told = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return told if isinstance(told, dict) else None
-
-
-def sidecar_of(path: Path) -> Path:
-    """Where the JSON file of a volume lies, if it has one (BIDS, 'Common principles')."""
-    return path.with_name(f"{stem_of(path)}.json")
-
-
-def _description(path: Path, told: Mapping[str, Any]) -> dict[str, Any]:
-    """What name and sidecar say of the series, as ``SliceHeader`` takes it. BIDS counts in seconds."""
-    stated = (told.get(key) for key in ("SeriesDescription", "ProtocolName", "SequenceName"))
-    texts = [text for text in stated if isinstance(text, str)]
-
-    def milliseconds(key: str) -> float | None:
-        value = told.get(key)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(value) * 1e3 if is_number and math.isfinite(value) else None  # type: ignore[arg-type]
-
-    def codes(key: str) -> tuple[str, ...]:
-        value = told.get(key)
-        parts = re.split(r"[_\\]", value) if isinstance(value, str) else value
-        return tuple(str(part).upper() for part in parts) if isinstance(parts, list) else ()
-
-    return {
-        "description": " ".join([*texts, stem_of(path).replace("_", " ")]),
-        "image_type": codes("ImageType"),
-        "scanning_sequence": codes("ScanningSequence"),
-        "repetition_time_ms": milliseconds("RepetitionTime"),
-        "echo_time_ms": milliseconds("EchoTime"),
-        "inversion_time_ms": milliseconds("InversionTime"),
-    }
 
 
 @contextmanager

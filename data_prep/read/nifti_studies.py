@@ -13,7 +13,8 @@ from data_prep.names import folder_id, safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.listing import DICOM, Others, format_of
-from data_prep.read.nifti import is_nifti, read_volume, stem_of
+from data_prep.read.nifti import read_volume
+from data_prep.read.nifti_sidecar import is_nifti, stem_of
 from data_prep.read.slice_header import SliceHeader
 
 # Folders of a BIDS data set that hold no raw images of it (BIDS, 'Source vs. raw vs. derived data').

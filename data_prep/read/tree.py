@@ -22,7 +22,7 @@ from data_prep.read.listing import (
     natural_order,
     unreadable_folder,
 )
-from data_prep.read.nifti import is_nifti
+from data_prep.read.nifti_sidecar import is_nifti
 from data_prep.read.nifti_studies import VolumeStudy, is_raw, note_of_nobody_else, volume_studies
 from data_prep.read.parts import Found
 from data_prep.read.series_table import SeriesTable

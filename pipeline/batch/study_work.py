@@ -12,7 +12,7 @@ from data_prep.names import safe_id
 from data_prep.problems import Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.listing import files_below
-from data_prep.read.nifti import is_nifti, sidecar_of
+from data_prep.read.nifti_sidecar import is_nifti, sidecar_of
 from data_prep.read.own import is_own
 from data_prep.study import Study
 from pipeline.grade import Pipeline
