@@ -7,9 +7,10 @@ written as files, and read like any other input, with the limits of that.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -18,10 +19,10 @@ import pydicom
 import requests
 from dicomweb_client.api import DICOMwebClient
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
 from requests.adapters import HTTPAdapter
 
 from data_prep.base.files import atomic_write
+from data_prep.base.uids import is_usable_uid
 from data_prep.problems import LumbarError
 
 # Asked for by name, so that an archive sends neither deflated files nor what cannot be decoded here.
@@ -32,6 +33,7 @@ _QUERY_KEYS: Final = frozenset(
 _SERIES: Final = "0020000E"
 _STUDY: Final = "0020000D"
 _MODALITY: Final = "00080060"
+_IMAGES: Final = "00201209"
 
 
 class ArchiveFailed(LumbarError):
@@ -180,8 +182,8 @@ def find_study_uids(archive: Archive, query: Mapping[str, str]) -> tuple[str, ..
     """
     with _named("search"):
         filters = {**query, "ModalitiesInStudy": "MR"}
-        rows = archive.client().search_for_studies(search_filters=filters, limit=archive.max_studies + 1)
-        found = sorted({_value(row, _STUDY) for row in rows} - {""})
+        search = partial(archive.client().search_for_studies, search_filters=filters)
+        found = sorted(_all_of(search, _STUDY, archive.max_studies))
     if not found:
         raise ArchiveFailed("the archive has no MR study that the query finds")
     if len(found) > archive.max_studies:
@@ -197,11 +199,13 @@ def fetch_study(archive: Archive, study_uid: str, folder: Path) -> int:
     """
     client, count = archive.client(), 0
     with _named("search for series"):
-        rows = client.search_for_series(study_uid, search_filters={"Modality": "MR"})
-        series = sorted({_value(row, _SERIES) for row in rows if _value(row, _MODALITY) == "MR"} - {""})
-    if len(series) > archive.max_series:
+        found = _all_of(partial(client.search_for_series, study_uid), _SERIES, archive.max_series)
+    if len(found) > archive.max_series:
         raise ArchiveFailed(f"a study has more than {archive.max_series} series")
+    # One that names no modality may be of images that do.
+    series = sorted(uid for uid, row in found.items() if _text(row, _MODALITY) in ("MR", ""))
     for place, uid in enumerate(series):
+        before = count
         with _named("retrieval"):
             for number, dataset in enumerate(client.iter_series(study_uid, uid, media_types=_UNCOMPRESSED)):
                 path = folder / f"study{_short(study_uid)}" / f"{place:03d}" / f"{number:05d}.dcm"
@@ -209,6 +213,9 @@ def fetch_study(archive: Archive, study_uid: str, folder: Path) -> int:
                 with atomic_write(path, binary=True) as stream:
                     pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
                 count += 1
+        told = _text(found[uid], _IMAGES)
+        if told.isdigit() and count - before < int(told):
+            raise ArchiveFailed(f"retrieval: {count - before} of the {told} images of a series arrived")
     if not count:
         raise ArchiveFailed("a study has no MR image")
     return count
@@ -239,10 +246,31 @@ def store(archive: Archive, dataset: Dataset) -> None:
         raise ArchiveFailed("storing: the archive did not confirm the object")
 
 
-def _value(row: Mapping[str, Any], tag: str) -> str:
+def _all_of(
+    search: Callable[..., Iterable[Mapping[str, Any]]], tag: str, most: int
+) -> dict[str, Mapping[str, Any]]:
+    """Rows of a search by their identifier, page by page: an archive may answer with fewer than it has.
+
+    One more than ``most`` at least, if there are so many. Raises ArchiveFailed for an identifier that nothing
+    can be asked for by.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    asked = 0
+    while len(found) <= most:
+        rows = list(search(limit=most + 1, offset=asked or None))
+        new = {_text(row, tag): row for row in rows if _text(row, tag) not in found}
+        if not all(map(is_usable_uid, new)):
+            raise ArchiveFailed("search: the archive names something that is no identifier")
+        if not new:  # the end, or an archive that answers with all at once
+            break
+        found |= new
+        asked += len(rows)
+    return found
+
+
+def _text(row: Mapping[str, Any], tag: str) -> str:
     values = row.get(tag, {}).get("Value", [])
-    text = str(values[0]) if values else ""
-    return text if tag == _MODALITY or UID(text).is_valid else ""
+    return str(values[0]).strip() if values else ""
 
 
 def _short(uid: str) -> str:

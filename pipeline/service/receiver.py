@@ -21,6 +21,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from data_prep.base.uids import is_usable_uid
 from data_prep.names import printable
+from data_prep.read.dicom_fast import Elements
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, TRANSFER_SYNTAXES
 from data_prep.read.dicom_parse import BoundedFile, parsed
 from pipeline.service.config import ServiceConfig
@@ -33,6 +34,8 @@ SUCCESS, OUT_OF_RESOURCES, NOT_THIS_CLASS, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA9
 
 _GRADED_CLASSES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 _IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID")
+# Anonymisers have given one SOPInstanceUID to all images of a series, and to those of two patients.
+_TELLING = ("PatientID", "SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient", "EchoTime")
 # An A-ASSOCIATE-RQ may name every storage class with every transfer syntax.
 _MIN_LONGEST_PDU = 256 * 1024
 _GREETING_TIMEOUT_S, _TIMEOUT_S = 15, 60
@@ -187,7 +190,7 @@ class Receiver:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with BoundedFile(io.BytesIO(content), DEFAULT_LIMITS) as file:
-                header, _ = parsed(file, _IDENTIFIERS, DEFAULT_LIMITS, stop_before_pixels=True)
+                header, _ = parsed(file, (*_IDENTIFIERS, *_TELLING), DEFAULT_LIMITS, stop_before_pixels=True)
             study_uid, sop_uid = (
                 str(header.get(k) or "").strip(" \0") for k in ("StudyInstanceUID", "SOPInstanceUID")
             )
@@ -196,5 +199,7 @@ class Receiver:
         if not (is_usable_uid(study_uid) and sop_uid == str(request.AffectedSOPInstanceUID).strip(" \0")):
             log.warning("refused: no StudyInstanceUID, or not the SOPInstanceUID announced")
             return NOT_UNDERSTOOD
-        self._spool.store(study_uid, sop_uid, content)
+        elements = Elements(header)
+        image = b"\\".join(elements.raw(keyword).strip(b" \0") for keyword in _TELLING)
+        self._spool.store(study_uid, sop_uid, content, image)
         return SUCCESS

@@ -82,15 +82,20 @@ class Spool:
         """Let another process work here."""
         self._held.close()
 
-    def store(self, study_uid: str, sop_uid: str, content: bytes) -> None:
+    def store(self, study_uid: str, sop_uid: str, content: bytes, image: bytes = b"") -> None:
         """Keep an image; when this returns, it is on the disk. The same instance again replaces it.
+
+        Args:
+            study_uid, sop_uid: of the image.
+            content: of its file.
+            image: tells two images of one identifier apart.
 
         Raises:
             SpoolFull: there is no room, even without the images of graded studies.
             OSError: it cannot be written.
         """
         key = f"study-{_hash(study_uid)}"
-        path = self._studies / key / "images" / f"{_hash(sop_uid)}.dcm"
+        path = self._studies / key / "images" / f"{_hash(sop_uid, image)}.dcm"
         with self._lock:
             before = path.stat().st_size if path.is_file() else 0
             if self._bytes + len(content) - before > self._max_bytes:
@@ -201,5 +206,5 @@ class Spool:
             json.dump(state, stream)
 
 
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+def _hash(text: str, more: bytes = b"") -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass") + more).hexdigest()[:40]

@@ -195,3 +195,24 @@ def test_more_associations_than_allowed_are_turned_away(config: ServiceConfig, s
     assert first.is_established and not second.is_established
     first.release()
     running.stop()
+
+
+@pytest.mark.usefixtures("receiver")
+def test_different_images_of_one_identifier_are_all_kept(
+    config: ServiceConfig, spool: Spool, images: list[Dataset]
+) -> None:
+    """As a careless anonymiser leaves them: of one series, and of two patients. The same again is one."""
+    sent = []
+    for number, patient in ((1, "A"), (2, "A"), (1, "B")):
+        dataset = copy.deepcopy(images[0])
+        dataset.InstanceNumber, dataset.PatientID = number, patient
+        sent.append(dataset)
+    for dataset in (*sent, sent[0]):
+        assert store(config, dataset) == 0
+    (study,) = spool.settled(0.0)
+    kept = [pydicom.dcmread(path) for path in study.images.iterdir()]
+    assert sorted((str(item.PatientID), int(item.InstanceNumber)) for item in kept) == [
+        ("A", 1),
+        ("A", 2),
+        ("B", 1),
+    ]

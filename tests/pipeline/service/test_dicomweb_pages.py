@@ -1,0 +1,104 @@
+"""Protects: what an archive has of a study is fetched whole, or it is said that it was not."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pydicom
+import pytest
+
+from pipeline.service.dicomweb import Archive, ArchiveFailed, fetch_study, find_study_uids
+from tests.dicom_files import write_series
+
+STUDIES = {
+    f"1.2.{number}": {f"1.2.{number}.{series}": "MR" for series in range(1, 6)} for number in range(1, 4)
+}
+
+
+@contextmanager
+def archive_of(
+    folder: Path, *, page: int | None = 2, modalities: dict[str, str] | None = None, lost: int = 0
+) -> Iterator[Archive]:
+    """An archive that answers a search with a page at most; None: with everything, whatever is asked.
+
+    ``lost`` images of the last series of each study are listed, and do not come.
+    """
+    of_series: dict[str, list[bytes]] = {}
+    for study, all_series in STUDIES.items():
+        for series in all_series:
+            paths = write_series(folder / series, 3, study_uid=study, series_uid=series, Modality="MR")
+            of_series[series] = [path.read_bytes() for path in paths]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            address = urlsplit(self.path)
+            parts, asked = address.path.strip("/").split("/"), parse_qs(address.query)
+            if parts[-1] == "studies":
+                return self.rows([{"0020000D": {"vr": "UI", "Value": [uid]}} for uid in STUDIES], asked)
+            if parts[-1] == "series":
+                return self.rows([self.series(uid) for uid in STUDIES[parts[-2]]], asked)
+            kept = of_series[parts[-1]]
+            self.images(kept[: len(kept) - lost] if parts[-1].endswith(".5") else kept)
+
+        def series(self, uid: str) -> dict[str, object]:
+            modality = (modalities or {}).get(uid, "MR")
+            return {
+                "0020000E": {"vr": "UI", "Value": [uid]},
+                "00080060": {"vr": "CS", **({"Value": [modality]} if modality else {})},
+                "00201209": {"vr": "IS", "Value": [3]},
+            }
+
+        def rows(self, rows: list[dict[str, object]], asked: dict[str, list[str]]) -> None:
+            if page is not None:
+                start = int(asked.get("offset", ["0"])[0])
+                rows = rows[start : start + min(page, int(asked.get("limit", ["99"])[0]))]
+            self.answer(json.dumps(rows).encode(), "application/dicom+json")
+
+        def images(self, contents: list[bytes]) -> None:
+            body = b"".join(
+                b"--part\r\nContent-Type: application/dicom\r\n\r\n" + item + b"\r\n" for item in contents
+            )
+            self.answer(body + b"--part--\r\n", 'multipart/related; type="application/dicom"; boundary=part')
+
+        def answer(self, body: bytes, kind: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Archive(f"http://127.0.0.1:{server.server_address[1]}")
+        server.shutdown()
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, None])
+def test_every_page_of_a_search_is_asked_for(tmp_path: Path, page: int | None) -> None:
+    with archive_of(tmp_path / "archive", page=page) as archive:
+        assert find_study_uids(archive, {}) == tuple(STUDIES)
+        assert fetch_study(archive, "1.2.2", tmp_path / "out") == 15
+    series = {pydicom.dcmread(path).SeriesInstanceUID for path in (tmp_path / "out").rglob("*.dcm")}
+    assert series == set(STUDIES["1.2.2"])
+
+
+def test_a_series_that_names_no_modality_is_fetched_and_one_of_another_is_not(tmp_path: Path) -> None:
+    with archive_of(tmp_path / "archive", modalities={"1.2.1.3": "", "1.2.1.4": "CT"}) as archive:
+        assert fetch_study(archive, "1.2.1", tmp_path / "out") == 12
+
+
+def test_images_that_are_listed_and_do_not_come_are_said(tmp_path: Path) -> None:
+    with (
+        archive_of(tmp_path / "archive", lost=1) as archive,
+        pytest.raises(ArchiveFailed, match="2 of the 3 images of a series arrived"),
+    ):
+        fetch_study(archive, "1.2.3", tmp_path / "out")
