@@ -23,8 +23,9 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
+from tests.pipeline.running_program import asking_app, running, said
 from tests.pipeline.service.parts import free_port
-from tests.pipeline.test_privacy_names import NAMES, TRACES, plant, running, said, traces_in
+from tests.pipeline.test_privacy_names import NAMES, TRACES, plant, traces_in
 
 NAME = NAMES[0]
 
@@ -291,17 +292,11 @@ def test_the_app_says_what_failed_without_names(tmp_path: Path) -> None:
     log = tmp_path / "app.log"
     (tmp_path / "temporary").mkdir()
     with running(["app", "--port", "0", "--no-browser"], log, TMPDIR=str(tmp_path / "temporary")) as process:
-        address = said(log, r"http://127\.0\.0\.1:\d+/")
-        page = urllib.request.urlopen(address, timeout=30).read().decode()
-        token = page.split('lumbar-token" content="')[1].split('"')[0]
-        answers: list[bytes] = []
+        asked, answers = asking_app(log), list[bytes]()
 
         def ask(method: str, path: str, body: bytes | None = None) -> bytes:
-            request = urllib.request.Request(
-                address + path, data=body, method=method, headers={"x-lumbar-token": token}
-            )
             try:
-                answers.append(urllib.request.urlopen(request, timeout=60).read())
+                answers.append(asked(method, path, body))
             except urllib.error.HTTPError as error:
                 answers.append(error.read() + str(error.headers).encode() + str(error.reason).encode())
             return answers[-1]

@@ -14,11 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,7 @@ from pynetdicom import AE
 from pipeline.app.jobs import unpack_all
 from pipeline.quiet import silence_libraries
 from tests.command_line import lumbar
+from tests.pipeline.running_program import asking_app, running, said
 from tests.pipeline.service.parts import free_port
 from tests.pipeline.stand_in import write_study
 
@@ -117,34 +115,6 @@ def test_predict_quiet_names_nobody(tmp_path: Path, uids: bool, packed: bool) ->
     assert traces_in(out) == []
 
 
-@contextmanager
-def running(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A command of the program as a process of its own, every warning on, all that it says in ``log``."""
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.pipeline.stand_in_main", "0", *command],
-            stdout=stream,
-            stderr=stream,
-            env={**os.environ, "PYTHONWARNINGS": "always", "OMP_NUM_THREADS": "1", **environment},
-        )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait(60)
-
-
-def said(log: Path, pattern: str, times: int = 1) -> str:
-    """The last thing that a pattern finds in a log, once it is there so often."""
-    for _ in range(6000):
-        found = re.findall(pattern, log.read_text(errors="replace"))
-        if len(found) >= times:
-            return str(found[-1])
-        time.sleep(0.02)
-    raise AssertionError(f"waited in vain for {pattern!r}: {log.read_text(errors='replace')}")
-
-
 def test_the_node_names_nobody(tmp_path: Path) -> None:
     """Two patients are sent, graded and kept for an archive that is away; a third party is turned away."""
     source = plant(tmp_path / "made", uids=True)
@@ -181,17 +151,7 @@ def test_the_app_names_nobody(tmp_path: Path) -> None:
     log = tmp_path / "app.log"
     (tmp_path / "temporary").mkdir()
     with running(["app", "--port", "0", "--no-browser"], log, TMPDIR=str(tmp_path / "temporary")) as process:
-        address = said(log, r"http://127\.0\.0\.1:\d+/")
-        page = urllib.request.urlopen(address, timeout=30).read().decode()
-        token = page.split('lumbar-token" content="')[1].split('"')[0]
-
-        def ask(method: str, path: str, body: bytes | None = None) -> bytes:
-            request = urllib.request.Request(
-                address + path, data=body, method=method, headers={"x-lumbar-token": token}
-            )
-            answer: bytes = urllib.request.urlopen(request, timeout=60).read()
-            return answer
-
+        ask = asking_app(log)
         job = json.loads(ask("POST", "api/jobs", b""))["id"]
         answers = []
         for path in sorted(path for path in source.rglob("*") if path.is_file()):
