@@ -131,6 +131,8 @@ def evaluate(
         cases = external_cases(external, external_mm_per_px, part or "report")
     elif slices:
         cases = [case for folder in slices for case in point_slice_cases(folder, wanted)]
+        if wanted is None:
+            tell("note: of folders that the models learned from, --part test leaves known patients out")
     else:
         cases = annotated_cases(data, wanted)
         tell_of_known((study.study_id for study, _ in cases), weights)
