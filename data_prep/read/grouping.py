@@ -265,9 +265,10 @@ def _named(parts: list[Part], top_name: str) -> tuple[Group, ...]:
         uids = Counter(header.study_uid for header in part.headers if header.study_uid)
         own = min(uids, key=lambda uid: (-uids[uid], uid)) if uids else ""
         study_id = safe_id(own.strip()) if own.strip() else _folder_of(part, top_name)
-        taken[study_id] += 1
-        if taken[study_id] > 1:
-            study_id = f"{study_id}-{taken[study_id]}"
+        # Results are files of that name, and many disks take upper and lower case for one.
+        taken[study_id.casefold()] += 1
+        if taken[study_id.casefold()] > 1:
+            study_id = f"{study_id}-{taken[study_id.casefold()]}"
         joined = part.is_joined_by_folder or (not uids and len(part.labels) > 1)
         flags = (Flag.IDENTIFIERS_MISSING,) if joined and not any(part.identity[:2]) else ()
         rejections = [_with_study(item, study_id) for item in part.rejections]

@@ -43,6 +43,7 @@ _MAGIC = (
     (0, b"\x89HDF\r\n\x1a\n", "HDF5 or MINC volume"),
     (0, b"CDF\x01", "MINC volume"),
 )
+_APPLE_DOUBLE = b"\0\5\26\7"
 _ANALYZE = (struct.pack("<I", 348), struct.pack(">I", 348))
 _TEXT = bytes(range(0x20, 0x7F)) + b"\t\n\r"
 _FEWEST_OF_A_SERIES = 5
@@ -149,6 +150,17 @@ def holds_images(folder: Path) -> bool:
         for name in sorted(names)[:_LOOKED_AT_FILES]
     )
     return any(format_of(file) == DICOM and not is_own(file) for file in files)
+
+
+def is_shadow(path: Path) -> bool:
+    """Whether a file is what a Mac leaves beside another one on foreign disks (AppleDouble, RFC 1740)."""
+    try:
+        if not path.name.startswith("._"):
+            return False
+        with path.open("rb") as file:
+            return file.read(len(_APPLE_DOUBLE)) == _APPLE_DOUBLE
+    except OSError:
+        return False
 
 
 def image_files(paths: Iterable[Path], others: Others | None = None) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from data_prep.base.files import remove_abandoned, temporary_folder
 from data_prep.names import folder_id
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.archives import DEFAULT_ARCHIVE_LIMITS, ArchiveLimits, extract_archive, is_archive
-from data_prep.read.listing import files_below
+from data_prep.read.listing import files_below, is_shadow
 from data_prep.read.series_table import IMAGE_FOLDERS, SERIES_TABLES
 
 _TABLES_UP = 3
@@ -67,7 +67,8 @@ def archives_in(path: Path) -> tuple[Path, ...]:
     """The zips of a folder, by their names; none of a file."""
     if not path.is_dir():
         return ()
-    return tuple(file for file in files_below(path, []) if file.suffix.lower() == ".zip" and is_archive(file))
+    zips = (file for file in files_below(path, []) if file.suffix.lower() == ".zip")
+    return tuple(file for file in zips if is_archive(file) and not is_shadow(file))
 
 
 def _unpacked_in_place(

@@ -67,7 +67,7 @@ def build_series(
     Raises:
         DicomRejected: nothing given, a localiser, all images at one place, or none of the three kinds.
     """
-    unique, rejections = _without_duplicates(study_id, series_id, headers)
+    unique, rejections = _without_duplicates(study_id, series_id, headers, limits)
     kept = _numbered_by_name(unique) if numbered_by_name else _numbered_by_header(unique)
     if not kept:
         raise DicomRejected(Rejection(Reason.NO_SLICES, "no image can be read", study_id, series_id))
@@ -136,7 +136,7 @@ def _is_degraded(headers: Sequence[SliceHeader]) -> bool:
 
 
 def _without_duplicates(
-    study_id: str, series_id: str, headers: Sequence[SliceHeader]
+    study_id: str, series_id: str, headers: Sequence[SliceHeader], limits: ReadLimits
 ) -> tuple[list[SliceHeader], list[Rejection]]:
     """Drop later files with the identifier AND the place of an earlier one.
 
@@ -147,8 +147,11 @@ def _without_duplicates(
     by_uid: dict[str, list[SliceHeader]] = {}
     for header in headers:
         earlier = by_uid.setdefault(header.sop_uid, [])
-        if header.sop_uid and any(_same_grid(header.plane, other.plane) for other in earlier):
+        same = next((other for other in earlier if _same_grid(header.plane, other.plane)), None)
+        if header.sop_uid and same is not None:
             message = "the same image was read from an earlier file"
+            if _show_something_else(header, same, limits):
+                message = "an earlier file has its identifier and place, and shows something else"
             rejections.append(
                 Rejection.of(header.path, Reason.DUPLICATE, message, study_id=study_id, series_id=series_id)
             )
@@ -156,6 +159,13 @@ def _without_duplicates(
         earlier.append(header)
         kept.append(header)
     return kept, rejections
+
+
+def _show_something_else(header: SliceHeader, other: SliceHeader, limits: ReadLimits) -> bool:
+    try:
+        return not np.array_equal(read_pixels(header, limits=limits), read_pixels(other, limits=limits))
+    except DicomRejected:
+        return False
 
 
 def _numbered_by_name(headers: Sequence[SliceHeader]) -> list[Numbered]:

@@ -19,6 +19,7 @@ from data_prep.read.listing import (
     hidden_folder,
     image_files,
     is_number,
+    is_shadow,
     natural_order,
     unreadable_folder,
 )
@@ -50,7 +51,7 @@ class Tree:
 
     def read(self, files: Iterable[Path], inside: Path | None = None) -> None:
         """Read the headers of all images; ``inside`` is a folder that is a study even if it has none."""
-        files = [file for file in files if self._is_new(file)]
+        files = [file for file in files if self._is_new(file) and not is_shadow(file)]
         self._not_raw += [file for file in files if not is_raw(file, self._top)]
         files = [file for file in files if is_raw(file, self._top)]
         self._volumes += [file for file in files if is_nifti(file)]

@@ -6,6 +6,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from data_prep.problems import Reason
@@ -216,3 +217,38 @@ def test_an_archive_without_its_ending_is_called_one(tmp_path: Path) -> None:
     zipped(tmp_path / "b").rename(tmp_path / "in" / "export1")
     (study,) = studies_in(tmp_path / "in")
     assert [item.message for item in study.rejections] == ["a zip archive, which is not read"]
+
+
+def test_a_copy_that_shows_something_else_is_not_called_the_same_image(tmp_path: Path) -> None:
+    """One study in two folders, two of its images changed; a second patient is complete."""
+    write_patient(tmp_path / "a", 1)
+    write_patient(tmp_path / "b", 1)
+    write_patient(tmp_path / "c", 2)
+    for number in (2, 4):
+        dataset = pydicom.dcmread(tmp_path / "b" / f"{number}.dcm")
+        dataset.PixelData = dataset.PixelData[::-1]
+        dataset.save_as(tmp_path / "b" / f"{number}.dcm")
+    mine, other = studies_in(tmp_path)
+    assert said([mine]) == [Reason.DUPLICATE] * 5 and said([other]) == []
+    differ = {item.file for item in mine.rejections if item.message.endswith("shows something else")}
+    assert differ == {"2.dcm", "4.dcm"}
+
+
+@pytest.mark.parametrize("name", ["._1.dcm", "._sub-02_T2w.nii.gz", "._export.zip"])
+def test_what_a_mac_leaves_beside_files_is_nobody_s(tmp_path: Path, name: str) -> None:
+    write_patient(tmp_path / "a", 1)
+    write_patient(tmp_path / "b", 2)
+    (tmp_path / "a" / name).write_bytes(b"\0\5\26\7" + bytes(4092))
+    with opened_input(tmp_path) as (folder, rejections):
+        studies = studies_in(folder)
+        assert [study.study_id for study in studies] == ["1.2.1", "1.2.2"]
+        assert said(studies) == [] and rejections == ()
+
+
+def test_identifiers_of_studies_never_differ_in_case_alone(tmp_path: Path) -> None:
+    """They are names of results, and many disks take both for one."""
+    for number, folder in ((1, "x/P7"), (2, "y/p7")):
+        identity = {"PatientID": f"A{number}", "StudyDate": f"2026010{number}"}
+        write_series(tmp_path / folder, without=("StudyInstanceUID",), series_uid=f"1.2.{number}", **identity)
+    ids = [study.study_id for study in studies_in(tmp_path)]
+    assert len({name.casefold() for name in ids}) == 2
