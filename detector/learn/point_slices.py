@@ -21,8 +21,8 @@ from data_prep.levels import LevelPoint, PointSource, Sight
 from data_prep.partition import Part, part_of
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import LEVELS, Condition, SeriesKind
-from detector.learn.canonical_slices import canonical_slice
 from detector.learn.slices import LabelledSlice, SlicesUnusable
+from detector.look.canonical import canonical_image
 from detector.spec import SAGITTAL
 
 POINT_COLUMNS = ("slice", "patient", "modality", "level", "canal_x", "canal_y")
@@ -97,7 +97,11 @@ def labelled_point_slices(folder: Path, part: Part) -> list[LabelledSlice]:
             names = tuple(str(level) for level in mine["level"])
         if names:
             patient = patient_id(folder, str(rows["patient"].iloc[0]))
-            found.append(canonical_slice(pixels, plane, names, points, SAGITTAL, patient, str(name)))
+            canonical = canonical_image(
+                plane, pixels, mm_per_px=SAGITTAL.mm_per_px, max_side_px=SAGITTAL.max_canvas_px
+            )
+            keypoints = canonical.plane.to_px(plane.to_mm(points))
+            found.append(LabelledSlice(canonical.image, names, keypoints, patient, str(name)))
     return found
 
 

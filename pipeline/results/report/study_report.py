@@ -28,7 +28,6 @@ from pipeline.results.words import (
     share_words,
 )
 
-REPORT_NAME = "report.html"
 _COLOURS = {level: LEVEL_COLOURS[level] for level in LEVELS}
 
 
