@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, RLELossless
 
+from data_prep.read.dicom_file import read_slices
+from data_prep.read.slice_header import SliceHeader
+
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -128,3 +131,9 @@ def write_study(folder: Path, **options: Any) -> Path:
             **options,
         )
     return folder
+
+
+def read_slice(path: Path, **options: Any) -> SliceHeader:
+    """The header of a file that holds one image; ``options`` are those of ``read_slices``."""
+    (header,) = read_slices(path, **options)
+    return header

@@ -1,12 +1,15 @@
-"""Tools of other people that judge our DICOM objects; tests skip where they are not installed."""
+"""What judges our DICOM objects: the rules of UIDs, and tools of other people; tests skip without them."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+_UID = re.compile(r"[012](\.(0|[1-9][0-9]*))+")
 
 
 def needs(program: str, package: str) -> str:
@@ -34,3 +37,14 @@ def dsrdump(path: Path) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def is_valid_uid(text: str) -> bool:
+    """Whether a text is a UID (PS3.5 section 9.1) of an existing root: 0, 1 or 2.
+
+    The RSNA files hold ``4003253.1.1``, which has the characters of a UID but no root.
+    """
+    if len(text) > 64 or not _UID.fullmatch(text):
+        return False
+    first, second = text.split(".")[:2]
+    return first == "2" or int(second) < 40

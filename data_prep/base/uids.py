@@ -1,26 +1,14 @@
-"""Unique identifiers: which are valid, and new ones that depend on nothing but what they stand for."""
+"""Unique identifiers: what can be taken for one as it comes, and those derived from what they stand for."""
 
 from __future__ import annotations
 
 import re
 import uuid
 
-_UID = re.compile(r"[012](\.(0|[1-9][0-9]*))+")
 _NUMBERS, _ROOTED_UID = re.compile(r"[0-9]+(\.[0-9]+)*"), re.compile(r"0*[012](\.[0-9]+)+")
 _MAX_LENGTH = 64
 # Any fixed value will do; another one would give every derived identifier another value.
 _NAMESPACE = uuid.UUID("7f4df2ea-63a5-4a8e-9d1c-25a1d7f0b6c3")
-
-
-def is_valid_uid(text: str) -> bool:
-    """Whether a text is a UID (PS3.5 section 9.1) of an existing root: 0, 1 or 2.
-
-    The RSNA files hold ``4003253.1.1``, which has the characters of a UID but no root.
-    """
-    if len(text) > _MAX_LENGTH or not _UID.fullmatch(text):
-        return False
-    first, second = text.split(".")[:2]
-    return first == "2" or int(second) < 40
 
 
 def is_usable_uid(text: str, *, rooted: bool = False) -> bool:

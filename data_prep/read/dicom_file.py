@@ -69,19 +69,6 @@ _STATED_KEYWORDS = (
 _PIXEL_KEYWORDS = (*_STATED_KEYWORDS, "FloatPixelData", "DoubleFloatPixelData", "PixelData")
 
 
-def read_slice(
-    path: Path, *, limits: ReadLimits = DEFAULT_LIMITS, study_id: str = "", series_id: str = ""
-) -> SliceHeader:
-    """Read the header of one single-frame greyscale image; see ``read_slices``."""
-    first, *others = read_slices(path, limits=limits, study_id=study_id, series_id=series_id)
-    if others:
-        message = f"{len(others) + 1} frames in one file"
-        raise DicomRejected(
-            Rejection.of(path, Reason.MULTI_FRAME, message, study_id=study_id, series_id=series_id)
-        )
-    return first
-
-
 def read_slices(
     path: Path, *, limits: ReadLimits = DEFAULT_LIMITS, study_id: str = "", series_id: str = ""
 ) -> tuple[SliceHeader, ...]:

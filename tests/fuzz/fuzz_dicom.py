@@ -24,7 +24,7 @@ except ImportError:
 
 with atheris.instrument_imports(include=["data_prep", "pydicom"]):
     from data_prep.problems import DicomRejected, Reason
-    from data_prep.read.dicom_file import read_pixels, read_slice
+    from data_prep.read.dicom_file import read_pixels, read_slices
 
 from tests.hostile.mutations import base_dataset, every_coding
 
@@ -44,7 +44,7 @@ def main() -> None:
         def read(content: bytes) -> None:
             path.write_bytes(content)
             try:
-                read_pixels(read_slice(path))
+                read_pixels(read_slices(path)[0])
             except DicomRejected as rejected:
                 assert rejected.rejection.reason in Reason
 

@@ -134,7 +134,7 @@ def _status(key: str) -> float:
 
 def _do(task: str, path: Path) -> dict[str, Any]:
     from data_prep.problems import DicomRejected, Rejection
-    from data_prep.read.dicom_file import read_pixels, read_slice
+    from data_prep.read.dicom_file import read_pixels, read_slices
     from data_prep.read.find import find_studies
     from data_prep.read.opening import opened_input
 
@@ -143,7 +143,7 @@ def _do(task: str, path: Path) -> dict[str, Any]:
     try:
         if task == "file":
             files = 1
-            read_pixels(read_slice(path))
+            read_pixels(read_slices(path)[0])
             slices = 1
         else:
             with opened_input(path) as (folder, refused):

@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.fuzz import ALL_SLICES, Base, study_around
-from data_prep.read.dicom_file import read_pixels, read_slice
+from data_prep.read.dicom_file import read_pixels
 from data_prep.read.dicom_limits import TRANSFER_SYNTAXES
 from data_prep.read.find import find_studies
 from pipeline.batch.run import run_batch
 from pipeline.results.submission import read_submission, validate_submission
+from tests.dicom_files import read_slice
 from tests.hostile.bounded import BoundedReader
 from tests.hostile.mutations import (
     Damage,

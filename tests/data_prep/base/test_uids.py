@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.base.uids import derived_uid, is_valid_uid
+from data_prep.base.uids import derived_uid
+from tests.dicom_tools import is_valid_uid
 
 
 @pytest.mark.parametrize("text", ["1.2.840.10008.1.2", "2.25.0", "2.999.1", "0.39.5"])

@@ -11,11 +11,10 @@ import pandas as pd
 import pydicom
 import pytest
 
-from data_prep.base.uids import is_valid_uid
 from data_prep.geometry import SlicePlane
 from data_prep.phantom import make_study, write_dataset
 from data_prep.vocabulary import CONDITIONS, LEVELS, SUBMISSION_COLUMNS, TARGETS, SeriesKind, split_row_id
-from tests.dicom_tools import dciodvfy_errors
+from tests.dicom_tools import dciodvfy_errors, is_valid_uid
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 # Of the two studies, one has full headers and one is RLE compressed (see ``_write_study``).

@@ -20,9 +20,9 @@ from pydicom.uid import (
 )
 
 from data_prep.problems import DicomRejected, Reason
-from data_prep.read.dicom_file import read_pixels, read_slice
+from data_prep.read.dicom_file import read_pixels
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
-from tests.dicom_files import AXIAL, ramp, write_slice
+from tests.dicom_files import AXIAL, ramp, read_slice, write_slice
 
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 

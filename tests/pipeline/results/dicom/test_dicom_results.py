@@ -13,7 +13,6 @@ from highdicom.sr import PlanarROIMeasurementsAndQualitativeEvaluations, srread
 from pydicom.sr import _concepts_dict
 
 from classifier.grade import Grade
-from data_prep.base.uids import is_valid_uid
 from data_prep.problems import DicomRejected, Reason
 from data_prep.read.find import find_studies
 from data_prep.study import Study
@@ -28,7 +27,7 @@ from pipeline.results.dicom.structured_report import ReportKind, build_report
 from pipeline.results.dicom.write import DicomResults, write_object
 from pipeline.results.words import place_words
 from tests.command_line import lumbar
-from tests.dicom_tools import dciodvfy_errors, dsrdump
+from tests.dicom_tools import dciodvfy_errors, dsrdump, is_valid_uid
 from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_study
 
 ROOT = Path(__file__).resolve().parents[4]
