@@ -230,7 +230,7 @@ def numbering_cases(
     phantoms. Of those whose annotations contradict themselves nobody knows the numbers: they are left out.
     """
     real = [] if external is None else [external_cases(external, mm_per_px, "choosing")]
-    real += [_validation_cases(folder) for folder in data]
+    real += [annotated_cases(folder, Part.VALIDATION) for folder in data]
     real += [point_slice_cases(folder, Part.VALIDATION) for folder in slices]
     count = phantoms + hard + sum(map(len, real))
     cases: list[NumberedCase | None] = []
@@ -252,10 +252,6 @@ def numbering_cases(
             cases.append(_numbered(detector, study, canal, weight, hard=True))
             progress(study.study_id, count)
     return [case for case in cases if case is not None]
-
-
-def _validation_cases(data: Path) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
-    return annotated_cases(data, Part.VALIDATION)
 
 
 def _numbered(
