@@ -19,30 +19,39 @@ _PD_WORDS = re.compile(r"(?<![A-Z])PD(W|FS|SPAIR|TSE|FSE)?(?![A-Z])|PROTON")
 _OTHER_WORDS = re.compile(
     r"DWI|DIFF|(?<![A-Z])[DE]?ADC|TRACE|(?<![A-Z])DTI(?![A-Z])|TENSOR|(?<![A-Z])IVIM|EP2D|(?<![A-Z])B[\s=]?\d{3,4}(?!\d)|(?<![A-Z])SWI|SCOUT|SURVEY|LOCALI[SZ]ER|(?<![A-Z])LOC(?![A-Z])|MYELO|T2\s*\*|T2[\s_-]*STAR|CISS|FIESTA|TRUFI"
     r"|TRUE?[\s_-]*FISP|B[\s_-]?FFE|BALANCED|MEDIC(?![A-Z])|(?<![A-Z])MAP|FAT[\s_-]*(FRAC|PERC)|PDFF|SUBTR|(?<![A-Z])SUB(?![A-Z-])|(?<![A-Z])MRM(?![A-Z])"
-    r"|(?<![A-Z])MIP(?![A-Z])|PERF"
+    r"|(?<![A-Z])MIP(?![A-Z])|PERF|T1[\s_-]*RHO|R2[\s_-]*(\*|STAR)|SSFP|(?<![A-Z])(DCE|ASL|CINE|TOF|MRA|MRV)(?![A-Z])|ANGIO"
+    r"|CSF[\s_-]*FLOW|PHASE[\s_-]*CONTRAST"
 )
 # Gradient echoes: T2* whatever their names say, unless that is T1.
 _GRADIENT_WORDS = re.compile(
-    r"FFE|MERGE|COSMIC|(?<![A-Z])GRE(?![A-Z])|GRADIENT|FLASH|SPGR|(?<![A-Z])HEMO|SWAN|FISP"
+    r"FFE|MERGE|MPGR|(?<![A-Z])DESS|COSMIC|(?<![A-Z])GRE(?![A-Z])|GRADIENT|FLASH|SPGR|(?<![A-Z])HEMO|SWAN|FISP"
 )
 # Fluid is dark on them, as on no T2 that is graded.
 _DARK_FLUID = re.compile(r"FLAIR|DARK[\s_-]*FLUID")
 _CONTRAST_WORDS = re.compile(
-    r"\+\s*(C|GD|KM|CM|CE|\u041a\u0423)(?![A-Z])|(?<![A-Z])(C|GD|KM|CM)\+|POST|(?<![A-Z])(GD|KM|CE|GAD|INJ|MDC|CIV|ENH)(?![A-Z])|ENHANC|GADO|KONTRAST|INJECT"
+    r"(?<![A-Z])C\s*\(\s*\+\s*\)|(?<![A-Z])[CW]/C(?![A-Z])|GBCA|DOTAREM|PROHANCE|CLARISCAN|MAGNEVIST|OMNISCAN|MULTIHANCE|KONTRAS"
+    r"|\+\s*(C|GD|KM|CM|CE|\u041a\u0423)(?![A-Z])|(?<![A-Z])(C|GD|KM|CM)\+|POST|(?<![A-Z])(GD|KM|CE|GAD|INJ|MDC|CIV|ENH)(?![A-Z])|ENHANC|GADO|KONTRAST|INJECT"
     r"|(?<!WITHOUT )(?<!NO )(?<!PRE )(?<!PRE-)(?<!W/O )CONTRAST|NACH KM"
     # Japanese, Chinese (both scripts), Korean, Russian.
-    r"|\u9020\u5f71|\u589e[\u5f3a\u5f37]|\u5bf9\u6bd4\u5242|\uc870\uc601|\u041a\u041e\u041d\u0422\u0420\u0410\u0421\u0422|(?<!\w)\u041a\u0423(?!\w)"
+    r"|\u9020\u5f71|[\u589e\u5897][\u5f3a\u5f37]|\u5bf9\u6bd4\u5242|\uc870\uc601|\u041a\u041e\u041d\u0422\u0420\u0410\u0421\u0422|(?<!\w)\u041a\u0423(?!\w)"
 )
-_NO_CONTRAST_WORDS = re.compile(r"WITHOUT|W/O|OHNE|(?<![A-Z])PRE(?![A-Z])|NATIV|(?<![A-Z])NO (C|GD|KM)")
+_NO_CONTRAST_WORDS = re.compile(
+    r"WITHOUT|W/O|OHNE|(?<![A-Z])PRE(?![A-Z])|NATIV|(?<![A-Z])NO (C|GD|KM)|UN-?ENHANC"
+    r"|(?<![A-Z])PRE(CONTR|KONTR|GAD|GD|KM)"
+    r"|(?<![A-Z])(SIN|SANS|SEM|SENZA|BEZ|UTAN|UDEN|UTEN|ZONDER|NON)[\s_-]*"
+    r"([CK]ONTR|ENH|MDC|CIV|GAD|GD|KM|INJ|C(?![A-Z]))"
+    # Russian, Japanese.
+    r"|\u0411\u0415\u0417\s*(\u041a\u041e\u041d\u0422\u0420|\u041a\u0423)|\u9020\u5f71\u524d"
+)
 _SUPPRESSED_WORDS = re.compile(
-    r"STIR|TIRM|SPAIR|SPIR|FAT[\s_-]*(SAT|SUP)|FATSAT|(?<![A-Z])FS(?![A-Z])|CHESS|(?<![A-Z])DARK[\s_-]*FAT"
+    r"STIR|TIRM|SPAIR|SPIR|SPECIR|PROSET|FSAT|(?<![A-Z])(F/S|WE)(?![A-Z])|FAT[\s_-]*(SAT|SUP)|FATSAT|(?<![A-Z])FS(?![A-Z])|CHESS|(?<![A-Z])DARK[\s_-]*FAT"
 )
 # Calculated from other images, whatever ImageType says.
 _DERIVED_WORDS = re.compile(
     r"(?<![A-Z])(MPR|RFMT|REFORMAT|REFMT|COMPOSED|COMPOSING|STITCH)|MOBIVIEW|SCREEN[\s_-]*(SAVE|SHOT|CAPTURE)"
 )
 _DIXON = re.compile(r"DIXON|IDEAL|(?<![A-Z])FLEX")
-_FAT = re.compile(r"(?<![A-Z])FAT(?![\s_-]*(SAT|SUP|FREE))(?![A-Z])|(?<![A-Z])F(AT)?[\s_]*ONLY")
+_FAT = re.compile(r"(?<!DARK[ -])(?<![A-Z])FAT(?![\s_-]*(SAT|SUP|FREE))(?![A-Z])|(?<![A-Z])F(AT)?[\s_]*ONLY")
 _OPPOSED = re.compile(
     r"(?<![A-Z])(OPP|OPPOSED|OPPPHASE|OP[\s_-]*PHASE|OUT([\s_-]*OF)?[\s_-]*PHASE|OUTPHASE|OOP)(?![A-Z])"
 )

@@ -10,6 +10,7 @@ import pytest
 
 from data_prep.geometry import SlicePlane
 from data_prep.read.find import find_studies
+from data_prep.read.series_names import traits_of
 from data_prep.read.slice_header import SliceHeader
 from data_prep.read.weighting import (
     Weighting,
@@ -18,6 +19,7 @@ from data_prep.read.weighting import (
     weighting_from_headers,
     weighting_from_sagittal_image,
 )
+from data_prep.traits import Image
 from data_prep.vocabulary import SeriesKind
 from tests.dicom_files import AXIAL, write_series
 
@@ -52,6 +54,17 @@ PLANE = SlicePlane.from_dicom((0, 0, 0), (0, 1, 0, 0, 0, -1), (1, 1), (4, 4))
         ("3-plane scout", Weighting.OTHER),
         ("T2 HASTE LOC", Weighting.OTHER),
         ("SAG T2 LOCAL SHIM", Weighting.T2),
+        ("MPGR AX", Weighting.OTHER),
+        ("AX T2 DESS", Weighting.OTHER),
+        ("bSSFP sag", Weighting.OTHER),
+        ("AX HASTE SSFSE T2", Weighting.T2),
+        ("SAG CSF FLOW", Weighting.OTHER),
+        ("SAG T2 FLOW COMP", Weighting.T2),
+        ("T1rho sag", Weighting.OTHER),
+        ("R2* sag", Weighting.OTHER),
+        ("DCE tra", Weighting.OTHER),
+        ("AX TOF", Weighting.OTHER),
+        ("MRA spinal", Weighting.OTHER),
         ("T1 T2 overview", None),
         ("lumbar spine", None),
         ("", None),
@@ -59,6 +72,62 @@ PLANE = SlicePlane.from_dicom((0, 0, 0), (0, 1, 0, 0, 0, -1), (1, 1), (4, 4))
 )
 def test_descriptions(description: str, expected: Weighting | None) -> None:
     assert weighting_from_headers([SliceHeader(Path("1"), PLANE, description=description)]) is expected
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        *(
+            (f"SAG T1 {words}", Image.PLAIN)
+            for words in (
+                "SIN CONTRASTE",
+                "SANS CONTRASTE",
+                "SEM CONTRASTE",
+                "SENZA MDC",
+                "BEZ KONTRASTU",
+                "UTAN KONTRAST",
+                "UNENHANCED",
+                "NON-CONTRAST",
+                "PRECONTRAST",
+                "S/C",
+                "C(-)",
+                "БЕЗ КОНТРАСТА",
+                "БЕЗ КУ",
+                "造影前",
+            )
+        ),
+        *(
+            (f"SAG T1 {words}", Image.CONTRAST)
+            for words in (
+                "CON CONTRASTE",
+                "C(+)",
+                "C/C",
+                "W/C",
+                "DOTAREM",
+                "GBCA",
+                "PO KONTRASCIE",
+                "増強",
+                "NON FS POST GD",
+                "SIN FATSAT CON CONTRASTE",
+            )
+        ),
+        *(
+            (f"SAG T1 {words}", Image.SUPPRESSED)
+            for words in (
+                "FSAT",
+                "F/S",
+                "SPECIR",
+                "PROSET",
+                "WE",
+                "DARK FAT",
+                "Q-FAT-SAT",
+            )
+        ),
+        ("SAG T2 DIXON FAT", Image.FAT),
+    ],
+)
+def test_what_names_say_of_contrast_agent_and_fat(description: str, expected: Image) -> None:
+    assert traits_of([SliceHeader(Path("1"), PLANE, description=description)]).image is expected
 
 
 @pytest.mark.parametrize(
