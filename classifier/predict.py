@@ -32,16 +32,12 @@ from data_prep.crops import Crop
 from data_prep.levels import PointSource, SpineLevels
 from data_prep.pixel_cache import PixelCache
 from data_prep.study import Study
-from data_prep.vocabulary import TARGETS, ConditionGroup, Target
+from data_prep.vocabulary import TARGETS, ConditionGroup, Flag, Target
 
 Shown = tuple[Target, Crop]
 Arrays = tuple[NDArray, ...]
 Logits = dict[Target, NDArray[np.float64]]
 
-LEVEL_ABSENT = "level_absent"
-NO_POINT = "no_point"
-# The canal was graded on axial slices alone.
-AXIAL_ONLY = "axial_only"
 # A point that a person set is as good as one that a detector saw.
 _SOURCE: dict[PointSource, GradeSource] = {
     PointSource.SEEN: GradeSource.SEEN,
@@ -150,7 +146,7 @@ class Grader:
                 target.condition.group is ConditionGroup.SPINAL and target not in logits[GraderName.SPINAL]
             )
             source = _SOURCE[point.source] if point is not None else GradeSource.PREDICTED
-            grades[target] = Grade(found[target], source, (AXIAL_ONLY,) if alone else ())
+            grades[target] = Grade(found[target], source, (Flag.AXIAL_ONLY,) if alone else ())
         return grades
 
     def _begin_reading(self, study: Study, reading: SpineLevels) -> Callable[[], Probabilities]:
@@ -213,7 +209,7 @@ class Grader:
                 continue
             point = grader_point(name, levels, target)
             if point is None:
-                flag = NO_POINT if target.level in levels.levels else LEVEL_ABSENT
+                flag = Flag.NO_POINT if target.level in levels.levels else Flag.LEVEL_ABSENT
                 unseen.setdefault(target, prior_grade(target, flag))
                 continue
             crop = target_crop(study, point, config, kind=name.series_kind)

@@ -13,11 +13,8 @@ from classifier.config import CropConfig, GraderName
 from data_prep.crops import WHITE_PERCENTILE, Crop, extract_crop, percentiles
 from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.study import Series, Study
-from data_prep.vocabulary import Condition, ConditionGroup, Level, SeriesKind, Side, Target
+from data_prep.vocabulary import Condition, ConditionGroup, Flag, Level, SeriesKind, Side, Target
 
-NO_SERIES = "no_series"
-NO_SLICE = "no_slice"
-NO_SIGNAL = "no_signal"
 # A void of this radius, its middle this near to the point: as beside screws of 13 mm, whose bright rim
 # changes grades 4 to 6 mm away, too. No target of 40 synthetic patients, half of them noisy, is taken for a
 # void; at 11 mm one of the 1,000 would be.
@@ -93,12 +90,12 @@ def target_crop(
     """
     series = series_for(study, point, kind)
     if series is None:
-        return NO_SERIES
+        return Flag.NO_SERIES
     nearest, distance_mm = found = series.nearest(point.xyz_mm)
     if distance_mm > series.gap_mm(nearest):
-        return NO_SLICE
+        return Flag.NO_SLICE
     if not nearest.plane.contains_px(nearest.plane.to_px(point.xyz_mm)):
-        return NO_SLICE
+        return Flag.NO_SLICE
     crop = extract_crop(
         series,
         point.xyz_mm,
@@ -112,12 +109,12 @@ def target_crop(
         nearest=found,
     )
     if not crop.valid[len(crop.valid) // 2]:
-        return NO_SLICE
+        return Flag.NO_SLICE
     if cached:
         return crop
     # Magnitude images have no negative signal: a rescale intercept has moved zero to the darkest pixel.
     zero = min(0.0, float(np.nanmin(nearest.pixels())))
-    return crop if has_signal(crop.signal - np.float32(zero), config.step_mm) else NO_SIGNAL
+    return crop if has_signal(crop.signal - np.float32(zero), config.step_mm) else Flag.NO_SIGNAL
 
 
 def has_signal(shown: NDArray[np.float32], step_mm: float) -> bool:

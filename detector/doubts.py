@@ -9,7 +9,7 @@ import numpy as np
 from data_prep.levels import SpineLevel
 from data_prep.problems import DicomRejected
 from data_prep.study import Series, Study
-from data_prep.vocabulary import Level, SeriesKind
+from data_prep.vocabulary import Flag, Level, SeriesKind
 from detector.config import PredictConfig
 from detector.look.choice import central_slices
 from detector.look.inference import SlicePredictor
@@ -39,7 +39,7 @@ def noisy_or_turned(
     turned = orientation_is_doubtful(
         chain, middle, predictor, config.orientation, config.candidates, config.chain
     )
-    flags = (("noisy",) if noisy else ()) + (("orientation_doubtful",) if turned else ())
+    flags = ((Flag.NOISY,) if noisy else ()) + ((Flag.ORIENTATION_DOUBTFUL,) if turned else ())
     return flags, turned or ratio < config.least_signal_to_noise
 
 

@@ -15,7 +15,7 @@ from data_prep.levels import (
 )
 from data_prep.rsna.annotations import contradict_themselves
 from data_prep.study import Series, Slice, Study
-from data_prep.vocabulary import ConditionGroup, Level, SeriesKind
+from data_prep.vocabulary import ConditionGroup, Flag, Level, SeriesKind
 from detector.look.sightings import look_at
 from detector.predict import LevelDetector
 from detector.spine.axial import RECESSES
@@ -71,7 +71,7 @@ class NumberingReport:
     sacrum_unseen_wrong: int
 
 
-NUMBERING_FLAGS = frozenset({"numbering_uncertain", "transitional_suspected"})
+NUMBERING_FLAGS = frozenset({Flag.NUMBERING_UNCERTAIN, Flag.TRANSITIONAL_SUSPECTED})
 
 
 def numbering_report(errors: pd.DataFrame, detected: list[SpineLevels]) -> NumberingReport:
@@ -83,7 +83,7 @@ def numbering_report(errors: pd.DataFrame, detected: list[SpineLevels]) -> Numbe
     wrong = np.array([wrong_by_study.get(levels.study_id, False) for levels in detected], dtype=bool)
     confidence = np.array([levels.numbering_confidence for levels in detected])
     flagged = np.array([NUMBERING_FLAGS & set(levels.flags) for levels in detected], dtype=bool)
-    unseen = np.array(["sacrum_unseen" in levels.flags for levels in detected], dtype=bool)
+    unseen = np.array([Flag.SACRUM_UNSEEN in levels.flags for levels in detected], dtype=bool)
     bins = np.minimum((confidence * 10).astype(int), 9)
     gaps = [
         abs(float(confidence[bins == b].mean()) - float((~wrong[bins == b]).mean()))

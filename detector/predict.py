@@ -10,7 +10,7 @@ from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from data_prep.levels import SpineLevels
 from data_prep.pixel_cache import PixelCache
 from data_prep.study import Study
-from data_prep.vocabulary import LEVELS, SeriesKind
+from data_prep.vocabulary import LEVELS, Flag, SeriesKind
 from detector.config import PredictConfig, read_config
 from detector.doubts import (
     axials_lie_elsewhere,
@@ -106,37 +106,37 @@ class LevelDetector:
         study = PixelCache(study).study  # slices are looked at ahead, and by several networks
         view = self.finder.lumbar_view(study)
         if view is None:
-            return SpineLevels(study.study_id, flags=("no_sagittal", "numbering_uncertain"))
+            return SpineLevels(study.study_id, flags=(Flag.NO_SAGITTAL, Flag.NUMBERING_UNCERTAIN))
         config, series, discs = self.config, view.series, view.sighting.discs
         leading, flags = series[0], list(view.flags)
         if len(leading.slices) < config.few_slices:
-            flags.append("few_slices")
+            flags.append(Flag.FEW_SLICES)
         doubts, uncertain = noisy_or_turned(leading, discs, self.sagittal, config)
         flags.extend(doubts)
         if is_named_otherwise(series):
-            flags.append("region_doubtful")
+            flags.append(Flag.REGION_DOUBTFUL)
             uncertain = True
         if not discs:
-            return SpineLevels(study.study_id, flags=(*flags, "no_level_found", "numbering_uncertain"))
+            return SpineLevels(study.study_id, flags=(*flags, Flag.NO_LEVEL_FOUND, Flag.NUMBERING_UNCERTAIN))
         region = region_of(leading, discs, self.sagittal, config)
         # Of a patient who lies otherwise than the coordinates say, no size tells the part of the body.
-        if region is Region.DOUBTFUL and not {"region_doubtful", "orientation_doubtful"} & set(flags):
-            flags.append("region_doubtful")
+        if region is Region.DOUBTFUL and not {Flag.REGION_DOUBTFUL, Flag.ORIENTATION_DOUBTFUL} & set(flags):
+            flags.append(Flag.REGION_DOUBTFUL)
             uncertain = True
         if not shows_lumbar_spine(series, discs, region):
-            flags.extend(["no_lumbar_spine", "numbering_uncertain"])
+            flags.extend([Flag.NO_LUMBAR_SPINE, Flag.NUMBERING_UNCERTAIN])
             return SpineLevels(study.study_id, flags=tuple(flags), set_aside=view.set_aside)
         chain = number_chain(discs, config.chain, view_z_mm=view.sighting.view_z_mm)
         levels = spine_levels(chain, series, margin_mm=config.view_margin_mm)
         uncertain = uncertain or sees_beside_the_canal_alone(leading, config)
         said = {
-            "series_disagree": view.sighting.disagreeing,
-            "transitional_suspected": chain.suspects_transition(config.transitional_score),
-            "sacrum_unseen": not chain.reaches_sacrum,
-            "numbering_uncertain": uncertain or chain.confidence < config.uncertain_below,
-            "level_absent": len(levels) < len(LEVELS),
-            "level_at_edge": not all(is_shown(level, leading) for level in levels.values()),
-            "axial_disagrees": axials_lie_elsewhere(study, leading, levels, config),
+            Flag.SERIES_DISAGREE: view.sighting.disagreeing,
+            Flag.TRANSITIONAL_SUSPECTED: chain.suspects_transition(config.transitional_score),
+            Flag.SACRUM_UNSEEN: not chain.reaches_sacrum,
+            Flag.NUMBERING_UNCERTAIN: uncertain or chain.confidence < config.uncertain_below,
+            Flag.LEVEL_ABSENT: len(levels) < len(LEVELS),
+            Flag.LEVEL_AT_EDGE: not all(is_shown(level, leading) for level in levels.values()),
+            Flag.AXIAL_DISAGREES: axials_lie_elsewhere(study, leading, levels, config),
         }
         flags.extend(flag for flag, holds in said.items() if holds)
         has_axial = self.axial is not None and bool(study.of_kind(SeriesKind.AXIAL_T2))
@@ -155,7 +155,7 @@ class LevelDetector:
             is_curved = foramina_tell_a_bend(
                 study, levels, leading, self.foramen, config.foramen, config.bows
             )
-        ends = {"spine_curved": is_curved, "canal_at_edge": canal_at_edge(levels, leading)}
+        ends = {Flag.SPINE_CURVED: is_curved, Flag.CANAL_AT_EDGE: canal_at_edge(levels, leading)}
         flags.extend(flag for flag, holds in ends.items() if holds)
         return SpineLevels(
             study_id=study.study_id,

@@ -11,7 +11,6 @@ from typing import Protocol
 from classifier.grade import Grade
 from classifier.measure.quantities import Measured
 from classifier.measure.study import measure_study
-from classifier.target_crops import NO_SIGNAL
 from data_prep.base.backend import Backend, available_threads, resolve_backend
 from data_prep.levels import SpineLevels
 from data_prep.pixel_cache import PixelCache
@@ -211,7 +210,7 @@ def _measured(study: Study, levels: SpineLevels) -> tuple[tuple[Measured, ...], 
     try:
         return measure_study(study, levels), ()
     except Exception:
-        return (), ("measuring_failed",)
+        return (), (Flag.MEASURING_FAILED,)
 
 
 def _missing(study: Study, levels: SpineLevels, grades: Mapping[Target, Grade]) -> tuple[str, ...]:
@@ -220,8 +219,8 @@ def _missing(study: Study, levels: SpineLevels, grades: Mapping[Target, Grade]) 
     The detector flags those that it needs.
     """
     kinds = {
-        ConditionGroup.FORAMINAL: (SeriesKind.SAGITTAL_T1, "no_sagittal_t1"),
-        ConditionGroup.SUBARTICULAR: (SeriesKind.AXIAL_T2, "no_axial_t2"),
+        ConditionGroup.FORAMINAL: (SeriesKind.SAGITTAL_T1, Flag.NO_SAGITTAL_T1),
+        ConditionGroup.SUBARTICULAR: (SeriesKind.AXIAL_T2, Flag.NO_AXIAL_T2),
     }
     found = []
     for group, (kind, flag) in kinds.items():
@@ -235,9 +234,9 @@ def _missing(study: Study, levels: SpineLevels, grades: Mapping[Target, Grade]) 
 def _doubts(study: Study, grades: Mapping[Target, Grade]) -> tuple[str, ...]:
     """Flags of a study for what no network says: a guessed kind of series, poor images, voids."""
     guessed = any(series.kind_source in ("image", "assumed") for series in study.series)
-    void = any(NO_SIGNAL in grade.flags for grade in grades.values())
+    void = any(Flag.NO_SIGNAL in grade.flags for grade in grades.values())
     degraded = any(series.traits.is_degraded and not series.unused for series in study.series)
-    said = {"series_kind_guessed": guessed, "degraded_input": degraded, NO_SIGNAL: void}
+    said = {Flag.SERIES_KIND_GUESSED: guessed, Flag.DEGRADED_INPUT: degraded, Flag.NO_SIGNAL: void}
     return tuple(flag for flag, is_so in said.items() if is_so)
 
 

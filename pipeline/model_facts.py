@@ -11,7 +11,7 @@ from data_prep.base.backend import Backend, BackendUnusable, resolve_backend
 from data_prep.base.manifest import read_verified, verify_manifest
 from data_prep.levels import SpineLevels
 from data_prep.problems import Rejection
-from data_prep.vocabulary import TARGETS
+from data_prep.vocabulary import TARGETS, Flag
 from pipeline.learned import read_learned
 from pipeline.models import model_folders
 from pipeline.prediction import Provenance, StudyPrediction
@@ -80,9 +80,9 @@ class ModelFacts:
         """What is known of a study that was rejected: the level prior, and why."""
         return StudyPrediction(
             study_id,
-            {target: prior_grade(target, "study_rejected") for target in TARGETS},
+            {target: prior_grade(target, Flag.STUDY_REJECTED) for target in TARGETS},
             levels,
-            ("study_rejected",),
+            (Flag.STUDY_REJECTED,),
             (*others, rejection),
             rejected=True,
             series=series_rows(None, None, {}, others),

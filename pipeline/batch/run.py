@@ -23,6 +23,7 @@ from data_prep.names import safe_id
 from data_prep.problems import Reason, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.own import is_record
+from data_prep.vocabulary import Flag
 from pipeline.batch.engines import Engine, InThisProcess
 from pipeline.batch.study_work import (
     PICTURE_PLACE,
@@ -132,8 +133,8 @@ def run_batch(
             raise TypeError("without an engine the pipeline itself is needed")
         engine = InThisProcess(models, out)
     outputs = (
-        StudyOutput(PICTURE_PLACE, draw, "picture_failed") if draw is not None else None,
-        StudyOutput(REPORT_PLACE, report, "report_failed") if report is not None else None,
+        StudyOutput(PICTURE_PLACE, draw, Flag.PICTURE_FAILED) if draw is not None else None,
+        StudyOutput(REPORT_PLACE, report, Flag.REPORT_FAILED) if report is not None else None,
     )
     work = StudyWork(tuple(output for output in outputs if output is not None), dicom)
     records, n_resumed = _finish_all(facts, entries, out, work, engine, progress, on_stage)

@@ -20,7 +20,7 @@ from data_prep.levels import LevelPoint, SpineLevels, point_of, point_record
 from data_prep.names import safe_id
 from data_prep.problems import DicomRejected
 from data_prep.study import Study
-from data_prep.vocabulary import Condition, ConditionGroup, Level, SeriesKind
+from data_prep.vocabulary import Condition, ConditionGroup, Flag, Level, SeriesKind
 from detector.config import NUMBERING_FILE
 from detector.learn.point_crops import PointCrops, point_crops
 from detector.learn.refiner import Errors, RefinerTraining, train_refiner
@@ -240,7 +240,7 @@ def find_points(
         try:
             levels = detector.predict(data.cache.load(study_id))
         except DicomRejected:
-            levels = SpineLevels(study_id, flags=("study_rejected",))
+            levels = SpineLevels(study_id, flags=(Flag.STUDY_REJECTED,))
         save_points(folder / f"{safe_id(study_id)}.json", levels)
 
 

@@ -14,12 +14,12 @@ from classifier.calibration import Calibration, JointCalibration
 from classifier.config import GraderName
 from classifier.grade import Grade
 from classifier.model import GraderNetwork
-from classifier.predict import AXIAL_ONLY, Grader
+from classifier.predict import Grader
 from classifier.prior import level_prior
 from classifier.storage import read_grader, save_grader
 from data_prep.base.manifest import WeightsRejected, write_manifest
 from data_prep.levels import SpineLevels
-from data_prep.vocabulary import TARGETS, ConditionGroup, SeriesKind
+from data_prep.vocabulary import TARGETS, ConditionGroup, Flag, SeriesKind
 from tests.classifier.synthetic import all_points, textured_study, tiny_config
 
 SPINAL = GraderName.SPINAL
@@ -68,7 +68,7 @@ def test_the_canal_is_graded_from_both_views_and_from_either(fast: Grader) -> No
 
     both = grades(SeriesKind.SAGITTAL_T2, SeriesKind.AXIAL_T2)
     sagittal, axial = grades(SeriesKind.SAGITTAL_T2), grades(SeriesKind.AXIAL_T2)
-    assert {grade.flags for grade in axial} == {(AXIAL_ONLY,)}
+    assert {grade.flags for grade in axial} == {(Flag.AXIAL_ONLY,)}
     assert {grade.flags for grade in (*both, *sagittal)} == {()}
     assert {grade.source for grade in grades(SeriesKind.SAGITTAL_T1)} == {"prior"}
     logs = [np.log([grade.probabilities for grade in found]) for found in (both, sagittal, axial)]

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from classifier.config import GraderName
-from classifier.target_crops import NO_SIGNAL, has_signal, target_crop
+from classifier.target_crops import has_signal, target_crop
 from data_prep.study import Slice, Study
-from data_prep.vocabulary import Condition
+from data_prep.vocabulary import Condition, Flag
 from tests.classifier.synthetic import all_points, textured_study, tiny_config
 
 SIZE_PX, STEP_MM = 96, 0.5
@@ -79,7 +79,7 @@ def test_a_target_on_a_black_slice_gets_no_crop_but_a_reason() -> None:
     config = tiny_config(GraderName.SPINAL).crop
     point = next(p for p in all_points() if p.condition is Condition.SPINAL_CANAL_STENOSIS)
     assert not isinstance(target_crop(study, point, config), str)
-    assert target_crop(dark, point, config) == NO_SIGNAL
+    assert target_crop(dark, point, config) == Flag.NO_SIGNAL
     assert not isinstance(target_crop(dark, point, config, cached=True), str)
 
 

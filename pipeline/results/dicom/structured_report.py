@@ -32,7 +32,7 @@ from classifier.measure.agreement import contradictions, target_of
 from classifier.measure.quantities import NOT_MEASURED_WORDS
 from data_prep.base.uids import derived_uid
 from data_prep.levels import SpineLevels
-from data_prep.vocabulary import CONDITIONS, LEVELS, Level, Target
+from data_prep.vocabulary import CONDITIONS, LEVELS, Flag, Level, Target
 from pipeline import __version__
 from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import codes, groups
@@ -211,7 +211,7 @@ def _algorithm(prediction: StudyPrediction) -> AlgorithmIdentification:
 
 def _certainty(levels: SpineLevels) -> CodeContentItem:
     """Whether the numbering, on which everything else stands, is flagged."""
-    doubted = "numbering_uncertain" in levels.flags
+    doubted = Flag.NUMBERING_UNCERTAIN in levels.flags
     return CodeContentItem(
         name=codes.NUMBERING.code,
         value=(codes.UNCERTAIN if doubted else codes.NOT_FLAGGED).code,
