@@ -81,9 +81,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head with one processor, to which a test adds nodes; tests/conftest.py says where it listens."""
+    """A head with one processor, to which a test may add nodes; tests/conftest.py says where it listens."""
     needs_ray()
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray-") as folder:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
