@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from ultralytics.data.dataset import YOLODataset
 
 from data_prep.geometry import FloatArray
@@ -49,15 +50,40 @@ class LevelDataset(Dataset[dict[str, Any]]):
         rng = np.random.default_rng([self.seed, self.epoch, index])
         source = self.sources[int(rng.choice(len(self.sources), p=self.weights))]
         item = source[int(rng.integers(len(source)))]
-        return to_sample(augmented_view(item, self.spec, self.augment, rng), self.spec, item.name)
+        view = augmented_view(item, self.spec, self.augment, rng)
+        return to_sample(view, self.spec, item.name, counting=item.counting)
 
 
-def to_sample(view: View, spec: DetectorSpec, name: str = "") -> dict[str, Any]:
-    """A view as ultralytics wants it: image uint8 (1, rows, columns), boxes xywh and keypoints in 0–1."""
+def views_ahead(dataset: LevelDataset, batch_size: int, workers: int) -> DataLoader[dict[str, Any]]:
+    """Batches that processes prepare ahead, started anew for every epoch: one that outlived it would not hear
+    of the next, and make the same views again."""
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=dataset.collate_fn,
+        worker_init_fn=_one_thread,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+def to_sample(
+    view: View, spec: DetectorSpec, name: str = "", *, counting: tuple[int, ...] = ()
+) -> dict[str, Any]:
+    """A view as ultralytics wants it: image uint8 (1, rows, columns), boxes xywh and keypoints in 0–1.
+
+    Keypoints of the places ``counting`` are not learned (``LabelledSlice``).
+    """
     rows, columns = view.image.shape
     size = np.array([columns, rows], dtype=np.float32)
     count = len(view.classes)
     seen = np.isfinite(view.keypoints_px).all(axis=-1)
+    seen[:, list(counting)] = False
     keypoints = np.concatenate(
         [np.nan_to_num(view.keypoints_px) / size, np.where(seen, 2.0, 0.0)[..., None]], axis=-1
     )

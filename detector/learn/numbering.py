@@ -117,12 +117,13 @@ def choose_uncertain_below(
     catch_share: float = 0.9,
     false_share: float = 0.08,
     enough_wrong: int = 5,
-    highest: float = 0.9,
+    few_share: float = 0.02,
 ) -> FlagChoice:
     """The lowest threshold that flags ``catch_share`` of the wrong studies, if few right ones are flagged.
 
     Where that would flag more than ``false_share`` of the right ones, the highest threshold that does not;
-    so, too, but not above ``highest``, where fewer than ``enough_wrong`` are wrong and say little.
+    so, too, with ``few_share``, where fewer than ``enough_wrong`` are wrong and say little: of patients whom
+    nothing chose some will be wrong, and surer than these.
     Hard studies alone are counted when there are some: on the others hardly anything is flagged.
     """
     cases = [case for case in cases if case.hard] or cases
@@ -141,11 +142,11 @@ def choose_uncertain_below(
             int(flagged[~right].sum()),
             int(flagged[right].sum()),
         )
-        if best is not None and choice.flagged_right > false_share * choice.right:
+        share = false_share if choice.wrong >= enough_wrong else few_share
+        if best is not None and choice.flagged_right > share * choice.right:
             break
         best = choice
-        caught = choice.wrong >= enough_wrong and choice.flagged_wrong >= catch_share * choice.wrong
-        if caught or (choice.wrong < enough_wrong and threshold >= highest):
+        if choice.wrong >= enough_wrong and choice.flagged_wrong >= catch_share * choice.wrong:
             break
     assert best is not None
     return best

@@ -34,6 +34,8 @@ class LabelledSlice:
         image: uint8 (rows, columns) at the detector's ``mm_per_px``.
         names: n object names: a level (``L1/L2``) or, for axial slices, ``level``.
         keypoints_px: float64 (n, keypoints, 2), (column, row); NaN where not annotated.
+        counting: places of keypoints that only tell which object is where: a training does not learn to put
+            them there.
         labels: uint8 (rows, columns) tissue map (0 background, 1 disc, 2 vertebra, 3 canal), or None.
         patient: no two parts of a split share one.
         name: where the slice comes from, for messages.
@@ -45,6 +47,7 @@ class LabelledSlice:
     patient: str
     name: str
     labels: NDArray[np.uint8] | None = None
+    counting: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         expected = (len(self.names),)

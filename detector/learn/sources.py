@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from detector.learn.study_slices import (
 )
 from detector.look.choice import sagittal_series
 from detector.predict import LevelDetector
-from detector.spec import DetectorKind
+from detector.spec import SAGITTAL, DetectorKind
 
 HARD_SEEDS_ON = 10_000  # how far the seeds of hard phantoms lie above those of the usual ones
 
@@ -75,7 +75,8 @@ def training_slices(
 ) -> tuple[WeightedSlices, list[LabelledSlice]]:
     """Training slices by source, each with its weight, and validation slices of other patients.
 
-    Studies of the test part (``data_prep.partition``) are in neither.
+    Studies of the test part (``data_prep.partition``) are in neither. Beside annotated studies, slices of
+    other sets count levels alone: each set has its canal points elsewhere, and the studies' are wanted.
 
     Args:
         cache: folder that keeps what was read and rendered for the next training; None keeps nothing.
@@ -88,11 +89,12 @@ def training_slices(
         training, chosen = _training_and_choosing(wanted.external, wanted.external_mm_per_px)
         for average in (1, 4):  # as they are, and as thick as clinical slices
             found = external_slices(wanted.external, wanted.external_mm_per_px, average)
-            sources.append(found.load(training))
+            sources.append(_counting(found.load(training), wanted))
         validation += external_slices(wanted.external, wanted.external_mm_per_px, 4).load(chosen)
     for folder in wanted.slices:
         kept_out = frozenset() if wanted.external is None else frozenset(_split(wanted.external, "report"))
-        sources.append(_without(labelled_point_slices(folder, Part.TRAIN), folder, kept_out))
+        shown = _without(labelled_point_slices(folder, Part.TRAIN), folder, kept_out)
+        sources.append(_counting(shown, wanted))
         validation += _without(labelled_point_slices(folder, Part.VALIDATION), folder, kept_out)
     if wanted.phantoms:
 
@@ -115,6 +117,12 @@ def training_slices(
         sources.append(_of_part(found_there, Part.TRAIN))
         validation += _of_part(found_there, Part.VALIDATION)
     return [(math.sqrt(len(slices)), slices) for slices in sources if slices], validation
+
+
+def _counting(slices: list[LabelledSlice], wanted: SliceSources) -> list[LabelledSlice]:
+    """Slices whose canal points count levels alone where annotated studies say where the canal is."""
+    canal = (SAGITTAL.keypoints.index("canal"),)
+    return [replace(item, counting=canal) for item in slices] if wanted.data else slices
 
 
 def _of_part(slices: list[LabelledSlice], part: Part) -> list[LabelledSlice]:

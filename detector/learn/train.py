@@ -17,7 +17,7 @@ import torch
 
 from data_prep.base.version import git_revision
 from detector.figures import draw_training
-from detector.learn.dataset import LevelDataset
+from detector.learn.dataset import LevelDataset, views_ahead
 from detector.learn.slices import LabelledSlice, SlicesUnusable
 from detector.learn.views import IGNORED, AugmentConfig, plain_view
 from detector.look.network import LevelPoseModel, build_network, network_from_bytes, save_network
@@ -37,6 +37,7 @@ class TrainConfig:
         samples_per_epoch: random views per epoch.
         initial_rate, final_rate_fraction: AdamW learning rate, cosine to this fraction.
         threads: torch threads; ultralytics would take cores − 1.
+        workers: processes that make views ahead, for one GPU: about one per core. 0 makes them in between.
         device: ``cpu``, the number of a GPU, or several numbers (``0,1``) in a process per GPU that torchrun
             started; ``batch_size_slices`` is shared out among them.
     """
@@ -52,6 +53,7 @@ class TrainConfig:
     pose_gain: float = 12.0
     seed: int = 0
     threads: int = 2
+    workers: int = 0
     device: str = "cpu"
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
@@ -103,6 +105,14 @@ class LevelTrainer(PoseTrainer):
             samples_per_epoch=samples,
             seed=self.config.seed,
         )
+
+    def get_dataloader(
+        self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train"
+    ) -> Any:
+        """ultralytics' batches, or those that our workers make ahead."""
+        if mode == "train" and self.config.workers and rank == -1:
+            return views_ahead(self.build_dataset(dataset_path, mode), batch_size, self.config.workers)
+        return super().get_dataloader(dataset_path, batch_size, rank, mode)
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> LevelPoseModel:
         """The network of the spec, with the weights of a checkpoint when resuming, or those to start from."""

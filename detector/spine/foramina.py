@@ -34,7 +34,7 @@ class ForamenConfig(SeenConfig):
     max_from_geometry_mm: float = 12.0
     full_trust_mm: float = 8.0
     uncertainty_mm: float = 3.0
-    slice_sd_mm: float = 12.0
+    slice_sd_mm: float = 20.0
     rivals: int = 2
     rival_from: float = 0.8
     rivals_apart_mm: float = 2.0

@@ -16,7 +16,7 @@ from data_prep.synthetic import FIRST_CHOOSING_SEED
 from data_prep.vocabulary import ConditionGroup
 from detector.spec import REFINERS, DetectorKind
 from pipeline.commands.console import err, fail, progress
-from pipeline.commands.options import External, ExternalScale, Slices
+from pipeline.commands.options import BatchThreads, External, ExternalScale, Slices
 
 
 def train(
@@ -39,6 +39,7 @@ def train(
     threads: Annotated[int, typer.Option(help="CPU threads of the training.")] = 2,
     jobs: Annotated[int, typer.Option(help="Processes that make synthetic studies.")] = 2,
     device: Annotated[str, typer.Option(help="cpu, the number of a GPU, or several: 0,1.")] = "cpu",
+    workers: BatchThreads = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Slices per step, over all GPUs.")] = 8,
     slice_cache: Annotated[
         Path | None, typer.Option(help="Folder for slices read once; RUN/slices if left out.")
@@ -78,6 +79,7 @@ def train(
         samples_per_epoch=samples_per_epoch,
         batch_size_slices=batch_size,
         threads=threads,
+        workers=workers,
         device=device,
         seed=seed,
         initial_rate=rate,

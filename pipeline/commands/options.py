@@ -70,7 +70,7 @@ Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="Folder in the RSNA layout.", exists=True, file_okay=False)
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-BatchThreads = Annotated[int, typer.Option(min=0, help="Threads that prepare batches for a GPU.")]
+BatchThreads = Annotated[int, typer.Option(min=0, help="Threads, or processes, that make batches for a GPU.")]
 Pretrained = Annotated[
     Path | None,
     typer.Option(help="Weights of the graders' timm backbone, a local file.", exists=True, dir_okay=False),

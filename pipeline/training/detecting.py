@@ -109,6 +109,7 @@ def train_one(
     *,
     phantoms: Path | None,
     device: str,
+    workers: int = 0,
     say: Callable[[str], None],
 ) -> None:
     """Train one detector on the slices of some studies; goes on from its last checkpoint.
@@ -117,6 +118,7 @@ def train_one(
         slices: study id → file of its labelled slices.
         phantoms: file of those of synthetic studies, or None.
         device: as ultralytics spells it.
+        workers: processes that make views ahead.
     """
     settings = plan.detectors
     names = sorted(slices)
@@ -138,6 +140,7 @@ def train_one(
         initial_rate=settings.initial_rate,
         threads=settings.threads,
         seed=plan.seed,
+        workers=workers,
         device=device,
     )
 

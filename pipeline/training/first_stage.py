@@ -32,6 +32,7 @@ def train_detectors(
     digest: str,
     stages: Stages,
     device: torch.device,
+    workers: int = 0,
 ) -> dict[int | str, tuple[Path, str]]:
     """Fold (or ``final``) → weights folder of its detectors, and the digest of what made them."""
     cut = digest_of([digest, "slices and point crops"])
@@ -84,6 +85,7 @@ def train_detectors(
                 mine,
                 phantoms=phantoms[kind],
                 device=detector_device(device),
+                workers=workers,
                 say=stages.say,
             )
             jobs.append(Job(f"{fold_name(fold)}/detector/{kind.value}", made_of, train))

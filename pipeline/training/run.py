@@ -107,7 +107,7 @@ def _train(settings: TrainSettings, ranks: Ranks, say: Callable[[str], None]) ->
         if ranks.rank == 0:
             _write_json(run / _PLAN_FILE, _described(settings, configs))
             _write_json(run / _FOLDS_FILE, folds)
-        detectors = train_detectors(plan, data, folds, digest, stages, device)
+        detectors = train_detectors(plan, data, folds, digest, stages, device, settings.workers)
         points, points_digest = find_all_points(plan, data, folds, detectors, stages, device)
         crops, crops_digest = cut_all_crops(plan, data, points, points_digest, configs, stages)
         configs = grading.trainable(configs, crops, folds)

@@ -19,7 +19,7 @@ class TrainSettings:
         cache: folder of decoded studies, which other runs may share; None: in the run.
         device: as in ``classifier.learn.devices``.
         processes: how many share the work on this machine; torchrun's number wins.
-        workers: threads that prepare batches ahead, per process.
+        workers: threads or processes that prepare batches ahead, per process.
         pretrained: file with weights of the graders' timm backbone.
     """
 

@@ -81,6 +81,11 @@ def test_the_flag_catches_wrong_numbers_and_spares_right_ones() -> None:
     many = cases + [case(tuple(unsure), number)] * 30
     assert choose_uncertain_below(many, CONFIG, transitional_score=0.35).flagged_right <= 0.08 * 60
 
+    # One wrong number says little: the flag then spares nearly all right ones, and no more is asked of it.
+    few = [case(clear, 2)] * 60 + [case(tuple(unsure), 3 - number), case(tuple(unsure), number)]
+    choice = choose_uncertain_below(few, CONFIG, transitional_score=0.35)
+    assert choice.flagged_right == 1 and choice.uncertain_below > 0.9
+
 
 def test_weights_are_never_negative_and_stay_near_their_start_without_evidence() -> None:
     terms = np.zeros((5, 5))

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from data_prep.partition import Part, part_of
+from data_prep.phantom import write_dataset
 from data_prep.vocabulary import LEVELS, SeriesKind
 from detector.learn.point_slices import (
     labelled_point_slices,
@@ -18,7 +19,8 @@ from detector.learn.point_slices import (
     point_slice_table,
 )
 from detector.learn.slices import SlicesUnusable
-from detector.spec import SAGITTAL
+from detector.learn.sources import SliceSources, training_slices
+from detector.spec import SAGITTAL, DetectorKind
 
 GAPS_PX = np.cumsum([0.0, 71.0, 72.4, 69.8, 61.0])  # 35.5 36.2 34.9 30.5 mm at half a millimetre
 
@@ -61,6 +63,16 @@ def test_without_boxes_the_canal_points_are_learned(tmp_path: Path) -> None:
     write(folder, 20, spacing=True, discs=False)
     item = labelled_point_slices(folder, Part.TRAIN)[0]
     assert np.isnan(item.keypoints_px[:, 0]).all() and np.isfinite(item.keypoints_px[:, 1]).all()
+
+
+def test_beside_annotated_studies_slices_of_other_sets_count_levels_alone(tmp_path: Path) -> None:
+    write(tmp_path / "hospital_b", 12, spacing=True, discs=False)
+    write_dataset(tmp_path / "data", studies=3, seed=4, size="small")
+    alone, _ = training_slices(SliceSources(slices=(tmp_path / "hospital_b",)), DetectorKind.SAGITTAL)
+    assert {item.counting for _, slices in alone for item in slices} == {()}
+    both = SliceSources(data=(tmp_path / "data",), slices=(tmp_path / "hospital_b",))
+    (_, shown), (_, annotated) = training_slices(both, DetectorKind.SAGITTAL)[0]
+    assert {item.counting for item in shown} == {(1,)} and {item.counting for item in annotated} == {()}
 
 
 def test_every_slice_is_a_case_of_its_kind(tmp_path: Path) -> None:

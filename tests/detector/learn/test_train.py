@@ -1,6 +1,7 @@
 """A training that is small but real: it runs, learns, resumes, and its weights load."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from detector.learn.dataset import LevelDataset
+from detector.learn.dataset import LevelDataset, views_ahead
 from detector.learn.slices import SlicesUnusable
 from detector.learn.study_slices import phantom_slices
 from detector.learn.train import LevelTrainer, TrainConfig, train_detector
@@ -68,6 +69,22 @@ def test_views_depend_on_seed_epoch_and_index_alone() -> None:
     assert torch.equal(first[6]["img"], second[6]["img"])
     second.epoch = 1
     assert not torch.equal(first[6]["img"], second[6]["img"])
+
+
+def test_views_made_ahead_are_those_of_the_epoch() -> None:
+    slices = phantom_slices(DetectorKind.AXIAL, studies=1, seed=0)
+    dataset = LevelDataset([(1.0, slices)], AXIAL, AugmentConfig(), samples_per_epoch=8, seed=5)
+    ahead = views_ahead(dataset, 4, workers=2)
+    for epoch in (0, 1):
+        dataset.epoch = epoch
+        made = torch.cat([batch["img"] for batch in ahead])
+        assert torch.equal(made, torch.stack([dataset[i]["img"] for i in range(8)]))
+
+
+def test_a_training_with_workers_writes_weights(tmp_path: Path) -> None:
+    slices = phantom_slices(DetectorKind.AXIAL, studies=1, seed=0)
+    config = replace(TINY, epochs=2, workers=2)
+    assert train_detector(config, [(1.0, slices)], [], tmp_path).is_file()
 
 
 def test_sagittal_score_targets_fill_the_disc_class() -> None:

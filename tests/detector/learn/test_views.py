@@ -82,6 +82,15 @@ def test_discs_of_very_different_distance_can_be_cut() -> None:
     assert min(len(view.classes) for view in views) >= 1
 
 
+def test_points_that_count_levels_alone_are_not_learned() -> None:
+    view = augmented_view(spotted_slice(), SAGITTAL, AugmentConfig(), np.random.default_rng(0))
+    whole, counted = to_sample(view, SAGITTAL), to_sample(view, SAGITTAL, counting=(1,))
+    assert whole["keypoints"][:, 1, 2].max() == 2 and counted["keypoints"][:, 1, 2].max() == 0
+    for what in ("cls", "bboxes"):
+        assert torch.equal(whole[what], counted[what])
+    assert torch.equal(whole["keypoints"][:, 0], counted["keypoints"][:, 0])
+
+
 def test_sample_boxes_centre_on_the_disc_and_unseen_keypoints_are_invisible() -> None:
     item = spotted_slice()
     keypoints = item.keypoints_px.copy()
