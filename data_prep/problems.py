@@ -49,6 +49,7 @@ class Reason(StrEnum):
     OTHER_MODALITY = "other_modality"
     LISTED_FILES = "listed_files_missing"
     LISTED_ONLY = "listed_series_missing"
+    SLICES_MISSING = "slices_missing"
     LOCALISER = "localiser"
     UNKNOWN_KIND = "series_kind_unknown"
     NO_SLICES = "no_readable_slices"
@@ -88,6 +89,7 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.OTHER_MODALITY: "nothing: MR alone is graded",
     Reason.LISTED_FILES: "copy the whole disc or folder again: images are missing",
     Reason.LISTED_ONLY: "add the folder of the series, or take its line out of the series table",
+    Reason.SLICES_MISSING: "export the series again, whole: it was graded without these slices",
     Reason.LOCALISER: "nothing: localisers and scouts are not graded",
     Reason.UNKNOWN_KIND: "name what the series shows with --series-table",
     Reason.NO_SLICES: "see the files named for this series",

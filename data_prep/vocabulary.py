@@ -179,6 +179,7 @@ class Flag(StrEnum):
     NO_SAGITTAL_T1 = "no_sagittal_t1"
     NO_AXIAL_T2 = "no_axial_t2"
     IDENTIFIERS_MISSING = "identifiers_missing"
+    SLICES_MISSING = "slices_missing"
     NO_SAGITTAL = "no_sagittal"
     NO_LEVEL_FOUND = "no_level_found"
     SERIES_KIND_GUESSED = "series_kind_guessed"

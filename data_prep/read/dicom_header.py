@@ -18,6 +18,7 @@ from data_prep.read.enhanced import Frame
 from data_prep.read.slice_header import SliceHeader
 
 _CONTRAST_AMOUNTS = ("ContrastBolusVolume", "ContrastBolusTotalDose")
+_IMAGES_STATED = ("ImagesInAcquisition", "NumberOfSeriesRelatedInstances")
 _DATE_KEYWORDS = ("StudyDate", "SeriesDate", "AcquisitionDate")
 _CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -63,6 +64,10 @@ HEADER_KEYWORDS = (
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "PixelSpacing",
+    "SpacingBetweenSlices",
+    "SliceThickness",
+    *_IMAGES_STATED,
+    "NumberOfSlices",
 )
 # Scanners put the isocentre at 0 and have pixels of 0.1 to 10 mm. One file far beyond would move the middle
 # of its series, where the levels are looked for, out of the body.
@@ -118,6 +123,10 @@ def header_of(path: Path, elements: Elements | Frame, syntax: str) -> SliceHeade
         repetition_time_ms=finite_number(elements, "RepetitionTime"),
         echo_time_ms=finite_number(elements, "EchoTime"),
         inversion_time_ms=finite_number(elements, "InversionTime"),
+        spacing_mm=abs(finite_number(elements, "SpacingBetweenSlices") or 0.0) or None,
+        thickness_mm=abs(finite_number(elements, "SliceThickness") or 0.0) or None,
+        images_stated=max(_whole_or_none(elements, keyword) or 0 for keyword in _IMAGES_STATED) or None,
+        slices_stated=_whole_or_none(elements, "NumberOfSlices"),
     )
 
 

@@ -38,6 +38,8 @@ _PLACES: Mapping[str, tuple[str, str]] = {
     "ImagePositionPatient": ("PlanePositionSequence", "ImagePositionPatient"),
     "ImageOrientationPatient": ("PlaneOrientationSequence", "ImageOrientationPatient"),
     "PixelSpacing": ("PixelMeasuresSequence", "PixelSpacing"),
+    "SpacingBetweenSlices": ("PixelMeasuresSequence", "SpacingBetweenSlices"),
+    "SliceThickness": ("PixelMeasuresSequence", "SliceThickness"),
     "RepetitionTime": ("MRTimingAndRelatedParametersSequence", "RepetitionTime"),
     "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
     "InversionTime": ("MRModifierSequence", "InversionTimes"),

@@ -24,6 +24,7 @@ from data_prep.read.listing import (
     subfolders,
     unreadable_folder,
 )
+from data_prep.read.missing import slices_missing
 from data_prep.read.series import build_series, weightings_compared
 from data_prep.read.slice_header import SliceHeader
 from data_prep.study import Series, Study
@@ -78,7 +79,12 @@ class StudyEntry:
         flags = self.flags
         if self.folder is not None and _nobody_says_whose(headers.values()):
             flags = (*flags, Flag.IDENTIFIERS_MISSING)
-        series = chosen(weightings_compared(list(self._build(headers, rejections))))
+        sources: dict[str, Sequence[SliceHeader]] = {}
+        series = chosen(weightings_compared(list(self._build(headers, rejections, sources))))
+        gaps = slices_missing(self.study_id, series, sources)
+        if gaps:
+            rejections += gaps
+            flags = (*flags, Flag.SLICES_MISSING)
         if series:
             return Study(self.study_id, series, tuple(rejections), flags)
         if not rejections:
@@ -138,13 +144,17 @@ class StudyEntry:
         ]
 
     def _build(
-        self, headers: Mapping[str, Sequence[SliceHeader]], rejections: list[Rejection]
+        self,
+        headers: Mapping[str, Sequence[SliceHeader]],
+        rejections: list[Rejection],
+        sources: dict[str, Sequence[SliceHeader]],
     ) -> Iterator[Series]:
         protocol_tells = len({header.protocol for group in headers.values() for header in group}) > 1
         parts: list[tuple[str, list[SliceHeader]]] = []
         for series_id, group in headers.items():
             own, unclear = divided(series_id, group, self.limits)
             parts += own.items()
+            sources.update(dict.fromkeys(own, group))
             rejections += [replace(item, study_id=self.study_id) for item in unclear]
             if not group:
                 parts.append((series_id, []))

@@ -64,6 +64,8 @@ class SliceHeader:
         is_lossy: compressed with loss, or in 8 bits, where scanners write 12 and more.
         acquisition_number, echo_number: AcquisitionNumber and EchoNumbers, or None.
         repetition_time_ms, echo_time_ms, inversion_time_ms: or None.
+        spacing_mm, thickness_mm: SpacingBetweenSlices and SliceThickness, or None.
+        images_stated, slices_stated: how many images and slices the series has, as the header says, or None.
         frame: which one of several in the file, from 0; None where it holds one.
         pixels: where they are in the file, to decode them without parsing it again.
         reader: reads the pixels of what is no DICOM file.
@@ -99,6 +101,10 @@ class SliceHeader:
     repetition_time_ms: float | None = None
     echo_time_ms: float | None = None
     inversion_time_ms: float | None = None
+    spacing_mm: float | None = None
+    thickness_mm: float | None = None
+    images_stated: int | None = None
+    slices_stated: int | None = None
     frame: int | None = None
     pixels: PixelPlace | None = field(default=None, repr=False)
     reader: Callable[[], NDArray[np.float32]] | None = field(default=None, repr=False)

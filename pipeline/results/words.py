@@ -32,6 +32,7 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "no_axial_t2": "No axial T2 slice shows the recesses: they were not graded.",
     "identifiers_missing": "No identifier says that these series are of one patient: they were put together "
     "because they lie together.",
+    "slices_missing": "Slices of a series are missing: what they show was not seen, and grades may be wrong.",
     "no_sagittal": "There is no sagittal series: no level can be found.",
     "no_level_found": "No lumbar level was found.",
     "series_kind_guessed": "Nothing says what a series shows, T1 or T2: it was guessed from the images.",

@@ -265,7 +265,11 @@ def test_hidden_images_are_named(tmp_path: Path, layout: str) -> None:
     shutil.copy(study / "12" / "1.dcm", study / ".Trash-0" / "1.dcm")
     (loaded,) = studies_in(study)
     assert sorted(len(series.slices) for series in loaded.series) == [4, 5]
-    assert sorted(item.reason for item in loaded.rejections) == [Reason.MISPLACED, Reason.OTHER_FORMAT]
+    assert sorted(item.reason for item in loaded.rejections) == [
+        Reason.MISPLACED,
+        Reason.OTHER_FORMAT,
+        Reason.SLICES_MISSING,
+    ]
 
 
 @pytest.mark.parametrize("in_folder", [True, False])

@@ -1,0 +1,345 @@
+"""Slices that a series lacks, told by gaps between its images, their numbers and what their headers state.
+
+A gap alone is no proof: axial slices are planned in stacks with air between them, and slices are usually a
+tenth to a third of their thickness apart. Nor is a number that nobody has: scanners number echoes in turn,
+and archives renumber. Where both agree, or where sagittal slices that lie evenly jump by whole steps, images
+are missing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from data_prep.geometry import FloatArray, Orientation
+from data_prep.problems import Reason, Rejection
+from data_prep.read.slice_header import SliceHeader
+from data_prep.study import Series, Slice
+
+_SAME_ANGLE_DEG = 0.2
+_SAME_PLACE_MM = 0.1
+# A step that is a whole number of steps but for this part of one; scanners write positions to .01 mm.
+_WHOLE = 0.06
+_EVEN = 0.03
+_FARTHEST = 0.2
+_FEWEST_OF_A_STACK = 5
+_OFTEN, _MOSTLY = 0.6, 0.8
+# Slices this far apart, axial and sagittal ones, are thicker with their gaps than those of usual protocols.
+_WIDE_MM = (8.5, 6.5)
+_LARGEST_GAP_OF_THICKNESS = 1.6
+# Between stacks: the distance of two slices, as part of that which the missing numbers would need.
+_FILLS_A_HOLE = (0.5, 3.0)
+_MOST_HOLES = 2
+# Slices at one side: where the numbers say so, and where they do not.
+_FEWEST_OF_A_SIDE = (2, 3)
+
+Numbers = Mapping[int, int]
+Sources = Mapping[str, Sequence[SliceHeader]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """Two neighbours of a stack, of one angle.
+
+    Attributes:
+        step_mm: along their normal.
+    """
+
+    first: Slice
+    second: Slice
+    step_mm: float
+
+
+def slices_missing(study_id: str, series: Sequence[Series], sources: Sources) -> list[Rejection]:
+    """What is to be said of series of which slices are missing; nothing of those that are whole.
+
+    Args:
+        series: all that can be used.
+        sources: by series id the headers of the series as it was read, before it was divided.
+    """
+    found = []
+    for item in series:
+        if item.traits.is_derived:
+            continue
+        count, why = _Looked(item, sources.get(item.series_id, ()), series).missing()
+        if count:
+            slices, are = ("slice", "is") if count == 1 else ("slices", "are")
+            message = f"at least {count} {slices} of the {item.orientation.value} series {are} missing: {why}"
+            found.append(Rejection(Reason.SLICES_MISSING, message, study_id, item.series_id))
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Looked:
+    """A series that is looked at.
+
+    Attributes:
+        source: headers of what it was read from.
+        all_series: of the study: slices may have been filed under another identifier.
+    """
+
+    item: Series
+    source: Sequence[SliceHeader]
+    all_series: Sequence[Series]
+
+    def missing(self) -> tuple[int, str]:
+        """How many slices, and what shows it."""
+        gaps = self._gaps()
+        if gaps:
+            return sum(count for _, count in gaps), "there are gaps between its images"
+        stated = self._stated_more()
+        if stated:
+            return stated, "its headers state more images than were found"
+        return self._fewer_than_beside(), "it ends before the series that was planned alike"
+
+    def _gaps(self) -> list[tuple[_Pair, int]]:
+        """Pairs with missing slices between them, and how many."""
+        if len(self.item.slices) < 2 or not self.pairs:
+            return []
+        unit, is_stated = self._unit_mm()
+        gaps = [(pair, round(pair.step_mm / unit) - 1) for pair in self.pairs]
+        gaps = [(pair, count) for pair, count in gaps if count > 0 and _is_whole(pair.step_mm / unit, _WHOLE)]
+        gaps = [(pair, count) for pair, count in gaps if not self._are_elsewhere(pair, count)]
+        if gaps and self._is_even(unit, gaps, is_stated=is_stated):
+            return gaps
+        for numbers, taken in self.numberings:
+            proved = [
+                (pair, count)
+                for pair, count in gaps
+                if _jumps(numbers, taken, pair, count, self._number_step(numbers, unit))
+            ]
+            missing_numbers = sum(n for _, _, n in _holes(taken, _OFTEN))
+            if not proved and gaps and sum(count for _, count in gaps) == missing_numbers:
+                proved = gaps
+            holes = _holes(taken, _MOSTLY)
+            proved += self._between_stacks(numbers, holes, unit, [pair for pair, _ in proved])
+            if proved:
+                return proved
+        return []
+
+    @cached_property
+    def pairs(self) -> list[_Pair]:
+        """Neighbours of one angle, of all stacks."""
+        found = []
+        for stack in self.item.stacks:
+            for first, second in itertools.pairwise(stack):
+                if first.plane.is_parallel_to(second.plane, _SAME_ANGLE_DEG):
+                    step = abs(float(first.plane.distance_mm(second.plane.centre_mm)))
+                    if step > _SAME_PLACE_MM:
+                        found.append(_Pair(first, second, step))
+        return found
+
+    @cached_property
+    def numberings(self) -> list[tuple[Numbers, frozenset[int]]]:
+        """Numbers by slice, of headers and of files, where distinct, with all numbers of the source."""
+        headers = {(header.path, header.frame): header for header in self.source}
+        own = [headers.get((item.path, item.frame)) for item in self.item.slices if item.path is not None]
+        if None in own or len(own) != len(self.item.slices):
+            return []
+        found = []
+        for number_of in (_stated_number, _file_number):
+            numbers = [number_of(header) for header in own if header is not None]
+            taken = frozenset(n for header in self.source if (n := number_of(header)) is not None)
+            if None not in numbers and len(set(numbers)) == len(numbers):
+                pairs = zip(self.item.slices, numbers, strict=True)
+                found.append(({id(item): int(n) for item, n in pairs if n is not None}, taken))
+        return found
+
+    def _unit_mm(self) -> tuple[float, bool]:
+        """The step between neighbours if all were there, and whether the headers state it."""
+        steps = np.array([pair.step_mm for pair in self.pairs])
+        spacing, thickness = self._stated("spacing_mm"), self._stated("thickness_mm")
+        if spacing and spacing >= 0.99 * (thickness or 0.0):
+            fits = [_is_whole(float(step) / spacing, _WHOLE) for step in steps]
+            if np.mean(fits) >= _MOSTLY:
+                return spacing, spacing > 1.01 * (thickness or 0.0)
+        usual = float(np.percentile(steps, 30))
+        for numbers, taken in self.numberings:
+            every = self._jump_everywhere(numbers)
+            unit = usual / max(every, 1)
+            wide = _WIDE_MM[self.item.orientation is Orientation.SAGITTAL]
+            likely = unit <= _LARGEST_GAP_OF_THICKNESS * thickness if thickness else usual >= wide
+            is_likely = likely and unit >= 0.98 * (thickness or 0.0)
+            if every > 1 and is_likely and len(self.pairs) >= 3:
+                low, high = min(numbers.values()), max(numbers.values())
+                if not any(n in taken for n in range(low, high + 1) if (n - low) % every):
+                    return unit, False
+        return usual, False
+
+    def _stated(self, name: str) -> float | None:
+        """What most headers say of it."""
+        values = [value for header in self.source if (value := getattr(header, name))]
+        return float(np.median(values)) if values else None
+
+    def _jump_everywhere(self, numbers: Numbers) -> int:
+        """By how much the numbers of all neighbours differ; 0 where they do by several."""
+        jumps = {abs(numbers[id(pair.first)] - numbers[id(pair.second)]) for pair in self.pairs}
+        return jumps.pop() if len(jumps) == 1 else 0
+
+    def _number_step(self, numbers: Numbers, unit: float) -> int:
+        """By how much the numbers of neighbours usually differ between which nothing is missing."""
+        near = [pair for pair in self.pairs if round(pair.step_mm / unit) == 1]
+        jumps = [abs(numbers[id(pair.first)] - numbers[id(pair.second)]) for pair in near]
+        return int(np.median(jumps)) if jumps else 1
+
+    def _is_even(self, unit: float, gaps: list[tuple[_Pair, int]], *, is_stated: bool) -> bool:
+        """Whether the places alone prove it: all neighbours lie whole steps apart, in one sagittal stack.
+
+        So do axial ones if every one of them lies as many steps of the stated size from the next.
+        """
+        ratios = [pair.step_mm / unit for pair in self.pairs]
+        if not all(_is_whole(ratio, _EVEN) for ratio in ratios):
+            return False
+        if len(gaps) == len(ratios):
+            return is_stated and len({round(ratio) for ratio in ratios}) == 1
+        return (
+            self.item.orientation is Orientation.SAGITTAL
+            and len(self.item.stacks) == 1
+            and len(ratios) == len(self.item.slices) - 1 >= _FEWEST_OF_A_STACK - 1
+        )
+
+    def _are_elsewhere(self, pair: _Pair, count: int) -> bool:
+        """Whether the slices between two lie in another stack, or in another series of the same image."""
+        start, end = pair.first.plane.centre_mm, pair.second.plane.centre_mm
+        places = [start + (end - start) * (n + 1) / (count + 1) for n in range(count)]
+        reach = 0.4 * pair.step_mm / (count + 1)
+        return all(any(_shows(other, pair, place, reach) for other in self._alike()) for place in places)
+
+    def _alike(self) -> Iterator[Slice]:
+        for series in self.all_series:
+            if series.kind is self.item.kind and series.traits.image is self.item.traits.image:
+                yield from series.slices
+
+    def _between_stacks(
+        self, numbers: Numbers, holes: list[tuple[int, int, int]], unit: float, known: Sequence[_Pair]
+    ) -> list[tuple[_Pair, int]]:
+        """Slices before and behind a hole in the numbers that lie as far apart as those that are missing."""
+        if not 0 < len(holes) <= _MOST_HOLES or min(numbers.values()) > 1:
+            return []
+        by_number = {numbers[id(item)]: item for item in self.item.slices}
+        seen = {id(item) for pair in known for item in (pair.first, pair.second)}
+        found = []
+        for low, high, count in holes:
+            first, second = by_number.get(low), by_number.get(high)
+            if first is None or second is None or {id(first), id(second)} <= seen:
+                continue
+            along = _along(first, [item.plane.centre_mm for item in self.item.slices])
+            step = float(_along(first, [second.plane.centre_mm])[0])
+            inside = np.sign(step) * along
+            is_empty = not np.any((inside > 0.5 * unit) & (inside < abs(step) - 0.5 * unit))
+            low_share, high_share = _FILLS_A_HOLE
+            if is_empty and low_share <= abs(step) / (unit * (count + 1)) <= high_share:
+                pair = _Pair(first, second, abs(step))
+                if not self._are_elsewhere(pair, count):
+                    found.append((pair, count))
+        return found
+
+    def _stated_more(self) -> int:
+        """How many images the headers state beyond those that were found."""
+        if not self.source or self.item.is_thin:
+            return 0
+        images = len({header.sop_uid or id(header) for header in self.source})
+        places = len({header.place for header in self.source})
+        most = 0
+        for name, seen in (("images_stated", images), ("slices_stated", places)):
+            stated = {getattr(header, name) for header in self.source}
+            value = stated.pop() if len(stated) == 1 else None
+            # A whole multiple counts echoes that were filed elsewhere.
+            if value and value > seen and value % seen:
+                most = max(most, value - seen)
+        return most
+
+    def _fewer_than_beside(self) -> int:
+        """How many slices fewer at one side a sagittal series has than the one that was planned like it."""
+        if self.item.orientation is not Orientation.SAGITTAL or len(self.item.stacks) != 1:
+            return 0
+        others = [
+            other
+            for other in self.all_series
+            if other.kind is not self.item.kind
+            and other.orientation is Orientation.SAGITTAL
+            and len(other.stacks) == 1
+        ]
+        return max(map(self._cut_off, others), default=0)
+
+    def _cut_off(self, other: Series) -> int:
+        """How many slices the other series has beyond one end of this one, where both have the other end.
+
+        Whoever plans fewer slices takes them from both sides. As many must be missing in the numbers, or be a
+        fifth of the series.
+        """
+        mine, whole = self.item.slices, other.slices
+        if not _FEWEST_OF_A_STACK - 1 <= len(mine) < len(whole) or not mine[0].plane.is_parallel_to(
+            whole[0].plane
+        ):
+            return 0
+        places, own = (_along(whole[0], [item.plane.centre_mm for item in items]) for items in (whole, mine))
+        unit, own_unit = (float(np.median(np.abs(np.diff(line)))) for line in (places, own))
+        if unit < _SAME_PLACE_MM or abs(own_unit - unit) > _EVEN * unit:
+            return 0
+        before, behind = (own.min() - places.min()) / unit, (places.max() - own.max()) / unit
+        if abs(min(before, behind)) > 1.0:
+            return 0
+        longer = float(max(before, behind))
+        at_low = (before > behind) == (own[0] < own[-1])
+        nearest = mine[0 if at_low else -1]
+        for numbers, taken in self.numberings:
+            lacking = max(taken) - len(taken)
+            if lacking >= _FEWEST_OF_A_SIDE[0] and abs(lacking - longer) <= 1.2:
+                return lacking
+            if numbers[id(nearest)] == 1:
+                return 0
+        count = round(longer)
+        is_much = count >= max(_FEWEST_OF_A_SIDE[1], 0.2 * len(whole))
+        return count if is_much and abs(min(before, behind)) <= 0.6 else 0
+
+
+def _stated_number(header: SliceHeader) -> int | None:
+    return header.instance_number
+
+
+def _file_number(header: SliceHeader) -> int | None:
+    stem = header.path.stem
+    return int(stem) if stem.isascii() and stem.isdigit() and len(stem) < 10 else None
+
+
+def _is_whole(ratio: float, tolerance: float) -> bool:
+    """Positions are rounded: the larger a step is, the less whole it may be."""
+    return round(ratio) >= 1 and abs(ratio - round(ratio)) <= min(tolerance * max(1.0, ratio / 2), _FARTHEST)
+
+
+def _along(first: Slice, points: Sequence[FloatArray]) -> FloatArray:
+    """How far points lie along the normal of a slice."""
+    found: FloatArray = (np.stack(points) - first.plane.centre_mm) @ first.plane.normal
+    return found
+
+
+def _jumps(numbers: Numbers, taken: frozenset[int], pair: _Pair, count: int, step: int) -> bool:
+    """Whether the numbers of two slices leave room for those between them, and nothing else has these."""
+    low, high = sorted((numbers[id(pair.first)], numbers[id(pair.second)]))
+    if high - low != step * (count + 1):
+        return False
+    return not any(n in taken for n in range(low + step, high, step))
+
+
+def _holes(taken: frozenset[int], share: float) -> list[tuple[int, int, int]]:
+    """Numbers before and behind a hole, and how many are missing; none where more of the numbers jump."""
+    order = sorted(taken)
+    found = [(a, b, b - a - 1) for a, b in itertools.pairwise(order) if b - a > 1]
+    return found if len(order) - 1 - len(found) >= share * (len(order) - 1) else []
+
+
+def _shows(other: Slice, pair: _Pair, place: FloatArray, reach_mm: float) -> bool:
+    plane = other.plane
+    return bool(
+        other is not pair.first
+        and other is not pair.second
+        and plane.spacing_mm == pair.first.plane.spacing_mm
+        and plane.is_parallel_to(pair.first.plane)
+        and abs(float(plane.distance_mm(place))) <= reach_mm
+        and plane.contains_px(plane.to_px(place))
+    )

@@ -1,0 +1,281 @@
+"""Protects: slices that are missing within a series are named, and no whole series is said to lack any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep.problems import Reason
+from data_prep.read.find import find_studies
+from data_prep.study import Study
+from data_prep.vocabulary import Flag
+from tests.dicom_files import AXIAL, SAGITTAL, tilted_axial, write_series
+
+STEP_MM = 4.4
+# As scanners write it: thickness, and the distance of neighbours.
+STATED = {"SliceThickness": "4", "SpacingBetweenSlices": "4.4"}
+PLANES = {"t1": (SAGITTAL, "SAG T1"), "t2": (SAGITTAL, "SAG T2"), "axial": (AXIAL, "AX T2")}
+STACKS = 5
+
+Numbering = Callable[[int], int]
+
+
+def in_order(index: int) -> int:
+    return index
+
+
+def odd_first(index: int) -> int:
+    """As slices are acquired: every second one, then those between them."""
+    return index // 2 if index % 2 == 0 else 8 + index // 2
+
+
+def plain_series(folder: Path, name: str, count: int = 15, **options: Any) -> list[Path]:
+    """The files of a series, in space."""
+    orientation, description = PLANES[name]
+    usual = {
+        "orientation": orientation,
+        "description": description,
+        "series_uid": f"1.2.3.{sorted(PLANES).index(name)}",
+        "start": (-33.0, 0.0, 0.0),
+        "step_mm": STEP_MM,
+        **STATED,
+    }
+    return write_series(folder / name, count, **{**usual, **options})
+
+
+def disc_stacks(folder: Path, numbering: Numbering = in_order) -> list[Path]:
+    """Axial slices in five stacks of four, each turned a little farther, with air between them."""
+    files = []
+    for stack in range(STACKS):
+        first = stack * 4
+
+        def number(index: int, first: int = first) -> int:
+            return numbering(first + index)
+
+        files += plain_series(
+            folder,
+            "axial",
+            4,
+            start=(0.0, 0.0, stack * 36.0),
+            orientation=tilted_axial(5.0 * stack - 10.0),
+            numbering=number,
+        )
+    return files
+
+
+def whole_study(folder: Path, **options: Any) -> dict[str, list[Path]]:
+    return {name: plain_series(folder, name, **options) for name in PLANES}
+
+
+def loaded(folder: Path) -> Study:
+    (entry,) = find_studies(folder)
+    return entry.load()
+
+
+def said(folder: Path) -> list[str]:
+    """What is said of missing slices; the flag is there if, and only if, something is."""
+    study = loaded(folder)
+    found = [item.message for item in study.rejections if item.reason is Reason.SLICES_MISSING]
+    assert (Flag.SLICES_MISSING in study.flags) == bool(found)
+    return found
+
+
+def lose(files: list[Path], kept: Callable[[int], bool]) -> None:
+    for place, file in enumerate(files):
+        if not kept(place):
+            file.unlink()
+
+
+def test_nothing_is_said_of_a_whole_study(tmp_path: Path) -> None:
+    whole_study(tmp_path)
+    assert said(tmp_path) == []
+
+
+GAPS = {
+    "three in the middle of T1": ("t1", lambda place: place not in (6, 7, 8), 3),
+    "one of T2": ("t2", lambda place: place != 4, 1),
+    "every second T2": ("t2", lambda place: place % 2 == 0, 7),
+    "every second axial": ("axial", lambda place: place % 2 == 0, 7),
+    "two of three axials": ("axial", lambda place: place % 3 == 0, 8),
+    "every third axial": ("axial", lambda place: place % 3 != 1, 5),
+    "the middle third of the axials": ("axial", lambda place: not 5 <= place < 10, 5),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "numbering"),
+    [
+        *((name, in_order) for name in GAPS),
+        # Of every third axial slice neither places nor numbers would prove it.
+        *((name, odd_first) for name in GAPS if name != "every third axial"),
+    ],
+)
+def test_gaps_are_named(tmp_path: Path, name: str, numbering: Numbering) -> None:
+    series, kept, count = GAPS[name]
+    files = whole_study(tmp_path, numbering=numbering)[series]
+    lose(files, kept)
+    (message,) = said(tmp_path)
+    plane = "axial" if series == "axial" else "sagittal"
+    some = "1 slice" if count == 1 else f"{count} slices"
+    assert message.startswith(f"at least {some} of the {plane} series")
+
+
+@pytest.mark.parametrize("name", ["three in the middle of T1", "every second T2", "every second axial"])
+def test_gaps_are_named_whatever_the_files_are_called(tmp_path: Path, name: str) -> None:
+    """Numbers of the headers, in an export; file names in the RSNA layout, where headers have none."""
+    series, kept, _ = GAPS[name]
+    lose(whole_study(tmp_path / "export")[series], kept)
+    for place, file in enumerate(sorted((tmp_path / "export").rglob("*.dcm"))):
+        file.rename(file.with_name(f"IM{place:04d}"))
+    assert len(said(tmp_path / "export")) == 1
+    study = tmp_path / "100"
+    lose(whole_study(study, study_uid="100", without=["InstanceNumber"])[series], kept)
+    for number, folder in enumerate(sorted(study.iterdir()), start=11):
+        folder.rename(study / str(number))
+    assert len(said(study)) == 1
+
+
+@pytest.mark.parametrize("name", ["three in the middle of T1", "every second T2"])
+def test_places_alone_are_enough_for_sagittal_slices(tmp_path: Path, name: str) -> None:
+    """After an export has numbered the images anew."""
+    series, kept, _ = GAPS[name]
+    files = whole_study(tmp_path, without=["InstanceNumber"])
+    lose(files[series], kept)
+    assert len(said(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("stated", [{"SpacingBetweenSlices": None}, dict.fromkeys(STATED)])
+def test_every_second_slice_is_missed_without_the_spacing(tmp_path: Path, stated: dict[str, None]) -> None:
+    """Its numbers jump by two, and no slices are so thick, or so far apart."""
+    lose(whole_study(tmp_path, **stated)["t2"], lambda place: place % 2 == 0)
+    assert len(said(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("kept", "numbering"),
+    [
+        (lambda place: place >= 5, in_order),
+        (lambda place: place < 10, in_order),
+        (lambda place: place >= 2, in_order),
+        (lambda place: place >= 5, odd_first),
+    ],
+    ids=["first third", "last third", "two at the beginning", "first third, odd first"],
+)
+def test_slices_that_are_missing_at_one_side_of_t1(
+    tmp_path: Path, kept: Callable[[int], bool], numbering: Numbering
+) -> None:
+    lose(whole_study(tmp_path, numbering=numbering)["t1"], kept)
+    (message,) = said(tmp_path)
+    assert message.endswith("it ends before the series that was planned alike")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"count": 11, "start": (-33.0 + 2 * STEP_MM, 0.0, 0.0)},
+        {"count": 13, "start": (-33.0, 0.0, 0.0)},
+        {"count": 10, "step_mm": 5.0, "SpacingBetweenSlices": "5"},
+        {"count": 10, "start": (-33.0 + 5 * STEP_MM, 0.0, 0.0)},
+    ],
+    ids=["fewer at both sides", "two fewer at one side", "another spacing", "numbered from the short side"],
+)
+def test_fewer_slices_that_were_planned_are_no_missing_ones(tmp_path: Path, options: dict[str, Any]) -> None:
+    plain_series(tmp_path, "t2")
+    plain_series(tmp_path, "axial")
+    plain_series(tmp_path, "t1", **options)
+    assert said(tmp_path) == []
+
+
+def test_air_between_stacks_is_no_gap(tmp_path: Path) -> None:
+    disc_stacks(tmp_path / "angled")
+    assert said(tmp_path / "angled") == []
+    # Two straight stacks with a gap of six steps, numbered in one go; and numbered with a jump of its own.
+    for name, second in (("straight", 6), ("jump", 101)):
+        plain_series(tmp_path / name, "axial", 5, start=(0.0, 0.0, 0.0))
+        plain_series(tmp_path / name, "axial", 5, start=(0.0, 0.0, 10 * STEP_MM), first_instance=second)
+        assert said(tmp_path / name) == []
+
+
+def test_a_stack_that_is_missing_between_others(tmp_path: Path) -> None:
+    lose(disc_stacks(tmp_path), lambda place: not 8 <= place < 12)
+    (message,) = said(tmp_path)
+    assert message.startswith("at least 4 slices of the axial series")
+
+
+@pytest.mark.parametrize(
+    "numbering",
+    [lambda index: 2 * index, lambda index: index * index, lambda index: 14 - index, odd_first],
+    ids=["of echoes in turn", "with gaps", "reversed", "odd first"],
+)
+def test_numbers_alone_prove_nothing(tmp_path: Path, numbering: Numbering) -> None:
+    whole_study(tmp_path, numbering=numbering)
+    assert said(tmp_path) == []
+
+
+def test_echoes_of_one_series_do_not_miss_each_other(tmp_path: Path) -> None:
+    for echo in (0, 1):
+        plain_series(
+            tmp_path,
+            "t2",
+            first_instance=1 + echo,
+            numbering=lambda index: 2 * index,
+            EchoTime=20 + 80 * echo,
+            RepetitionTime=3000,
+            **{key: None for key in STATED},
+        )
+    assert said(tmp_path) == []
+
+
+def test_slices_under_another_identifier_are_not_missing(tmp_path: Path) -> None:
+    """Two concatenations: odd slices in one series, even ones in another."""
+    for half in (0, 1):
+        write_series(
+            tmp_path / str(half),
+            8,
+            start=(-33.0 + half * STEP_MM, 0.0, 0.0),
+            step_mm=2 * STEP_MM,
+            series_uid=f"1.2.3.{half}",
+            description="SAG T2",
+            **STATED,
+        )
+    assert said(tmp_path) == []
+
+
+def test_a_series_of_another_image_fills_no_gap(tmp_path: Path) -> None:
+    """The T1 with contrast agent beside the T1, and the T1 beside the T2, lie at the same places."""
+    lose(plain_series(tmp_path, "t1"), lambda place: place not in (6, 7))
+    plain_series(tmp_path, "t2")
+    plain_series(tmp_path / "c", "axial", orientation=SAGITTAL, description="SAG T1 +C")
+    assert len(said(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "keyword", ["ImagesInAcquisition", "NumberOfSeriesRelatedInstances", "NumberOfSlices"]
+)
+def test_a_stated_number_of_images(tmp_path: Path, keyword: str) -> None:
+    """Twice as many may be two echoes, of which one is filed elsewhere."""
+    for name, stated, lost in (("whole", 12, 0), ("twice", 24, 0), ("less", 12, 4)):
+        files = plain_series(tmp_path / name, "axial", 12, **{keyword: stated})
+        lose(files, lambda place, lost=lost: place < 12 - lost)  # type: ignore[misc]
+        expected = (
+            "at least 4 slices of the axial series are missing: its headers state more images than were found"
+        )
+        assert said(tmp_path / name) == ([expected] if lost else [])
+
+
+def test_what_is_calculated_is_not_looked_at(tmp_path: Path) -> None:
+    """A reformat may keep the spacing of the slices that it was made from."""
+    plain_series(
+        tmp_path, "axial", step_mm=9.0, SpacingBetweenSlices="4.5", ImageType=["DERIVED", "SECONDARY", "MPR"]
+    )
+    assert said(tmp_path) == []
+
+
+@pytest.mark.parametrize("spacing", ["0.4", "4", "-4.4", "0", ""])
+def test_a_spacing_that_is_stated_wrongly(tmp_path: Path, spacing: str) -> None:
+    """The air between slices, the thickness, a negative one, and none."""
+    whole_study(tmp_path, SpacingBetweenSlices=spacing)
+    assert said(tmp_path) == []
