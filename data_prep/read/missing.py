@@ -63,8 +63,6 @@ def slices_missing(study_id: str, series: Sequence[Series], sources: Sources) ->
     """
     found = []
     for item in series:
-        if item.traits.is_derived:
-            continue
         count, why = _Looked(item, sources.get(item.series_id, ()), series).missing()
         if count:
             slices, are = ("slice", "is") if count == 1 else ("slices", "are")
@@ -195,6 +193,8 @@ class _Looked:
         if not all(_is_whole(ratio, _EVEN) for ratio in ratios):
             return False
         if len(gaps) == len(ratios):
+            # A reformat may state the distance of the slices that it was made from.
+            is_stated = is_stated and not self.item.traits.is_derived
             return is_stated and len({round(ratio) for ratio in ratios}) == 1
         return (
             self.item.orientation is Orientation.SAGITTAL

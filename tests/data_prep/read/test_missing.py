@@ -266,12 +266,12 @@ def test_a_stated_number_of_images(tmp_path: Path, keyword: str) -> None:
         assert said(tmp_path / name) == ([expected] if lost else [])
 
 
-def test_what_is_calculated_is_not_looked_at(tmp_path: Path) -> None:
-    """A reformat may keep the spacing of the slices that it was made from."""
-    plain_series(
-        tmp_path, "axial", step_mm=9.0, SpacingBetweenSlices="4.5", ImageType=["DERIVED", "SECONDARY", "MPR"]
-    )
+def test_a_reformat_may_state_the_spacing_of_its_source(tmp_path: Path) -> None:
+    mpr = {"SpacingBetweenSlices": "4.5", "ImageType": ["DERIVED", "SECONDARY", "MPR"]}
+    files = plain_series(tmp_path, "axial", step_mm=9.0, **mpr)
     assert said(tmp_path) == []
+    lose(files, lambda place: place not in (6, 7))
+    assert len(said(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("spacing", ["0.4", "4", "-4.4", "0", ""])

@@ -11,6 +11,7 @@ from tests.hostile.quirks.row import (
     DEGRADED,
     EVERYTHING,
     EXACT,
+    GAPS,
     RESAMPLED,
     ROUNDED,
     T1,
@@ -160,7 +161,7 @@ def _places() -> list[Row]:
             "off-centre",
             "two slices of one side of T2 missing",
             clinic.off_centre(2),
-            but(DEGRADED, may_flag=DEGRADED.may_flag | {"spine_curved", "canal_at_edge"}),
+            but(GAPS, may_flag=GAPS.may_flag | {"spine_curved", "canal_at_edge"}),
         ),
     ]
 

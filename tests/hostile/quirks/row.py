@@ -45,6 +45,10 @@ DEGRADED = Expected(
     instead=UNSURE,
     may_prior=True,
 )
+# Slices are lost, and what is left may show it.
+GAPS = replace(
+    DEGRADED, may_flag=DEGRADED.may_flag | {"slices_missing"}, may_code=frozenset({"slices_missing"})
+)
 WITHOUT_T1 = replace(RESAMPLED, prior=FORAMINAL, flags=frozenset({"no_sagittal_t1"}))
 # The canal is graded on both views where both are there.
 WITHOUT_AXIAL = replace(DEGRADED, prior=SUBARTICULAR)

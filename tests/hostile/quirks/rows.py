@@ -24,6 +24,7 @@ from tests.hostile.quirks.row import (
     EVERYTHING,
     EXACT,
     FORAMINAL,
+    GAPS,
     LOSSY,
     REGISTERED_WRONGLY,
     REQUANTISED,
@@ -121,7 +122,7 @@ def _order() -> list[Row]:
             "spoilt-files",
             "of every series one file truncated, one no DICOM",
             files.spoilt_files,
-            but(DEGRADED, codes={"truncated", "not_dicom"}),
+            but(GAPS, codes={"truncated", "not_dicom"}),
         ),
         row("no-t1", "no sagittal T1", files.without(T1), WITHOUT_T1),
         row(
@@ -220,7 +221,7 @@ def _headers() -> list[Row]:
             "no-position-slice",
             "no ImagePositionPatient in one slice of each series",
             encodings.lacking_in_one_slice("ImagePositionPatient"),
-            but(DEGRADED, codes={"missing_geometry"}),
+            but(GAPS, codes={"missing_geometry"}),
         ),
         *(row(f"no-{k}", f"no {k}, RSNA layout", encodings.lacking(k)) for k in uids),
         *(row(f"no-{k}-tree", f"no {k}, export", encodings.lacking(k, tree=True)) for k in uids),
@@ -251,6 +252,7 @@ def _geometry() -> list[Row]:
     few, oblong = {"few_slices"}, but(DEGRADED, flags={"degraded_input"})
     coarse = but(DEGRADED, may_flag=DEGRADED.may_flag | {"degraded_input"})
     absent = but(DEGRADED, flags={"level_absent"})
+    lost = but(DEGRADED, flags={"slices_missing"}, codes={"slices_missing"})
     return [
         # Of small phantoms, whose pixels of 1.1 to 2.5 mm become 2.2 to 5 mm high.
         row("non-square", "pixels twice as high as wide", geometry.matrix(rows=0.5), oblong),
@@ -356,8 +358,8 @@ def _geometry() -> list[Row]:
             but(DEGRADED, flags={"no_sagittal_t1"}),
         ),
         row("five-axial", "five axial slices", geometry.slices_kept(5, kinds=(AXIAL,)), DEGRADED),
-        row("every-second", "every second slice", geometry.slices_kept(step=2), DEGRADED),
-        row("middle-lost", "the three middle slices of T2 lost", geometry.middle_slices_lost, DEGRADED),
+        row("every-second", "every second slice", geometry.slices_kept(step=2), lost),
+        row("middle-lost", "the three middle slices of T2 lost", geometry.middle_slices_lost, lost),
         row("axial-192", "192 axial slices", geometry.thin_slices(AXIAL, 192), DEGRADED),
         row("sagittal-192", "192 sagittal T2 slices", geometry.thin_slices(T2, 192), DEGRADED),
         row(

@@ -9,14 +9,15 @@ from pydicom.uid import JPEG2000Lossless, RLELossless
 from tests.hostile.quirks import variant_enhanced as enhanced
 from tests.hostile.quirks import variant_files as files
 from tests.hostile.quirks import variant_headers as headers
+from tests.hostile.quirks import variant_missing as missing
 from tests.hostile.quirks import variant_series as series
 from tests.hostile.quirks.expected import Expected
-from tests.hostile.quirks.row import AXIAL, DEGRADED, EXACT, MANY, ROUNDED, T1, T2, Row, but, row
+from tests.hostile.quirks.row import AXIAL, DEGRADED, EXACT, GAPS, MANY, ROUNDED, T1, T2, Row, but, row
 
 SAID = but(ROUNDED, may_flag={"series_disagree"})
 OTHER = but(ROUNDED, codes={"series_kind_unknown"})
 MAY_BE_OTHER = but(ROUNDED, may_code={"series_kind_unknown"})
-FEWER = but(DEGRADED, may_flag=DEGRADED.may_flag | {"no_axial_t2", "few_slices"})
+FEWER = but(GAPS, may_flag=GAPS.may_flag | {"no_axial_t2", "few_slices"})
 
 
 def named(*codes: str, base: Expected = ROUNDED) -> Expected:
@@ -421,4 +422,86 @@ def _enhanced() -> list[Row]:
     ]
 
 
-VARIANTS: tuple[Row, ...] = (*_kinds(), *_choice(), *_identity(), *_values(), *_files(), *_enhanced())
+def _names() -> list[Row]:
+    """Names that say what a series is in words which were not read before."""
+    agent = "SAG T1 +C"
+    return [
+        row("mpgr", "AX MPGR, no times", series.untimed("AX MPGR", AXIAL), OTHER),
+        row("dess", "SAG T2 DESS, no times", series.untimed("SAG T2 DESS"), OTHER),
+        row("ssfp", "SAG T2 SSFP, no times", series.untimed("SAG T2 SSFP"), OTHER),
+        row("tof", "axial T2 TOF, no times", series.untimed("AX T2 TOF", AXIAL), OTHER),
+        row("mra", "axial T2 MRA, no times", series.untimed("AX T2 MRA", AXIAL), OTHER),
+        row("flow", "SAG T2 CSF FLOW, no times", series.untimed("SAG T2 CSF FLOW"), OTHER),
+        row("dce", "SAG T1 DCE, no times", series.untimed("SAG T1 DCE", T1), OTHER),
+        row("t1-rho", "SAG T1 RHO, no times", series.untimed("SAG T1 RHO", T1), OTHER),
+        row("r2-star", "SAG T2 R2*, no times", series.untimed("SAG T2 R2*"), OTHER),
+        row("dark-fat", "the only T2 is called DARK-FAT", series.renamed({T2: "SAG T2 DARK-FAT"}), ROUNDED),
+        row("t1-sin", "T1 SIN CONTRASTE", series.called("SAG T1 SIN CONTRASTE", agent), SAID),
+        row("t1-unenhanced", "T1 UNENHANCED", series.called("SAG T1 UNENHANCED", agent), SAID),
+        row("t1-bez", "T1 bez kontrastu", series.called("T1 sag bez kontrastu", agent), SAID),
+    ]
+
+
+def _missing() -> list[Row]:
+    lost = but(
+        DEGRADED,
+        codes={"slices_missing"},
+        flags={"slices_missing"},
+        may_flag=FEWER.may_flag | {"canal_at_edge"},
+    )
+    return [
+        row("lost-t1-middle", "the three middle slices of T1 lost", missing.lost(T1, missing.middle), lost),
+        row("lost-t2-one", "one slice of T2 lost", missing.lost(T2, missing.one), lost),
+        row("lost-t2-second", "every second slice of T2 lost", missing.lost(T2, missing.every_second), lost),
+        row(
+            "lost-axial-second",
+            "every second axial slice lost",
+            missing.lost(AXIAL, missing.every_second),
+            lost,
+        ),
+        row("lost-t1-right", "a third of T1 lost at one side", missing.lost(T1, missing.first_third), lost),
+        row(
+            "lost-t1-left", "a third of T1 lost at the other side", missing.lost(T1, missing.last_third), lost
+        ),
+        row(
+            "lost-axial-middle",
+            "the middle third of the axial slices lost",
+            missing.lost(AXIAL, missing.middle_third),
+            lost,
+        ),
+        row(
+            "lost-renumbered",
+            "the three middle slices of T2 lost, the others numbered anew by an export",
+            missing.renumbered(missing.lost(T2, missing.middle)),
+            lost,
+        ),
+        row(
+            "lost-stated",
+            "the upper third of the axial slices lost, ImagesInAcquisition says how many there were",
+            missing.stated(missing.lost(AXIAL, missing.last_third)),
+            lost,
+        ),
+        row(
+            "numbers-in-twos",
+            "nothing lost, but numbered 2, 4, 6 …",
+            missing.in_twos,
+        ),
+        row(
+            "t1-narrow",
+            "T1 planned with two slices fewer at either side",
+            missing.lost(T1, missing.both_sides),
+            but(DEGRADED, may_flag=DEGRADED.may_flag | {"few_slices", "canal_at_edge"}),
+        ),
+    ]
+
+
+VARIANTS: tuple[Row, ...] = (
+    *_kinds(),
+    *_choice(),
+    *_identity(),
+    *_values(),
+    *_files(),
+    *_enhanced(),
+    *_names(),
+    *_missing(),
+)

@@ -69,6 +69,19 @@ def renamed(names: dict[SeriesKind, str], **elements: Any) -> Quirk:
     return quirk
 
 
+def called(name: str, other: str) -> Quirk:
+    """The plain T1 under a name that denies a contrast agent, and before it one with an agent."""
+
+    def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
+        plain = tuple(study.ids_of(T1))
+        made = first(other, T1)(study, rng)
+        return made.each(
+            lambda image: image.changed(SeriesDescription=name) if image.series_id in plain else image
+        ).without_table()
+
+    return quirk
+
+
 def t1_flair(study: StoredStudy, rng: Rng) -> StoredStudy:
     """The only T1 is a T1 FLAIR, with the times of one."""
     study = clinical(study)
