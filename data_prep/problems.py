@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -106,6 +106,10 @@ ADVICE: Final[dict[Reason, str]] = {
 }
 
 
+# Files of a series that are rejected for one reason.
+_NAMED_ONE_BY_ONE = 3
+
+
 @dataclass(frozen=True)
 class Rejection:
     """One thing that was not used, and why.
@@ -141,11 +145,31 @@ class Rejection:
         return cls(Reason(record["reason"]), **rest)
 
     @property
+    def is_lack(self) -> bool:
+        """Whether it says that images are missing, and not that something that is there was not used."""
+        return self.reason in (Reason.SLICES_MISSING, Reason.LISTED_FILES)
+
+    @property
     def place(self) -> str:
         return "/".join(part for part in (self.study_id, self.series_id, self.file) if part)
 
     def __str__(self) -> str:
         return f"[{self.reason.value}] {self.place or 'input'}: {self.message}"
+
+
+def counted(rejections: Iterable[Rejection]) -> list[tuple[Rejection, int]]:
+    """Rejections in their order, and how many more each stands for.
+
+    Where many files of a series are rejected for one reason the first stands for all.
+    """
+    alike: dict[Rejection, list[Rejection]] = {}
+    for item in rejections:
+        alike.setdefault(replace(item, file=""), []).append(item)
+    found: list[tuple[Rejection, int]] = []
+    for group in alike.values():
+        few = len(group) <= _NAMED_ONE_BY_ONE
+        found += [(item, 0) for item in group] if few else [(group[0], len(group) - 1)]
+    return found
 
 
 class DicomRejected(LumbarError):

@@ -18,8 +18,10 @@ from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.read.opening import opened_input
+from data_prep.rsna.known import known_studies
 from data_prep.study import Study
 from data_prep.vocabulary import ConditionGroup, Flag, SeriesKind, Target
+from pipeline.learned import have_seen_rsna
 from pipeline.model_facts import ModelFacts, resolve_device
 from pipeline.models import model_folders
 from pipeline.prediction import Provenance, StudyPrediction
@@ -187,12 +189,24 @@ class Pipeline:
             study.study_id,
             grades,
             levels,
-            (*levels.flags, *study.flags, *_missing(study, levels, grades), *_doubts(study, grades), *failed),
+            (
+                *levels.flags,
+                *study.flags,
+                *_missing(study, levels, grades),
+                *_doubts(study, grades),
+                *failed,
+                *self._known(study),
+            ),
             rejections,
             series=series_rows(study, levels, grades, rejections),
             provenance=self.provenance,
             measurements=measurements,
         )
+
+    def _known(self, study: Study) -> tuple[str, ...]:
+        """A flag where the models have seen the study before."""
+        seen = study.study_id in known_studies() and have_seen_rsna(self.provenance.models)
+        return (Flag.KNOWN_STUDY,) if seen else ()
 
     def _graded(
         self, study: Study, levels: SpineLevels

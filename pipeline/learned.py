@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -68,6 +69,24 @@ def are_bundled(models: Mapping[str, str]) -> bool:
     return any(
         all(bundled.get(name) == digest for name, digest in graders.items()) for bundled in _bundled_graders()
     )
+
+
+def have_seen_rsna(models: Mapping[str, str]) -> bool:
+    """Whether a network of either stage is one of the ``research`` bundle, by the hashes of the weights."""
+    return any(_research().get(name) == digest for name, digest in models.items())
+
+
+@cache
+def _research() -> Mapping[str, str]:
+    """Weights of ``research`` that ``open`` does not share; none in a copy of the project without them."""
+    found: dict[Bundle, dict[str, str]] = {bundle: {} for bundle in Bundle}
+    for bundle, stage in product(Bundle, ("detector", "classifier")):
+        manifest = files(stage).joinpath("weights", bundle.value, MANIFEST)
+        if manifest.is_file():
+            listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+            found[bundle] |= {f"{stage}/{name}": digest for name, digest in listed.items()}
+    shared = set(found[Bundle.OPEN].values())
+    return {name: digest for name, digest in found[Bundle.RESEARCH].items() if digest not in shared}
 
 
 @cache

@@ -23,6 +23,18 @@ def known_studies() -> frozenset[str]:
     return frozenset(map(str, np.load(_FILE, allow_pickle=False).tolist()))
 
 
+def said_of_calibrated(study_ids: Iterable[str]) -> str | None:
+    """As ``said_of_known``, of the graders of ``open``, which took four numbers each from such studies."""
+    given = set(study_ids)
+    known = sum(part_of(study_id) is Part.VALIDATION for study_id in given & known_studies())
+    if not known:
+        return None
+    return (
+        f"{known} of these {len(given)} studies calibrated the foramen and recess graders of open, which "
+        "took nothing else from them: their figures may be flattered a little"
+    )
+
+
 def said_of_known(study_ids: Iterable[str]) -> str | None:
     """A sentence for people about the studies among some that the ``research`` models know; None if none are.
 

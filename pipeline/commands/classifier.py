@@ -151,7 +151,7 @@ def evaluate(
     ]
     if part is not None:
         sources = [source for source in sources if part_of(source[0]) is part]
-    tell_of_known((name for name, _ in sources), weights)
+    tell_of_known((name for name, _ in sources), weights, graders=True)
     rejections: list[Rejection] = []
     try:
         grader = Grader.load(weights_folder(weights, BUNDLED_WEIGHTS))

@@ -28,7 +28,7 @@ from rich.progress import (
 from rich.table import Table
 
 from data_prep.names import printable
-from data_prep.problems import ADVICE, LumbarError, Rejection
+from data_prep.problems import ADVICE, LumbarError, Rejection, counted
 
 NOTHING_DONE = 1
 SOME_REJECTED = 3
@@ -139,10 +139,14 @@ def _bar(counter: MofNCompleteColumn | TextColumn) -> Progress:
 
 
 def list_rejections(rejections: Iterable[Rejection]) -> None:
-    """Name each on stderr, with its reason code; then, once per code, what can be done about it."""
+    """Name each on stderr, with its reason code; then, once per code, what can be done about it.
+
+    Of many files of a series with one fault the first is named, with their number; the record has all.
+    """
     reasons = []
-    for rejection in rejections:
-        err.print(f"rejected {printable(str(rejection))}")
+    for rejection, more in counted(rejections):
+        also = f" (so are {more} more files of it)" if more else ""
+        err.print(f"{'missing' if rejection.is_lack else 'rejected'} {printable(str(rejection))}{also}")
         reasons.append(rejection.reason)
     for reason in dict.fromkeys(reasons):
         err.print(f"what to do about {reason.value}: {ADVICE[reason]}")

@@ -99,13 +99,19 @@ def _interval(intervals: Mapping[str, Any] | None, term: str) -> str:
     return "–" if found is None else f"{found[0]:.4f} to {found[1]:.4f}"
 
 
-def tell_of_known(study_ids: Iterable[str], weights: Path | None) -> None:
-    """A word on stderr where the bundled ``research`` models are measured on studies that they know.
+def tell_of_known(study_ids: Iterable[str], weights: Path | None, *, graders: bool = False) -> None:
+    """A word on stderr where bundled models are measured on studies that they know.
 
     Args:
         weights: as the command line names them, see ``named_bundle``.
+        graders: whether the graders are measured: those of ``open`` were calibrated on some studies.
     """
-    from data_prep.rsna.known import said_of_known
+    from data_prep.rsna.known import said_of_calibrated, said_of_known
 
-    if named_bundle(weights) is Bundle.RESEARCH and (said := said_of_known(study_ids)):
+    bundle, said = named_bundle(weights), None
+    if bundle is Bundle.RESEARCH:
+        said = said_of_known(study_ids)
+    elif bundle is Bundle.OPEN and graders:
+        said = said_of_calibrated(study_ids)
+    if said:
         tell(f"note: {said}; --part test leaves them out")

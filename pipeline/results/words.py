@@ -38,6 +38,8 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "series_kind_guessed": "Nothing says what a series shows, T1 or T2: it was guessed from the images.",
     "degraded_input": "Images are compressed with loss, in 8 bits, or of coarse or different pixels: grades "
     "may differ from those of the images as they were acquired.",
+    "known_study": "The models learned from this study, or were chosen and calibrated on it: its grades look "
+    "better than they are on others.",
     "study_rejected": "The study could not be graded.",
     "measuring_failed": "Nothing could be measured: an error in the program.",
     "picture_failed": "The picture of this study could not be drawn.",

@@ -1,8 +1,10 @@
-"""Protects: a series of another part of the patient does not pass for a lumbar one that is missing."""
+"""Protects: a series of another part of the patient passes for no lumbar one; missing slices are named."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,8 @@ from data_prep.phantom import make_study
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import ConditionGroup, SeriesKind
 from pipeline.grade import Pipeline
+from tests.command_line import lumbar
+from tests.pipeline.stand_in import write_study
 
 SEED = 152_020
 KINDS = {
@@ -43,3 +47,42 @@ def test_what_shows_the_neck_is_no_lumbar_series(kind: SeriesKind, bundled_pipel
         if grade.source in ("seen", "predicted")
     }
     assert graded == set(ConditionGroup) - {group}
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_missing_slices_are_in_every_result(tmp_path: Path) -> None:
+    """Exit 3, a line on stderr, and a flag in record, report and SR; a whole study has none."""
+    images, out = tmp_path / "test_images", tmp_path / "out"
+    write_study(images, "501")
+    (write_study(images, "502") / "12" / "3.dcm").unlink()
+    done = lumbar("predict", images, "-o", out, "--sr", "--no-pictures")
+    assert done.exit_code == 3, done.output
+    words = "at least 1 slice of the sagittal series is missing: there are gaps between its images"
+    assert f"missing [slices_missing] 502/12: {words}" in done.stderr
+    assert "what to do about slices_missing: export the series again, whole" in done.stderr
+    records = {
+        item["study_id"]: item for item in json.loads((out / "predictions.json").read_text())["studies"]
+    }
+    for study, is_whole in (("501", True), ("502", False)):
+        assert ("slices_missing" in records[study]["flags"]) != is_whole
+        page = (out / "reports" / study / "report.html").read_text()
+        assert (f"502/12 is incomplete: {words}" in page) != is_whole
+        assert ("Slices of a series are missing" in page) != is_whole
+        assert (b"slices_missing" in (out / "sr" / f"{study}.dcm").read_bytes()) != is_whole
+    (row,) = [row for row in records["502"]["series"] if row["series_id"] == "12"]
+    assert row["slices"] == 4 and row["plane"] == "sagittal"
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_many_copies_of_an_image_are_one_line(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "test_images", "501")
+    content = (study / "12" / "3.dcm").read_bytes()
+    for number in range(100):
+        (study / "12" / f"{1000 + number}.dcm").write_bytes(content)
+    done = lumbar("predict", study.parent, "-o", tmp_path / "out", "--no-pictures")
+    (line,) = [line for line in done.stderr.splitlines() if "[duplicate_instance]" in line]
+    assert done.exit_code == 3 and line.endswith("(so are 99 more files of it)")
+    record = json.loads((tmp_path / "out" / "predictions.json").read_text())["studies"][0]
+    assert sum(item["reason"] == "duplicate_instance" for item in record["rejections"]) == 100
+    page = next((tmp_path / "out" / "reports").rglob("report.html")).read_text()
+    assert "(so are 99 more files of it)" in page

@@ -9,7 +9,7 @@ from classifier.measure.agreement import contradictions, target_of
 from classifier.measure.quantities import NOT_MEASURED_WORDS, Measured, Quantity
 from data_prep.base.files import atomic_write
 from data_prep.levels import SpineLevels
-from data_prep.problems import ADVICE
+from data_prep.problems import ADVICE, counted
 from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, SEVERITIES, Condition, Level, Severity, Target
 from pipeline.prediction import StudyPrediction
@@ -106,7 +106,7 @@ def render_report(study: Study | None, prediction: StudyPrediction) -> str:
             *(flag_words(flag) for flag in prediction.flags),
             *(reading_words(shift, share) for shift, share in levels.other_readings.items()),
         ],
-        rejections=[(item, ADVICE[item.reason]) for item in prediction.rejections],
+        rejections=[(item, more, ADVICE[item.reason]) for item, more in counted(prediction.rejections)],
         columns=[place_words(condition) for condition, _ in COLUMNS],
         rows=rows,
         counts={source: sum(cell.source == source for cell in cells) for source in SOURCE_WORDS},

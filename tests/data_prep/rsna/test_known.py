@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data_prep.partition import Part, part_of
-from data_prep.rsna.known import known_studies, said_of_known
+from data_prep.rsna.known import known_studies, said_of_calibrated, said_of_known
 
 COMPLETE = ("100206310", "4003253")  # of which every figure end to end is measured
 
@@ -21,3 +21,10 @@ def test_a_sentence_tells_how_many_and_only_where_there_are_some() -> None:
     assert said is not None and "of these 4 studies" in said
     assert "learned from 2" in said and "calibrated on 1" in said
     assert said_of_known(["101", *COMPLETE]) is None and said_of_known([]) is None
+
+
+def test_the_open_graders_took_four_numbers_from_the_validation_part_alone() -> None:
+    by_part = {part: [name for name in known_studies() if part_of(name) is part] for part in Part}
+    said = said_of_calibrated([*by_part[Part.VALIDATION][:3], *by_part[Part.TRAIN][:2], "101"])
+    assert said is not None and said.startswith("3 of these 6 studies calibrated")
+    assert said_of_calibrated([*by_part[Part.TRAIN], *COMPLETE, "101"]) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,33 @@ def test_evaluate_says_so_of_the_research_models_alone(data: Path, stage: str) -
     assert NOTE in told.stderr and "--part test leaves them out" in told.stderr
     assert json.loads(told.stdout), "the note does not disturb the JSON"
     assert "learned from" not in lumbar(*arguments, "--weights", "open").stderr
+
+
+def test_evaluate_says_which_studies_calibrated_the_open_graders(data: Path, tmp_path: Path) -> None:
+    of_validation = min(name for name in known_studies() if part_of(name) is Part.VALIDATION)
+    renamed = Path(shutil.copytree(data, tmp_path / "data"))
+    (renamed / "train_images" / LEARNED).rename(renamed / "train_images" / of_validation)
+    for table in renamed.glob("*.csv"):
+        table.write_text(table.read_text().replace(LEARNED, of_validation))
+    told = lumbar("classifier", "evaluate", renamed, "--weights", "open", "--json", "--resamples", "0")
+    assert told.exit_code == 0 and "1 of these 2 studies calibrated" in told.stderr
+    assert "calibrated" not in lumbar("detector", "evaluate", renamed, "--weights", "open", "--json").stderr
+
+
+def test_report_and_record_of_a_study_that_was_learned_from_say_so(data: Path, tmp_path: Path) -> None:
+    """Of that study, and with the models that learned from it."""
+    flagged = {}
+    for models in ("research", "open"):
+        out = tmp_path / models
+        done = lumbar("predict", data, "-o", out, "--models", models, "--no-pictures")
+        assert done.exit_code == 0, done.stderr
+        record = json.loads((out / "predictions.json").read_text())
+        flagged[models] = [s["study_id"] for s in record["studies"] if "known_study" in s["flags"]]
+        for study in record["studies"]:
+            page = (out / "reports" / study["study_id"] / "report.html").read_text()
+            is_known = study["study_id"] in flagged[models]
+            assert ("its grades look better than they are on others" in page) == is_known
+    assert flagged == {"research": [LEARNED], "open": []}
 
 
 def test_score_says_so_and_can_leave_them_out(tmp_path: Path) -> None:
