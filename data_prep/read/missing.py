@@ -9,7 +9,7 @@ are missing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from data_prep.geometry import FloatArray, Orientation
 from data_prep.problems import Reason, Rejection
+from data_prep.read.missing_ends import Numbering, Numbers, along, fewer_than_beside, stated_beyond
 from data_prep.read.slice_header import SliceHeader
 from data_prep.study import Series, Slice
 
@@ -34,10 +35,9 @@ _LARGEST_GAP_OF_THICKNESS = 1.6
 # Between stacks: the distance of two slices, as part of that which the missing numbers would need.
 _FILLS_A_HOLE = (0.5, 3.0)
 _MOST_HOLES = 2
-# Slices at one side: where the numbers say so, and where they do not.
-_FEWEST_OF_A_SIDE = (2, 3)
+# A slice far outside of the others is not one that many others are missing before.
+_MOST_OF_A_GAP = 200
 
-Numbers = Mapping[int, int]
 Sources = Mapping[str, Sequence[SliceHeader]]
 
 
@@ -89,10 +89,11 @@ class _Looked:
         gaps = self._gaps()
         if gaps:
             return sum(count for _, count in gaps), "there are gaps between its images"
-        stated = self._stated_more()
+        stated = stated_beyond(self.item, self.source)
         if stated:
             return stated, "its headers state more images than were found"
-        return self._fewer_than_beside(), "it ends before the series that was planned alike"
+        fewer = fewer_than_beside(self.item, self.all_series, self.numberings)
+        return fewer, "it ends before the series that was planned alike"
 
     def _gaps(self) -> list[tuple[_Pair, int]]:
         """Pairs with missing slices between them, and how many."""
@@ -100,7 +101,11 @@ class _Looked:
             return []
         unit, is_stated = self._unit_mm()
         gaps = [(pair, round(pair.step_mm / unit) - 1) for pair in self.pairs]
-        gaps = [(pair, count) for pair, count in gaps if count > 0 and _is_whole(pair.step_mm / unit, _WHOLE)]
+        gaps = [
+            (pair, count)
+            for pair, count in gaps
+            if 0 < count <= _MOST_OF_A_GAP and _is_whole(pair.step_mm / unit, _WHOLE)
+        ]
         gaps = [(pair, count) for pair, count in gaps if not self._are_elsewhere(pair, count)]
         if gaps and self._is_even(unit, gaps, is_stated=is_stated):
             return gaps
@@ -132,7 +137,7 @@ class _Looked:
         return found
 
     @cached_property
-    def numberings(self) -> list[tuple[Numbers, frozenset[int]]]:
+    def numberings(self) -> list[Numbering]:
         """Numbers by slice, of headers and of files, where distinct, with all numbers of the source."""
         headers = {(header.path, header.frame): header for header in self.source}
         own = [headers.get((item.path, item.frame)) for item in self.item.slices if item.path is not None]
@@ -164,7 +169,7 @@ class _Looked:
             is_likely = likely and unit >= 0.98 * (thickness or 0.0)
             if every > 1 and is_likely and len(self.pairs) >= 3:
                 low, high = min(numbers.values()), max(numbers.values())
-                if not any(n in taken for n in range(low, high + 1) if (n - low) % every):
+                if not any((n - low) % every for n in taken if low < n < high):
                     return unit, False
         return usual, False
 
@@ -207,12 +212,25 @@ class _Looked:
         start, end = pair.first.plane.centre_mm, pair.second.plane.centre_mm
         places = [start + (end - start) * (n + 1) / (count + 1) for n in range(count)]
         reach = 0.4 * pair.step_mm / (count + 1)
-        return all(any(_shows(other, pair, place, reach) for other in self._alike()) for place in places)
+        slices, centres, normals = self._alike
+        for place in places:
+            away = np.abs(np.sum((place - centres) * normals, axis=1))
+            near = np.flatnonzero(away <= reach)
+            if not any(_shows(slices[index], pair, place) for index in near):
+                return False
+        return True
 
-    def _alike(self) -> Iterator[Slice]:
-        for series in self.all_series:
-            if series.kind is self.item.kind and series.traits.image is self.item.traits.image:
-                yield from series.slices
+    @cached_property
+    def _alike(self) -> tuple[list[Slice], FloatArray, FloatArray]:
+        """Slices of the study that show the same kind of image, their middles and normals (n, 3)."""
+        slices = [
+            item
+            for series in self.all_series
+            if series.kind is self.item.kind and series.traits.image is self.item.traits.image
+            for item in series.slices
+        ]
+        planes = [item.plane for item in slices]
+        return slices, np.stack([p.centre_mm for p in planes]), np.stack([p.normal for p in planes])
 
     def _between_stacks(
         self, numbers: Numbers, holes: list[tuple[int, int, int]], unit: float, known: Sequence[_Pair]
@@ -227,9 +245,9 @@ class _Looked:
             first, second = by_number.get(low), by_number.get(high)
             if first is None or second is None or {id(first), id(second)} <= seen:
                 continue
-            along = _along(first, [item.plane.centre_mm for item in self.item.slices])
-            step = float(_along(first, [second.plane.centre_mm])[0])
-            inside = np.sign(step) * along
+            places = along(first, [item.plane.centre_mm for item in self.item.slices])
+            step = float(along(first, [second.plane.centre_mm])[0])
+            inside = np.sign(step) * places
             is_empty = not np.any((inside > 0.5 * unit) & (inside < abs(step) - 0.5 * unit))
             low_share, high_share = _FILLS_A_HOLE
             if is_empty and low_share <= abs(step) / (unit * (count + 1)) <= high_share:
@@ -237,65 +255,6 @@ class _Looked:
                 if not self._are_elsewhere(pair, count):
                     found.append((pair, count))
         return found
-
-    def _stated_more(self) -> int:
-        """How many images the headers state beyond those that were found."""
-        if not self.source or self.item.is_thin:
-            return 0
-        images = len({header.sop_uid or id(header) for header in self.source})
-        places = len({header.place for header in self.source})
-        most = 0
-        for name, seen in (("images_stated", images), ("slices_stated", places)):
-            stated = {getattr(header, name) for header in self.source}
-            value = stated.pop() if len(stated) == 1 else None
-            # A whole multiple counts echoes that were filed elsewhere.
-            if value and value > seen and value % seen:
-                most = max(most, value - seen)
-        return most
-
-    def _fewer_than_beside(self) -> int:
-        """How many slices fewer at one side a sagittal series has than the one that was planned like it."""
-        if self.item.orientation is not Orientation.SAGITTAL or len(self.item.stacks) != 1:
-            return 0
-        others = [
-            other
-            for other in self.all_series
-            if other.kind is not self.item.kind
-            and other.orientation is Orientation.SAGITTAL
-            and len(other.stacks) == 1
-        ]
-        return max(map(self._cut_off, others), default=0)
-
-    def _cut_off(self, other: Series) -> int:
-        """How many slices the other series has beyond one end of this one, where both have the other end.
-
-        Whoever plans fewer slices takes them from both sides. As many must be missing in the numbers, or be a
-        fifth of the series.
-        """
-        mine, whole = self.item.slices, other.slices
-        if not _FEWEST_OF_A_STACK - 1 <= len(mine) < len(whole) or not mine[0].plane.is_parallel_to(
-            whole[0].plane
-        ):
-            return 0
-        places, own = (_along(whole[0], [item.plane.centre_mm for item in items]) for items in (whole, mine))
-        unit, own_unit = (float(np.median(np.abs(np.diff(line)))) for line in (places, own))
-        if unit < _SAME_PLACE_MM or abs(own_unit - unit) > _EVEN * unit:
-            return 0
-        before, behind = (own.min() - places.min()) / unit, (places.max() - own.max()) / unit
-        if abs(min(before, behind)) > 1.0:
-            return 0
-        longer = float(max(before, behind))
-        at_low = (before > behind) == (own[0] < own[-1])
-        nearest = mine[0 if at_low else -1]
-        for numbers, taken in self.numberings:
-            lacking = max(taken) - len(taken)
-            if lacking >= _FEWEST_OF_A_SIDE[0] and abs(lacking - longer) <= 1.2:
-                return lacking
-            if numbers[id(nearest)] == 1:
-                return 0
-        count = round(longer)
-        is_much = count >= max(_FEWEST_OF_A_SIDE[1], 0.2 * len(whole))
-        return count if is_much and abs(min(before, behind)) <= 0.6 else 0
 
 
 def _stated_number(header: SliceHeader) -> int | None:
@@ -310,12 +269,6 @@ def _file_number(header: SliceHeader) -> int | None:
 def _is_whole(ratio: float, tolerance: float) -> bool:
     """Positions are rounded: the larger a step is, the less whole it may be."""
     return round(ratio) >= 1 and abs(ratio - round(ratio)) <= min(tolerance * max(1.0, ratio / 2), _FARTHEST)
-
-
-def _along(first: Slice, points: Sequence[FloatArray]) -> FloatArray:
-    """How far points lie along the normal of a slice."""
-    found: FloatArray = (np.stack(points) - first.plane.centre_mm) @ first.plane.normal
-    return found
 
 
 def _jumps(numbers: Numbers, taken: frozenset[int], pair: _Pair, count: int, step: int) -> bool:
@@ -333,13 +286,13 @@ def _holes(taken: frozenset[int], share: float) -> list[tuple[int, int, int]]:
     return found if len(order) - 1 - len(found) >= share * (len(order) - 1) else []
 
 
-def _shows(other: Slice, pair: _Pair, place: FloatArray, reach_mm: float) -> bool:
+def _shows(other: Slice, pair: _Pair, place: FloatArray) -> bool:
+    """Whether a slice at a place between two others is of their kind, and shows what they do."""
     plane = other.plane
     return bool(
         other is not pair.first
         and other is not pair.second
         and plane.spacing_mm == pair.first.plane.spacing_mm
         and plane.is_parallel_to(pair.first.plane)
-        and abs(float(plane.distance_mm(place))) <= reach_mm
         and plane.contains_px(plane.to_px(place))
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 
 from data_prep.problems import Reason
@@ -279,3 +280,14 @@ def test_a_spacing_that_is_stated_wrongly(tmp_path: Path, spacing: str) -> None:
     """The air between slices, the thickness, a negative one, and none."""
     whole_study(tmp_path, SpacingBetweenSlices=spacing)
     assert said(tmp_path) == []
+
+
+def test_odd_numbers_and_places_are_looked_at_in_no_time(tmp_path: Path) -> None:
+    """Numbers up to the largest that a file can state; a spacing of a hundredth; a slice far outside."""
+    thin = {"SpacingBetweenSlices": "0.01", "SliceThickness": None}
+    plain_series(tmp_path / "a", "axial", numbering=lambda index: 150_000_000 * index, **thin)
+    files = plain_series(tmp_path / "b", "axial", numbering=lambda index: 150_000_000 * index)
+    far = pydicom.dcmread(files[-1])
+    far.ImagePositionPatient = [0, 0, 9990]
+    far.save_as(files[-1])
+    assert said(tmp_path / "a") == [] and said(tmp_path / "b") == []

@@ -1,0 +1,94 @@
+"""Slices that are missing at an end of a series: nothing lies behind them, so other series and tags tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from data_prep.geometry import FloatArray, Orientation
+from data_prep.read.slice_header import SliceHeader
+from data_prep.study import Series, Slice
+
+# Instance number by ``id`` of a slice.
+Numbers = Mapping[int, int]
+# Numbers of a series, and all that are taken in what it was read from.
+Numbering = tuple[Numbers, frozenset[int]]
+
+_FEWEST_SLICES = 4
+_SAME_PLACE_MM = 0.1
+# Series that were planned alike: their steps agree to a part, their ends to so many steps.
+_SAME_STEP = 0.03
+_SAME_END, _SAME_END_WITHOUT_NUMBERS = 1.0, 0.6
+# Slices that are missing: where the numbers say so, and where they do not.
+_FEWEST, _FEWEST_WITHOUT_NUMBERS, _LEAST_SHARE = 2, 3, 0.2
+
+
+def stated_beyond(item: Series, source: Sequence[SliceHeader]) -> int:
+    """How many images the headers of a series state beyond those that were found.
+
+    Nothing of 3-D acquisitions: scanners leave out their first and last slices.
+    """
+    if not source or item.is_thin:
+        return 0
+    images = len({header.sop_uid or id(header) for header in source})
+    places = len({header.place for header in source})
+    most = 0
+    for name, seen in (("images_stated", images), ("slices_stated", places)):
+        stated = {getattr(header, name) for header in source}
+        value = stated.pop() if len(stated) == 1 else None
+        # A whole multiple counts echoes that were filed elsewhere.
+        if value and value > seen and value % seen:
+            most = max(most, value - seen)
+    return most
+
+
+def fewer_than_beside(item: Series, all_series: Sequence[Series], numberings: Sequence[Numbering]) -> int:
+    """How many slices fewer at one side a sagittal series has than the one that was planned like it."""
+    if item.orientation is not Orientation.SAGITTAL or len(item.stacks) != 1:
+        return 0
+    others = [
+        other
+        for other in all_series
+        if other.kind is not item.kind
+        and other.orientation is Orientation.SAGITTAL
+        and len(other.stacks) == 1
+    ]
+    return max((_cut_off(item.slices, other.slices, numberings) for other in others), default=0)
+
+
+def along(first: Slice, points: Sequence[FloatArray]) -> FloatArray:
+    """How far points lie along the normal of a slice, mm."""
+    found: FloatArray = (np.stack(points) - first.plane.centre_mm) @ first.plane.normal
+    return found
+
+
+def _cut_off(mine: Sequence[Slice], whole: Sequence[Slice], numberings: Sequence[Numbering]) -> int:
+    """How many slices one series has beyond an end of another, where both have the other end.
+
+    Whoever plans fewer slices takes them from both sides. As many must be missing in the numbers, or be a
+    fifth of the series; none are where the numbers begin at that end.
+    """
+    if not _FEWEST_SLICES <= len(mine) < len(whole):
+        return 0
+    if not mine[0].plane.is_parallel_to(whole[0].plane):
+        return 0
+    places, own = (along(whole[0], [item.plane.centre_mm for item in items]) for items in (whole, mine))
+    step, own_step = (float(np.median(np.abs(np.diff(line)))) for line in (places, own))
+    if step < _SAME_PLACE_MM or abs(own_step - step) > _SAME_STEP * step:
+        return 0
+    before, behind = float(own.min() - places.min()) / step, float(places.max() - own.max()) / step
+    apart, longer = abs(min(before, behind)), max(before, behind)
+    if apart > _SAME_END:
+        return 0
+    at_first = (before > behind) == (own[0] < own[-1])
+    nearest = mine[0 if at_first else -1]
+    for numbers, taken in numberings:
+        lacking = max(taken) - len(taken)
+        if lacking >= _FEWEST and abs(lacking - longer) <= 1.2:
+            return lacking
+        if numbers[id(nearest)] == 1:
+            return 0
+    count = round(longer)
+    is_much = count >= max(_FEWEST_WITHOUT_NUMBERS, _LEAST_SHARE * len(whole))
+    return count if is_much and apart <= _SAME_END_WITHOUT_NUMBERS else 0
