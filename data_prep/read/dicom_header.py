@@ -19,6 +19,7 @@ from data_prep.read.slice_header import SliceHeader
 
 _CONTRAST_AMOUNTS = ("ContrastBolusVolume", "ContrastBolusTotalDose")
 _IMAGES_STATED = ("ImagesInAcquisition", "NumberOfSeriesRelatedInstances")
+_CONCATENATION = ("ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber")
 _DATE_KEYWORDS = ("StudyDate", "SeriesDate", "AcquisitionDate")
 _CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -68,6 +69,9 @@ HEADER_KEYWORDS = (
     "SliceThickness",
     *_IMAGES_STATED,
     "NumberOfSlices",
+    "InStackPositionNumber",
+    "StackID",
+    *_CONCATENATION,
 )
 # Scanners put the isocentre at 0 and have pixels of 0.1 to 10 mm. One file far beyond would move the middle
 # of its series, where the levels are looked for, out of the body.
@@ -127,6 +131,8 @@ def header_of(path: Path, elements: Elements | Frame, syntax: str) -> SliceHeade
         thickness_mm=abs(finite_number(elements, "SliceThickness") or 0.0) or None,
         images_stated=max(_whole_or_none(elements, keyword) or 0 for keyword in _IMAGES_STATED) or None,
         slices_stated=_whole_or_none(elements, "NumberOfSlices"),
+        stack_position=_stack_position(elements, text("StackID")),
+        concatenation=_concatenation(elements),
     )
 
 
@@ -244,6 +250,18 @@ def _whole_or_none(elements: Stated, keyword: str) -> int | None:
     except (TypeError, ValueError):
         return None
     return None if found is None else int(found)
+
+
+def _stack_position(elements: Stated, stack: str) -> int | None:
+    place = _whole_or_none(elements, "InStackPositionNumber")
+    number = int(stack) if re.fullmatch(r"[1-9]\d{0,3}", stack, re.ASCII) else 1
+    return None if place is None else place + 10_000 * (number - 1)
+
+
+def _concatenation(elements: Stated) -> tuple[str, int, int] | None:
+    uid, *numbers = _CONCATENATION
+    part, parts = (_whole_or_none(elements, keyword) for keyword in numbers)
+    return (str(elements.get(uid) or ""), part, parts) if part and parts else None
 
 
 def _codes(elements: Elements | Frame, keyword: str) -> tuple[str, ...]:

@@ -48,6 +48,8 @@ _PLACES: Mapping[str, tuple[str, str]] = {
     "RescaleIntercept": ("PixelValueTransformationSequence", "RescaleIntercept"),
     "SequenceName": ("MRImageFrameTypeSequence", "AcquisitionContrast"),
     "DiffusionBValue": ("MRDiffusionSequence", "DiffusionBValue"),
+    "InStackPositionNumber": ("FrameContentSequence", "InStackPositionNumber"),
+    "StackID": ("FrameContentSequence", "StackID"),
     "AcquisitionNumber": ("FrameContentSequence", "FrameAcquisitionNumber"),
 }
 _SEQUENCES = frozenset(Tag(sequence) for sequence, _ in _PLACES.values())

@@ -17,7 +17,8 @@ import numpy as np
 
 from data_prep.geometry import FloatArray, Orientation
 from data_prep.problems import Reason, Rejection
-from data_prep.read.missing_ends import Numbering, Numbers, along, fewer_than_beside, stated_beyond
+from data_prep.read.missing_ends import along, fewer_than_beside, stated_beyond
+from data_prep.read.missing_numbers import Numbering, Numbers, holes_in, leave_room, numberings_of
 from data_prep.read.slice_header import SliceHeader
 from data_prep.study import Series, Slice
 
@@ -113,12 +114,17 @@ class _Looked:
             proved = [
                 (pair, count)
                 for pair, count in gaps
-                if _jumps(numbers, taken, pair, count, self._number_step(numbers, unit))
+                if leave_room(
+                    (numbers[id(pair.first)], numbers[id(pair.second)]),
+                    count,
+                    self._number_step(numbers, unit),
+                    taken,
+                )
             ]
-            missing_numbers = sum(n for _, _, n in _holes(taken, _OFTEN))
+            missing_numbers = sum(n for _, _, n in holes_in(taken, _OFTEN))
             if not proved and gaps and sum(count for _, count in gaps) == missing_numbers:
                 proved = gaps
-            holes = _holes(taken, _MOSTLY)
+            holes = holes_in(taken, _MOSTLY)
             proved += self._between_stacks(numbers, holes, unit, [pair for pair, _ in proved])
             if proved:
                 return proved
@@ -138,19 +144,8 @@ class _Looked:
 
     @cached_property
     def numberings(self) -> list[Numbering]:
-        """Numbers by slice, of headers and of files, where distinct, with all numbers of the source."""
-        headers = {(header.path, header.frame): header for header in self.source}
-        own = [headers.get((item.path, item.frame)) for item in self.item.slices if item.path is not None]
-        if None in own or len(own) != len(self.item.slices):
-            return []
-        found = []
-        for number_of in (_stated_number, _file_number):
-            numbers = [number_of(header) for header in own if header is not None]
-            taken = frozenset(n for header in self.source if (n := number_of(header)) is not None)
-            if None not in numbers and len(set(numbers)) == len(numbers):
-                pairs = zip(self.item.slices, numbers, strict=True)
-                found.append(({id(item): int(n) for item, n in pairs if n is not None}, taken))
-        return found
+        """See ``numberings_of``."""
+        return numberings_of(self.item, self.source)
 
     def _unit_mm(self) -> tuple[float, bool]:
         """The step between neighbours if all were there, and whether the headers state it."""
@@ -257,33 +252,9 @@ class _Looked:
         return found
 
 
-def _stated_number(header: SliceHeader) -> int | None:
-    return header.instance_number
-
-
-def _file_number(header: SliceHeader) -> int | None:
-    stem = header.path.stem
-    return int(stem) if stem.isascii() and stem.isdigit() and len(stem) < 10 else None
-
-
 def _is_whole(ratio: float, tolerance: float) -> bool:
     """Positions are rounded: the larger a step is, the less whole it may be."""
     return round(ratio) >= 1 and abs(ratio - round(ratio)) <= min(tolerance * max(1.0, ratio / 2), _FARTHEST)
-
-
-def _jumps(numbers: Numbers, taken: frozenset[int], pair: _Pair, count: int, step: int) -> bool:
-    """Whether the numbers of two slices leave room for those between them, and nothing else has these."""
-    low, high = sorted((numbers[id(pair.first)], numbers[id(pair.second)]))
-    if high - low != step * (count + 1):
-        return False
-    return not any(n in taken for n in range(low + step, high, step))
-
-
-def _holes(taken: frozenset[int], share: float) -> list[tuple[int, int, int]]:
-    """Numbers before and behind a hole, and how many are missing; none where more of the numbers jump."""
-    order = sorted(taken)
-    found = [(a, b, b - a - 1) for a, b in itertools.pairwise(order) if b - a > 1]
-    return found if len(order) - 1 - len(found) >= share * (len(order) - 1) else []
 
 
 def _shows(other: Slice, pair: _Pair, place: FloatArray) -> bool:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from data_prep.geometry import FloatArray, Orientation
+from data_prep.read.missing_numbers import Numbering
 from data_prep.read.slice_header import SliceHeader
 from data_prep.study import Series, Slice
-
-# Instance number by ``id`` of a slice.
-Numbers = Mapping[int, int]
-# Numbers of a series, and all that are taken in what it was read from.
-Numbering = tuple[Numbers, frozenset[int]]
 
 _FEWEST_SLICES = 4
 _SAME_PLACE_MM = 0.1
@@ -29,8 +25,9 @@ def stated_beyond(item: Series, source: Sequence[SliceHeader]) -> int:
 
     Nothing of 3-D acquisitions: scanners leave out their first and last slices.
     """
-    if not source or item.is_thin:
-        return 0
+    parts = _parts_missing(source)
+    if parts or not source or item.is_thin:
+        return parts
     images = len({header.sop_uid or id(header) for header in source})
     places = len({header.place for header in source})
     most = 0
@@ -41,6 +38,15 @@ def stated_beyond(item: Series, source: Sequence[SliceHeader]) -> int:
         if value and value > seen and value % seen:
             most = max(most, value - seen)
     return most
+
+
+def _parts_missing(source: Sequence[SliceHeader]) -> int:
+    """How many parts of concatenations are not there (PS3.3 section C.7.6.16.2.2.4)."""
+    stated = {header.concatenation for header in source if header.concatenation is not None}
+    uids = {uid for uid, _, _ in stated}
+    found = {uid: {part for other, part, _ in stated if other == uid} for uid in uids}
+    total = {uid: max(parts for other, _, parts in stated if other == uid) for uid in uids}
+    return sum(max(total[uid] - len(found[uid]), 0) for uid in uids)
 
 
 def fewer_than_beside(item: Series, all_series: Sequence[Series], numberings: Sequence[Numbering]) -> int:

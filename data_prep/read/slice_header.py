@@ -66,6 +66,8 @@ class SliceHeader:
         repetition_time_ms, echo_time_ms, inversion_time_ms: or None.
         spacing_mm, thickness_mm: SpacingBetweenSlices and SliceThickness, or None.
         images_stated, slices_stated: how many images and slices the series has, as the header says, or None.
+        stack_position: InStackPositionNumber, 10,000 more for each further StackID, or None.
+        concatenation: of an object in parts ConcatenationUID, number of the part, and of all parts.
         frame: which one of several in the file, from 0; None where it holds one.
         pixels: where they are in the file, to decode them without parsing it again.
         reader: reads the pixels of what is no DICOM file.
@@ -105,6 +107,8 @@ class SliceHeader:
     thickness_mm: float | None = None
     images_stated: int | None = None
     slices_stated: int | None = None
+    stack_position: int | None = None
+    concatenation: tuple[str, int, int] | None = None
     frame: int | None = None
     pixels: PixelPlace | None = field(default=None, repr=False)
     reader: Callable[[], NDArray[np.float32]] | None = field(default=None, repr=False)

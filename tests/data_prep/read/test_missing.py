@@ -8,12 +8,14 @@ from typing import Any
 
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 
 from data_prep.problems import Reason
 from data_prep.read.find import find_studies
 from data_prep.study import Study
 from data_prep.vocabulary import Flag
 from tests.dicom_files import AXIAL, SAGITTAL, tilted_axial, write_series
+from tests.enhanced_files import make_enhanced
 
 STEP_MM = 4.4
 # As scanners write it: thickness, and the distance of neighbours.
@@ -291,3 +293,47 @@ def test_odd_numbers_and_places_are_looked_at_in_no_time(tmp_path: Path) -> None
     far.ImagePositionPatient = [0, 0, 9990]
     far.save_as(files[-1])
     assert said(tmp_path / "a") == [] and said(tmp_path / "b") == []
+
+
+def enhanced_axials(folder: Path, count: int = 12) -> list[Path]:
+    return make_enhanced(plain_series(folder, "axial", count))
+
+
+def test_frames_that_are_missing_in_a_stack(tmp_path: Path) -> None:
+    """Frames are numbered as they come; their positions in the stack say what was there."""
+    (whole,) = enhanced_axials(tmp_path / "whole")
+    dataset = pydicom.dcmread(whole)
+    frames = list(dataset.PerFrameFunctionalGroupsSequence)
+    for number, frame in enumerate(frames, start=1):
+        content = Dataset()
+        content.StackID, content.InStackPositionNumber = "1", number
+        frame.FrameContentSequence = [content]
+    dataset.save_as(whole)
+    kept = [place for place in range(len(frames)) if place not in (4, 5)]
+    size = dataset.Rows * dataset.Columns * 2
+    content = dataset.PixelData
+    dataset.PerFrameFunctionalGroupsSequence = [frames[place] for place in kept]
+    dataset.PixelData = b"".join(content[place * size : (place + 1) * size] for place in kept)
+    dataset.NumberOfFrames = len(kept)
+    (tmp_path / "less").mkdir()
+    dataset.save_as(tmp_path / "less" / "1.dcm")
+    assert said(tmp_path / "whole") == []
+    (message,) = said(tmp_path / "less")
+    assert message.startswith("at least 2 slices of the axial series")
+
+
+def test_parts_of_a_concatenation_that_are_missing(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        (part,) = enhanced_axials(tmp_path / "whole" / str(number), 5)
+        dataset = pydicom.dcmread(part)
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.9.{number}"
+        dataset.ConcatenationUID = "1.2.3.9"
+        dataset.InConcatenationNumber, dataset.InConcatenationTotalNumber = number, 3
+        for frame in dataset.PerFrameFunctionalGroupsSequence:
+            x, y, z = frame.PlanePositionSequence[0].ImagePositionPatient
+            frame.PlanePositionSequence[0].ImagePositionPatient = [x, y, z + 5 * STEP_MM * number]
+        dataset.save_as(part)
+    assert said(tmp_path / "whole") == []
+    lose(sorted((tmp_path / "whole").rglob("*.dcm")), lambda place: place != 2)
+    (message,) = said(tmp_path / "whole")
+    assert message.endswith("its headers state more images than were found")
