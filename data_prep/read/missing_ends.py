@@ -60,7 +60,15 @@ def fewer_than_beside(item: Series, all_series: Sequence[Series], numberings: Se
         and other.orientation is Orientation.SAGITTAL
         and len(other.stacks) == 1
     ]
-    return max((_cut_off(item.slices, other.slices, numberings) for other in others), default=0)
+    first = item.slices[0].plane
+    alike = [
+        part
+        for series in all_series
+        if series.kind is item.kind and series.traits.image is item.traits.image
+        for part in series.slices
+        if part.plane.is_parallel_to(first) and part.plane.contains_px(part.plane.to_px(first.centre_mm))
+    ]
+    return max((_cut_off(item.slices, alike, other.slices, numberings) for other in others), default=0)
 
 
 def along(first: Slice, points: Sequence[FloatArray]) -> FloatArray:
@@ -69,11 +77,14 @@ def along(first: Slice, points: Sequence[FloatArray]) -> FloatArray:
     return found
 
 
-def _cut_off(mine: Sequence[Slice], whole: Sequence[Slice], numberings: Sequence[Numbering]) -> int:
+def _cut_off(
+    mine: Sequence[Slice], alike: Sequence[Slice], whole: Sequence[Slice], numberings: Sequence[Numbering]
+) -> int:
     """How many slices one series has beyond an end of another, where both have the other end.
 
-    Whoever plans fewer slices takes them from both sides. As many must be missing in the numbers, or be a
-    fifth of the series; none are where the numbers begin at that end.
+    Of the first all slices of the same image count, whatever series they are filed under. Whoever plans fewer
+    slices takes them from both sides. As many must be missing in the numbers, or be a fifth of the series;
+    none are where the numbers begin at that end.
     """
     if not _FEWEST_SLICES <= len(mine) < len(whole):
         return 0
@@ -83,7 +94,8 @@ def _cut_off(mine: Sequence[Slice], whole: Sequence[Slice], numberings: Sequence
     step, own_step = (float(np.median(np.abs(np.diff(line)))) for line in (places, own))
     if step < _SAME_PLACE_MM or abs(own_step - step) > _SAME_STEP * step:
         return 0
-    before, behind = float(own.min() - places.min()) / step, float(places.max() - own.max()) / step
+    seen = along(whole[0], [item.plane.centre_mm for item in alike])
+    before, behind = float(seen.min() - places.min()) / step, float(places.max() - seen.max()) / step
     apart, longer = abs(min(before, behind)), max(before, behind)
     if apart > _SAME_END:
         return 0

@@ -337,3 +337,17 @@ def test_parts_of_a_concatenation_that_are_missing(tmp_path: Path) -> None:
     lose(sorted((tmp_path / "whole").rglob("*.dcm")), lambda place: place != 2)
     (message,) = said(tmp_path / "whole")
     assert message.endswith("its headers state more images than were found")
+
+
+def test_halves_of_a_stack_that_are_a_series_each_are_whole(tmp_path: Path) -> None:
+    plain_series(tmp_path, "t1")
+    for half, (first, count) in enumerate([(0, 8), (8, 7)]):
+        plain_series(
+            tmp_path / str(half),
+            "t2",
+            count,
+            start=(-33.0 + first * STEP_MM, 0.0, 0.0),
+            first_instance=1 + first,
+            series_uid=f"1.2.3.7{half}",
+        )
+    assert said(tmp_path) == []
