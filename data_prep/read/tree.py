@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +31,8 @@ from data_prep.read.slice_header import SliceHeader
 
 # Series of one study; a study with more is no examination of a spine.
 _MOST_COMPARED = 64
+# So many folders of one image beside each other are no series each.
+_A_FOLDER_EACH = 8
 
 
 class Tree:
@@ -143,10 +145,20 @@ class Tree:
 
 
 def _by_series(found: Iterable[Found]) -> dict[str, tuple[SliceHeader, ...]]:
-    """By identifier, else by folder; parts of one stack, as concatenations are, together."""
+    """By identifier, else by folder; parts of one stack, as concatenations are, together.
+
+    Where images without identifier have a folder each, the folder around them counts.
+    """
     series: dict[str, list[SliceHeader]] = defaultdict(list)
+    found = list(found)
+    images = Counter(item.place for item in found)
+    alone = Counter(
+        item.place[:-1] for item in found if images[item.place] == 1 and not _series_identifier(item.header)
+    )
     for item in found:
-        place = folder_id(item.place[-1]) if item.place else ""
+        is_alone = images[item.place] == 1 and alone[item.place[:-1]] >= _A_FOLDER_EACH
+        folder = item.place[:-1] if is_alone else item.place
+        place = folder_id(folder[-1]) if folder else ""
         series[_series_identifier(item.header) or place or "series"].append(item.header)
     named = [series_id for series_id, headers in series.items() if any(map(_series_identifier, headers))]
     for of_one_name in (named, [series_id for series_id in series if series_id not in named]):

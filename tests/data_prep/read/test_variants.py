@@ -23,7 +23,7 @@ from data_prep.read.find import find_studies
 from data_prep.read.opening import opened_input
 from data_prep.study import Study
 from data_prep.vocabulary import SeriesKind
-from tests.dicom_files import AXIAL, write_series, write_slice, write_study
+from tests.dicom_files import AXIAL, SAGITTAL, write_series, write_slice, write_study
 
 
 def studies_in(path: Path) -> list[Study]:
@@ -317,3 +317,35 @@ def test_a_name_of_one_file_is_kept_nowhere(tmp_path: Path) -> None:
     )
     (entry,) = find_studies(path)
     assert "Qxzcanary" not in repr([vars(header) for group in entry.headers.values() for header in group])
+
+
+@pytest.mark.parametrize("gone", [(), ("StudyInstanceUID",), ("StudyInstanceUID", "SeriesInstanceUID")])
+def test_a_folder_for_each_image(tmp_path: Path, gone: tuple[str, ...]) -> None:
+    """Of two patients; the folders are all that tells the series apart, and they do not."""
+    for patient in ("A", "B"):
+        times = {
+            "T1": {"RepetitionTime": 600, "EchoTime": 12},
+            "T2": {"RepetitionTime": 3000, "EchoTime": 100},
+        }
+        files = [
+            file
+            for number, (name, orientation) in enumerate((("T1", SAGITTAL), ("T2", SAGITTAL), ("T2", AXIAL)))
+            for file in write_series(
+                tmp_path / "made" / f"{patient}{number}",
+                7,
+                orientation=orientation,
+                description=name,
+                study_uid=f"1.2.{ord(patient)}",
+                series_uid=f"1.2.{ord(patient)}.{number}",
+                PatientID=patient,
+                without=gone,
+                **times[name],
+            )
+        ]
+        for number, file in enumerate(files):
+            target = tmp_path / "in" / patient / f"{number:04d}" / "IM.dcm"
+            target.parent.mkdir(parents=True)
+            file.rename(target)
+    studies = studies_in(tmp_path / "in")
+    assert [sorted(len(series.slices) for series in study.series) for study in studies] == [[7, 7, 7]] * 2
+    assert [said(study) for study in studies] == [[], []]
