@@ -38,6 +38,8 @@ _FILLS_A_HOLE = (0.5, 3.0)
 _MOST_HOLES = 2
 # A slice far outside of the others is not one that many others are missing before.
 _MOST_OF_A_GAP = 200
+# Where all slices lie more steps apart, the spacing is stated in another unit.
+_FEW = 4
 
 Sources = Mapping[str, Sequence[SliceHeader]]
 
@@ -63,8 +65,9 @@ def slices_missing(study_id: str, series: Sequence[Series], sources: Sources) ->
         sources: by series id the headers of the series as it was read, before it was divided.
     """
     found = []
+    images = len({(header.path, header.frame) for source in sources.values() for header in source})
     for item in series:
-        count, why = _Looked(item, sources.get(item.series_id, ()), series).missing()
+        count, why = _Looked(item, sources.get(item.series_id, ()), series, images).missing()
         if count:
             slices, are = ("slice", "is") if count == 1 else ("slices", "are")
             message = f"at least {count} {slices} of the {item.orientation.value} series {are} missing: {why}"
@@ -79,18 +82,20 @@ class _Looked:
     Attributes:
         source: headers of what it was read from.
         all_series: of the study: slices may have been filed under another identifier.
+        images: how many the study has.
     """
 
     item: Series
     source: Sequence[SliceHeader]
     all_series: Sequence[Series]
+    images: int
 
     def missing(self) -> tuple[int, str]:
         """How many slices, and what shows it."""
         gaps = self._gaps()
         if gaps:
             return sum(count for _, count in gaps), "there are gaps between its images"
-        stated = stated_beyond(self.item, self.source)
+        stated = stated_beyond(self.item, self.source, self.images)
         if stated:
             return stated, "its headers state more images than were found"
         fewer = fewer_than_beside(self.item, self.all_series, self.numberings)
@@ -195,7 +200,7 @@ class _Looked:
         if len(gaps) == len(ratios):
             # A reformat may state the distance of the slices that it was made from.
             is_stated = is_stated and not self.item.traits.is_derived
-            return is_stated and len({round(ratio) for ratio in ratios}) == 1
+            return is_stated and len(whole := {round(ratio) for ratio in ratios}) == 1 and max(whole) <= _FEW
         return (
             self.item.orientation is Orientation.SAGITTAL
             and len(self.item.stacks) == 1

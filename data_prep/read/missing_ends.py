@@ -20,10 +20,11 @@ _SAME_END, _SAME_END_WITHOUT_NUMBERS = 1.0, 0.6
 _FEWEST, _FEWEST_WITHOUT_NUMBERS, _LEAST_SHARE = 2, 3, 0.2
 
 
-def stated_beyond(item: Series, source: Sequence[SliceHeader]) -> int:
+def stated_beyond(item: Series, source: Sequence[SliceHeader], in_study: int) -> int:
     """How many images the headers of a series state beyond those that were found.
 
-    Nothing of 3-D acquisitions: scanners leave out their first and last slices.
+    Nothing of 3-D acquisitions, of which scanners leave out the first and last slices, nor where the images
+    ``in_study`` are counted.
     """
     parts = _parts_missing(source)
     if parts or not source or item.is_thin:
@@ -35,7 +36,7 @@ def stated_beyond(item: Series, source: Sequence[SliceHeader]) -> int:
         stated = {getattr(header, name) for header in source}
         value = stated.pop() if len(stated) == 1 else None
         # A whole multiple counts echoes that were filed elsewhere.
-        if value and value > seen and value % seen:
+        if value and value > seen and value % seen and value != in_study:
             most = max(most, value - seen)
     return most
 

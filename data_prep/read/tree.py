@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from data_prep.names import folder_id
 from data_prep.problems import Rejection
@@ -31,8 +32,9 @@ from data_prep.read.slice_header import SliceHeader
 
 # Series of one study; a study with more is no examination of a spine.
 _MOST_COMPARED = 64
-# So many folders of one image beside each other are no series each.
-_A_FOLDER_EACH = 8
+# So many folders or identifiers of one image each are no series each.
+_AN_IMAGE_EACH = 8
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 class Tree:
@@ -147,27 +149,37 @@ class Tree:
 def _by_series(found: Iterable[Found]) -> dict[str, tuple[SliceHeader, ...]]:
     """By identifier, else by folder; parts of one stack, as concatenations are, together.
 
-    Where images without identifier have a folder each, the folder around them counts.
+    Identifiers do not count that many images have one each of, nor folders: then the folder around them does.
     """
     series: dict[str, list[SliceHeader]] = defaultdict(list)
     found = list(found)
-    images = Counter(item.place for item in found)
-    alone = Counter(
-        item.place[:-1] for item in found if images[item.place] == 1 and not _series_identifier(item.header)
+    identifiers = [_series_identifier(item.header) for item in found]
+    once = _seen_once(identifiers)
+    identifiers = ["" if name in once else name for name in identifiers]
+    folders = _seen_once(
+        [item.place for item, name in zip(found, identifiers, strict=True) if not name and item.place]
     )
-    for item in found:
-        is_alone = images[item.place] == 1 and alone[item.place[:-1]] >= _A_FOLDER_EACH
-        folder = item.place[:-1] if is_alone else item.place
-        place = folder_id(folder[-1]) if folder else ""
-        series[_series_identifier(item.header) or place or "series"].append(item.header)
-    named = [series_id for series_id, headers in series.items() if any(map(_series_identifier, headers))]
-    for of_one_name in (named, [series_id for series_id in series if series_id not in named]):
+    named = set()
+    for item, name in zip(found, identifiers, strict=True):
+        folder = item.place[:-1] if not name and item.place in folders else item.place
+        series_id = name or (folder_id(folder[-1]) if folder else "") or "series"
+        series[series_id].append(item.header)
+        if name:
+            named.add(series_id)
+    for of_one_name in ([s for s in series if s in named], [s for s in series if s not in named]):
         for number, series_id in enumerate(of_one_name[:_MOST_COMPARED]):
             own = series.get(series_id)
             for other in of_one_name[number + 1 : _MOST_COMPARED]:
                 if own and other in series and are_parts_of_one(own, series[other]):
                     own += series.pop(other)
     return {series_id: tuple(headers) for series_id, headers in series.items()}
+
+
+def _seen_once(values: Sequence[_Key]) -> set[_Key]:
+    """Those of identifiers or folders that hold one image, if so many of them do that they tell nothing."""
+    counts = Counter(value for value in values if value)
+    once = {value for value, count in counts.items() if count == 1}
+    return once if len(once) >= max(_AN_IMAGE_EACH, sum(counts.values()) / 2) else set()
 
 
 def entry_of_volumes(

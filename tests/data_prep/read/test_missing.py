@@ -351,3 +351,14 @@ def test_halves_of_a_stack_that_are_a_series_each_are_whole(tmp_path: Path) -> N
             series_uid=f"1.2.3.7{half}",
         )
     assert said(tmp_path) == []
+
+
+@pytest.mark.parametrize("images", [45, 30])
+def test_the_number_of_images_of_the_whole_study_or_of_echoes_elsewhere(tmp_path: Path, images: int) -> None:
+    whole_study(tmp_path, ImagesInAcquisition=images)
+    assert said(tmp_path) == []
+
+
+def test_a_spacing_in_another_unit_is_no_gap(tmp_path: Path) -> None:
+    whole_study(tmp_path, SpacingBetweenSlices="0.44", SliceThickness="0.4")
+    assert said(tmp_path) == []

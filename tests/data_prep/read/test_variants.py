@@ -320,8 +320,11 @@ def test_a_name_of_one_file_is_kept_nowhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("gone", [(), ("StudyInstanceUID",), ("StudyInstanceUID", "SeriesInstanceUID")])
-def test_a_folder_for_each_image(tmp_path: Path, gone: tuple[str, ...]) -> None:
-    """Of two patients; the folders are all that tells the series apart, and they do not."""
+@pytest.mark.parametrize("own", ["folder", "SeriesInstanceUID", "both"])
+def test_a_folder_or_an_identifier_of_a_series_for_each_image(
+    tmp_path: Path, own: str, gone: tuple[str, ...]
+) -> None:
+    """Of two patients; neither tells the series apart, but what the images show does."""
     for patient in ("A", "B"):
         times = {
             "T1": {"RepetitionTime": 600, "EchoTime": 12},
@@ -343,9 +346,13 @@ def test_a_folder_for_each_image(tmp_path: Path, gone: tuple[str, ...]) -> None:
             )
         ]
         for number, file in enumerate(files):
-            target = tmp_path / "in" / patient / f"{number:04d}" / "IM.dcm"
-            target.parent.mkdir(parents=True)
-            file.rename(target)
+            if own != "folder" and "SeriesInstanceUID" not in gone:
+                dataset = pydicom.dcmread(file)
+                dataset.SeriesInstanceUID = f"{dataset.SeriesInstanceUID}.{number}"
+                dataset.save_as(file)
+            folder = tmp_path / "in" / patient / (f"{number:04d}" if own != "SeriesInstanceUID" else "")
+            folder.mkdir(parents=True, exist_ok=True)
+            file.rename(folder / f"IM{number:04d}.dcm")
     studies = studies_in(tmp_path / "in")
     assert [sorted(len(series.slices) for series in study.series) for study in studies] == [[7, 7, 7]] * 2
     assert [said(study) for study in studies] == [[], []]
