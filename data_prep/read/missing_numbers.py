@@ -24,7 +24,7 @@ def numberings_of(item: Series, source: Sequence[SliceHeader]) -> list[Numbering
     own = [headers.get((part.path, part.frame)) for part in item.slices if part.path is not None]
     if None in own or len(own) != len(item.slices):
         return []
-    found = []
+    found: list[Numbering] = []
     for number_of in (_stated_number, _file_number, _stack_position):
         numbers = [number_of(header) for header in own if header is not None]
         taken = frozenset(n for header in source if (n := number_of(header)) is not None)
