@@ -449,6 +449,8 @@ def _missing() -> list[Row]:
         flags={"slices_missing"},
         may_flag=FEWER.may_flag | {"canal_at_edge"},
     )
+    # Foramina of a side that is not there are read on its last slices, and T1 no longer helps with the levels.
+    side = but(lost, instead=DEGRADED.instead | {"slices_missing"})
     return [
         row("lost-t1-middle", "the three middle slices of T1 lost", missing.lost(T1, missing.middle), lost),
         row("lost-t2-one", "one slice of T2 lost", missing.lost(T2, missing.one), lost),
@@ -459,7 +461,7 @@ def _missing() -> list[Row]:
             missing.lost(AXIAL, missing.every_second),
             lost,
         ),
-        row("lost-t1-right", "a third of T1 lost at one side", missing.lost(T1, missing.first_third), lost),
+        row("lost-t1-right", "a third of T1 lost at one side", missing.lost(T1, missing.first_third), side),
         row(
             "lost-t1-left", "a third of T1 lost at the other side", missing.lost(T1, missing.last_third), lost
         ),
