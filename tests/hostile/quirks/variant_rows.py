@@ -449,7 +449,7 @@ def _missing() -> list[Row]:
         flags={"slices_missing"},
         may_flag=FEWER.may_flag | {"canal_at_edge"},
     )
-    # Foramina of a side that is not there are read on its last slices, and T1 no longer helps with the levels.
+    # Foramina of a side that is not there are read on its last slices, and T1 places levels worse.
     side = but(lost, instead=DEGRADED.instead | {"slices_missing"})
     return [
         row("lost-t1-middle", "the three middle slices of T1 lost", missing.lost(T1, missing.middle), lost),
@@ -463,7 +463,7 @@ def _missing() -> list[Row]:
         ),
         row("lost-t1-right", "a third of T1 lost at one side", missing.lost(T1, missing.first_third), side),
         row(
-            "lost-t1-left", "a third of T1 lost at the other side", missing.lost(T1, missing.last_third), lost
+            "lost-t1-left", "a third of T1 lost at the other side", missing.lost(T1, missing.last_third), side
         ),
         row(
             "lost-axial-middle",
