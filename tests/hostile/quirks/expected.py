@@ -77,7 +77,7 @@ class Expected:
             parts.append(f"level prior: {', '.join(sorted(item.label for item in self.prior))}")
         if self.may_prior:
             parts.append("level prior where nothing can be seen")
-        parts += sorted((*self.flags, *self.codes))
+        parts += sorted({*self.flags, *self.codes})
         parts += [f"check: {code}" for code in sorted(self.checked)]
         return "; ".join(parts)
 
