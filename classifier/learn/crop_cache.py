@@ -25,7 +25,7 @@ from data_prep.base.files import atomic_write
 from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.names import safe_id
 from data_prep.pixel_cache import PixelCache
-from data_prep.problems import DicomRejected, Rejection
+from data_prep.problems import DicomRejected, LumbarError, Rejection
 from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, SEVERITIES, Target, split_row_id
 
@@ -35,7 +35,7 @@ Truth = Mapping[Target, NDArray[np.float64]]
 _CACHE_FILE = "cache.json"
 
 
-class NoCrops(ValueError):
+class NoCrops(LumbarError, ValueError):
     """A crop cache without a crop of a grader, as of a data set that lacks its series."""
 
 

@@ -82,8 +82,8 @@ def to_sample(
     rows, columns = view.image.shape
     size = np.array([columns, rows], dtype=np.float32)
     count = len(view.classes)
-    seen = np.isfinite(view.keypoints_px).all(axis=-1)
-    seen[:, list(counting)] = False
+    learned = ~np.isin(np.arange(len(spec.keypoints)), counting)
+    seen = np.isfinite(view.keypoints_px).all(axis=-1) & learned
     keypoints = np.concatenate(
         [np.nan_to_num(view.keypoints_px) / size, np.where(seen, 2.0, 0.0)[..., None]], axis=-1
     )

@@ -21,10 +21,11 @@ from data_prep.levels import LevelPoint, PointSource, Sight
 from data_prep.partition import Part, part_of
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import LEVELS, Condition, SeriesKind
-from detector.learn.slices import LabelledSlice, SlicesUnusable
+from detector.learn.slices import LabelledSlice, SlicesUnusable, slice_table
 from detector.look.canonical import canonical_image
 from detector.spec import SAGITTAL
 
+DISC_COLUMNS = ("slice", "level", "disc_x", "disc_y")
 POINT_COLUMNS = ("slice", "patient", "modality", "level", "canal_x", "canal_y")
 # Rear edges of neighbouring discs are farther apart than canal points: 35.5 36.2 34.9 30.5 mm at a known
 # spacing.
@@ -39,12 +40,7 @@ def point_slice_table(folder: Path, part: Part | None = None) -> pd.DataFrame:
         SlicesUnusable: a column is missing or the table has no row to use.
     """
     path = folder / "level_points.csv"
-    if not path.is_file():
-        raise SlicesUnusable(f"{folder.name}/{path.name} not found: it names the levels of the slices")
-    table = pd.read_csv(path, dtype={"patient": str, "slice": str})
-    missing = [name for name in POINT_COLUMNS if name not in table.columns]
-    if missing:
-        raise SlicesUnusable(f"{folder.name}/{path.name}: columns missing: {', '.join(missing)}")
+    table = slice_table(path, POINT_COLUMNS, "it names the levels of the slices")
     if "numbering_vs_counted_boxes" in table.columns:
         table = table[table["numbering_vs_counted_boxes"] == "same"]
     if table.empty:
@@ -81,7 +77,7 @@ def labelled_point_slices(folder: Path, part: Part) -> list[LabelledSlice]:
     """Slices of one part of the patients, for the sagittal detector. Raises SlicesUnusable."""
     table = point_slice_table(folder, part)
     discs = folder / "discs.csv"
-    boxes = pd.read_csv(discs, dtype={"slice": str}) if discs.is_file() else None
+    boxes = slice_table(discs, DISC_COLUMNS, "it has the discs") if discs.is_file() else None
     found = []
     for name, rows in table.groupby("slice", sort=True):
         pixels, plane = _read(folder, str(name), float(rows["spacing_mm"].iloc[0]))

@@ -13,17 +13,52 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from data_prep.base.csv_files import trouble_with_table
 from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.problems import LumbarError
 from detector.look.canonical import canonical_image
 from detector.spec import SAGITTAL, DetectorSpec
 
 DISC_LABEL = 1
+PIXEL_COLUMNS = ("disc_x", "disc_y", "canal_x", "canal_y", "spacing_mm")
 EXTERNAL_COLUMNS = ("patient", "slice_index", "file", "level", "disc_x", "disc_y", "canal_x", "canal_y")
 
 
 class SlicesUnusable(LumbarError):
     """The data cannot train a detector. The message says what is wrong and what to do."""
+
+
+def slice_table(path: Path, columns: tuple[str, ...], tells: str) -> pd.DataFrame:
+    """A table beside slices: patients and files as text, pixels and millimetres as numbers, NaN where empty.
+
+    Patients that are numbers lose zeros in front: one table has 7, the next one 007.
+
+    Args:
+        columns: that it must have.
+        tells: what it is there for, for the message when it is missing.
+
+    Raises:
+        SlicesUnusable: no such table, or not one that can be used.
+    """
+    name = f"{path.parent.name}/{path.name}"
+    if not path.is_file():
+        raise SlicesUnusable(f"{name} not found: {tells}")
+    if trouble := trouble_with_table(path):
+        raise SlicesUnusable(f"{name} {trouble}")
+    try:
+        table = pd.read_csv(path, dtype={"patient": str, "slice": str, "file": str}, encoding="utf-8-sig")
+    except ValueError as error:
+        raise SlicesUnusable(f"{name} cannot be read as a table ({type(error).__name__})") from None
+    if missing := [column for column in columns if column not in table.columns]:
+        raise SlicesUnusable(f"{name}: columns missing: {', '.join(missing)}")
+    if "patient" in table.columns:
+        table["patient"] = table["patient"].str.strip().str.replace(r"^0+(?=\d+$)", "", regex=True)
+    for column in (column for column in PIXEL_COLUMNS if column in table.columns):
+        try:
+            table[column] = pd.to_numeric(table[column])
+        except ValueError:
+            raise SlicesUnusable(f"{name}: column {column} holds something else than numbers") from None
+    return table
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,13 +149,7 @@ class ExternalSlices:
 
     def points(self) -> pd.DataFrame:
         """The table of points. Raises SlicesUnusable."""
-        if not self.points_csv.is_file():
-            raise SlicesUnusable(f"{self.points_csv.name} not found: give the CSV of points of the slices")
-        points = pd.read_csv(self.points_csv)
-        missing = [name for name in EXTERNAL_COLUMNS if name not in points.columns]
-        if missing:
-            raise SlicesUnusable(f"{self.points_csv.name}: columns missing: {', '.join(missing)}")
-        return points
+        return slice_table(self.points_csv, EXTERNAL_COLUMNS, "give the CSV of points of the slices")
 
     def _load_slice(self, file: str, rows: pd.DataFrame, spec: DetectorSpec) -> LabelledSlice:
         image = self.read_averaged(file)

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from data_prep.geometry import FloatArray
 from data_prep.levels import LevelPoint
 from data_prep.partition import Part, part_of
@@ -25,7 +23,13 @@ from detector.learn.external_studies import external_slice_studies, external_stu
 from detector.learn.numbering import NumberedCase, numbered_case
 from detector.learn.point_slices import labelled_point_slices, patient_id, point_slice_cases
 from detector.learn.slice_cache import cached_slices
-from detector.learn.slices import ExternalSlices, LabelledSlice, SlicesUnusable, split_patients
+from detector.learn.slices import (
+    ExternalSlices,
+    LabelledSlice,
+    SlicesUnusable,
+    slice_table,
+    split_patients,
+)
 from detector.learn.study_slices import (
     MIXTURE,
     canal_objects,
@@ -142,11 +146,10 @@ def external_slices(folder: Path, mm_per_px: float, average: int) -> ExternalSli
 
 def _split(folder: Path, part: str) -> tuple[str, ...]:
     """Patients of a part of ``split.csv`` (columns patient, part)."""
-    path = folder / "split.csv"
-    if not path.is_file():
-        raise SlicesUnusable(f"{folder.name}/split.csv not found: name each patient's part (train or report)")
-    table = pd.read_csv(path)
-    return tuple(str(p) for p in table.loc[table["part"] == part, "patient"])
+    table = slice_table(
+        folder / "split.csv", ("patient", "part"), "name each patient's part (train or report)"
+    )
+    return tuple(table.loc[table["part"] == part, "patient"])
 
 
 def _training_and_choosing(folder: Path, mm_per_px: float) -> tuple[frozenset[str], frozenset[str]]:

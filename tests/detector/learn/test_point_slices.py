@@ -75,6 +75,22 @@ def test_beside_annotated_studies_slices_of_other_sets_count_levels_alone(tmp_pa
     assert {item.counting for item in shown} == {(1,)} and {item.counting for item in annotated} == {()}
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("slice;patient;modality;level;canal_x;canal_y\n", "semicolons"),
+        ("slice,patient,modality,level,canal_x\n", "columns missing: canal_y"),
+        ("slice,patient,modality,level,canal_x,canal_y\na.png,1,T2,L1/L2,left,5\n", "column canal_x holds"),
+        ("", "cannot be read as a table"),
+    ],
+)
+def test_a_broken_table_of_points_is_said(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "hospital").mkdir()
+    (tmp_path / "hospital" / "level_points.csv").write_text(content)
+    with pytest.raises(SlicesUnusable, match=said):
+        point_slice_table(tmp_path / "hospital")
+
+
 def test_every_slice_is_a_case_of_its_kind(tmp_path: Path) -> None:
     folder = tmp_path / "hospital_c"
     write(folder, 2, spacing=True, discs=False)
