@@ -106,7 +106,7 @@ ADVICE: Final[dict[Reason, str]] = {
 }
 
 
-# Files of a series that are rejected for one reason.
+# Copies of images of a series.
 _NAMED_ONE_BY_ONE = 3
 
 
@@ -160,14 +160,14 @@ class Rejection:
 def counted(rejections: Iterable[Rejection]) -> list[tuple[Rejection, int]]:
     """Rejections in their order, and how many more each stands for.
 
-    Where many files of a series are rejected for one reason the first stands for all.
+    Of many copies of images of a series the first stands for all; a damaged file is always named.
     """
     alike: dict[Rejection, list[Rejection]] = {}
     for item in rejections:
         alike.setdefault(replace(item, file=""), []).append(item)
     found: list[tuple[Rejection, int]] = []
     for group in alike.values():
-        few = len(group) <= _NAMED_ONE_BY_ONE
+        few = len(group) <= _NAMED_ONE_BY_ONE or group[0].reason is not Reason.DUPLICATE
         found += [(item, 0) for item in group] if few else [(group[0], len(group) - 1)]
     return found
 

@@ -36,8 +36,6 @@ _LARGEST_GAP_OF_THICKNESS = 1.6
 # Between stacks: the distance of two slices, as part of that which the missing numbers would need.
 _FILLS_A_HOLE = (0.5, 3.0)
 _MOST_HOLES = 2
-# A slice far outside of the others is not one that many others are missing before.
-_MOST_OF_A_GAP = 200
 # Where all slices lie more steps apart, the spacing is stated in another unit.
 _FEW = 4
 
@@ -110,7 +108,8 @@ class _Looked:
         gaps = [
             (pair, count)
             for pair, count in gaps
-            if 0 < count <= _MOST_OF_A_GAP and _is_whole(pair.step_mm / unit, _WHOLE)
+            # A slice far outside of the others is not one that more are missing before than are there.
+            if 0 < count <= len(self.item.slices) and _is_whole(pair.step_mm / unit, _WHOLE)
         ]
         gaps = [(pair, count) for pair, count in gaps if not self._are_elsewhere(pair, count)]
         if gaps and self._is_even(unit, gaps, is_stated=is_stated):

@@ -141,7 +141,7 @@ def _bar(counter: MofNCompleteColumn | TextColumn) -> Progress:
 def list_rejections(rejections: Iterable[Rejection]) -> None:
     """Name each on stderr, with its reason code; then, once per code, what can be done about it.
 
-    Of many files of a series with one fault the first is named, with their number; the record has all.
+    Of many copies of images of a series the first is named, with their number; the record has all.
     """
     reasons = []
     for rejection, more in counted(rejections):
