@@ -91,16 +91,16 @@ $(RUNS)/open/axial.done $(RUNS)/open/foramen.done: | $(RUNTIME)
 
 # Detectors, research: on from the open ones with annotated slices of patients. A processor makes a tenth of a million views
 # in three hours; a GPU, with eight processes that make them, in four minutes, and what they teach is worth it.
-LONG = --phantoms 200 --epochs 40 --samples-per-epoch 10000 --batch-size 64 --device 0 --workers $(WORKERS) --rate 0.0015
-SHORT = --phantoms 50 --epochs 7 --samples-per-epoch 1400 --rate 0.001
+LONG = --phantoms 460 --epochs 40 --samples-per-epoch 10000 --batch-size 64 --device 0 --workers $(WORKERS) --rate 0.0015
+SHORT = --phantoms 60 --epochs 7 --samples-per-epoch 1400 --rate 0.001
 $(RUNS)/research/sagittal.done: $(RUNS)/open/sagittal.done
 	$(LUMBAR) detector train $(RSNA) -o $(basename $@) $(OPEN_SOURCES) --seed 21000 --start-from $(basename $<) \
 	    $(if $(filter cpu,$(DEVICE)),$(SHORT),$(LONG)) $(ONE_CORE)
 	@touch $@
 
 $(RUNS)/research/foramen.done: $(RUNS)/open/foramen.done
-	$(LUMBAR) detector train $(RSNA) -o $(basename $@) --kind foramen --seed 20000 --start-from $(basename $<) \
-	    $(if $(filter cpu,$(DEVICE)),$(SHORT),$(LONG)) $(ONE_CORE)
+	$(LUMBAR) detector train $(RSNA) -o $(basename $@) --kind foramen --phantoms 40 --seed 20000 --epochs 7 \
+	    --samples-per-epoch 1400 --start-from $(basename $<) --rate 0.0012 $(ONE_CORE)
 	@touch $@
 
 $(RUNS)/research/axial.done: $(RUNS)/open/axial.done

@@ -35,8 +35,8 @@ def test_a_refusal_brings_its_advice_along_from_another_process() -> None:
     assert again.advice == ADVICE[Reason.NO_SERIES]
 
 
-def test_many_files_of_a_series_with_one_fault_are_counted() -> None:
-    """Another series, reason or sentence is another group; up to three are named one by one."""
+def test_many_copies_of_a_series_are_counted_and_damaged_files_named() -> None:
+    """Another series, reason or sentence is another group; up to three copies are named one by one."""
 
     def files(count: int, series: str, reason: Reason = Reason.DUPLICATE) -> list[Rejection]:
         return [Rejection(reason, "it is so", "1", series, f"{n}.dcm") for n in range(count)]
@@ -44,6 +44,6 @@ def test_many_files_of_a_series_with_one_fault_are_counted() -> None:
     few, many, other = files(3, "2"), files(100, "3"), files(4, "3", Reason.TRUNCATED)
     mixed = [item for group in zip(many, [*few, *other, *many], strict=False) for item in group][:14]
     found = counted([*few, *many, *other])
-    assert found == [*((item, 0) for item in few), (many[0], 99), (other[0], 3)]
+    assert found == [*((item, 0) for item in few), (many[0], 99), *((item, 0) for item in other)]
     assert sum(1 + more for _, more in counted(mixed)) == 14
     assert counted([]) == []

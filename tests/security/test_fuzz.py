@@ -106,7 +106,9 @@ def test_a_damaged_file_never_costs_a_study_its_grades(tmp_path: Path, seed: int
     validate_submission(read_submission(report.submission), ["501", "502"])
     damaged, whole = json.loads(report.predictions.read_text())["studies"]
     assert not damaged["rejected"] and not whole["rejected"] and whole["rejections"] == []
-    assert [item["file"] for item in damaged["rejections"]] in ([], [path.name])
+    # A file that cannot be read, in the middle of its series, is also a slice that the series lacks.
+    named = [item["file"] for item in damaged["rejections"] if item["reason"] != "slices_missing"]
+    assert named in ([], [path.name])
 
 
 def test_mutations_do_what_they_say() -> None:
