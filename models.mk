@@ -90,7 +90,7 @@ $(RUNS)/open/axial.done $(RUNS)/open/foramen.done: | $(RUNTIME)
 	@touch $@
 
 # Detectors, research: on from the open ones with annotated slices of patients. A processor makes a tenth of a million views
-# in three hours; a GPU, with eight processes that make them, in four minutes, and what they teach is worth it.
+# in three hours; a GPU, with eight processes that make them, takes two to three minutes, and what they teach is worth it.
 LONG = --phantoms 460 --epochs 40 --samples-per-epoch 10000 --batch-size 64 --device 0 --workers $(WORKERS) --rate 0.0015
 SHORT = --phantoms 60 --epochs 7 --samples-per-epoch 1400 --rate 0.001
 $(RUNS)/research/sagittal.done: $(RUNS)/open/sagittal.done
