@@ -25,7 +25,8 @@ from data_prep.read.dicom_limits import EXPLICIT_LITTLE, IMPLICIT_LITTLE, RLE
 from data_prep.read.dicom_limits import Elements as Stated
 
 _PIXEL_DATA = 0x7FE00010
-_NUMBER: dict[str, type] = {"DS": float, "IS": int}
+# What the texts of a kind of element stand for.
+_OF_TEXT: dict[str, type] = {"DS": float, "IS": int} | dict.fromkeys(("UI", "CS", "SH", "LO", "DA"), str)
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 
@@ -38,21 +39,20 @@ class Elements:
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
-        self._raw = {int(element.tag): element for element in dataset.elements()}
+        self._raw = {int(tag): element for tag, element in dataset.items()}
 
     def get(self, keyword: str, default: Any = None, /) -> Any:
         """The value, a list for several; None or "" if empty, the default if it is not there."""
         tag, vr = _element(keyword)
-        raw: Any = self._raw.get(tag)
+        raw = self._raw.get(tag)
         if raw is None:
             return default
-        value = getattr(raw, "value", None)
-        if not isinstance(raw, RawDataElement) or not isinstance(value, bytes) or raw.VR not in (None, vr):
-            return self._dataset.get(keyword, default)
-        try:
-            return _decoded_value(vr, value, raw.is_little_endian)
-        except ValueError:
-            return self._dataset.get(keyword, default)
+        if isinstance(raw, RawDataElement) and isinstance(raw.value, bytes) and raw.VR in (None, vr):
+            try:
+                return _decoded_value(vr, raw.value, raw.is_little_endian)
+            except ValueError:
+                pass
+        return self._dataset.get(keyword, default)
 
     def raw(self, keyword: str) -> bytes:
         """The bytes of a value that nobody shall see decoded; empty if it is not there."""
@@ -73,13 +73,12 @@ def _decoded_value(vr: str, value: bytes, little: bool) -> Any:
         if len(value) != 2:
             raise ValueError("several numbers")
         return int.from_bytes(value, "little" if little else "big")
-    if vr not in ("DS", "IS", "UI", "CS", "SH", "LO", "DA"):
+    if vr not in _OF_TEXT:
         raise ValueError("another kind")
-    texts = [text.strip(" \0") for text in value.decode("ascii").split("\\")]
-    if texts == [""]:
-        return ""
-    numbers: list[Any] = [_NUMBER[vr](text) for text in texts] if vr in _NUMBER else texts
-    return numbers[0] if len(numbers) == 1 else numbers
+    kind, texts = _OF_TEXT[vr], [text.strip(" \0") for text in value.decode("ascii").split("\\")]
+    if len(texts) > 1:
+        return [kind(text) for text in texts]
+    return kind(texts[0]) if texts[0] else ""
 
 
 def decoded(dataset: Dataset, syntax: str, frame: int | None = None) -> NDArray[Any]:
@@ -91,9 +90,8 @@ def decoded(dataset: Dataset, syntax: str, frame: int | None = None) -> NDArray[
     plain = plain_pixels(Elements(dataset), dataset.get("PixelData"), syntax) if frame is None else None
     if plain is not None:
         return plain
-    if not hasattr(dataset, "file_meta"):
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = UID(syntax)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
     # The pylibjpeg decoder is 2.4 times as fast as pydicom's own on RLE, the RSNA data's syntax.
     return np.asarray(pixel_array(dataset, index=frame, decoding_plugin="pylibjpeg" if syntax == RLE else ""))
 

@@ -34,7 +34,7 @@ from data_prep.read.dicom_limits import (
     Refused,
     check_claims,
     check_pixel_element,
-    checked_size,
+    checked_file,
     finite_number,
     whole_number,
 )
@@ -81,21 +81,21 @@ def read_slices(
         DicomRejected: for every failure, with the reason.
     """
     with _rejecting(path, study_id, series_id, Reason.UNREADABLE):
-        size = checked_size(path, limits)
+        status = checked_file(path, limits)
         with BoundedFile(path, limits) as file:
             dataset, syntax = parsed(
                 file, (*HEADER_KEYWORDS, *_STATED_KEYWORDS), limits, stop_before_pixels=True
             )
             start = file.tell()
-            check_pixel_element(file, dataset, syntax, size)
+            check_pixel_element(file, dataset, syntax, status.st_size)
         elements = Elements(dataset)
         stated = {keyword: elements.get(keyword) for keyword in _STATED_KEYWORDS}
-        place = PixelPlace(start, size, path.stat().st_mtime_ns, stated)
+        place = PixelPlace(start, status.st_size, status.st_mtime_ns, stated)
         frames = _frames(path, elements, limits)
         check_claims(elements, limits, many_frames=bool(frames))
         if frames:
             return tuple(_frame_header(path, frame, syntax, place) for frame in frames)
-        return (replace(header_of(path, elements, syntax), pixels=place),)
+        return (header_of(path, elements, syntax, place),)
 
 
 def _frames(path: Path, elements: Elements, limits: ReadLimits) -> list[Frame]:
@@ -111,12 +111,11 @@ def _frames(path: Path, elements: Elements, limits: ReadLimits) -> list[Frame]:
 
 def _frame_header(path: Path, frame: Frame, syntax: str, place: PixelPlace) -> SliceHeader:
     """The header of one frame: an image with a number and an identifier of its own."""
-    header = header_of(path, frame, syntax)
     stated = {**place.stated, **{key: frame.get(key) for key in ("RescaleSlope", "RescaleIntercept")}}
+    header = header_of(path, frame, syntax, replace(place, stated=stated))
     several = int(place.stated.get("NumberOfFrames") or 1) > 1
     return replace(
         header,
-        pixels=replace(place, stated=stated),
         frame=frame.number if several else None,
         instance_number=frame.number + 1 if several else header.instance_number,
         sop_uid=f"{header.sop_uid}.{frame.number + 1}" if several and header.sop_uid else header.sop_uid,
@@ -136,7 +135,7 @@ def read_pixels(
     """
     path = header.path
     with _rejecting(path, study_id, series_id, Reason.BAD_PIXELS):
-        checked_size(path, limits)
+        checked_file(path, limits)
         plain = _plain_signal(header, limits)
         if plain is not None:
             return plain

@@ -15,7 +15,7 @@ from data_prep.read.dicom_fast import Elements
 from data_prep.read.dicom_limits import LOSSY_SYNTAXES, Refused, finite_number, whole_number
 from data_prep.read.dicom_limits import Elements as Stated
 from data_prep.read.enhanced import Frame
-from data_prep.read.slice_header import SliceHeader
+from data_prep.read.slice_header import PixelPlace, SliceHeader
 
 _CONTRAST_AMOUNTS = ("ContrastBolusVolume", "ContrastBolusTotalDose")
 _IMAGES_STATED = ("ImagesInAcquisition", "NumberOfSeriesRelatedInstances")
@@ -82,7 +82,7 @@ _NAME_SEPARATORS = re.compile(r"[\0\s,^]+")
 _NO_CONTRAST = ("", "NONE", "NO", "N", "NO CONTRAST", "WITHOUT", "OHNE")
 
 
-def header_of(path: Path, elements: Elements | Frame, syntax: str) -> SliceHeader:
+def header_of(path: Path, elements: Elements | Frame, syntax: str, place: PixelPlace) -> SliceHeader:
     """What a file, or one frame of it, says of its image. Raises Refused."""
 
     def text(keyword: str) -> str:
@@ -133,6 +133,7 @@ def header_of(path: Path, elements: Elements | Frame, syntax: str) -> SliceHeade
         slices_stated=_whole_or_none(elements, "NumberOfSlices"),
         stack_position=_stack_position(elements, text("StackID")),
         concatenation=_concatenation(elements),
+        pixels=place,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import stat
 import struct
 from dataclasses import dataclass
@@ -77,14 +78,14 @@ class Refused(Exception):
         self.reason = reason
 
 
-def checked_size(path: Path, limits: ReadLimits) -> int:
-    """Bytes of a regular file within the limit."""
+def checked_file(path: Path, limits: ReadLimits) -> os.stat_result:
+    """What the system says of a regular file, which has no more bytes than the limit."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise Refused(Reason.NOT_DICOM, "not a regular file")
     if status.st_size > limits.max_file_bytes:
         raise Refused(Reason.TOO_LARGE, f"{status.st_size} bytes; the limit is {limits.max_file_bytes} bytes")
-    return status.st_size
+    return status
 
 
 def check_claims(elements: Elements, limits: ReadLimits, *, many_frames: bool = False) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.filereader import data_element_generator, read_dataset
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID
 
 from data_prep.problems import Reason
 from data_prep.read.dicom_limits import (
@@ -26,12 +26,15 @@ from data_prep.read.dicom_limits import (
     Refused,
 )
 
-_META_GROUP, _TRANSFER_SYNTAX_TAG = 0x0002, BaseTag(0x00020010)
+_META_GROUP, _STORAGE_CLASS, _TRANSFER_SYNTAX = 0x0002, 0x00020002, 0x00020010
 # (0008,0005) in both byte orders. pydicom looks every term up while it parses, at any depth.
 _CHARACTER_SET_TAGS = (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
 _MAX_CHARACTER_SET_BYTES = 128
 _PREFIX = b"DICM"
 _LOOKED_AT_BYTES = 160
+# Most headers lie in these. They hold so few elements that no reads need be counted.
+_HEAD_BYTES = 16 * 1024
+_SHORT_CHARACTER_SETS = re.compile(rb"\x08\0\x05\0(?:CS[\0-\x80]\0|[\0-\x80]\0\0\0)")
 _LONG_READ_BYTES = 1024 * 1024
 _PIXEL_TAGS = {0x7FE00008, 0x7FE00009, 0x7FE00010}  # float, double and stored values
 _PIXEL_VRS = (None, "OB", "OW", "OF", "OD", "UN")  # None: implicit
@@ -49,7 +52,7 @@ class BoundedFile(io.BufferedReader):
     """
 
     def __init__(self, source: Path | io.BytesIO, limits: ReadLimits) -> None:
-        super().__init__(io.FileIO(source) if isinstance(source, Path) else source)
+        super().__init__(io.FileIO(source) if isinstance(source, Path) else source, _HEAD_BYTES)
         self._limits, self._reads, self._character_set_follows = limits, 0, False
         self._size = self.seek(0, io.SEEK_END)
         self.seek(0)
@@ -123,37 +126,47 @@ def _is_vr(raw: bytes) -> bool:
     return raw in (b"UL", b"UI", b"CS", b"OB", b"SH", b"DA", b"TM", b"LO", b"PN", b"DT")
 
 
-def _file_meta(file: BoundedFile, limits: ReadLimits) -> tuple[FileMetaDataset, str]:
-    """Read the File Meta alone; it, and its transfer syntax, which is on the list."""
+def _file_meta(file: BinaryIO, size: int, limits: ReadLimits) -> tuple[dict[int, Any], str]:
+    """Values of the File Meta by tag, and its syntax, which is on the list; ``size`` is that of the file."""
     start = file.read(_LOOKED_AT_BYTES)
     if not start:
         raise Refused(Reason.NOT_DICOM, "the file is empty")
-    at = dataset_start(start, file.size)
+    at = dataset_start(start, size)
     if at is None:
         raise Refused(Reason.NOT_DICOM, "not a DICOM file: neither preamble nor a data set")
     file.seek(at)
     if at != 132 and start[at : at + 2] != b"\x02\x00":
         if _is_big_endian(start[at:]):
-            return FileMetaDataset(), BIG_ENDIAN
-        return FileMetaDataset(), EXPLICIT_LITTLE if _is_vr(start[at + 4 : at + 6]) else IMPLICIT_LITTLE
+            return {}, BIG_ENDIAN
+        return {}, EXPLICIT_LITTLE if _is_vr(start[at + 4 : at + 6]) else IMPLICIT_LITTLE
 
     def ends(tag: BaseTag, vr: str | None, length: int) -> bool:
         if tag >> 16 != _META_GROUP:
             return True
-        # pydicom converts the first of these values as soon as it has read them, whatever they are.
         if length > limits.max_value_bytes:
             raise Refused(
                 Reason.TOO_LARGE, f"the File Meta has a value of more than {limits.max_value_bytes} bytes"
             )
         return False
 
-    elements = {element.tag: element for element in data_element_generator(file, False, True, stop_when=ends)}
-    written = getattr(elements.get(_TRANSFER_SYNTAX_TAG), "value", None)
-    syntax = written.decode("ascii", "replace").strip("\0 ") if isinstance(written, bytes) else ""
+    elements = data_element_generator(file, False, True, stop_when=ends)
+    values = {int(element.tag): element.value for element in elements}
+    syntax = _text(values.get(_TRANSFER_SYNTAX))
     if syntax not in TRANSFER_SYNTAXES:
         shown = syntax[:64] if all(c.isdigit() or c == "." for c in syntax) else "?"
         raise Refused(Reason.TRANSFER_SYNTAX, f"transfer syntax {shown or 'missing'} is not supported")
-    return FileMetaDataset(elements), syntax
+    return values, syntax
+
+
+def _text(value: Any) -> str:
+    return value.decode("ascii", "replace").strip("\0 ") if isinstance(value, bytes) else ""
+
+
+def storage_class(file: BoundedFile, limits: ReadLimits) -> str:
+    """MediaStorageSOPClassUID, "" where it is missing. Raises Refused."""
+    file.seek(0)
+    values, _ = _file_meta(file, file.size, limits)
+    return _text(values.get(_STORAGE_CLASS))
 
 
 def parsed(
@@ -161,33 +174,67 @@ def parsed(
 ) -> tuple[Dataset, str]:
     """The elements of a file that are asked for, as they are, and its transfer syntax.
 
-    The file is left at its pixel data, or behind them.
+    The file, given at its beginning, is left at its pixel data, or behind them.
 
     Raises:
         Refused: no DICOM file, a transfer syntax that is not read, or something beyond the limits.
     """
-    meta, syntax = _file_meta(file, limits)
+    if not stop_before_pixels:
+        return _parsed(file, file.size, keywords, limits, None)
+    return _parsed_head(file, keywords, limits) or _parsed(
+        file, file.size, keywords, limits, lambda tag, *_: tag in _PIXEL_TAGS
+    )
+
+
+def _parsed_head(
+    file: BoundedFile, keywords: Sequence[str], limits: ReadLimits
+) -> tuple[Dataset, str] | None:
+    """The same of a file whose pixel data begin within its first bytes; None of any other."""
+    head = file.peek()
+    few = limits.max_reads >= _HEAD_BYTES >= len(head)
+    little, big = map(head.count, _CHARACTER_SET_TAGS)
+    if not few or big or little != len(_SHORT_CHARACTER_SETS.findall(head)):
+        return None
+    source, has_pixels = io.BytesIO(head), False
+
+    def ends(tag: BaseTag, vr: str | None, length: int) -> bool:
+        nonlocal has_pixels
+        has_pixels = tag in _PIXEL_TAGS
+        return has_pixels
+
+    try:
+        found = _parsed(source, file.size, keywords, limits, ends)
+    except Exception:  # whoever parses the whole file says what is wrong
+        return None
+    if not has_pixels:
+        return None
+    file.seek(source.tell())
+    return found
+
+
+def _parsed(
+    file: BinaryIO,
+    size: int,
+    keywords: Sequence[str],
+    limits: ReadLimits,
+    stop_when: Callable[[BaseTag, str | None, int], bool] | None,
+) -> tuple[Dataset, str]:
+    _, syntax = _file_meta(file, size, limits)
     dataset = read_dataset(
         file,
         is_implicit_VR=syntax == IMPLICIT_LITTLE,
         is_little_endian=syntax != BIG_ENDIAN,
-        stop_when=_is_pixel_data if stop_before_pixels else None,
+        stop_when=stop_when,
         specific_tags=_tags(tuple(keywords)),
     )
     _check_values(dataset, limits)
-    if "TransferSyntaxUID" not in meta:
-        meta.TransferSyntaxUID = UID(syntax)
-    dataset.file_meta = meta
     return dataset, syntax
 
 
 @cache
 def _tags(keywords: tuple[str, ...]) -> list[BaseTag | int]:
-    return [Tag(keyword) for keyword in ("SpecificCharacterSet", *keywords)]
-
-
-def _is_pixel_data(tag: BaseTag, vr: str | None, length: int) -> bool:
-    return tag in _PIXEL_TAGS
+    # Numbers are compared in a fraction of a BaseTag's time.
+    return [int(Tag(keyword)) for keyword in ("SpecificCharacterSet", *keywords)]
 
 
 def _check_values(dataset: Dataset, limits: ReadLimits) -> None:
@@ -195,8 +242,8 @@ def _check_values(dataset: Dataset, limits: ReadLimits) -> None:
 
     A sequence of 8 MB where Rows should be took 45 s.
     """
-    for tag in dataset.keys():  # noqa: SIM118 (iterating a Dataset would decode its values)
-        element: Any = dataset.get_item(tag)
+    element: Any
+    for tag, element in dataset.items():
         if element.VR == "SQ" and not limits.sequences_wanted:
             raise Refused(Reason.UNREADABLE, f"({tag >> 16:04x},{tag & 0xFFFF:04x}) must not be a sequence")
         if tag >> 16 == PIXEL_GROUP:

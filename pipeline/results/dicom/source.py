@@ -28,7 +28,7 @@ from data_prep.geometry import SlicePlane
 from data_prep.levels import LevelPoint
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_limits import DEFAULT_LIMITS
-from data_prep.read.dicom_parse import BoundedFile, parsed
+from data_prep.read.dicom_parse import BoundedFile, parsed, storage_class
 from data_prep.study import Slice, Study
 
 # Content date and time of a study that has none: results must not depend on the clock.
@@ -235,12 +235,11 @@ def _values_of(study_id: str, where: str, path: Path) -> dict[str, str]:
             warnings.simplefilter("ignore")  # they quote values
             with BoundedFile(path, DEFAULT_LIMITS) as file:
                 dataset, _ = parsed(file, _READ, DEFAULT_LIMITS, stop_before_pixels=True)
-            values = {keyword: str(dataset.get(keyword) or "").strip() for keyword in _READ}
-            meta = str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
+                values = {keyword: str(dataset.get(keyword) or "").strip() for keyword in _READ}
+                values["SOPClassUID"] = values["SOPClassUID"] or storage_class(file, DEFAULT_LIMITS)
     except Exception as error:
         # From None: the cause may quote the header.
         raise _refused(study_id, f"{where} cannot be read again ({type(error).__name__})") from None
-    values["SOPClassUID"] = values["SOPClassUID"] or meta
     return values
 
 
