@@ -47,7 +47,10 @@ def converted_grader(stored: StoredGrader) -> bytes:
     """The network of a grader as ONNX, for any number of crops; needs torch."""
     import torch
 
-    network, crop = stored.network, stored.config.crop
+    from classifier.model import for_graph
+
+    crop = stored.config.crop
+    network = for_graph(stored.network, crop)
     pixels = torch.zeros(2, crop.slices, crop.size_px, crop.size_px)
     view = pixels, torch.ones(2, crop.slices, dtype=torch.bool)
     return convert_torch(network, (*view, torch.zeros(2, dtype=torch.int64)), [(0,)] * 3, (0,))

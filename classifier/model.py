@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import re
 from typing import Any, cast
@@ -58,6 +59,54 @@ class CompactResnet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels_in, H, W) → (B, channels[-1], H/2^n, W/2^n)."""
         return cast(Tensor, self.layers(x))
+
+
+class _PaddedConvolution(torch.autograd.Function):
+    """A convolution with its own padding on every side: one node of a graph, where torch needs two."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, image: Tensor, weight: Tensor, convolution: nn.Conv2d, pads: tuple[int, int, int, int]
+    ) -> Tensor:
+        """``pads``: left, right, above, below, in pixels."""
+        return convolution._conv_forward(nn.functional.pad(image, pads), weight, None)
+
+    @staticmethod
+    def symbolic(
+        g: Any, image: Any, weight: Any, convolution: nn.Conv2d, pads: tuple[int, int, int, int]
+    ) -> Any:
+        """The node."""
+        left, right, above, below = pads
+        return g.op(
+            "Conv",
+            image,
+            weight,
+            dilations_i=convolution.dilation,
+            group_i=convolution.groups,
+            kernel_shape_i=convolution.kernel_size,
+            pads_i=[above, left, below, right],
+            strides_i=convolution.stride,
+        )
+
+
+class FixedPadding(nn.Module):
+    """A convolution that pads by the size of its image, as TensorFlow does, for images of one size.
+
+    With any size, a graph works its padding out anew for each image, and pads in a step of its own.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, image: torch.Size) -> None:
+        super().__init__()
+        from timm.layers.padding import pad_same_arg
+
+        assert convolution.bias is None
+        kernel, stride = list(convolution.kernel_size), list(convolution.stride)
+        self.pads = tuple(pad_same_arg(list(image[-2:]), kernel, stride, list(convolution.dilation)))
+        self.convolution = convolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the convolution."""
+        return cast(Tensor, _PaddedConvolution.apply(x, self.convolution.weight, self.convolution, self.pads))
 
 
 class TimmFeatures(nn.Module):
@@ -181,3 +230,22 @@ class GraderNetwork(nn.Module):
         features = self.backbone(images).unflatten(0, (-1, shown.shape[1]))
         pooled = self.pool(features, shown)
         return cast(Tensor, self.head(torch.cat([pooled, self.level(level)], dim=1))).float()
+
+
+def for_graph(network: GraderNetwork, crop: CropConfig) -> GraderNetwork:
+    """A copy in evaluation mode that gives the same for crops of this size; its ONNX graph is a lean one."""
+    fixed = copy.deepcopy(network).eval()
+    images: dict[str, torch.Size] = {}
+    watched = [
+        module.register_forward_pre_hook(lambda _, inputs, name=name: images.update({name: inputs[0].shape}))
+        for name, module in fixed.named_modules()
+        if type(module).__name__ == "Conv2dSame"
+    ]
+    pixels, valid = torch.zeros(1, crop.slices, crop.size_px, crop.size_px), torch.ones(1, crop.slices).bool()
+    with torch.no_grad():
+        fixed(pixels, valid, torch.zeros(1, dtype=torch.int64))
+    for watch in watched:
+        watch.remove()
+    for name, image in images.items():
+        fixed.set_submodule(name, FixedPadding(cast(nn.Conv2d, fixed.get_submodule(name)), image))
+    return fixed

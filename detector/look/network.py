@@ -16,6 +16,7 @@ os.environ.setdefault("YOLO_AUTOINSTALL", "False")
 os.environ.setdefault("YOLO_VERBOSE", "False")
 
 import torch
+from ultralytics.nn.modules.block import C2f
 from ultralytics.nn.tasks import PoseModel
 from ultralytics.utils.loss import v8PoseLoss
 from ultralytics.utils.tal import TaskAlignedAssigner
@@ -124,9 +125,41 @@ class EvidenceNetwork(torch.nn.Module):
         return [x if source == -1 else outputs[source] for source in layer.f]
 
 
+class HalvedBlock(torch.nn.Module):
+    """An ultralytics C2f whose first layer is two layers with half of the channels each.
+
+    It gives the same. To cut an image in two, as a C2f does, ONNX Runtime brings it into another order.
+    """
+
+    def __init__(self, block: C2f) -> None:
+        super().__init__()
+        self.block: Any = block
+        self.i, self.f = self.block.i, self.block.f
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As the block."""
+        middle = self.block.c
+        parts = [self._first(x, slice(0, middle)), self._first(x, slice(middle, 2 * middle))]
+        for inner in self.block.m:
+            parts.append(inner(parts[-1]))
+        return self.block.cv2(torch.cat(parts, dim=1))
+
+    def _first(self, x: torch.Tensor, part: slice) -> torch.Tensor:
+        layer, norm = self.block.cv1, self.block.cv1.bn
+        mean, variance, weight, bias = (
+            each[part] for each in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        )
+        x = torch.nn.functional.conv2d(x, layer.conv.weight[part])
+        x = torch.nn.functional.batch_norm(x, mean, variance, weight, bias, eps=norm.eps)
+        return layer.act(x)
+
+
 def converted_network(spec: DetectorSpec, content: bytes) -> bytes:
     """The evidence network of a weights file's bytes as ONNX, for any number of images of any size."""
     module = EvidenceNetwork(network_from_bytes(spec, content)).eval()
+    for place, layer in enumerate(module.layers):
+        if isinstance(layer, C2f):
+            module.layers[place] = HalvedBlock(layer)
     width, height = spec.train_canvas_px
     return convert_torch(module, (torch.zeros(1, 1, height, width),), [(0, 2, 3)], (0, 2))
 

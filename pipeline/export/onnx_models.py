@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from classifier.config import GraderConfig
-from classifier.model import GraderNetwork
+from classifier.model import GraderNetwork, for_graph
 from data_prep.vocabulary import LEVELS
 from detector.look.refiner_network import RefinerNetwork
 from detector.spec import DetectorSpec, RefinerSpec
@@ -128,7 +128,7 @@ def grader_model(network: GraderNetwork, config: GraderConfig) -> ExportedModel:
         Port("valid", "bool", ("batch", size[0]), valid),
         Port("level", "int64", ("batch",), "0 for L1/L2 … 4 for L5/S1"),
     ]
-    traceable = _TraceableGrader(network, [port.name for port in inputs])
+    traceable = _TraceableGrader(for_graph(network, config.crop), [port.name for port in inputs])
     return ExportedModel(
         traceable, tuple(inputs), Port("logits", "float32", ("batch", 3), "evidence, see calibration")
     )
@@ -149,7 +149,7 @@ class _TraceableGrader(nn.Module):
 
     def __init__(self, network: GraderNetwork, names: Sequence[str]) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network)
+        self.network = network
         self.names = tuple(names)
         self.eval()  # the exporter brings the parts back to the mode of the whole
 

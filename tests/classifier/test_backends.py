@@ -6,17 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from scipy.special import softmax
 
 from classifier.calibration import Calibration, JointCalibration
+from classifier.compiled import compiled_grader, converted_grader
 from classifier.config import GraderName
 from classifier.grade import Grade
 from classifier.model import GraderNetwork
 from classifier.predict import Grader
 from classifier.prior import level_prior
-from classifier.storage import read_grader, save_grader
+from classifier.storage import BUNDLED_WEIGHTS, graders_of, member_stem, read_grader, save_grader
+from data_prep.base.bundles import Bundle
+from data_prep.base.graph import is_of
 from data_prep.base.manifest import WeightsRejected, write_manifest
 from data_prep.levels import SpineLevels
 from data_prep.vocabulary import TARGETS, ConditionGroup, Flag, SeriesKind
@@ -55,6 +59,43 @@ def test_grades_agree(folder: Path, fast: Grader) -> None:
     )
     np.testing.assert_allclose(found, expected, atol=1e-3)
     assert np.ptp(found, axis=0).max() > 0.05
+
+
+BUNDLED = [
+    pytest.param(folder, name, number, id=f"{bundle}-{member_stem(name, number + 1)}")
+    for bundle, folder in BUNDLED_WEIGHTS.items()
+    for name in graders_of(folder)
+    for number in range(len(read_grader(folder, name).members))
+]
+
+
+@pytest.mark.parametrize(("folder", "name", "number"), BUNDLED)
+def test_the_graph_of_a_bundled_grader_gives_what_torch_gives(
+    folder: Path, name: GraderName, number: int
+) -> None:
+    member = read_grader(folder, name).members[number]
+    crop, random = member.config.crop, np.random.default_rng(number)
+    pixels = random.random((4, crop.slices, crop.size_px, crop.size_px), dtype=np.float32)
+    valid = random.random((4, crop.slices)) < 0.7
+    valid[:, crop.slices // 2] = True
+    inputs = pixels, valid, np.array([0, 2, 3, 4])
+    assert member.graph is not None and is_of(member.graph, member.weights)
+
+    found = compiled_grader(member, threads=1).start([inputs])()
+
+    with torch.inference_mode():
+        expected = member.network(*map(torch.from_numpy, inputs)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.ptp(expected, axis=0).max() > 0.05
+
+
+def test_a_graph_pads_an_image_within_its_convolutions() -> None:
+    member = read_grader(BUNDLED_WEIGHTS[Bundle.RESEARCH], GraderName.FORAMINAL)
+    assert any(type(module).__name__ == "Conv2dSame" for module in member.network.modules())
+
+    nodes = onnx.load_from_string(converted_grader(member)).graph.node
+
+    assert "Pad" not in {node.op_type for node in nodes}
 
 
 def test_the_canal_is_graded_from_both_views_and_from_either(fast: Grader) -> None:

@@ -7,11 +7,12 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from data_prep.base.backend import Backend
-from data_prep.base.bundles import DEFAULT_BUNDLE
+from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from data_prep.base.manifest import read_verified
 from data_prep.levels import LevelPoint, PointSource, SpineLevels
 from data_prep.phantom import PhantomStudy, make_study
@@ -20,7 +21,7 @@ from data_prep.study import Study
 from data_prep.vocabulary import ConditionGroup
 from detector.look.choice import sagittal_series
 from detector.look.inference import SlicePredictor, decode_keypoints
-from detector.look.network import EvidenceNetwork, network_from_bytes
+from detector.look.network import EvidenceNetwork, converted_network, network_from_bytes
 from detector.look.sightings import look_at
 from detector.predict import BUNDLED_WEIGHTS, LevelDetector
 from detector.spec import SAGITTAL, SPECS, DetectorSpec
@@ -91,6 +92,30 @@ def test_the_evidence_is_that_of_the_whole_network(spec: DetectorSpec) -> None:
         i for i in range(len(decoded)) if i < len(spec.class_names) or (i - len(spec.class_names)) % 3 < 2
     ]
     np.testing.assert_allclose(decoded[rows], whole[4:][rows], atol=1e-4)
+
+
+@pytest.mark.parametrize("bundle", Bundle)
+@pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.kind.value)
+def test_the_graph_of_a_bundled_detector_gives_what_torch_gives(bundle: Bundle, spec: DetectorSpec) -> None:
+    folder = BUNDLED_WEIGHTS[bundle]
+    reference, fast = (
+        SlicePredictor.load(folder, spec, backend=backend, threads=1)
+        for backend in (Backend.TORCH, Backend.ONNX)
+    )
+    images = [np.random.default_rng(1).integers(0, 256, (96, 130), dtype=np.uint8)]
+    ((expected, _),), ((found, _),) = reference.predict(images), fast.predict(images)
+    # Pixels of keypoints in single precision.
+    np.testing.assert_allclose(found, expected, atol=3e-4, rtol=1e-5)
+
+
+def test_a_graph_does_not_cut_an_image_in_two() -> None:
+    """But once, where attention looks at half of the channels."""
+    content = read_verified(BUNDLED_WEIGHTS[DEFAULT_BUNDLE], f"{SAGITTAL.kind.value}.safetensors")
+    model = onnx.load_from_string(converted_network(SAGITTAL, content)).graph
+    constants = {constant.name for constant in model.initializer}
+    cut = [node.input[0] for node in model.node if node.op_type == "Slice"]
+    shapes = {name for node in model.node if node.op_type == "Shape" for name in node.output}
+    assert cut and set(cut) <= constants | shapes
 
 
 def test_the_result_of_an_image_does_not_depend_on_its_neighbours(fast: LevelDetector) -> None:
