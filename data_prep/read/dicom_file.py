@@ -8,6 +8,7 @@ text, values, or a path beyond the file's own name.
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,17 +25,16 @@ from pydicom.errors import InvalidDicomError
 from data_prep.names import input_label
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_codestream import check_codestream
-from data_prep.read.dicom_fast import Elements, decoded, pixel_content, plain_pixels
+from data_prep.read.dicom_fast import Elements, decoded, plain_pixels
 from data_prep.read.dicom_header import HEADER_KEYWORDS, header_of
 from data_prep.read.dicom_limits import (
     DEFAULT_LIMITS,
-    EXPLICIT_LITTLE,
-    IMPLICIT_LITTLE,
+    RLE,
     ReadLimits,
     Refused,
     check_claims,
-    check_pixel_element,
     checked_file,
+    checked_pixels,
     finite_number,
     whole_number,
 )
@@ -86,11 +86,10 @@ def read_slices(
             dataset, syntax = parsed(
                 file, (*HEADER_KEYWORDS, *_STATED_KEYWORDS), limits, stop_before_pixels=True
             )
-            start = file.tell()
-            check_pixel_element(file, dataset, syntax, status.st_size)
+            content = checked_pixels(file, dataset, syntax, status.st_size)
         elements = Elements(dataset)
         stated = {keyword: elements.get(keyword) for keyword in _STATED_KEYWORDS}
-        place = PixelPlace(start, status.st_size, status.st_mtime_ns, stated)
+        place = PixelPlace(content, status.st_size, status.st_mtime_ns, stated)
         frames = _frames(path, elements, limits)
         check_claims(elements, limits, many_frames=bool(frames))
         if frames:
@@ -135,8 +134,7 @@ def read_pixels(
     """
     path = header.path
     with _rejecting(path, study_id, series_id, Reason.BAD_PIXELS):
-        checked_file(path, limits)
-        plain = _plain_signal(header, limits)
+        plain = _plain_signal(header, checked_file(path, limits))
         if plain is not None:
             return plain
         with BoundedFile(path, limits) as file:
@@ -153,26 +151,21 @@ def read_pixels(
         return _signal(decoded(dataset, syntax, header.frame), stated, header.plane.shape)
 
 
-def _plain_signal(header: SliceHeader, limits: ReadLimits) -> NDArray[np.float32] | None:
+def _plain_signal(header: SliceHeader, status: os.stat_result) -> NDArray[np.float32] | None:
     """The image of a plain file whose header is known; None for any other."""
-    place = header.pixels
-    if place is None or not place.is_of(header.path):
+    place, shape = header.pixels, header.plane.shape
+    if place is None or place.content is None or not place.is_of(status):
         return None
-    with BoundedFile(header.path, limits) as file:
-        content = pixel_content(file, place.start, header.transfer_syntax)
+    first, length = place.content
     if header.frame is not None:
-        content = _native_frame(header.frame, content, header)
-    stored = plain_pixels(place, content, header.transfer_syntax)
-    return None if stored is None else _signal(stored, place, header.plane.shape)
-
-
-def _native_frame(number: int, content: bytes | None, header: SliceHeader) -> bytes | None:
-    """The bytes of one frame of uncompressed pixels of 16 bits; None of others."""
-    rows, columns = header.plane.shape
-    size = rows * columns * 2
-    if content is None or header.transfer_syntax not in (IMPLICIT_LITTLE, EXPLICIT_LITTLE):
-        return None
-    return content[number * size : (number + 1) * size]
+        size = 2 * shape[0] * shape[1]
+        first, length, ends = first + header.frame * size, size, first + length
+        if header.transfer_syntax == RLE or first + length > ends:
+            return None
+    with header.path.open("rb") as file:
+        file.seek(first)
+        stored = plain_pixels(place, file.read(length), header.transfer_syntax)
+    return None if stored is None else _signal(stored, place, shape)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ LOSSY_SYNTAXES = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81
 # Nothing else is read: Deflated above all, which grows without bound.
 TRANSFER_SYNTAXES = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, BIG_ENDIAN, *_ENCAPSULATED)
 PIXEL_GROUP = 0x7FE0
+_PIXEL_DATA, _PLAIN_VRS = (PIXEL_GROUP, 0x0010), (b"OB", b"OW", b"UN")
 _ITEM, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _MAX_OFFSET_TABLE_BYTES = 64 * 1024
@@ -110,8 +111,12 @@ def check_claims(elements: Elements, limits: ReadLimits, *, many_frames: bool = 
         raise Refused(Reason.BAD_PIXELS, "not a greyscale image")
 
 
-def check_pixel_element(file: BinaryIO, dataset: Dataset, syntax: str, size: int) -> None:
-    """Refuse a file without pixel data, or one that ends before they do (PS3.5 sections 7.1 and A.4)."""
+def checked_pixels(file: BinaryIO, dataset: Dataset, syntax: str, size: int) -> tuple[int, int] | None:
+    """Refuse a file without pixel data, or one that ends before they do (PS3.5 sections 7.1 and A.4).
+
+    Returns:
+        First byte and length of plain pixel data: of the value, or of the only fragment; None of others.
+    """
     start = file.tell()
     raw = file.read(12)
     order = ">" if syntax == BIG_ENDIAN else "<"
@@ -125,12 +130,14 @@ def check_pixel_element(file: BinaryIO, dataset: Dataset, syntax: str, size: int
         raise Refused(Reason.TRUNCATED, "the file ends at its pixel data")
     length = struct.unpack(f"{order}I", raw[at : at + 4])[0]
     file.seek(start + at + 4)
+    items = [(start + at + 4, length)]
     if length == _UNDEFINED_LENGTH:
-        complete = _items_are_complete(file, size)
-    else:
-        complete = start + at + 4 + length <= size
-    if not complete:
-        raise Refused(Reason.TRUNCATED, "the file ends within its pixel data")
+        items = _complete_items(file, size)[1:]
+    elif start + at + 4 + length > size:
+        raise _ends_within_pixels()
+    is_stored = struct.unpack(f"{order}HH", raw[:4]) == _PIXEL_DATA and (at == 4 or raw[4:6] in _PLAIN_VRS)
+    is_plain = is_stored and len(items) == 1 and (length == _UNDEFINED_LENGTH) == (syntax == RLE)
+    return items[0] if is_plain else None
 
 
 def _has_short_value(dataset: Dataset) -> bool:
@@ -143,20 +150,30 @@ def _has_short_value(dataset: Dataset) -> bool:
     return False
 
 
-def _items_are_complete(file: BinaryIO, size: int) -> bool:
-    """Walk the items of encapsulated pixel data; a missing end mark after a whole item is forgiven."""
-    items = 0
+def _complete_items(file: BinaryIO, size: int) -> list[tuple[int, int]]:
+    """First byte and length of each item of encapsulated pixel data, the table of offsets first.
+
+    A missing end mark after a whole item is forgiven.
+    """
+    items: list[tuple[int, int]] = []
     while len(raw := file.read(8)) == 8:
         group, element, length = struct.unpack("<HHI", raw)
         if (group, element) == _SEQUENCE_END:
             break
-        if (group, element) != _ITEM or file.tell() + length > size:
-            return False
-        if items == 0 and length > _MAX_OFFSET_TABLE_BYTES:  # one frame needs four bytes or none
+        start = file.tell()
+        if (group, element) != _ITEM or start + length > size:
+            raise _ends_within_pixels()
+        if not items and length > _MAX_OFFSET_TABLE_BYTES:  # one frame needs four bytes or none
             raise Refused(Reason.BAD_PIXELS, "the table of frame offsets is too long for one frame")
-        file.seek(length, 1)
-        items += 1
-    return items >= 2
+        file.seek(start + length)
+        items.append((start, length))
+    if len(items) < 2:
+        raise _ends_within_pixels()
+    return items
+
+
+def _ends_within_pixels() -> Refused:
+    return Refused(Reason.TRUNCATED, "the file ends within its pixel data")
 
 
 def whole_number(elements: Elements, keyword: str, default: Any) -> Any:

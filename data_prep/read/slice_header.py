@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,12 +20,13 @@ class PixelPlace:
     """Where the pixel data of a file are, and what its header says of them.
 
     Attributes:
-        start: first byte of the element.
+        content: first byte and length of plain pixel data: of the value, or of the only fragment; None of
+            others.
         size, modified_ns: of the file when it was read; another one is parsed anew.
         stated: values by keyword; none that names a patient.
     """
 
-    start: int
+    content: tuple[int, int] | None
     size: int
     modified_ns: int
     stated: Mapping[str, Any]
@@ -33,9 +35,8 @@ class PixelPlace:
         """What the header states; as ``Elements``."""
         return self.stated.get(keyword, default)
 
-    def is_of(self, path: Path) -> bool:
+    def is_of(self, status: os.stat_result) -> bool:
         """Whether the file is still the one whose header was read."""
-        status = path.stat()
         return (status.st_size, status.st_mtime_ns) == (self.size, self.modified_ns)
 
 
