@@ -94,8 +94,6 @@ def target_crop(
     nearest, distance_mm = found = series.nearest(point.xyz_mm)
     if distance_mm > series.gap_mm(nearest):
         return Flag.NO_SLICE
-    if not nearest.plane.contains_px(nearest.plane.to_px(point.xyz_mm)):
-        return Flag.NO_SLICE
     crop = extract_crop(
         series,
         point.xyz_mm,
@@ -108,12 +106,13 @@ def target_crop(
         seen_height_mm=None if cached else config.seen_height_mm,
         nearest=found,
     )
-    if not crop.valid[len(crop.valid) // 2]:
+    if not crop.inside or not crop.valid[len(crop.valid) // 2]:
         return Flag.NO_SLICE
     if cached:
         return crop
     # Magnitude images have no negative signal: a rescale intercept has moved zero to the darkest pixel.
-    zero = min(0.0, float(np.nanmin(nearest.pixels())))
+    darkest = nearest.pixels().min()
+    zero = min(0.0, float(np.nanmin(nearest.pixels()) if np.isnan(darkest) else darkest))
     return crop if has_signal(crop.signal - np.float32(zero), config.step_mm) else Flag.NO_SIGNAL
 
 
@@ -125,13 +124,14 @@ def has_signal(shown: NDArray[np.float32], step_mm: float) -> bool:
             tissue has signal, too.
         step_mm: millimetres per pixel.
     """
-    shown = np.nan_to_num(shown)
-    if np.ptp(shown) == 0:
+    if not np.isfinite(shown).all():  # hardly ever, and much faster to find out
+        shown = np.nan_to_num(shown)
+    if shown.max() == shown.min():
         return False
     (white,) = percentiles(shown, (WHITE_PERCENTILE,))
     void = cv2.GaussianBlur(shown, (0, 0), _VOID_SMOOTHING_PX) < _VOID_MAX * white
     near = _near_middle(len(shown), step_mm)
-    if not void[near].any():
+    if not (void & near).any():
         return True
     padded = np.zeros((len(shown) + 2, len(shown) + 2), np.uint8)
     padded[1:-1, 1:-1] = void

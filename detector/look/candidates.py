@@ -98,26 +98,30 @@ def slice_candidates(
     anchor = keypoints[:, 0] if spec.disc_class is not None else keypoints.mean(axis=1)
     scores = objectness[chosen].astype(np.float64)
     level_scores = classes[: len(spec.level_names), chosen].T.astype(np.float64)
-    found: list[SliceCandidate] = []
+    # Of each candidate: its best anchor, and all of its anchors.
+    merged: list[tuple[int, NDArray[np.bool_]]] = []
     free = np.ones(len(chosen), dtype=bool)
     for i in range(len(chosen)):
         if not free[i]:
             continue
-        near = free & (np.linalg.norm(anchor - anchor[i], axis=1) * spec.mm_per_px < config.merge_mm)
+        away_px = np.sqrt(((anchor - anchor[i]) ** 2).sum(axis=1))
+        near = free & (away_px * spec.mm_per_px < config.merge_mm)
         free &= ~near
-        weights = scores[near] ** 2
-        weights /= weights.sum()
-        points_px = np.einsum("a,akc->kc", weights, keypoints[near])
-        found.append(
-            SliceCandidate(
-                score=float(scores[i]),
-                class_scores=level_scores[near].max(axis=0) if level_scores.size else np.zeros(0),
-                points_mm=canonical.plane.to_mm(points_px),
-                series_id=series_id,
-                instance_number=instance_number,
-            )
+        merged.append((i, near))
+    squares = scores**2
+    points_px = [
+        np.einsum("a,akc->kc", squares[near] / squares[near].sum(), keypoints[near]) for _, near in merged
+    ]
+    return [
+        SliceCandidate(
+            score=float(scores[i]),
+            class_scores=level_scores[near].max(axis=0) if level_scores.size else np.zeros(0),
+            points_mm=points_mm,
+            series_id=series_id,
+            instance_number=instance_number,
         )
-    return found
+        for (i, near), points_mm in zip(merged, canonical.plane.to_mm(np.array(points_px)), strict=True)
+    ]
 
 
 def merge_candidates(

@@ -54,7 +54,7 @@ def _span(at: FloatArray, margin: float, size: int) -> tuple[int, int]:
     first, last = float(at.min()) - margin, float(at.max()) + margin
     middle, length = (first + last) / 2, int(-(-(last - first + 1) // 32) * 32)
     length = min(length, size)
-    start = int(np.clip(round(middle - (length - 1) / 2), 0, size - length))
+    start = min(max(round(middle - (length - 1) / 2), 0), size - length)
     return start, start + length
 
 
@@ -62,11 +62,11 @@ def canonical_plane(plane: SlicePlane, *, mm_per_px: float, max_side_px: int) ->
     """The canonical grid of a slice: all of it, or its middle when a side would exceed ``max_side_px``."""
     rightwards, downwards = display_axes(plane)
     rows, columns = plane.shape
-    size_mm = np.array([columns * plane.spacing_mm[0], rows * plane.spacing_mm[1]])
+    size_mm = columns * plane.spacing_mm[0], rows * plane.spacing_mm[1]
     if abs(float(rightwards @ plane.x_axis)) < 0.5:  # the slice is stored on its side
         size_mm = size_mm[::-1]
     # Fields of view are round numbers: half a pixel is rounded down, whatever the last digit of the spacing.
-    width, height = (int(np.clip(round(side / mm_per_px - 1e-3), 1, max_side_px)) for side in size_mm)
+    width, height = (min(max(round(side / mm_per_px - 1e-3), 1), max_side_px) for side in size_mm)
     corner = rightwards * (width - 1) / 2 + downwards * (height - 1) / 2
     return SlicePlane(
         origin_mm=plane.centre_mm - corner * mm_per_px,
@@ -104,10 +104,11 @@ def window(image: NDArray[np.float32], of: NDArray[np.float32] | None = None) ->
 
     A constant image becomes 0.
     """
-    sample = image[::2, ::2] if of is None else of[::4, ::4]
-    low, high = percentiles(_finite(sample), (BLACK_PERCENTILE, WHITE_PERCENTILE))
-    scaled = (_finite(image) - np.float32(low)) * np.float32(255.0 / max(high - low, 1e-6))
-    return np.clip(scaled, 0, 255).astype(np.uint8)
+    image = _finite(image)
+    sample = image[::2, ::2] if of is None else _finite(of[::4, ::4])
+    low, high = percentiles(sample, (BLACK_PERCENTILE, WHITE_PERCENTILE))
+    scaled = (image - np.float32(low)) * np.float32(255.0 / max(high - low, 1e-6))
+    return np.clip(scaled, 0, 255, out=scaled).astype(np.uint8)
 
 
 def _finite(image: NDArray[np.float32]) -> NDArray[np.float32]:
