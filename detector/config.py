@@ -88,6 +88,6 @@ def read_config(folder: Path) -> PredictConfig:
         return PredictConfig()
     fitted = json.loads(read_verified(folder, NUMBERING_FILE))
     return PredictConfig(
-        chain=ChainConfig(weights=tuple(fitted["weights"])),
+        chain=ChainConfig(weights=tuple(fitted["weights"]), sureness=float(fitted.get("sureness", 1.0))),
         uncertain_below=float(fitted.get("uncertain_below", PredictConfig.uncertain_below)),
     )

@@ -1,7 +1,8 @@
 """Fits the weights of the numbering on patients that trained nothing.
 
-A multinomial logit over the integer offsets of each study: its maximum-likelihood weights make the softmax
-of ``number_chain`` a calibrated probability.
+A multinomial logit over the integer offsets of each study gives the weights that decide. Where they part the
+studies of the fit nearly without error, their softmax is far too sure of those to come: one number more makes
+it as sure as the count of errors allows.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from detector.spec import SAGITTAL_LEVELS
 from detector.spine.chain import ChainConfig, ChainDisc, number_chain, numbering_terms, possible_offsets
 
 NEAR_MM = 14.0
+# Of a confidence: from .3 on in steps of .01, then finer towards 1.
+_THRESHOLDS = np.round(np.concatenate([np.linspace(0.3, 0.98, 69), np.linspace(0.982, 0.998, 9)]), 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,7 @@ class NumberedCase:
         weight: of the study in the fit.
         discs, view_z_mm: the chain that the terms are of, for decisions beyond them.
         hard: a cut view or transitional anatomy: where flags are wanted and must not be given for nothing.
+        real: of a patient.
     """
 
     terms: FloatArray
@@ -36,6 +40,7 @@ class NumberedCase:
     discs: tuple[ChainDisc, ...] = ()
     view_z_mm: tuple[float, float] | None = None
     hard: bool = False
+    real: bool = False
 
 
 def numbered_case(
@@ -46,6 +51,7 @@ def numbered_case(
     *,
     weight: float = 1.0,
     hard: bool = False,
+    real: bool = False,
 ) -> NumberedCase | None:
     """Compare a chain with known canal points (3,) mm by level name.
 
@@ -64,7 +70,7 @@ def numbered_case(
     if offset not in offsets:
         return None
     terms = numbering_terms(discs, config, view_z_mm)
-    return NumberedCase(terms, offsets.index(offset), weight, discs, view_z_mm, hard)
+    return NumberedCase(terms, offsets.index(offset), weight, discs, view_z_mm, hard, real)
 
 
 def fit_weights(
@@ -92,6 +98,32 @@ def fit_weights(
     return tuple(round(float(value), 4) for value in fitted), mean
 
 
+def fit_sureness(cases: list[NumberedCase], weights: tuple[float, ...]) -> float:
+    """What the evidence is to be multiplied by so that its softmax is no surer than the errors allow.
+
+    Of n cases with k wrong ones, (k + 1) in n + 2 of those to come are expected to be wrong (Laplace), by one
+    level: the cross-entropy with that is least.
+
+    Returns:
+        At most 1: the evidence is never made surer than it is.
+    """
+    from scipy.optimize import minimize_scalar
+
+    evidence = [case.terms @ np.array(weights) for case in cases]
+    wrong = sum(int(scores.argmax()) != case.truth for scores, case in zip(evidence, cases, strict=True))
+    error = (wrong + 1) / (len(cases) + 2)
+
+    def loss(sureness: float) -> float:
+        total = 0.0
+        for scores, case in zip(evidence, cases, strict=True):
+            log_shares = scores * sureness - np.logaddexp.reduce(scores * sureness)
+            beside = [at for at in (case.truth - 1, case.truth + 1) if 0 <= at < len(scores)]
+            total -= (1 - error) * log_shares[case.truth] + error * float(np.mean(log_shares[beside]))
+        return total
+
+    return round(float(minimize_scalar(loss, bounds=(0.01, 1.0), method="bounded").x), 4)
+
+
 @dataclass(frozen=True)
 class FlagChoice:
     """The confidence under which a numbering is called uncertain, and what that does to the choosing studies.
@@ -117,14 +149,14 @@ def choose_uncertain_below(
     catch_share: float = 0.9,
     false_share: float = 0.08,
     enough_wrong: int = 5,
-    few_share: float = 0.02,
+    few_share: float = 0.01,
 ) -> FlagChoice:
     """The lowest threshold that flags ``catch_share`` of the wrong studies, if few right ones are flagged.
 
     Where that would flag more than ``false_share`` of the right ones, the highest threshold that does not;
-    so, too, with ``few_share``, where fewer than ``enough_wrong`` are wrong and say little: of patients whom
-    nothing chose some will be wrong, and surer than these.
-    Hard studies alone are counted when there are some: on the others hardly anything is flagged.
+    so, too, with ``few_share`` of the right patients (of all, if there are none), where fewer than
+    ``enough_wrong`` are wrong and say little: of patients whom nothing chose some will be wrong, and surer
+    than these. Hard studies alone are counted when there are some: on the others hardly anything is flagged.
     """
     cases = [case for case in cases if case.hard] or cases
     chains = [number_chain(case.discs, config, view_z_mm=case.view_z_mm) for case in cases]
@@ -132,21 +164,23 @@ def choose_uncertain_below(
     right = np.array([chain.offset == truth for chain, truth in zip(chains, truths, strict=True)])
     suspected = np.array([chain.suspects_transition(transitional_score) for chain in chains])
     confidence = np.array([chain.confidence for chain in chains])
+    are_few = int((~right).sum()) < enough_wrong
+    patients = np.array([case.real for case in cases])
+    counted = right & patients if are_few and patients.any() else right
+    share = few_share if are_few else false_share
     best = None
-    for threshold in np.round(np.linspace(0.3, 0.99, 70), 2):
+    for threshold in _THRESHOLDS:
         flagged = suspected | (confidence < threshold)
-        choice = FlagChoice(
+        if best is not None and int(flagged[counted].sum()) > share * int(counted.sum()):
+            break
+        best = FlagChoice(
             float(threshold),
             int((~right).sum()),
             int(right.sum()),
             int(flagged[~right].sum()),
             int(flagged[right].sum()),
         )
-        share = false_share if choice.wrong >= enough_wrong else few_share
-        if best is not None and choice.flagged_right > share * choice.right:
-            break
-        best = choice
-        if choice.wrong >= enough_wrong and choice.flagged_wrong >= catch_share * choice.wrong:
+        if not are_few and best.flagged_wrong >= catch_share * best.wrong:
             break
     assert best is not None
     return best

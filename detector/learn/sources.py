@@ -260,18 +260,24 @@ def numbering_cases(
                 continue
             known = [*canal_objects(points), *foraminal_levels(points)]
             canal = {item.name: item.keypoints_mm[1] for item in known}
-            cases.append(_numbered(detector, study, canal, weight, hard=True))
+            cases.append(_numbered(detector, study, canal, weight, hard=True, real=True))
             progress(study.study_id, count)
     return [case for case in cases if case is not None]
 
 
 def _numbered(
-    detector: LevelDetector, study: Study, canal: dict[str, FloatArray], weight: float, *, hard: bool = False
+    detector: LevelDetector,
+    study: Study,
+    canal: dict[str, FloatArray],
+    weight: float,
+    *,
+    hard: bool = False,
+    real: bool = False,
 ) -> NumberedCase | None:
     series, _ = sagittal_series(PixelCache(study).study)
     if not series:  # as of a data set that holds axial slices alone
         return None
     sighting = detector.finder.look(series)
     return numbered_case(
-        sighting.discs, detector.config.chain, sighting.view_z_mm, canal, weight=weight, hard=hard
+        sighting.discs, detector.config.chain, sighting.view_z_mm, canal, weight=weight, hard=hard, real=real
     )

@@ -41,7 +41,9 @@ class ChainConfig:
             least this likely beside the likeliest one. A rudimentary S1/S2 disc may score 0.5 to 0.8; there
             the other discs say clearly where L5/S1 is.
         weights: of the terms of ``numbering_terms``; fitted on patients that train nothing
-            (``detector/learn/numbering.py``), so that the softmax over offsets is a calibrated probability.
+            (``detector/learn/numbering.py``).
+        sureness: what the evidence is multiplied by before it becomes probabilities, likewise fitted. It
+            decides nothing: which offset wins is asked of the evidence as it is.
     """
 
     disc_gap_mm: float = 35.0
@@ -55,6 +57,7 @@ class ChainConfig:
     well_formed_score: float = 0.5
     convention_share: float = 0.2
     weights: tuple[float, ...] = (0.67, 0.17, 0.33, 0.33, 2.0)
+    sureness: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,18 +171,24 @@ def number_chain(
         raise ValueError("a chain needs at least one disc")
     offsets = possible_offsets(len(discs))
     scores = numbering_terms(discs, config, view_z_mm) @ np.array(config.weights)
-    shares = np.exp(scores - scores.max())
-    shares /= shares.sum()
+    shares = offset_shares(scores)
     keeps = np.array([_best_below_sacrum(discs, o) < config.well_formed_score for o in offsets])
     beside = np.abs(np.arange(len(offsets)) - shares.argmax()) <= 1
     open_to = keeps & beside & (shares >= config.convention_share * shares.max())
     winner = int(np.argmax(np.where(open_to, shares, -1.0) if open_to.any() else shares))
+    told = offset_shares(scores * config.sureness)
     return NumberedChain(
         discs=discs,
         offset=offsets[winner],
-        confidence=float(shares[winner]),
-        offsets={offset: float(share) for offset, share in zip(offsets, shares, strict=True)},
+        confidence=float(told[winner]),
+        offsets={offset: float(share) for offset, share in zip(offsets, told, strict=True)},
     )
+
+
+def offset_shares(scores: FloatArray) -> FloatArray:
+    """The softmax of the evidence for each offset."""
+    shares: FloatArray = np.exp(scores - scores.max())
+    return shares / shares.sum()
 
 
 def possible_offsets(count: int) -> range:

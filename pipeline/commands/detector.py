@@ -193,7 +193,7 @@ def calibrate(
     from data_prep.base.files import atomic_write
     from data_prep.base.manifest import write_manifest
     from detector.config import NUMBERING_FILE, PredictConfig
-    from detector.learn.numbering import choose_uncertain_below, fit_weights
+    from detector.learn.numbering import choose_uncertain_below, fit_sureness, fit_weights
     from detector.learn.sources import numbering_cases
     from detector.spine.chain import ChainConfig
 
@@ -212,14 +212,19 @@ def calibrate(
     if not any(case.weight for case in cases):
         fail("the detectors find no spine in these studies: nothing to fit the numbering on")
     fitted, loss = fit_weights(cases, ChainConfig().weights)
-    flags = choose_uncertain_below(
-        cases, ChainConfig(weights=fitted), transitional_score=PredictConfig.transitional_score
-    )
-    record = {"weights": fitted, "seed": seed, "studies": len(cases), "loss": round(loss, 4)}
+    chain = ChainConfig(weights=fitted, sureness=fit_sureness(cases, fitted))
+    flags = choose_uncertain_below(cases, chain, transitional_score=PredictConfig.transitional_score)
+    record = {
+        "weights": chain.weights,
+        "sureness": chain.sureness,
+        "seed": seed,
+        "studies": len(cases),
+        "loss": round(loss, 4),
+    }
     with atomic_write(weights / NUMBERING_FILE) as stream:
         json.dump(record | dataclasses.asdict(flags), stream)
     write_manifest(weights)
-    err.print(f"{len(cases)} studies; weights {fitted}")
+    err.print(f"{len(cases)} studies; weights {chain.weights}, sureness {chain.sureness}")
     err.print(
         f"uncertain below {flags.uncertain_below}: of the hard studies, flags {flags.flagged_wrong} of "
         f"{flags.wrong} wrong and {flags.flagged_right} of {flags.right} right ones"

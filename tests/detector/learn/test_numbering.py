@@ -8,7 +8,13 @@ import pytest
 from data_prep.phantom import make_study
 from data_prep.vocabulary import SeriesKind
 from detector.learn import sources
-from detector.learn.numbering import NumberedCase, choose_uncertain_below, fit_weights, numbered_case
+from detector.learn.numbering import (
+    NumberedCase,
+    choose_uncertain_below,
+    fit_sureness,
+    fit_weights,
+    numbered_case,
+)
 from detector.predict import LevelDetector
 from detector.spine.chain import (
     ChainConfig,
@@ -16,6 +22,7 @@ from detector.spine.chain import (
     best_chain,
     number_chain,
     numbering_terms,
+    offset_shares,
     possible_offsets,
 )
 from tests.detector.spine.test_chain import CANAL, candidate
@@ -82,9 +89,35 @@ def test_the_flag_catches_wrong_numbers_and_spares_right_ones() -> None:
     assert choose_uncertain_below(many, CONFIG, transitional_score=0.35).flagged_right <= 0.08 * 60
 
     # One wrong number says little: the flag then spares nearly all right ones, and no more is asked of it.
-    few = [case(clear, 2)] * 60 + [case(tuple(unsure), 3 - number), case(tuple(unsure), number)]
+    few = [case(clear, 2)] * 120 + [case(tuple(unsure), 3 - number), case(tuple(unsure), number)]
     choice = choose_uncertain_below(few, CONFIG, transitional_score=0.35)
     assert choice.flagged_right == 1 and choice.uncertain_below > 0.9
+    # There patients count: what is flagged of synthetic ones does not lower the threshold.
+    few = [replace(case, real=True) for case in few] + [case(tuple(unsure), number)] * 30
+    assert choose_uncertain_below(few, CONFIG, transitional_score=0.35) == replace(
+        choice, right=choice.right + 30, flagged_right=31
+    )
+
+
+def test_a_numbering_is_no_surer_than_its_errors_allow() -> None:
+    """Evidence that parts all of 98 cases: of a hundred to come one is expected to be wrong."""
+    terms = np.zeros((3, 5))
+    terms[1, 0] = 20.0
+    cases = [NumberedCase(terms, 1)] * 98
+    weights = (1.0, 0.0, 0.0, 0.0, 0.0)
+    sureness = fit_sureness(cases, weights)
+    assert offset_shares(terms @ np.array(weights) * sureness)[1] == pytest.approx(0.99, abs=0.001)
+    # Errors make it less sure; evidence that is weak already is left as it is.
+    assert fit_sureness(cases[:90] + [NumberedCase(terms, 0)] * 8, weights) < sureness
+    assert fit_sureness([NumberedCase(terms / 10, 1)] * 98, weights) == pytest.approx(1.0, abs=0.01)
+
+
+def test_sureness_changes_what_is_told_and_never_what_is_chosen() -> None:
+    chain = best_chain([candidate(i) for i in range(2, 7)], CONFIG)
+    sharp, soft = number_chain(chain, CONFIG), number_chain(chain, replace(CONFIG, sureness=0.3))
+    assert soft.offset == sharp.offset
+    assert soft.confidence < sharp.confidence
+    assert sum(soft.offsets.values()) == pytest.approx(1.0)
 
 
 def test_weights_are_never_negative_and_stay_near_their_start_without_evidence() -> None:
