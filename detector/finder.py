@@ -17,7 +17,7 @@ from detector.look.canonical import strip
 from detector.look.choice import central_slices, sagittal_series
 from detector.look.inference import SlicePredictor
 from detector.look.sightings import Part, SliceSighting, look_at
-from detector.spine.aside import aside_by_level, fading, leaning, outer_slices
+from detector.spine.aside import aside_by_level, fading, leaning, outer_slices, seen_across
 from detector.spine.chain import ChainDisc, NumberedChain, best_chain
 from detector.spine.levels import straightened
 from detector.spine.region import is_named_otherwise, lumbar_evidence, views_apart
@@ -32,11 +32,13 @@ class Sighting:
         discs: the chain, head to foot; empty when nothing is seen.
         view_z_mm: lowest and highest z of the leading series' images.
         disagreeing: ids of series that show the spine elsewhere.
+        looked_at: what each of the leading series' central slices shows.
     """
 
     discs: tuple[ChainDisc, ...]
     view_z_mm: tuple[float, float] | None
     disagreeing: tuple[str, ...]
+    looked_at: tuple[SliceSighting, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +98,7 @@ class SpineFinder:
         chain = straightened(best_chain(discs, self.config.chain), across)
         if sum(disc.candidate.score for disc in chain if disc.candidate) < self.config.min_evidence:
             chain = ()
-        return Sighting(chain, _view_z_mm(leading), tuple(disagreeing))
+        return Sighting(chain, _view_z_mm(leading), tuple(disagreeing), tuple(leading))
 
     def see(self, series: tuple[Series, ...]) -> list[list[SliceSighting]]:
         """What the central slices of each series show, slice by slice.
@@ -119,13 +121,13 @@ class SpineFinder:
         return [[seen[id(item)] for item in slices if id(item) in seen] for _, slices in central]
 
     def followed(
-        self, chain: NumberedChain, levels: dict[Level, SpineLevel], leading: Series, *, has_axial: bool
+        self, chain: NumberedChain, levels: dict[Level, SpineLevel], view: LumbarView, *, has_axial: bool
     ) -> tuple[dict[Level, SpineLevel], bool]:
         """The levels, followed across the slices where the spine leaves the central ones; whether it does.
 
         They are moved where enough discs say so. Without axial slices smaller bends are looked for, too.
         """
-        config = self.config
+        config, leading = self.config, view.series[0]
         central = central_slices(leading, config.central_slices, config.max_offset_mm)
         instances = [item.instance_number for item in central]
         faded = fading(chain, instances, leading.series_id, config.aside)
@@ -133,17 +135,19 @@ class SpineFinder:
             return levels, False
         stack = max(leading.stacks, key=len)
         spine_mm = np.stack([point for level in levels.values() for point in (level.disc_mm, level.canal_mm)])
+        known = {id(seen.item): seen for seen in view.sighting.looked_at}
 
         def seen_on(slices: Sequence[Slice]) -> list[SliceSighting]:
-            return self._look_at(
-                [(leading, item) for item in slices], lambda _, grid: strip(grid, spine_mm, config.strip_mm)
-            )
+            new = [(leading, item) for item in slices if id(item) not in known]
+            found = self._look_at(new, lambda _, grid: strip(grid, spine_mm, config.strip_mm))
+            known.update((id(seen.item), seen) for seen in found)
+            return [known[id(item)] for item in slices if id(item) in known]
 
         if faded < config.aside.faded_discs:
             outer = [] if has_axial else seen_on(outer_slices(stack, config.aside))
             if len(outer) < 2 or leaning(levels, outer, config.aside) < config.aside.faded_discs:
                 return levels, False
-        seen = seen_on(stack)
+        seen = seen_across(stack, leading, levels, seen_on, config.aside)
         aside_mm = aside_by_level(levels, seen, config.aside) if seen else {}
         if max(map(abs, aside_mm.values()), default=0.0) < config.crooked_mm:
             return levels, False

@@ -140,7 +140,7 @@ class LevelDetector:
         }
         flags.extend(flag for flag, holds in said.items() if holds)
         has_axial = self.axial is not None and bool(study.of_kind(SeriesKind.AXIAL_T2))
-        levels, is_curved = self.finder.followed(chain, levels, leading, has_axial=has_axial)
+        levels, is_curved = self.finder.followed(chain, levels, view, has_axial=has_axial)
         levels, points = target_points(
             study,
             levels,

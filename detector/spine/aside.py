@@ -6,7 +6,7 @@ sideways, or a stack was planned beside it, the middle of these slices is not th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from data_prep.geometry import FloatArray
 from data_prep.levels import SpineLevel
-from data_prep.study import Slice
+from data_prep.study import Series, Slice
 from data_prep.vocabulary import Level
 from detector.look.sightings import SliceSighting
 from detector.spine.chain import FIRST_LUMBAR, NumberedChain
@@ -35,6 +35,8 @@ class AsideConfig:
         shown_share: of its best score, what a slice that cuts a disc is expected to exceed.
         odd_mm: a level that lies this far from the curve of the others is not believed.
         half_width_mm: of a disc as it is seen, where the stack ends before it does.
+        first_mm, shown_on_share: slices farther than this from the middle of the stack are looked at, on each
+            side, only where the last nearer one still shows a disc with this share of its best score.
         reach_mm: in the slice, how far from where the chain has it a disc is looked for.
     """
 
@@ -46,6 +48,8 @@ class AsideConfig:
     shown_share: float = 0.8
     odd_mm: float = 8.0
     half_width_mm: float = 21.0
+    first_mm: float = 24.0
+    shown_on_share: float = 0.4
     reach_mm: float = 9.0
 
 
@@ -79,6 +83,39 @@ def outer_slices(stack: Sequence[Slice], config: AsideConfig) -> list[Slice]:
     if places.max() - middle < config.outer_mm:
         return []
     return [stack[int(np.argmin(np.abs(places - middle - side * config.outer_mm)))] for side in (-1, 1)]
+
+
+def seen_across(
+    stack: Sequence[Slice],
+    series: Series,
+    levels: Mapping[Level, SpineLevel],
+    look: Callable[[Sequence[Slice]], list[SliceSighting]],
+    config: AsideConfig,
+) -> list[SliceSighting]:
+    """What the slices of a stack show, in spatial order; the outer ones only where nearer ones still show discs.
+
+    Those that are left out keep their place, without candidates.
+
+    Args:
+        series: of the stack.
+        look: looks at slices; leaves out what cannot be decoded.
+    """
+    normal = stack[0].plane.normal
+    places = np.array([float(item.plane.centre_mm @ normal) for item in stack])
+    near = np.abs(places - (places.min() + places.max()) / 2) <= config.first_mm
+    seen = look([item for item, is_near in zip(stack, near, strict=True) if is_near])
+    if not seen:
+        return []
+    scores = np.array([[_score(one, level, config.reach_mm) for level in levels.values()] for one in seen])
+    shows_still = (scores >= config.shown_on_share * scores.max(axis=0)) & (scores > 0)
+    first, end = int(near.argmax()), len(near) - int(near[::-1].argmax())
+    sides = ((stack[:first], shows_still[0].any()), (stack[end:], shows_still[-1].any()))
+    outer = look([item for side, goes_on in sides if goes_on for item in side])
+    found = {id(one.item): one for one in (*seen, *outer)}
+    for side, goes_on in sides:
+        if not goes_on:
+            found |= {id(item): SliceSighting(series, item, item.plane, ()) for item in side}
+    return [found[id(item)] for item in stack if id(item) in found]
 
 
 def leaning(levels: Mapping[Level, SpineLevel], outer: Sequence[SliceSighting], config: AsideConfig) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -46,21 +45,12 @@ def refine_foramina(
 ) -> tuple[LevelPoint, ...]:
     """Replace predicted foramen points by seen ones, on the slice that shows each best.
 
-    A point stays on its side: only slices near to where geometry expects it are looked at. The nearest come
-    first, and those that could not win even with a perfect score are left out: the result is the same as if
-    all had been looked at.
+    A point stays on its side: only slices near to where geometry expects it are looked at.
     """
     wanted = [point for point in points if point.condition.group is ConditionGroup.FORAMINAL]
     near = _slices_near(study, wanted, config)
     part = config.part_around([point.xyz_mm for point in wanted], config.max_slice_distance_mm)
-    found: dict[int, SliceSighting | None] = {}
-    seen: list[SliceSighting] = []
-    while new := _promising(wanted, near, found, seen, config):
-        found |= dict.fromkeys(new)  # None stays for what cannot be decoded
-        sightings = look_at([near[i] for i in new], predictor, config.candidates, part)
-        by_slice = {id(sighting.item): sighting for sighting in sightings}
-        found |= {i: by_slice.get(id(near[i][1])) for i in new}
-        seen = [sighting for _, sighting in sorted(found.items()) if sighting is not None]
+    seen = look_at(near, predictor, config.candidates, part)
     refined = {
         (point.condition, point.level): best
         for point in wanted
@@ -93,43 +83,9 @@ def _away_mm(item: Slice, point: LevelPoint) -> float:
     return abs(float(item.plane.distance_mm(point.xyz_mm)))
 
 
-def _promising(
-    wanted: list[LevelPoint],
-    near: list[tuple[Series, Slice]],
-    found: Mapping[int, SliceSighting | None],
-    seen: list[SliceSighting],
-    config: ForamenConfig,
-) -> list[int]:
-    """Places in ``near`` of each point's nearest slice not looked at that could show it best; in order."""
-    chosen = set()
-    for point in wanted:
-        best = _best(point, seen, config)
-        distances = {
-            i: abs(float(item.plane.distance_mm(point.xyz_mm)))
-            for i, (_, item) in enumerate(near)
-            if i not in found
-        }
-        open_ = {
-            i: distance
-            for i, distance in distances.items()
-            if distance <= config.max_slice_distance_mm
-            and (best is None or _weight(distance, config) >= best[0])
-        }
-        if open_:
-            chosen.add(min(open_, key=lambda i: (open_[i], i)))
-    return sorted(chosen)
-
-
 def _weight(distance_mm: float, config: ForamenConfig) -> float:
     """Of the score of a slice that lies this far from a point; the most that the slice can reach."""
     return float(np.exp(-0.5 * (distance_mm / config.slice_sd_mm) ** 2))
-
-
-def _best(
-    point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig
-) -> tuple[float, SliceSighting, SliceCandidate] | None:
-    """The detection with the highest score, weighed by the distance of its slice, near to a point."""
-    return next(iter(_ranked(point, seen, config)), None)
 
 
 def _ranked(
