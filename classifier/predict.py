@@ -120,7 +120,8 @@ class Grader:
         in the image), ``no_point``, ``no_series`` (of the kind that shows it), ``no_slice`` (near the point),
         ``no_signal`` (at the point: a blank slice, or a void as near metal). A canal that only axial slices
         show is graded there and flagged ``axial_only``. A target that several slices show equally well
-        (``LevelPoint.also``) is read on each, and their probabilities are averaged by their shares.
+        (``LevelPoint.also``) is read on each, beside the best by the grader's first member alone, and their
+        probabilities are averaged by their shares.
 
         Args:
             levels: where to look; points alone suffice.
@@ -153,7 +154,7 @@ class Grader:
         """Look at the points of some targets alone; what is returned waits for their probabilities."""
         groups = {point.condition.group for point in reading.points}
         begun = {
-            name: self._begin_views(name, study, reading, {})
+            name: self._begin_views(name, study, reading, {}, alone=True)
             for name in self.graders
             if name.group in groups and name in GROUP_GRADERS
         }
@@ -175,14 +176,23 @@ class Grader:
         return views
 
     def _begin_views(
-        self, name: GraderName, study: Study, levels: SpineLevels, unseen: dict[Target, Grade]
+        self,
+        name: GraderName,
+        study: Study,
+        levels: SpineLevels,
+        unseen: dict[Target, Grade],
+        *,
+        alone: bool = False,
     ) -> Callable[[], Logits]:
         """Look at a study with all members of a grader; what is returned waits for their mean logits.
 
-        The first member's crops say which targets can be looked at.
+        The first member's crops say which targets can be looked at; ``alone`` leaves it at that member.
         """
         begun = []
-        for number, (crop, places) in enumerate(self._views(name).items()):
+        views = self._views(name)
+        if alone:
+            views = {next(iter(views)): [0]}
+        for number, (crop, places) in enumerate(views.items()):
             told = unseen if number == 0 else {}
             begun.append(self._begin(name, places, self._shown(study, levels, name, crop, told)))
 

@@ -92,7 +92,7 @@ def seen_across(
     look: Callable[[Sequence[Slice]], list[SliceSighting]],
     config: AsideConfig,
 ) -> list[SliceSighting]:
-    """What the slices of a stack show, in spatial order; the outer ones only where nearer ones still show discs.
+    """What the slices of a stack show, in spatial order; outer ones only where nearer ones still show discs.
 
     Those that are left out keep their place, without candidates.
 

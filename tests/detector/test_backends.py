@@ -1,4 +1,4 @@
-"""Protects: ONNX Runtime sees what torch sees, and slices not looked at could not have changed anything."""
+"""Protects: ONNX Runtime sees what torch sees, whatever stands beside an image."""
 
 from __future__ import annotations
 
@@ -14,20 +14,14 @@ import torch
 from data_prep.base.backend import Backend
 from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from data_prep.base.manifest import read_verified
-from data_prep.levels import LevelPoint, PointSource, SpineLevels
+from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.phantom import PhantomStudy, make_study
 from data_prep.pixel_cache import PixelCache
 from data_prep.study import Study
-from data_prep.vocabulary import ConditionGroup
-from detector.look.choice import sagittal_series
 from detector.look.inference import SlicePredictor, decode_keypoints
 from detector.look.network import EvidenceNetwork, converted_network, network_from_bytes
-from detector.look.sightings import look_at
 from detector.predict import BUNDLED_WEIGHTS, LevelDetector
 from detector.spec import SAGITTAL, SPECS, DetectorSpec
-from detector.spine.bows import BowConfig
-from detector.spine.foramina import ForamenConfig, _refined, _slices_near
-from detector.spine.points import all_points
 
 REPORTING_SEEDS = (200_420, 200_421)
 
@@ -126,47 +120,6 @@ def test_the_result_of_an_image_does_not_depend_on_its_neighbours(fast: LevelDet
     ):
         alone = fast.sagittal.predict([image])[0][0]
         assert alone.tobytes() == together.tobytes() == other.tobytes()
-
-
-def test_slices_that_could_not_win_are_not_missed(fast: LevelDetector, study: Study) -> None:
-    """Every near slice, looked at, gives the foramina that the search with bounds gives."""
-    assert fast.foramen is not None
-    # So narrow that some slices cannot win.
-    config = replace(ForamenConfig(), context_mm=None, slice_sd_mm=5.0)
-    counted = Counting(fast.foramen)
-    # A bend is looked for on every T1 slice, whatever the search leaves out: not here.
-    bows = BowConfig(fewest_slices=1000)
-    detector = LevelDetector(
-        fast.sagittal,
-        None,
-        counted,  # type: ignore[arg-type]
-        replace(fast.config, foramen=config, bows=bows),
-    )
-    levels = detector.predict(study)
-    start = all_points(study, levels.levels, sagittal_series(study)[0][0])
-    wanted = [point for point in start if point.condition.group is ConditionGroup.FORAMINAL]
-    near = _slices_near(study, wanted, config)
-    seen = look_at(near, fast.foramen, config.candidates)
-    found = by_target(levels)
-    assert sum(point.source is PointSource.SEEN for point in found.values()) > 5
-    assert counted.images < len(near)
-    for point in wanted:
-        expected = _refined(point, seen, config) or point
-        other = found[point.condition.value, point.level.value]
-        assert other.sight == expected.sight
-        np.testing.assert_array_equal(other.xyz_mm, expected.xyz_mm)
-
-
-class Counting:
-    """A predictor that counts its images."""
-
-    def __init__(self, predictor: SlicePredictor) -> None:
-        self.spec, self._predictor, self.images = predictor.spec, predictor, 0
-
-    def predict(self, images, count=None):  # type: ignore[no-untyped-def]
-        found = self._predictor.predict(images, count)
-        self.images += len(found)
-        return found
 
 
 def test_torch_is_not_imported() -> None:

@@ -73,7 +73,7 @@ def study(phantom_data: Path) -> Study:
 def test_the_manifest_has_every_file_and_what_it_was_made_from(
     exported: Path, manifest: dict[str, Any]
 ) -> None:
-    names = {"sagittal", "axial", "foramen", "spinal_point", "foraminal_point", "spinal_axial"}
+    names = {"sagittal", "axial", "foramen", "spinal_point", "spinal_axial"}
     names |= {
         f"{group}{member}" for group in ("spinal", "foraminal", "subarticular") for member in ("", "_2")
     } | {"subarticular_3"}
