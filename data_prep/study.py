@@ -107,35 +107,44 @@ class Series:
             inside = bool(item.plane.contains_px(item.plane.to_px(point)))
             return (not inside, abs(float(item.plane.distance_mm(point))))
 
-        best = min(self._nearly_nearest(point), key=cost)
-        return best, cost(best)[1]
+        first, *others = self._nearly_nearest(point)
+        if not others:
+            return first, abs(float(first.plane.distance_mm(point)))
+        distance, best = min(((cost(item), item) for item in (first, *others)), key=lambda pair: pair[0])
+        return best, distance[1]
 
     def _nearly_nearest(self, point: FloatArray) -> list[Slice]:
-        """Slices nearest to a point (3,) but for rounding, of those that may show it and of the others."""
-        origins, x_steps, y_steps, normals, sizes = self._grids
-        offset = point - origins
-        x, y = np.sum(offset * x_steps, axis=1), np.sum(offset * y_steps, axis=1)
+        """Slices nearest to a point (3,) but for rounding: of those that may show it, and, unless one surely
+        does, of the others.
+        """
+        directions, places = self._grids
+        edges = (directions @ point).reshape(5, -1) + places
+        distances = np.abs(edges[4])
         # Half a pixel more and less than the image: whoever is in doubt is in both lists.
-        least = np.minimum(np.minimum(x, y), np.min(sizes - 1 - np.stack([x, y], axis=1), axis=1))
-        distance = np.abs(np.sum(offset * normals, axis=1))
-        near = np.zeros(len(distance), dtype=bool)
-        for listed in (least >= -0.5 - _DOUBT, least < -0.5 + _DOUBT):
-            if listed.any():
-                near |= listed & (distance <= distance[listed].min() + _DOUBT)
-        slices = self.slices
-        return [slices[i] for i in np.flatnonzero(near)]
+        inside = edges[:4].min(axis=0) + 0.5
+        listed = inside >= -_DOUBT
+        near = listed & (distances <= distances.min(where=listed, initial=np.inf) + _DOUBT)
+        if inside.max() < _DOUBT:
+            listed = inside < _DOUBT
+            near |= listed & (distances <= distances.min(where=listed, initial=np.inf) + _DOUBT)
+        return [self.slices[i] for i in np.flatnonzero(near)]
 
     @cached_property
-    def _grids(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Of every slice: origin, pixels per mm along x and y, normal (n, 3); (columns, rows) (n, 2)."""
+    def _grids(self) -> tuple[FloatArray, FloatArray]:
+        """By which a point (3,) is seen from all slices at once.
+
+        Returns:
+            Directions (5 n, 3) and what is added to a point along them (5, n): pixels from the first and the
+            last column and row inwards, and millimetres along the normal.
+        """
         planes = [item.plane for item in self.slices]
-        return (
-            np.stack([plane.origin_mm for plane in planes]),
-            np.stack([plane.x_axis / plane.spacing_mm[0] for plane in planes]),
-            np.stack([plane.y_axis / plane.spacing_mm[1] for plane in planes]),
-            np.stack([plane.normal for plane in planes]),
-            np.array([(plane.shape[1], plane.shape[0]) for plane in planes], dtype=np.float64),
-        )
+        x = np.stack([plane.x_axis / plane.spacing_mm[0] for plane in planes])
+        y = np.stack([plane.y_axis / plane.spacing_mm[1] for plane in planes])
+        directions = np.stack([x, y, -x, -y, np.stack([plane.normal for plane in planes])])
+        places = -(directions * np.stack([plane.origin_mm for plane in planes])).sum(axis=2)
+        places[2] += [plane.shape[1] - 1 for plane in planes]
+        places[3] += [plane.shape[0] - 1 for plane in planes]
+        return directions.reshape(-1, 3), places
 
     def gap_mm(self, item: Slice) -> float:
         """Distance from ``item`` to its nearest neighbour in its stack; 5 mm when it has none."""
@@ -170,8 +179,15 @@ class Study:
 
     def of_kind(self, kind: SeriesKind) -> tuple[Series, ...]:
         """Series of a kind that may be used, the best first: see ``rank``."""
-        found = [series for series in self.series if series.kind == kind and not series.unused]
-        return tuple(sorted(found, key=rank))
+        if kind not in self._of_kind:
+            found = [series for series in self.series if series.kind == kind and not series.unused]
+            self._of_kind[kind] = tuple(sorted(found, key=rank))
+        return self._of_kind[kind]
+
+    @cached_property
+    def _of_kind(self) -> dict[SeriesKind, tuple[Series, ...]]:
+        """What ``of_kind`` found so far."""
+        return {}
 
     def slice_at(self, sight: Sight) -> tuple[Series, Slice]:
         """The series and the slice. Raises KeyError: the study has no such one."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 
 class Level(StrEnum):
@@ -83,17 +84,17 @@ class Condition(StrEnum):
         """Spelling of the coordinate table: ``Left Neural Foraminal Narrowing``."""
         return self.value.replace("_", " ").title()
 
-    @property
+    @cached_property
     def side(self) -> Side | None:
         """The patient's side, or None for the spinal canal."""
         prefix = self.value.split("_", 1)[0]
         return Side(prefix) if prefix in ("left", "right") else None
 
-    @property
+    @cached_property
     def group(self) -> ConditionGroup:
         return next(group for group in ConditionGroup if group.value in self.value)
 
-    @property
+    @cached_property
     def series_kind(self) -> SeriesKind:
         """The series on which the condition is annotated in the RSNA data."""
         return _ANNOTATED_ON[self.group]
