@@ -122,22 +122,20 @@ def _best_path(score: FloatArray, *, is_round: bool) -> NDArray[np.intp]:
     rows = np.concatenate([score, score]) if is_round else score
     count, columns = rows.shape
     best = rows[0]
-    came = np.zeros((count, columns), dtype=np.intp)
-    steps, here = np.arange(-_MAX_STEP, _MAX_STEP + 1), np.arange(columns)
-    costs = (_STEP_COST * np.abs(steps))[:, None]
+    choices = np.full((count, columns), _MAX_STEP)
+    costs = (_STEP_COST * np.abs(np.arange(-_MAX_STEP, _MAX_STEP + 1)))[:, None]
     padded = np.full(columns + 2 * _MAX_STEP, -np.inf)
     reached = np.lib.stride_tricks.sliding_window_view(padded, columns)  # by step and column
     for row in range(1, count):
         padded[_MAX_STEP:-_MAX_STEP] = best
         options = reached - costs
-        choice = options.argmax(axis=0)
-        came[row] = here + steps[choice]
-        best = options[choice, here] + rows[row]
-    path = np.zeros(count, dtype=np.intp)
-    path[-1] = int(best.argmax())
-    for row in range(count - 1, 0, -1):
-        path[row - 1] = came[row, path[row]]
-    half = len(score) // 2
+        options.argmax(axis=0, out=choices[row])
+        best = options.max(axis=0) + rows[row]
+    came = (np.arange(columns) + choices - _MAX_STEP).tolist()
+    backwards = [int(best.argmax())]
+    for before in reversed(came[1:]):
+        backwards.append(before[backwards[-1]])
+    path, half = np.array(backwards[::-1]), len(score) // 2
     return np.roll(path[half : half + len(score)], half) if is_round else path
 
 

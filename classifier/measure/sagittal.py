@@ -133,10 +133,11 @@ class SagittalReading:
         across = self.strip.across_mm
         inside = (across >= self.sac.first_mm[:, None]) & (across <= self.sac.last_mm[:, None])
         dark = float(np.quantile(self.values[:, across < _DARK_MM], _DARK_QUANTILE))
-        masked = np.where(inside, self.values, np.nan)
-        bright = np.full(len(inside), dark)
-        seen = inside.any(axis=1)
-        bright[seen] = np.nanquantile(masked[seen], _FLUID_QUANTILE, axis=1)
+        bright, counts = np.full(len(inside), dark), inside.sum(axis=1)
+        for count in set(counts.tolist()) - {0}:
+            rows = counts == count
+            own = self.values[inside & rows[:, None]].reshape(-1, count)
+            bright[rows] = np.quantile(own, _FLUID_QUANTILE, axis=1)
         reach = np.arange(-3 * _SMOOTH_ROWS, 3 * _SMOOTH_ROWS + 1)
         kernel = np.exp(-0.5 * (reach / _SMOOTH_ROWS) ** 2)
         edge = len(kernel) // 2

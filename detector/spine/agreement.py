@@ -19,6 +19,9 @@ from data_prep.geometry import FloatArray
 from data_prep.problems import DicomRejected
 from data_prep.study import Series, Slice
 
+# An image or a part of it, and the (column, row) of its first pixel.
+_Smoothed = tuple[NDArray[np.float32], tuple[int, int]]
+
 
 @dataclass(frozen=True)
 class AgreementConfig:
@@ -63,7 +66,7 @@ def shift_between(
     chosen = [near[i] for i in np.unique(np.linspace(0, len(near) - 1, config.slices).round().astype(int))]
     shifts = np.arange(-config.reach_mm, config.reach_mm + 0.1, config.step_mm)
     try:
-        side = _smoothed(sagittal)
+        side = _smoothed(sagittal, None)
     except DicomRejected:
         return 0.0
     likeness = []
@@ -89,7 +92,7 @@ def shift_between(
 
 def _likeness(
     sagittal: Slice,
-    side: NDArray[np.float32],
+    side: _Smoothed,
     item: Slice,
     canal_mm: FloatArray,
     shifts: FloatArray,
@@ -124,27 +127,26 @@ def _on_both(point_mm: FloatArray, a: Slice, b: Slice) -> FloatArray:
     return np.asarray(point_mm - np.linalg.lstsq(normals, gaps, rcond=None)[0])
 
 
-def _smoothed(item: Slice, near_mm: FloatArray | None = None) -> NDArray[np.float32]:
+def _smoothed(item: Slice, near_mm: FloatArray | None) -> _Smoothed:
     """The image over about a millimetre; only around points (n, 3), if given. Raises DicomRejected."""
     pixels, sigma = item.pixels(), max(0.5, 1.0 / item.plane.spacing_mm[0])
-    if near_mm is None:
-        return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma))
-    rows = item.plane.to_px(near_mm)[:, 1]
-    margin = math.ceil(4 * sigma) + 2
-    top, bottom = (int(row) for row in (rows.min() - margin, rows.max() + margin + 2))
-    part = slice(max(top, 0), max(bottom, 0))
-    smooth = pixels.copy()
-    if pixels[part].size:
-        smooth[part] = cv2.GaussianBlur(pixels[part], (0, 0), sigma)
-    return smooth
+    left, top = 0, 0
+    if near_mm is not None:
+        xy, margin = item.plane.to_px(near_mm), math.ceil(4 * sigma) + 2
+        left, top = np.maximum(xy.min(axis=0) - margin, 0).astype(int).tolist()
+        right, bottom = np.maximum(xy.max(axis=0) + margin + 2, 1).astype(int).tolist()
+        left, top = min(left, pixels.shape[1] - 1), min(top, pixels.shape[0] - 1)
+        pixels = pixels[top:bottom, left:right]
+    return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma)), (left, top)
 
 
-def _sampled(
-    item: Slice, pixels: NDArray[np.float32], points_mm: FloatArray
-) -> tuple[FloatArray, NDArray[np.bool_]]:
+def _sampled(item: Slice, smoothed: _Smoothed, points_mm: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     """The image along lines of points (lines, n, 3), and of which lines most points lie inside it."""
     xy = item.plane.to_px(points_mm).astype(np.float32)
-    values = cv2.remap(pixels, xy[..., 0], xy[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    pixels, (left, top) = smoothed
+    values = cv2.remap(
+        pixels, xy[..., 0] - left, xy[..., 1] - top, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     return np.asarray(values, dtype=np.float64), item.plane.contains_px(xy).mean(axis=1) >= 0.8
 
 
