@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import struct
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -27,14 +26,13 @@ from data_prep.read.dicom_limits import (
 )
 
 _META_GROUP, _STORAGE_CLASS, _TRANSFER_SYNTAX = 0x0002, 0x00020002, 0x00020010
-# (0008,0005) in both byte orders. pydicom looks every term up while it parses, at any depth.
-_CHARACTER_SET_TAGS = (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
+# pydicom looks every term up while it parses, at any depth. Its tag in both byte orders.
+_CHARACTER_SET, _CHARACTER_SET_TAGS = 0x00080005, (b"\x08\x00\x05\x00", b"\x00\x08\x00\x05")
 _MAX_CHARACTER_SET_BYTES = 128
 _PREFIX = b"DICM"
 _LOOKED_AT_BYTES = 160
-# Most headers lie in these. They hold so few elements that no reads need be counted.
+# Most headers lie in these. They hold so few elements and terms that no reads need be counted.
 _HEAD_BYTES = 16 * 1024
-_SHORT_CHARACTER_SETS = re.compile(rb"\x08\0\x05\0(?:CS[\0-\x80]\0|[\0-\x80]\0\0\0)")
 _LONG_READ_BYTES = 1024 * 1024
 _PIXEL_TAGS = {0x7FE00008, 0x7FE00009, 0x7FE00010}  # float, double and stored values
 _PIXEL_VRS = (None, "OB", "OW", "OF", "OD", "UN")  # None: implicit
@@ -190,17 +188,14 @@ def _parsed_head(
     file: BoundedFile, keywords: Sequence[str], limits: ReadLimits
 ) -> tuple[Dataset, str] | None:
     """The same of a file whose pixel data begin within its first bytes; None of any other."""
-    head = file.peek()
-    few = limits.max_reads >= _HEAD_BYTES >= len(head)
-    little, big = map(head.count, _CHARACTER_SET_TAGS)
-    if not few or big or little != len(_SHORT_CHARACTER_SETS.findall(head)):
+    if limits.max_reads < _HEAD_BYTES:
         return None
-    source, has_pixels = io.BytesIO(head), False
+    source, has_pixels = io.BytesIO(file.peek()), False
 
     def ends(tag: BaseTag, vr: str | None, length: int) -> bool:
         nonlocal has_pixels
         has_pixels = tag in _PIXEL_TAGS
-        return has_pixels
+        return has_pixels or (length > _MAX_CHARACTER_SET_BYTES and tag == _CHARACTER_SET)
 
     try:
         found = _parsed(source, file.size, keywords, limits, ends)

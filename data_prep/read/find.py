@@ -151,8 +151,10 @@ def _holds_examinations(folder: Path, limits: ReadLimits) -> bool:
 
     The first and the last file of each folder are looked at: sagittal and axial, or T1 and T2.
     """
-    found = 0
-    for child in filter(_is_rsna_series, subfolders(folder)):
+    found, children = 0, [child for child in subfolders(folder) if _is_rsna_series(child)]
+    for left, child in zip(range(len(children), 0, -1), children, strict=True):
+        if found + left < 2:  # whatever the others hold
+            return False
         files = [file for file in files_in(child) if file.suffix.lower() == ".dcm"]
         ends = [read_headers([file], limits, []) for file in (files[0], files[-1])]
         (plane, weighting), (other_plane, other) = (

@@ -117,5 +117,6 @@ class SliceHeader:
     @cached_property
     def place(self) -> tuple[float, ...]:
         """Where the image lies, rounded: its first pixel to .1 mm and its direction to .01."""
-        plane = self.plane
-        return (*np.round(plane.origin_mm, 1).tolist(), *(np.round(plane.normal, 2) + 0.0).tolist())
+        origin, normal = self.plane.origin_mm.tolist(), self.plane.normal.tolist()
+        # As np.round, without its detours.
+        return (*(round(10 * at) / 10 for at in origin), *(round(100 * at) / 100 for at in normal))

@@ -139,8 +139,8 @@ def _made(
 def input_files(entry: StudyEntry) -> Iterator[tuple[Path, Path]]:
     """Every file of a study, in order, each after the folder that its place is told from."""
     if entry.folder is not None:
-        files = (path for path in sorted(files_below(entry.folder, [])) if not is_own(path))
-        yield from ((entry.folder, path) for path in files)
+        files = sorted(files_below(entry.folder, []), key=lambda path: path.parts)
+        yield from ((entry.folder, path) for path in files if not is_own(path))
     paths = {header.path for group in entry.headers.values() for header in group}
     beside = {sidecar for path in paths if is_nifti(path) and (sidecar := sidecar_of(path)).is_file()}
     for path in sorted(paths | beside):
