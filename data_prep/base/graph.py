@@ -1,8 +1,8 @@
 """The graph of a network without its weights, from which ONNX Runtime runs it where torch is not installed.
 
 A graph file lies beside a safetensors file. It holds the network as ONNX, in which a constant that is a
-tensor of that file is a reference by name. It has some 15 KB, belongs to the weights file beside it, and is
-made once, where torch is (``make graphs``).
+tensor of that file, or half of one, is a reference by name. It has some 15 KB, belongs to the weights file
+beside it, and is made once, where torch is (``make graphs``).
 """
 
 from __future__ import annotations
@@ -56,15 +56,27 @@ def assembled(graph: bytes, weights: bytes) -> tuple[bytes, Constants]:
         if not model:
             raise ValueError("no network")
         tensors = load(weights)
-        return model, {constant: _plain(tensors[tensor]) for constant, tensor in names.items()}
-    except (zlib.error, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return model, {constant: _named(tensors, name) for constant, name in names.items()}
+    except (zlib.error, SafetensorError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise GraphRejected(
             f"a {SUFFIX} file does not belong to its weights ({type(error).__name__}): run `make graphs`"
         ) from None
 
 
-def _content(graph: bytes) -> tuple[dict[str, str], bytes]:
-    """Tensor of the weights file by constant, and the ONNX model."""
+def _named(tensors: Constants, name: str | tuple[str, int]) -> NDArray[Any]:
+    """A tensor, or of (its name, 0 or 1) the first or second half of its channels."""
+    if isinstance(name, str):
+        return _plain(tensors[name])
+    tensor, half = name
+    return _plain(_halves(tensors[tensor])[half])
+
+
+def _halves(tensor: NDArray[Any]) -> list[NDArray[Any]]:
+    return np.split(tensor, 2) if tensor.ndim and len(tensor) % 2 == 0 else []
+
+
+def _content(graph: bytes) -> tuple[dict[str, str | tuple[str, int]], bytes]:
+    """What of the weights file a constant is, see ``_named``, and the ONNX model."""
     content = zlib.decompressobj().decompress(graph.partition(b"\n")[2], _MAX_BYTES)
     names, _, model = content.partition(b"\n")
     return json.loads(names), model
@@ -81,7 +93,13 @@ def graph_of(model: bytes, weights: bytes) -> bytes:
     from onnx.external_data_helper import set_external_data
     from safetensors.numpy import load
 
-    by_content = {_key(_plain(tensor)): name for name, tensor in load(weights).items()}
+    tensors = load(weights)
+    by_content: dict[Any, str | tuple[str, int]] = {
+        _key(_plain(half)): (name, number)
+        for name, tensor in tensors.items()
+        for number, half in enumerate(_halves(tensor))
+    }
+    by_content |= {_key(_plain(tensor)): name for name, tensor in tensors.items()}
     network = onnx.load_from_string(model)
     names = {}
     for constant in network.graph.initializer:

@@ -7,6 +7,7 @@ labelled ``disc`` alone.
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -135,23 +136,23 @@ class HalvedBlock(torch.nn.Module):
         super().__init__()
         self.block: Any = block
         self.i, self.f = self.block.i, self.block.f
+        self.halves = torch.nn.ModuleList(self._half(number) for number in range(2))
+
+    def _half(self, number: int) -> torch.nn.Module:
+        layer = copy.deepcopy(self.block.cv1)
+        for part in (layer.conv, layer.bn):
+            for name, value in part.state_dict().items():
+                if value.dim():  # all but a counter
+                    getattr(part, name).data = value.chunk(2)[number]
+        found: torch.nn.Module = layer
+        return found
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """As the block."""
-        middle = self.block.c
-        parts = [self._first(x, slice(0, middle)), self._first(x, slice(middle, 2 * middle))]
+        parts = [half(x) for half in self.halves]
         for inner in self.block.m:
             parts.append(inner(parts[-1]))
         return self.block.cv2(torch.cat(parts, dim=1))
-
-    def _first(self, x: torch.Tensor, part: slice) -> torch.Tensor:
-        layer, norm = self.block.cv1, self.block.cv1.bn
-        mean, variance, weight, bias = (
-            each[part] for each in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-        )
-        x = torch.nn.functional.conv2d(x, layer.conv.weight[part])
-        x = torch.nn.functional.batch_norm(x, mean, variance, weight, bias, eps=norm.eps)
-        return layer.act(x)
 
 
 def converted_network(spec: DetectorSpec, content: bytes) -> bytes:

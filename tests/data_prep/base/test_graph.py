@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zlib
@@ -56,6 +57,28 @@ def test_graph_and_weights_are_the_network(module: Small, weights: bytes, graph:
 
     with torch.inference_mode():
         np.testing.assert_allclose(found, module(torch.from_numpy(image)).numpy(), atol=1e-5)
+
+
+def test_half_of_a_tensor_is_a_reference_too(module: Small, weights: bytes) -> None:
+    whole, half = module.body[0], torch.nn.Conv2d(1, 16, 3)
+    half.weight.data, half.bias.data = whole.weight[16:], whole.bias[16:]
+    found = graph_of(convert_torch(half, (torch.zeros(1, 1, 9, 9),), [(0,)], (0,)), weights)
+
+    model, constants = assembled(found, weights)
+
+    assert sorted(constant.shape for constant in constants.values()) == [(16,), (16, 1, 3, 3)]
+    (result,) = CompiledNetwork(model, constants, threads=1)([[np.ones((1, 1, 9, 9), np.float32)]])
+    with torch.inference_mode():
+        np.testing.assert_allclose(result, half(torch.ones(1, 1, 9, 9)).numpy(), atol=1e-5)
+
+
+def test_a_half_that_does_not_exist_is_refused(weights: bytes, graph: bytes) -> None:
+    names, model = _content(graph)
+    changed = {constant: ["body.0.weight", 2] for constant in names}
+    content = zlib.compress(json.dumps(changed).encode() + b"\n" + model)
+
+    with pytest.raises(GraphRejected, match="make graphs"):
+        assembled(graph.partition(b"\n")[0] + b"\n" + content, weights)
 
 
 def test_a_graph_holds_no_weights(weights: bytes, graph: bytes) -> None:
