@@ -37,7 +37,7 @@ class AxialConfig(SeenConfig):
     max_from_geometry_mm: float = 8.0
     full_trust_mm: float = 4.0
     uncertainty_mm: float = 2.5
-    context_mm: float | None = 45.0
+    context_mm: float | None = 38.0
     slices_per_level: int = 2
     sideways_mm: float = 30.0
     sideways_score: float = 0.5

@@ -31,6 +31,7 @@ class ForamenConfig(SeenConfig):
 
     max_slice_distance_mm: float = 12.0
     max_from_geometry_mm: float = 12.0
+    context_mm: float | None = 28.0
     full_trust_mm: float = 8.0
     uncertainty_mm: float = 3.0
     slice_sd_mm: float = 20.0
