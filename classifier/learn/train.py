@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from classifier.calibration import Calibration
 from classifier.config import GraderConfig
-from classifier.learn.averaging import AveragedWeights
 from classifier.learn.batches import Batch, blended, crop_batch, steps_per_epoch, training_batches
 from classifier.learn.crop_cache import CropCache
 from classifier.learn.devices import mixed_dtype, mixed_precision
@@ -106,7 +106,8 @@ def train_grader(
     if start_from is not None:
         network.load_state_dict(dict(start_from))
     network = network.to(device).to(memory_format=torch.channels_last)
-    averaged = AveragedWeights(network, settings.ema_decay)
+    averaged = AveragedModel(network, avg_fn=_running_mean(settings.ema_decay), use_buffers=True)
+    kept: GraderNetwork = averaged.module  # type: ignore[assignment]
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
@@ -157,10 +158,10 @@ def train_grader(
             scaler.step(optimiser)
             scaler.update()
             schedule.step()
-            averaged.update(network)
+            averaged.update_parameters(network)
             total_loss += loss.item()
             done += 1
-        choosing_loss, prior_loss = _choosing_losses(averaged.network, choosing, config)
+        choosing_loss, prior_loss = _choosing_losses(kept, choosing, config)
         reports.append(
             EpochReport(
                 epoch=epoch,
@@ -186,8 +187,8 @@ def train_grader(
     metrics = {"epochs": [vars(row) for row in reports], "train_crops": len(train), **(notes or {})}
     if pretrained is not None:
         metrics["pretrained"] = {"file": pretrained.name, "sha256": file_sha256(pretrained)}
-    save_grader(folder, config, averaged.network, Calibration(), metrics)
-    return averaged.network
+    save_grader(folder, config, kept, Calibration(), metrics)
+    return kept
 
 
 def _needs_scaling(device: torch.device, mixed: bool) -> bool:
@@ -251,6 +252,16 @@ def _warmup_then_cosine(steps: int, warmup_share: float) -> Callable[[int], floa
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
     return factor
+
+
+def _running_mean(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """Of weights and buffers, but not of counts; it forgets faster at the start, when little is known."""
+
+    def mean(before: Tensor, now: Tensor, steps: Tensor | int) -> Tensor:
+        share = min(decay, (2 + int(steps)) / (11 + int(steps)))
+        return torch.lerp(before, now, 1 - share) if now.is_floating_point() else now
+
+    return mean
 
 
 def _save_checkpoint(path: Path, state: dict[str, Any]) -> None:

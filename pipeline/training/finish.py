@@ -29,7 +29,12 @@ from data_prep.vocabulary import TARGETS, Target, split_row_id
 from detector.evaluate import point_errors, summarise
 from pipeline import __version__
 from pipeline.export.graphs import write_graphs
-from pipeline.results.submission import build_submission, validate_submission, write_submission
+from pipeline.results.submission import (
+    build_submission,
+    read_submission,
+    validate_submission,
+    write_submission,
+)
 from pipeline.training.calibrating import Calibrated
 from pipeline.training.cards import write_cards
 from pipeline.training.data import TrainingData
@@ -148,7 +153,7 @@ def scores(
     }
     oracle = settings.data / "oracle.csv"
     if oracle.is_file():
-        truth = GradedRows.from_tables(_oracle(oracle), labels, weighted=False)
+        truth = GradedRows.from_tables(read_submission(oracle), labels, weighted=False)
         best = official_terms(truth, resamples=0)
         if best is not None:
             result["oracle"] = {name: float(v[0]) for name, v in best.items()}
@@ -157,11 +162,6 @@ def scores(
                 for name in ours
             }
     return result
-
-
-def _oracle(path: Path) -> pd.DataFrame:
-    """The true probabilities of a synthetic data set."""
-    return pd.read_csv(path, dtype={"row_id": str})
 
 
 def _submission(p: Probabilities, folds: Mapping[str, int], calibrated: Calibrated) -> pd.DataFrame:
