@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.base.backend import Backend
+from data_prep.base.backend import Backend, available_threads
+from data_prep.base.beside import Beside, beside
 from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from data_prep.levels import SpineLevels
 from data_prep.pixel_cache import PixelCache
@@ -48,7 +49,9 @@ class LevelDetector:
         foramen: SlicePredictor | None = None,
         config: PredictConfig | None = None,
         refiners: Sequence[PointRefiner] = (),
+        has_threads: bool = False,
     ) -> None:
+        self.has_threads = has_threads
         self.sagittal, self.axial, self.foramen, self.refiners = sagittal, axial, foramen, tuple(refiners)
         self.config = config or PredictConfig()
         self.finder = SpineFinder(sagittal, self.config)
@@ -99,11 +102,16 @@ class LevelDetector:
             if (folder / f"{spec.stem}.safetensors").is_file()
         ]
         config = config or read_config(folder)
-        return cls(loaded(SAGITTAL), optional(AXIAL), optional(FORAMEN), config, refiners)
+        several = (threads or available_threads()) > 1
+        return cls(loaded(SAGITTAL), optional(AXIAL), optional(FORAMEN), config, refiners, several)
 
     def predict(self, study: Study) -> SpineLevels:
         """All levels of a study. Never raises for what the images show: what is missing is flagged."""
-        study = PixelCache(study).study  # slices are looked at ahead, and by several networks
+        with beside(self.has_threads) as thread:
+            return self._predict(PixelCache(study).study, thread)
+
+    def _predict(self, study: Study, thread: Beside) -> SpineLevels:
+        """Of a study whose slices are decoded once: they are looked at ahead, and by several networks."""
         view = self.finder.lumbar_view(study)
         if view is None:
             return SpineLevels(study.study_id, flags=(Flag.NO_SAGITTAL, Flag.NUMBERING_UNCERTAIN))
@@ -128,6 +136,7 @@ class LevelDetector:
             return SpineLevels(study.study_id, flags=tuple(flags), set_aside=view.set_aside)
         chain = number_chain(discs, config.chain, view_z_mm=view.sighting.view_z_mm)
         levels = spine_levels(chain, series, margin_mm=config.view_margin_mm)
+        elsewhere = thread.begin(axials_lie_elsewhere, study, leading, levels, config)
         uncertain = uncertain or sees_beside_the_canal_alone(leading, config)
         said = {
             Flag.SERIES_DISAGREE: view.sighting.disagreeing,
@@ -136,9 +145,7 @@ class LevelDetector:
             Flag.NUMBERING_UNCERTAIN: uncertain or chain.confidence < config.uncertain_below,
             Flag.LEVEL_ABSENT: len(levels) < len(LEVELS),
             Flag.LEVEL_AT_EDGE: not all(is_shown(level, leading) for level in levels.values()),
-            Flag.AXIAL_DISAGREES: axials_lie_elsewhere(study, leading, levels, config),
         }
-        flags.extend(flag for flag, holds in said.items() if holds)
         has_axial = self.axial is not None and bool(study.of_kind(SeriesKind.AXIAL_T2))
         levels, is_curved = self.finder.followed(chain, levels, view, has_axial=has_axial)
         levels, points = target_points(
@@ -150,13 +157,15 @@ class LevelDetector:
             axial=self.axial,
             foramen=self.foramen,
             refiners=self.refiners,
+            thread=thread,
         )
+        said[Flag.AXIAL_DISAGREES] = elsewhere()
         if not (has_axial or is_curved) and self.foramen is not None:
             is_curved = foramina_tell_a_bend(
                 study, levels, leading, self.foramen, config.foramen, config.bows
             )
-        ends = {Flag.SPINE_CURVED: is_curved, Flag.CANAL_AT_EDGE: canal_at_edge(levels, leading)}
-        flags.extend(flag for flag, holds in ends.items() if holds)
+        said |= {Flag.SPINE_CURVED: is_curved, Flag.CANAL_AT_EDGE: canal_at_edge(levels, leading)}
+        flags.extend(flag for flag, holds in said.items() if holds)
         return SpineLevels(
             study_id=study.study_id,
             levels=levels,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from data_prep.base.beside import Beside
 from data_prep.levels import LevelPoint, SpineLevel
 from data_prep.study import Series, Study
-from data_prep.vocabulary import Level
+from data_prep.vocabulary import ConditionGroup, Level
 from detector.config import PredictConfig
 from detector.look.inference import SlicePredictor
 from detector.look.refiner import PointRefiner
@@ -25,6 +26,7 @@ def target_points(
     axial: SlicePredictor | None = None,
     foramen: SlicePredictor | None = None,
     refiners: Sequence[PointRefiner] = (),
+    thread: Beside | None = None,
 ) -> tuple[dict[Level, SpineLevel], tuple[LevelPoint, ...]]:
     """The levels, and a point for each of their targets.
 
@@ -36,18 +38,36 @@ def target_points(
         is_curved: the spine leaves the central slices.
         axial, foramen: detectors of recesses and foramina.
         refiners: take a second look at points that were seen.
+        thread: looks for recesses while foramina are looked for beside where the canal is expected, and once
+            more where it turns out to lie elsewhere.
     """
-    points = all_points(study, levels, leading)
+    thread = thread or Beside(None)
+    expected = points = all_points(study, levels, leading)
     if axial is not None:
-        points = refine_recesses(study, levels, points, axial, config.axial)
+        recesses = thread.begin(refine_recesses, study, levels, expected, axial, config.axial)
+        early = None
+        if foramen is not None and thread.is_thread:
+            early = refine_foramina(study, expected, foramen, config.foramen)
+        points = recesses()
         aside_mm = sideways_mm(levels, points)
         if is_curved or _is_crooked(tuple(aside_mm.values()), config.crooked_mm):
             levels, points = moved_sideways(study, levels, points, leading, aside_mm)
+        elif early is not None:
+            points, foramen = _joined(points, early), None
     if foramen is not None:
         points = refine_foramina(study, points, foramen, config.foramen)
     for refiner in refiners:
         points = refiner.refine(study, points)
     return levels, points
+
+
+def _joined(points: tuple[LevelPoint, ...], early: tuple[LevelPoint, ...]) -> tuple[LevelPoint, ...]:
+    """The points, foramina as they were found beside; both in the same order."""
+    foraminal = ConditionGroup.FORAMINAL
+    return tuple(
+        seen if seen.condition.group is foraminal else point
+        for point, seen in zip(points, early, strict=True)
+    )
 
 
 def _is_crooked(aside_mm: tuple[float, ...], least_mm: float) -> bool:

@@ -12,6 +12,7 @@ from classifier.grade import Grade
 from classifier.measure.quantities import Measured
 from classifier.measure.study import measure_study
 from data_prep.base.backend import Backend, available_threads, resolve_backend
+from data_prep.base.beside import beside
 from data_prep.levels import SpineLevels
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected, Reason, Rejection
@@ -212,11 +213,9 @@ class Pipeline:
         self, study: Study, levels: SpineLevels
     ) -> tuple[Mapping[Target, Grade], tuple[tuple[Measured, ...], tuple[str, ...]]]:
         """Grades and measurements."""
-        if not self.has_threads:
-            return self.grader.grade(study, levels), _measured(study, levels)
-        with ThreadPoolExecutor(1) as beside:
-            measuring = beside.submit(_measured, study, levels)
-            return self.grader.grade(study, levels), measuring.result()
+        with beside(self.has_threads) as thread:
+            measured = thread.begin(_measured, study, levels)
+            return self.grader.grade(study, levels), measured()
 
 
 def _measured(study: Study, levels: SpineLevels) -> tuple[tuple[Measured, ...], tuple[str, ...]]:

@@ -8,7 +8,7 @@ to level tells a bend.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class BowConfig:
 
     Attributes:
         aside_mm, seen: how sure a foramen is seen so far beside the middle of the canal.
+        context_mm: how far around the expected foramina these slices are looked at; ``seen`` holds for it.
         stiffness: of the line through the levels, per mm² between two of them.
         fewest_levels, fewest_slices, least_score: with fewer levels whose foramina are seen nothing is said.
         bow_mm: how far the levels may lie to both sides of a straight line.
@@ -39,6 +40,7 @@ class BowConfig:
 
     aside_mm: tuple[float, ...] = (0.0, 4.0, 10.0, 22.0, 32.0)
     seen: tuple[float, ...] = (0.08, 0.2, 0.55, 0.55, 0.02)
+    context_mm: float = 38.0
     stiffness: float = 0.005
     step_mm: float = 1.0
     fewest_levels: int = 4
@@ -70,7 +72,8 @@ def foramina_tell_a_bend(
         for point in all_points(study, levels, leading)
         if point.condition.group is ConditionGroup.FORAMINAL
     ]
-    part = foramen.part_around([point.xyz_mm for point in wanted], np.inf)
+    wide = replace(foramen, context_mm=config.context_mm)
+    part = wide.part_around([point.xyz_mm for point in wanted], np.inf)
     sightings = look_at([(t1[0], item) for item in stack], predictor, foramen.candidates, part)
     across = stack[0].plane.normal
     places = np.array([float(one.item.plane.centre_mm @ across) for one in sightings])
