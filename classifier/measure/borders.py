@@ -73,7 +73,7 @@ def _convolved(values: RealArray, kernel: RealArray, dilation: int, is_round: bo
     """As a convolution with edges repeated, or wrapped around where the first row follows the last."""
     if len(values) == 1:
         windows = around(values, kernel.shape[2:], dilation, is_round=is_round)
-        return cast(RealArray, np.einsum("crsij,ocij->ors", windows, kernel, optimize=True))
+        return np.tensordot(kernel, windows, axes=((1, 2, 3), (0, 3, 4)))
     # Every place of the kernel looks at all channels at once; what it sees is then moved and added. To write
     # out the windows of many channels takes longer.
     rows, columns = values.shape[1:]
@@ -88,9 +88,12 @@ def _convolved(values: RealArray, kernel: RealArray, dilation: int, is_round: bo
 
 
 def _padded(values: RealArray, shape: Sequence[int], dilation: int, *, is_round: bool) -> RealArray:
-    rows, columns = (dilation * (side // 2) for side in shape)
-    padded = np.pad(values, ((0, 0), (rows, rows), (0, 0)), mode="wrap" if is_round else "edge")
-    return np.pad(padded, ((0, 0), (0, 0), (columns, columns)), mode="edge")
+    # As np.pad, without its detours.
+    above, before = (dilation * (side // 2) for side in shape)
+    rows, columns = values.shape[1:]
+    row, column = np.arange(-above, rows + above), np.arange(-before, columns + before)
+    row = row % rows if is_round else row.clip(0, rows - 1)
+    return values[:, row[:, None], column.clip(0, columns - 1)]
 
 
 def around(values: RealArray, shape: Sequence[int], dilation: int, *, is_round: bool) -> RealArray:
@@ -121,19 +124,19 @@ def _best_path(score: FloatArray, *, is_round: bool) -> NDArray[np.intp]:
     """Column of each row (Viterbi); a round path is run twice, so that its ends meet."""
     rows = np.concatenate([score, score]) if is_round else score
     count, columns = rows.shape
-    best = rows[0]
-    choices = np.full((count, columns), _MAX_STEP)
+    options = np.empty((count, 2 * _MAX_STEP + 1, columns))
     costs = (_STEP_COST * np.abs(np.arange(-_MAX_STEP, _MAX_STEP + 1)))[:, None]
     padded = np.full(columns + 2 * _MAX_STEP, -np.inf)
+    best = padded[_MAX_STEP:-_MAX_STEP]
+    best[:] = rows[0]
     reached = np.lib.stride_tricks.sliding_window_view(padded, columns)  # by step and column
     for row in range(1, count):
-        padded[_MAX_STEP:-_MAX_STEP] = best
-        options = reached - costs
-        options.argmax(axis=0, out=choices[row])
-        best = options.max(axis=0) + rows[row]
-    came = (np.arange(columns) + choices - _MAX_STEP).tolist()
+        np.subtract(reached, costs, out=options[row])
+        np.maximum.reduce(options[row], axis=0, out=best)
+        best += rows[row]
+    came = (np.arange(columns) + options[1:].argmax(axis=1) - _MAX_STEP).tolist()
     backwards = [int(best.argmax())]
-    for before in reversed(came[1:]):
+    for before in reversed(came):
         backwards.append(before[backwards[-1]])
     path, half = np.array(backwards[::-1]), len(score) // 2
     return np.roll(path[half : half + len(score)], half) if is_round else path

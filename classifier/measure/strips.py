@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.crops import percentiles
 from data_prep.geometry import FloatArray
 
 CANAL_ACROSS_MM: Final = np.arange(-14.0, 16.01, 0.5)
@@ -87,7 +88,7 @@ def _around(
 
 def scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Stretched so that the 5th and 95th percentile are 0 and 1; all 0 where it is constant."""
-    low, high = np.percentile(values, (5.0, 95.0))
+    low, high = np.array(percentiles(values, (5.0, 95.0)))
     if high - low <= 1e-6 * max(1.0, abs(high)):
         return np.zeros_like(values, dtype=np.float32)
     return np.clip((values - low) / (high - low), -1.0, 2.0).astype(np.float32)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from classifier.measure.planar import PlanarSlice
 from data_prep.base.graph import SUFFIX
 from data_prep.base.networks import CompiledNetwork, load_network
+from data_prep.crops import percentiles
 from data_prep.geometry import FloatArray
 
 TISSUES: Final = ("disc", "vertebra", "sac")
@@ -117,7 +118,7 @@ def upright_axes(canal_mm: FloatArray, disc_mm: FloatArray) -> tuple[FloatArray,
 
 def normalised(values: RealArray) -> RealArray:
     """Stretched so that the 5th and 95th percentile are 0 and 1; all 0 where it is constant."""
-    low, high = np.percentile(values, (5.0, 95.0))
+    low, high = np.array(percentiles(values, (5.0, 95.0)))
     if high - low <= 1e-6 * max(1.0, abs(high)):
         return np.zeros_like(values)
     return np.clip((values - low) / (high - low), -1.0, 2.5).astype(np.float32)
