@@ -17,8 +17,6 @@ from data_prep.problems import Rejection
 from data_prep.traits import PLAIN, Traits
 from data_prep.vocabulary import SeriesKind
 
-# Millimetres or pixels within which two slices may be taken for equally near.
-_DOUBT = 1e-3
 _THIN_MM = 1.5
 
 
@@ -102,49 +100,20 @@ class Series:
         Slices that show the point inside their image are preferred over those that do not.
         """
         point = np.asarray(xyz_mm, dtype=np.float64)
-
-        def cost(item: Slice) -> tuple[bool, float]:
-            inside = bool(item.plane.contains_px(item.plane.to_px(point)))
-            return (not inside, abs(float(item.plane.distance_mm(point))))
-
-        first, *others = self._nearly_nearest(point)
-        if not others:
-            return first, abs(float(first.plane.distance_mm(point)))
-        distance, best = min(((cost(item), item) for item in (first, *others)), key=lambda pair: pair[0])
-        return best, distance[1]
-
-    def _nearly_nearest(self, point: FloatArray) -> list[Slice]:
-        """Slices nearest to a point (3,) but for rounding: of those that may show it, and, unless one surely
-        does, of the others.
-        """
-        directions, places = self._grids
-        edges = (directions @ point).reshape(5, -1) + places
-        distances = np.abs(edges[4])
-        # Half a pixel more and less than the image: whoever is in doubt is in both lists.
-        inside = edges[:4].min(axis=0) + 0.5
-        listed = inside >= -_DOUBT
-        near = listed & (distances <= distances.min(where=listed, initial=np.inf) + _DOUBT)
-        if inside.max() < _DOUBT:
-            listed = inside < _DOUBT
-            near |= listed & (distances <= distances.min(where=listed, initial=np.inf) + _DOUBT)
-        return [self.slices[i] for i in np.flatnonzero(near)]
+        origins, normals = self._places
+        # Added in the order of ``SlicePlane.distance_mm``, for the same rounding.
+        x, y, z = (point[:, None] - origins) * normals
+        away, slices = np.abs(x + y + z), self.slices
+        order = np.argsort(away, kind="stable").tolist()
+        shown = (i for i in order if slices[i].plane.contains_px(slices[i].plane.to_px(point)))
+        nearest = next(shown, order[0])
+        return slices[nearest], float(away[nearest])
 
     @cached_property
-    def _grids(self) -> tuple[FloatArray, FloatArray]:
-        """By which a point (3,) is seen from all slices at once.
-
-        Returns:
-            Directions (5 n, 3) and what is added to a point along them (5, n): pixels from the first and the
-            last column and row inwards, and millimetres along the normal.
-        """
+    def _places(self) -> tuple[FloatArray, FloatArray]:
+        """(3, n) origins and normals of the slices."""
         planes = [item.plane for item in self.slices]
-        x = np.stack([plane.x_axis / plane.spacing_mm[0] for plane in planes])
-        y = np.stack([plane.y_axis / plane.spacing_mm[1] for plane in planes])
-        directions = np.stack([x, y, -x, -y, np.stack([plane.normal for plane in planes])])
-        places = -(directions * np.stack([plane.origin_mm for plane in planes])).sum(axis=2)
-        places[2] += [plane.shape[1] - 1 for plane in planes]
-        places[3] += [plane.shape[0] - 1 for plane in planes]
-        return directions.reshape(-1, 3), places
+        return np.array([plane.origin_mm for plane in planes]).T, np.array([p.normal for p in planes]).T
 
     def gap_mm(self, item: Slice) -> float:
         """Distance from ``item`` to its nearest neighbour in its stack; 5 mm when it has none."""

@@ -23,7 +23,9 @@ from data_prep.read.dicom_limits import EXPLICIT_LITTLE, IMPLICIT_LITTLE, RLE
 from data_prep.read.dicom_limits import Elements as Stated
 
 # What the texts of a kind of element stand for.
-_OF_TEXT: dict[str, type] = {"DS": float, "IS": int} | dict.fromkeys(("UI", "CS", "SH", "LO", "DA"), str)
+_OF_TEXT: dict[str, type] = {"DS": float, "IS": int} | dict.fromkeys(
+    ("UI", "CS", "SH", "LO", "DA", "TM"), str
+)
 
 
 class Elements:
