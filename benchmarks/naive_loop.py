@@ -1,8 +1,8 @@
 """The loop that public notebooks use, with this project's weights: what ``benchmarks.speed`` compares with.
 
 Every slice of every series is read with pydicom, stretched to 8 bits, resized, and given alone to
-ultralytics' ``YOLO.predict``; the best detections are cropped, and each crop is graded alone. Nothing is
-known of geometry.
+ultralytics' ``YOLO.predict``; the best detections are cropped, and each crop is graded alone, by every member
+of its grader. Nothing is known of geometry.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import pydicom
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.speed import FURTHER_MEMBERS
 from benchmarks.stopwatch import Stopwatch
 from classifier.predict import Grader
+from classifier.storage import StoredGrader
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.manifest import read_verified
 from data_prep.vocabulary import LEVELS, SEVERITIES, SUBMISSION_COLUMNS, TARGETS, SeriesKind, Target
@@ -118,24 +120,36 @@ class NaiveLoop:
     def _grade(
         self, target: Target, volume: list[NDArray[np.uint8]], found: list[Found], clock: Stopwatch
     ) -> NDArray[np.float64]:
-        grader = self.graders[target.condition.group]
-        config = grader.config.crop
-        with clock("crops"):
-            middle, (x, y) = _place(target, volume, found)
-            crop = np.zeros((config.slices, config.size_px, config.size_px), np.float32)
-            for position in range(config.slices):
-                index = middle + position - config.slices // 2
-                if 0 <= index < len(volume):
-                    half = config.size_px // 2
-                    part = cv2.getRectSubPix(volume[index], (2 * half, 2 * half), (x, y))
-                    crop[position] = cv2.resize(part, (config.size_px, config.size_px)) / np.float32(255)
-        with clock("grading"), torch.inference_mode():
-            logits = grader.network(
-                torch.from_numpy(crop)[None],
-                torch.ones(1, config.slices, dtype=torch.bool),
-                torch.tensor([target.level.index]),
-            )
-            return logits.softmax(dim=1)[0].double().numpy()[: len(SEVERITIES)]
+        """By every member of the target's grader; what the further ones take is counted apart."""
+        logits = []
+        for number, member in enumerate(self.graders[target.condition.group].members):
+            with clock("crops" if number == 0 else FURTHER_MEMBERS):
+                crop = _crop(member, *_place(target, volume, found), volume)
+            with clock("grading" if number == 0 else FURTHER_MEMBERS), torch.inference_mode():
+                shape = member.config.crop.slices
+                logits.append(
+                    member.network(
+                        torch.from_numpy(crop)[None],
+                        torch.ones(1, shape, dtype=torch.bool),
+                        torch.tensor([target.level.index]),
+                    )[:, : len(SEVERITIES)]
+                )
+        return torch.stack(logits).mean(dim=0).softmax(dim=1)[0].double().numpy()
+
+
+def _crop(
+    member: StoredGrader, middle: int, at: tuple[float, float], volume: list[NDArray[np.uint8]]
+) -> NDArray[np.float32]:
+    """(slices, size_px, size_px) in [0, 1]; slices beyond the ends are black."""
+    config = member.config.crop
+    crop = np.zeros((config.slices, config.size_px, config.size_px), np.float32)
+    for position in range(config.slices):
+        index = middle + position - config.slices // 2
+        if 0 <= index < len(volume):
+            half = config.size_px // 2
+            part = cv2.getRectSubPix(volume[index], (2 * half, 2 * half), at)
+            crop[position] = cv2.resize(part, (config.size_px, config.size_px)) / np.float32(255)
+    return crop
 
 
 def _place(

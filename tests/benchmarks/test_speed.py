@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from benchmarks.speed import NAIVE, OURS, growth_figures, per_stage, ratios
+from benchmarks.speed import FURTHER_MEMBERS, NAIVE, OURS, STAGES, growth_figures, per_stage, ratios
 from benchmarks.stopwatch import Stopwatch
 
 
@@ -34,12 +34,14 @@ def test_ratios_are_of_neighbouring_runs() -> None:
         for program, stage, ms in (
             (NAIVE, "detection", 800.0),
             (NAIVE, "grading", 100.0),
+            (NAIVE, FURTHER_MEMBERS, 150.0),
             (OURS, "detection", 100.0),
             (OURS, "grading", 50.0),
         )
     ]
-    assert ratios(rows, None) == {"median": 6.0, "least": 6.0, "most": 6.0}
-    assert ratios(rows, "detection")["median"] == 8.0
+    assert ratios(rows) == {"median": 6.0, "least": 6.0, "most": 6.0}
+    assert ratios(rows, ["detection"])["median"] == 8.0
+    assert ratios(rows, (*STAGES, FURTHER_MEMBERS))["median"] == 7.0
     assert per_stage(rows, OURS)["detection"] == 200.0
 
 
