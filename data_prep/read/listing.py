@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data_prep.problems import Reason, Rejection
 from data_prep.read.dicom_parse import dataset_start
-from data_prep.read.own import is_own
+from data_prep.read.own import is_own, may_be_own
 
 DICOM = "DICOM"
 # A DICOMDIR, which lists images and is none.
@@ -66,8 +66,10 @@ def natural_order(text: str) -> tuple[bool, int, str]:
     return (not is_number(text), int(text) if is_number(text) else 0, text)
 
 
-def _sibling_order(path: Path) -> tuple[tuple[bool, int, str], str]:
-    return natural_order(path.stem), path.name
+def _sibling_order(entry: os.DirEntry[str]) -> tuple[tuple[bool, int, str], str]:
+    name = entry.name
+    at = name.rfind(".")  # the stem as pathlib has it
+    return natural_order(name[:at] if 0 < at < len(name) - 1 else name), name
 
 
 def is_hidden(name: str) -> bool:
@@ -79,15 +81,14 @@ def subfolders(folder: Path) -> list[Path]:
     """Folders directly in a folder, but hidden ones, and links to folders, in order; none if it is none."""
     if not folder.is_dir():
         return []
-    found = (Path(entry.path) for entry in os.scandir(folder) if _is_folder(entry))
-    return sorted((child for child in found if not is_hidden(child.name)), key=_sibling_order)
+    found = (entry for entry in os.scandir(folder) if _is_folder(entry) and not is_hidden(entry.name))
+    return [Path(entry.path) for entry in sorted(found, key=_sibling_order)]
 
 
 def files_in(folder: Path) -> list[Path]:
     """Everything else directly in a folder, in order. Raises OSError."""
-    return sorted(
-        (Path(entry.path) for entry in os.scandir(folder) if not _is_folder(entry)), key=_sibling_order
-    )
+    found = (entry for entry in os.scandir(folder) if not _is_folder(entry))
+    return [Path(entry.path) for entry in sorted(found, key=_sibling_order)]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -174,8 +175,11 @@ def image_files(paths: Iterable[Path], others: Others | None = None) -> Iterator
     """
     spoilt = Spoilt()
     for path in paths:
-        looks = format_of(path)
-        if looks and is_own(path):
+        is_named = path.suffix.lower() == ".dcm"
+        # Of most files the name is enough.
+        is_clear = is_named and not path.name.startswith(".") and not may_be_own(path)
+        looks = DICOM if is_clear else format_of(path)
+        if not is_clear and looks and is_own(path):
             continue
         if path.name.startswith("."):
             if others is not None and looks == DICOM:
@@ -183,7 +187,7 @@ def image_files(paths: Iterable[Path], others: Others | None = None) -> Iterator
             continue
         if looks == DIRECTORY:
             continue
-        if looks == DICOM or path.suffix.lower() == ".dcm":
+        if looks == DICOM or is_named:
             spoilt.beside.add(path.parent)
             yield path
         elif others is not None and looks:

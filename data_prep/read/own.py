@@ -25,16 +25,21 @@ _RECORD = b'{"marker": "'
 
 def is_own(path: Path) -> bool:
     """Whether a file is a result of the program, where it writes it: a DICOM object or a picture."""
-    folder = path.parent
-    if folder.name == _PICTURES:
-        return path.suffix == ".png" and _record_of(path).is_file()
-    if folder.name not in _DICOM_FOLDERS and folder.parent.name != "gsps":
+    if not may_be_own(path):
         return False
+    if path.parent.name == _PICTURES:
+        return path.suffix == ".png" and _record_of(path).is_file()
     try:
         with path.open("rb") as file:
             return names_the_program(file.read(_LOOKED_AT_BYTES))
     except OSError:
         return False
+
+
+def may_be_own(path: Path) -> bool:
+    """Whether a file lies where the program writes DICOM objects or pictures, by the names of its folders."""
+    folder = path.parent
+    return folder.name == _PICTURES or folder.name in _DICOM_FOLDERS or folder.parent.name == "gsps"
 
 
 def is_picture_of(path: Path, members: Container[Path]) -> bool:
