@@ -103,22 +103,31 @@ class SpineFinder:
     def see(self, series: tuple[Series, ...]) -> list[list[SliceSighting]]:
         """What the central slices of each series show, slice by slice.
 
-        The middle slice is looked at as a whole, its neighbours in a strip around the spine that it shows.
+        The leading series' middle slice is looked at as a whole, all others in a strip around the spine that
+        it shows; where another series does not show it there, it is looked at in the same way by itself.
         """
         central = [(item, self._looked_at(item, series[0])) for item in series]
-        middle = [(item, slices[len(slices) // 2]) for item, slices in central]
-        whole = {id(item) for _, item in middle}
-        beside = [(one, item) for one, slices in central for item in slices if id(item) not in whole]
-        sightings = self._look_at(middle, ahead=[item for _, item in beside])
-        spine_mm = {seen.series.series_id: _spine_mm(seen, self.config) for seen in sightings}
-        spine_of = {id(item): spine_mm.get(one.series_id) for one, item in beside}
+        seen = self._middle_and_beside(*central)
+        for one, slices in central[1:]:
+            middle = seen.get(id(slices[len(slices) // 2]))
+            if middle is not None and _spine_mm(middle, self.config) is None:
+                seen |= self._middle_and_beside((one, slices))
+        return [[seen[id(item)] for item in slices if id(item) in seen] for _, slices in central]
 
-        def around_spine(item: Slice, grid: SlicePlane) -> SlicePlane:
-            shown_mm = spine_of[id(item)]
+    def _middle_and_beside(
+        self, own: tuple[Series, list[Slice]], *others: tuple[Series, list[Slice]]
+    ) -> dict[int, SliceSighting]:
+        """The middle slice of a series as a whole; its neighbours and others' slices around what it shows."""
+        series, slices = own
+        middle = slices[len(slices) // 2]
+        beside = [(one, item) for one, items in (own, *others) for item in items if item is not middle]
+        sightings = self._look_at([(series, middle)], ahead=[item for _, item in beside])
+        shown_mm = _spine_mm(sightings[0], self.config) if sightings else None
+
+        def around_spine(_: Slice, grid: SlicePlane) -> SlicePlane:
             return grid if shown_mm is None else strip(grid, shown_mm, self.config.strip_mm)
 
-        seen = {id(found.item): found for found in (*sightings, *self._look_at(beside, around_spine))}
-        return [[seen[id(item)] for item in slices if id(item) in seen] for _, slices in central]
+        return {id(seen.item): seen for seen in (*sightings, *self._look_at(beside, around_spine))}
 
     def followed(
         self, chain: NumberedChain, levels: dict[Level, SpineLevel], view: LumbarView, *, has_axial: bool
