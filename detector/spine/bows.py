@@ -28,7 +28,7 @@ class BowConfig:
 
     Chosen on 42 synthetic patients (seeds 153,400 to 153,441), as they lie and bent, and the two complete
     studies; grid and bow once more on 16 of them (153,400 to 153,415) and the two studies. As they lie, these
-    have a bow of 2.4 mm at most, and one of them leans by more than 9 mm; of 72 bends of 12 mm four are missed.
+    have a bow of 2.4 mm at most, and one leans by more than 9 mm; of 72 bends of 12 mm four are missed.
 
     Attributes:
         aside_mm, seen: how sure a foramen is seen so far beside the middle of the canal.
