@@ -64,6 +64,20 @@ def test_the_header_gives_plane_number_and_sequence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless])
+def test_a_header_beyond_the_first_bytes_says_the_same(tmp_path: Path, syntax: str) -> None:
+    """Short headers are parsed from the first bytes of their file, others from the file."""
+    short = write_slice(tmp_path / "1.dcm", position=(1, 2, 3), syntax=syntax, EchoTime="98.5")
+    dataset = pydicom.dcmread(short)
+    dataset.add_new(0x00270010, "LO", "SOMEBODY")
+    dataset.add_new(0x00271001, "OB", bytes(64 * 1024))
+    dataset.save_as(tmp_path / "2.dcm")
+    header, other = read_slice(short), read_slice(tmp_path / "2.dcm")
+    assert header.place == other.place and header.echo_time_ms == other.echo_time_ms == 98.5
+    assert header.sop_uid == other.sop_uid and header.transfer_syntax == other.transfer_syntax == syntax
+    np.testing.assert_array_equal(read_pixels(header), read_pixels(other))
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
 def test_every_usual_coding_gives_the_stored_values(tmp_path: Path, syntax: str, dtype: str) -> None:
     stored = (ramp().astype("int64") - (100 if dtype == "int16" else 0)).astype(dtype)
