@@ -5,8 +5,9 @@
 Both grade the same synthetic studies of real size, coded in RLE as the real data are, with the same weights
 and the same number of threads, models loaded before. ``ratio`` is the naive loop's time per study over ours,
 from files to submission, without what further members of its graders take (ours always grade with all);
-``ratio_with_all_members`` counts them, too. Timings depend on what else the machine does: ratios are of
-neighbouring runs, processor time is counted beside time on the clock, and the load is written down.
+``ratio_with_all_members`` counts them, too; ``folder_ratio`` is of a folder done by workers. Timings depend
+on what else the machine does: ratios are of neighbouring runs, processor time is counted beside time on the
+clock, and the load is written down.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import platform
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -266,13 +268,39 @@ def work(task: tuple[int, Path]) -> None:
     run_ours(_worker["pipeline"], study, out, Stopwatch())
 
 
-def worker_ratios(studies: list[Path], repetitions: int, scratch: Path) -> dict[str, float]:
-    """One worker process's time over that of two, for the same studies in neighbouring runs."""
+def start_naive(scratch: Path, threads: int) -> None:
+    """Load the naive loop in a worker process."""
+    from benchmarks.naive_loop import NaiveLoop
+
+    _worker["naive"], _worker["scratch"] = NaiveLoop(scratch, threads), scratch
+
+
+def work_naively(study: Path) -> Mapping[str, float]:
+    """Milliseconds by stage of the naive loop with a study."""
+    kinds = find_series_table(None, study.parent, 1)[study.name]
+    found = {series: kind for series, kind in kinds.items() if kind is not None}
+    clock = Stopwatch()
+    _worker["naive"].run(study, found, _worker["scratch"] / "naive-folder.csv", clock)
+    return dict(clock.ms)
+
+
+def worker_ratios(
+    studies: list[Path], repetitions: int, threads: int, scratch: Path
+) -> dict[str, dict[str, float]]:
+    """A folder of studies by workers, in neighbouring runs of processes that have loaded their models.
+
+    Returns:
+        ``two_workers``: one worker process's time over that of two. ``folder_ratio`` and
+        ``folder_ratio_with_all_members``: the naive loop's time, on ``threads`` threads, over that of two
+        workers of one thread each, which is what ``lumbar predict`` does by itself with many studies on two
+        processors.
+    """
     context = get_context("spawn")
-    found = []
+    found: dict[str, list[float]] = defaultdict(list)
     with (
         ProcessPoolExecutor(1, context, start_worker, (scratch,)) as one,
         ProcessPoolExecutor(2, context, start_worker, (scratch,)) as two,
+        ProcessPoolExecutor(1, context, start_naive, (scratch, threads)) as naive,
     ):
         number = 0
         for repetition in range(-1, repetitions):
@@ -282,10 +310,15 @@ def worker_ratios(studies: list[Path], repetitions: int, scratch: Path) -> dict[
                 number += len(tasks)
                 began = time.perf_counter()
                 list(pool.map(work, tasks))
-                spent[name] = time.perf_counter() - began
+                spent[name] = (time.perf_counter() - began) * 1e3 / len(tasks)
+            stages = list(naive.map(work_naively, studies))
+            everything = sum(ms for by_stage in stages for ms in by_stage.values()) / len(studies)
+            further = sum(by_stage.get(FURTHER_MEMBERS, 0.0) for by_stage in stages) / len(studies)
             if repetition >= 0:
-                found.append(spent["one"] / spent["two"])
-    return spread(found)
+                found["two_workers"].append(spent["one"] / spent["two"])
+                found["folder_ratio"].append((everything - further) / spent["two"])
+                found["folder_ratio_with_all_members"].append(everything / spent["two"])
+    return {name: spread(values) for name, values in found.items()}
 
 
 def in_process(function: Any, *arguments: Any) -> Any:
@@ -378,7 +411,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             grown = in_process(grow, studies, arguments.growth, arguments.threads, scratch)
             report["growth"] = growth_figures(grown)
         else:
-            report["two_workers"] = worker_ratios(studies, arguments.repetitions, scratch)
+            report |= worker_ratios(studies, arguments.repetitions, arguments.threads, scratch)
         load["load_after"] = round(os.getloadavg()[0], 1)
         report[f"load_{part}"] = load
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -417,7 +450,8 @@ def main() -> None:
         return
     for program, figures in report.get("ms_per_study", {}).items():
         print(f"{program:12}", "  ".join(f"{stage} {ms:.0f} ms" for stage, ms in figures.items()))
-    for key in ("ratio_spread", "ratio_with_all_members", "detection_ratio", "two_workers", "growth"):
+    printed = "ratio_spread ratio_with_all_members detection_ratio two_workers folder_ratio"
+    for key in (*printed.split(), "folder_ratio_with_all_members", "growth"):
         print(key, report.get(key))
 
 

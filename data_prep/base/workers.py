@@ -5,8 +5,17 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
 
 _POLL_S = 0.5
+# Files with one number of bytes, or "max": what a container's group may have, and has.
+_GROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
 
 
 def end_with_parent(parent: int) -> None:
@@ -35,3 +44,23 @@ def on_one_thread() -> None:
     import cv2
 
     cv2.setNumThreads(1)
+
+
+def available_memory_mb() -> float:
+    """Memory that this machine, or the container this process is in, has to give; infinite where unknown."""
+    return min(_free_mb(Path("/proc/meminfo")), *(_left_mb(Path(most), Path(used)) for most, used in _GROUPS))
+
+
+def _free_mb(meminfo: Path) -> float:
+    try:
+        lines = meminfo.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return float("inf")
+
+
+def _left_mb(most: Path, used: Path) -> float:
+    try:
+        return (int(most.read_text(encoding="ascii")) - int(used.read_text(encoding="ascii"))) / 2**20
+    except (OSError, ValueError):
+        return float("inf")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from data_prep.base.workers import end_with_parent, on_one_thread
+from data_prep.base.backend import available_threads
+from data_prep.base.workers import available_memory_mb, end_with_parent, on_one_thread
 from data_prep.read.entry import StudyEntry
 from pipeline.batch.engines import Crew, Died, Event, LoadPipeline, Ready, WorkerEngine
 from pipeline.batch.study_work import StudyWork, clean_up_after_workers
@@ -20,6 +21,22 @@ from pipeline.quiet import failure_in_words, say_failures_without_values, silenc
 
 _CONTEXT = multiprocessing.get_context("spawn")
 _PATIENCE_S = 5.0
+# What a worker takes at most, models and a study (docs/speed.md), with room to spare.
+_WORKER_MB = 900
+# A worker takes about three seconds to start, which so many studies of its own win back.
+_PAYS_FROM = {"drawn": 3, "plain": 8}
+
+
+def jobs_for(studies: int, *, drawn: bool) -> int:
+    """Processes that finish so many studies soonest on this machine; 1: in this process, on all threads.
+
+    One study does not keep even two processors busy all the time; as many as there are processors do.
+
+    Args:
+        drawn: whether each study gets pictures or a report, which take longer than its grades.
+    """
+    worth = studies // _PAYS_FROM["drawn" if drawn else "plain"]
+    return int(max(1, min(available_threads(), worth, available_memory_mb() // _WORKER_MB)))
 
 
 class LocalPool(WorkerEngine):

@@ -88,8 +88,9 @@ def predict(
             "--jobs",
             "-j",
             min=1,
-            help="Studies at a time, each by a worker with its own models. Left out: 1; with ray, the "
-            "processors of the cluster.",
+            help="Studies at a time, each by a worker with its own models. Left out: as many as pay for so "
+            "many studies on the processors and memory there are, 1 for a few; with ray, the processors of "
+            "the cluster.",
         ),
     ] = None,
     address: Annotated[
@@ -103,7 +104,9 @@ def predict(
     threads: Annotated[
         int | None,
         typer.Option(
-            help="Threads of this process; all there are if left out. Workers of --jobs have one each.", min=1
+            help="Threads of this process, which then does the studies alone unless --jobs says otherwise; "
+            "workers of --jobs have one each.",
+            min=1,
         ),
     ] = None,
     device: Annotated[

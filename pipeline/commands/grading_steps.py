@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +19,7 @@ from data_prep.read.find import find_all_studies
 from data_prep.read.opening import archives_in, opened_input
 from data_prep.study import Study
 from pipeline.batch.engines import Engine, LoadPipeline
-from pipeline.batch.processes import LocalPool
+from pipeline.batch.processes import LocalPool, jobs_for
 from pipeline.batch.ray_engine import RayEngine
 from pipeline.batch.run import BatchReport, others_in, run_batch
 from pipeline.commands import console
@@ -142,12 +142,18 @@ class Workers:
     """Where studies are done.
 
     Attributes:
-        jobs: workers with models of their own; None: one, or as many as a Ray cluster has processors.
+        jobs: workers with models of their own; None: what suits the studies and this machine, or as many as a
+            Ray cluster has processors.
         address: they are actors of the Ray cluster there.
     """
 
     jobs: int | None = None
     address: str | None = None
+
+    @property
+    def are_open(self) -> bool:
+        """Whether nobody said how many there should be on this machine."""
+        return self.address is None and self.jobs is None
 
     @property
     def are_others(self) -> bool:
@@ -220,6 +226,8 @@ def grade_all(
         make_writable(output)
         models: Pipeline | ModelFacts
         engine = None
+        if workers is not None and workers.are_open and threads is None and device == "cpu":
+            workers = replace(workers, jobs=jobs_for(len(entries), drawn=pictures or reports))
         if workers is not None and workers.are_others:
             models = read_facts(detector_weights, classifier_weights, backend, device)
             weights = _absolute(detector_weights), _absolute(classifier_weights)
