@@ -23,6 +23,9 @@ from detector.spine.levels import straightened
 from detector.spine.region import is_named_otherwise, lumbar_evidence, views_apart
 from detector.spine.voting import join_votes
 
+# How far beside the middle of a series foramina lie.
+_FORAMINA_MM = 8.0, 28.0
+
 
 @dataclass(frozen=True, eq=False)
 class Sighting:
@@ -121,7 +124,8 @@ class SpineFinder:
         series, slices = own
         middle = slices[len(slices) // 2]
         beside = [(one, item) for one, items in (own, *others) for item in items if item is not middle]
-        sightings = self._look_at([(series, middle)], ahead=[item for _, item in beside])
+        later = [item for one, items in others for item in _wanted_later(one, items)]
+        sightings = self._look_at([(series, middle)], ahead=[*(item for _, item in beside), *later])
         shown_mm = _spine_mm(sightings[0], self.config) if sightings else None
 
         def around_spine(_: Slice, grid: SlicePlane) -> SlicePlane:
@@ -189,6 +193,22 @@ class SpineFinder:
         self, slices: list[tuple[Series, Slice]], part: Part | None = None, ahead: Sequence[Slice] = ()
     ) -> list[SliceSighting]:
         return look_at(slices, self.predictor, self.config.candidates, part, ahead)
+
+
+def _wanted_later(series: Series, slices: Sequence[Slice]) -> list[Slice]:
+    """Slices of a T1 beside ``slices``, on which foramina will be looked for."""
+    if series.kind is not SeriesKind.SAGITTAL_T1:
+        return []
+    stack = max(series.stacks, key=len)
+    known = {id(item) for item in slices}
+    places = [float(item.plane.centre_mm @ stack[0].plane.normal) for item in stack]
+    middle = (min(places) + max(places)) / 2
+    low, high = _FORAMINA_MM
+    return [
+        item
+        for item, place in zip(stack, places, strict=True)
+        if low <= abs(place - middle) <= high and id(item) not in known
+    ]
 
 
 def _spine_mm(seen: SliceSighting, config: PredictConfig) -> FloatArray | None:
