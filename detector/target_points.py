@@ -43,22 +43,47 @@ def target_points(
     """
     thread = thread or Beside(None)
     expected = points = all_points(study, levels, leading)
+    again = tuple(refiners)
     if axial is not None:
-        recesses = thread.begin(refine_recesses, study, levels, expected, axial, config.axial)
+        at_once = foramen is not None and thread.is_thread
+        of_canals = tuple(refiner for refiner in again if refiner.spec.group is not ConditionGroup.FORAMINAL)
+        recesses = thread.begin(
+            _seen_on_axials, study, levels, expected, axial, config, of_canals if at_once else ()
+        )
         early = None
-        if foramen is not None and thread.is_thread:
+        if foramen is not None and at_once:
             early = refine_foramina(study, expected, foramen, config.foramen)
-        points = recesses()
+        points, looked_at_again = recesses()
         aside_mm = sideways_mm(levels, points)
         if is_curved or _is_crooked(tuple(aside_mm.values()), config.crooked_mm):
             levels, points = moved_sideways(study, levels, points, leading, aside_mm)
         elif early is not None:
-            points, foramen = _joined(points, early), None
+            points, foramen = _joined(looked_at_again, early), None
+            again = tuple(refiner for refiner in again if refiner not in of_canals)
     if foramen is not None:
         points = refine_foramina(study, points, foramen, config.foramen)
+    return levels, _refined(study, points, again)
+
+
+def _seen_on_axials(
+    study: Study,
+    levels: dict[Level, SpineLevel],
+    expected: tuple[LevelPoint, ...],
+    axial: SlicePredictor,
+    config: PredictConfig,
+    refiners: Sequence[PointRefiner],
+) -> tuple[tuple[LevelPoint, ...], tuple[LevelPoint, ...]]:
+    """The points with recesses where they are seen, and the same after a second look."""
+    points = refine_recesses(study, levels, expected, axial, config.axial)
+    return points, _refined(study, points, refiners)
+
+
+def _refined(
+    study: Study, points: tuple[LevelPoint, ...], refiners: Sequence[PointRefiner]
+) -> tuple[LevelPoint, ...]:
     for refiner in refiners:
         points = refiner.refine(study, points)
-    return levels, points
+    return points
 
 
 def _joined(points: tuple[LevelPoint, ...], early: tuple[LevelPoint, ...]) -> tuple[LevelPoint, ...]:
