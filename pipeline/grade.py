@@ -11,7 +11,7 @@ from typing import Protocol
 from classifier.grade import Grade
 from classifier.measure.quantities import Measured
 from classifier.measure.study import measure_study
-from data_prep.base.backend import Backend, available_threads, resolve_backend
+from data_prep.base.backend import Backend, BackendUnusable, available_threads, resolve_backend
 from data_prep.base.beside import beside
 from data_prep.levels import SpineLevels
 from data_prep.pixel_cache import PixelCache
@@ -145,6 +145,9 @@ class Pipeline:
     ) -> tuple[StudyPrediction, Study | None]:
         """Load and grade one study that was found; never raises for what is wrong with the study.
 
+        Raises:
+            BackendUnusable: ONNX Runtime refuses a network, which is known when it is first used.
+
         Args:
             entry: what ``find_studies`` found.
             on_stage: called with ``reading``, ``detection`` and ``grading`` when each begins.
@@ -167,6 +170,9 @@ class Pipeline:
     def predict_study(self, study: Study) -> StudyPrediction:
         """Grade a loaded study; a failure inside a stage becomes a rejection with the level prior.
 
+        Raises:
+            BackendUnusable: ONNX Runtime refuses a network, which is known when it is first used.
+
         Slices that were looked at and cannot be decoded join the study's rejections.
         """
         return self._predict(PixelCache(study), lambda _: None)
@@ -180,6 +186,8 @@ class Pipeline:
             stage = "grading"
             on_stage(stage)
             grades, (measurements, failed) = self._graded(study, levels)
+        except BackendUnusable:  # no study's fault
+            raise
         except Exception as error:  # one study must never end a batch
             failure = _failure(error, stage, study.study_id)
             return self.facts.rejected(

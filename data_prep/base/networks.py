@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.base.backend import BackendUnusable, available_threads
-from data_prep.base.graph import assembled, is_of
+from data_prep.base.graph import Constants, assembled, is_of
 
 Arrays = Sequence[NDArray[Any]]
+
+_NETWORKS: WeakSet[CompiledNetwork] = WeakSet()
 
 
 class CompiledNetwork:
@@ -32,28 +36,25 @@ class CompiledNetwork:
     def __init__(
         self, model: bytes, constants: Mapping[str, NDArray[Any]] | None = None, *, threads: int
     ) -> None:
-        """Prepare an ONNX model for this processor.
+        """Begin to prepare an ONNX model for this processor: with several threads beside the caller.
 
         Args:
             constants: those that the model refers to.
             threads: that compute inputs beside each other; networks with the same number share them.
         """
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Images have many sizes: a plan of memory for each would be kept.
-        options.enable_mem_pattern = False
-        # The session reads them where they are.
-        self._constants = [
-            onnxruntime.OrtValue.ortvalue_from_numpy(part) for part in (constants or {}).values()
-        ]
-        if constants:
-            options.add_external_initializers(list(constants), self._constants)
         self.threads = threads
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self._inputs = [port.name for port in self._session.get_inputs()]
+        constants = dict(constants or {})
+        self._ready: Callable[[], _Ready]
+        if threads == 1:
+            ready = _ready(model, constants)
+            self._ready = lambda: ready
+        else:  # the first networks look at a study while others are still made ready
+            self._ready = _makers().submit(_ready, model, constants).result
+        _NETWORKS.add(self)
+
+    def await_ready(self) -> None:
+        """Wait until it can compute. Raises BackendUnusable."""
+        self._ready()
 
     def __call__(self, inputs: Iterable[Arrays]) -> list[NDArray[np.float32]]:
         """The first output for each set of inputs, in order; see ``start``."""
@@ -78,8 +79,62 @@ class CompiledNetwork:
         return lambda: [*results, *(future.result() for future in running)]
 
     def _output(self, arrays: Arrays) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = self._session.run(None, dict(zip(self._inputs, arrays, strict=True)))[0]
+        ready = self._ready()
+        found: NDArray[np.float32] = ready.session.run(None, dict(zip(ready.inputs, arrays, strict=True)))[0]
         return found
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A network that computes.
+
+    Attributes:
+        session: of ONNX Runtime.
+        inputs: their names.
+        constants: the session reads them where they are.
+    """
+
+    session: Any
+    inputs: tuple[str, ...]
+    constants: tuple[Any, ...]
+
+
+def _ready(model: bytes, constants: Constants) -> _Ready:
+    """An ONNX model, prepared. Raises BackendUnusable."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Images have many sizes: a plan of memory for each would be kept.
+    options.enable_mem_pattern = False
+    values = tuple(onnxruntime.OrtValue.ortvalue_from_numpy(part) for part in constants.values())
+    if constants:
+        options.add_external_initializers(list(constants), list(values))
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common kind
+        raise BackendUnusable(
+            f"ONNX Runtime {onnxruntime.__version__} cannot run a network ({type(error).__name__}): install "
+            "the version of requirements.txt, or use --backend torch"
+        ) from error
+    return _Ready(session, tuple(port.name for port in session.get_inputs()), values)
+
+
+def await_networks() -> None:
+    """Wait until every network of this process is ready: who serves must not find out later.
+
+    Raises:
+        BackendUnusable: one of them cannot be run.
+    """
+    for network in list(_NETWORKS):
+        network.await_ready()
+
+
+@cache
+def _makers() -> ThreadPoolExecutor:
+    """Threads that make networks ready, which ONNX Runtime does outside of Python's lock."""
+    return ThreadPoolExecutor(2, thread_name_prefix="making")
 
 
 @cache

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from data_prep.base.backend import Backend
 from data_prep.base.files import atomic_write, locked_folder
+from data_prep.base.networks import await_networks
 from data_prep.problems import Rejection
 from data_prep.read.archives import is_archive
 from data_prep.read.entry import StudyEntry
@@ -87,8 +88,12 @@ def load_pipeline(
     backend: Backend = Backend.AUTO,
     threads: int | None = None,
     device: str = "cpu",
+    wait: bool = True,
 ) -> Pipeline:
-    """The models, bundled ones if not given; see ``Pipeline.load``."""
+    """The models, bundled ones if not given; see ``Pipeline.load``.
+
+    ``wait`` until all networks are ready; who grades at once need not.
+    """
     with console.status("loading models"):
         pipeline = Pipeline.load(
             detector_weights=detector_weights,
@@ -97,6 +102,8 @@ def load_pipeline(
             threads=threads,
             device=device,
         )
+        if wait:
+            await_networks()
     _note_models(pipeline.facts)
     return pipeline
 
@@ -235,7 +242,12 @@ def grade_all(
             engine = workers.engine(load, models.provenance)
         else:
             models = load_pipeline(
-                detector_weights, classifier_weights, backend=backend, threads=threads, device=device
+                detector_weights,
+                classifier_weights,
+                backend=backend,
+                threads=threads,
+                device=device,
+                wait=False,
             )
         with locked_folder(output), console.progress_of_parts("studies", len(entries)) as told:
             report = run_batch(

@@ -9,8 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from data_prep.base.backend import BackendUnusable
 from data_prep.base.graph import convert_torch
-from data_prep.base.networks import CompiledNetwork
+from data_prep.base.networks import CompiledNetwork, await_networks
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +70,21 @@ def test_an_error_while_inputs_are_made_leaves_the_network_usable(model: bytes) 
 
 def test_nothing_in_nothing_out(model: bytes) -> None:
     assert CompiledNetwork(model, threads=2)([]) == []
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_network_that_cannot_be_run_is_refused_in_words(
+    threads: int,
+) -> None:
+    with pytest.raises(BackendUnusable, match=r"cannot run a network .*--backend torch"):
+        CompiledNetwork(b"no network", threads=threads)([[image(0)]])
+
+
+def test_who_waits_for_all_networks_is_told_of_one_that_cannot_be_run(model: bytes) -> None:
+    sound = CompiledNetwork(model, threads=2)
+    await_networks()
+    broken = CompiledNetwork(b"no network", threads=2)
+    with pytest.raises(BackendUnusable):
+        await_networks()
+    del broken
+    assert sound([[image(0)]])
