@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import numpy as np
@@ -81,6 +82,7 @@ def test_a_network_that_cannot_be_run_is_refused_in_words(
 
 
 def test_who_waits_for_all_networks_is_told_of_one_that_cannot_be_run(model: bytes) -> None:
+    gc.collect()  # those of other tests
     sound = CompiledNetwork(model, threads=2)
     await_networks()
     broken = CompiledNetwork(b"no network", threads=2)
