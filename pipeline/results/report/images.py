@@ -21,6 +21,8 @@ from pipeline.results.pictures.overlays import where_words
 # Longest side of a slice and JPEG quality, the best first; the first that keeps within the bytes is taken.
 _STEPS = ((448, 82), (384, 78), (320, 72), (256, 68), (224, 55))
 _MAX_SLICES_BYTES = 2_300_000
+# Not all slices need be drawn to know that they take too many bytes.
+_SAMPLE_STEP, _SURELY_TOO_MANY = 8, 1.2
 _MAX_SLICES_PER_SERIES = 96
 _CROP_PX, _CROP_QUALITY = 224, 82
 # A level is named beside a slice that lies no farther from its disc than this.
@@ -96,6 +98,9 @@ def shown_series(study: Study, levels: SpineLevels) -> tuple[ShownSeries, ...]:
     names = _names(chosen)
     picked = [(series, _slices_to_show(series, levels)) for series in chosen]
     for side_px, quality in _STEPS:
+        is_last = (side_px, quality) == _STEPS[-1]
+        if not is_last and _bytes_of_some(picked, side_px, quality) > _SURELY_TOO_MANY * _MAX_SLICES_BYTES:
+            continue
         shown = [
             _shown(series, name, slices, levels, side_px, quality)
             for name, (series, slices) in zip(names, picked, strict=True)
@@ -104,6 +109,15 @@ def shown_series(study: Study, levels: SpineLevels) -> tuple[ShownSeries, ...]:
         if size <= _MAX_SLICES_BYTES:
             break
     return tuple(shown)
+
+
+def _bytes_of_some(picked: Sequence[tuple[Series, Sequence[Slice]]], side_px: int, quality: int) -> float:
+    """How many bytes all slices would have, told from every eighth."""
+    slices = [item for _, items in picked for item in items]
+    some = slices[::_SAMPLE_STEP]
+    images = [displayed(item, side_px, side_px) for item in some]
+    size = sum(len(jpeg_uri(image[0], quality)) for image in images if image is not None)
+    return size * len(slices) / max(len(some), 1)
 
 
 def _names(chosen: Sequence[Series]) -> list[str]:
