@@ -24,6 +24,7 @@ from pipeline.prediction import Provenance, StudyPrediction
 from pipeline.results.dicom.identity import note
 from pipeline.results.pictures.montage import crop_at
 from pipeline.results.pictures.readings import reading_of_prediction
+from pipeline.results.report import images as report_images
 from pipeline.results.report.index import write_index
 from pipeline.results.report.study_report import render_report, write_report
 from pipeline.results.words import FLAG_WORDS, share_words
@@ -244,6 +245,27 @@ def test_a_long_study_still_fits(graded: tuple[StudyPrediction, Study]) -> None:
     assert text.count('data-series="') > 100
     for target in TARGETS:
         assert f'class="point" data-target="{target.column}"' in text
+
+
+@pytest.mark.parametrize("share_of_the_best", [1.1, 0.7, 0.3, 0.01])
+def test_slices_are_the_largest_that_fit_though_not_every_size_is_drawn(
+    graded: tuple[StudyPrediction, Study], share_of_the_best: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prediction, study = graded
+    assert prediction.levels is not None
+
+    def drawn(most_bytes: float, steps: tuple[tuple[int, int], ...]) -> tuple[int, str]:
+        monkeypatch.setattr(report_images, "_MAX_SLICES_BYTES", most_bytes)
+        monkeypatch.setattr(report_images, "_STEPS", steps)
+        shown = report_images.shown_series(study, prediction.levels)
+        data = "".join(item.data or "" for series in shown for item in series.slices)
+        return len(data), data
+
+    steps = report_images._STEPS
+    sizes = [drawn(float("inf"), (step,)) for step in steps]
+    most = share_of_the_best * sizes[0][0]
+    expected = next((data for size, data in sizes if size <= most), sizes[-1][1])
+    assert drawn(most, steps)[1] == expected
 
 
 def test_what_could_not_be_graded_is_said_in_words(tmp_path: Path, chromium: Browser) -> None:
