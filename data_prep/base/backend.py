@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 from enum import StrEnum
 from importlib.util import find_spec
+from pathlib import Path
 
 from data_prep.problems import LumbarError
+
+# Of the control group of a container, the second and the first version of the interface.
+_QUOTAS = (
+    ("/sys/fs/cgroup/cpu.max",),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
 
 
 class Backend(StrEnum):
@@ -45,7 +53,24 @@ def resolve_backend(backend: Backend | str, *, device: str = "cpu") -> Backend:
 
 
 def available_threads() -> int:
-    """Processors that this process may use."""
+    """Processors that this process may use; in a container with a quota, as many as it allows for."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    allowed = min(_quota(*files) for files in _QUOTAS)
+    return max(1, min(count, math.ceil(allowed))) if math.isfinite(allowed) else count
+
+
+def _quota(*files: str) -> float:
+    """Processors' worth of time that a control group may use; infinite without a limit.
+
+    Args:
+        files: that hold, one after the other, the microseconds of each period and the period.
+    """
+    try:
+        quota, period = " ".join(Path(file).read_text(encoding="ascii") for file in files).split()
+        # "max" or -1: as much as there is.
+        return float(quota) / float(period) if float(quota) > 0 else math.inf
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf

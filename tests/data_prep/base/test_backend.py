@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from data_prep.base import backend
@@ -38,3 +40,24 @@ def test_without_onnx_runtime_auto_is_torch(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_there_is_at_least_one_thread() -> None:
     assert available_threads() >= 1
+
+
+@pytest.mark.parametrize(
+    ("contents", "threads"),
+    [
+        (["max 100000"], 8),
+        (["250000 100000"], 3),
+        (["50000 100000"], 1),
+        (["-1", "100000"], 8),
+        (["200000", "100000"], 2),
+    ],
+)
+def test_a_container_computes_on_as_many_threads_as_its_quota_pays_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contents: list[str], threads: int
+) -> None:
+    files = [tmp_path / str(number) for number in range(len(contents))]
+    for file, content in zip(files, contents, strict=True):
+        file.write_text(content + "\n")
+    monkeypatch.setattr(backend, "_QUOTAS", (("/nowhere",), tuple(map(str, files))))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert backend.available_threads() == threads
