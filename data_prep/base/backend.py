@@ -54,10 +54,7 @@ def resolve_backend(backend: Backend | str, *, device: str = "cpu") -> Backend:
 
 def available_threads() -> int:
     """Processors that this process may use; in a container with a quota, as many as it allows for."""
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
-    else:
-        count = os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     allowed = min(_quota(*files) for files in _QUOTAS)
     return max(1, min(count, math.ceil(allowed))) if math.isfinite(allowed) else count
 
