@@ -11,6 +11,7 @@ from data_prep.problems import DicomRejected
 from data_prep.study import Series, Study
 from data_prep.vocabulary import Flag, Level, SeriesKind
 from detector.config import PredictConfig
+from detector.look.canonical import without_border
 from detector.look.choice import central_slices
 from detector.look.inference import SlicePredictor
 from detector.spine.agreement import shift_between
@@ -32,7 +33,8 @@ def noisy_or_turned(
     """
     (middle,) = central_slices(leading, 1, config.max_offset_mm)
     try:
-        ratio = signal_to_noise(middle.pixels())
+        _, pixels = without_border(middle.plane, middle.pixels())
+        ratio = signal_to_noise(pixels)
     except DicomRejected:
         return (), False
     noisy = ratio < config.noisy_below

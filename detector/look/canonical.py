@@ -15,6 +15,8 @@ from data_prep.crops import display_axes, percentiles, resample
 from data_prep.geometry import FloatArray, SlicePlane
 
 BLACK_PERCENTILE, WHITE_PERCENTILE = 0.5, 99.5
+# What borders must leave along each side: less is no picture.
+_LEAST_CONTENT_PX = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,31 @@ def _span(at: FloatArray, margin: float, size: int) -> tuple[int, int]:
     return start, start + length
 
 
+def without_border(plane: SlicePlane, pixels: NDArray[np.float32]) -> tuple[SlicePlane, NDArray[np.float32]]:
+    """An image without the rows and columns at its edges that are all of one value.
+
+    Exports and scanners fill images up to other sizes. Such borders would move the grid on which an image is
+    read, and change how dark black is.
+    """
+    inner, top = _from_content(pixels)
+    inner, bottom = _from_content(inner[::-1])
+    inner, left = _from_content(inner[::-1].T)
+    inner, right = _from_content(inner[::-1])
+    inner = inner[::-1].T
+    if not (top or bottom or left or right) or min(inner.shape) < _LEAST_CONTENT_PX:
+        return plane, pixels
+    height, width = inner.shape
+    return replace(plane, origin_mm=plane.to_mm([left, top]), shape=(height, width)), inner
+
+
+def _from_content(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+    """The rows from the first on that is not all of the value of the first pixel, and how many lie before."""
+    first, size = 0, len(pixels) if pixels.size else 0
+    while first < size and bool((pixels[first] == pixels[0, 0]).all()):
+        first += 1
+    return pixels[first:], first
+
+
 def canonical_plane(plane: SlicePlane, *, mm_per_px: float, max_side_px: int) -> SlicePlane:
     """The canonical grid of a slice: all of it, or its middle when a side would exceed ``max_side_px``."""
     rightwards, downwards = display_axes(plane)
@@ -85,12 +112,13 @@ def canonical_image(
     max_side_px: int,
     part: Callable[[SlicePlane], SlicePlane] | None = None,
 ) -> CanonicalImage:
-    """Orient, resample and window one slice.
+    """Orient, resample and window one slice; borders without content are left out.
 
     Args:
         pixels: float32 (rows, columns) on ``plane``.
         part: which part of the canonical grid is wanted, as bright as it is in the whole slice.
     """
+    plane, pixels = without_border(plane, pixels)
     target = canonical_plane(plane, mm_per_px=mm_per_px, max_side_px=max_side_px)
     if part is None:
         image = resample(pixels, plane, target)

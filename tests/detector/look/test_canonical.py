@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_prep.geometry import SlicePlane
-from detector.look.canonical import around, canonical_image, canonical_plane, strip, window
+from detector.look.canonical import around, canonical_image, canonical_plane, strip, window, without_border
 
 SAGITTAL_AXES = [
     ([0, 1, 0], [0, 0, -1]),  # as usual
@@ -88,3 +88,28 @@ def test_a_part_is_as_bright_as_in_the_whole_slice() -> None:
     high, wide = part.image.shape
     same = whole.image[top : top + high, left : left + wide].astype(int)
     assert part.image.shape == part.plane.shape and np.abs(same - part.image).max() <= 1
+
+
+@pytest.mark.parametrize("value", [0.0, -1000.0, 4095.0])
+@pytest.mark.parametrize("border", [(7, 0, 0, 0), (3, 11, 20, 6), (0, 0, 0, 31)])
+def test_a_border_changes_nothing(value: float, border: tuple[int, int, int, int]) -> None:
+    """However wide it is, of whatever value: the same picture on the same grid."""
+    top, bottom, left, right = border
+    pixels = np.random.default_rng(5).gamma(2.0, 100.0, GRID.shape).astype(np.float32)
+    wide = np.pad(pixels, ((top, bottom), (left, right)), constant_values=value)
+    around_it = SlicePlane(GRID.to_mm([-left, -top]), GRID.x_axis, GRID.y_axis, GRID.spacing_mm, wide.shape)
+    plain, bordered = (
+        canonical_image(plane, image, mm_per_px=1.0, max_side_px=512)
+        for plane, image in ((GRID, pixels), (around_it, wide))
+    )
+    np.testing.assert_array_equal(bordered.image, plain.image)
+    np.testing.assert_allclose(bordered.plane.origin_mm, plain.plane.origin_mm, atol=1e-9)
+
+
+def test_what_is_no_border_is_left() -> None:
+    """A constant image, one with hardly any content, one whose edges show something."""
+    constant, spot, usual = (np.zeros(GRID.shape, np.float32) for _ in range(3))
+    spot[100:104, 100:104] = 5.0
+    usual[0, 40] = usual[-1, 3] = usual[200, 0] = usual[7, -1] = 1.0
+    for pixels in (constant, spot, usual):
+        assert without_border(GRID, pixels)[1] is pixels
