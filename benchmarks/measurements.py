@@ -31,6 +31,7 @@ from classifier.measure.agreement import contradictions
 from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import Quantity
 from classifier.measure.sagittal import SagittalReading, read_sagittal
+from classifier.measure.strips import between
 from classifier.measure.study import measure_study
 from classifier.measure.tissue_training import APART
 from classifier.measure.training import inside_of
@@ -302,10 +303,11 @@ def sudirman_slices(folder: Path, half: str) -> Iterator[OneSlice]:
 def true_depth(item: OneSlice, reading: SagittalReading, place: int) -> float | None:
     """Of the mask, across the canal, mean over 4 mm at the disc; None where the mask is not there."""
     assert item.mask is not None
-    strip, row = reading.strip, round(float(reading.level_rows[place]))
+    strip, row = reading.strip, float(reading.level_rows[place])
     across = np.arange(-16.0, 18.01, 0.1)
-    rows = np.arange(row - 1, row + 2)
-    at = strip.centres_mm[rows, None] + across[None, :, None] * strip.across[rows, None]
+    rows = row + np.array([-2.0, 0.0, 2.0]) / reading.step_mm
+    centres, backwards = between(strip.centres_mm, rows), between(strip.across, rows)
+    at = centres[:, None] + across[None, :, None] * backwards[:, None]
     found = []
     for line in _sampled(item.mask == 3, at):
         edges = np.flatnonzero(np.diff(np.concatenate([[0], (line > 0.5).astype(np.int8), [0]]))).reshape(

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from classifier.measure.extents import Extent, extent_of
 from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import Quantity
-from classifier.measure.strips import CANAL_STEP_MM, DISC_STEP_MM, Strip, canal_strip, disc_strip
+from classifier.measure.strips import (
+    DISC_ALONG_MM,
+    DISC_STEP_MM,
+    Strip,
+    between,
+    canal_strip,
+    disc_strip,
+)
 from classifier.measure.tissues import Tissues, find_tissues
 from data_prep.geometry import FloatArray
 
@@ -22,7 +29,7 @@ _FLUID_MM: Final = 9.0
 _SEEN_MM: Final = 20.0
 # Fluid is as bright as this quantile of a row of the sac, smoothed along the canal; tissue is as dark as this
 # one of what lies well in front of it.
-_FLUID_QUANTILE, _DARK_QUANTILE, _DARK_MM, _SMOOTH_ROWS = 0.85, 0.15, -10.0, 6.0
+_FLUID_QUANTILE, _DARK_QUANTILE, _DARK_MM, _SMOOTH_MM = 0.85, 0.15, -10.0, 12.0
 _BRIGHTEST: Final = 1.1
 _DISC_MM: Final = 9.0
 # Runs of sac and disc are usually this near to the line through the found points.
@@ -36,8 +43,14 @@ _FLOOR_MM: Final = {"canal": 1.4, "disc": 1.4, "slip": 1.5}
 _FLOOR_CSF: Final = 10.0
 FLOOR_DEG: Final = 8.0
 _WALL: Final = (0.22, 0.78)
-# Twice the way from the last disc to the middle of S1, in gaps between discs; rows that count there.
-_SACRAL, _BESIDE_ROWS, _LEAST_FLUID_MM = 0.9, 2, 1.0
+_WALL_PLACES, _LEAST_WALL_MM = 12, 6.0
+# Twice the way from the last disc to the middle of S1, in gaps between discs; places that count there, and
+# at the disc.
+_SACRAL, _LEAST_FLUID_MM = 0.9, 1.0
+_BESIDE_MM: Final = np.array([-4.0, -2.0, 0.0, 2.0, 4.0])
+_LEAST_OVER_MM: Final = np.array([-2.0, 0.0, 2.0])
+# Places between the borders of the sac, as shares of its thickness.
+_INSIDE: Final = (np.arange(30) + 0.5) / 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,57 +112,62 @@ class SagittalReading:
             return None
         return (disc.upper if upper else disc.lower)[1]
 
-    def _rows(self, place: int, reach_mm: float) -> slice:
-        row, reach = self.level_rows[place], reach_mm / CANAL_STEP_MM
-        return slice(max(round(row - reach), 0), round(row + reach) + 1)
+    def _near(self, place: int, reach_mm: float, step_mm: float) -> FloatArray:
+        """Places around a level, in rows and between them, so that they move with its point."""
+        reach = np.arange(-reach_mm, reach_mm + 1e-6, step_mm)
+        return np.asarray(self.level_rows[place] + reach / self.step_mm)
+
+    @cached_property
+    def step_mm(self) -> float:
+        """Between rows of the canal: beyond the levels it runs straight on."""
+        return float(np.linalg.norm(self.strip.centres_mm[-1] - self.strip.centres_mm[-2]))
 
     def _depth(self, place: int) -> Reading | None:
         """Where the canal is closed there is a depth, too, if the sac is seen above or below."""
-        rows, sac = self._rows(place, _LEVEL_MM), self.sac
-        if sac.peak[self._rows(place, _SEEN_MM)].max(initial=0.0) < _LEAST_PEAK:
+        sac, row = self.sac, self.level_rows[place : place + 1]
+        if between(sac.peak, self._near(place, _SEEN_MM, 2.0)).max() < _LEAST_PEAK:
             return None
-        value = float(sac.thickness_mm[rows].mean())
-        row = np.array([round(float(self.level_rows[place]))])
-        ends = [self.strip.point_mm(row, border[row])[0] for border in (sac.first_mm, sac.last_mm)]
-        return Reading(
-            value, float(np.hypot(_FLOOR_MM["canal"], 0.5 * sac.spread_mm[rows].mean())), np.stack(ends)
-        )
+        near = self._near(place, _LEVEL_MM, 2.0)
+        value = float(between(sac.thickness_mm, near).mean())
+        ends = [self.strip.point_mm(row, between(border, row))[0] for border in (sac.first_mm, sac.last_mm)]
+        spread = between(sac.spread_mm, near).mean()
+        return Reading(value, float(np.hypot(_FLOOR_MM["canal"], 0.5 * spread)), np.stack(ends))
 
     def _csf_share(self, place: int) -> Reading | None:
         """Per cent: fluid where there is least near the disc, of that beside the middle of the vertebrae."""
         fluid, row, gaps = self.fluid_mm, self.level_rows[place], np.diff(self.level_rows)
         above = gaps[place - 1] if place else gaps[0]
         below = gaps[place] if place < len(gaps) else gaps[-1] * _SACRAL
-        beside = [self._mean(fluid, row + off, _BESIDE_ROWS) for off in (-above / 2, below / 2)]
-        near = np.convolve(fluid, np.full(3, 1 / 3), mode="same")[self._rows(place, _FLUID_MM)]
-        if not len(near) or np.mean(beside) < _LEAST_FLUID_MM:
+        reach = _BESIDE_MM / self.step_mm
+        beside = [
+            between(fluid, np.clip(row + off, reach[-1], len(fluid) - 1 - reach[-1]) + reach).mean()
+            for off in (-above / 2, below / 2)
+        ]
+        if np.mean(beside) < _LEAST_FLUID_MM:
             return None
-        share = 100 * float(near.min() / np.mean(beside))
+        near = self._near(place, _FLUID_MM, 1.0) + _LEAST_OVER_MM[:, None] / self.step_mm
+        least = between(fluid, near).mean(axis=0).min()
+        share = 100 * float(least / np.mean(beside))
         return Reading(min(share, 100.0), _FLOOR_CSF)
 
     @cached_property
     def fluid_mm(self) -> FloatArray:
         """(rows,) thickness of the fluid in the sac: bright pixels count whole, grey ones in part."""
-        across = self.strip.across_mm
-        inside = (across >= self.sac.first_mm[:, None]) & (across <= self.sac.last_mm[:, None])
+        across, sac = self.strip.across_mm, self.sac
         dark = float(np.quantile(self.values[:, across < _DARK_MM], _DARK_QUANTILE))
-        bright, counts = np.full(len(inside), dark), inside.sum(axis=1)
-        for count in set(counts.tolist()) - {0}:
-            rows = counts == count
-            own = self.values[inside & rows[:, None]].reshape(-1, count)
-            bright[rows] = np.quantile(own, _FLUID_QUANTILE, axis=1)
-        reach = np.arange(-3 * _SMOOTH_ROWS, 3 * _SMOOTH_ROWS + 1)
-        kernel = np.exp(-0.5 * (reach / _SMOOTH_ROWS) ** 2)
+        # As many places in every row, from border to border: what is read moves with the borders.
+        at = sac.first_mm[:, None] + sac.thickness_mm[:, None] * _INSIDE
+        column = np.clip((at - across[0]) / float(across[1] - across[0]), 0, len(across) - 1)
+        before = np.minimum(column.astype(np.intp), len(across) - 2)
+        first, second = (np.take_along_axis(self.values, before + step, axis=1) for step in (0, 1))
+        inside = first + (second - first) * (column - before)
+        bright = np.quantile(inside, _FLUID_QUANTILE, axis=1)
+        reach = np.arange(1 - len(bright), len(bright)) * self.step_mm
+        kernel = np.exp(-0.5 * (reach / _SMOOTH_MM) ** 2)
         edge = len(kernel) // 2
         smooth = np.convolve(np.pad(bright, edge, mode="edge"), kernel / kernel.sum(), mode="valid")
-        share = (self.values - dark) / np.maximum(smooth - dark, 1e-3)[:, None]
-        step = float(across[1] - across[0])
-        return np.asarray((np.clip(share, 0.0, _BRIGHTEST) * inside).sum(axis=1) * step, dtype=np.float64)
-
-    @staticmethod
-    def _mean(values: FloatArray, row: float, reach: int) -> float:
-        middle = int(np.clip(round(row), reach, len(values) - 1 - reach))
-        return float(values[middle - reach : middle + reach + 1].mean())
+        share = (inside - dark) / np.maximum(smooth - dark, 1e-3)[:, None]
+        return np.asarray(np.clip(share, 0.0, _BRIGHTEST).mean(axis=1) * sac.thickness_mm)
 
     def _body_height(self, place: int) -> float | None:
         """Mean height (mm) of the vertebrae beside a disc, between the edges of neighbouring discs."""
@@ -173,12 +191,15 @@ class SagittalReading:
             (row - _WALL[1] * above, row - _WALL[0] * above),
             (row + _WALL[0] * below, row + _WALL[1] * below),
         ):
-            rows = np.arange(max(round(start), 0), min(round(end) + 1, len(self.sac.peak)))
-            if len(rows) < 4 or self.sac.peak[rows].mean() < _LEAST_PEAK:
+            start, end = max(start, 0.0), min(end, len(self.sac.peak) - 1.0)
+            rows = np.linspace(start, end, _WALL_PLACES)
+            if (end - start) * self.step_mm < _LEAST_WALL_MM or between(
+                self.sac.peak, rows
+            ).mean() < _LEAST_PEAK:
                 return None
-            walls.append(self.strip.point_mm(rows, self.sac.first_mm[rows]))
-        middle = round(float(row))
-        origin, back = self.strip.centres_mm[middle], self.strip.across[middle]
+            walls.append(self.strip.point_mm(rows, between(self.sac.first_mm, rows)))
+        middle = np.array([row])
+        origin, back = between(self.strip.centres_mm, middle)[0], between(self.strip.across, middle)[0]
         along = np.array([-back[1], back[0]])
         at_disc = []
         for wall in walls:
@@ -221,7 +242,7 @@ def _disc(tissues: Tissues, centre: FloatArray, up: FloatArray, back: FloatArray
     off = at - middle
     axis = np.linalg.eigh(off.T @ (share * off))[1][:, 0]
     strip, disc = _disc_extent(tissues, middle, axis if axis @ up > 0 else -axis, back)
-    rows = np.flatnonzero(np.linalg.norm(strip.centres_mm - middle, axis=1) <= _DISC_MM)
+    rows = np.flatnonzero(np.abs(DISC_ALONG_MM) <= _DISC_MM + DISC_STEP_MM / 2)
     if disc.peak[rows].mean() < _LEAST_PEAK:
         return None
     lower, upper = (_line(strip, border, rows) for border in (disc.first_mm, disc.last_mm))

@@ -8,7 +8,7 @@ every angle, columns outwards).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -18,7 +18,8 @@ from data_prep.crops import percentiles
 from data_prep.geometry import FloatArray
 
 CANAL_ACROSS_MM: Final = np.arange(-14.0, 16.01, 0.5)
-CANAL_STEP_MM: Final = 2.0
+# As many rows along every canal, about 2 mm apart: what is read would jump where one more is needed.
+CANAL_ROWS: Final = 84
 CANAL_BEYOND_MM: Final = 18.0
 DISC_ACROSS_MM: Final = np.arange(-13.0, 13.01, 0.5)
 DISC_STEP_MM: Final = 1.0
@@ -47,9 +48,9 @@ class Strip:
         """(rows, columns, 2) in-plane millimetres of every pixel of the strip."""
         return self.centres_mm[:, None] + self.across_mm[None, :, None] * self.across[:, None]
 
-    def point_mm(self, row: NDArray[np.intp], across_mm: FloatArray) -> FloatArray:
-        """(n, 2) in-plane millimetres of places on rows."""
-        return self.centres_mm[row] + across_mm[:, None] * self.across[row]
+    def point_mm(self, row: NDArray[Any], across_mm: FloatArray) -> FloatArray:
+        """(n, 2) in-plane millimetres of places on rows, or between two rows."""
+        return between(self.centres_mm, row) + across_mm[:, None] * between(self.across, row)
 
     def read(self, pixels: NDArray[np.float32], spacing_mm: tuple[float, float]) -> NDArray[np.float32]:
         """Grey values (rows, columns), scaled so that its 5th and 95th percentile are 0 and 1.
@@ -86,6 +87,14 @@ def _around(
     return np.ascontiguousarray(pixels[top:bottom, left:right]), np.array([left, top], np.float32)
 
 
+def between(values: FloatArray, row: NDArray[Any]) -> FloatArray:
+    """Values (rows,) or (rows, n) at places between rows, linearly; beyond the ends, the ends."""
+    places = np.arange(len(values))
+    if values.ndim == 1:
+        return np.interp(row, places, values)
+    return np.stack([np.interp(row, places, part) for part in values.T], axis=-1)
+
+
 def scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Stretched so that the 5th and 95th percentile are 0 and 1; all 0 where it is constant."""
     low, high = np.array(percentiles(values, (5.0, 95.0)))
@@ -106,7 +115,7 @@ def canal_strip(canal_mm: FloatArray, disc_mm: FloatArray) -> tuple[Strip, Float
     """
     at = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(canal_mm, axis=0), axis=1))])
     degree = min(3, len(at) - 1)
-    places = np.arange(-CANAL_BEYOND_MM, at[-1] + CANAL_BEYOND_MM + 1e-6, CANAL_STEP_MM)
+    places, step = np.linspace(-CANAL_BEYOND_MM, at[-1] + CANAL_BEYOND_MM, CANAL_ROWS, retstep=True)
     curves = [np.polynomial.Polynomial.fit(at, canal_mm[:, axis], degree) for axis in range(2)]
     inner = np.clip(places, at[0], at[-1])
     slope = np.stack([curve.deriv()(inner) for curve in curves], axis=1)
@@ -115,7 +124,7 @@ def canal_strip(canal_mm: FloatArray, disc_mm: FloatArray) -> tuple[Strip, Float
     back = np.stack([-slope[:, 1], slope[:, 0]], axis=1)
     if np.sum((canal_mm - disc_mm).mean(axis=0) * back.mean(axis=0)) < 0:
         back = -back
-    return Strip(points, back, CANAL_ACROSS_MM), (at + CANAL_BEYOND_MM) / CANAL_STEP_MM
+    return Strip(points, back, CANAL_ACROSS_MM), (at + CANAL_BEYOND_MM) / float(step)
 
 
 def disc_strip(disc_mm: FloatArray, up: FloatArray, back: FloatArray) -> Strip:

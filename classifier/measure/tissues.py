@@ -27,10 +27,12 @@ TISSUES: Final = ("disc", "vertebra", "sac")
 # Networks whose shares are averaged.
 STEMS: Final = ("tissues", "tissues-2")
 PIXEL_MM: Final = 0.75
-# Beyond the outermost points: along the spine, in front of the discs, behind the canal.
-_BEYOND_MM, _FRONT_MM, _BEHIND_MM = 24.0, 24.0, 17.0
-# Sides are multiples of this many pixels: phases of 2, halved twice.
-_MULTIPLE: Final = 8
+# Rows and columns, the same for every slice, or what is found would jump where one more is needed. Multiples
+# of 8: phases of 2, halved twice. 192 by 84 mm: five levels and 24 mm to the head and foot, mostly.
+SHAPE: Final = (256, 112)
+# At least so much beyond the outermost points along the spine, in front of the discs, and behind the canal;
+# where that is more than there are pixels of this size, pixels are larger.
+_BEYOND_MM, _FRONT_MM, _BEHIND_MM = 15.0, 21.0, 14.0
 
 RealArray = NDArray[np.float32]
 
@@ -42,17 +44,17 @@ class UprightGrid:
     Attributes:
         corner_mm: (2,) in-plane millimetres of the centre of the first pixel.
         right, down: (2,) in-plane unit vectors of increasing column and row.
-        shape: (rows, columns).
+        pixel_mm: distance of neighbouring rows and columns.
     """
 
     corner_mm: FloatArray
     right: FloatArray
     down: FloatArray
-    shape: tuple[int, int]
+    pixel_mm: float = PIXEL_MM
 
     @classmethod
     def around(cls, canal_mm: FloatArray, disc_mm: FloatArray) -> UprightGrid:
-        """The grid that holds the levels.
+        """The grid that holds the levels, in its middle; it moves with the points without a step.
 
         Args:
             canal_mm, disc_mm: (levels, 2) in-plane points, head to foot, two levels or more.
@@ -62,28 +64,30 @@ class UprightGrid:
         along, across = points @ down, points @ right
         first = np.array([across.min() - _FRONT_MM, along.min() - _BEYOND_MM])
         last = np.array([across.max() + _BEHIND_MM, along.max() + _BEYOND_MM])
-        columns, rows = (np.ceil((last - first) / PIXEL_MM / _MULTIPLE).astype(int) * _MULTIPLE).tolist()
-        return cls(first[0] * right + first[1] * down, right, down, (rows, columns))
+        steps = np.array(SHAPE[::-1]) - 1
+        pixel_mm = max(PIXEL_MM, float(((last - first) / steps).max()))
+        corner = (first + last - steps * pixel_mm) / 2
+        return cls(corner[0] * right + corner[1] * down, right, down, pixel_mm)
 
     def to_px(self, xy_mm: FloatArray) -> RealArray:
         """In-plane millimetres (..., 2) to (column, row) of this grid."""
         off = xy_mm - self.corner_mm
         return np.stack([off @ self.right, off @ self.down], axis=-1).astype(np.float32) / np.float32(
-            PIXEL_MM
+            self.pixel_mm
         )
 
     def read(self, pixels: RealArray, spacing_mm: tuple[float, float]) -> RealArray:
         """Grey values (rows, columns) as the network takes them; beyond the image, its edge is repeated."""
         spacing = np.asarray(spacing_mm)
-        matrix = np.stack([self.right, self.down], axis=1) * PIXEL_MM / spacing[:, None]
+        matrix = np.stack([self.right, self.down], axis=1) * self.pixel_mm / spacing[:, None]
         affine = np.concatenate([matrix, (self.corner_mm / spacing)[:, None]], axis=1)
-        sigma = 0.35 * PIXEL_MM / min(spacing_mm) - 0.2
+        sigma = 0.35 * self.pixel_mm / min(spacing_mm) - 0.2
         if sigma > 0.15:
             pixels = np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), dtype=np.float32)
         found = cv2.warpAffine(
             pixels,
             affine,
-            self.shape[::-1],
+            SHAPE[::-1],
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )

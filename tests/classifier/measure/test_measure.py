@@ -15,7 +15,7 @@ from classifier.measure.sagittal import SagittalReading
 from classifier.measure.strips import (
     CANAL_ACROSS_MM,
     CANAL_BEYOND_MM,
-    CANAL_STEP_MM,
+    CANAL_ROWS,
     RADII_MM,
     Strip,
     canal_strip,
@@ -232,7 +232,7 @@ def test_the_canal_strip_runs_head_to_foot_and_front_to_back() -> None:
     canal = np.array([[50.0, 20], [52, 55], [52, 90], [48, 120]])
     at = CANAL_BEYOND_MM + np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(canal, axis=0), axis=1))]
     strip, rows = canal_strip(canal, canal - [25.0, 0])
-    assert rows == pytest.approx(at / CANAL_STEP_MM)
+    assert rows == pytest.approx(at / (at[-1] + CANAL_BEYOND_MM) * (CANAL_ROWS - 1))
     assert np.all(np.diff(strip.centres_mm[:, 1]) > 0) and np.all(strip.across[:, 0] > 0.8)
     middle = strip.centres_mm[np.rint(rows).astype(int)]
     assert np.abs(middle - canal).max() < 1.5

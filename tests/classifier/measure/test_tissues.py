@@ -15,9 +15,9 @@ from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import Quantity
 from classifier.measure.sagittal import read_sagittal
 from classifier.measure.strips import CANAL_ACROSS_MM
-from classifier.measure.tissues import PIXEL_MM, STEMS, UprightGrid, bundled, find_tissues, phases
+from classifier.measure.tissues import PIXEL_MM, SHAPE, STEMS, UprightGrid, bundled, find_tissues, phases
 from data_prep.base.graph import is_of
-from data_prep.geometry import SlicePlane
+from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.phantom.study import make_study
 from data_prep.vocabulary import LEVELS, SeriesKind
 
@@ -77,12 +77,53 @@ def test_the_upright_grid_holds_the_levels_with_the_back_on_the_right(mirrored: 
     flip = np.array([-1.0, 1.0]) if mirrored else np.ones(2)
     canal, disc = CANAL * flip, DISC * flip
     grid = UprightGrid.around(canal, disc)
-    assert grid.shape[0] % 8 == grid.shape[1] % 8 == 0
     at, discs = grid.to_px(canal), grid.to_px(disc)
-    assert np.all(at > 0) and np.all(at < np.array(grid.shape[::-1]) - 1)
+    assert np.all(at > 0) and np.all(at < np.array(SHAPE[::-1]) - 1)
     assert np.all(at[:, 0] > discs[:, 0]) and np.all(np.diff(at[:, 1]) > 0)
     step = grid.to_px(canal[:1] + 3.0 * grid.right) - at[:1]
     assert step[0] == pytest.approx([3.0 / PIXEL_MM, 0.0], abs=1e-4)
+
+
+def test_a_spine_too_long_for_the_grid_is_held_by_larger_pixels() -> None:
+    grid = UprightGrid.around(1.6 * CANAL, 1.6 * DISC)
+    assert grid.pixel_mm > PIXEL_MM and SHAPE[0] % 8 == SHAPE[1] % 8 == 0
+    for points in (1.6 * CANAL, 1.6 * DISC):
+        at = grid.to_px(points)
+        assert np.all(at > 10) and np.all(at < np.array(SHAPE[::-1]) - 11)
+    assert np.linalg.norm(grid.to_px(1.6 * CANAL[:1]) - grid.to_px(1.6 * CANAL[-1:])) == pytest.approx(
+        1.6 * np.linalg.norm(CANAL[0] - CANAL[-1]) / grid.pixel_mm
+    )
+
+
+def _phantom_slice(seed: int) -> tuple[PlanarSlice, FloatArray, FloatArray]:
+    """Its middle slice, and points in the canal and in the discs."""
+    phantom = make_study(seed)
+    by_name = {disc.name: disc for disc in phantom.discs}
+    discs = [by_name[level.label] for level in LEVELS]
+    (series,) = phantom.study.of_kind(SeriesKind.SAGITTAL_T2)[:1]
+    planar = PlanarSlice.of(series.nearest(discs[2].canal_mm)[0])
+    canal, disc = (
+        planar.to_mm2(np.stack([getattr(item, name) for item in discs])) for name in ("canal_mm", "disc_mm")
+    )
+    return planar, canal, disc
+
+
+def test_what_is_measured_moves_with_the_points_and_does_not_jump() -> None:
+    """Over 24 mm of lengths and 6 mm of widths, so that every rounding of a count of pixels would show."""
+    planar, canal, disc = _phantom_slice(200_420)
+    rng = np.random.default_rng(3)
+    middle = canal.mean(axis=0)
+    for length in np.linspace(0.9, 1.1, 13):
+        found = []
+        for off in (0.0, 1e-6):
+            shift = rng.normal(0, off, canal.shape)
+            size = length + off
+            found.append(read_sagittal(planar, middle + size * (canal - middle) + shift, disc + shift))
+        for place in range(len(LEVELS)):
+            first, second = (reading.at_level(place) for reading in found)
+            assert first.keys() == second.keys() >= {Quantity.CANAL_DEPTH, Quantity.DISC_HEIGHT}
+            for quantity, one in first.items():
+                assert second[quantity].value == pytest.approx(one.value, abs=2e-3), (quantity, length)
 
 
 @pytest.mark.parametrize("spacing", [0.4, 0.9])
@@ -91,7 +132,7 @@ def test_what_lies_at_a_point_of_the_image_lies_at_that_point_of_the_grid(spacin
     image = (x + 2 * y).astype(np.float32)
     grid = UprightGrid.around(CANAL, DISC)
     found = grid.read(image, (spacing, spacing))
-    rows, columns = np.mgrid[: grid.shape[0], : grid.shape[1]] * PIXEL_MM
+    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]] * PIXEL_MM
     at = grid.corner_mm + columns[..., None] * grid.right + rows[..., None] * grid.down
     inside = np.all((at > 3) & (at < [115, 185]), axis=-1)
     assert np.corrcoef(found[inside], at[inside] @ [1.0, 2.0])[0, 1] > 0.99999
@@ -119,14 +160,7 @@ def test_the_doubt_of_many_pixels_does_not_make_a_sac_thinner() -> None:
 
 
 def test_the_network_sees_sac_and_discs_of_a_phantom_and_nothing_in_a_constant_image() -> None:
-    phantom = make_study(200_420)
-    by_name = {disc.name: disc for disc in phantom.discs}
-    discs = [by_name[level.label] for level in LEVELS]
-    (series,) = phantom.study.of_kind(SeriesKind.SAGITTAL_T2)[:1]
-    planar = PlanarSlice.of(series.nearest(discs[2].canal_mm)[0])
-    canal, disc = (
-        planar.to_mm2(np.stack([getattr(item, name) for item in discs])) for name in ("canal_mm", "disc_mm")
-    )
+    planar, canal, disc = _phantom_slice(200_420)
     tissues = find_tissues(planar, canal, disc)
     assert np.all(tissues.at("sac", canal[None]) > 0.8) and np.all(tissues.at("disc", disc[None]) > 0.5)
     assert np.all(tissues.at("sac", disc[None]) < 0.1) and np.all(tissues.at("disc", canal[None]) < 0.1)
