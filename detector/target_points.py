@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from data_prep.base.beside import Beside
 from data_prep.levels import LevelPoint, SpineLevel
@@ -12,7 +11,7 @@ from data_prep.vocabulary import ConditionGroup, Level
 from detector.config import PredictConfig
 from detector.look.inference import SlicePredictor
 from detector.look.refiner import PointRefiner
-from detector.spine.axial import refine_recesses, sideways_mm, straight
+from detector.spine.axial import refine_recesses, sideways_mm
 from detector.spine.foramina import refine_foramina
 from detector.spine.points import all_points, moved_sideways
 
@@ -32,7 +31,7 @@ def target_points(
     """The levels, and a point for each of their targets.
 
     Axial slices also say where the canal lies sideways, of which sagittal ones tell little: canal points
-    follow them. Where they show it far aside, foramina are looked for from there, too.
+    and foramina are looked for from there.
 
     Args:
         leading: the sagittal series that decided the levels.
@@ -46,62 +45,37 @@ def target_points(
     expected = points = all_points(study, levels, leading)
     again = tuple(refiners)
     if axial is not None:
-        of_canals = tuple(refiner for refiner in again if refiner.spec.group is ConditionGroup.SPINAL)
-        axials = thread.begin(
-            _seen_on_axials, study, levels, expected, leading, axial, config, of_canals, is_curved
+        at_once = foramen is not None and thread.is_thread
+        of_canals = tuple(refiner for refiner in again if refiner.spec.group is not ConditionGroup.FORAMINAL)
+        recesses = thread.begin(
+            _seen_on_axials, study, levels, expected, axial, config, of_canals if at_once else ()
         )
         early = None
-        if foramen is not None and thread.is_thread:
+        if foramen is not None and at_once:
             early = refine_foramina(study, expected, foramen, config.foramen)
-        seen = axials()
-        levels, points = seen.levels, seen.points
-        if not seen.far_aside:
+        points, looked_at_again = recesses()
+        aside_mm = sideways_mm(levels, points)
+        if is_curved or _is_crooked(tuple(aside_mm.values()), config.crooked_mm):
+            levels, points = moved_sideways(study, levels, points, leading, aside_mm)
+        elif early is not None:
+            points, foramen = _joined(looked_at_again, early), None
             again = tuple(refiner for refiner in again if refiner not in of_canals)
-            if early is not None:
-                points, foramen = _joined(points, early), None
     if foramen is not None:
         points = refine_foramina(study, points, foramen, config.foramen)
     return levels, _refined(study, points, again)
-
-
-@dataclass(frozen=True)
-class _OnAxials:
-    """What axial slices show.
-
-    Attributes:
-        levels: moved to where the canal is seen.
-        points: recesses as they are seen; canals there, after a second look where they are not far aside.
-        far_aside: foramina are to be looked for from there.
-    """
-
-    levels: dict[Level, SpineLevel]
-    points: tuple[LevelPoint, ...]
-    far_aside: bool
 
 
 def _seen_on_axials(
     study: Study,
     levels: dict[Level, SpineLevel],
     expected: tuple[LevelPoint, ...],
-    leading: Series,
     axial: SlicePredictor,
     config: PredictConfig,
     refiners: Sequence[PointRefiner],
-    is_curved: bool,
-) -> _OnAxials:
+) -> tuple[tuple[LevelPoint, ...], tuple[LevelPoint, ...]]:
+    """The points with recesses where they are seen, and the same after a second look."""
     points = refine_recesses(study, levels, expected, axial, config.axial)
-    aside_mm = sideways_mm(levels, points)
-    if is_curved or _is_crooked(tuple(aside_mm.values()), config.crooked_mm):
-        return _OnAxials(*moved_sideways(study, levels, points, leading, aside_mm), far_aside=True)
-    if not aside_mm:
-        return _OnAxials(levels, _refined(study, points, refiners), far_aside=False)
-    moved, followed = moved_sideways(study, levels, points, leading, straight(aside_mm))
-    spinal = ConditionGroup.SPINAL
-    points = tuple(
-        canal if point.condition.group is spinal else point
-        for point, canal in zip(points, followed, strict=True)
-    )
-    return _OnAxials(moved, _refined(study, points, refiners), far_aside=False)
+    return points, _refined(study, points, refiners)
 
 
 def _refined(

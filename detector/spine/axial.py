@@ -157,16 +157,3 @@ def sideways_mm(levels: Mapping[Level, SpineLevel], points: tuple[LevelPoint, ..
     known = sorted(level.index for level in seen)
     aside = [seen[level] for level in sorted(seen, key=lambda level: level.index)]
     return {level: float(np.interp(level.index, known, aside)) for level in levels}
-
-
-def straight(aside_mm: Mapping[Level, float]) -> dict[Level, float]:
-    """The straight line through what each level's recesses say of its canal: half of their noise is gone.
-
-    Of one or two levels their mean; nothing stays nothing.
-    """
-    if not aside_mm:
-        return {}
-    places = np.array([level.index for level in aside_mm])
-    aside = np.array(list(aside_mm.values()))
-    line = np.polyfit(places, aside, 1 if len(aside) > 2 else 0)
-    return {level: float(np.polyval(line, level.index)) for level in aside_mm}

@@ -14,10 +14,9 @@ from data_prep.levels import (
     SpineLevel,
 )
 from data_prep.phantom import make_study
-from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, SeriesKind, Side
+from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, Side
 from detector.look.candidates import SliceCandidate
-from detector.predict import LevelDetector
-from detector.spine.axial import RECESSES, AxialConfig, _agreeing, sideways_mm, straight
+from detector.spine.axial import RECESSES, AxialConfig, _agreeing, sideways_mm
 from detector.spine.points import moved_sideways
 
 FRAME = SpineFrame(up=np.array([0.0, 0, 1]), left=np.array([1.0, 0, 0]), back=np.array([0.0, 1, 0]))
@@ -87,35 +86,3 @@ def test_levels_canal_points_and_foramina_move_and_recesses_stay() -> None:
         np.testing.assert_allclose(new[Condition.SPINAL_CANAL_STENOSIS], moved[level].canal_mm)
         sides = [new[Condition.of(ConditionGroup.FORAMINAL, side)] for side in Side]
         assert np.mean(sides, axis=0)[0] == pytest.approx(moved[level].canal_mm[0], abs=1e-6)
-
-
-def test_noise_of_single_levels_is_smoothed_and_few_levels_have_their_mean() -> None:
-    lean = {level: 2.0 * level.index - 3.0 for level in LEVELS}
-    assert straight(lean) == pytest.approx(lean)
-    noisy = straight({level: value + (-1) ** level.index for level, value in lean.items()})
-    assert max(abs(noisy[level] - lean[level]) for level in LEVELS) < 0.75
-    assert straight({Level.L4_L5: 4.0, Level.L5_S1: 2.0}) == pytest.approx(
-        {Level.L4_L5: 3.0, Level.L5_S1: 3.0}
-    )
-    assert straight({}) == {}
-
-
-def test_canal_points_do_not_depend_on_how_the_sagittal_slices_were_planned() -> None:
-    """Two slices of one side are not there: the middle of the stack lies four millimetres aside."""
-    study, bundled = make_study(153_301).study, LevelDetector.load_bundled()
-    canals: list[list[float]] = []
-    for first, end in ((0, None), (2, None), (0, -2)):
-        series = tuple(
-            replace(item, stacks=tuple(stack[first:end] for stack in item.stacks))
-            if item.kind is SeriesKind.SAGITTAL_T2
-            else item
-            for item in study.series
-        )
-        found = bundled.predict(replace(study, series=series))
-        points = [found.point(Condition.SPINAL_CANAL_STENOSIS, level) for level in LEVELS]
-        canals.append([float(point.xyz_mm[0]) for point in points if point is not None])
-        levels = [float(found.levels[level].canal_mm[0]) for level in LEVELS]
-        np.testing.assert_allclose(canals[-1], levels, atol=1.5)
-    assert len(canals[0]) == len(LEVELS)
-    for other in canals[1:]:
-        np.testing.assert_allclose(other, canals[0], atol=1.0)
