@@ -25,7 +25,7 @@ from classifier.storage import (
     member_stem,
     read_grader,
 )
-from classifier.target_crops import grader_point, target_crop
+from classifier.target_crops import reading_point, target_crop
 from data_prep.base.backend import Backend, resolve_backend
 from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from data_prep.crops import Crop
@@ -217,7 +217,7 @@ class Grader:
         for target in TARGETS:
             if target.condition.group is not name.group:
                 continue
-            point = grader_point(name, levels, target)
+            point = reading_point(name, levels, target)
             if point is None:
                 flag = Flag.NO_POINT if target.level in levels.levels else Flag.LEVEL_ABSENT
                 unseen.setdefault(target, prior_grade(target, flag))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from classifier.config import CropConfig, GraderName
 from data_prep.crops import WHITE_PERCENTILE, Crop, extract_crop, percentiles
-from data_prep.levels import LevelPoint, SpineLevels
+from data_prep.levels import LevelPoint, PointSource, SpineLevels
 from data_prep.study import Series, Study
 from data_prep.vocabulary import Condition, ConditionGroup, Flag, Level, SeriesKind, Side, Target
 
@@ -28,6 +28,9 @@ _LARGE_VOID_RADIUS_MM = 9.0
 # Of the crop's white, after its noise was smoothed; fluid on T1 has more.
 _VOID_MAX = 0.05
 _VOID_SMOOTHING_PX = 1.5
+_RECESSES = tuple(Condition.of(ConditionGroup.SUBARTICULAR, side) for side in Side)
+# Detectors move a canal point themselves that lies farther aside.
+_MOST_ASIDE_MM = 7.0
 
 
 def series_for(study: Study, point: LevelPoint, kind: SeriesKind | None = None) -> Series | None:
@@ -54,14 +57,48 @@ def grader_point(grader: GraderName, levels: SpineLevels, target: Target) -> Lev
     return levels.point(target.condition, target.level)
 
 
+def reading_point(grader: GraderName, levels: SpineLevels, target: Target) -> LevelPoint | None:
+    """Where a grader reads a target of a study that detectors looked at; see ``grader_point``.
+
+    The canal's point lies in the middle of the sagittal slices, where readers mark it: which slice that is
+    depends on how they were planned. The canal itself lies midway between its recesses: where these were
+    seen, it is read on the sagittal slice there.
+    """
+    point = grader_point(grader, levels, target)
+    if grader is not GraderName.SPINAL or point is None or target.level not in levels.levels:
+        return point
+    left = levels.levels[target.level].frame.left
+    aside_mm = _canal_aside_mm(levels).get(target.level, 0.0)
+    return replace(point, xyz_mm=point.xyz_mm + np.clip(aside_mm, -_MOST_ASIDE_MM, _MOST_ASIDE_MM) * left)
+
+
+def _canal_aside_mm(levels: SpineLevels) -> dict[Level, float]:
+    """How far to the patient's left of its point each canal lies, by a straight line through all levels.
+
+    The line halves the noise of single levels; of one or two levels it is their mean. Empty where no pair of
+    recesses was seen.
+    """
+    aside: dict[Level, float] = {}
+    for level, place in levels.levels.items():
+        canal, *pair = (
+            levels.point(condition, level) for condition in (Condition.SPINAL_CANAL_STENOSIS, *_RECESSES)
+        )
+        seen = [point.xyz_mm for point in pair if point is not None and point.source is PointSource.SEEN]
+        if canal is not None and len(seen) == len(_RECESSES):
+            aside[level] = float((np.mean(seen, axis=0) - canal.xyz_mm) @ place.frame.left)
+    if not aside:
+        return {}
+    line = np.polyfit([level.index for level in aside], list(aside.values()), 1 if len(aside) > 2 else 0)
+    return {level: float(np.polyval(line, level.index)) for level in levels.levels}
+
+
 def axial_canal_point(levels: SpineLevels, level: Level) -> LevelPoint | None:
     """Where the canal of a level is looked at on axial slices: midway between its recesses.
 
     It is graded on the series of the left one. Without both of them the level's canal point, if there is one.
     """
     canal = levels.point(Condition.SPINAL_CANAL_STENOSIS, level)
-    recesses = [levels.point(Condition.of(ConditionGroup.SUBARTICULAR, side), level) for side in Side]
-    left, right = recesses
+    left, right = (levels.point(condition, level) for condition in _RECESSES)
     if left is None or right is None:
         return canal
     own = canal or replace(left, condition=Condition.SPINAL_CANAL_STENOSIS)

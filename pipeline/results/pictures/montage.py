@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier.config import GraderName
+from classifier.target_crops import reading_point
 from data_prep.crops import extract_crop
 from data_prep.geometry import FloatArray
 from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.study import Slice, Study
-from data_prep.vocabulary import LEVELS, Condition, SeriesKind, Severity, Target
+from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, SeriesKind, Severity, Target
 from pipeline.prediction import StudyPrediction
 from pipeline.results.pictures.canvas import LEVEL_COLOURS, Page
 from pipeline.results.pictures.readings import Opinion, Reading, reading_of_prediction
@@ -87,7 +89,7 @@ def _draw_reading(
         for column, (condition, _) in enumerate(COLUMNS):
             target = Target(condition, level)
             corner = left + _GRID_LEFT + column * _CELL_WIDTH, top
-            point = reading.levels.point(condition, level)
+            point = read_at(reading.levels, condition, level)
             _draw_tile(page, study, point, target, reading.opinions[target], corner)
             compared = None if other is None else other.opinions[target]
             _draw_opinion(page, reading.opinions[target], compared, corner)
@@ -169,6 +171,14 @@ def _draw_opinion(page: Page, opinion: Opinion, other: Opinion | None, corner: t
         ha="center",
         weight="bold" if severity is not None and severity.index else "normal",
     )
+
+
+def read_at(levels: SpineLevels, condition: Condition, level: Level) -> LevelPoint | None:
+    """Where a target is read: its point, for a canal perhaps on the slice beside; None without a point."""
+    point = levels.point(condition, level)
+    if point is None or condition.group is not ConditionGroup.SPINAL:
+        return point
+    return reading_point(GraderName.SPINAL, levels, Target(condition, level))
 
 
 def crop_at(study: Study, point: LevelPoint, size_px: int) -> NDArray[np.float32] | None:

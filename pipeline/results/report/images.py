@@ -15,7 +15,7 @@ from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import LEVELS, Condition, Level, SeriesKind
 from pipeline.results.pictures.canvas import displayed, edge_letters
-from pipeline.results.pictures.montage import canal_middle_mm, crop_at
+from pipeline.results.pictures.montage import canal_middle_mm, crop_at, read_at
 from pipeline.results.pictures.overlays import where_words
 
 # Longest side of a slice and JPEG quality, the best first; the first that keeps within the bytes is taken.
@@ -211,8 +211,8 @@ def _caption(item: Slice, levels: SpineLevels) -> str:
 
 
 def shown_crop(study: Study, levels: SpineLevels, condition: Condition, level: Level) -> str | None:
-    """Data URI of the crop of a target, 60 mm wide; None when no slice shows it."""
-    point = levels.point(condition, level)
+    """Data URI of the crop of a target where it was read, 60 mm wide; None when no slice shows it."""
+    point = read_at(levels, condition, level)
     pixels = None if point is None else crop_at(study, point, _CROP_PX)
     return None if pixels is None else jpeg_uri(pixels, _CROP_QUALITY)
 

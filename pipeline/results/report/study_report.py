@@ -8,14 +8,14 @@ from pathlib import Path
 from classifier.measure.agreement import contradictions, target_of
 from classifier.measure.quantities import NOT_MEASURED_WORDS, Measured, Quantity
 from data_prep.base.files import atomic_write
-from data_prep.levels import SpineLevels
+from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.problems import ADVICE, counted
 from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, SEVERITIES, Condition, Level, Severity, Target
 from pipeline.prediction import StudyPrediction
 from pipeline.results.draft import draft_text, usual_words
 from pipeline.results.pictures.canvas import LEVEL_COLOURS
-from pipeline.results.pictures.montage import COLUMNS
+from pipeline.results.pictures.montage import COLUMNS, read_at
 from pipeline.results.report.images import ShownSeries, shown_crop, shown_series
 from pipeline.results.report.pages import render
 from pipeline.results.words import (
@@ -134,7 +134,10 @@ def _cell(
     where = "No point."
     if point is not None:
         where = f"Point {point.source}, uncertain by about {point.uncertainty_mm:.0f} mm"
-        where += "." if point.sight is None else f", on instance {point.sight.instance_number}."
+        if point.sight is not None:
+            where += f", on instance {point.sight.instance_number}"
+        beside = None if study is None else _read_beside(study, levels, point)
+        where += "." if beside is None else f"; by axial slices read on {beside}."
     return Cell(
         name=target.column,
         condition=condition,
@@ -158,6 +161,16 @@ def _cell(
             if item.target == target
         ),
     )
+
+
+def _read_beside(study: Study, levels: SpineLevels, point: LevelPoint) -> int | None:
+    """The instance on which a target is read, if it is not that of its point."""
+    read = read_at(levels, point.condition, point.level)
+    series = next((item for item in study.series if point.is_on(item)), None)
+    if read is None or series is None or point.sight is None:
+        return None
+    instance = series.nearest(read.xyz_mm)[0].instance_number
+    return None if instance == point.sight.instance_number else instance
 
 
 def _measured(item: Measured) -> tuple[str, str, str]:

@@ -22,7 +22,7 @@ from pipeline.grade import Pipeline
 from pipeline.learned import OWN_WEIGHTS, SYNTHETIC_ONLY, Learned, learned_words, read_learned
 from pipeline.prediction import Provenance, StudyPrediction
 from pipeline.results.dicom.identity import note
-from pipeline.results.pictures.montage import crop_at
+from pipeline.results.pictures.montage import crop_at, read_at
 from pipeline.results.pictures.readings import reading_of_prediction
 from pipeline.results.report import images as report_images
 from pipeline.results.report.index import write_index
@@ -95,7 +95,9 @@ def test_a_click_shows_the_right_crop_the_right_slice_and_the_right_figures(
         assert point is not None
         opened.page.click(f"#cell-{target.column}")
         crop = opened.page.locator(".detail:visible img")
-        expected = crop_at(study, point, 224)
+        read = read_at(prediction.levels, target.condition, target.level)
+        assert read is not None
+        expected = crop_at(study, read, 224)
         assert expected is not None
         shown = decoded(crop.get_attribute("src") or "").astype(float)
         assert np.abs(shown - expected * 255).mean() < 6
