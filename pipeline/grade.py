@@ -20,7 +20,7 @@ from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.read.opening import opened_input
 from data_prep.rsna.known import known_studies
-from data_prep.study import Study
+from data_prep.study import Series, Study
 from data_prep.vocabulary import ConditionGroup, Flag, SeriesKind, Target
 from pipeline.learned import have_seen_rsna
 from pipeline.model_facts import ModelFacts, resolve_device
@@ -247,9 +247,27 @@ def _missing(study: Study, levels: SpineLevels, grades: Mapping[Target, Grade]) 
     for group, (kind, flag) in kinds.items():
         series = [item for item in study.of_kind(kind) if item.series_id not in levels.set_aside]
         own = [grade for target, grade in grades.items() if target.condition.group is group]
-        if not series or (levels.levels and all(Flag.NO_SLICE in grade.flags for grade in own)):
+        unseen = bool(levels.levels) and all(Flag.NO_SLICE in grade.flags for grade in own)
+        if not series or (unseen and not any(_passes(item, levels) for item in series)):
             found.append(flag)
     return tuple(found)
+
+
+def _passes(series: Series, levels: SpineLevels) -> bool:
+    """Whether a slice lies at a level, though it may end before the spine or behind it.
+
+    Such a series shows the same part of the patient: its slices are cut, or the levels lie wrong.
+    """
+    canals = [level.canal_mm for level in levels.levels.values()]
+    for item in series.slices:
+        plane, near_mm = item.plane, series.gap_mm(item)
+        to_the_back = int(abs(plane.y_axis[1]) > abs(plane.x_axis[1]))
+        for canal_mm in canals:
+            at = plane.to_px(canal_mm)
+            at[to_the_back] = 0.0
+            if abs(float(plane.distance_mm(canal_mm))) <= near_mm and bool(plane.contains_px(at)):
+                return True
+    return False
 
 
 def _doubts(study: Study, grades: Mapping[Target, Grade]) -> tuple[str, ...]:

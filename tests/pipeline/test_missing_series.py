@@ -49,6 +49,35 @@ def test_what_shows_the_neck_is_no_lumbar_series(kind: SeriesKind, bundled_pipel
     assert graded == set(ConditionGroup) - {group}
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_slices_that_end_before_the_spine_are_of_the_same_part(
+    kind: SeriesKind, bundled_pipeline: Pipeline
+) -> None:
+    """Nothing can be graded on them, which each target says, but the series is there."""
+
+    def cut(item: Slice) -> Slice:
+        rows, columns = item.plane.shape
+        shape = (rows, columns // 5) if kind is SeriesKind.SAGITTAL_T1 else (rows // 5, columns)
+        return replace(
+            item,
+            plane=replace(item.plane, shape=shape),
+            read_pixels=lambda: item.pixels()[: shape[0], : shape[1]],
+        )
+
+    study = make_study(SEED, size="small").study
+    series = tuple(
+        replace(item, stacks=tuple(tuple(map(cut, stack)) for stack in item.stacks))
+        if item.kind is kind
+        else item
+        for item in study.series
+    )
+    prediction = bundled_pipeline.predict_study(Study("1", series))
+    flag, group = KINDS[kind]
+    assert flag not in prediction.flags
+    own = [grade for target, grade in prediction.grades.items() if target.condition.group is group]
+    assert all(grade.flags == ("no_slice",) for grade in own)
+
+
 @pytest.mark.usefixtures("stand_in")
 def test_missing_slices_are_in_every_result(tmp_path: Path) -> None:
     """Exit 3, a line on stderr, and a flag in record, report and SR; a whole study has none."""

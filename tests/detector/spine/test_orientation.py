@@ -17,8 +17,8 @@ from detector.learn.study_slices import hard_phantom
 from detector.look.candidates import DiscCandidate
 from detector.look.choice import central_slices
 from detector.predict import LevelDetector
-from detector.spine.chain import ChainDisc
-from detector.spine.orientation import level_evidence
+from detector.spine.chain import ChainConfig, ChainDisc
+from detector.spine.orientation import OrientationConfig, is_clearly_better, level_evidence, plausibility
 
 PRONE = "prone for supine"
 
@@ -137,3 +137,16 @@ def test_evidence_is_high_only_where_levels_follow_each_other() -> None:
     assert level_evidence((*seen[:2], replace(seen[2], candidate=None), *seen[3:]))[0] == pytest.approx(
         4 * 0.81
     )
+
+
+@pytest.mark.parametrize(("discs", "is_believed"), [(7, True), (6, True), (5, False), (4, False)])
+def test_few_discs_must_look_much_better_turned(discs: int, is_believed: bool) -> None:
+    """Evidence of 1.35 times as much turns a chain of six discs, not one of five."""
+    chain = tuple(
+        replace(disc(level, 0.9), canal_mm=np.array([0.0, 0.0, -33.0 * level])) for level in range(discs)
+    )
+    evidence = plausibility(chain, OrientationConfig(), ChainConfig())
+    assert evidence > 1.0
+    assert is_clearly_better(chain, evidence / 1.35, OrientationConfig(), ChainConfig()) is is_believed
+    assert is_clearly_better(chain, evidence / 1.6, OrientationConfig(), ChainConfig())
+    assert not is_clearly_better(chain, evidence / 1.1, OrientationConfig(), ChainConfig())
