@@ -17,7 +17,14 @@ from detector.look.canonical import strip
 from detector.look.choice import central_slices, sagittal_series
 from detector.look.inference import SlicePredictor
 from detector.look.sightings import Part, SliceSighting, look_at
-from detector.spine.aside import aside_by_level, fading, leaning, outer_slices, seen_across
+from detector.spine.aside import (
+    aside_by_level,
+    beyond_mm,
+    fading,
+    leaning,
+    outer_slices,
+    seen_across,
+)
 from detector.spine.chain import ChainDisc, NumberedChain, best_chain
 from detector.spine.levels import straightened
 from detector.spine.region import is_named_otherwise, lumbar_evidence, views_apart
@@ -135,17 +142,21 @@ class SpineFinder:
 
     def followed(
         self, chain: NumberedChain, levels: dict[Level, SpineLevel], view: LumbarView, *, has_axial: bool
-    ) -> tuple[dict[Level, SpineLevel], bool]:
-        """The levels, followed across the slices where the spine leaves the central ones; whether it does.
+    ) -> tuple[dict[Level, SpineLevel], bool, bool]:
+        """The levels, followed across the slices where the spine leaves the central ones.
 
         They are moved where enough discs say so. Without axial slices smaller bends are looked for, too.
+
+        Returns:
+            The levels, whether the spine leaves the central slices, and whether levels that were not moved
+            seem to lie beyond all of them.
         """
         config, leading = self.config, view.series[0]
         central = central_slices(leading, config.central_slices, config.max_offset_mm)
         instances = [item.instance_number for item in central]
         faded = fading(chain, instances, leading.series_id, config.aside)
         if not levels:
-            return levels, False
+            return levels, False, False
         stack = max(leading.stacks, key=len)
         spine_mm = np.stack([point for level in levels.values() for point in (level.disc_mm, level.canal_mm)])
         known = {id(seen.item): seen for seen in view.sighting.looked_at}
@@ -159,15 +170,16 @@ class SpineFinder:
         if faded < config.aside.faded_discs:
             outer = [] if has_axial else seen_on(outer_slices(stack, config.aside))
             if len(outer) < 2 or leaning(levels, outer, config.aside) < config.aside.faded_discs:
-                return levels, False
+                return levels, False, False
         seen = seen_across(stack, leading, levels, seen_on, config.aside)
         aside_mm = aside_by_level(levels, seen, config.aside) if seen else {}
         if max(map(abs, aside_mm.values()), default=0.0) < config.crooked_mm:
-            return levels, False
-        if faded >= config.aside.moved_discs:
-            across = stack[0].plane.normal
-            levels = {at: level.moved(aside_mm.get(at, 0.0) * across) for at, level in levels.items()}
-        return levels, True
+            return levels, False, False
+        if faded < config.aside.moved_discs:
+            return levels, True, beyond_mm(levels, aside_mm, stack) >= config.aside.left_mm
+        across = stack[0].plane.normal
+        levels = {at: level.moved(aside_mm.get(at, 0.0) * across) for at, level in levels.items()}
+        return levels, True, False
 
     def _looked_at(self, series: Series, leading: Series) -> list[Slice]:
         """The slices of a series that decide the levels: central ones.

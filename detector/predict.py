@@ -25,7 +25,7 @@ from detector.finder import SpineFinder
 from detector.look.inference import SlicePredictor
 from detector.look.refiner import PointRefiner
 from detector.spec import AXIAL, FORAMEN, REFINERS, SAGITTAL, DetectorSpec
-from detector.spine.bows import foramina_tell_a_bend
+from detector.spine.bows import foramina_tell_a_bend, lies_along_a_bow
 from detector.spine.chain import NumberedChain, number_chain
 from detector.spine.levels import spine_levels
 from detector.spine.region import Region, is_named_otherwise, shows_lumbar_spine
@@ -147,7 +147,7 @@ class LevelDetector:
             Flag.LEVEL_AT_EDGE: not all(is_shown(level, leading) for level in levels.values()),
         }
         has_axial = self.axial is not None and bool(study.of_kind(SeriesKind.AXIAL_T2))
-        levels, is_curved = self.finder.followed(chain, levels, view, has_axial=has_axial)
+        levels, is_curved, leaves = self.finder.followed(chain, levels, view, has_axial=has_axial)
         levels, points = target_points(
             study,
             levels,
@@ -160,11 +160,14 @@ class LevelDetector:
             thread=thread,
         )
         said[Flag.AXIAL_DISAGREES] = elsewhere()
-        if not (has_axial or is_curved) and self.foramen is not None:
+        if has_axial and not is_curved:
+            across = max(leading.stacks, key=len)[0].plane.normal
+            is_curved = lies_along_a_bow(levels, across, config.bows)
+        elif not is_curved and self.foramen is not None:
             is_curved = foramina_tell_a_bend(
                 study, levels, leading, self.foramen, config.foramen, config.bows
             )
-        said |= {Flag.SPINE_CURVED: is_curved, Flag.CANAL_AT_EDGE: canal_at_edge(levels, leading)}
+        said |= {Flag.SPINE_CURVED: is_curved, Flag.CANAL_AT_EDGE: leaves or canal_at_edge(levels, leading)}
         flags.extend(flag for flag, holds in said.items() if holds)
         return SpineLevels(
             study_id=study.study_id,

@@ -19,8 +19,8 @@ from data_prep.vocabulary import LEVELS, Condition, Level, SeriesKind
 from detector.look.candidates import SliceCandidate
 from detector.look.sightings import SliceSighting
 from detector.predict import LevelDetector
-from detector.spine.aside import AsideConfig, aside_by_level, middle_mm
-from detector.spine.bows import BowConfig, middles_mm
+from detector.spine.aside import AsideConfig, aside_by_level, beyond_mm, middle_mm
+from detector.spine.bows import BowConfig, lies_along_a_bow, middles_mm
 from tests.detector.spine.bent import bent, bow
 
 REAL = Path(__file__).parents[4] / "shared/real/rsna2024"
@@ -74,6 +74,43 @@ def test_a_narrow_stack_moves_no_level_beyond_its_last_slice(is_narrow: bool) ->
     else:
         curved = np.diff(ends, 2)
         np.testing.assert_allclose(curved, curved[0], atol=1e-6)  # a parabola
+
+
+def levels_at(places_mm: np.ndarray, across: np.ndarray) -> dict[Level, SpineLevel]:
+    """Levels whose canal lies so far along a normal."""
+    frame = SpineFrame(np.array([0, 0, 1.0]), np.array([1.0, 0, 0]), np.array([0, 1.0, 0]))
+    down = np.array([0.0, 20.0, -35.0])
+    down -= across * (down @ across)
+    at = [across * place + n * down for n, place in enumerate(places_mm)]
+    return {
+        level: SpineLevel(canal, canal, frame, 0.9, 1.0) for level, canal in zip(LEVELS, at, strict=False)
+    }
+
+
+X = np.array([1.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_levels_that_axial_slices_put_on_a_bow_are_bent(sign: int) -> None:
+    bowed = sign * np.array([0.0, 3.0, 5.0, 3.5, 0.5])
+    assert lies_along_a_bow(levels_at(bowed, X), X, BowConfig())
+    assert not lies_along_a_bow(levels_at(bowed[:3], X), X, BowConfig())
+
+
+def test_a_straight_spine_that_leans_is_not_bent() -> None:
+    leans = np.array([-9.0, -4.6, 0.4, 4.2, 9.0])
+    assert not lies_along_a_bow(levels_at(leans, X), X, BowConfig())
+
+
+def test_how_far_beyond_the_last_slice_a_level_would_lie() -> None:
+    (stack,) = make_study(5).study.of_kind(SeriesKind.SAGITTAL_T2)[0].stacks
+    across = stack[0].plane.normal
+    places = sorted(float(item.plane.centre_mm @ across) for item in stack)
+    levels = levels_at(np.full(5, places[-1] - 4.0), across)
+    for level in levels:
+        assert beyond_mm(levels, {level: 14.0}, stack) == pytest.approx(10.0)
+    assert beyond_mm(levels, {}, stack) == pytest.approx(-4.0)
+    assert beyond_mm(levels, {LEVELS[2]: places[0] - places[-1] - 5.0}, stack) == pytest.approx(9.0)
 
 
 def seen_beside(middles: np.ndarray, places: np.ndarray) -> np.ndarray:

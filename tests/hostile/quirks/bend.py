@@ -24,8 +24,7 @@ def bent(apex_mm: float) -> Quirk:
         low, high = min(z.min() for z in ends), max(z.max() for z in ends)
 
         def bow(z: Array) -> Array:
-            share = np.clip((z - low) / (high - low), 0.0, 1.0)
-            return np.asarray(apex_mm * np.sin(share * np.pi) ** 2)
+            return apex_mm * _bow_share(z, low, high)
 
         def moved(images: list[StoredImage]) -> list[StoredImage]:
             is_sagittal = abs(np.cross(*images[0].axes)[0]) > 0.7
@@ -34,6 +33,30 @@ def bent(apex_mm: float) -> Quirk:
         return study.each_series(moved)
 
     return quirk
+
+
+def bent_to_the_edge(canals_mm: Array) -> Quirk:
+    """As ``bent``, as far as takes the first of the levels onto the last slice at the patient's left.
+
+    Args:
+        canals_mm: (levels, 3) where they lie before.
+    """
+
+    def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
+        images = study.of(*study.ids_of(SeriesKind.SAGITTAL_T2))
+        last = max(images, key=lambda image: image.position_mm[0])
+        normal = np.cross(*last.axes)
+        room_mm = (last.position_mm - canals_mm) @ normal / normal[0]
+        heights = np.concatenate([_heights_mm(image) for image in images])
+        share = _bow_share(canals_mm[:, 2], heights.min(), heights.max())
+        return bent(float(min(room_mm[share > 0.3] / share[share > 0.3])))(study, rng)
+
+    return quirk
+
+
+def _bow_share(z_mm: Array, low_mm: float, high_mm: float) -> Array:
+    """Of the bow's largest movement, what it moves by at a height."""
+    return np.asarray(np.sin(np.clip((z_mm - low_mm) / (high_mm - low_mm), 0.0, 1.0) * np.pi) ** 2)
 
 
 def _heights_mm(image: StoredImage) -> Array:

@@ -52,6 +52,11 @@ def _screws(plain: StudyPrediction) -> Quirk:
     return pixels.metal_at(np.array([middle + [side * 20.0, -4.0, 0.0] for side in (-1, 1)]))
 
 
+def _bent_to_the_edge(plain: StudyPrediction) -> Quirk:
+    found = plain.levels.levels.values() if plain.levels else ()
+    return bend.bent_to_the_edge(np.array([level.canal_mm for level in found]))
+
+
 REJECTED = Expected(rejected=True)
 UNUSABLE = ("no_readable_slices", "no_usable_series")
 
@@ -258,7 +263,7 @@ def _geometry() -> list[Row]:
         row("non-square", "pixels twice as high as wide", geometry.matrix(rows=0.5), oblong),
         row("matrix-half", "half the matrix", geometry.matrix(rows=0.5, columns=0.5), coarse),
         row("matrix-1024", "1024 pixels along the longer side", geometry.matrix(longest=1024), RESAMPLED),
-        row("sizes-padded", "every slice of another size: black borders", geometry.padded, REQUANTISED),
+        row("sizes-padded", "every slice of another size: black borders", geometry.padded, ROUNDED),
         row(
             "sizes-mixed",
             "every second slice of another matrix",
@@ -305,10 +310,10 @@ def _geometry() -> list[Row]:
             bend.bent(20.0),
             but(DEGRADED, levels_mm=24.0, points_mm=30.0, flags={"spine_curved"}),
         ),
-        row(
-            "bent-30",
-            "the spine bent sideways by 30 mm, to the edge of the sagittal slices",
-            bend.bent(30.0),
+        Row(
+            "bent-to-edge",
+            "the spine bent sideways to the edge of the sagittal slices",
+            _bent_to_the_edge,
             but(
                 DEGRADED,
                 flags={"canal_at_edge"},
