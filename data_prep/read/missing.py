@@ -17,7 +17,7 @@ import numpy as np
 
 from data_prep.geometry import FloatArray, Orientation
 from data_prep.problems import Reason, Rejection
-from data_prep.read.missing_ends import along, fewer_than_beside, stated_beyond
+from data_prep.read.missing_ends import along, begin_late, fewer_than_beside, stated_beyond
 from data_prep.read.missing_numbers import Numbering, Numbers, holes_in, leave_room, numberings_of
 from data_prep.read.slice_header import SliceHeader
 from data_prep.study import Series, Slice
@@ -65,7 +65,12 @@ def slices_missing(study_id: str, series: Sequence[Series], sources: Sources) ->
     found = []
     images = len({(header.path, header.frame) for source in sources.values() for header in source})
     for item in series:
-        count, why = _Looked(item, sources.get(item.series_id, ()), series, images).missing()
+        others = [
+            frozenset(header.instance_number for header in source if header.instance_number is not None)
+            for series_id, source in sources.items()
+            if series_id != item.series_id
+        ]
+        count, why = _Looked(item, sources.get(item.series_id, ()), series, images, others).missing()
         if count:
             slices, are = ("slice", "is") if count == 1 else ("slices", "are")
             message = f"at least {count} {slices} of the {item.orientation.value} series {are} missing: {why}"
@@ -81,12 +86,14 @@ class _Looked:
         source: headers of what it was read from.
         all_series: of the study: slices may have been filed under another identifier.
         images: how many the study has.
+        others: numbers of each other series, as it was read.
     """
 
     item: Series
     source: Sequence[SliceHeader]
     all_series: Sequence[Series]
     images: int
+    others: Sequence[frozenset[int]]
 
     def missing(self) -> tuple[int, str]:
         """How many slices, and what shows it."""
@@ -96,6 +103,9 @@ class _Looked:
         stated = stated_beyond(self.item, self.source, self.images)
         if stated:
             return stated, "its headers state more images than were found"
+        late = begin_late(self.item, self.all_series, self.numberings, self.others)
+        if late:
+            return late, "its numbers begin behind the first"
         fewer = fewer_than_beside(self.item, self.all_series, self.numberings)
         return fewer, "it ends before the series that was planned alike"
 

@@ -16,6 +16,9 @@ _SAME_PLACE_MM = 0.1
 # Series that were planned alike: their steps agree to a part, their ends to so many steps.
 _SAME_STEP = 0.03
 _SAME_END, _SAME_END_WITHOUT_NUMBERS = 1.0, 0.6
+# Numbers that begin late: the steps of slices whose numbers follow each other, how near to the edge of a
+# sagittal view slices are planned, and by how many steps stacks overlap.
+_LARGEST_STEP_MM, _VIEW_MARGIN_MM, _MOST_BACK = 12.0, 20.0, 3.0
 # Slices that are missing: where the numbers say so, and where they do not.
 _FEWEST, _FEWEST_WITHOUT_NUMBERS, _LEAST_SHARE = 2, 3, 0.2
 
@@ -111,3 +114,62 @@ def _cut_off(
     count = round(longer)
     is_much = count >= max(_FEWEST_WITHOUT_NUMBERS, _LEAST_SHARE * len(whole))
     return count if is_much and apart <= _SAME_END_WITHOUT_NUMBERS else 0
+
+
+def begin_late(
+    item: Series,
+    all_series: Sequence[Series],
+    numberings: Sequence[Numbering],
+    elsewhere: Sequence[frozenset[int]],
+) -> int:
+    """How many axial slices are missing before the first, whose number is not 1.
+
+    All numbers from its own on are there and follow the slices from one end of the series to the other, the
+    sagittal images show the place where the missing ones would lie, and no other series has their numbers
+    without having some of the others, as the other part of a divided one has.
+
+    Args:
+        elsewhere: numbers of the other series of the study.
+    """
+    if item.orientation is not Orientation.AXIAL or item.is_thin or item.traits.is_derived or not numberings:
+        return 0
+    lacking = {min(taken) - 1 for _, taken in numberings}
+    numbers, taken = numberings[0]
+    count, there = lacking.pop(), len(item.slices)
+    if lacking or not max(_FEWEST_WITHOUT_NUMBERS, _LEAST_SHARE * there) <= count < there:
+        return 0
+    if len(taken) != there or max(taken) - count != there:
+        return 0
+    before = set(range(1, count + 1))
+    if any(before & other and not taken & other for other in elsewhere):
+        return 0
+    beyond_mm = _before_first(sorted(item.slices, key=lambda one: numbers[id(one)]), count)
+    return count if beyond_mm is not None and _is_in_view(beyond_mm, all_series) else 0
+
+
+def _before_first(slices: Sequence[Slice], count: int) -> FloatArray | None:
+    """Where the middle one of so many would lie before slices that follow each other from end to end."""
+    centres = np.stack([item.plane.centre_mm for item in slices])
+    steps = np.diff(centres, axis=0)
+    sizes = np.linalg.norm(steps, axis=1)
+    near = np.flatnonzero((sizes > _SAME_PLACE_MM) & (sizes <= _LARGEST_STEP_MM))
+    if not near.size:
+        return None
+    step, size = steps[near[0]], float(sizes[near[0]])
+    # Stacks that follow discs overlap by a few slices.
+    if bool((steps @ step < -_MOST_BACK * size * size).any()):
+        return None
+    return np.asarray(centres[0] - step * (count / 2))
+
+
+def _is_in_view(point_mm: FloatArray, all_series: Sequence[Series]) -> bool:
+    """Whether sagittal images show this height."""
+    for series in all_series:
+        if series.orientation is Orientation.SAGITTAL:
+            plane = series.slices[0].plane
+            rows, columns = plane.shape
+            corners = plane.to_mm([[0, 0], [columns - 1, 0], [0, rows - 1], [columns - 1, rows - 1]])
+            low, high = float(corners[:, 2].min()), float(corners[:, 2].max())
+            if low + _VIEW_MARGIN_MM <= point_mm[2] <= high - _VIEW_MARGIN_MM:
+                return True
+    return False

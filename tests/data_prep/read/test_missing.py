@@ -362,3 +362,43 @@ def test_the_number_of_images_of_the_whole_study_or_of_echoes_elsewhere(tmp_path
 def test_a_spacing_in_another_unit_is_no_gap(tmp_path: Path) -> None:
     whole_study(tmp_path, SpacingBetweenSlices="0.44", SliceThickness="0.4")
     assert said(tmp_path) == []
+
+
+def axials_in_view(folder: Path, numbering: Numbering = in_order, **options: Any) -> list[Path]:
+    """Twenty axial slices, foot to head, in a sagittal view that goes on at both ends."""
+    plain_series(folder, "t2", start=(-33.0, -60.0, 160.0), PixelSpacing=["10", "10"])
+    return plain_series(folder, "axial", 20, start=(-60.0, -60.0, 40.0), numbering=numbering, **options)
+
+
+def head_first(index: int) -> int:
+    """Of twenty."""
+    return 19 - index
+
+
+@pytest.mark.parametrize(
+    ("numbering", "kept"),
+    [(in_order, lambda place: place >= 6), (head_first, lambda place: place < 14)],
+    ids=["from the feet", "from the head"],
+)
+def test_axial_slices_before_the_first_that_is_numbered(
+    tmp_path: Path, numbering: Numbering, kept: Callable[[int], bool]
+) -> None:
+    lose(axials_in_view(tmp_path, numbering), kept)
+    assert said(tmp_path) == [
+        "at least 6 slices of the axial series are missing: its numbers begin behind the first"
+    ]
+
+
+def test_numbers_that_begin_late_prove_nothing_alone(tmp_path: Path) -> None:
+    """Two of them; as many as there are; beside the series that has them; beyond the sagittal view."""
+    axials_in_view(tmp_path / "two", first_instance=3)
+    axials_in_view(tmp_path / "echo", first_instance=21)
+    axials_in_view(tmp_path / "divided", first_instance=7)
+    plain_series(
+        tmp_path / "divided", "axial", 6, start=(-60.0, -60.0, 10.0), series_uid="1.2.3.77", SeriesNumber=9
+    )
+    axials_in_view(tmp_path / "jumping", numbering=lambda index: 2 * index + 6)
+    plain_series(tmp_path / "beyond", "t2", start=(-33.0, -60.0, 140.0))
+    plain_series(tmp_path / "beyond", "axial", 20, start=(-60.0, -60.0, 40.0), first_instance=7)
+    for name in ("two", "echo", "divided", "jumping", "beyond"):
+        assert said(tmp_path / name) == [], name
