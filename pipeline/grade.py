@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -248,24 +248,24 @@ def _missing(study: Study, levels: SpineLevels, grades: Mapping[Target, Grade]) 
         series = [item for item in study.of_kind(kind) if item.series_id not in levels.set_aside]
         own = [grade for target, grade in grades.items() if target.condition.group is group]
         unseen = bool(levels.levels) and all(Flag.NO_SLICE in grade.flags for grade in own)
-        if not series or (unseen and not any(_passes(item, levels) for item in series)):
+        if not series or (unseen and not _reach(series, levels, group)):
             found.append(flag)
     return tuple(found)
 
 
-def _passes(series: Series, levels: SpineLevels) -> bool:
-    """Whether a slice lies at a level, though it may end before the spine or behind it.
+def _reach(series: Sequence[Series], levels: SpineLevels, group: ConditionGroup) -> bool:
+    """Whether a slice lies at a point that is looked for, though it may end before it or behind it.
 
-    Such a series shows the same part of the patient: its slices are cut, or the levels lie wrong.
+    Such series show the same part of the patient: their slices are cut, or the levels lie wrong.
     """
-    canals = [level.canal_mm for level in levels.levels.values()]
-    for item in series.slices:
-        plane, near_mm = item.plane, series.gap_mm(item)
+    points_mm = [point.xyz_mm for point in levels.points if point.condition.group is group]
+    for item, gap_mm in ((item, one.gap_mm(item)) for one in series for item in one.slices):
+        plane = item.plane
         to_the_back = int(abs(plane.y_axis[1]) > abs(plane.x_axis[1]))
-        for canal_mm in canals:
-            at = plane.to_px(canal_mm)
+        for point_mm in points_mm:
+            at = plane.to_px(point_mm)
             at[to_the_back] = 0.0
-            if abs(float(plane.distance_mm(canal_mm))) <= near_mm and bool(plane.contains_px(at)):
+            if abs(float(plane.distance_mm(point_mm))) <= gap_mm and bool(plane.contains_px(at)):
                 return True
     return False
 

@@ -78,6 +78,17 @@ def test_slices_that_end_before_the_spine_are_of_the_same_part(
     assert all(grade.flags == ("no_slice",) for grade in own)
 
 
+def test_a_middle_slice_of_t1_alone_is_no_series_of_foramina(bundled_pipeline: Pipeline) -> None:
+    study = make_study(SEED, size="small").study
+    series = tuple(
+        replace(item, stacks=((item.slices[len(item.slices) // 2],),))
+        if item.kind is SeriesKind.SAGITTAL_T1
+        else item
+        for item in study.series
+    )
+    assert "no_sagittal_t1" in bundled_pipeline.predict_study(Study("1", series)).flags
+
+
 @pytest.mark.usefixtures("stand_in")
 def test_missing_slices_are_in_every_result(tmp_path: Path) -> None:
     """Exit 3, a line on stderr, and a flag in record, report and SR; a whole study has none."""
