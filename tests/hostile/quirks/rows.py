@@ -387,7 +387,9 @@ def _geometry() -> list[Row]:
             geometry.cut(columns=(0, 0.5), kinds=(T1, T2)),
             # Hardly any spine is left in view: what it looks like may be doubted in every way.
             replace(
-                DEGRADED, may_flag=DEGRADED.may_flag | {"noisy", "orientation_doubtful", "region_doubtful"}
+                DEGRADED,
+                may_flag=DEGRADED.may_flag
+                | {"noisy", "orientation_doubtful", "region_doubtful", "canal_at_edge"},
             ),
         ),
     ]
