@@ -21,7 +21,7 @@ import pipeline.export.bundle
 from classifier.config import GROUP_GRADERS, GraderName
 from classifier.predict import Grader
 from classifier.storage import StoredGrader, member_stem
-from classifier.target_crops import target_crop
+from classifier.target_crops import reading_point, target_crop
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.manifest import WeightsRejected, read_verified, verify_manifest
 from data_prep.crops import Crop
@@ -131,7 +131,7 @@ def test_a_detector_gives_what_torch_gives_on_the_slices_of_a_study(
 def crops_for(member: StoredGrader, study: Study, levels: SpineLevels, targets: list[Target]) -> list[Crop]:
     found = []
     for target in targets:
-        point = levels.point(target.condition, target.level)
+        point = reading_point(GraderName(target.condition.group.value), levels, target)
         assert point is not None
         crop = target_crop(study, point, member.config.crop)
         assert isinstance(crop, Crop)
