@@ -25,7 +25,7 @@ from classifier.storage import (
     member_stem,
     read_grader,
 )
-from classifier.target_crops import reading_point, target_crop
+from classifier.target_crops import grader_point, reading_point, target_crop
 from data_prep.base.backend import Backend, resolve_backend
 from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from data_prep.crops import Crop
@@ -223,6 +223,9 @@ class Grader:
                 unseen.setdefault(target, prior_grade(target, flag))
                 continue
             crop = target_crop(study, point, config, kind=name.series_kind)
+            marked = grader_point(name, levels, target)
+            if crop == Flag.NO_SLICE and marked is not None:  # where it should be read no slice lies
+                crop = target_crop(study, marked, config, kind=name.series_kind)
             if isinstance(crop, str):
                 unseen.setdefault(target, prior_grade(target, crop))
                 continue

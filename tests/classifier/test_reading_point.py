@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from classifier.config import GraderName
+from classifier.predict import Grader
 from classifier.target_crops import grader_point, reading_point
 from data_prep.levels import LevelPoint, PointSource, SpineFrame, SpineLevel, SpineLevels
 from data_prep.phantom import make_study
@@ -84,3 +85,25 @@ def test_a_canal_is_read_at_the_same_place_though_two_sagittal_slices_of_a_side_
     for other in read[1:]:
         np.testing.assert_allclose(other, read[0], atol=1.0)
     assert np.ptp(points, axis=0).max() > 2.0  # which is what the points depend on
+
+
+def test_a_canal_is_read_at_its_point_where_no_slice_lies_midway_between_its_recesses() -> None:
+    study, grader = make_study(153_301).study, Grader.load_bundled(threads=1)
+    found = LevelDetector.load_bundled(threads=1).predict(study)
+    aside = tuple(
+        replace(point, xyz_mm=point.xyz_mm + [7.0, 0, 0]) if point.condition in (LEFT, RIGHT) else point
+        for point in found.points
+    )
+    levels = replace(found, points=aside)
+    canals = [found.point(CANAL, level) for level in LEVELS]
+    middle = next(point.sight.instance_number for point in canals if point is not None and point.sight)
+    series = tuple(
+        replace(item, stacks=(tuple(one for one in item.slices if one.instance_number == middle),))
+        if item.kind is SeriesKind.SAGITTAL_T2
+        else item
+        for item in study.series
+        if item.kind is not SeriesKind.AXIAL_T2
+    )
+    grades = grader.grade(replace(study, series=series), levels)
+    sources = [grades[Target(CANAL, level)].source for level in LEVELS]
+    assert "prior" not in sources, sources
