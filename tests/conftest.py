@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import pickle
@@ -28,6 +29,12 @@ os.environ |= {
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+# Processes that tests start compile the program once, not each for itself.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# With torch loaded, a full collection takes half a second, and by default there are many.
+gc.set_threshold(100_000, 50, 100)
 
 # Of these, a test takes seconds: it trains, runs the command line, starts a browser, an archive or a cluster.
 _SLOW = (

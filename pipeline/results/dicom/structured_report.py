@@ -67,6 +67,8 @@ def build_report(
     identity = identify("sr" if three_d else "sr88.33", source, prediction)
     levels = prediction.levels or SpineLevels(prediction.study_id)
     content, images = _content(source, prediction, levels, only_images=not three_d)
+    # The library copies and searches the whole tree several times, which takes longer than all else.
+    tree, content[0].ContentSequence = content[0].ContentSequence, []
     make = Comprehensive3DSR if three_d else ComprehensiveSR
     report = make(
         evidence=source.evidence(images),
@@ -90,6 +92,7 @@ def build_report(
             )
         ],
     )
+    report.ContentSequence = tree
     source.fill(report)
     set_times(report, source)
     return report
