@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from classifier.config import CropConfig, GraderName
 from data_prep.crops import WHITE_PERCENTILE, Crop, extract_crop, percentiles
-from data_prep.levels import LevelPoint, PointSource, SpineLevels
+from data_prep.levels import RECESSES, LevelPoint, SpineLevels, aside_along_a_line_mm
 from data_prep.study import Series, Study
-from data_prep.vocabulary import Condition, ConditionGroup, Flag, Level, SeriesKind, Side, Target
+from data_prep.vocabulary import Condition, Flag, Level, SeriesKind, Side, Target
 
 # A void of this radius, its middle this near to the point: as beside screws of 13 mm, whose bright rim
 # changes grades 4 to 6 mm away, too. No target of 40 synthetic patients, half of them noisy, is taken for a
@@ -28,8 +28,7 @@ _LARGE_VOID_RADIUS_MM = 9.0
 # Of the crop's white, after its noise was smoothed; fluid on T1 has more.
 _VOID_MAX = 0.05
 _VOID_SMOOTHING_PX = 1.5
-_RECESSES = tuple(Condition.of(ConditionGroup.SUBARTICULAR, side) for side in Side)
-# Detectors move a canal point themselves that lies farther aside.
+# Detectors move a level themselves that lies farther aside.
 _MOST_ASIDE_MM = 7.0
 
 
@@ -67,29 +66,9 @@ def reading_point(grader: GraderName, levels: SpineLevels, target: Target) -> Le
     point = grader_point(grader, levels, target)
     if grader is not GraderName.SPINAL or point is None or target.level not in levels.levels:
         return point
-    left = levels.levels[target.level].frame.left
-    aside_mm = _canal_aside_mm(levels).get(target.level, 0.0)
-    return replace(point, xyz_mm=point.xyz_mm + np.clip(aside_mm, -_MOST_ASIDE_MM, _MOST_ASIDE_MM) * left)
-
-
-def _canal_aside_mm(levels: SpineLevels) -> dict[Level, float]:
-    """How far to the patient's left of its point each canal lies, by a straight line through all levels.
-
-    The line halves the noise of single levels; of one or two levels it is their mean. Empty where no pair of
-    recesses was seen.
-    """
-    aside: dict[Level, float] = {}
-    for level, place in levels.levels.items():
-        canal, *pair = (
-            levels.point(condition, level) for condition in (Condition.SPINAL_CANAL_STENOSIS, *_RECESSES)
-        )
-        seen = [point.xyz_mm for point in pair if point is not None and point.source is PointSource.SEEN]
-        if canal is not None and len(seen) == len(_RECESSES):
-            aside[level] = float((np.mean(seen, axis=0) - canal.xyz_mm) @ place.frame.left)
-    if not aside:
-        return {}
-    line = np.polyfit([level.index for level in aside], list(aside.values()), 1 if len(aside) > 2 else 0)
-    return {level: float(np.polyval(line, level.index)) for level in levels.levels}
+    aside_mm = aside_along_a_line_mm(levels.levels, levels.points).get(target.level, 0.0)
+    aside_mm = float(np.clip(aside_mm, -_MOST_ASIDE_MM, _MOST_ASIDE_MM))
+    return replace(point, xyz_mm=point.xyz_mm + aside_mm * levels.levels[target.level].frame.left)
 
 
 def axial_canal_point(levels: SpineLevels, level: Level) -> LevelPoint | None:
@@ -98,7 +77,7 @@ def axial_canal_point(levels: SpineLevels, level: Level) -> LevelPoint | None:
     It is graded on the series of the left one. Without both of them the level's canal point, if there is one.
     """
     canal = levels.point(Condition.SPINAL_CANAL_STENOSIS, level)
-    left, right = (levels.point(condition, level) for condition in _RECESSES)
+    right, left = (levels.point(condition, level) for condition in RECESSES)
     if left is None or right is None:
         return canal
     own = canal or replace(left, condition=Condition.SPINAL_CANAL_STENOSIS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from data_prep.geometry import FloatArray
-from data_prep.vocabulary import Condition, Level
+from data_prep.vocabulary import Condition, ConditionGroup, Level, Side
 
 if TYPE_CHECKING:
     from data_prep.study import Series, Slice
+
+
+# From the patient's right to the left, as the detector of axial slices has them.
+RECESSES = tuple(Condition.of(ConditionGroup.SUBARTICULAR, side) for side in (Side.RIGHT, Side.LEFT))
 
 
 class PointSource(StrEnum):
@@ -139,6 +143,36 @@ class SpineLevels:
             if item.condition == condition and item.level == level:
                 return item
         return None
+
+
+def seen_aside_mm(levels: Mapping[Level, SpineLevel], points: Sequence[LevelPoint]) -> dict[Level, float]:
+    """How far to the patient's left of its level's point each canal lies, where both recesses were seen.
+
+    It lies midway between them; the level's point lies in the middle of the sagittal slices.
+    """
+    seen = {
+        (point.condition, point.level): point.xyz_mm for point in points if point.source is PointSource.SEEN
+    }
+    aside: dict[Level, float] = {}
+    for level, place in levels.items():
+        pair = [seen[condition, level] for condition in RECESSES if (condition, level) in seen]
+        if len(pair) == len(RECESSES):
+            aside[level] = float((np.mean(pair, axis=0) - place.canal_mm) @ place.frame.left)
+    return aside
+
+
+def aside_along_a_line_mm(
+    levels: Mapping[Level, SpineLevel], points: Sequence[LevelPoint]
+) -> dict[Level, float]:
+    """The same for every level, by a straight line through those that were seen; empty where none was.
+
+    The line halves the noise of single levels; of one or two levels it is their mean.
+    """
+    seen = seen_aside_mm(levels, points)
+    if not seen:
+        return {}
+    line = np.polyfit([level.index for level in seen], list(seen.values()), 1 if len(seen) > 2 else 0)
+    return {level: float(np.polyval(line, level.index)) for level in levels}
 
 
 def point_record(point: LevelPoint, decimals: int | None = None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.levels import (
+    RECESSES,
     LevelPoint,
     PointSource,
     Sight,
@@ -18,7 +19,6 @@ from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import ConditionGroup, Flag, Level, SeriesKind
 from detector.look.sightings import look_at
 from detector.predict import LevelDetector
-from detector.spine.axial import RECESSES
 
 RADII_MM = (4.0, 5.0, 6.0, 10.0)
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from data_prep.base.beside import Beside
-from data_prep.levels import LevelPoint, SpineLevel
+from data_prep.levels import LevelPoint, SpineLevel, aside_along_a_line_mm
 from data_prep.study import Series, Study
 from data_prep.vocabulary import ConditionGroup, Level
 from detector.config import PredictConfig
 from detector.look.inference import SlicePredictor
 from detector.look.refiner import PointRefiner
 from detector.spine.axial import refine_recesses, sideways_mm
-from detector.spine.foramina import refine_foramina
-from detector.spine.points import all_points, moved_sideways
+from detector.spine.bows import is_straight
+from detector.spine.foramina import look_for_foramina, refine_foramina
+from detector.spine.points import all_points, foramina_sideways, moved_sideways
 
 
 def target_points(
@@ -42,26 +43,31 @@ def target_points(
             more where it turns out to lie elsewhere.
     """
     thread = thread or Beside(None)
-    expected = points = all_points(study, levels, leading)
-    again = tuple(refiners)
+    points = all_points(study, levels, leading)
+    again, seen = tuple(refiners), None
     if axial is not None:
-        at_once = foramen is not None and thread.is_thread
+        at_once = foramen is not None and not is_curved
         of_canals = tuple(refiner for refiner in again if refiner.spec.group is not ConditionGroup.FORAMINAL)
         recesses = thread.begin(
-            _seen_on_axials, study, levels, expected, axial, config, of_canals if at_once else ()
+            _seen_on_axials, study, levels, points, axial, config, of_canals if at_once else ()
         )
-        early = None
         if foramen is not None and at_once:
-            early = refine_foramina(study, expected, foramen, config.foramen)
+            seen = look_for_foramina(study, points, foramen, config.foramen)
         points, looked_at_again = recesses()
         aside_mm = sideways_mm(levels, points)
         if is_curved or _is_crooked(tuple(aside_mm.values()), config.crooked_mm):
+            if not is_curved and is_straight(levels, aside_mm, config.bows):
+                aside_mm = aside_along_a_line_mm(levels, points)
             levels, points = moved_sideways(study, levels, points, leading, aside_mm)
-        elif early is not None:
-            points, foramen = _joined(looked_at_again, early), None
-            again = tuple(refiner for refiner in again if refiner not in of_canals)
+            seen = None
+        else:
+            if at_once:
+                points = looked_at_again
+                again = tuple(refiner for refiner in again if refiner not in of_canals)
+            points = foramina_sideways(study, levels, points, aside_along_a_line_mm(levels, points))
     if foramen is not None:
-        points = refine_foramina(study, points, foramen, config.foramen)
+        seen = look_for_foramina(study, points, foramen, config.foramen, known=seen or ())
+        points = refine_foramina(points, seen, config.foramen)
     return levels, _refined(study, points, again)
 
 
@@ -84,15 +90,6 @@ def _refined(
     for refiner in refiners:
         points = refiner.refine(study, points)
     return points
-
-
-def _joined(points: tuple[LevelPoint, ...], early: tuple[LevelPoint, ...]) -> tuple[LevelPoint, ...]:
-    """The points, foramina as they were found beside; both in the same order."""
-    foraminal = ConditionGroup.FORAMINAL
-    return tuple(
-        seen if seen.condition.group is foraminal else point
-        for point, seen in zip(points, early, strict=True)
-    )
 
 
 def _is_crooked(aside_mm: tuple[float, ...], least_mm: float) -> bool:

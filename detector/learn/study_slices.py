@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.geometry import FloatArray
-from data_prep.levels import LevelPoint
+from data_prep.levels import RECESSES, LevelPoint
 from data_prep.phantom import PhantomStudy, make_study
 from data_prep.problems import DicomRejected
 from data_prep.read.find import find_studies
@@ -27,7 +27,6 @@ from detector.learn.slices import LabelledSlice, SlicesUnusable
 from detector.look.canonical import canonical_image
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, SPECS, UNLABELLED, DetectorKind, DetectorSpec
 from detector.spine.anatomy import OFFSETS
-from detector.spine.axial import RECESSES
 
 SAGITTAL_KINDS = (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1)
 MIXTURE = 2  # of the studies that phantom_slices makes; what was cached of another one is made anew

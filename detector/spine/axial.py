@@ -8,18 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data_prep.geometry import FloatArray
-from data_prep.levels import LevelPoint, PointSource, SpineLevel
+from data_prep.levels import RECESSES, LevelPoint, PointSource, SpineLevel, seen_aside_mm
 from data_prep.study import Series, Slice, Study
-from data_prep.vocabulary import Condition, ConditionGroup, Level, SeriesKind, Side
+from data_prep.vocabulary import Condition, Level, SeriesKind
 from detector.look.candidates import CandidateConfig, SliceCandidate
 from detector.look.inference import SlicePredictor
 from detector.look.sightings import SliceSighting, look_at
 from detector.spine.points import SeenConfig
-
-RECESSES = (
-    Condition.of(ConditionGroup.SUBARTICULAR, Side.RIGHT),
-    Condition.of(ConditionGroup.SUBARTICULAR, Side.LEFT),
-)  # in the order of spec.AXIAL.keypoints
 
 
 @dataclass(frozen=True)
@@ -145,13 +140,7 @@ def sideways_mm(levels: Mapping[Level, SpineLevel], points: tuple[LevelPoint, ..
     It lies midway between the recesses. Levels whose recesses were not seen get what the levels beside them
     have; empty when none was seen.
     """
-    by_target = {(point.condition, point.level): point for point in points}
-    seen: dict[Level, float] = {}
-    for level, place in levels.items():
-        pair = [by_target[condition, level] for condition in RECESSES if (condition, level) in by_target]
-        if len(pair) == len(RECESSES) and all(point.source is PointSource.SEEN for point in pair):
-            middle = np.mean([point.xyz_mm for point in pair], axis=0)
-            seen[level] = float((middle - place.canal_mm) @ place.frame.left)
+    seen = seen_aside_mm(levels, points)
     if not seen:
         return {}
     known = sorted(level.index for level in seen)

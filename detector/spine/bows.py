@@ -37,6 +37,8 @@ class BowConfig:
         fewest_levels, fewest_slices, least_score: with fewer levels whose foramina are seen nothing is said.
         bow_mm: how far the levels may lie to both sides of a straight line.
         lean_mm: how far from where the levels have them, the largest less the smallest.
+        straight_mm: a bow of the middles of recesses, each as it was seen, that is no more than the noise of
+            single levels.
     """
 
     aside_mm: tuple[float, ...] = (0.0, 4.0, 10.0, 22.0, 32.0)
@@ -49,6 +51,7 @@ class BowConfig:
     least_score: float = 0.2
     bow_mm: float = 3.1
     lean_mm: float = 9.0
+    straight_mm: float = 5.8
 
 
 def foramina_tell_a_bend(
@@ -104,8 +107,22 @@ def lies_along_a_bow(levels: Mapping[Level, SpineLevel], across: FloatArray, con
     return _bow_mm(np.array([float(level.canal_mm @ across) for level in levels.values()])) >= config.bow_mm
 
 
+def is_straight(
+    levels: Mapping[Level, SpineLevel], aside_mm: Mapping[Level, float], config: BowConfig
+) -> bool:
+    """Whether canals that lie to one side of the levels lie along a straight line: a stack was planned aside.
+
+    Args:
+        aside_mm: how far to the patient's left of each level its canal is seen.
+    """
+    canals_mm = [float(levels[at].canal_mm @ levels[at].frame.left) + aside for at, aside in aside_mm.items()]
+    return _bow_mm(np.array(canals_mm)) <= config.straight_mm
+
+
 def _bow_mm(places_mm: FloatArray) -> float:
     """How far places, head to foot, lie to both sides of a straight line."""
+    if len(places_mm) < 3:
+        return 0.0
     number = np.arange(len(places_mm))
     return float(np.ptp(places_mm - np.polyval(np.polyfit(number, places_mm, 1), number)))
 

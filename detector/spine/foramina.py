@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,8 +21,6 @@ class ForamenConfig(SeenConfig):
     """When a detection replaces the prediction of the geometry.
 
     Attributes:
-        slice_sd_mm: how far across the slices the expected point is trusted: a slice's score falls with
-            its distance as a Gaussian of this width.
         rivals, rival_from: so many slices beside the best are read, too, where they score more than this part
             of what the best does; their share grows from nothing there to that of the best. A change of
             the picture that makes another slice the best then changes a grade little.
@@ -34,30 +33,48 @@ class ForamenConfig(SeenConfig):
     context_mm: float | None = 28.0
     full_trust_mm: float = 8.0
     uncertainty_mm: float = 3.0
-    slice_sd_mm: float = 20.0
     rivals: int = 2
     rival_from: float = 0.8
     rivals_apart_mm: float = 2.0
     candidates: CandidateConfig = field(default_factory=lambda: CandidateConfig(min_score=0.1, merge_mm=8.0))
 
 
+def look_for_foramina(
+    study: Study,
+    points: Sequence[LevelPoint],
+    predictor: SlicePredictor,
+    config: ForamenConfig,
+    known: Sequence[SliceSighting] = (),
+) -> list[SliceSighting]:
+    """What T1 slices show that lie near to where geometry expects the foramina among ``points``.
+
+    Args:
+        known: slices that were looked at before, around other places beside the canal; they come first.
+    """
+    wanted = _foramina(points)
+    part = config.part_around([point.xyz_mm for point in wanted], config.max_slice_distance_mm)
+    seen = {id(one.item) for one in known}
+    near = [(series, item) for series, item in _slices_near(study, wanted, config) if id(item) not in seen]
+    return [*known, *look_at(near, predictor, config.candidates, part)]
+
+
 def refine_foramina(
-    study: Study, points: tuple[LevelPoint, ...], predictor: SlicePredictor, config: ForamenConfig
+    points: tuple[LevelPoint, ...], seen: list[SliceSighting], config: ForamenConfig
 ) -> tuple[LevelPoint, ...]:
     """Replace predicted foramen points by seen ones, on the slice that shows each best.
 
-    A point stays on its side: only slices near to where geometry expects it are looked at.
+    A point stays on its side: only slices near to where geometry expects it count.
     """
-    wanted = [point for point in points if point.condition.group is ConditionGroup.FORAMINAL]
-    near = _slices_near(study, wanted, config)
-    part = config.part_around([point.xyz_mm for point in wanted], config.max_slice_distance_mm)
-    seen = look_at(near, predictor, config.candidates, part)
     refined = {
         (point.condition, point.level): best
-        for point in wanted
+        for point in _foramina(points)
         if (best := _refined(point, seen, config)) is not None
     }
     return tuple(refined.get((point.condition, point.level), point) for point in points)
+
+
+def _foramina(points: Sequence[LevelPoint]) -> list[LevelPoint]:
+    return [point for point in points if point.condition.group is ConditionGroup.FORAMINAL]
 
 
 def _slices_near(study: Study, wanted: list[LevelPoint], config: ForamenConfig) -> list[tuple[Series, Slice]]:
@@ -84,15 +101,15 @@ def _away_mm(item: Slice, point: LevelPoint) -> float:
     return abs(float(item.plane.distance_mm(point.xyz_mm)))
 
 
-def _weight(distance_mm: float, config: ForamenConfig) -> float:
-    """Of the score of a slice that lies this far from a point; the most that the slice can reach."""
-    return float(np.exp(-0.5 * (distance_mm / config.slice_sd_mm) ** 2))
-
-
 def _ranked(
     point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig
 ) -> list[tuple[float, SliceSighting, SliceCandidate]]:
-    """The best detection of each slice near to a point, with its weighed score; the highest first."""
+    """The best detection of each slice near to a point, with its score; the highest first.
+
+    How near does not count: in 169 patients of the validation part the highest score lies on the annotated
+    slice as often as the highest one that falls with the distance (as a Gaussian of 20 mm: 80.7 and 80.4 %),
+    and it does not change with where the sagittal slices were planned.
+    """
     found: list[tuple[float, SliceSighting, SliceCandidate]] = []
     for sighting in seen:
         plane = sighting.item.plane
@@ -108,7 +125,7 @@ def _ranked(
         ]
         if near:
             best = max(near, key=lambda candidate: candidate.score)
-            found.append((best.score * _weight(distance, config), sighting, best))
+            found.append((best.score, sighting, best))
     return sorted(found, key=lambda entry: -entry[0])
 
 

@@ -77,6 +77,28 @@ def moved_sideways(
     )
 
 
+def foramina_sideways(
+    study: Study,
+    levels: Mapping[Level, SpineLevel],
+    points: tuple[LevelPoint, ...],
+    aside_mm: Mapping[Level, float],
+) -> tuple[LevelPoint, ...]:
+    """Foramina expected beside where axial slices show the canal; other points as they are.
+
+    Args:
+        aside_mm: how far to the patient's left, by level.
+    """
+    return tuple(
+        placed(
+            replace(point, xyz_mm=point.xyz_mm + aside_mm[point.level] * levels[point.level].frame.left),
+            study.of_kind(point.condition.series_kind),
+        )
+        if point.condition.group is ConditionGroup.FORAMINAL and point.level in aside_mm
+        else point
+        for point in points
+    )
+
+
 @dataclass(frozen=True)
 class SeenConfig:
     """When a detection replaces the prediction of the geometry.

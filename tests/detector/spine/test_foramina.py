@@ -12,7 +12,7 @@ from data_prep.phantom import make_study
 from data_prep.vocabulary import ConditionGroup, SeriesKind
 from detector.look.candidates import SliceCandidate
 from detector.look.sightings import SliceSighting
-from detector.spine.foramina import ForamenConfig, _refined, _weight
+from detector.spine.foramina import ForamenConfig, _refined
 
 CONFIG = ForamenConfig()
 
@@ -24,21 +24,21 @@ def point() -> LevelPoint:
     return replace(found, source=PointSource.PREDICTED)
 
 
-def sightings(point: LevelPoint, *weighed: float) -> list[SliceSighting]:
-    """The slices nearest to a point, each with a detection that weighs so much."""
+def sightings(point: LevelPoint, *scores: float) -> list[SliceSighting]:
+    """The slices nearest to a point, each with a detection of such a score."""
     (series, *_) = make_study(100_400).study.of_kind(SeriesKind.SAGITTAL_T1)
     near = sorted(series.slices, key=lambda item: abs(float(item.plane.distance_mm(point.xyz_mm))))
     found = []
-    for item, value in zip(near, weighed, strict=False):
+    for item, score in zip(near, scores, strict=False):
         away = float(item.plane.distance_mm(point.xyz_mm))
         at = point.xyz_mm - away * item.plane.normal
-        candidate = SliceCandidate(value / _weight(away, CONFIG), np.zeros(0), at[None], series.series_id, 1)
+        candidate = SliceCandidate(score, np.zeros(0), at[None], series.series_id, 1)
         found.append(SliceSighting(series, item, item.plane, (candidate,)))
     return found
 
 
 @pytest.mark.parametrize(
-    ("weighed", "shares"),
+    ("scores", "shares"),
     [
         ((0.5, 0.3, 0.2), (1.0,)),
         ((0.5, 0.45, 0.2), (2 / 3, 1 / 3)),
@@ -48,13 +48,13 @@ def sightings(point: LevelPoint, *weighed: float) -> list[SliceSighting]:
     ],
 )
 def test_slices_share_a_grade_as_far_as_they_show_it_alike(
-    point: LevelPoint, weighed: tuple[float, ...], shares: tuple[float, ...]
+    point: LevelPoint, scores: tuple[float, ...], shares: tuple[float, ...]
 ) -> None:
-    seen = sightings(point, *weighed)
+    seen = sightings(point, *scores)
     found = _refined(point, seen, CONFIG)
     assert found is not None and found.source is PointSource.SEEN
     assert [found.share, *(other.share for other in found.also)] == pytest.approx(list(shares))
-    best = seen[int(np.argmax(weighed))].item.instance_number
+    best = seen[int(np.argmax(scores))].item.instance_number
     numbers = [reading.sight.instance_number for reading in (found, *found.also) if reading.sight is not None]
     assert numbers[0] == best and len(set(numbers)) == len(shares)
 
@@ -62,8 +62,8 @@ def test_slices_share_a_grade_as_far_as_they_show_it_alike(
 def test_another_best_slice_leaves_the_shares_nearly_as_they_are(point: LevelPoint) -> None:
     """The slice that wins by a hair and the one that loses by one get the same."""
     shares = []
-    for weighed in ((0.500, 0.499), (0.499, 0.500)):
-        found = _refined(point, sightings(point, *weighed), CONFIG)
+    for scores in ((0.500, 0.499), (0.499, 0.500)):
+        found = _refined(point, sightings(point, *scores), CONFIG)
         assert found is not None
         shares.append({reading.sight: reading.share for reading in (found, *found.also)})
     assert shares[0].keys() == shares[1].keys()

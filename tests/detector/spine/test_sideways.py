@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_prep.levels import (
+    RECESSES,
     LevelPoint,
     PointSource,
+    Sight,
     SpineFrame,
     SpineLevel,
 )
 from data_prep.phantom import make_study
-from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, Side
+from data_prep.read.find import find_studies
+from data_prep.study import Study
+from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Flag, Level, SeriesKind, Side
 from detector.look.candidates import SliceCandidate
-from detector.spine.axial import RECESSES, AxialConfig, _agreeing, sideways_mm
+from detector.predict import LevelDetector
+from detector.spine.axial import AxialConfig, _agreeing, sideways_mm
+from detector.spine.bows import BowConfig, is_straight
 from detector.spine.points import moved_sideways
 
 FRAME = SpineFrame(up=np.array([0.0, 0, 1]), left=np.array([1.0, 0, 0]), back=np.array([0.0, 1, 0]))
@@ -86,3 +93,50 @@ def test_levels_canal_points_and_foramina_move_and_recesses_stay() -> None:
         np.testing.assert_allclose(new[Condition.SPINAL_CANAL_STENOSIS], moved[level].canal_mm)
         sides = [new[Condition.of(ConditionGroup.FORAMINAL, side)] for side in Side]
         assert np.mean(sides, axis=0)[0] == pytest.approx(moved[level].canal_mm[0], abs=1e-6)
+
+
+def seen_foramina(study: Study, detector: LevelDetector) -> list[Sight | None]:
+    points = detector.predict(study).points
+    return [point.sight for point in points if point.condition.group is ConditionGroup.FORAMINAL]
+
+
+def without_t2_slices(study: Study, first: int, end: int | None) -> Study:
+    series = (
+        replace(item, stacks=tuple(stack[first:end] for stack in item.stacks))
+        if item.kind is SeriesKind.SAGITTAL_T2
+        else item
+        for item in study.series
+    )
+    return replace(study, series=tuple(series))
+
+
+@pytest.mark.parametrize("seed", [154_102, 154_108])
+def test_foramina_are_seen_on_the_same_slices_though_t2_was_planned_to_one_side(seed: int) -> None:
+    study, detector = make_study(seed).study, LevelDetector.load_bundled()
+    whole = seen_foramina(study, detector)
+    assert len(whole) == 2 * len(LEVELS)
+    for first, end in ((2, None), (3, None), (0, -3)):
+        assert seen_foramina(without_t2_slices(study, first, end), detector) == whole
+
+
+def test_a_straight_spine_beside_the_middle_of_its_slices_moves_as_a_whole(real_rsna: Path) -> None:
+    (found,) = find_studies(real_rsna / "train_images" / "100206310")
+    study, detector = found.load(), LevelDetector.load_bundled()
+    aside = without_t2_slices(study, 0, -3)
+    at = [float(level.canal_mm[0]) for level in detector.predict(aside).levels.values()]
+    line = np.polyval(np.polyfit(range(len(LEVELS)), at, 1), range(len(LEVELS)))
+    np.testing.assert_allclose(at, line, atol=0.8)
+    assert not {Flag.SPINE_CURVED} & set(detector.predict(aside).flags)
+    slices = [
+        [None if sight is None else sight.instance_number for sight in seen_foramina(one, detector)]
+        for one in (study, aside)
+    ]
+    assert sum(before == after for before, after in zip(*slices, strict=True)) >= 8
+
+
+@pytest.mark.parametrize(("bow", "straight"), [(0.0, True), (2.0, True), (4.0, False)])
+def test_a_bow_beyond_the_noise_of_single_levels_is_none_of_a_straight_spine(
+    bow: float, straight: bool
+) -> None:
+    aside = {level: 9.0 + bow * (level.index - 2) ** 2 / 2 for level in LEVELS}
+    assert is_straight(spine(), aside, BowConfig()) is straight
