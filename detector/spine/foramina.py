@@ -23,7 +23,9 @@ class ForamenConfig(SeenConfig):
     Attributes:
         rivals, rival_from: so many slices beside the best are read, too, where they score more than this part
             of what the best does; their share grows from nothing there to that of the best. A change of
-            the picture that makes another slice the best then changes a grade little.
+            the picture that makes another slice the best then changes a grade little, and several slices are
+            graded better than one: log loss of 1,684 foramina of the validation part .496 of the best slice
+            alone, .476, .470 and .469 with rivals from .8, .6 and .5.
         rivals_apart_mm: of slices that lie nearer to each other the best alone counts: thin slices and copies
             show the same.
     """
@@ -34,7 +36,7 @@ class ForamenConfig(SeenConfig):
     full_trust_mm: float = 8.0
     uncertainty_mm: float = 3.0
     rivals: int = 2
-    rival_from: float = 0.8
+    rival_from: float = 0.5
     rivals_apart_mm: float = 2.0
     candidates: CandidateConfig = field(default_factory=lambda: CandidateConfig(min_score=0.1, merge_mm=8.0))
 
