@@ -22,6 +22,8 @@ from detector.spine.region import Region, region_seen
 
 # Fewer slices have no inner ones to speak of.
 _FEWEST_WITH_EDGES = 5
+# A canal nearer to the last slice, in gaps between slices, may be on it; see docs/robustness.md.
+_EDGE_GAPS = 0.75
 
 
 def noisy_or_turned(
@@ -86,13 +88,14 @@ def is_shown(level: SpineLevel, leading: Series) -> bool:
 def canal_at_edge(levels: Mapping[Level, SpineLevel], leading: Series) -> bool:
     """Whether the canal of a level lies on the first or last slice of the leading series, or beyond it.
 
-    There its middle may not be in the images. A series of a few slices is flagged as such.
+    There its middle may not be in the images. How far to the side it lies is found to within a few mm: most
+    of the gap before the last slice counts as that. A series of a few slices is flagged as such.
     """
     stack = max(leading.stacks, key=len)
     if len(stack) < _FEWEST_WITH_EDGES:
         return False
     places = [float(item.plane.centre_mm @ stack[0].plane.normal) for item in stack]
-    inner = sorted(places)[1], sorted(places)[-2]
-    half_gap = leading.gap_mm(stack[0]) / 2
+    reach = _EDGE_GAPS * leading.gap_mm(stack[0])
+    first, last = min(places) + reach, max(places) - reach
     canal = [float(level.canal_mm @ stack[0].plane.normal) for level in levels.values()]
-    return any(not inner[0] - half_gap <= at <= inner[1] + half_gap for at in canal)
+    return any(not first <= at <= last for at in canal)

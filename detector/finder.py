@@ -148,8 +148,8 @@ class SpineFinder:
         They are moved where enough discs say so. Without axial slices smaller bends are looked for, too.
 
         Returns:
-            The levels, whether the spine leaves the central slices, and whether levels that were not moved
-            seem to lie beyond all of them.
+            The levels, whether the spine leaves the central slices, and whether discs seem to lie beyond all
+            of them.
         """
         config, leading = self.config, view.series[0]
         central = central_slices(leading, config.central_slices, config.max_offset_mm)
@@ -175,11 +175,12 @@ class SpineFinder:
         aside_mm = aside_by_level(levels, seen, config.aside) if seen else {}
         if max(map(abs, aside_mm.values()), default=0.0) < config.crooked_mm:
             return levels, False, False
+        leaves = beyond_mm(levels, seen, config.aside) >= config.aside.left_mm
         if faded < config.aside.moved_discs:
-            return levels, True, beyond_mm(levels, aside_mm, stack) >= config.aside.left_mm
+            return levels, True, leaves
         across = stack[0].plane.normal
         levels = {at: level.moved(aside_mm.get(at, 0.0) * across) for at, level in levels.items()}
-        return levels, True, False
+        return levels, True, leaves
 
     def _looked_at(self, series: Series, leading: Series) -> list[Slice]:
         """The slices of a series that decide the levels: central ones.

@@ -37,10 +37,9 @@ class AsideConfig:
         half_width_mm: of a disc as it is seen, where the stack ends before it does.
         first_mm, shown_on_share: slices farther than this from the middle of the stack are looked at, on each
             side, only where the last nearer one still shows a disc with this share of its best score.
-        left_mm: where too few discs fade for the levels to be moved, one that seems to lie so far beyond the
-            last slice has left them. How far it lies there is overrated: of 24 synthetic patients (seeds
-            283,000 to 283,023), 18 with so few discs, levels seemed to lie 4 to 8.5 mm beyond where the spine
-            was bent by 20 mm, 10 mm and more where it was bent by 30 mm, which took them there.
+        left_mm: a disc whose middle seems to lie so far beyond the last slice has left them. How far it lies
+            there is overrated: of 48 synthetic patients (seeds 283,000 to 283,023 and 284,000 to 284,023)
+            bent to either side, 8.0 mm at most where all canals lay 7.4 mm within and more.
         reach_mm: in the slice, how far from where the chain has it a disc is looked for.
     """
 
@@ -54,7 +53,7 @@ class AsideConfig:
     half_width_mm: float = 21.0
     first_mm: float = 24.0
     shown_on_share: float = 0.4
-    left_mm: float = 9.0
+    left_mm: float = 8.25
     reach_mm: float = 9.0
 
 
@@ -171,15 +170,8 @@ def aside_by_level(
         seen: all slices of a stack, in spatial order.
     """
     across = seen[0].item.plane.normal
-    places = np.array([float(one.item.plane.centre_mm @ across) for one in seen])
-    if places[0] > places[-1]:
-        places, seen = places[::-1], seen[::-1]
-    found: dict[Level, float] = {}
-    for level, place in levels.items():
-        scores = np.array([_score(one, place, config.reach_mm) for one in seen])
-        middle = middle_mm(places, scores, config)
-        if middle is not None:
-            found[level] = middle - float(place.canal_mm @ across)
+    places, middles = _middles(levels, seen, config)
+    found = {level: middle - float(levels[level].canal_mm @ across) for level, middle in middles.items()}
     if len(found) < 3:
         return {}
     z = np.array([levels[level].canal_mm[2] for level in found])
@@ -195,17 +187,36 @@ def aside_by_level(
 
 
 def beyond_mm(
-    levels: Mapping[Level, SpineLevel], aside_mm: Mapping[Level, float], stack: Sequence[Slice]
+    levels: Mapping[Level, SpineLevel], seen: Sequence[SliceSighting], config: AsideConfig
 ) -> float:
-    """How far beyond the first or last slice the farthest level would lie if it were moved; below 0: within.
+    """How far beyond the first or last slice the farthest middle of a level's disc lies; below 0: within.
+
+    As far as each is seen by itself: where a spine leaves the slices and comes back, no curve through all is
+    to be believed.
 
     Args:
-        aside_mm: along the normal of the stack.
+        seen: all slices of a stack, in spatial order.
     """
-    across = stack[0].plane.normal
-    places = [float(item.plane.centre_mm @ across) for item in stack]
-    at = [float(level.canal_mm @ across) + aside_mm.get(name, 0.0) for name, level in levels.items()]
-    return max(max(min(places) - place, place - max(places)) for place in at)
+    places, middles = _middles(levels, seen, config)
+    first, last = float(places[0]), float(places[-1])
+    return max((max(first - at, at - last) for at in middles.values()), default=-np.inf)
+
+
+def _middles(
+    levels: Mapping[Level, SpineLevel], seen: Sequence[SliceSighting], config: AsideConfig
+) -> tuple[FloatArray, dict[Level, float]]:
+    """Where along their normal slices lie, (slices,) increasing, and the middles of the discs they show."""
+    across = seen[0].item.plane.normal
+    places = np.array([float(one.item.plane.centre_mm @ across) for one in seen])
+    if places[0] > places[-1]:
+        places, seen = places[::-1], seen[::-1]
+    found: dict[Level, float] = {}
+    for level, place in levels.items():
+        scores = np.array([_score(one, place, config.reach_mm) for one in seen])
+        middle = middle_mm(places, scores, config)
+        if middle is not None:
+            found[level] = middle
+    return places, found
 
 
 def _curve(z: FloatArray, aside_mm: FloatArray, odd_mm: float) -> np.polynomial.Polynomial:

@@ -16,11 +16,16 @@ from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
 from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, Condition, Level, SeriesKind
+from detector import finder
+from detector.config import PredictConfig
+from detector.doubts import canal_at_edge
+from detector.finder import LumbarView, Sighting
 from detector.look.candidates import SliceCandidate
 from detector.look.sightings import SliceSighting
 from detector.predict import LevelDetector
 from detector.spine.aside import AsideConfig, aside_by_level, beyond_mm, middle_mm
 from detector.spine.bows import BowConfig, lies_along_a_bow, middles_mm
+from detector.spine.chain import NumberedChain
 from tests.detector.spine.bent import bent, bow
 
 REAL = Path(__file__).parents[4] / "shared/real/rsna2024"
@@ -102,15 +107,76 @@ def test_a_straight_spine_that_leans_is_not_bent() -> None:
     assert not lies_along_a_bow(levels_at(leans, X), X, BowConfig())
 
 
-def test_how_far_beyond_the_last_slice_a_level_would_lie() -> None:
+def discs_seen_on(shown: dict[Level, slice], levels: dict[Level, SpineLevel]) -> list[SliceSighting]:
+    """All slices of a stack, head of the normal last, each with the discs that it is to show."""
+    series = make_study(5).study.of_kind(SeriesKind.SAGITTAL_T2)[0]
+    stack = sorted(
+        series.stacks[0], key=lambda item: float(item.plane.centre_mm @ series.slices[0].plane.normal)
+    )
+    candidates: list[list[SliceCandidate]] = [[] for _ in stack]
+    for level, part in shown.items():
+        points = np.stack([levels[level].disc_mm] * 2)
+        for own, item in zip(candidates[part], stack[part], strict=True):
+            own.append(SliceCandidate(0.9, np.zeros(7), points, series.series_id, item.instance_number))
+    return [
+        SliceSighting(series, item, item.plane, tuple(own))
+        for item, own in zip(stack, candidates, strict=True)
+    ]
+
+
+def test_a_disc_that_the_last_slices_alone_show_lies_beyond_them_whatever_the_others_say() -> None:
+    """As seen by itself: what the curve through all levels makes of it does not matter."""
     (stack,) = make_study(5).study.of_kind(SeriesKind.SAGITTAL_T2)[0].stacks
     across = stack[0].plane.normal
-    places = sorted(float(item.plane.centre_mm @ across) for item in stack)
-    levels = levels_at(np.full(5, places[-1] - 4.0), across)
-    for level in levels:
-        assert beyond_mm(levels, {level: 14.0}, stack) == pytest.approx(10.0)
-    assert beyond_mm(levels, {}, stack) == pytest.approx(-4.0)
-    assert beyond_mm(levels, {LEVELS[2]: places[0] - places[-1] - 5.0}, stack) == pytest.approx(9.0)
+    places = np.sort([float(item.plane.centre_mm @ across) for item in stack])
+    levels = levels_at(np.full(5, places.mean()), across)
+    middle = slice(len(places) // 2 - 3, len(places) // 2 + 4)
+    within = discs_seen_on(dict.fromkeys(levels, middle), levels)
+    assert beyond_mm(levels, within, AsideConfig()) < -10
+    first, *others = levels
+    for part, last in ((slice(-2, None), places[-2]), (slice(0, 2), places[1])):
+        seen = discs_seen_on({first: part} | dict.fromkeys(others, middle), levels)
+        beyond = AsideConfig().half_width_mm - abs(last - (places[-1] if last > 0 else places[0]))
+        for order in (seen, seen[::-1]):
+            assert beyond_mm(levels, order, AsideConfig()) == pytest.approx(beyond)
+    assert beyond_mm(levels, discs_seen_on({}, levels), AsideConfig()) == -np.inf
+
+
+@pytest.mark.parametrize("faded", [AsideConfig.faded_discs, AsideConfig.moved_discs])
+def test_a_disc_beyond_is_told_whether_the_levels_are_moved_or_not(
+    monkeypatch: pytest.MonkeyPatch, faded: int
+) -> None:
+    """The others lie at the other side: no level is moved to the edge, or near it."""
+    series = make_study(5).study.of_kind(SeriesKind.SAGITTAL_T2)[0]
+    (stack,) = series.stacks
+    across = stack[0].plane.normal
+    levels = levels_at(np.full(5, np.mean([float(item.plane.centre_mm @ across) for item in stack])), across)
+    first, *others = levels
+    view = LumbarView((series,), (), Sighting((), None, (), ()), ())
+    chain = NumberedChain((), 0, 1.0, {0: 1.0})
+    monkeypatch.setattr(finder, "fading", lambda *_: faded)
+    for last, is_beyond in ((slice(-2, None), True), (slice(-9, -3), False)):
+        seen = discs_seen_on({first: last} | dict.fromkeys(others, slice(1, 7)), levels)
+        monkeypatch.setattr(finder, "seen_across", lambda *_, seen=seen: seen)
+        looked = finder.SpineFinder(None, PredictConfig())  # type: ignore[arg-type]
+        moved, is_curved, leaves = looked.followed(chain, levels, view, has_axial=True)
+        assert is_curved and leaves is is_beyond
+        assert (moved is not levels) == (faded == AsideConfig.moved_discs)
+        assert not canal_at_edge(moved, series)
+
+
+@pytest.mark.parametrize(("inside_gaps", "is_said"), [(-1.0, True), (0.3, True), (0.7, True), (0.8, False)])
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_canal_within_most_of_a_gap_of_the_last_slice_is_at_the_edge(
+    inside_gaps: float, is_said: bool, side: int
+) -> None:
+    series = make_study(5).study.of_kind(SeriesKind.SAGITTAL_T2)[0]
+    (stack,) = series.stacks
+    across = side * stack[0].plane.normal
+    places = np.sort([float(item.plane.centre_mm @ across) for item in stack])
+    inside = np.full(5, places.mean())
+    inside[2] = places[-1] - inside_gaps * np.diff(places).mean()
+    assert canal_at_edge(levels_at(inside, across), series) is is_said
 
 
 def seen_beside(middles: np.ndarray, places: np.ndarray) -> np.ndarray:
