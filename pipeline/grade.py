@@ -145,9 +145,6 @@ class Pipeline:
     ) -> tuple[StudyPrediction, Study | None]:
         """Load and grade one study that was found; never raises for what is wrong with the study.
 
-        Raises:
-            BackendUnusable: ONNX Runtime refuses a network, which is known when it is first used.
-
         Args:
             entry: what ``find_studies`` found.
             on_stage: called with ``reading``, ``detection`` and ``grading`` when each begins.
@@ -155,6 +152,9 @@ class Pipeline:
         Returns:
             The prediction, and the study for pictures, its slices decoded once; None when it could not be
             loaded.
+
+        Raises:
+            BackendUnusable: ONNX Runtime refuses a network, which is known when it is first used.
         """
         on_stage = on_stage or (lambda _: None)
         try:
@@ -170,10 +170,10 @@ class Pipeline:
     def predict_study(self, study: Study) -> StudyPrediction:
         """Grade a loaded study; a failure inside a stage becomes a rejection with the level prior.
 
+        Slices that were looked at and cannot be decoded join the study's rejections.
+
         Raises:
             BackendUnusable: ONNX Runtime refuses a network, which is known when it is first used.
-
-        Slices that were looked at and cannot be decoded join the study's rejections.
         """
         return self._predict(PixelCache(study), lambda _: None)
 
