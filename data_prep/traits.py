@@ -42,7 +42,6 @@ class Traits:
         image: the worst that is said of it.
         is_derived: calculated from other images, as its ImageType says.
         is_other_region: names speak of another part of the body, and none of the lumbar spine.
-        is_lumbar: names speak of the lumbar spine.
         echo_ms: echo time; without it the number of the echo; 0 if nothing says.
         has_echoes: it is one of several echoes of one sequence.
         acquired: when, as a number that grows with time within a study; 0 if nothing says.
@@ -53,7 +52,6 @@ class Traits:
     image: Image = Image.PLAIN
     is_derived: bool = False
     is_other_region: bool = False
-    is_lumbar: bool = False
     echo_ms: float = 0.0
     has_echoes: bool = False
     acquired: float = 0.0

@@ -21,11 +21,6 @@ class Beside:
     def __init__(self, pool: ThreadPoolExecutor | None) -> None:
         self._pool = pool
 
-    @property
-    def is_thread(self) -> bool:
-        """Whether calls run beside the caller."""
-        return self._pool is not None
-
     def begin(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
         """Begin a call, or make it now without a thread; what is returned waits for its result, or raises."""
         if self._pool is None:

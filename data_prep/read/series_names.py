@@ -111,20 +111,19 @@ def traits_of(headers: Sequence[SliceHeader]) -> Traits:
     return Traits(
         image=_image(text, codes, first),
         is_derived=derived,
-        is_other_region=_region(first) == "other",
-        is_lumbar=_region(first) == "lumbar",
+        is_other_region=_is_other_region(first),
         acquired=first.acquired,
         echo_ms=first.echo_time_ms or float(first.echo_number or 0),
     )
 
 
-def _region(header: SliceHeader) -> str:
-    """``lumbar``, ``other`` or "": of description, part of the body and protocol the first that says one."""
+def _is_other_region(header: SliceHeader) -> bool:
+    """Whether the first of description, body part and protocol that names a region names another one."""
     for said in map(plain_text, (header.description, header.body_part, header.protocol)):
         lumbar, other = bool(_LUMBAR.search(said)), bool(_OTHER_REGION.search(said))
         if lumbar or other:
-            return "lumbar" if lumbar else "other"
-    return ""
+            return not lumbar
+    return False
 
 
 def _image(text: str, codes: set[str], header: SliceHeader) -> Image:

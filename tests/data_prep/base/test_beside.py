@@ -15,7 +15,6 @@ def test_a_call_gives_its_result_or_its_error(several: bool) -> None:
         raise KeyError("not there")
 
     with beside(several) as thread:
-        assert thread.is_thread is several
         assert thread.begin(divmod, 17, 5)() == (3, 2)
         if several:
             late = thread.begin(fails)
