@@ -19,6 +19,7 @@ from data_prep.geometry import FloatArray, Orientation
 from data_prep.problems import Reason, Rejection
 from data_prep.read.missing_ends import along, begin_late, fewer_than_beside, stated_beyond
 from data_prep.read.missing_numbers import Numbering, Numbers, holes_in, leave_room, numberings_of
+from data_prep.read.missing_shuffled import lost_of_shuffled
 from data_prep.read.slice_header import SliceHeader
 from data_prep.study import Series, Slice
 
@@ -106,6 +107,9 @@ class _Looked:
         late = begin_late(self.item, self.all_series, self.numberings, self.others)
         if late:
             return late, "its numbers begin behind the first"
+        shuffled = lost_of_shuffled(self.item, self.numberings, self.others)
+        if shuffled:
+            return shuffled, "its numbers lack as many as its gaps have room for"
         fewer = fewer_than_beside(self.item, self.all_series, self.numberings)
         return fewer, "it ends before the series that was planned alike"
 

@@ -218,6 +218,53 @@ def test_numbers_alone_prove_nothing(tmp_path: Path, numbering: Numbering) -> No
     assert said(tmp_path) == []
 
 
+def by_sevens(index: int) -> int:
+    """Twenty numbers in an order that follows no place."""
+    return 7 * index % 20
+
+
+LACKING = "its numbers lack as many as its gaps have room for"
+
+
+@pytest.mark.parametrize(
+    ("lost", "count"), [({8, 9, 10, 11}, 4), ({7, 8, 9, 10, 11, 12}, 6), ({7, 8, 9, 10, 11, 17}, 5)]
+)
+def test_a_stack_that_is_missing_between_others_whose_numbers_follow_no_place(
+    tmp_path: Path, lost: set[int], count: int
+) -> None:
+    """The last case lacks the highest number, which nothing shows any more."""
+    lose(disc_stacks(tmp_path, by_sevens), lambda place: place not in lost)
+    (message,) = said(tmp_path)
+    assert message == f"at least {count} slices of the axial series are missing: {LACKING}"
+
+
+def test_a_gap_in_one_stack_whose_numbers_follow_no_place(tmp_path: Path) -> None:
+    """The highest two are among the eight that are lost."""
+    files = plain_series(tmp_path, "axial", 23, numbering=lambda index: 9 * index % 23)
+    lose(files, lambda place: not 5 <= place < 13)
+    assert said(tmp_path) == [f"at least 6 slices of the axial series are missing: {LACKING}"]
+
+
+def test_numbers_that_follow_no_place_and_have_holes_prove_nothing_without_a_gap(tmp_path: Path) -> None:
+    disc_stacks(tmp_path / "discs", lambda index: 8 * index % 27)
+    plain_series(tmp_path / "stack", "axial", 20, numbering=lambda index: 8 * index % 27)
+    assert said(tmp_path / "discs") == said(tmp_path / "stack") == []
+
+
+def test_a_disc_without_slices_is_no_gap_where_no_number_is_missing(tmp_path: Path) -> None:
+    """Nor are short runs of slices in one direction, one a disc, whatever their numbers are."""
+
+    def sixteen(index: int) -> int:
+        return index + 8 if 8 <= index < 12 else 7 * (index if index < 8 else index - 4) % 16
+
+    lose(disc_stacks(tmp_path / "discs", sixteen), lambda place: not 8 <= place < 12)
+    for first, numbers in ((0.0, (0, 8, 2)), (8 * STEP_MM, (5, 1, 7))):
+        plain_series(
+            tmp_path / "runs", "axial", 3, start=(0.0, 0.0, first), numbering=lambda i, n=numbers: n[i]
+        )
+    assert said(tmp_path / "discs") == said(tmp_path / "runs") == []
+
+
 def test_echoes_of_one_series_do_not_miss_each_other(tmp_path: Path) -> None:
     for echo in (0, 1):
         plain_series(
