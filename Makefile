@@ -40,7 +40,7 @@ demo: $(RUNTIME) ## one synthetic study, end to end, with pictures
 	@$(BIN)/python -m pipeline demo -o $(DEMO)
 
 test: lint ## lint, types and tests; COVERAGE=1 says which lines no test reaches
-	$(BIN)/python -m pytest -q --doctest-modules --ignore-glob='*/__main__.py' $(PACKAGES)
+	$(BIN)/python -m pytest -q --doctest-modules $$(grep -rl '>>> ' --include='*.py' $(PACKAGES))
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=term)
 
 quick: lint ## lint, types and the tests that take seconds: what to run before every commit

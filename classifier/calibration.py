@@ -231,7 +231,15 @@ def calibration_error_by_chance(probability: ArrayLike, bins: int = 15, *, draws
     """
     p = np.asarray(probability, dtype=np.float64)
     rng = np.random.default_rng(0)
-    return float(np.mean([expected_calibration_error(p, rng.random(len(p)) < p, bins) for _ in range(draws)]))
+    groups = _equal_groups(p, bins)
+    order, starts = np.concatenate(groups), np.cumsum([0, *map(len, groups[:-1])])
+    means = [p[group].mean() for group in groups]
+    found = np.zeros(draws)
+    for draw in range(draws):
+        events = np.add.reduceat(rng.random(len(p))[order] < p[order], starts, dtype=np.int64)
+        for group, mean, count in zip(groups, means, events, strict=True):
+            found[draw] += len(group) * abs(mean - count / len(group))
+    return float(np.mean(found / len(p)))
 
 
 def expected_calibration_error(probability: ArrayLike, happened: ArrayLike, bins: int = 15) -> float:
@@ -242,6 +250,11 @@ def expected_calibration_error(probability: ArrayLike, happened: ArrayLike, bins
         happened: (n,) 0 or 1, or the event's true probability.
     """
     p, y = np.asarray(probability, dtype=np.float64), np.asarray(happened, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    groups = [group for group in np.array_split(order, min(bins, len(p))) if len(group)]
+    groups = _equal_groups(p, bins)
     return float(sum(len(g) * abs(p[g].mean() - y[g].mean()) for g in groups) / max(1, len(p)))
+
+
+def _equal_groups(p: NDArray[np.float64], bins: int) -> list[NDArray[np.intp]]:
+    """Indices of equally many predictions each, from the smallest probability on; none is empty."""
+    order = np.argsort(p, kind="stable")
+    return [group for group in np.array_split(order, min(bins, len(p))) if len(group)]
