@@ -170,12 +170,16 @@ def test_the_network_sees_sac_and_discs_of_a_phantom_and_nothing_in_a_constant_i
     assert all(Quantity.CANAL_DEPTH not in reading.at_level(place) for place in range(len(LEVELS)))
 
 
-def test_a_few_steps_of_training_on_masks_lower_the_loss_and_write_what_can_be_read(tmp_path: Path) -> None:
+def test_a_few_steps_of_training_on_masks_lower_the_loss_and_write_what_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
+    from classifier.measure import tissue_training
     from classifier.measure.tissue_samples import phantom_slices, spider_slices
     from classifier.measure.tissue_training import drawn, loss_of, train, write
 
+    monkeypatch.setattr(tissue_training, "BATCH", 4)
     _write_like_spider(tmp_path)
     real, made = list(spider_slices(tmp_path)), list(phantom_slices([7000]))
     assert len(real) == 3 and real[0].has_vertebrae and not made[0].has_vertebrae
