@@ -12,8 +12,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from data_prep.vocabulary import SEVERITIES, TARGETS, ConditionGroup, Severity, Target
 
@@ -74,7 +73,7 @@ class Grading:
 def total_moments(target: Target) -> tuple[float, float]:
     """Mean and standard deviation, on the grade scale, of latent + reader noise at a target."""
     moderate, severe = GRADE_SHARES[target.condition.group][target.level.index]
-    first, second = norm.isf(moderate + severe), norm.isf(severe)
+    first, second = -ndtri(moderate + severe), -ndtri(severe)
     scale = 1.0 / (second - first)
     return 1.0 - first * scale, scale
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +32,21 @@ CANARY = "CANARY^PATIENT"
 
 def write_study(images: Path, study_id: str, kinds: dict[str, SeriesKind] | None = None) -> Path:
     """A study of small slices of noise in the RSNA layout; every text element names the canary patient."""
-    for series_id, kind in (kinds or KINDS).items():
-        for number in range(1, 6):
-            path = images / study_id / series_id / f"{number}.dcm"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _slice(kind, number, seed=int(study_id) + int(series_id) + number).save_as(
-                path, enforce_file_format=True
-            )
+    for place, content in stand_in_files(study_id, kinds).items():
+        (images / place).parent.mkdir(parents=True, exist_ok=True)
+        (images / place).write_bytes(content)
     return images / study_id
+
+
+def stand_in_files(study_id: str, kinds: dict[str, SeriesKind] | None = None) -> dict[Path, bytes]:
+    """What ``write_study`` writes: study/series/number.dcm → content."""
+    return {
+        Path(study_id, series_id, f"{number}.dcm"): _file(
+            kind, number, seed=int(study_id) + int(series_id) + number
+        )
+        for series_id, kind in (kinds or KINDS).items()
+        for number in range(1, 6)
+    }
 
 
 def write_table(images: Path, study_ids: list[str]) -> None:
@@ -48,6 +57,13 @@ def write_table(images: Path, study_ids: list[str]) -> None:
         writer = csv.writer(file)
         writer.writerow(["study_id", "series_id", "series_description"])
         writer.writerows([s, series, kind.value] for s in study_ids for series, kind in KINDS.items())
+
+
+@cache
+def _file(kind: SeriesKind, number: int, seed: int) -> bytes:
+    with BytesIO() as stream:
+        _slice(kind, number, seed).save_as(stream, enforce_file_format=True)
+        return stream.getvalue()
 
 
 def _slice(kind: SeriesKind, number: int, seed: int) -> Dataset:

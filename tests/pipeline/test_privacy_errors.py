@@ -26,6 +26,7 @@ from pynetdicom import AE, AllStoragePresentationContexts, evt
 from tests.pipeline.running_program import asking_app, running, said
 from tests.pipeline.service.parts import free_port
 from tests.pipeline.test_privacy_names import NAMES, TRACES, plant, traces_in
+from tests.pipeline.warm_program import ENVIRONMENT, run_warm
 
 NAME = NAMES[0]
 
@@ -42,20 +43,19 @@ def predict(
     *more: str,
     module: str = "stand_in_main",
     before: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
+    cwd: Path | None = None,
     **options: Any,
 ) -> subprocess.CompletedProcess[bytes]:
     """``predict --quiet`` in a process of its own, every warning on."""
     arguments = ["0"] if module == "stand_in_main" else []
-    environment = {
-        **os.environ,
-        "PYTHONWARNINGS": "always",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-        **options.pop("environment", {}),
-    }
-    command = [*before, sys.executable, "-m", f"tests.pipeline.{module}", *arguments]
-    command += ["predict", str(source), "-o", str(out), "--quiet", "--no-pictures", *more]
-    return subprocess.run(command, capture_output=True, env=environment, check=False, **options)
+    arguments += ["predict", str(source), "-o", str(out), "--quiet", "--no-pictures", *more]
+    name = f"tests.pipeline.{module}"
+    if not before and not options:
+        return run_warm(name, arguments, cwd=cwd, environment=environment)
+    command = [*before, sys.executable, "-m", name, *arguments]
+    env = {**os.environ, **ENVIRONMENT, **(environment or {})}
+    return subprocess.run(command, capture_output=True, env=env, cwd=cwd, check=False, **options)
 
 
 def nobody_is_named(done: subprocess.CompletedProcess[bytes], out: Path | None = None) -> None:
@@ -223,9 +223,18 @@ def an_archive_that_fails(status: int = 500) -> Iterator[str]:
 @pytest.mark.parametrize("status", [500, 200])
 def test_an_archive_that_answers_nonsense_names_nobody(tmp_path: Path, status: int) -> None:
     with an_archive_that_fails(status) as url:
-        command = [sys.executable, "-m", "tests.pipeline.stand_in_main", "0", "predict", "--from", url]
-        command += ["--study", "1.2.3", "-o", str(tmp_path / "out"), "--quiet"]
-        done = subprocess.run(command, capture_output=True, check=False)
+        arguments = [
+            "0",
+            "predict",
+            "--from",
+            url,
+            "--study",
+            "1.2.3",
+            "-o",
+            str(tmp_path / "out"),
+            "--quiet",
+        ]
+        done = run_warm("tests.pipeline.stand_in_main", arguments)
     nobody_is_named(done)
     assert done.returncode in (1, 3) and b"archive" in done.stderr, done.stderr
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import signal
 import subprocess
@@ -16,6 +15,8 @@ import threading
 import time
 import warnings
 import zipfile
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from pipeline.quiet import silence_libraries
 from tests.command_line import lumbar
 from tests.pipeline.running_program import asking_app, running, said
 from tests.pipeline.service.parts import free_port
-from tests.pipeline.stand_in import write_study
+from tests.pipeline.stand_in import stand_in_files
+from tests.pipeline.warm_program import run_warm
 
 NAMES = ("Zanzibara", "Quillfeather")
 TRACES = re.compile(rb"zanzibar|quillfeath", re.IGNORECASE)
@@ -38,10 +40,20 @@ TRACES = re.compile(rb"zanzibar|quillfeath", re.IGNORECASE)
 
 def plant(folder: Path, *, uids: bool) -> Path:
     """Two patients with names of one component, each in a folder and files called after them."""
+    for place, content in _planted(uids).items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(content)
+    (folder / f"{NAMES[1]}.dcm").symlink_to(folder / "nowhere")
+    return folder
+
+
+@cache
+def _planted(uids: bool) -> dict[str, bytes]:
+    """Place → content of the files."""
+    files = {}
     for number, name in enumerate(NAMES):
-        study = write_study(folder.parent / f"made{number}", str(501 + number))
-        for path in sorted(study.rglob("*.dcm")):
-            dataset = pydicom.dcmread(path)
+        for path, content in stand_in_files(str(501 + number)).items():
+            dataset = pydicom.dcmread(BytesIO(content))
             dataset.PatientName = dataset.ReferringPhysicianName = name
             dataset.PatientID = f"{number + 1}77"
             dataset.InstitutionName = dataset.StudyDescription = dataset.ProtocolName = name
@@ -55,15 +67,15 @@ def plant(folder: Path, *, uids: bool) -> Path:
             dataset.PixelData += name.encode()
             if uids:
                 dataset.StudyInstanceUID = f"1.2.{number}.9"
-            to = folder / f"{name}_John_1960" / path.parent.name / f"{name}_{path.name}"
-            to.parent.mkdir(parents=True, exist_ok=True)
-            dataset.save_as(to, enforce_file_format=True)
-    first, second, *_ = sorted(folder.rglob("*.dcm"))
-    first.write_bytes(first.read_bytes()[:-50])
-    second.write_text("no image of Zanzibara")
-    (folder / f"{NAMES[0]}_notes.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    (folder / f"{NAMES[1]}.dcm").symlink_to(folder / "nowhere")
-    return folder
+            with BytesIO() as stream:
+                dataset.save_as(stream, enforce_file_format=True)
+                place = f"{name}_John_1960/{path.parent.name}/{name}_{path.name}"
+                files[place] = stream.getvalue()
+    first, second, *_ = sorted(files)
+    files[first] = files[first][:-50]
+    files[second] = b"no image of Zanzibara"
+    files[f"{NAMES[0]}_notes.png"] = b"\x89PNG\r\n\x1a\n"
+    return files
 
 
 def traces_in(folder: Path) -> list[str]:
@@ -93,22 +105,8 @@ def test_predict_quiet_names_nobody(tmp_path: Path, uids: bool, packed: bool) ->
                 file.write(path, path.relative_to(tmp_path))
         source = archive
     out = tmp_path / "out"
-    command = [
-        sys.executable,
-        "-m",
-        "tests.pipeline.stand_in_main",
-        "0",
-        "predict",
-        str(source),
-        "-o",
-        str(out),
-    ]
-    done = subprocess.run(
-        [*command, "--quiet", "--sr", "--sc"],
-        capture_output=True,
-        env={**os.environ, "PYTHONWARNINGS": "always", "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    arguments = ["0", "predict", str(source), "-o", str(out), "--quiet", "--sr", "--sc"]
+    done = run_warm("tests.pipeline.stand_in_main", arguments)
     assert done.returncode == 3, done.stderr
     assert not TRACES.search(done.stdout + done.stderr), done.stderr
     assert len(list(out.glob("sr/*.dcm"))) == 2 and len(list(out.glob("studies/*.json"))) == 2
