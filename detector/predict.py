@@ -25,7 +25,7 @@ from detector.finder import SpineFinder
 from detector.look.inference import SlicePredictor
 from detector.look.refiner import PointRefiner
 from detector.spec import AXIAL, FORAMEN, REFINERS, SAGITTAL, DetectorSpec
-from detector.spine.bows import foramina_tell_a_bend, lies_along_a_bow
+from detector.spine.bows import foramina_tell_a_bend, lies_along_a_bow, recesses_tell_a_bend
 from detector.spine.chain import NumberedChain, number_chain
 from detector.spine.levels import spine_levels
 from detector.spine.region import Region, is_named_otherwise, shows_lumbar_spine
@@ -148,6 +148,7 @@ class LevelDetector:
         }
         has_axial = self.axial is not None and bool(study.of_kind(SeriesKind.AXIAL_T2))
         levels, is_curved, leaves = self.finder.followed(chain, levels, view, has_axial=has_axial)
+        followed = levels
         levels, points = target_points(
             study,
             levels,
@@ -163,6 +164,8 @@ class LevelDetector:
         if has_axial and not is_curved:
             across = max(leading.stacks, key=len)[0].plane.normal
             is_curved = lies_along_a_bow(levels, across, config.bows)
+            if levels is not followed and not is_curved:
+                is_curved = recesses_tell_a_bend(levels, points, across, config.bows)
         elif not is_curved and self.foramen is not None:
             is_curved = foramina_tell_a_bend(
                 study, levels, leading, self.foramen, config.foramen, config.bows

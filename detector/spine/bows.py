@@ -18,6 +18,7 @@ from data_prep.study import Series, Study
 from data_prep.vocabulary import ConditionGroup, Level, SeriesKind
 from detector.look.inference import SlicePredictor
 from detector.look.sightings import SliceSighting, look_at
+from detector.spine.axial import sideways_mm
 from detector.spine.foramina import ForamenConfig
 from detector.spine.points import all_points
 
@@ -39,6 +40,8 @@ class BowConfig:
         lean_mm: how far from where the levels have them, the largest less the smallest.
         straight_mm: a bow of the middles of recesses, each as it was seen, that is no more than the noise of
             single levels.
+        told_mm: one that is told though the levels were put on a line: of a complete study whose stack
+            lay aside it was 3.8 mm.
     """
 
     aside_mm: tuple[float, ...] = (0.0, 4.0, 10.0, 22.0, 32.0)
@@ -52,6 +55,7 @@ class BowConfig:
     bow_mm: float = 3.1
     lean_mm: float = 9.0
     straight_mm: float = 5.8
+    told_mm: float = 4.0
 
 
 def foramina_tell_a_bend(
@@ -108,15 +112,43 @@ def lies_along_a_bow(levels: Mapping[Level, SpineLevel], across: FloatArray, con
 
 
 def is_straight(
-    levels: Mapping[Level, SpineLevel], aside_mm: Mapping[Level, float], config: BowConfig
+    levels: Mapping[Level, SpineLevel],
+    aside_mm: Mapping[Level, float],
+    across: FloatArray,
+    config: BowConfig,
 ) -> bool:
     """Whether canals that lie to one side of the levels lie along a straight line: a stack was planned aside.
 
     Args:
         aside_mm: how far to the patient's left of each level its canal is seen.
+        across: (3,) unit normal of the sagittal slices.
     """
-    canals_mm = [float(levels[at].canal_mm @ levels[at].frame.left) + aside for at, aside in aside_mm.items()]
-    return _bow_mm(np.array(canals_mm)) <= config.straight_mm
+    return _bow_mm(_places_mm(levels, aside_mm, across)) <= config.straight_mm
+
+
+def recesses_tell_a_bend(
+    levels: Mapping[Level, SpineLevel],
+    points: tuple[LevelPoint, ...],
+    across: FloatArray,
+    config: BowConfig,
+) -> bool:
+    """Whether the middles of recesses, as axial slices show them, lie along a bent line.
+
+    Args:
+        across: (3,) unit normal of the sagittal slices.
+    """
+    aside_mm = sideways_mm(levels, points)
+    if len(aside_mm) < config.fewest_levels:
+        return False
+    return _bow_mm(_places_mm(levels, aside_mm, across)) >= config.told_mm
+
+
+def _places_mm(
+    levels: Mapping[Level, SpineLevel], aside_mm: Mapping[Level, float], across: FloatArray
+) -> FloatArray:
+    """(levels,) where canals lie along a direction, so far to the left of each level."""
+    seen_mm = [levels[at].canal_mm + aside * levels[at].frame.left for at, aside in aside_mm.items()]
+    return np.array([float(xyz @ across) for xyz in seen_mm])
 
 
 def _bow_mm(places_mm: FloatArray) -> float:

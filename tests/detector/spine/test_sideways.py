@@ -23,7 +23,7 @@ from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Flag, Level,
 from detector.look.candidates import SliceCandidate
 from detector.predict import LevelDetector
 from detector.spine.axial import AxialConfig, _agreeing, sideways_mm
-from detector.spine.bows import BowConfig, is_straight
+from detector.spine.bows import BowConfig, is_straight, recesses_tell_a_bend
 from detector.spine.points import moved_sideways
 
 FRAME = SpineFrame(up=np.array([0.0, 0, 1]), left=np.array([1.0, 0, 0]), back=np.array([0.0, 1, 0]))
@@ -45,6 +45,9 @@ def test_a_sure_pair_is_found_however_far_aside(aside: float) -> None:
 @pytest.mark.parametrize("candidate", [pair(18.0, score=0.4), pair(45.0), pair(0.0, forward=12.0)])
 def test_what_is_unsure_or_elsewhere_is_not(candidate: SliceCandidate) -> None:
     assert _agreeing((candidate,), EXPECTED, AxialConfig()) is None
+
+
+X = np.array([1.0, 0.0, 0.0])
 
 
 def spine() -> dict[Level, SpineLevel]:
@@ -139,4 +142,22 @@ def test_a_bow_beyond_the_noise_of_single_levels_is_none_of_a_straight_spine(
     bow: float, straight: bool
 ) -> None:
     aside = {level: 9.0 + bow * (level.index - 2) ** 2 / 2 for level in LEVELS}
-    assert is_straight(spine(), aside, BowConfig()) is straight
+    assert is_straight(spine(), aside, X, BowConfig()) is straight
+
+
+def test_where_the_coordinates_begin_makes_no_spine_bent() -> None:
+    """The left of a level is turned a little with its disc: 400 mm from the origin that is not to matter."""
+    aside = {level: 9.0 for level in LEVELS}
+    levels = {}
+    for level, place in spine().items():
+        turn = 0.02 * (level.index - 2) ** 2
+        frame = replace(FRAME, left=np.array([np.cos(turn), 0.0, np.sin(turn)]))
+        levels[level] = replace(place, canal_mm=place.canal_mm + [0.0, 0.0, -400.0], frame=frame)
+    assert is_straight(levels, aside, X, BowConfig())
+
+
+@pytest.mark.parametrize(("bow", "is_bent"), [(0.0, False), (1.9, False), (2.1, True)])
+def test_recesses_tell_a_bend_of_levels_that_were_put_on_a_line(bow: float, is_bent: bool) -> None:
+    points = [point for level in LEVELS for point in recesses(level, bow * (level.index - 2) ** 2 / 2)]
+    assert recesses_tell_a_bend(spine(), tuple(points), X, BowConfig()) is is_bent
+    assert not recesses_tell_a_bend(spine(), (), X, BowConfig())
