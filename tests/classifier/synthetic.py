@@ -65,11 +65,16 @@ def textured_study(*, mirrored: bool = False, kinds: tuple[SeriesKind, ...] = tu
     reflection = np.array([-1.0, 1.0, 1.0]) if mirrored else np.ones(3)
 
     def show(plane: SlicePlane) -> NDArray[np.float32]:
-        rows, columns = np.indices(plane.shape)
-        points = plane.to_mm(np.stack([columns, rows], axis=-1)) * reflection
-        image = np.zeros(plane.shape)
-        for centre in centres:
-            image += np.exp(-np.sum((points - centre) ** 2, axis=-1) / 50)
+        # A Gaussian is the product of those along columns, along rows and across the plane.
+        offsets = centres * reflection - plane.origin_mm
+        x, y = (
+            np.exp(-((np.arange(count) * spacing - (offsets @ axis)[:, None]) ** 2) / 50)
+            for count, spacing, axis in zip(
+                plane.shape[::-1], plane.spacing_mm, (plane.x_axis, plane.y_axis), strict=True
+            )
+        )
+        across = np.exp(-((offsets @ plane.normal) ** 2) / 50)
+        image = (y * across[:, None]).T @ x
         return (1000 * image + 100).astype(np.float32)  # tissue between the blobs has signal, too
 
     def stack(kind: SeriesKind) -> tuple[Slice, ...]:
