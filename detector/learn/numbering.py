@@ -149,7 +149,7 @@ def choose_uncertain_below(
     catch_share: float = 0.9,
     false_share: float = 0.08,
     enough_wrong: int = 5,
-    few_share: float = 0.01,
+    few_share: float = 0.03,
 ) -> FlagChoice:
     """The lowest threshold that flags ``catch_share`` of the wrong studies, if few right ones are flagged.
 
