@@ -203,8 +203,8 @@ def _inside_body(image: NDArray[Any]) -> NDArray[np.bool_]:
 
 def _best_path_mean(values: NDArray[np.floating]) -> float:
     """Largest mean along a path with one value per row that moves at most one column per row."""
-    total = values[0].astype(np.float64)
+    total = np.full(values.shape[1] + 2, -np.inf)  # with a column on both sides that no path takes
+    total[1:-1] = values[0]
     for row in values[1:]:
-        padded = np.pad(total, 1, constant_values=-np.inf)
-        total = row + np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:])
+        total[1:-1] = row + np.maximum(np.maximum(total[:-2], total[1:-1]), total[2:])
     return float(total.max() / len(values))
