@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from data_prep.phantom import make_study
 from data_prep.read.find import find_studies
 from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Flag, Level, SeriesKind, Side
+from detector import predict
 from detector.look.candidates import SliceCandidate
 from detector.predict import LevelDetector
 from detector.spine.axial import AxialConfig, _agreeing, sideways_mm
@@ -161,3 +163,26 @@ def test_recesses_tell_a_bend_of_levels_that_were_put_on_a_line(bow: float, is_b
     points = [point for level in LEVELS for point in recesses(level, bow * (level.index - 2) ** 2 / 2)]
     assert recesses_tell_a_bend(spine(), tuple(points), X, BowConfig()) is is_bent
     assert not recesses_tell_a_bend(spine(), (), X, BowConfig())
+
+
+@pytest.mark.parametrize(("bow", "is_told"), [(0.0, False), (4.0, True)])
+def test_a_bow_of_the_recesses_is_told_though_the_levels_were_put_on_a_line(
+    monkeypatch: pytest.MonkeyPatch, bow: float, is_told: bool
+) -> None:
+    found = predict.target_points
+
+    def on_a_line(*args: Any, **kwargs: Any) -> tuple[dict[Level, SpineLevel], tuple[LevelPoint, ...]]:
+        levels, points = found(*args, **kwargs)
+        aside = {at: bow * (at.index - 2) ** 2 / 2 * level.frame.left for at, level in levels.items()}
+        middle = {at: level.canal_mm + aside[at] for at, level in levels.items()}
+        seen = tuple(
+            replace(point, xyz_mm=middle[point.level] + side * 8.0 * levels[point.level].frame.left)
+            for point in points
+            for condition, side in zip(RECESSES, (-1, 1), strict=True)
+            if point.condition is condition
+        )
+        return dict(levels), tuple(replace(point, source=PointSource.SEEN) for point in seen)
+
+    monkeypatch.setattr(predict, "target_points", on_a_line)
+    flags = LevelDetector.load_bundled().predict(make_study(154_102).study).flags
+    assert (Flag.SPINE_CURVED in flags) is is_told
