@@ -11,7 +11,7 @@ from data_prep.vocabulary import ConditionGroup, Level
 from detector.config import PredictConfig
 from detector.look.inference import SlicePredictor
 from detector.look.refiner import PointRefiner
-from detector.spine.axial import refine_recesses, sideways_mm
+from detector.spine.axial import read_between_slices, refine_recesses, sideways_mm
 from detector.spine.bows import is_straight
 from detector.spine.foramina import look_for_foramina, refine_foramina
 from detector.spine.points import all_points, foramina_sideways, moved_sideways
@@ -83,6 +83,7 @@ def _seen_on_axials(
 ) -> tuple[tuple[LevelPoint, ...], tuple[LevelPoint, ...]]:
     """The points with recesses where they are seen, and the same after a second look."""
     points = refine_recesses(study, levels, expected, axial, config.axial)
+    points = read_between_slices(study, expected, points, config.axial)
     return points, _refined(study, points, refiners)
 
 

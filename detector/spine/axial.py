@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from data_prep.geometry import FloatArray
-from data_prep.levels import RECESSES, LevelPoint, PointSource, SpineLevel, seen_aside_mm
+from data_prep.levels import RECESSES, LevelPoint, PointSource, Sight, SpineLevel, seen_aside_mm
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import Condition, Level, SeriesKind
 from detector.look.candidates import CandidateConfig, SliceCandidate
@@ -26,6 +26,9 @@ class AxialConfig(SeenConfig):
         sideways_mm, sideways_score: a pair with this score may lie this far to the side of where geometry
             expects it, if it lies there in every other way: sagittal slices tell little of where a crooked
             spine is.
+        both_from: a recess is read on the slices on both sides of it where it lies this part of the way
+            between them, or more, from the one; the share of the other grows from nothing there to half
+            midway.
     """
 
     max_slice_distance_mm: float = 6.0
@@ -36,6 +39,7 @@ class AxialConfig(SeenConfig):
     slices_per_level: int = 2
     sideways_mm: float = 30.0
     sideways_score: float = 0.5
+    both_from: float = 0.4
     candidates: CandidateConfig = field(default_factory=lambda: CandidateConfig(min_score=0.1))
 
 
@@ -73,6 +77,49 @@ def refine_recesses(
             if sighting is not None:
                 by_target |= _seen_pair(by_target, level, series, sighting, config)
     return tuple(by_target[point.condition, point.level] for point in points)
+
+
+def read_between_slices(
+    study: Study,
+    expected: tuple[LevelPoint, ...],
+    points: tuple[LevelPoint, ...],
+    config: AxialConfig,
+) -> tuple[LevelPoint, ...]:
+    """Recesses that lie nearly midway between two slices of their series read on both (``LevelPoint.also``).
+
+    A level that moves by a hair past the middle then changes no grade at a stroke.
+
+    Args:
+        expected: where geometry expects the targets of ``points``; midway between the two recesses is the
+            place of their level between the slices.
+    """
+    places: dict[Level, list[FloatArray]] = {}
+    for point in expected:
+        if point.condition in RECESSES:
+            places.setdefault(point.level, []).append(point.xyz_mm)
+    return tuple(
+        _read_on_both(study, np.mean(places[point.level], axis=0), point, config)
+        if point.condition in RECESSES and point.source is PointSource.SEEN
+        else point
+        for point in points
+    )
+
+
+def _read_on_both(study: Study, middle_mm: FloatArray, point: LevelPoint, config: AxialConfig) -> LevelPoint:
+    assert point.sight is not None
+    series, item = study.slice_at(point.sight)
+    stack = next(stack for stack in series.stacks if item in stack)
+    place, away_mm = stack.index(item), float(item.plane.distance_mm(middle_mm))
+    for other in (*stack[max(place - 1, 0) : place], *stack[place + 1 : place + 2]):
+        beyond_mm = float(other.plane.distance_mm(middle_mm))
+        if away_mm * beyond_mm >= 0:  # not between the two
+            continue
+        share = (away_mm / (away_mm - beyond_mm) - config.both_from) / (1 - 2 * config.both_from)
+        xyz_mm = point.xyz_mm - float(other.plane.distance_mm(point.xyz_mm)) * other.plane.normal
+        if 0 < share < 1 and bool(other.plane.contains_px(other.plane.to_px(xyz_mm))):
+            there = replace(point, xyz_mm=xyz_mm, sight=Sight.of(series, other, xyz_mm), share=share)
+            return replace(point, also=(there,), share=1.0 - share)
+    return point
 
 
 def _is_seen(by_target: Mapping[tuple[Condition, Level], LevelPoint], level: Level) -> bool:
