@@ -404,6 +404,8 @@ def main() -> None:
         "--document", type=Path, help="put the table between its marks, too: docs/robustness.md"
     )
     arguments = parser.parse_args()
+    if arguments.document and not arguments.document.is_file():
+        parser.error(f"{arguments.document} is not there: the table goes between its marks")
     unknown = sorted(set(arguments.only) - set(names))
     if unknown or arguments.studies < 1 or arguments.jobs < 1:
         parser.error(f"unknown rows {', '.join(unknown)}" if unknown else "--studies and --jobs start at 1")

@@ -57,6 +57,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--document", type=Path, help="put the table between its marks, too")
     arguments = parser.parse_args()
+    if arguments.document and not arguments.document.is_file():
+        parser.error(f"{arguments.document} is not there: the table goes between its marks")
     rows = [row for row in VARIANTS if not arguments.only or row.name in arguments.only]
     arguments.work.mkdir(parents=True, exist_ok=True)
     seeds = range(arguments.seed, arguments.seed + arguments.studies)
