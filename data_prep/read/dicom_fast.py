@@ -19,6 +19,7 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.tag import Tag
 from pydicom.uid import UID
 
+from data_prep.read.dicom_bits import stored_values
 from data_prep.read.dicom_limits import EXPLICIT_LITTLE, IMPLICIT_LITTLE, RLE
 from data_prep.read.dicom_limits import Elements as Stated
 
@@ -94,26 +95,23 @@ def decoded(dataset: Dataset, syntax: str, frame: int | None = None) -> NDArray[
 def plain_pixels(values: Stated, content: bytes, syntax: str) -> NDArray[Any] | None:
     """Values of 16 bits in RLE or little endian; None for what is not exactly as it should be.
 
+    HighBit says nothing that BitsStored does not (PS3.5 section 8.1.1), and is often wrong.
+
     Args:
         values: what the header says of the pixels, by keyword.
         content: the value of the pixel data, or its only fragment (PS3.5 section A.4).
     """
-    keywords = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
-    stated = [values.get(keyword) for keyword in keywords]
-    if not all(isinstance(value, int) for value in stated):
+    rows, columns, allocated = (values.get(keyword) for keyword in ("Rows", "Columns", "BitsAllocated"))
+    stored, signed = values.get("BitsStored"), values.get("PixelRepresentation")
+    stored, signed = allocated if stored is None else stored, 0 if signed is None else signed
+    if not all(isinstance(value, int) for value in (rows, columns, allocated, stored, signed)):
         return None
-    rows, columns, allocated, stored, high, signed = stated
-    size = rows * columns * 2
-    if allocated != 16 or not 1 <= stored <= 16 or high != stored - 1 or signed not in (0, 1):
+    if allocated != 16 or not 1 <= stored <= 16 or signed not in (0, 1):
         return None
     if syntax == RLE:
         content = rle.rle.decode_frame(content, rows * columns, 16, "<")
     elif syntax not in (IMPLICIT_LITTLE, EXPLICIT_LITTLE):
         return None
-    if len(content) != size:
+    if len(content) != rows * columns * 2:
         return None
-    array = np.frombuffer(content, "<i2" if signed else "<u2").reshape(rows, columns)
-    if unused := 16 - stored:  # these high bits may hold anything (PS3.5 section 8.1.1)
-        array = array << unused
-        array >>= unused
-    return array
+    return stored_values(np.frombuffer(content, "<u2").reshape(rows, columns), stored, is_signed=bool(signed))

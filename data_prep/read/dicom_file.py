@@ -227,7 +227,7 @@ def _signal(stored: NDArray[Any], elements: Stated, shape: tuple[int, int]) -> N
         raise Refused(Reason.BAD_PIXELS, f"decoded to {stored.shape}, but the header says {shape}")
     slope, intercept = finite_number(elements, "RescaleSlope"), finite_number(elements, "RescaleIntercept")
     signal = _without_padding(stored, elements).astype(np.float32)
-    if slope is not None:
+    if slope:  # 0 would leave nothing of the image
         signal *= np.float32(slope)
     if intercept is not None:
         signal += np.float32(intercept)

@@ -10,6 +10,7 @@ from tests.hostile.quirks import variant_enhanced as enhanced
 from tests.hostile.quirks import variant_files as files
 from tests.hostile.quirks import variant_headers as headers
 from tests.hostile.quirks import variant_missing as missing
+from tests.hostile.quirks import variant_more as more
 from tests.hostile.quirks import variant_series as series
 from tests.hostile.quirks.expected import Expected
 from tests.hostile.quirks.row import AXIAL, DEGRADED, EXACT, GAPS, MANY, ROUNDED, T1, T2, Row, but, row
@@ -497,6 +498,14 @@ def _missing() -> list[Row]:
     ]
 
 
+def _more() -> list[Row]:
+    return [
+        row("bits-few", "BitsStored 12, values to 16,000", more.beyond_bits(12, brightest=16_000), ROUNDED),
+        row("bits-high", "HighBit 15 of 12 bits, left aligned", more.beyond_bits(12, high=15), ROUNDED),
+        row("bits-signed", "unsigned pixels that are called signed", more.beyond_bits(16, signed=1), ROUNDED),
+    ]
+
+
 VARIANTS: tuple[Row, ...] = (
     *_kinds(),
     *_choice(),
@@ -506,4 +515,5 @@ VARIANTS: tuple[Row, ...] = (
     *_enhanced(),
     *_names(),
     *_missing(),
+    *_more(),
 )
