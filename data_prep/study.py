@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from data_prep.geometry import FloatArray, Orientation, SlicePlane
 from data_prep.levels import Sight
-from data_prep.problems import Rejection
+from data_prep.problems import DicomRejected, Rejection
 from data_prep.traits import PLAIN, Traits
 from data_prep.vocabulary import SeriesKind
 
@@ -41,6 +41,14 @@ class Slice:
     def pixels(self) -> NDArray[np.float32]:
         """Decode now. Shape ``plane.shape``, dtype float32. Raises DicomRejected."""
         return self.read_pixels()
+
+    def shows_something(self) -> bool:
+        """Whether it can be decoded, and is not all of one grey."""
+        try:
+            pixels = self.pixels()
+        except DicomRejected:
+            return False
+        return bool(pixels.min() < pixels.max())
 
 
 @dataclass(frozen=True, eq=False)

@@ -77,10 +77,12 @@ class SpineFinder:
     def lumbar_view(self, study: Study) -> LumbarView | None:
         """The lumbar spine of a study; None without a sagittal series.
 
-        Where they show several parts of the patient, a neck beside a lumbar spine, each part is looked at.
+        Where they show several parts of the patient, a neck beside a lumbar spine, each part is looked at. A
+        series that cannot be decoded, or is black, makes way for the others.
         """
         kinds = (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1)
-        views = views_apart([item for kind in kinds for item in study.of_kind(kind)])
+        sagittal = [item for kind in kinds for item in study.of_kind(kind)]
+        views = views_apart([item for item in sagittal if self._shows_something(item)] or sagittal)
         best: tuple[float, LumbarView] | None = None
         for view in views:
             ids = {item.series_id for item in view}
@@ -197,6 +199,14 @@ class SpineFinder:
         ):
             return central_slices(series, config.beside_slices, config.beside_offset_mm)
         return central
+
+    def _shows_something(self, series: Series) -> bool:
+        """Whether one of the central slices shows something; the middle one is asked first."""
+        central = central_slices(series, self.config.central_slices, self.config.max_offset_mm)
+        middle = len(central) // 2
+        return any(
+            item.shows_something() for item in (central[middle], *central[:middle], *central[middle + 1 :])
+        )
 
     def _discs(self, sightings: list[SliceSighting]) -> list[DiscCandidate]:
         found = [candidate for seen in sightings for candidate in seen.candidates]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from data_prep.geometry import FloatArray, SlicePlane
+from data_prep.problems import Reason, Rejection
 from data_prep.study import Series, rank
 from data_prep.traits import Image
 from data_prep.vocabulary import SeriesKind
@@ -17,6 +19,27 @@ _SAME_PLACE_MM = 0.1
 _SAME_ANGLE_DEG = 12.0
 _COVERED = 0.5
 _MARGIN_MM = 6.0
+_LOOKED_AT_SLICES = 5
+
+
+def without_empty(series: Sequence[Series]) -> tuple[list[Series], list[Rejection]]:
+    """Leave out series that cannot be decoded, or are black, where another one of their kind shows something.
+
+    A few slices of the middle are looked at, and only of kinds that several series have.
+    """
+    counts = Counter(item.kind for item in series)
+    empty = [item for item in series if counts[item.kind] > 1 and not _shows_something(item)]
+    left = {item.kind for item in series if item not in empty}
+    out = [item for item in empty if item.kind in left]
+    message = "its images cannot be decoded, or show nothing"
+    rejections = [Rejection(Reason.BAD_PIXELS, message, item.study_id, item.series_id) for item in out]
+    return [item for item in series if item not in out], rejections
+
+
+def _shows_something(series: Series) -> bool:
+    stack = max(series.stacks, key=len)
+    by_distance = sorted(range(len(stack)), key=lambda place: abs(place - len(stack) // 2))
+    return any(stack[place].shows_something() for place in by_distance[:_LOOKED_AT_SLICES])
 
 
 def chosen(series: Sequence[Series]) -> tuple[Series, ...]:

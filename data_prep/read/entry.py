@@ -10,7 +10,7 @@ from data_prep.names import safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.acquisitions import acquisitions_of, conflicts
 from data_prep.read.belonging import of_one_patient
-from data_prep.read.choosing import chosen
+from data_prep.read.choosing import chosen, without_empty
 from data_prep.read.dicom_file import read_slices
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.division import divided
@@ -80,7 +80,9 @@ class StudyEntry:
         if self.folder is not None and _nobody_says_whose(headers.values()):
             flags = (*flags, Flag.IDENTIFIERS_MISSING)
         sources: dict[str, Sequence[SliceHeader]] = {}
-        series = chosen(weightings_compared(list(self._build(headers, rejections, sources))))
+        built, empty = without_empty(list(self._build(headers, rejections, sources)))
+        rejections += empty
+        series = chosen(weightings_compared(built))
         gaps = slices_missing(self.study_id, series, sources)
         if gaps:
             rejections += gaps

@@ -139,6 +139,57 @@ def test_a_study_without_any_pixels_gets_the_prior_and_says_so(data: Path, tmp_p
     assert len(record["rejections"]) >= 7
 
 
+def blacken(path: Path) -> None:
+    dataset = pydicom.dcmread(path)
+    if dataset.file_meta.TransferSyntaxUID == RLELossless:
+        dataset.decompress()
+    dataset.PixelData = bytes(len(dataset.PixelData))
+    dataset.save_as(path)
+
+
+@pytest.mark.parametrize("spoil", [spoil_pixels, blacken])
+def test_a_t2_that_shows_nothing_makes_way_for_the_other_series(
+    data: Path, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    """As if it were not there: a bad series never costs its study what others show."""
+    study = studies_in(data)[0]
+    folder = series_folder(study, SeriesKind.SAGITTAL_T2)
+    for path in folder.iterdir():
+        spoil(path)
+    (spoilt,), _ = predict(study, tmp_path / "a", exit_code=3 if spoil is spoil_pixels else 0)
+    shutil.rmtree(folder)
+    (without,), _ = predict(study, tmp_path / "b", exit_code=3)
+    assert "no_sagittal_t2" in spoilt["flags"] and all(spoilt["levels"].values())
+    assert [target["probabilities"] for target in spoilt["targets"]] == [
+        target["probabilities"] for target in without["targets"]
+    ]
+
+
+@pytest.mark.parametrize("spoil", [spoil_pixels, blacken])
+@pytest.mark.parametrize("kind", SeriesKind)
+def test_a_series_that_shows_nothing_displaces_no_other(
+    data: Path, tmp_path: Path, kind: SeriesKind, spoil: Callable[[Path], None]
+) -> None:
+    """Whichever of the two would lead."""
+    study = studies_in(data)[0]
+    (plain,), _ = predict(study, tmp_path / "plain", exit_code=0)
+    folder = series_folder(study, kind)
+    table = study.parents[1] / "train_series_descriptions.csv"
+    for copy in ("1", "9999999999"):
+        shutil.copytree(folder, study / copy)
+        for path in (study / copy).iterdir():
+            spoil(path)
+        with table.open("a") as file:
+            file.write(f"{study.name},{copy},{kind.value}\n")
+    (record,), _ = predict(study, tmp_path / "beside", exit_code=3)
+    said = [(item["reason"], item["series_id"], item["file"]) for item in record["rejections"]]
+    assert said == [("bad_pixels", "1", ""), ("bad_pixels", "9999999999", "")]
+    assert record["flags"] == plain["flags"]
+    assert [target["probabilities"] for target in record["targets"]] == [
+        target["probabilities"] for target in plain["targets"]
+    ]
+
+
 @pytest.mark.parametrize(
     ("left_out", "flag", "unseen"),
     [

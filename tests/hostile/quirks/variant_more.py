@@ -1,11 +1,16 @@
-"""More variants: pixels whose header is wrong."""
+"""More variants: pixels whose header is wrong, series that show nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from data_prep.vocabulary import SeriesKind
+from tests.hostile.quirks.candidates import added
+from tests.hostile.quirks.clinic import clinical
 from tests.hostile.quirks.files import Rng
-from tests.hostile.quirks.stored import Quirk, StoredStudy
+from tests.hostile.quirks.stored import Quirk, StoredImage, StoredStudy
 
 
 def beyond_bits(stored: int, *, signed: int = 0, brightest: int = 65535, high: int | None = None) -> Quirk:
@@ -21,5 +26,31 @@ def beyond_bits(stored: int, *, signed: int = 0, brightest: int = 65535, high: i
                 PixelRepresentation=signed,
             )
         )
+
+    return quirk
+
+
+def black(image: StoredImage) -> StoredImage:
+    """The image without a signal."""
+    return image.with_pixels(np.zeros_like(image.pixels()))
+
+
+def cut_off(image: StoredImage) -> StoredImage:
+    """The image with pixels that no decoder takes: bits that there are not."""
+    return image.changed(BitsAllocated=12)
+
+
+def all_of(kind: SeriesKind, change: Callable[[StoredImage], StoredImage]) -> Quirk:
+    """Every image of a kind changed."""
+    return lambda study, rng: clinical(study).each(change, tuple(study.ids_of(kind))).without_table()
+
+
+def taken_again(kind: SeriesKind, change: Callable[[StoredImage], StoredImage], time: str) -> Quirk:
+    """A kind acquired twice, and what came of it the second time."""
+
+    def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
+        study = clinical(study).each(lambda image: image.changed(AcquisitionTime="101500"))
+        made = added(study, study.ids_of(kind)[0], 1, change, AcquisitionTime=time)
+        return study.plus(*made).without_table()
 
     return quirk

@@ -499,10 +499,30 @@ def _missing() -> list[Row]:
 
 
 def _more() -> list[Row]:
+    without_t2 = but(DEGRADED, flags={"no_sagittal_t2"})
     return [
         row("bits-few", "BitsStored 12, values to 16,000", more.beyond_bits(12, brightest=16_000), ROUNDED),
         row("bits-high", "HighBit 15 of 12 bits, left aligned", more.beyond_bits(12, high=15), ROUNDED),
         row("bits-signed", "unsigned pixels that are called signed", more.beyond_bits(16, signed=1), ROUNDED),
+        row("t2-black", "T2 is black", more.all_of(T2, more.black), without_t2),
+        row(
+            "t2-undecodable",
+            "no image of T2 can be decoded",
+            more.all_of(T2, more.cut_off),
+            but(without_t2, codes={"bad_pixels"}),
+        ),
+        row(
+            "t2-again-black",
+            "T2 acquired again, black",
+            more.taken_again(T2, more.black, "115900"),
+            named("bad_pixels"),
+        ),
+        row(
+            "t1-first-undecodable",
+            "an earlier T1 that cannot be decoded",
+            more.taken_again(T1, more.cut_off, "095900"),
+            named("bad_pixels"),
+        ),
     ]
 
 
