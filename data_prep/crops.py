@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -93,7 +94,7 @@ def crop_plane(
     return SlicePlane(origin, rightwards, downwards, (step_mm, step_mm), (size_px, size_px))
 
 
-def resample(pixels: NDArray[np.float32], source: SlicePlane, target: SlicePlane) -> NDArray[np.float32]:
+def resample(pixels: NDArray[Any], source: SlicePlane, target: SlicePlane) -> NDArray[Any]:
     """Read an image on another grid of the same plane.
 
     Where the target is coarser, it is sampled several times per pixel and averaged over the pixel's area.
@@ -105,7 +106,7 @@ def resample(pixels: NDArray[np.float32], source: SlicePlane, target: SlicePlane
         target: square-pixel or other grid; points are projected onto ``source`` along its normal.
 
     Returns:
-        float32 of ``target.shape``.
+        ``target.shape``; uint8 of uint8, else float32.
     """
     coarseness = max(target.spacing_mm) / min(source.spacing_mm)
     factor = min(max(math.ceil(coarseness - 0.05), 1), 8)
@@ -114,15 +115,15 @@ def resample(pixels: NDArray[np.float32], source: SlicePlane, target: SlicePlane
     affine = np.empty((2, 3))
     affine[:, 0], affine[:, 1], affine[:, 2] = (at[1] - at[0]) / factor, (at[2] - at[0]) / factor, at[0]
     fine = cv2.warpAffine(
-        np.ascontiguousarray(pixels, dtype=np.float32),
+        np.ascontiguousarray(pixels, dtype=np.uint8 if pixels.dtype == np.uint8 else np.float32),
         affine,
         (columns * factor, rows * factor),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
     if factor == 1:
-        return np.asarray(fine, dtype=np.float32)
-    return np.asarray(cv2.resize(fine, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.float32)
+        return np.asarray(fine)
+    return np.asarray(cv2.resize(fine, (columns, rows), interpolation=cv2.INTER_AREA))
 
 
 @cache
@@ -173,16 +174,23 @@ def normalise(
     out = np.zeros(pixels.shape, dtype=np.float32)
     if not valid.any():
         return out
-    sample = pixels[:, rows][:, ::_PERCENTILE_STRIDE, ::_PERCENTILE_STRIDE][valid]
-    black, white = percentiles(sample, (BLACK_PERCENTILE, WHITE_PERCENTILE))
-    # A relative bound: float32 noise on a constant image must not be stretched into a picture.
-    if white - black > 1e-5 * max(1.0, abs(white), abs(black)):
+    found = black_and_white(pixels[:, rows][valid])
+    if found is not None:
+        black, white = found
         for index in np.flatnonzero(valid):
             stretched = pixels[index, rows].astype(np.float64)
             stretched -= black
             stretched /= white - black
             out[index, rows] = np.clip(stretched, 0.0, 1.0, out=stretched)
     return out
+
+
+def black_and_white(pixels: NDArray[np.float32]) -> tuple[float, float] | None:
+    """The robust black and white of images (…, rows, columns); None when they are constant, or any is NaN."""
+    sample = pixels[..., ::_PERCENTILE_STRIDE, ::_PERCENTILE_STRIDE]
+    black, white = percentiles(sample, (BLACK_PERCENTILE, WHITE_PERCENTILE))
+    # A relative bound: float32 noise on a constant image must not be stretched into a picture.
+    return (black, white) if white - black > 1e-5 * max(1.0, abs(white), abs(black)) else None
 
 
 def _is_neighbour(middle: SlicePlane, other: SlicePlane, away: int, gap_mm: float) -> bool:

@@ -17,7 +17,7 @@ from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.study import Slice, Study
 from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, SeriesKind, Severity, Target
 from pipeline.prediction import StudyPrediction
-from pipeline.results.pictures.canvas import LEVEL_COLOURS, Page
+from pipeline.results.pictures.canvas import LEVEL_COLOURS, Page, eight_bits
 from pipeline.results.pictures.readings import Opinion, Reading, reading_of_prediction
 
 # From Okabe and Ito's colour-blind safe palette; the grade also stands there in words.
@@ -181,8 +181,8 @@ def read_at(levels: SpineLevels, condition: Condition, level: Level) -> LevelPoi
     return reading_point(GraderName.SPINAL, levels, Target(condition, level))
 
 
-def crop_at(study: Study, point: LevelPoint, size_px: int) -> NDArray[np.float32] | None:
-    """The slice around a point, 60 mm wide: (size_px, size_px) in [0, 1].
+def crop_at(study: Study, point: LevelPoint, size_px: int) -> NDArray[np.uint8] | None:
+    """The slice around a point, 60 mm wide: (size_px, size_px).
 
     None where no slice shows it, for a neighbour would mislead.
     """
@@ -190,7 +190,7 @@ def crop_at(study: Study, point: LevelPoint, size_px: int) -> NDArray[np.float32
     if series is None:
         return None
     crop = extract_crop(series, point.xyz_mm, size_mm=CROP_SIZE_MM, size_px=size_px, slices=1)
-    return crop.pixels[0] if crop.valid[0] and crop.inside else None
+    return eight_bits(crop.pixels[0]) if crop.valid[0] and crop.inside else None
 
 
 def canal_middle_mm(levels: SpineLevels) -> FloatArray | None:

@@ -217,9 +217,8 @@ def shown_crop(study: Study, levels: SpineLevels, condition: Condition, level: L
     return None if pixels is None else jpeg_uri(pixels, _CROP_QUALITY)
 
 
-def jpeg_uri(pixels: NDArray[np.float32], quality: int) -> str:
-    """Grey values (rows, columns) in [0, 1] as a JPEG in a data URI."""
-    grey = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+def jpeg_uri(grey: NDArray[np.uint8], quality: int) -> str:
+    """Grey values (rows, columns) as a JPEG in a data URI."""
     done, coded = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
         raise ValueError("the slice could not be coded as JPEG")

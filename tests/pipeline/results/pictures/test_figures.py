@@ -89,7 +89,7 @@ def test_slices_are_shown_upright_in_their_true_proportions(flip: int) -> None:
     shown, grid = image
     assert shown.shape[0] <= 500 and shown.shape[1] <= 400
     assert shown.shape[0] / shown.shape[1] == pytest.approx(180 / 100, rel=0.05)
-    bright = np.argwhere(shown > 0.5)
+    bright = np.argwhere(shown > 127)
     height, width = np.ptp(bright, axis=0) + 1
     assert height / width == pytest.approx(1, rel=0.05)
     assert bright.min() == 0

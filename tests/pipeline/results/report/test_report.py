@@ -100,9 +100,9 @@ def test_a_click_shows_the_right_crop_the_right_slice_and_the_right_figures(
         expected = crop_at(study, read, 224)
         assert expected is not None
         shown = decoded(crop.get_attribute("src") or "").astype(float)
-        assert np.abs(shown - expected * 255).mean() < 6
+        assert np.abs(shown - expected).mean() < 6
         others = [crop_at(study, other, 224) for other in prediction.levels.points if other is not point]
-        assert all(np.abs(shown - o * 255).mean() > 6 for o in others if o is not None)
+        assert all(np.abs(shown - o).mean() > 6 for o in others if o is not None)
         figure = opened.page.locator("figure.slice:visible")
         assert figure.get_attribute("data-instance") == str(point.sight.instance_number)
         assert figure.locator("g.point.current").get_attribute("data-target") == target.column
