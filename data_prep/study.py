@@ -83,6 +83,16 @@ class Series:
         return tuple(item for stack in self.stacks for item in stack)
 
     @cached_property
+    def main_stack(self) -> tuple[Slice, ...]:
+        """The stack with the most slices."""
+        return max(self.stacks, key=len)
+
+    @property
+    def normal(self) -> FloatArray:
+        """(3,) of the main stack's slices, patient LPS."""
+        return self.main_stack[0].plane.normal
+
+    @cached_property
     def orientation(self) -> Orientation:
         """That of most slices: a steep L5/S1 stack of an axial series can be nearer to coronal."""
         counts = Counter(item.plane.orientation for item in self.slices)
@@ -91,7 +101,7 @@ class Series:
     @cached_property
     def is_thin(self) -> bool:
         """Whether its slices lie as near to each other as those of 3-D acquisitions."""
-        stack = max(self.stacks, key=len)
+        stack = self.main_stack
         places = np.sort([float(item.plane.centre_mm @ stack[0].plane.normal) for item in stack])
         return len(places) > 1 and float(np.median(np.diff(places))) < _THIN_MM
 

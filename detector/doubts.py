@@ -91,7 +91,7 @@ def canal_at_edge(levels: Mapping[Level, SpineLevel], leading: Series) -> bool:
     There its middle may not be in the images. How far to the side it lies is found to within a few mm: most
     of the gap before the last slice counts as that. A series of a few slices is flagged as such.
     """
-    stack = max(leading.stacks, key=len)
+    stack = leading.main_stack
     if len(stack) < _FEWEST_WITH_EDGES:
         return False
     places = [float(item.plane.centre_mm @ stack[0].plane.normal) for item in stack]

@@ -106,7 +106,7 @@ class SpineFinder:
             discs, agrees = join_votes(discs, self._discs(seen), self.config.voting)
             if not agrees:
                 disagreeing.append(item.series_id)
-        across = max(series[0].stacks, key=len)[0].plane.normal
+        across = series[0].normal
         chain = straightened(best_chain(discs, self.config.chain), across)
         if sum(disc.candidate.score for disc in chain if disc.candidate) < self.config.min_evidence:
             chain = ()
@@ -159,7 +159,7 @@ class SpineFinder:
         faded = fading(chain, instances, leading.series_id, config.aside)
         if not levels:
             return levels, False, False
-        stack = max(leading.stacks, key=len)
+        stack = leading.main_stack
         spine_mm = np.stack([point for level in levels.values() for point in (level.disc_mm, level.canal_mm)])
         known = {id(seen.item): seen for seen in view.sighting.looked_at}
 
@@ -222,7 +222,7 @@ def _wanted_later(series: Series, slices: Sequence[Slice]) -> list[Slice]:
     """Slices of a T1 beside ``slices``, on which foramina will be looked for."""
     if series.kind is not SeriesKind.SAGITTAL_T1:
         return []
-    stack = max(series.stacks, key=len)
+    stack = series.main_stack
     known = {id(item) for item in slices}
     places = [float(item.plane.centre_mm @ stack[0].plane.normal) for item in stack]
     middle = (min(places) + max(places)) / 2

@@ -162,7 +162,7 @@ class LevelDetector:
         )
         said[Flag.AXIAL_DISAGREES] = elsewhere()
         if has_axial and not is_curved:
-            across = max(leading.stacks, key=len)[0].plane.normal
+            across = leading.normal
             is_curved = lies_along_a_bow(levels, across, config.bows)
             if levels is not followed and not is_curved:
                 is_curved = recesses_tell_a_bend(levels, points, across, config.bows)

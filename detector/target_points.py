@@ -56,9 +56,7 @@ def target_points(
         points, looked_at_again = recesses()
         aside_mm = sideways_mm(levels, points)
         if is_curved or _is_crooked(tuple(aside_mm.values()), config.crooked_mm):
-            if not is_curved and is_straight(
-                levels, aside_mm, max(leading.stacks, key=len)[0].plane.normal, config.bows
-            ):
+            if not is_curved and is_straight(levels, aside_mm, leading.normal, config.bows):
                 aside_mm = aside_along_a_line_mm(levels, points)
             levels, points = moved_sideways(study, levels, points, leading, aside_mm)
             seen = None

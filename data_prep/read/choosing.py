@@ -37,7 +37,7 @@ def without_empty(series: Sequence[Series]) -> tuple[list[Series], list[Rejectio
 
 
 def _shows_something(series: Series) -> bool:
-    stack = max(series.stacks, key=len)
+    stack = series.main_stack
     by_distance = sorted(range(len(stack)), key=lambda place: abs(place - len(stack) // 2))
     return any(stack[place].shows_something() for place in by_distance[:_LOOKED_AT_SLICES])
 

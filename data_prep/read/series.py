@@ -106,7 +106,7 @@ def weightings_compared(series: Sequence[Series]) -> tuple[Series, ...]:
     guessed = [item for item in sagittal if item.kind_source == "image"]
     if len(sagittal) < 2 or not guessed or len(kinds) != 1:
         return tuple(series)
-    ridges = [largest_csf_ridge(max(item.stacks, key=len)) or 0.0 for item in guessed]
+    ridges = [largest_csf_ridge(item.main_stack) or 0.0 for item in guessed]
     if max(ridges) <= 0:
         return tuple(series)
     if SeriesKind.SAGITTAL_T1 in kinds:

@@ -17,7 +17,7 @@ def central_slices(series: Series, count: int, max_offset_mm: float) -> list[Sli
 
     Of a stack of thin slices every second or third one, and so on: neighbours show the same.
     """
-    stack = max(series.stacks, key=len)
+    stack = series.main_stack
     normal = stack[0].plane.normal
     places = np.array([float(item.plane.centre_mm @ normal) for item in stack])
     middle = (places.min() + places.max()) / 2

@@ -74,7 +74,7 @@ def foramina_tell_a_bend(
         leading: the sagittal series that decided the levels.
     """
     t1 = study.of_kind(SeriesKind.SAGITTAL_T1)
-    stack = max(t1[0].stacks, key=len) if t1 else ()
+    stack = t1[0].main_stack if t1 else ()
     if len(stack) < config.fewest_slices or len(levels) < config.fewest_levels:
         return False
     wanted = [

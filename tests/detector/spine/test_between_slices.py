@@ -21,7 +21,7 @@ STUDY = make_study(100_400).study
 def neighbours() -> tuple[Series, Slice, Slice]:
     """Two neighbouring axial slices of one stack."""
     (series, *_) = STUDY.of_kind(SeriesKind.AXIAL_T2)
-    stack = max(series.stacks, key=len)
+    stack = series.main_stack
     return series, stack[1], stack[2]
 
 
