@@ -19,10 +19,12 @@ from pipeline.results.pictures.montage import canal_middle_mm, crop_at, read_at
 from pipeline.results.pictures.overlays import where_words
 
 # Longest side of a slice and JPEG quality, the best first; the first that keeps within the bytes is taken.
+# A slice of fewer pixels, down to the least, keeps its own: the browser enlarges it as well, for nothing.
+_LEAST_SIDE_PX = 320
 _STEPS = ((448, 82), (384, 78), (320, 72), (256, 68), (224, 55))
 _MAX_SLICES_BYTES = 2_300_000
-# Not all slices need be drawn to know that they take too many bytes.
-_SAMPLE_STEP, _SURELY_TOO_MANY = 8, 1.2
+# Not all slices need be drawn to know that they take too many bytes: every so many tell it well enough.
+_SAMPLE_STEP = 8
 _MAX_SLICES_PER_SERIES = 96
 _CROP_PX, _CROP_QUALITY = 224, 82
 # A level is named beside a slice that lies no farther from its disc than this.
@@ -99,7 +101,7 @@ def shown_series(study: Study, levels: SpineLevels) -> tuple[ShownSeries, ...]:
     picked = [(series, _slices_to_show(series, levels)) for series in chosen]
     for side_px, quality in _STEPS:
         is_last = (side_px, quality) == _STEPS[-1]
-        if not is_last and _bytes_of_some(picked, side_px, quality) > _SURELY_TOO_MANY * _MAX_SLICES_BYTES:
+        if not is_last and _bytes_of_some(picked, side_px, quality) > _MAX_SLICES_BYTES:
             continue
         shown = [
             _shown(series, name, slices, levels, side_px, quality)
@@ -115,7 +117,7 @@ def _bytes_of_some(picked: Sequence[tuple[Series, Sequence[Slice]]], side_px: in
     """How many bytes all slices would have, told from every eighth."""
     slices = [item for _, items in picked for item in items]
     some = slices[::_SAMPLE_STEP]
-    images = [displayed(item, side_px, side_px) for item in some]
+    images = [_picture(item, side_px) for item in some]
     size = sum(len(jpeg_uri(image[0], quality)) for image in images if image is not None)
     return size * len(slices) / max(len(some), 1)
 
@@ -149,7 +151,7 @@ def _shown(
 
 def _shown_slice(series: Series, item: Slice, levels: SpineLevels, side_px: int, quality: int) -> ShownSlice:
     caption = _caption(item, levels)
-    image = displayed(item, side_px, side_px)
+    image = _picture(item, side_px)
     if image is None:
         return ShownSlice(
             item.instance_number, f"{caption}, cannot be decoded", None, 320, 320, ("",) * 4, (), (), 1.0
@@ -178,6 +180,14 @@ def _shown_slice(series: Series, item: Slice, levels: SpineLevels, side_px: int,
         tuple(names),
         1 / grid.spacing_mm[0],
     )
+
+
+def _picture(item: Slice, side_px: int) -> tuple[NDArray[np.uint8], SlicePlane] | None:
+    """See ``displayed``; the longest side of at most so many pixels."""
+    spacing, size = item.plane.spacing_mm, item.plane.shape[::-1]
+    own_px = round(max(step * count for step, count in zip(spacing, size, strict=True)) / min(spacing))
+    side_px = min(side_px, max(own_px, _LEAST_SIDE_PX))
+    return displayed(item, side_px, side_px)
 
 
 def _shown_point(point: LevelPoint, grid: SlicePlane) -> ShownPoint:
