@@ -25,6 +25,7 @@ from data_prep.read.listing import (
     unreadable_folder,
 )
 from data_prep.read.missing import slices_missing
+from data_prep.read.nifti import holds_labels
 from data_prep.read.series import build_series, weightings_compared
 from data_prep.read.slice_header import SliceHeader
 from data_prep.study import Series, Study
@@ -161,6 +162,10 @@ class StudyEntry:
             if not group:
                 parts.append((series_id, []))
         for series_id, group in parts:
+            if group and group[0].reader is not None and holds_labels(group):
+                message = "it holds a few values alone: a segmentation, not an image"
+                rejections.append(Rejection(Reason.UNKNOWN_KIND, message, self.study_id, series_id))
+                continue
             try:
                 series, unused = build_series(
                     self.study_id,

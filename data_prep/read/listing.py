@@ -218,14 +218,21 @@ def format_of_content(start: bytes, name: str, size: int) -> str:
         return DIRECTORY if is_directory else DICOM
     lower = name.lower()
     if start[:2] == b"\x1f\x8b":
-        return "" if lower.endswith(".nii.gz") else "gzip archive"
+        return "" if lower.endswith((".nii.gz", ".nii")) else "gzip archive"
     if lower.endswith(_OFFICE):
         return ""
     if start[:4] in _ANALYZE and start[344:347] != b"n+1":
         return "volume of two files, Analyze or NIfTI"
+    if _is_nifti(start) and not lower.endswith(".nii"):
+        return "NIfTI volume that is not called .nii"
     known = next((words for at, magic, words in _MAGIC if start[at : at + len(magic)] == magic), "")
     broken = b"DICM" in start or _FILE_META in start
     return known or ("DICOM file with a broken beginning" if broken else "")
+
+
+def _is_nifti(start: bytes) -> bool:
+    """Whether bytes begin a NIfTI-1 or NIfTI-2 file with its voxels."""
+    return start[344:348] == b"n+1\0" or start[4:8] == b"n+2\0"
 
 
 def may_be_image(name: str) -> bool:

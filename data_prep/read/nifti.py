@@ -12,7 +12,7 @@ import logging
 import math
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -31,7 +31,15 @@ HOW_TO_INSTALL = "NIfTI needs nibabel: pip install 'lumbar[nifti]'"
 
 _HEADER_BYTES = {348: "Nifti1Header", 540: "Nifti2Header"}
 _MAX_OFFSET_BYTES = 1024 * 1024
-_SEGMENTATION = re.compile(r"(^|_)(mask|dseg|probseg|seg|labels?|segmentation)$|(^|_)label-", re.IGNORECASE)
+_SEGMENTATION = re.compile(
+    r"(^|[_.-])(\w*mask|[dp]?seg|probseg|softseg|labels?|label(l?ed|map)|segmentations?|centerline)$"
+    r"|(^|_)(label|labels|seg)-|_(seg|label)_label",
+    re.IGNORECASE,
+)
+# NIfTI-1, 'intent codes': values are those of labels.
+_INTENT_LABEL = 1002
+# Grey values of an image are many more, and those of a map of labels hardly ever.
+_MOST_LABELS, _LABELS_LOOKED_AT = 32, (0.5, 0.35, 0.65)
 _BROKEN = (EOFError, gzip.BadGzipFile, zlib.error)
 
 # nibabel logs what it mends in a header.
@@ -39,11 +47,16 @@ logging.getLogger("nibabel.global").propagate = False
 
 
 def read_volume(
-    path: Path, *, limits: ReadLimits = DEFAULT_LIMITS, study_id: str = "", series_id: str = ""
+    path: Path,
+    *,
+    limits: ReadLimits = DEFAULT_LIMITS,
+    study_id: str = "",
+    series_id: str = "",
+    folder_name: str = "",
 ) -> tuple[tuple[SliceHeader, ...], tuple[Rejection, ...]]:
     """The slices of a volume; no voxel is read.
 
-    The series is described by the file's name and by its JSON sidecar, if there is one.
+    The series is described by the file's name, by its JSON sidecar, if there is one, and by ``folder_name``.
 
     Returns:
         A header per slice, numbered from 1 along the slice axis of the array; and what was not used, which
@@ -56,11 +69,13 @@ def read_volume(
         if _SEGMENTATION.search(stem_of(path)):
             raise Refused(Reason.UNKNOWN_KIND, "a segmentation by its name, not an image")
         claims = _claims(path, limits)
+        if int(claims.header["intent_code"]) == _INTENT_LABEL:
+            raise Refused(Reason.UNKNOWN_KIND, "labels by its header, not an image")
         sidecar = read_sidecar(path)
         told = dict(sidecar or {})
         affine = affine_of(claims.header)
         layout = layout_of(affine, claims, stem_of(path))
-        described = description_of(path, told)
+        described = description_of(path, told, folder_name)
         read = partial(read_voxels, path, claims, limits=limits, study_id=study_id, series_id=series_id)
         headers = []
         for index in range(claims.shape[layout.slice_axis]):
@@ -80,6 +95,20 @@ def read_volume(
         message = "its JSON sidecar cannot be read and was not used"
         unused = (Rejection.of(path, Reason.UNREADABLE, message, study_id=study_id, series_id=series_id),)
     return tuple(headers), unused
+
+
+def holds_labels(headers: Sequence[SliceHeader]) -> bool:
+    """Whether slices of a volume hold a few values alone, as segmentations do, and as no image does."""
+    values: set[float] = set()
+    for share in _LABELS_LOOKED_AT:
+        reader = headers[int(share * len(headers))].reader
+        try:
+            values.update(np.unique(reader()).tolist() if reader is not None else ())
+        except DicomRejected:
+            return False
+        if len(values) > _MOST_LABELS:
+            return False
+    return len(values) > 1
 
 
 def read_voxels(

@@ -21,6 +21,10 @@ _MAX_DISTANCE_MM = 10_000.0
 _MIN_SPACING_MM, _MAX_SPACING_MM = 0.01, 100.0
 # The slice axis of a clinical series is several times as thick as a pixel is wide.
 _CLEARLY_THICKER = 1.2
+# Codes of NIfTI-1: coordinates of the scanner, or aligned to another image of the patient.
+_OF_SCANNER = (1, 2)
+# Quaternions of qform are rounded.
+_SAME_MM = 1.0
 _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
 _AXIAL_WORDS = re.compile(r"(^|[^a-z])(ax|axial|tra|trans|transversal)([^a-z]|$)", re.IGNORECASE)
 
@@ -59,10 +63,9 @@ class Layout:
 
 def affine_of(header: Any) -> FloatArray:
     """(4, 4) voxel → patient LPS millimetres. Raises Refused."""
-    if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
-        raise Refused(Reason.MISSING_GEOMETRY, "neither sform nor qform says where the voxels lie")
-    affine = np.array(header.get_best_affine(), dtype=np.float64)
-    affine[:3] = _RAS_TO_LPS @ affine[:3] * _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
+    mm_per_unit = _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
+    affine = _stated_affine(header, mm_per_unit)
+    affine[:3] = _RAS_TO_LPS @ affine[:3] * mm_per_unit
     sides = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or np.abs(affine[:3, 3]).max() > _MAX_DISTANCE_MM:
         raise Refused(
@@ -73,6 +76,30 @@ def affine_of(header: Any) -> FloatArray:
         raise Refused(Reason.BAD_GEOMETRY, message)
     if abs(float(np.linalg.det(affine[:3, :3] / sides))) < 0.5:
         raise Refused(Reason.BAD_GEOMETRY, "the axes of the volume are not independent")
+    return affine
+
+
+def _stated_affine(header: Any, mm_per_unit: float) -> FloatArray:
+    """(4, 4) as the header has it: sform, else qform; qform where sform is that of an atlas.
+
+    Programs change one and leave the other; readers disagree on which to believe, and if the two are not the
+    same, nobody knows where left is.
+    """
+    sform, qform = int(header["sform_code"]), int(header["qform_code"])
+    if sform <= 0 and qform <= 0:
+        raise Refused(Reason.MISSING_GEOMETRY, "neither sform nor qform says where the voxels lie")
+    if sform <= 0 or (sform not in _OF_SCANNER and qform in _OF_SCANNER):
+        return np.array(header.get_qform(), dtype=np.float64)
+    affine = np.array(header.get_sform(), dtype=np.float64)
+    if qform > 0 and (sform in _OF_SCANNER) == (qform in _OF_SCANNER):
+        ends = np.array([0, 1]) * (np.array(header.get_data_shape()[:3])[:, None] - 1)
+        corners = np.stack([*map(np.ravel, np.meshgrid(*ends)), np.ones(8)])
+        apart = np.linalg.norm(((affine - header.get_qform()) @ corners)[:3], axis=0).max() * mm_per_unit
+        if not apart <= _SAME_MM:
+            raise Refused(
+                Reason.BAD_GEOMETRY,
+                f"sform and qform place its voxels differently, up to {apart:.3g} mm apart",
+            )
     return affine
 
 

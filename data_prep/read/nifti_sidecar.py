@@ -11,6 +11,11 @@ from typing import Any
 
 SUFFIXES = (".nii", ".nii.gz")
 _MAX_SIDECAR_BYTES = 1024 * 1024
+# As BIDS and dcm2niix name echoes, and images that do not show the magnitude of the signal.
+_ECHO = re.compile(r"(?:^|_)echo-(\d{1,2})(?=_|$)|_e(\d{1,2})(?=_|[a-z]?$)")
+_NO_MAGNITUDE = re.compile(
+    r"(^|_)part-(phase|real|imag)(?=_|$)|_(ph|phase|real|imaginary)[a-z]?$", re.IGNORECASE
+)
 
 
 def is_nifti(path: Path) -> bool:
@@ -42,10 +47,16 @@ def sidecar_of(path: Path) -> Path:
     return path.with_name(f"{stem_of(path)}.json")
 
 
-def description_of(path: Path, told: Mapping[str, Any]) -> dict[str, Any]:
-    """What name and sidecar say of the series, as ``SliceHeader`` takes it. BIDS counts in seconds."""
+def description_of(path: Path, told: Mapping[str, Any], folder_name: str = "") -> dict[str, Any]:
+    """What name and sidecar say of the series, as ``SliceHeader`` takes it. BIDS counts in seconds.
+
+    Args:
+        folder_name: of a folder that is a series', and says what it shows, too.
+    """
     stated = (told.get(key) for key in ("SeriesDescription", "ProtocolName", "SequenceName"))
-    texts = [text for text in stated if isinstance(text, str)]
+    texts = [text for text in (*stated, folder_name) if text and isinstance(text, str)]
+    stem = stem_of(path)
+    echo = _ECHO.search(stem)
 
     def milliseconds(key: str) -> float | None:
         value = told.get(key)
@@ -57,9 +68,17 @@ def description_of(path: Path, told: Mapping[str, Any]) -> dict[str, Any]:
         parts = re.split(r"[_\\]", value) if isinstance(value, str) else value
         return tuple(str(part).upper() for part in parts) if isinstance(parts, list) else ()
 
+    image_type = codes("ImageType")
+    if _NO_MAGNITUDE.search(stem):
+        image_type = (*(*image_type, "ORIGINAL", "PRIMARY")[:2], "P")
+    agents = (told.get(key) for key in ("ContrastBolusIngredient", "ContrastBolusAgent"))
+    region = told.get("BodyPartExamined") or told.get("BodyPart")
     return {
-        "description": " ".join([*texts, stem_of(path).replace("_", " ")]),
-        "image_type": codes("ImageType"),
+        "description": " ".join([*texts, stem.replace("_", " ")]),
+        "has_contrast": any(isinstance(agent, str) and agent.strip() for agent in agents),
+        "body_part": region.upper() if isinstance(region, str) else "",
+        "echo_number": int(echo[1] or echo[2]) if echo else None,
+        "image_type": image_type,
         "scanning_sequence": codes("ScanningSequence"),
         "repetition_time_ms": milliseconds("RepetitionTime"),
         "echo_time_ms": milliseconds("EchoTime"),

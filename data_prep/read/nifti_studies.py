@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_prep.names import folder_id, safe_id
@@ -14,8 +14,9 @@ from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.listing import DICOM, Others, format_of
 from data_prep.read.nifti import read_volume
-from data_prep.read.nifti_sidecar import is_nifti, stem_of
+from data_prep.read.nifti_sidecar import is_nifti, read_sidecar, stem_of
 from data_prep.read.slice_header import SliceHeader
+from data_prep.read.weighting import shown_label
 
 # Folders of a BIDS data set that hold no raw images of it (BIDS, 'Source vs. raw vs. derived data').
 _NOT_RAW = frozenset({"derivatives", "sourcedata", "code", "stimuli", "phenotype"})
@@ -27,6 +28,14 @@ _SERIES_WORD = re.compile(
     r"t1\w*|t2\w*|pd\w*|stir|tirm|tse|fse|se|space|cube|vista|flair|dixon|sag\w*|ax\w*|tra\w*|cor\w*|lumbar"
     r"|lspine|spine|lws|mri?|acq|run",
     re.IGNORECASE,
+)
+# Of these one at least is in the name of a folder that is a series'.
+_KIND_WORD = re.compile(r"t1\w*|t2\w*|pd\w*|stir|tirm|flair|dixon|sag\w*|ax\w*|tra\w*|cor\w*", re.IGNORECASE)
+# A folder with more volumes than this is a data set, whose patients may have one each.
+_SERIES_OF_AN_EXAMINATION = 12
+_PIECES = (
+    "files that begin differently, or lie in folders of their own, show a part of an examination each: "
+    "they may belong together"
 )
 _CODE = re.compile(r"[A-Za-z]{0,8}[-_]?\d{1,12}")
 
@@ -77,25 +86,83 @@ def _subject_of(path: Path) -> str:
     return next((label.group() for label in labels if label), "")
 
 
-def volume_studies(paths: Iterable[Path], *, limits: ReadLimits = DEFAULT_LIMITS) -> tuple[VolumeStudy, ...]:
-    """Read the headers of the volumes among ``paths``, in order, and group them by patient."""
+def volume_studies(
+    paths: Iterable[Path], *, top: Path | None = None, limits: ReadLimits = DEFAULT_LIMITS
+) -> tuple[VolumeStudy, ...]:
+    """Read the headers of the volumes among ``paths``, in order, and group them by patient.
+
+    Args:
+        top: of the tree that they lie in; a folder below that is called like a series belongs to the one
+            around it. None: they were named one by one.
+    """
+    paths = list(filter(is_nifti, paths))
     groups: dict[tuple[Path, str], list[tuple[Path, str]]] = defaultdict(list)
     folders: dict[Path, list[Path]] = defaultdict(list)
-    for path in filter(is_nifti, paths):
+    homes = _homes({path.parent for path in paths}, top)
+    for path in paths:
         named = _SUBJECT.fullmatch(stem_of(path))
         if named:
             subject, session, rest = named.groups()
             study_id = f"{subject}_{session}" if session else subject
             groups[_root_of(path, subject), study_id].append((path, rest))
         else:
-            folders[path.parent].append(path)
+            folders[homes[path.parent]].append(path)
     for folder, files in folders.items():
         for study_id, members in _divided(folder, files).items():
             groups[folder, study_id].extend(members)
     names = _unique(list(groups))
-    return tuple(
-        _study(names[place], members, limits)
+    return _with_pieces_said(
+        _study(names[place], members, homes, limits)
         for place, members in sorted(groups.items(), key=lambda item: names[item[0]])
+    )
+
+
+def _homes(folders: Collection[Path], top: Path | None) -> dict[Path, Path]:
+    """The folder that each folder's volumes count as of: that around it, where it is called like a series.
+
+    Not where two beside each other are called alike but for numbers: they may be two patients'.
+    """
+    wanted: dict[Path, list[Path]] = defaultdict(list)
+    for folder in folders:
+        if top is not None and folder != top and folder.is_relative_to(top) and _is_series(folder.name):
+            wanted[folder.parent].append(folder)
+    homes = {folder: folder for folder in folders}
+    for around, series in wanted.items():
+        if len({folder.name.casefold() for folder in series}) == len(series):
+            homes |= dict.fromkeys(series, around)
+    return homes
+
+
+def _is_series(name: str) -> bool:
+    """Whether a folder is called after what a series shows, and after nothing else."""
+    words = re.findall(r"[^\W_]+", name)
+    return any(map(_KIND_WORD.fullmatch, words)) and all(map(_SERIES_WORD.fullmatch, words))
+
+
+def _with_pieces_said(studies: Iterable[VolumeStudy]) -> tuple[VolumeStudy, ...]:
+    """Say so where volumes of one folder, or of folders beside each other, show one thing each.
+
+    By their names they are patients; by what they show they may be the series of one.
+    """
+    studies = list(studies)
+    beside: dict[Path, set[int]] = defaultdict(set)
+    for number, study in enumerate(studies):
+        if len(study.headers) == 1 and not _LABEL.match(study.study_id):
+            for folder in study.folders:
+                beside[folder].add(number)
+                beside[folder.parent].add(number)
+    said: set[int] = set()
+    for numbers in beside.values():
+        shown = {shown_label(*studies[number].headers.values()) for number in numbers}
+        if 1 < len(numbers) <= _SERIES_OF_AN_EXAMINATION and len(shown) > 1:
+            said |= numbers
+    return tuple(
+        replace(
+            study, rejections=(*study.rejections, Rejection(Reason.STUDY_DIVIDED, _PIECES, study.study_id))
+        )
+        if number in said
+        else study
+        for number, study in enumerate(studies)
     )
 
 
@@ -113,9 +180,17 @@ def _divided(folder: Path, files: Sequence[Path]) -> dict[str, list[tuple[Path, 
     for path in files:
         start, rest = _parts(stem_of(path))
         by_start[start].append((path, rest))
-    if len(by_start) == 1:
-        return {"": next(iter(by_start.values()))}
+    if len(by_start) == 1 or all(_is_series_number(start, files) for start, files in by_start.items()):
+        return {"": [member for members in by_start.values() for member in members]}
     return {_patient_label(start) if start else "": members for start, members in by_start.items()}
+
+
+def _is_series_number(start: str, files: Sequence[tuple[Path, str]]) -> bool:
+    """Whether a name begins with the number of its series, as the sidecar says, and not of a patient."""
+    if not (start.isascii() and start.isdigit()):
+        return False
+    said = ((read_sidecar(path) or {}).get("SeriesNumber") for path, _ in files)
+    return all(number == int(start) for number in said)
 
 
 def _parts(stem: str) -> tuple[str, str]:
@@ -150,13 +225,18 @@ def _name(folder: Path, label: str, *, folders: int) -> str:
     return safe_id("-".join([*parts[len(parts) - min(folders, len(parts)) :], *filter(None, [label])]))
 
 
-def _study(study_id: str, members: Sequence[tuple[Path, str]], limits: ReadLimits) -> VolumeStudy:
+def _study(
+    study_id: str, members: Sequence[tuple[Path, str]], homes: Mapping[Path, Path], limits: ReadLimits
+) -> VolumeStudy:
     headers: dict[str, tuple[SliceHeader, ...]] = {}
     rejections: list[Rejection] = []
     for path, rest in members:
-        series_id = _series_id(rest, path, headers)
+        folder_name = "" if homes[path.parent] == path.parent else path.parent.name
+        series_id = _series_id(f"{folder_name}_{rest}" if folder_name else rest, path, headers)
         try:
-            slices, unused = read_volume(path, limits=limits, study_id=study_id, series_id=series_id)
+            slices, unused = read_volume(
+                path, limits=limits, study_id=study_id, series_id=series_id, folder_name=folder_name
+            )
         except DicomRejected as rejected:
             rejections.append(rejected.rejection)
             continue

@@ -105,7 +105,7 @@ class Tree:
                 folder = self._top.joinpath(*place)
                 for around in (folder, *folder.parents):
                     below[around].add(group.study_id)
-        volumes = volume_studies(self._volumes, limits=self._limits)
+        volumes = volume_studies(self._volumes, top=self._top, limits=self._limits)
         for volume in volumes:
             for around in {up for place in volume.folders for up in (place, *place.parents)}:
                 below[around].add(volume.study_id)

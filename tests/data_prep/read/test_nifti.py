@@ -132,6 +132,50 @@ def test_metres_are_not_taken_for_millimetres(tmp_path: Path) -> None:
     assert header.plane.spacing_mm == pytest.approx((0.8, 0.7), abs=1e-4)
 
 
+def placed(sform: int, qform: int, sform_affine: np.ndarray, qform_affine: np.ndarray) -> nibabel.Nifti1Image:
+    """The volume with two codes and two affines."""
+    image = sagittal()
+    image.set_sform(sform_affine, sform)
+    image.set_qform(qform_affine, qform)
+    return image
+
+
+MIRRORED, MOVED = np.diag([-1.0, 1, 1, 1]), np.eye(4)
+MOVED[:3, 3] = 0, 30, 5
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (2, 1), (1, 2), (4, 4)])
+@pytest.mark.parametrize("change", [MIRRORED, MOVED], ids=["mirrored", "moved"])
+def test_a_volume_that_contradicts_itself_is_refused(
+    change: np.ndarray, codes: tuple[int, int], tmp_path: Path
+) -> None:
+    """Nobody knows where left is."""
+    affine = sagittal().affine
+    path = saved(placed(*codes, change @ affine, affine), tmp_path / "t2.nii")
+    with pytest.raises(DicomRejected, match="sform and qform") as caught:
+        read_volume(path)
+    assert caught.value.rejection.reason is Reason.BAD_GEOMETRY
+
+
+@pytest.mark.parametrize(
+    ("codes", "first"), [((1, 0), 0), ((0, 1), 1), ((4, 1), 1), ((3, 2), 1), ((2, 4), 0), ((4, 0), 0)]
+)
+def test_the_patient_s_coordinates_count_before_those_of_an_atlas(
+    codes: tuple[int, int], first: int, tmp_path: Path
+) -> None:
+    affine = sagittal().affine
+    both = (affine, MOVED @ affine)
+    (header, *_), _ = read_volume(saved(placed(*codes, *both), tmp_path / "t2.nii"))
+    expected = saved(placed(1, 0, both[first], affine), tmp_path / "t2_plain.nii")
+    (plain, *_), _ = read_volume(expected)
+    np.testing.assert_allclose(header.plane.origin_mm, plain.plane.origin_mm, atol=0.01)
+
+
+def test_rounded_quaternions_contradict_nothing(tmp_path: Path) -> None:
+    affine = sagittal((40, 512, 512)).affine
+    assert read_volume(saved(placed(1, 1, affine, affine), tmp_path / "t2.nii"))
+
+
 def bad_files(folder: Path) -> dict[str, tuple[Path, Reason]]:
     """Name of a fault → a file that has it, and the reason it is refused with."""
     image, found = sagittal(), {}
@@ -332,6 +376,128 @@ def test_a_folder_is_one_patient_unless_its_names_begin_differently(
         saved(sagittal(), tmp_path / "visit" / name)
 
     assert ids(tmp_path / "visit") == expected
+
+
+def numbered(folder: Path, names: dict[str, int | None]) -> None:
+    """Volumes, and sidecars with the number of the series."""
+    for name, number in names.items():
+        saved(sagittal(), folder / f"{name}.nii.gz")
+        if number is not None:
+            (folder / f"{name}.json").write_text(json.dumps({"SeriesNumber": number}))
+
+
+def test_numbers_of_series_are_no_patients(tmp_path: Path) -> None:
+    numbered(tmp_path / "visit", {"4_t2_sag": 4, "05_t1_sag": 5})
+    assert ids(tmp_path / "visit") == {"visit": ["t1_sag", "t2_sag"]}
+
+
+@pytest.mark.parametrize("numbers", [(None, None), (4, 6)])
+def test_pieces_of_what_may_be_one_examination_are_said(
+    numbers: tuple[int | None, int | None], tmp_path: Path
+) -> None:
+    numbered(tmp_path / "visit", dict(zip(("4_t2_sag", "5_t1_sag"), numbers, strict=True)))
+    found = find_studies(tmp_path / "visit")
+    assert [entry.study_id for entry in found] == ["4", "5"]
+    assert [item.reason for entry in found for item in entry.rejections] == [Reason.STUDY_DIVIDED] * 2
+
+
+def test_patients_with_a_volume_of_one_kind_each_are_a_data_set(tmp_path: Path) -> None:
+    numbered(tmp_path / "visit", {"4_t2_sag": None, "5_t2_sag": None})
+    assert not [item for entry in find_studies(tmp_path / "visit") for item in entry.rejections]
+
+
+def test_a_folder_for_each_series_is_one_patient(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        for name in ("T1_sag", "T2_sag"):
+            saved(sagittal(), tmp_path / patient / name / "volume.nii.gz")
+    found = find_studies(tmp_path)
+    assert ids(tmp_path) == {patient: ["T1_sag", "T2_sag"] for patient in ("p1", "p2")}
+    for entry in found:
+        kinds = {series.series_id: (series.kind, series.kind_source) for series in entry.load().series}
+        assert kinds == {
+            "T1_sag": (SeriesKind.SAGITTAL_T1, "header"),
+            "T2_sag": (SeriesKind.SAGITTAL_T2, "header"),
+        }
+
+
+def test_folders_by_kind_keep_their_patients_apart(tmp_path: Path) -> None:
+    for kind in ("T1", "T2"):
+        for patient in ("case_01", "case_02"):
+            saved(sagittal(), tmp_path / "set" / kind / f"{patient}.nii.gz")
+    assert set(ids(tmp_path / "set")) == {"case_01", "case_02"}
+
+
+def test_folders_that_numbers_alone_tell_apart_are_patients(tmp_path: Path) -> None:
+    for name in ("1_T2", "2_T2", "T2", "T2_2"):
+        saved(sagittal(), tmp_path / "set" / name / "volume.nii.gz")
+    assert len(ids(tmp_path / "set")) == 4
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["t2_seg_labeled", "t2_seg-manual", "t2_labels-disc", "t2_softseg", "t2_spinemask", "t2_centerline"],
+)
+def test_names_of_segmentations(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DicomRejected, match="a segmentation by its name"):
+        read_volume(saved(sagittal(), tmp_path / f"{name}.nii.gz"))
+
+
+def test_labels_without_a_name_are_no_image(tmp_path: Path) -> None:
+    """By the header, or by values that are few."""
+    labels = nibabel.Nifti1Image(np.asanyarray(sagittal().dataobj) // 400 % 20, sagittal().affine)
+    saved(labels, tmp_path / "visit" / "t2_sag_b.nii.gz")
+    saved(sagittal(), tmp_path / "visit" / "t2_sag_a.nii.gz")
+    told = sagittal()
+    told.header["intent_code"] = 1002
+    saved(told, tmp_path / "visit" / "t2_sag_c.nii.gz")
+    study = find_studies(tmp_path / "visit")[0].load()
+    assert [series.series_id for series in study.series] == ["t2_sag"]
+    assert [item.reason for item in study.rejections] == [Reason.UNKNOWN_KIND] * 2
+
+
+@pytest.mark.parametrize(
+    ("names", "leading", "others"),
+    [
+        (("t2_sag_e1", "t2_sag_e2"), "_e2", 1),
+        (("sub-1_echo-1_T2w", "sub-1_echo-2_T2w"), "echo-2", 1),
+        (("sub-1_part-mag_T2w", "sub-1_part-phase_T2w"), "part-mag", 0),
+        (("t2_sag", "t2_sag_ph"), "t2_sag", 0),
+    ],
+)
+def test_echoes_and_phases_are_told_by_names(
+    names: tuple[str, str], leading: str, others: int, tmp_path: Path
+) -> None:
+    for name in names:
+        saved(sagittal(), tmp_path / "v" / f"{name}.nii.gz")
+    study = find_studies(tmp_path / "v")[0].load()
+    used = study.of_kind(SeriesKind.SAGITTAL_T2)
+    assert [leading in str(series.slices[0].path) for series in used] == [True]
+    assert len(study.series) - len(used) == others
+
+
+def test_the_sidecar_tells_contrast_agent_and_region(tmp_path: Path) -> None:
+    path = saved(sagittal(), tmp_path / "t1.nii.gz")
+    told = {"ContrastBolusIngredient": "GADOLINIUM", "BodyPartExamined": "CSpine"}
+    (tmp_path / "t1.json").write_text(json.dumps(told))
+    (header, *_), _ = read_volume(path)
+    assert header.has_contrast and header.body_part == "CSPINE"
+
+
+def test_a_compressed_volume_with_a_plain_name_is_read_and_no_archive(tmp_path: Path) -> None:
+    packed = saved(sagittal(), tmp_path / "v" / "t2.nii.gz")
+    packed.rename(tmp_path / "v" / "t2.nii")
+    (entry,) = find_studies(tmp_path / "v")
+    assert not entry.rejections and entry.load().series
+
+
+@pytest.mark.parametrize("name", ["t2", "t2.img", "volume.dat"])
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_a_volume_that_is_not_called_one_is_named(name: str, kind: type, tmp_path: Path) -> None:
+    saved(sagittal(), tmp_path / "v" / "t1.nii")
+    path = saved(kind(np.asanyarray(sagittal().dataobj), sagittal().affine), tmp_path / "v" / "x.nii")
+    path.rename(tmp_path / "v" / name)
+    (entry,) = find_studies(tmp_path / "v")
+    assert [item.reason for item in entry.rejections] == [Reason.OTHER_FORMAT]
 
 
 def test_names_of_people_do_not_become_identifiers(tmp_path: Path) -> None:
