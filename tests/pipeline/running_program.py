@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.pipeline.warm_program import WarmProcess, start_warm
+
 
 @contextmanager
-def running(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str], log: Path, **environment: str) -> Iterator[WarmProcess]:
     """A command of the program as a process of its own, every warning on, all that it says in ``log``."""
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.pipeline.stand_in_main", "0", *command],
-            stdout=stream,
-            stderr=stream,
-            env={**os.environ, "PYTHONWARNINGS": "always", "OMP_NUM_THREADS": "1", **environment},
-        )
+    log.write_bytes(b"")
+    process = start_warm(
+        "tests.pipeline.stand_in_main", ["0", *command], out=log, err=log, environment=environment
+    )
     try:
         yield process
     finally:

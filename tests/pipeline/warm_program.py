@@ -1,21 +1,25 @@
 """The program as a process of its own that need not import: it is forked from one that has done nothing else.
 
-It says what it says, and ends as it ends, like one that was started, but the second that imports take is
-spent once for many. For tests of what is said; where the start itself matters, a process is started.
+It says what it says, and ends as it ends, like one that was started, but the seconds that imports take are
+spent once for many. For tests of what is said and done; where the start itself matters, a process is started.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {"PYTHONWARNINGS": "always", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -27,6 +31,72 @@ _IMPORTED = (
     "pipeline.results.report.study_report",
     "tests.pipeline.stand_in",
 )
+# What other commands import beyond that: word of the command line → modules.
+_IMPORTED_FOR = {
+    "serve": ("pipeline.service.run", "pipeline.service.dicomweb", "pipeline.results.pictures.montage"),
+    "app": ("pipeline.app.server", "pipeline.results.pictures.montage"),
+    "--sc": ("pipeline.results.pictures.montage",),
+}
+
+
+class WarmProcess:
+    """A process that runs, with what ``subprocess.Popen`` offers of the same names."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+        if self.returncode is None:
+            self.returncode = _asked({"poll": self.pid})
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        """The exit code, once it has ended. Raises TimeoutExpired."""
+        until = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            time.sleep(0.01)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Nothing happens to one that has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+def start_warm(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    out: Path,
+    err: Path,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> WarmProcess:
+    """``python -m MODULE ARGUMENTS`` that says what it says at the end of two files, or of one.
+
+    Every warning is on; ``environment`` is added to this process's.
+    """
+    wanted = {
+        "module": module,
+        "arguments": list(arguments),
+        "cwd": str(cwd or Path.cwd()),
+        "environment": {**os.environ, **ENVIRONMENT, **(environment or {})},
+        "out": str(out),
+        "err": str(err),
+    }
+    return WarmProcess(_asked({"start": wanted}))
 
 
 def run_warm(
@@ -36,22 +106,21 @@ def run_warm(
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """``python -m MODULE ARGUMENTS`` with every warning on; ``environment`` is added to this process's."""
+    """``python -m MODULE ARGUMENTS``, when it has ended; see ``start_warm``."""
+    with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
+        process = start_warm(
+            module, arguments, out=Path(out.name), err=Path(err.name), cwd=cwd, environment=environment
+        )
+        code = _asked({"wait": process.pid})
+        return subprocess.CompletedProcess(list(arguments), code, out.read(), err.read())
+
+
+def _asked(request: Mapping[str, Any]) -> Any:
     server = _server()
     assert server.stdin is not None and server.stdout is not None
-    with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
-        wanted = {
-            "module": module,
-            "arguments": list(arguments),
-            "cwd": str(cwd or Path.cwd()),
-            "environment": {**os.environ, **ENVIRONMENT, **(environment or {})},
-            "out": out.name,
-            "err": err.name,
-        }
-        server.stdin.write(json.dumps(wanted).encode() + b"\n")
-        server.stdin.flush()
-        code = int(server.stdout.readline())
-        return subprocess.CompletedProcess(wanted["arguments"], code, out.read(), err.read())
+    server.stdin.write(json.dumps(request).encode() + b"\n")
+    server.stdin.flush()
+    return json.loads(server.stdout.readline())
 
 
 @cache
@@ -66,25 +135,45 @@ def _server() -> subprocess.Popen[bytes]:
     )
 
 
-def _serve() -> None:
-    for name in _IMPORTED:
+def _import(names: Sequence[str]) -> None:
+    if all(name in sys.modules for name in names):
+        return
+    for name in names:
         import_module(name)
     if len(os.listdir("/proc/self/task")) > 1:
         raise RuntimeError("an import has started a thread, which a fork would leave behind")
+    # What is there stays: no process need look through it for garbage.
+    gc.collect()
+    gc.freeze()
+
+
+def _serve() -> None:
+    _import(_IMPORTED)
     for line in sys.stdin:
-        wanted = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            return _become(**wanted)
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        request = json.loads(line)
+        answer = None
+        if (wanted := request.get("start")) is not None:
+            for word in wanted["arguments"]:
+                _import(_IMPORTED_FOR.get(word, ()))
+            answer = os.fork()
+            if answer == 0:
+                return _become(**wanted)
+        elif "wait" in request:
+            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+        else:
+            ended, status = os.waitpid(request["poll"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if ended else None
+        print(json.dumps(answer), flush=True)
 
 
 def _become(
     module: str, arguments: list[str], cwd: str, environment: dict[str, str], out: str, err: str
 ) -> None:
-    for number, path, flags in ((0, os.devnull, os.O_RDONLY), (1, out, os.O_WRONLY), (2, err, os.O_WRONLY)):
-        os.dup2(os.open(path, flags), number)
+    appended = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    for number, path, flags in ((0, os.devnull, os.O_RDONLY), (1, out, appended), (2, err, appended)):
+        opened = os.open(path, flags, 0o600)
+        os.dup2(opened, number)
+        os.close(opened)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
