@@ -15,7 +15,6 @@ from tests.pipeline.warm_program import WarmProcess, start_warm
 @contextmanager
 def running(command: list[str], log: Path, **environment: str) -> Iterator[WarmProcess]:
     """A command of the program as a process of its own, every warning on, all that it says in ``log``."""
-    log.write_bytes(b"")
     process = start_warm(
         "tests.pipeline.stand_in_main", ["0", *command], out=log, err=log, environment=environment
     )

@@ -13,20 +13,14 @@ import pydicom
 import pytest
 
 from pipeline.container.modules import SettingsRejected, mercure_settings
+from tests.pipeline.warm_program import run_warm
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(*arguments: str, **environment: Path) -> subprocess.CompletedProcess[str]:
+def start(**environment: Path) -> subprocess.CompletedProcess[bytes]:
     given = {name: str(value) for name, value in environment.items()}
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline.container", *arguments],
-        env={**os.environ, **given},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+    return run_warm("pipeline.container", [], environment=given, cwd=ROOT)
 
 
 def as_a_router_delivers(study: Path, folder: Path) -> Path:
@@ -81,7 +75,8 @@ def test_as_a_monai_application(delivered: Path, tmp_path: Path) -> None:
 
 
 def test_as_a_command_line() -> None:
-    done = start("predict", "--help")
+    command = [sys.executable, "-m", "pipeline.container", "predict", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
     assert done.returncode == 0
     assert "submission.csv" in done.stdout
@@ -93,7 +88,7 @@ def test_an_input_without_images_ends_with_an_error(tmp_path: Path) -> None:
     done = start(MERCURE_IN_DIR=tmp_path / "in", MERCURE_OUT_DIR=tmp_path / "out")
 
     assert done.returncode == 1
-    assert "no readable" in done.stderr
+    assert b"no readable" in done.stderr
 
 
 def test_an_output_folder_must_be_named(tmp_path: Path) -> None:

@@ -6,11 +6,8 @@ import base64
 import io
 import json
 import logging
-import os
 import re
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +23,7 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.grade import Pipeline
 from tests.pipeline.stand_in import stand_in_pipeline
+from tests.pipeline.warm_program import run_warm
 
 NAME, BIRTH_DATE, ADDRESS = "CANARY^JOHN\x1b[31m", "19340123", "7 CANARY STREET"
 # Any case, since names are compared and identifiers are cut; a date may be written in several ways.
@@ -149,13 +147,8 @@ def test_the_program_itself_names_nobody(planted: Path, tmp_path: Path) -> None:
     """A process of its own: what libraries write past Python is seen, and every warning is on."""
     (study,) = (planted / "train_images").iterdir()
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "pipeline", "predict", str(study), "-o", str(out)]
-    done = subprocess.run(
-        [*command, "--sr", "--sc", "--json", "--verbose"],
-        capture_output=True,
-        env={**os.environ, "PYTHONWARNINGS": "always", "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    arguments = ["predict", str(study), "-o", str(out), "--sr", "--sc", "--json", "--verbose"]
+    done = run_warm("pipeline", arguments)
     assert done.returncode == 3, done.stderr
     assert not TRACES.search(done.stdout) and not TRACES.search(done.stderr)
     assert b"\x1b[31m" not in done.stdout + done.stderr

@@ -31,11 +31,20 @@ _IMPORTED = (
     "pipeline.results.report.study_report",
     "tests.pipeline.stand_in",
 )
-# What other commands import beyond that: word of the command line → modules.
+_DRAWING = (
+    "pipeline.results.pictures.montage",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.patheffects",
+)
+_GRADING = ("detector.predict", "classifier.predict", "classifier.storage", *_DRAWING)
+# What others import beyond that: module or word of the command line → modules.
 _IMPORTED_FOR = {
-    "serve": ("pipeline.service.run", "pipeline.service.dicomweb", "pipeline.results.pictures.montage"),
-    "app": ("pipeline.app.server", "pipeline.results.pictures.montage"),
-    "--sc": ("pipeline.results.pictures.montage",),
+    "pipeline": _GRADING,
+    "pipeline.container": ("pipeline.container.modules", *_GRADING),
+    "serve": ("pipeline.service.run", "pipeline.service.dicomweb", *_DRAWING),
+    "app": ("pipeline.app.server", *_DRAWING),
+    "--sc": _DRAWING,
 }
 
 
@@ -66,10 +75,6 @@ class WarmProcess:
         if self.poll() is None:
             os.kill(self.pid, number)
 
-    def terminate(self) -> None:
-        """SIGTERM."""
-        self.send_signal(signal.SIGTERM)
-
     def kill(self) -> None:
         """SIGKILL."""
         self.send_signal(signal.SIGKILL)
@@ -88,6 +93,8 @@ def start_warm(
 
     Every warning is on; ``environment`` is added to this process's.
     """
+    for path in (out, err):
+        path.touch()
     wanted = {
         "module": module,
         "arguments": list(arguments),
@@ -153,7 +160,7 @@ def _serve() -> None:
         request = json.loads(line)
         answer = None
         if (wanted := request.get("start")) is not None:
-            for word in wanted["arguments"]:
+            for word in (wanted["module"], *wanted["arguments"]):
                 _import(_IMPORTED_FOR.get(word, ()))
             answer = os.fork()
             if answer == 0:
@@ -169,9 +176,9 @@ def _serve() -> None:
 def _become(
     module: str, arguments: list[str], cwd: str, environment: dict[str, str], out: str, err: str
 ) -> None:
-    appended = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    appended = os.O_WRONLY | os.O_APPEND
     for number, path, flags in ((0, os.devnull, os.O_RDONLY), (1, out, appended), (2, err, appended)):
-        opened = os.open(path, flags, 0o600)
+        opened = os.open(path, flags)
         os.dup2(opened, number)
         os.close(opened)
     os.environ.clear()

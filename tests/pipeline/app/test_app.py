@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -26,6 +22,7 @@ from pipeline.app.server import TOKEN_HEADER, create_app, listen
 from pipeline.grade import Pipeline
 from pipeline.learned import Learned
 from pipeline.prediction import Provenance
+from tests.pipeline.running_program import said
 from tests.pipeline.stand_in import (
     CANARY,
     BrightnessGrader,
@@ -33,6 +30,7 @@ from tests.pipeline.stand_in import (
     stand_in_pipeline,
     write_study,
 )
+from tests.pipeline.warm_program import start_warm
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -295,12 +293,11 @@ def test_a_failing_study_does_not_end_the_app_and_tells_nothing(
 
 
 def test_the_command_serves_until_it_is_interrupted_and_leaves_nothing(tmp_path: Path) -> None:
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-m", "pipeline", "app", "--port", "0", "--no-browser"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    command, log = ["app", "--port", "0", "--no-browser"], tmp_path / "app.log"
+    environment = {"TMPDIR": str(tmp_path)}
+    process = start_warm("pipeline", command, out=log, err=tmp_path / "err.log", environment=environment)
     try:
-        assert process.stdout is not None
-        address = re.findall(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
+        address = said(log, r"http://127\.0\.0\.1:\d+/")
         assert "Drop a folder or a zip" in urllib.request.urlopen(address, timeout=30).read().decode()
         assert len(list(tmp_path.glob("lumbar-app-*"))) == 1
         process.send_signal(signal.SIGINT)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -28,6 +26,7 @@ from pynetdicom import AE
 from data_prep.phantom import write_dataset
 from tests.dicom_tools import dciodvfy_errors, needs
 from tests.pipeline.service.parts import free_port
+from tests.pipeline.warm_program import WarmProcess, start_warm
 
 ROOT = Path(__file__).resolve().parents[3]
 SEED = 5
@@ -127,7 +126,7 @@ class Node:
     folder: Path
     arguments: tuple[str, ...]
     port: int
-    process: subprocess.Popen[bytes] | None = None
+    process: WarmProcess | None = None
 
     @property
     def log(self) -> str:
@@ -136,15 +135,10 @@ class Node:
     def start(self, said: str = "ready:") -> None:
         """Start, and wait until the log says so."""
         starts = self.log.count(said) if (self.folder / "node.log").is_file() else 0
-        with (self.folder / "node.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline", "serve", str(self.folder / "spool"), *self.arguments]
-                + ["--port", str(self.port), "--settle", "1.5", "--retry", "0.5", "--allow", "ORTHANC"],
-                cwd=ROOT,
-                stderr=log,
-                stdout=log,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
+        log = self.folder / "node.log"
+        command = ["serve", str(self.folder / "spool"), *self.arguments, "--port", str(self.port)]
+        command += ["--settle", "1.5", "--retry", "0.5", "--allow", "ORTHANC"]
+        self.process = start_warm("pipeline", command, out=log, err=log, cwd=ROOT)
         wait_for("the node to be ready", lambda: self.log.count(said) > starts)
 
     def end(self, number: signal.Signals) -> int:
