@@ -94,6 +94,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+def pytest_collection_finish() -> None:
+    """Modules stay: nobody, ultralytics in every training foremost, need look through them for garbage."""
+    gc.collect()
+    gc.freeze()
+
+
 _SMALL_PX = 10_000  # a picture with fewer is rendered sooner than it is looked up
 
 

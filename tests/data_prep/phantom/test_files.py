@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,12 @@ def test_senseless_requests_are_refused(tmp_path: Path, studies: int, jobs: int,
         write_dataset(tmp_path, studies=studies, seed=seed, jobs=jobs)
 
 
-def test_quirks_are_written_and_the_tables_tell_of_them(tmp_path: Path) -> None:
+def test_quirks_are_written_and_the_tables_tell_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        import_module("data_prep.phantom.render"), "FINEST_MM", 4.0
+    )  # what is seen does not matter
     write_dataset(tmp_path, studies=3, seed=300_110, quirks="all", view="mixed", appearance="mixed")
     labels = pd.read_csv(tmp_path / "train.csv")
     points = pd.read_csv(tmp_path / "train_label_coordinates.csv")

@@ -4,6 +4,7 @@ No GPU is needed: two processes on the CPU run the same code, with gloo in the p
 """
 
 import json
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -11,72 +12,84 @@ from pathlib import Path
 
 import pytest
 
+from detector.learn.study_slices import phantom_slices
+from detector.spec import DetectorKind
 from pipeline.commands.detector_training import torchrun_command
+from tests.pipeline.service.parts import free_port
 
-WORKER = """
+TWO_RANKS = """
+    import os
+    import pickle
     import sys
     from pathlib import Path
 
+    import matplotlib.figure
     import torch
+    import torch._dynamo
+    import torch._inductor
     import torch.distributed as dist
 
-    from detector.learn.views import AugmentConfig
-    from detector.learn.dataset import LevelDataset
-    from detector.spec import DetectorKind
-    from detector.learn.study_slices import phantom_slices
-    from detector.learn.train import LevelTrainer, TrainConfig, train_detector
+    import data_prep.phantom
 
-    Parallel = torch.nn.parallel.DistributedDataParallel
+    run, port = Path(sys.argv[1]), sys.argv[2]
 
 
-    class ParallelOnCpu(Parallel):
+    class ParallelOnCpu(torch.nn.parallel.DistributedDataParallel):
         def __init__(self, module, device_ids=None, **options):
             super().__init__(module, **options)
 
 
-    torch.nn.parallel.DistributedDataParallel = ParallelOnCpu
-    seen = []
-    plain = LevelDataset.__getitem__
+    def train(rank):
+        # As torchrun says it; ultralytics reads it when it is imported.
+        os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+        from detector.learn.dataset import LevelDataset
+        from detector.learn.train import LevelTrainer, TrainConfig, train_detector
+        from detector.spec import DetectorKind
+
+        torch.nn.parallel.DistributedDataParallel = ParallelOnCpu
+        seen, plain, begin = [], LevelDataset.__getitem__, LevelTrainer.__init__
+
+        def recorded(self, index):
+            seen.append(index)
+            return plain(self, index)
+
+        def started(self, *arguments, **options):
+            begin(self, *arguments, **options)
+            self.world_size = 2
+
+        LevelDataset.__getitem__ = recorded
+        LevelTrainer.__init__ = started
+        LevelTrainer._setup_ddp = lambda self: dist.init_process_group("gloo")
+
+        slices = pickle.loads((run / "slices.pickle").read_bytes())
+        config = TrainConfig(
+            kind=DetectorKind.AXIAL, epochs=1, samples_per_epoch=8, batch_size_slices=4, threads=1
+        )
+        train_detector(config, [(1.0, slices)], [], run)
+        (run / f"seen-{dist.get_rank()}.txt").write_text(" ".join(map(str, sorted(set(seen)))))
 
 
-    def recorded(self, index):
-        seen.append(index)
-        return plain(self, index)
-
-
-    LevelDataset.__getitem__ = recorded
-
-
-    def joined(self):
-        dist.init_process_group("gloo")
-
-
-    def started(self, *arguments, **options):
-        begin(self, *arguments, **options)
-        self.world_size = 2
-
-
-    begin = LevelTrainer.__init__
-    LevelTrainer.__init__ = started
-    LevelTrainer._setup_ddp = joined
-
-    run = Path(sys.argv[1])
-    slices = phantom_slices(DetectorKind.AXIAL, studies=1, seed=0)[:4]
-    config = TrainConfig(
-        kind=DetectorKind.AXIAL, epochs=1, samples_per_epoch=8, batch_size_slices=4, threads=1
-    )
-    train_detector(config, [(1.0, slices)], [], run)
-    (run / f"seen-{dist.get_rank()}.txt").write_text(" ".join(map(str, sorted(set(seen)))))
+    ranks = []
+    for rank in ("0", "1"):
+        ranks.append(os.fork())
+        if ranks[-1] == 0:
+            train(rank)
+            sys.exit()
+    sys.exit(any([os.waitpid(pid, 0)[1] for pid in ranks]))
 """
 
 
 def test_two_processes_share_an_epoch_and_write_one_detector(tmp_path: Path) -> None:
-    script = tmp_path / "worker.py"
-    script.write_text(textwrap.dedent(WORKER))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    """Both are forked from one that has imported torch; ``test_several_nodes`` starts torchrun itself."""
+    script = tmp_path / "two_ranks.py"
+    script.write_text(textwrap.dedent(TWO_RANKS))
+    slices = phantom_slices(DetectorKind.AXIAL, studies=1, seed=0)[:4]
+    (tmp_path / "slices.pickle").write_bytes(pickle.dumps(slices))
     root = Path(__file__).parents[3]
     done = subprocess.run(
-        [*launcher, str(script), str(tmp_path)],
+        [sys.executable, str(script), str(tmp_path), str(free_port())],
         env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,

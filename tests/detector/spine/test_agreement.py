@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from data_prep.geometry import FloatArray
@@ -47,6 +48,20 @@ def phantom() -> tuple[Study, tuple[LevelPoint, ...]]:
     return made.study, made.points
 
 
+@cache
+def real(data: Path, study_id: str) -> tuple[Study, tuple[LevelPoint, ...]]:
+    (entry,) = find_studies(data / "train_images" / study_id)
+    study, coordinates = entry.load(), coordinates_of(data)
+    return study, annotated_points(study, coordinates)[0]
+
+
+@cache
+def coordinates_of(data: Path) -> pd.DataFrame:
+    coordinates = read_tables(data).coordinates
+    assert coordinates is not None
+    return coordinates
+
+
 @pytest.mark.parametrize("dz_mm", [0.0, 33.0, -24.0, 15.0])
 def test_a_phantom_that_moved(dz_mm: float) -> None:
     found = found_mm(*phantom(), dz_mm)
@@ -56,12 +71,7 @@ def test_a_phantom_that_moved(dz_mm: float) -> None:
 @pytest.mark.parametrize("dz_mm", [0.0, 33.0, -36.0, -20.0])
 @pytest.mark.parametrize("study_id", ["100206310", "4003253"])
 def test_a_real_patient_who_moved(real_rsna: Path, study_id: str, dz_mm: float) -> None:
-    (entry,) = find_studies(real_rsna / "train_images" / study_id)
-    study = entry.load()
-    coordinates = read_tables(real_rsna).coordinates
-    assert coordinates is not None
-    points, _ = annotated_points(study, coordinates)
-    found = found_mm(study, points, dz_mm)
+    found = found_mm(*real(real_rsna, study_id), dz_mm)
     assert abs(found + dz_mm) <= 6.0 if dz_mm else found == 0.0
 
 
