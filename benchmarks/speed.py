@@ -54,7 +54,7 @@ STAGES = ("read and decode", "detection", "crops", "grading", "writing")
 FURTHER_MEMBERS = "further members"  # of the naive loop's graders
 OURS, NAIVE = "lumbar", "naive loop"
 GROWTH_POINTS = (1, 10, 20, 50, 100, 200)
-PARTS = ("timing", "growth", "workers")
+PARTS = ("timing", "growth", "workers", "outputs")
 
 
 @dataclass(frozen=True)
@@ -256,6 +256,34 @@ def growth_figures(rows: list[dict[str, float]]) -> dict[str, Any]:
 _worker: dict[str, Any] = {}
 
 
+def measure_outputs(
+    studies: list[Path], repetitions: int, threads: int, scratch: Path
+) -> dict[str, dict[str, float]]:
+    """What pictures and reports cost beside the grades that they show: milliseconds per study, in turn."""
+    from pipeline.results.pictures.montage import draw_montage
+    from pipeline.results.report.study_report import write_report
+
+    pipeline = Pipeline.load(threads=threads)
+    clocks = []
+    for repetition in range(-1, repetitions):  # the first is not counted
+        for study in studies:
+            clock = Stopwatch()
+            with clock("grades"):
+                loaded = find_studies(study)[0].load()
+                prediction = pipeline.predict_study(loaded)
+            with clock("picture"):
+                draw_montage(loaded, prediction, scratch / "montage.png")
+            with clock("report"):
+                write_report(loaded, prediction, scratch / "report.html")
+            clocks += [clock] if repetition >= 0 else []
+    return {
+        name: {
+            stage: round(median(getattr(clock, name)[stage] for clock in clocks), 1) for stage in clocks[0].ms
+        }
+        for name in ("ms", "cpu_ms")
+    }
+
+
 def start_worker(scratch: Path) -> None:
     """Load the pipeline of a worker process, on one thread."""
     _worker["pipeline"], _worker["scratch"] = Pipeline.load(threads=1), scratch
@@ -410,6 +438,8 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         elif part == "growth":
             grown = in_process(grow, studies, arguments.growth, arguments.threads, scratch)
             report["growth"] = growth_figures(grown)
+        elif part == "outputs":
+            report["outputs"] = measure_outputs(studies, arguments.repetitions, arguments.threads, scratch)
         else:
             report |= worker_ratios(studies, arguments.repetitions, arguments.threads, scratch)
         load["load_after"] = round(os.getloadavg()[0], 1)
@@ -451,7 +481,7 @@ def main() -> None:
     for program, figures in report.get("ms_per_study", {}).items():
         print(f"{program:12}", "  ".join(f"{stage} {ms:.0f} ms" for stage, ms in figures.items()))
     printed = "ratio_spread ratio_with_all_members detection_ratio two_workers folder_ratio"
-    for key in (*printed.split(), "folder_ratio_with_all_members", "growth"):
+    for key in (*printed.split(), "folder_ratio_with_all_members", "growth", "outputs"):
         print(key, report.get(key))
 
 

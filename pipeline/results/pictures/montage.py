@@ -153,8 +153,8 @@ def _draw_tile(
     if target == Target(COLUMNS[-1][0], LEVELS[-1]):
         length = _TILE_BAR_MM / CROP_SIZE_MM * _TILE_PX
         right, y = left + _TILE_PX - 9, top + _TILE_PX - 9
-        page.axes.plot([right - length, right], [y, y], color="black", linewidth=4)
-        page.axes.plot([right - length, right], [y, y], color="white", linewidth=2)
+        page.line([right - length, right], [y, y], color="black", linewidth=4)
+        page.line([right - length, right], [y, y], color="white", linewidth=2)
         page.label(right - length / 2, y - 10, f"{_TILE_BAR_MM:.0f} mm", ha="center", fontsize=8)
 
 
