@@ -17,7 +17,7 @@ from data_prep.levels import SpineLevels
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.entry import StudyEntry
-from data_prep.read.find import find_studies
+from data_prep.read.find import find_all_studies
 from data_prep.read.opening import opened_input
 from data_prep.rsna.known import known_studies
 from data_prep.study import Series, Study
@@ -135,7 +135,7 @@ class Pipeline:
             DicomRejected: no study was found, or the archive was refused.
         """
         with opened_input(Path(path)) as (folder, refused):
-            entries = find_studies(folder, series_table=series_table)
+            entries = find_all_studies([folder], series_table=series_table)
             # Of which study a member is that was refused, nobody knows: each says so.
             entries = tuple(replace(entry, rejections=(*refused, *entry.rejections)) for entry in entries)
             return tuple(self.predict_entry(entry)[0] for entry in entries)
@@ -146,7 +146,7 @@ class Pipeline:
         """Load and grade one study that was found; never raises for what is wrong with the study.
 
         Args:
-            entry: what ``find_studies`` found.
+            entry: what ``find_all_studies`` found.
             on_stage: called with ``reading``, ``detection`` and ``grading`` when each begins.
 
         Returns:

@@ -21,11 +21,13 @@ from data_prep.read.listing import (
     files_in,
     hidden_folder,
     image_files,
+    is_shadow,
     subfolders,
     unreadable_folder,
 )
 from data_prep.read.missing import slices_missing
 from data_prep.read.nifti import holds_labels
+from data_prep.read.nifti_sidecar import is_nifti
 from data_prep.read.series import build_series, weightings_compared
 from data_prep.read.slice_header import SliceHeader
 from data_prep.study import Series, Study
@@ -105,11 +107,13 @@ class StudyEntry:
                 continue
             others = Others()
             try:
-                paths = list(image_files(files_in(series_folder), others))
+                files = files_in(series_folder)
+                paths = list(image_files(files, others))
             except OSError:
                 message = "the folder cannot be read"
                 rejections.append(Rejection(Reason.UNREADABLE, message, self.study_id, series_id))
                 continue
+            _note_volumes(files, others)
             headers = read_headers(paths, self.limits, rejections, self.study_id, series_id, others)
             rejections += [
                 replace(item, study_id=self.study_id, series_id=series_id) for _, item in others.rejections
@@ -131,6 +135,7 @@ class StudyEntry:
             Rejection.of(path, Reason.MISPLACED, message, study_id=self.study_id)
             for path in image_files(outside, others)
         ]
+        _note_volumes(outside, others)
         # Those of a series are named where it is read.
         deeper = [place for place in unreadable if place.parent != folder]
         found = [*map(unreadable_folder, deeper), *map(hidden_folder, hidden)]
@@ -181,6 +186,13 @@ class StudyEntry:
                 continue
             rejections.extend(unused)
             yield series
+
+
+def _note_volumes(files: Iterable[Path], others: Others) -> None:
+    """Name NIfTI volumes among the images of the RSNA layout, which is one of DICOM files."""
+    for file in filter(is_nifti, files):
+        if not is_shadow(file):
+            others.note(file, "NIfTI volume")
 
 
 def _nobody_says_whose(folders: Iterable[Sequence[SliceHeader]]) -> bool:

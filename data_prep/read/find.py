@@ -40,6 +40,8 @@ from data_prep.read.tree import Tree, entry_of_volumes
 from data_prep.read.weighting import shown_label
 from data_prep.vocabulary import SeriesKind
 
+_HOLDERS = ("archive", "disc image", "encrypted file")
+
 
 def find_studies(
     path: Path, *, series_table: Path | None = None, limits: ReadLimits = DEFAULT_LIMITS
@@ -71,14 +73,16 @@ def find_all_studies(
 
     Folders and files that are not in the RSNA layout are divided as if they lay in one folder: the series of
     a study may be named one by one, and two patients whose folders have one name stay two. NIfTI files that
-    are named one by one belong together by name.
+    are named one by one belong together by name. Of a folder with both ``train_images`` and ``test_images``
+    both are read.
 
     Raises:
         DicomRejected: as ``find_studies``, for any of the paths.
     """
-    if len(paths) == 1:
-        return find_studies(paths[0], series_table=series_table, limits=limits)
     named = [Path(os.path.abspath(path)) for path in paths]
+    named += [other for path in named if (other := _second_images_folder(path)) and other not in named]
+    if len(named) == 1:
+        return find_studies(named[0], series_table=series_table, limits=limits)
     volumes = [path for path in named if path.is_file() and is_nifti(path)]
     table = {} if series_table is None else find_series_table(series_table, Path(), 0)
     found = [entry_of_volumes(volume, (), table, limits) for volume in volume_studies(volumes, limits=limits)]
@@ -98,6 +102,12 @@ def find_all_studies(
     for entry in found:
         joined[entry.study_id] = _joined(joined.get(entry.study_id), entry)
     return tuple(joined[study_id] for study_id in sorted(joined, key=natural_order))
+
+
+def _second_images_folder(path: Path) -> Path | None:
+    """The images folder that ``find_studies`` leaves aside for the first one, if there are two."""
+    folders = [path / name for name in IMAGE_FOLDERS if (path / name).is_dir()]
+    return folders[1] if len(folders) > 1 and subfolders(folders[1]) else None
 
 
 @contextmanager
@@ -176,10 +186,15 @@ def _beside(path: Path, limits: ReadLimits) -> Tree:
     """What lies beside the images folders of a data set and holds images, too."""
     tree = Tree(path, limits)
     for child in subfolders(path):
-        if child.name not in IMAGE_FOLDERS and holds_images(child):
+        if child.name not in IMAGE_FOLDERS and holds_images(child, or_else=_may_hold_images):
             tree.read(files_below(child, tree.unreadable, tree.hidden))
-    tree.read(file for file in files_in(path) if is_nifti(file) or format_of(file) == DICOM)
+    tree.read(file for file in files_in(path) if _may_hold_images(file) or format_of(file) == DICOM)
     return tree
+
+
+def _may_hold_images(file: Path) -> bool:
+    """Whether a file is a volume, or of a kind that holds files, of which a data set has none of its own."""
+    return is_nifti(file) or format_of(file).endswith(_HOLDERS)
 
 
 def _entries_of_images_folder(

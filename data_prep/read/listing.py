@@ -6,7 +6,7 @@ import os
 import stat
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -42,7 +42,23 @@ _MAGIC = (
     (0, b"# === DATA DESCRIPTION FILE", "PAR/REC volume"),
     (0, b"\x89HDF\r\n\x1a\n", "HDF5 or MINC volume"),
     (0, b"CDF\x01", "MINC volume"),
+    (0, b"\x28\xb5\x2f\xfd", "zstandard archive"),
+    (0, b"\x04\x22\x4d\x18", "lz4 archive"),
+    (0, b"LZIP\x01", "lzip archive"),
+    (0, b"\x1f\x9d", "compress archive"),
+    (0, b"MSCF\0\0\0\0", "cabinet archive"),
+    (0, b"\x93NUMPY", "NumPy array"),
+    (0, b"MATLAB 5.0 MAT-file", "MATLAB file"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000 picture"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000 picture"),
 )
+# Nothing in their first bytes tells these.
+_BY_NAME = {
+    (".iso", ".dmg", ".nrg", ".vhd", ".vhdx"): "disc image",
+    (".gpg", ".pgp", ".p7m", ".p7e", ".age", ".aes", ".enc", ".axx"): "encrypted file",
+}
+# DICOM as a web service writes it (PS3.18 section F.2, PS3.19 section A.1).
+_WRITTEN_OUT = ((b"<NativeDicomModel", "DICOM file as XML"), (b'"00080005"', "DICOM file as JSON"))
 _APPLE_DOUBLE = b"\0\5\26\7"
 _ANALYZE = (struct.pack("<I", 348), struct.pack(">I", 348))
 _TEXT = bytes(range(0x20, 0x7F)) + b"\t\n\r"
@@ -143,14 +159,18 @@ def _hidden_with_images(folder: Path) -> list[Path]:
     ]
 
 
-def holds_images(folder: Path) -> bool:
-    """Whether DICOM files lie below a folder, but for the program's own; a look at some of each folder."""
+def holds_images(folder: Path, or_else: Callable[[Path], bool] = lambda _: False) -> bool:
+    """Whether DICOM files lie below a folder, but for the program's own; a look at some of each folder.
+
+    Args:
+        or_else: what counts, too.
+    """
     files = (
         Path(place, name)
         for place, _, names in islice(os.walk(folder), _LOOKED_AT_FOLDERS)
         for name in sorted(names)[:_LOOKED_AT_FILES]
     )
-    return any(format_of(file) == DICOM and not is_own(file) for file in files)
+    return any((format_of(file) == DICOM or or_else(file)) and not is_own(file) for file in files)
 
 
 def is_shadow(path: Path) -> bool:
@@ -226,6 +246,10 @@ def format_of_content(start: bytes, name: str, size: int) -> str:
     if _is_nifti(start) and not lower.endswith(".nii"):
         return "NIfTI volume that is not called .nii"
     known = next((words for at, magic, words in _MAGIC if start[at : at + len(magic)] == magic), "")
+    for endings, words in _BY_NAME.items():
+        known = known or (words if lower.endswith(endings) and size else "")
+    for mark, words in _WRITTEN_OUT:
+        known = known or (words if mark in start else "")
     broken = b"DICM" in start or _FILE_META in start
     return known or ("DICOM file with a broken beginning" if broken else "")
 

@@ -21,7 +21,7 @@ from data_prep.read.archives import (
     note_left_out,
     safe_parts,
 )
-from data_prep.read.find import find_studies
+from data_prep.read.find import find_all_studies
 from data_prep.read.listing import Others
 from data_prep.read.opening import inner_folder
 from pipeline.batch.run import BatchReport, run_batch
@@ -235,7 +235,7 @@ class Jobs:
         left_out = [rejection for _, rejection in job.left_out.rejections]
         rejections = (*left_out, *unpack_all(job.input))
         job.message = "looking for studies"
-        entries = find_studies(inner_folder(job.input))
+        entries = find_all_studies([inner_folder(job.input)])
         job.n_studies = len(entries)
         report = run_batch(
             self._pipeline,

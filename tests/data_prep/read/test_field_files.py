@@ -244,6 +244,13 @@ def test_zips_behind_a_link_are_never_unpacked_into_the_folder_of_somebody_else(
         (b"\0\0\0\x18ftypmp42", "video"),
         (b"# === DATA DESCRIPTION FILE ===", "PAR/REC volume"),
         ((348).to_bytes(4, "little"), "volume of two files"),
+        (b"\x28\xb5\x2f\xfd", "zstandard archive"),
+        (b"\x04\x22\x4d\x18", "lz4 archive"),
+        (b"\x93NUMPY\x01\0", "NumPy array"),
+        (b"MATLAB 5.0 MAT-file, Platform: PCWIN64", "MATLAB file"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000 picture"),
+        (b'<?xml version="1.0"?><NativeDicomModel>', "DICOM file as XML"),
+        (b'[{"00080005": {"vr": "CS"}', "DICOM file as JSON"),
     ],
 )
 def test_volumes_and_pictures_of_other_kinds_are_named(tmp_path: Path, start: bytes, words: str) -> None:
@@ -285,3 +292,21 @@ def test_where_nothing_is_found_what_was_refused_is_said(tmp_path: Path, in_fold
         find_studies(folder)
     assert caught.value.rejection.reason is Reason.NO_IMAGES
     assert [item.reason for item in caught.value.rejections] == [Reason.NESTED_ARCHIVE]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("CD 2.iso", "disc image"),
+        ("export.dmg", "disc image"),
+        ("IM01.dcm.gpg", "encrypted"),
+        ("1.P7M", "encrypted"),
+    ],
+)
+def test_what_its_name_alone_tells_is_named(tmp_path: Path, name: str, words: str) -> None:
+    write_series(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / name).write_bytes(bytes(range(256)) * 4)
+    (study,) = studies_in(tmp_path)
+    assert [item.reason for item in study.rejections] == [Reason.OTHER_FORMAT]
+    assert words in study.rejections[0].message

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 
 from data_prep.problems import Reason
-from data_prep.read.find import find_studies
+from data_prep.read.find import find_all_studies, find_studies
 from data_prep.read.opening import opened_input
 from data_prep.read.own import MANUFACTURER
 from data_prep.study import Study
@@ -174,6 +174,50 @@ def test_a_patient_beside_the_images_folders_is_graded(tmp_path: Path, images: s
     (tmp_path / "plots" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(400))
     studies = studies_in(tmp_path)
     assert [study.study_id for study in studies] == ["100", "1.2.2", "1.2.3"] and said(studies) == []
+
+
+VOLUME = b"\x5c\x01\0\0" + bytes(340) + b"n+1\0" + bytes(400)
+TAR = bytes(257) + b"ustar" + bytes(250)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("new/T2.nii", VOLUME, Reason.UNREADABLE),
+        ("T2.nii", VOLUME, Reason.UNREADABLE),
+        ("new.tar", TAR, Reason.OTHER_FORMAT),
+        ("backup/new.tar", TAR, Reason.OTHER_FORMAT),
+        ("new/1.dcm.gpg", bytes(range(256)), Reason.OTHER_FORMAT),
+    ],
+)
+def test_other_files_of_patients_beside_the_images_folders_are_named(
+    tmp_path: Path, name: str, content: bytes, reason: Reason
+) -> None:
+    write_study(tmp_path / "train_images" / "100")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    entries = find_studies(tmp_path)
+    assert reason in {item.reason for entry in entries for item in entry.rejections}
+    assert len(entries) == 2
+
+
+@pytest.mark.parametrize("place", ["100", "100/11", "100/11/nifti"])
+def test_volumes_among_the_images_of_the_rsna_layout_are_named(tmp_path: Path, place: str) -> None:
+    write_study(tmp_path / "100")
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / place / "T2.nii").write_bytes(VOLUME)
+    (tmp_path / place / "._T2.nii").write_bytes(b"\0\5\26\7" + bytes(300))
+    assert said(studies_in(tmp_path / "100")) == [Reason.OTHER_FORMAT]
+
+
+def test_both_images_folders_of_a_data_set_are_read(tmp_path: Path) -> None:
+    """To be graded: who trains has named one."""
+    write_study(tmp_path / "train_images" / "100")
+    write_study(tmp_path / "test_images" / "200")
+    assert [entry.study_id for entry in find_all_studies([tmp_path])] == ["100", "200"]
+    assert [entry.study_id for entry in find_studies(tmp_path)] == ["100"]
+    shutil.rmtree(tmp_path / "test_images" / "200")
+    assert [entry.study_id for entry in find_all_studies([tmp_path])] == ["100"]
 
 
 @pytest.mark.parametrize(
