@@ -269,12 +269,11 @@ def measure_outputs(
         for study in studies:
             clock = Stopwatch()
             with clock("grades"):
-                loaded = find_studies(study)[0].load()
-                prediction = pipeline.predict_study(loaded)
+                prediction, decoded = pipeline.predict_entry(find_studies(study)[0])
             with clock("picture"):
-                draw_montage(loaded, prediction, scratch / "montage.png")
+                draw_montage(decoded, prediction, scratch / "montage.png")
             with clock("report"):
-                write_report(loaded, prediction, scratch / "report.html")
+                write_report(decoded, prediction, scratch / "report.html")
             clocks += [clock] if repetition >= 0 else []
     return {
         name: {

@@ -94,7 +94,9 @@ def crop_plane(
     return SlicePlane(origin, rightwards, downwards, (step_mm, step_mm), (size_px, size_px))
 
 
-def resample(pixels: NDArray[Any], source: SlicePlane, target: SlicePlane) -> NDArray[Any]:
+def resample(
+    pixels: NDArray[Any], source: SlicePlane, target: SlicePlane, *, once_up_to: float = 1.05
+) -> NDArray[Any]:
     """Read an image on another grid of the same plane.
 
     Where the target is coarser, it is sampled several times per pixel and averaged over the pixel's area.
@@ -104,12 +106,13 @@ def resample(pixels: NDArray[Any], source: SlicePlane, target: SlicePlane) -> ND
         pixels: (rows, columns) of ``source``.
         source: grid of ``pixels``.
         target: square-pixel or other grid; points are projected onto ``source`` along its normal.
+        once_up_to: how many times as coarse the target may be and is still sampled once per pixel.
 
     Returns:
         ``target.shape``; uint8 of uint8, else float32.
     """
     coarseness = max(target.spacing_mm) / min(source.spacing_mm)
-    factor = min(max(math.ceil(coarseness - 0.05), 1), 8)
+    factor = 1 if coarseness <= once_up_to else min(max(math.ceil(coarseness - 0.05), 1), 8)
     rows, columns = target.shape
     at = source.to_px(target.to_mm(_fine_corners(factor)))
     affine = np.empty((2, 3))

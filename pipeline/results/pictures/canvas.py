@@ -34,6 +34,8 @@ DPI = 100
 PRINT_SCALE = 1.5
 # Noise does not compress: higher levels only take time.
 _PNG_LEVEL = 3
+# To look at, a picture of two thirds of the pixels need not be averaged from finer ones.
+_ONCE_UP_TO = 1.5
 # What stands at the end of a patient axis: x to the left, y to the back, z to the head.
 _AXIS_LETTERS = (("R", "L"), ("A", "P"), ("F", "H"))
 _MARKERS = {PointSource.SEEN: "o", PointSource.PREDICTED: "o", PointSource.ANNOTATED: "D"}
@@ -276,7 +278,7 @@ def displayed(
     shape = (max(1, round((bottom_mm - top_mm) / step_mm)), max(1, round((right_mm - left_mm) / step_mm)))
     origin = plane.centre_mm + (left_mm + step_mm / 2) * rightwards + (top_mm + step_mm / 2) * downwards
     grid = SlicePlane(origin, rightwards, downwards, (step_mm, step_mm), shape)
-    return resample(_stretched(pixels), plane, grid), grid
+    return resample(_stretched(pixels), plane, grid, once_up_to=_ONCE_UP_TO), grid
 
 
 def _stretched(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
