@@ -52,6 +52,7 @@ class Reason(StrEnum):
     SLICES_MISSING = "slices_missing"
     LOCALISER = "localiser"
     UNKNOWN_KIND = "series_kind_unknown"
+    KIND_DISAGREES = "series_kind_disagrees"
     NO_SLICES = "no_readable_slices"
     NO_SERIES = "no_usable_series"
     NO_IMAGES = "no_images"
@@ -92,6 +93,7 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.SLICES_MISSING: "export the series again, whole: it was graded without these slices",
     Reason.LOCALISER: "nothing: localisers and scouts are not graded",
     Reason.UNKNOWN_KIND: "name what the series shows with --series-table",
+    Reason.KIND_DISAGREES: "compare the line of the series table with the series",
     Reason.NO_SLICES: "see the files named for this series",
     Reason.NO_SERIES: "see the files and series named for this study",
     Reason.NO_IMAGES: "give a folder or zip that holds DICOM files: one study, or many",

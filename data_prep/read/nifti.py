@@ -42,9 +42,6 @@ _INTENT_LABEL = 1002
 _MOST_LABELS, _LABELS_LOOKED_AT = 32, (0.5, 0.35, 0.65)
 _BROKEN = (EOFError, gzip.BadGzipFile, zlib.error)
 
-# nibabel logs what it mends in a header.
-logging.getLogger("nibabel.global").propagate = False
-
 
 def read_volume(
     path: Path,
@@ -189,6 +186,9 @@ def _claims(path: Path, limits: ReadLimits) -> Claims:
     except ImportError:
         raise Refused(Reason.UNREADABLE, HOW_TO_INSTALL) from None
 
+    # It logs what it mends in a header, by a handler of its own that its import adds.
+    logger = logging.getLogger("nibabel.global")
+    logger.handlers[:], logger.propagate = [logging.NullHandler()], False
     start = _unpacked(path, max(_HEADER_BYTES), limits.max_file_bytes)
     length = next(
         (n for n in _HEADER_BYTES for order in ("little", "big") if _starts_with(start, n, order)), 0

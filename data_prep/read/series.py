@@ -89,6 +89,11 @@ def build_series(
     )
     shown = [header for _, header in along]
     kind, source = _typed(study_id, series_id, orientation, shown, stacks, listed_kind, protocol_tells)
+    if source == "table":
+        told = told_by_headers(shown, protocol_tells=protocol_tells).weighting
+        if told in (Weighting.T1, Weighting.T2) and _KIND.get((orientation, told)) is not kind:
+            message = f"{kind.value} by the series table, {told.value} by its headers: the table was followed"
+            rejections.append(Rejection(Reason.KIND_DISAGREES, message, study_id, series_id))
     traits = replace(traits_of(shown), is_degraded=_is_degraded(shown))
     series = Series(study_id, series_id, kind, stacks, source, traits)
     return series, tuple(rejections)

@@ -20,7 +20,7 @@ _OTHER_WORDS = re.compile(
     r"DWI|DIFF|(?<![A-Z])[DE]?ADC|TRACE|(?<![A-Z])DTI(?![A-Z])|TENSOR|(?<![A-Z])IVIM|EP2D|(?<![A-Z])B[\s=]?\d{3,4}(?!\d)|(?<![A-Z])SWI|SCOUT|SURVEY|LOCALI[SZ]ER|(?<![A-Z])LOC(?![A-Z])|MYELO|T2\s*\*|T2[\s_-]*STAR|CISS|FIESTA|TRUFI"
     r"|TRUE?[\s_-]*FISP|B[\s_-]?FFE|BALANCED|MEDIC(?![A-Z])|(?<![A-Z])MAP|FAT[\s_-]*(FRAC|PERC)|PDFF|SUBTR|(?<![A-Z])SUB(?![A-Z-])|(?<![A-Z])MRM(?![A-Z])"
     r"|(?<![A-Z])MIP(?![A-Z])|PERF|T1[\s_-]*RHO|R2[\s_-]*(\*|STAR)|SSFP|(?<![A-Z])(DCE|ASL|CINE|TOF|MRA|MRV)(?![A-Z])|ANGIO"
-    r"|CSF[\s_-]*FLOW|PHASE[\s_-]*CONTRAST"
+    r"|CSF[\s_-]*FLOW|PHASE[\s_-]*CONTRAST|RELAXO|BONE[\s_-]*MRI|SYNTHETIC[\s_-]*CT"
 )
 # Gradient echoes: T2* whatever their names say, unless that is T1.
 _GRADIENT_WORDS = re.compile(
@@ -58,7 +58,16 @@ _OPPOSED = re.compile(
 _WATER = re.compile(r"(?<![A-Z])WATER(?![A-Z])")
 _IN_PHASE = re.compile(r"(?<![A-Z])IN[\s_-]*PHASE|INPHASE|(?<![A-Z])IP(?![A-Z])")
 # One letter says so only where the name says Dixon.
-_DIXON_LETTERS = (("F", "FAT"), ("OP", "OPP"), ("OUT", "OPP"), ("W", "WATER"), ("IP", "IN"), ("IN", "IN"))
+_DIXON_LETTERS = (
+    ("F", "FAT"),
+    ("FF", "FAT"),
+    ("FP", "FAT"),
+    ("OP", "OPP"),
+    ("OUT", "OPP"),
+    ("W", "WATER"),
+    ("IP", "IN"),
+    ("IN", "IN"),
+)
 _OTHER_REGION = re.compile(
     r"(?<![A-Z])[CT][\s_-]?SP(INE)?(?![A-Z])|CTSPINE|CERVI|HWS|(?<![A-Z])NECK|HALS|THORA|BWS|CHEST|BRAIN"
     r"|(?<![A-Z])HEAD|SKULL|SHOULDER|KNEE|ABDOMEN"

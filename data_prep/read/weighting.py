@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ _LONGEST_ECHO_MS = 500.0
 _LONGEST_ECHO_OF_T1_MS = 30.0
 # The third value of ImageType where an image does not show the magnitude of the signal.
 _PHASE = {"P", "PHASE", "PHASE MAP", "I", "IMAGINARY"}
+# Calculated times, fractions and the like, whatever the series is called.
+_MAPS = re.compile(r"(^|[ _])(MAPS?|ADC|FRACTION|FRAC)$")
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,9 @@ def told_by_headers(headers: Sequence[SliceHeader], *, protocol_tells: bool = Tr
     named = _named(headers, protocol_tells)
     if named is Weighting.OTHER:
         return Told(named)
-    if all(_PHASE & set(header.image_type[2:3]) for header in headers):
+    if all(_PHASE & set(header.image_type[2:3]) for header in headers) or all(
+        any(map(_MAPS.search, header.image_type[2:])) for header in headers
+    ):
         return Told(Weighting.OTHER)
     echo = _median(header.echo_time_ms for header in headers)
     if any(header.b_value for header in headers) or (echo or 0.0) > _LONGEST_ECHO_MS:

@@ -405,6 +405,28 @@ def test_a_listed_kind_of_another_orientation_is_not_believed(tmp_path: Path) ->
     assert (series.kind, series.kind_source) == (SeriesKind.AXIAL_T2, "header")
 
 
+@pytest.mark.parametrize(
+    ("listed", "description", "is_said"),
+    [
+        ("Sagittal T1", "SAG T2", True),
+        ("Sagittal T2/STIR", "SAG T1", True),
+        ("Sagittal T2/STIR", "SAG STIR", False),
+        ("Sagittal T1", "SAG T1 FLAIR", False),
+        ("Sagittal T2/STIR", "SAG PD", False),
+        ("Sagittal T1", "lumbar spine", False),
+    ],
+)
+def test_a_table_that_headers_contradict_is_followed_and_that_is_said(
+    tmp_path: Path, listed: str, description: str, is_said: bool
+) -> None:
+    write_series(tmp_path / "100" / "1", description=description)
+    (tmp_path / "train_series_descriptions.csv").write_text(HEADER + f"100,1,{listed}\n")
+    (entry,) = find_studies(tmp_path / "100")
+    study = entry.load()
+    assert [series.kind for series in study.series] == [SeriesKind(listed)]
+    assert [item.reason for item in study.rejections] == [Reason.KIND_DISAGREES] * is_said
+
+
 def test_an_unreadable_series_folder_does_not_end_the_study(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root reads everything")

@@ -483,6 +483,15 @@ def test_the_sidecar_tells_contrast_agent_and_region(tmp_path: Path) -> None:
     assert header.has_contrast and header.body_part == "CSPINE"
 
 
+def test_the_library_says_nothing_of_a_header(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    content = bytearray(saved(sagittal(), tmp_path / "t2.nii").read_bytes())
+    content[70:72] = b"\x77\x77"
+    (tmp_path / "t2.nii").write_bytes(content)
+    with pytest.raises(DicomRejected):
+        read_volume(tmp_path / "t2.nii")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_compressed_volume_with_a_plain_name_is_read_and_no_archive(tmp_path: Path) -> None:
     packed = saved(sagittal(), tmp_path / "v" / "t2.nii.gz")
     packed.rename(tmp_path / "v" / "t2.nii")

@@ -65,6 +65,9 @@ PLANE = SlicePlane.from_dicom((0, 0, 0), (0, 1, 0, 0, 0, -1), (1, 1), (4, 4))
         ("DCE tra", Weighting.OTHER),
         ("AX TOF", Weighting.OTHER),
         ("MRA spinal", Weighting.OTHER),
+        ("sag T2 relaxometry", Weighting.OTHER),
+        ("T2 sag BoneMRI", Weighting.OTHER),
+        ("synthetic CT from T2", Weighting.OTHER),
         ("T1 T2 overview", None),
         ("lumbar spine", None),
         ("", None),
@@ -281,3 +284,25 @@ def test_most_spider_patients_are_t2(spider_dir: Path) -> None:
         best[patient] = max(best.get(patient, 0.0), csf_ridge(pixels, (0.47, 0.47)))
     assert len(best) >= 28
     assert np.mean([ridge >= 0.55 for ridge in best.values()]) >= 0.8
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("T2 MAP", Weighting.OTHER),
+        ("T2_STAR MAP", Weighting.OTHER),
+        ("FAT_FRACTION", Weighting.OTHER),
+        ("ADC", Weighting.OTHER),
+        ("NORM", Weighting.T2),
+        ("MAPLE", Weighting.T2),
+    ],
+)
+def test_calculated_maps_are_told_by_image_type(code: str, expected: Weighting) -> None:
+    """As MapIt names them: T2_Images."""
+    header = SliceHeader(Path("1"), PLANE, description="T2_Images", image_type=("DERIVED", "PRIMARY", code))
+    assert weighting_from_headers([header]) is expected
+
+
+def test_fat_fractions_of_a_dixon_sequence_are_fat_images() -> None:
+    for name in ("t2_tse_dixon_sag_FP", "T2 DIXON FF"):
+        assert traits_of([SliceHeader(Path("1"), PLANE, description=name)]).image is Image.FAT
