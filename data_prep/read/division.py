@@ -138,6 +138,7 @@ _KEYS: tuple[Callable[[Headers], list[Hashable]], ...] = (
     _image_kind,
     _echo,
     lambda headers: [header.echo_number for header in headers],
+    lambda headers: [header.temporal_position for header in headers],
     _unless_numbered(lambda header: header.series_uid),
     _unless_numbered(lambda header: header.path.parent),
     _unless_numbered(lambda header: header.frame_uid),

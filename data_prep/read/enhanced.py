@@ -51,6 +51,7 @@ _PLACES: Mapping[str, tuple[str, str]] = {
     "InStackPositionNumber": ("FrameContentSequence", "InStackPositionNumber"),
     "StackID": ("FrameContentSequence", "StackID"),
     "AcquisitionNumber": ("FrameContentSequence", "FrameAcquisitionNumber"),
+    "TemporalPositionIdentifier": ("FrameContentSequence", "TemporalPositionIndex"),
 }
 _SEQUENCES = frozenset(Tag(sequence) for sequence, _ in _PLACES.values())
 

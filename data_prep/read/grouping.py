@@ -14,9 +14,12 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
+
 from data_prep.names import folder_id, safe_id
-from data_prep.problems import Reason, Rejection
+from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.acquisitions import Acquisition, acquisitions_of, conflict, conflicts
+from data_prep.read.dicom_file import read_pixels
 from data_prep.read.fragments import fragments_joined, say, say_of_pieces, studies_completed
 from data_prep.read.identity import clusters, disagree, identity_of, real_patient_id
 from data_prep.read.parts import MANY, Found, Part, fit, grouped
@@ -195,6 +198,8 @@ def _told_apart(part: Part) -> list[Part]:
     if part.is_refused:
         return [part]
     doubt = _doubt(part.headers)
+    if doubt is Doubt.TWO_PATIENTS and _take_out_copies(part):
+        doubt = _doubt(part.headers)
     if doubt is Doubt.NONE:
         return [part]
     keys: tuple[Callable[[Found], Hashable], ...] = (lambda f: f.header.frame_uid, lambda f: f.place)
@@ -212,6 +217,40 @@ def _told_apart(part: Part) -> list[Part]:
     else:
         part.is_refused = True
     return [part]
+
+
+def _take_out_copies(part: Part) -> bool:
+    """Take out what was exported twice, the copies with identifiers of their own; whether it was.
+
+    An image is a copy if it shows at its place, pixel for pixel, what an earlier one of its series shows:
+    two patients never do. Nearly all of a part must have one.
+    """
+    by_place: dict[Hashable, list[Found]] = defaultdict(list)
+    for item in part.found:
+        header = item.header
+        own = header.series_uid, header.description, header.echo_time_ms
+        by_place[own, header.place, header.plane.shape].append(item)
+    copies: set[Found] = set()
+    for group in by_place.values():
+        for number, item in enumerate(group[1:], start=1):
+            if any(_show_the_same(item, other) for other in group[:number] if other not in copies):
+                copies.add(item)
+    if len(copies) < _HOME_SHARE * (len(part.found) - len(copies)):
+        return False
+    message = "it shows what an earlier file shows, under another identifier"
+    for item in part.found:
+        if item in copies:
+            part.rejections.append(Rejection.of(item.header.path, Reason.DUPLICATE, message))
+    part.found = [item for item in part.found if item not in copies]
+    return True
+
+
+def _show_the_same(a: Found, b: Found) -> bool:
+    try:
+        pixels = read_pixels(a.header)
+        return bool(pixels.min() < pixels.max()) and np.array_equal(pixels, read_pixels(b.header))
+    except DicomRejected:
+        return False
 
 
 class Doubt(Enum):

@@ -64,6 +64,7 @@ class SliceHeader:
         acquired: seconds of the day, else SeriesNumber; 0 if nothing says.
         is_lossy: compressed with loss, or in 8 bits, where scanners write 12 and more.
         acquisition_number, echo_number: AcquisitionNumber and EchoNumbers, or None.
+        temporal_position: which of several times that the same slices were acquired, or None.
         repetition_time_ms, echo_time_ms, inversion_time_ms: or None.
         spacing_mm, thickness_mm: SpacingBetweenSlices and SliceThickness, or None.
         images_stated, slices_stated: how many images and slices the series has, as the header says, or None.
@@ -100,6 +101,7 @@ class SliceHeader:
     acquired: float = 0.0
     is_lossy: bool = False
     acquisition_number: int | None = None
+    temporal_position: int | None = None
     echo_number: int | None = None
     repetition_time_ms: float | None = None
     echo_time_ms: float | None = None

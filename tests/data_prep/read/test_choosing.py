@@ -295,3 +295,19 @@ def test_series_of_another_part_of_the_body_come_last(tmp_path: Path) -> None:
     study = load(tmp_path)
     assert number_of(study, T2) == 2
     assert study.of_kind(T2)[-1].traits.is_other_region
+
+
+def test_times_of_one_series_are_told_apart(tmp_path: Path) -> None:
+    """As dynamic series have them: nothing else differs, and numbers go on."""
+    for time in (1, 2, 3):
+        write_series(
+            tmp_path,
+            pixels=ramp() + 1000 * time,
+            first_instance=100 * time,
+            description="SAG T2",
+            TemporalPositionIdentifier=time,
+        )
+    study = load(tmp_path)
+    assert not study.rejections
+    shown = [{int(item.pixels()[0, 0]) for item in series.slices} for series in study.series]
+    assert sorted(map(tuple, shown)) == [(1000,), (2000,), (3000,)]

@@ -156,6 +156,32 @@ def test_two_patients_in_one_folder_that_nothing_tells_apart_are_refused(tmp_pat
     assert [item.reason for item in caught.value.rejections] == [Reason.NOT_TOLD_APART]
 
 
+@pytest.mark.parametrize("change", ["none", "other pixels", "black"])
+def test_copies_with_identifiers_of_their_own_are_no_second_patient(tmp_path: Path, change: str) -> None:
+    """What shows the same pixel for pixel is the same image; what is black may be anybody's."""
+    write_patient(tmp_path, 0, first=1, PatientID="P1")
+    for path in sorted(tmp_path.glob("*.dcm")):
+        copy = pydicom.dcmread(path)
+        copy.SOPInstanceUID += ".9"
+        if change == "other pixels":
+            copy.PixelData = bytes(2) + copy.PixelData[:-2]
+        copy.save_as(path.with_name(f"copy-{path.name}"))
+    if change == "black":
+        for path in tmp_path.glob("*.dcm"):
+            image = pydicom.dcmread(path)
+            image.PixelData = bytes(len(image.PixelData))
+            image.save_as(path)
+    (entry,) = find_studies(tmp_path)
+    if change == "none":
+        study = entry.load()
+        assert shapes([study]) == [[6, 6, 6]]
+        assert [item.reason for item in study.rejections] == [Reason.DUPLICATE] * 18
+    else:
+        with pytest.raises(DicomRejected) as caught:
+            entry.load()
+        assert [item.reason for item in caught.value.rejections] == [Reason.NOT_TOLD_APART]
+
+
 def test_one_study_identifier_for_two_patient_ids_is_two_studies(tmp_path: Path) -> None:
     for patient in range(2):
         write_patient(tmp_path, patient, first=1000 * patient + 1, study_uid="1.9", PatientID=f"P{patient}")

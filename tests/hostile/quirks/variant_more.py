@@ -1,4 +1,4 @@
-"""More variants: pixels whose header is wrong, series that show nothing."""
+"""More variants: pixels whose header is wrong, series that show nothing, images that are there twice."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from tests.hostile.quirks.candidates import added
 from tests.hostile.quirks.clinic import clinical
 from tests.hostile.quirks.files import Rng
 from tests.hostile.quirks.stored import Quirk, StoredImage, StoredStudy
+
+T2 = SeriesKind.SAGITTAL_T2
 
 
 def beyond_bits(stored: int, *, signed: int = 0, brightest: int = 65535, high: int | None = None) -> Quirk:
@@ -54,3 +56,31 @@ def taken_again(kind: SeriesKind, change: Callable[[StoredImage], StoredImage], 
         return study.plus(*made).without_table()
 
     return quirk
+
+
+def exported_twice(study: StoredStudy, rng: Rng) -> StoredStudy:
+    """Every image twice in its series, the copy with an identifier of its own."""
+    tree = clinical(study).as_tree()
+    copies = [
+        image.changed(SOPInstanceUID=f"{image.dataset.SOPInstanceUID}.9").at(f"{image.path}-2")
+        for image in tree.images
+    ]
+    return tree.plus(*copies)
+
+
+def in_dynamics(study: StoredStudy, rng: Rng) -> StoredStudy:
+    """T2 acquired twice in one series, the times told by TemporalPositionIdentifier alone."""
+    tree = clinical(study).as_tree()
+    made = []
+    for image in tree.of(*study.ids_of(T2)):
+        number = int(image.dataset.InstanceNumber)
+        noise = rng.normal(0, 3, image.pixels().shape)
+        changed = image.with_pixels(
+            image.pixels() + noise,
+            TemporalPositionIdentifier=2,
+            InstanceNumber=number + 500,
+            SOPInstanceUID=f"{image.dataset.SOPInstanceUID}.2",
+        )
+        made.append(changed.at(f"{image.path}-2"))
+    first = tree.each(lambda image: image.changed(TemporalPositionIdentifier=1), tuple(study.ids_of(T2)))
+    return first.plus(*made)

@@ -523,6 +523,13 @@ def _more() -> list[Row]:
             more.taken_again(T1, more.cut_off, "095900"),
             named("bad_pixels"),
         ),
+        row(
+            "exported-twice",
+            "every image twice in its series, the copy with an identifier of its own",
+            more.exported_twice,
+            named("duplicate_instance", base=EXACT),
+        ),
+        row("dynamics", "T2 twice in one series, told by TemporalPositionIdentifier", more.in_dynamics, SAID),
     ]
 
 
