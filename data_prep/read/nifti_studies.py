@@ -153,7 +153,7 @@ def _with_pieces_said(studies: Iterable[VolumeStudy]) -> tuple[VolumeStudy, ...]
                 beside[folder.parent].add(number)
     said: set[int] = set()
     for numbers in beside.values():
-        shown = {shown_label(*studies[number].headers.values()) for number in numbers}
+        shown = {shown_label(*studies[number].headers.values())[:2] for number in numbers}
         if 1 < len(numbers) <= _SERIES_OF_AN_EXAMINATION and len(shown) > 1:
             said |= numbers
     return tuple(

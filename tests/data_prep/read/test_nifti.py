@@ -401,8 +401,11 @@ def test_pieces_of_what_may_be_one_examination_are_said(
     assert [item.reason for entry in found for item in entry.rejections] == [Reason.STUDY_DIVIDED] * 2
 
 
-def test_patients_with_a_volume_of_one_kind_each_are_a_data_set(tmp_path: Path) -> None:
-    numbered(tmp_path / "visit", {"4_t2_sag": None, "5_t2_sag": None})
+@pytest.mark.parametrize("names", [("4_t2_sag", "5_t2_sag"), ("case_01", "case_02"), ("doe", "roe")])
+def test_patients_with_a_volume_of_one_kind_each_are_a_data_set(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    numbered(tmp_path / "visit", dict.fromkeys(names))
     assert not [item for entry in find_studies(tmp_path / "visit") for item in entry.rejections]
 
 
