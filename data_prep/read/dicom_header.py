@@ -121,7 +121,11 @@ def header_of(path: Path, elements: Elements | Frame, syntax: str, place: PixelP
         or any((finite_number(elements, keyword) or 0) > 0 for keyword in _CONTRAST_AMOUNTS),
         is_capture=_is_of(sop_class, _CAPTURES),
         b_value=_diffusion(elements),
-        acquired=_acquired(text("AcquisitionTime") or text("SeriesTime"), text("SeriesNumber")),
+        acquired=_acquired(
+            text("AcquisitionDate") or text("SeriesDate"),
+            text("AcquisitionTime") or text("SeriesTime"),
+            text("SeriesNumber"),
+        ),
         is_lossy=_is_lossy(elements, syntax),
         acquisition_number=_whole_or_none(elements, "AcquisitionNumber"),
         temporal_position=_whole_or_none(elements, "TemporalPositionIdentifier"),
@@ -188,11 +192,14 @@ def _diffusion(elements: Stated) -> float:
     return 0.0 if value is None else finite_number(elements, "DiffusionBValue") or 0.0
 
 
-def _acquired(time: str, number: str) -> float:
+def _acquired(date: str, time: str, number: str) -> float:
+    """A number of seconds that grows past midnight, too; those of the day where no date is said."""
+    day = re.fullmatch(r"(\d{4})\.?(\d\d)\.?(\d\d)", date, re.ASCII)
+    days = 372 * int(day[1]) + 31 * int(day[2]) + int(day[3]) if day else 0
     match = re.fullmatch(r"(\d\d)(\d\d)(\d\d(?:\.\d+)?)?", time.replace(":", ""))
     if match:
         hours, minutes, seconds = match.groups(default="0")
-        return 3600 * float(hours) + 60 * float(minutes) + float(seconds)
+        return 86_400.0 * days + 3600 * float(hours) + 60 * float(minutes) + float(seconds)
     return float(number) if re.fullmatch(r"\d{1,9}", number) else 0.0
 
 

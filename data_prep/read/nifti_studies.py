@@ -242,7 +242,17 @@ def _study(
             continue
         headers[series_id] = slices
         rejections += unused
+        if _named_otherwise(path):
+            message = "its name and its folder name two patients: the name was believed"
+            rejections.append(Rejection.of(path, Reason.IDENTIFIERS, message, study_id=study_id))
     return VolumeStudy(study_id, headers, frozenset(path.parent for path, _ in members), tuple(rejections))
+
+
+def _named_otherwise(path: Path) -> bool:
+    """Whether a file with a BIDS name lies in the folder of another subject."""
+    named = _SUBJECT.fullmatch(stem_of(path))
+    folder = next((part.name for part in path.parents if _LABEL.fullmatch(part.name)), "")
+    return bool(named and folder and named.group(1) != folder)
 
 
 def _is_told(word: str) -> bool:

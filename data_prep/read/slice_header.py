@@ -61,7 +61,7 @@ class SliceHeader:
         has_contrast: a contrast agent is named.
         is_capture: a secondary capture: a picture of what was on a screen, or made by another program.
         b_value: of a diffusion image, s/mm²; 0 of others.
-        acquired: seconds of the day, else SeriesNumber; 0 if nothing says.
+        acquired: seconds, of the day where no date is said, else SeriesNumber; 0 if nothing says.
         is_lossy: compressed with loss, or in 8 bits, where scanners write 12 and more.
         acquisition_number, echo_number: AcquisitionNumber and EchoNumbers, or None.
         temporal_position: which of several times that the same slices were acquired, or None.

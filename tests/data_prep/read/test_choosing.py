@@ -119,6 +119,13 @@ def test_of_two_alike_the_first_t1_and_the_last_t2_lead(
     assert number_of(load(tmp_path), kind) == (early if kind is T1 else late)
 
 
+@pytest.mark.parametrize(("kind", "name"), [(T1, "SAG T1"), (T2, "SAG T2")])
+def test_an_examination_may_go_on_past_midnight(tmp_path: Path, kind: SeriesKind, name: str) -> None:
+    for number, (date, time) in enumerate((("20231231", "235800"), ("20240101", "000400")), start=1):
+        write(tmp_path, number, name, StudyDate="20231231", AcquisitionDate=date, AcquisitionTime=time)
+    assert number_of(load(tmp_path), kind) == (1 if kind is T1 else 2)
+
+
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize(
     ("name", "options", "said"),

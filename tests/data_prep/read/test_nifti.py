@@ -423,6 +423,13 @@ def test_a_folder_for_each_series_is_one_patient(tmp_path: Path) -> None:
         }
 
 
+def test_a_file_in_the_folder_of_another_subject_is_said(tmp_path: Path) -> None:
+    saved(sagittal(), tmp_path / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+    saved(sagittal(), tmp_path / "sub-02" / "anat" / "sub-01_T2w.nii.gz")
+    said = [item for entry in find_studies(tmp_path) for item in entry.rejections]
+    assert [(item.reason, item.file) for item in said] == [(Reason.IDENTIFIERS, "sub-01_T2w.nii.gz")]
+
+
 def test_folders_by_kind_keep_their_patients_apart(tmp_path: Path) -> None:
     for kind in ("T1", "T2"):
         for patient in ("case_01", "case_02"):
