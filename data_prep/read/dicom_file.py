@@ -24,6 +24,7 @@ from pydicom.errors import InvalidDicomError
 
 from data_prep.names import input_label
 from data_prep.problems import DicomRejected, Reason, Rejection
+from data_prep.read.dicom_bits import stored_values
 from data_prep.read.dicom_codestream import check_codestream
 from data_prep.read.dicom_fast import Elements, decoded, plain_pixels
 from data_prep.read.dicom_header import HEADER_KEYWORDS, header_of
@@ -148,7 +149,8 @@ def read_pixels(
             streams = generate_frames(dataset.PixelData, number_of_frames=count)
             check_codestream(next(islice(streams, header.frame or 0, None)), syntax, header.plane.shape)
         stated = header.pixels if header.pixels is not None and header.frame is not None else elements
-        return _signal(decoded(dataset, syntax, header.frame), stated, header.plane.shape)
+        stored = _as_the_image_has_it(decoded(dataset, syntax, header.frame), elements)
+        return _signal(stored, stated, header.plane.shape)
 
 
 def _plain_signal(header: SliceHeader, status: os.stat_result) -> NDArray[np.float32] | None:
@@ -193,6 +195,15 @@ def _rejecting(path: Path, study_id: str, series_id: str, otherwise: Reason) -> 
             raise
         reason, message = otherwise, f"cannot be read ({type(error).__name__})"
     raise DicomRejected(Rejection(reason, message, study_id, series_id, input_label(path.name))) from None
+
+
+def _as_the_image_has_it(stored: NDArray[Any], elements: Stated) -> NDArray[Any]:
+    """Values of 16 bits that a decoder gave, where the header is wrong about them: see ``stored_values``."""
+    if stored.dtype not in (np.int16, np.uint16) or stored.ndim != 2:
+        return stored
+    words = np.ascontiguousarray(stored).view(np.uint16)
+    bits = int(whole_number(elements, "BitsStored", 16))
+    return stored_values(words, min(max(bits, 1), 16), is_signed=stored.dtype == np.int16)
 
 
 def _without_padding(stored: NDArray[Any], elements: Stated) -> NDArray[Any]:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pydicom
 import pytest
 from numpy.typing import NDArray
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from data_prep.read.dicom_bits import stored_values
 from data_prep.read.dicom_file import read_pixels, read_slices
@@ -45,6 +47,21 @@ def test_a_wrong_header_does_not_fold_grey_values(tmp_path: Path, case: str) -> 
     values, elements = WRONG[case]
     words = (values & 0xFFFF).astype(np.uint16)
     (header,) = read_slices(write_slice(tmp_path / "1.dcm", words, **elements))
+    np.testing.assert_array_equal(read_pixels(header), values)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, RLELossless])
+@pytest.mark.parametrize(("stored", "brightest"), [(12, 4000), (16, 60000)])
+def test_a_decoder_is_not_believed_either(tmp_path: Path, syntax: str, stored: int, brightest: int) -> None:
+    """What is coded without a sign, under a header that says it has one."""
+    values = picture(brightest)
+    words = values.astype(np.uint16)
+    path = write_slice(tmp_path / "1.dcm", words, BitsStored=stored, HighBit=stored - 1)
+    dataset = pydicom.dcmread(path)
+    dataset.compress(syntax, generate_instance_uid=False)
+    dataset.PixelRepresentation = 1
+    dataset.save_as(path, enforce_file_format=True)
+    (header,) = read_slices(path)
     np.testing.assert_array_equal(read_pixels(header), values)
 
 
