@@ -26,6 +26,7 @@ from data_prep.names import input_label
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_bits import stored_values
 from data_prep.read.dicom_codestream import check_codestream
+from data_prep.read.dicom_cut import breaks_off, ends_in_zeros
 from data_prep.read.dicom_fast import Elements, decoded, plain_pixels
 from data_prep.read.dicom_header import HEADER_KEYWORDS, header_of
 from data_prep.read.dicom_limits import (
@@ -47,6 +48,7 @@ from data_prep.read.slice_header import PixelPlace, SliceHeader
 # pydicom quotes header values in warnings and log lines; they may name the patient.
 logging.getLogger("pydicom").propagate = False
 
+_CUT = "its pixels break off, and zeros follow, as an interrupted copy leaves them"
 _JPEG_FAMILY = "1.2.840.10008.1.2.4."
 # What the header says of the pixels; kept, so that the header of a plain file is parsed once.
 _STATED_KEYWORDS = (
@@ -147,7 +149,10 @@ def read_pixels(
         if dataset.get("PixelData") and syntax.startswith(_JPEG_FAMILY):
             count = int(whole_number(elements, "NumberOfFrames", 1))
             streams = generate_frames(dataset.PixelData, number_of_frames=count)
-            check_codestream(next(islice(streams, header.frame or 0, None)), syntax, header.plane.shape)
+            frame = next(islice(streams, header.frame or 0, None))
+            check_codestream(frame, syntax, header.plane.shape)
+            if ends_in_zeros(frame):
+                raise Refused(Reason.TRUNCATED, _CUT)
         stated = header.pixels if header.pixels is not None and header.frame is not None else elements
         stored = _as_the_image_has_it(decoded(dataset, syntax, header.frame), elements)
         return _signal(stored, stated, header.plane.shape)
@@ -167,6 +172,8 @@ def _plain_signal(header: SliceHeader, status: os.stat_result) -> NDArray[np.flo
     with header.path.open("rb") as file:
         file.seek(first)
         stored = plain_pixels(place, file.read(length), header.transfer_syntax)
+    if stored is not None and header.transfer_syntax != RLE and breaks_off(stored, first):
+        raise Refused(Reason.TRUNCATED, _CUT)
     return None if stored is None else _signal(stored, place, shape)
 
 
