@@ -9,7 +9,8 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.problems import DicomRejected, Rejection
+from data_prep.names import input_label
+from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.study import Series, Slice, Study
 
 # A study of 100 slices of 512² takes 100 MB.
@@ -20,8 +21,8 @@ class PixelCache:
     """A study whose slices are decoded once, for detector, graders and pictures that look at the same ones.
 
     The study of a cache is its own cache: whoever asks again shares pixels and failures, and the bound of who
-    asked first. Several threads may read it. Whoever reads it may skip a slice that cannot be decoded: it is
-    listed in ``rejections``.
+    asked first. Several threads may read it. Whoever reads it may skip a slice that cannot be decoded, or
+    that shows nothing: it is listed in ``rejections``.
 
     Attributes:
         study: the same study with read-only pixels; those beyond ``max_bytes`` are decoded each time.
@@ -39,9 +40,27 @@ class PixelCache:
 
     @property
     def rejections(self) -> tuple[Rejection, ...]:
-        """The slices that were asked for and could not be decoded, series after series, in spatial order."""
-        failures = self._decoded.failures
-        return tuple(failures[key].rejection for key in sorted(failures))
+        """The slices that were asked for and show nothing, series after series, in spatial order.
+
+        They could not be decoded, or are all of one grey though slices of their stack on both sides are not.
+        """
+        found = {key: failure.rejection for key, failure in self._decoded.failures.items()}
+        for place, series in enumerate(self.study.series):
+            first = 0
+            for stack in series.stacks:
+                keys = [(place, first + index) for index in range(len(stack))]
+                first += len(stack)
+                shown = [key for key in keys if key in self._decoded.shown]
+                for key, item in zip(keys, stack, strict=True):
+                    if key in self._decoded.empty and shown and shown[0] < key < shown[-1]:
+                        found[key] = Rejection(
+                            Reason.BAD_PIXELS,
+                            "all of one grey, between slices that are not",
+                            self.study.study_id,
+                            series.series_id,
+                            input_label(item.path.name) if item.path is not None else "",
+                        )
+        return tuple(found[key] for key in sorted(found))
 
     def _series(self, place: int, series: Series) -> Series:
         stacks, first = [], 0
@@ -65,6 +84,8 @@ class _Decoded:
 
     def __init__(self, max_bytes: int) -> None:
         self.failures: dict[tuple[int, int], DicomRejected] = {}
+        self.shown: set[tuple[int, int]] = set()
+        self.empty: set[tuple[int, int]] = set()
         self._left_bytes = max_bytes
         self._pixels: dict[tuple[int, int], NDArray[np.float32]] = {}
         self._keeping = Lock()
@@ -80,6 +101,7 @@ class _Decoded:
         except DicomRejected as rejected:
             self.failures[key] = rejected
             raise
+        (self.shown if _shows_something(pixels) else self.empty).add(key)
         pixels = pixels.view()
         pixels.flags.writeable = False
         with self._keeping:
@@ -87,6 +109,13 @@ class _Decoded:
                 self._left_bytes -= pixels.nbytes
                 self._pixels[key] = pixels
         return pixels
+
+
+def _shows_something(pixels: NDArray[np.float32]) -> bool:
+    """Whether an image is not all of one grey; of most a look at its middle is enough."""
+    rows, columns = pixels.shape
+    first = pixels[0, 0]
+    return bool(pixels[rows // 2, columns // 2] != first or (pixels != first).any())
 
 
 def _held_by(study: Study) -> _Decoded | None:

@@ -7,6 +7,7 @@ import weakref
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,3 +106,24 @@ def test_pixels_leave_memory_with_their_study() -> None:
         assert study() is None and pixels() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("empty", "named"),
+    [((2,), [2]), ((1, 2), [1, 2]), ((0,), []), ((4,), []), ((0, 1, 4), []), ((0, 1, 2, 3, 4), [])],
+)
+def test_a_slice_of_one_grey_between_others_is_named(empty: tuple[int, ...], named: list[int]) -> None:
+    """At the ends of a stack the coil may see nothing; only what was asked for is said."""
+    slices = []
+    for number in range(5):
+        item = slice_of(number, Counter(), broken=False)
+        pixels = np.zeros((4, 4), np.float32) if number in empty else np.eye(4, dtype=np.float32)
+        slices.append(replace(item, read_pixels=lambda pixels=pixels: pixels, path=Path(f"{number}.dcm")))  # type: ignore[misc]
+    other = slice_of(9, Counter(), broken=False)
+    series = Series("1", "2", SeriesKind.SAGITTAL_T2, (tuple(slices), (other,)))
+    cache = PixelCache(Study("1", (series,)))
+    assert cache.rejections == ()
+    for item in slices_of(cache.study):
+        item.pixels()
+    said = [(item.reason, item.series_id, item.file) for item in cache.rejections]
+    assert said == [(Reason.BAD_PIXELS, "2", f"{number}.dcm") for number in named]
