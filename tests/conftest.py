@@ -134,6 +134,28 @@ def slices_rendered_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 
 @pytest.fixture(scope="session", autouse=True)
+def networks_prepared_once() -> Iterator[None]:
+    """ONNX Runtime takes a second to prepare the networks of a bundle, which many tests load anew."""
+    import data_prep.base.networks as networks
+
+    prepare, kept = networks._ready, dict[str, Any]()
+
+    def prepared(model: bytes, constants: Any) -> Any:
+        content = hashlib.sha256(model)
+        for name, values in constants.items():
+            content.update(f"{name} {values.dtype} {values.shape}".encode())
+            content.update(values.data)
+        key = content.hexdigest()
+        if key not in kept:
+            kept[key] = prepare(model, constants)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "_ready", prepared)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def commands_built_once() -> Iterator[None]:
     """Typer makes all commands anew for every call of one, which takes longer than many of them."""
     import typer.testing
