@@ -29,6 +29,7 @@ from pipeline.grade import Pipeline
 from pipeline.results.report.study_report import write_report
 from pipeline.results.submission import read_submission, validate_submission
 from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
+from tests.pipeline.warm_program import start_warm
 
 STUDIES = ["501", "502", "503", "504"]
 N_KILLS = 5
@@ -216,16 +217,19 @@ def test_what_was_unpacked_goes_however_a_run_ends(images: Path, tmp_path: Path,
     temporary.mkdir()
     for end in (signal.SIGTERM, signal.SIGKILL):
         out = tmp_path / end.name
-        start = [sys.executable, "-m", "tests.pipeline.stand_in_main", "60", *arguments(archive, out)]
-        process = subprocess.Popen(
-            start, stderr=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(temporary)}
+        process = start_warm(
+            "tests.pipeline.stand_in_main",
+            ["60", *arguments(archive, out)],
+            out=tmp_path / "said",
+            err=tmp_path / "said",
+            environment={"TMPDIR": str(temporary)},
         )
         while not (out / ".lock").exists():
             assert process.poll() is None
             time.sleep(0.02)
         assert len(list(temporary.rglob("*.dcm"))) == 15 * len(STUDIES)
         process.send_signal(end)
-        process.wait()
+        process.wait(60)
         assert (list(temporary.iterdir()) == []) == (end is signal.SIGTERM)
     # What SIGKILL left goes when the next zip is opened, a minute later at the earliest.
     with pytest.MonkeyPatch.context() as patch:

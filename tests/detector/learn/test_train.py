@@ -83,7 +83,7 @@ def test_views_made_ahead_are_those_of_the_epoch() -> None:
 
 def test_a_training_with_workers_writes_weights(tmp_path: Path) -> None:
     slices = phantom_slices(DetectorKind.AXIAL, studies=1, seed=0)
-    config = replace(TINY, epochs=2, workers=2)
+    config = replace(TINY, epochs=2, samples_per_epoch=8, workers=2)
     assert train_detector(config, [(1.0, slices)], [], tmp_path).is_file()
 
 

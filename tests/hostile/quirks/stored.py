@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,7 @@ def in_space(images: list[StoredImage]) -> list[StoredImage]:
     return sorted(images, key=lambda image: float(image.position_mm @ normal))
 
 
+@lru_cache(maxsize=4)
 def read_study(data: Path, study_id: str) -> StoredStudy:
     """Read one study of a data set in the RSNA layout; RLE is decoded, so that quirks find plain pixels."""
     with (data / SERIES_TABLE).open(newline="", encoding="utf-8") as file:
