@@ -22,6 +22,8 @@ DEAD_LINK = "link to nothing"
 LOOKED_AT_BYTES = 352
 # Of a folder, files of each folder in it, and folders: DICOM files do not lie behind more of others.
 _LOOKED_AT_FILES, _LOOKED_AT_FOLDERS = 50, 500
+# Trees that have no end.
+_OF_THE_KERNEL = ("/proc/", "/sys/")
 # Storage classes of what is no directory.
 _STORAGE = b"1.2.840.10008.5.1.4.1.1."
 _MAGIC = (
@@ -119,7 +121,7 @@ def files_below(folder: Path, unreadable: list[Path], hidden: list[Path] | None 
 
     Hidden folders are passed over; those that hold DICOM files are added to ``hidden``. Links to folders
     are followed, after everything else, into what was not read yet: whatever the links, every folder is read
-    once.
+    once. What the kernel makes up (``/proc``, ``/sys``), where a tree has no end, counts as unreadable.
     """
     seen: set[str] = set()
     links = [folder]
@@ -134,6 +136,9 @@ def _files_below(
     if real in seen:
         return
     seen.add(real)
+    if f"{real}/".startswith(_OF_THE_KERNEL):
+        unreadable.append(folder)
+        return
     try:
         files, children = files_in(folder), subfolders(folder)
     except OSError:

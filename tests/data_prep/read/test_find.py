@@ -13,6 +13,7 @@ from data_prep.geometry import Orientation
 from data_prep.problems import DicomRejected, Reason
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
+from data_prep.read.listing import files_below
 from data_prep.study import Series, Study
 from data_prep.vocabulary import SeriesKind
 from tests.dicom_files import AXIAL, CORONAL, SAGITTAL, tilted_axial, write_series, write_slice, write_study
@@ -484,3 +485,12 @@ def test_every_listed_real_study_is_an_entry(real_rsna: Path) -> None:
     entries = find_studies(real_rsna)
     assert len(entries) == 1973
     assert sum(entry.folder is not None for entry in entries) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")
+def test_a_link_into_trees_without_end_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").touch()
+    (tmp_path / "link").symlink_to("/proc/self")
+    unreadable: list[Path] = []
+    assert list(files_below(tmp_path, unreadable)) == [tmp_path / "a.dcm"]
+    assert unreadable == [tmp_path / "link"]
