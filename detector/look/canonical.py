@@ -15,8 +15,9 @@ from data_prep.crops import display_axes, percentiles, resample
 from data_prep.geometry import FloatArray, SlicePlane
 
 BLACK_PERCENTILE, WHITE_PERCENTILE = 0.5, 99.5
-# What borders must leave along each side: less is no picture.
-_LEAST_CONTENT_PX = 16
+# What borders must leave along each side, and of the area: less is no picture, or a crop in black, as those
+# are that the detector of axial slices learned from.
+_LEAST_CONTENT_PX, _LEAST_CONTENT_SHARE = 16, 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,8 @@ def without_border(plane: SlicePlane, pixels: NDArray[np.float32]) -> tuple[Slic
     inner, left = _from_content(inner[::-1].T)
     inner, right = _from_content(inner[::-1])
     inner = inner[::-1].T
-    if not (top or bottom or left or right) or min(inner.shape) < _LEAST_CONTENT_PX:
+    is_small = min(inner.shape) < _LEAST_CONTENT_PX or inner.size < _LEAST_CONTENT_SHARE * pixels.size
+    if is_small or not (top or bottom or left or right):
         return plane, pixels
     height, width = inner.shape
     return replace(plane, origin_mm=plane.to_mm([left, top]), shape=(height, width)), inner

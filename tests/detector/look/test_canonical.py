@@ -107,9 +107,10 @@ def test_a_border_changes_nothing(value: float, border: tuple[int, int, int, int
 
 
 def test_what_is_no_border_is_left() -> None:
-    """A constant image, one with hardly any content, one whose edges show something."""
-    constant, spot, usual = (np.zeros(GRID.shape, np.float32) for _ in range(3))
+    """A constant image, one with hardly any content, a crop in black, one whose edges show something."""
+    constant, spot, crop, usual = (np.zeros(GRID.shape, np.float32) for _ in range(4))
     spot[100:104, 100:104] = 5.0
+    crop[60:130, 50:150] = np.random.default_rng(6).gamma(2.0, 100.0, (70, 100))
     usual[0, 40] = usual[-1, 3] = usual[200, 0] = usual[7, -1] = 1.0
-    for pixels in (constant, spot, usual):
+    for pixels in (constant, spot, crop, usual):
         assert without_border(GRID, pixels)[1] is pixels
