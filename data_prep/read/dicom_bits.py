@@ -36,6 +36,10 @@ def stored_values(words: NDArray[np.uint16], stored: int, *, is_signed: bool) ->
     Returns:
         (rows, columns) of int16 or uint16.
     """
+    most = int(words.max(initial=0))
+    # No bit above, no sign, and far from the end of the range: nothing to ask, as of nearly every image.
+    if most < (1 << (stored - 1) if is_signed else _NEARLY_ALL * (1 << stored)):
+        return words.view(np.int16) if is_signed else words
     values = _read(words, stored, is_signed)
     if stored < 16 and _goes_on_above(words.view(values.dtype), values, stored):
         return stored_values(words, 16, is_signed=is_signed)
