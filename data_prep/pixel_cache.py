@@ -101,7 +101,7 @@ class _Decoded:
         except DicomRejected as rejected:
             self.failures[key] = rejected
             raise
-        (self.shown if _shows_something(pixels) else self.empty).add(key)
+        (self.empty if _is_of_one_grey(pixels) else self.shown).add(key)
         pixels = pixels.view()
         pixels.flags.writeable = False
         with self._keeping:
@@ -111,11 +111,11 @@ class _Decoded:
         return pixels
 
 
-def _shows_something(pixels: NDArray[np.float32]) -> bool:
-    """Whether an image is not all of one grey; of most a look at its middle is enough."""
+def _is_of_one_grey(pixels: NDArray[np.float32]) -> bool:
+    """Of most images a look at the middle tells that they are not."""
     rows, columns = pixels.shape
     first = pixels[0, 0]
-    return bool(pixels[rows // 2, columns // 2] != first or (pixels != first).any())
+    return not (pixels[rows // 2, columns // 2] != first or (pixels != first).any())
 
 
 def _held_by(study: Study) -> _Decoded | None:
