@@ -7,7 +7,9 @@ import hashlib
 import os
 import pickle
 import secrets
-from collections.abc import Iterator
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,8 +33,9 @@ os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
-# Processes that tests start compile the program once, not each for itself.
+# The program and its tests are compiled once, not by each process for itself, which takes it five seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # With torch loaded, a full collection takes half a second, and by default there are many.
 gc.set_threshold(100_000, 50, 100)
@@ -100,33 +103,50 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+class Kept:
+    """Arrays that were computed once for all tests and workers, by what they were computed from."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, content: Any, compute: Callable[[], Any]) -> Any:
+        """The array of a content (a hash from ``hashlib``): read, or else computed and written."""
+        import numpy as np
+
+        path = self._folder / f"{content.hexdigest()}.npy"
+        if path.is_file():
+            return np.load(path)
+        array = compute()
+        with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".part", delete=False) as unfinished:
+            np.save(unfinished, array)
+        Path(unfinished.name).replace(path)
+        return array
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """In a folder that all workers share."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "kept"
+    folder.mkdir(exist_ok=True)
+    return Kept(folder)
+
+
 _SMALL_PX = 10_000  # a picture with fewer is rendered sooner than it is looked up
 
 
 @pytest.fixture(scope="session", autouse=True)
-def slices_rendered_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def slices_rendered_once(kept: Kept) -> Iterator[None]:
     """A slice of a synthetic patient is rendered once for all tests and workers."""
-    import numpy as np
-
     import data_prep.phantom.study as phantoms
 
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "rendered"
-    folder.mkdir(exist_ok=True)
     render = phantoms.render_tissue
 
     def rendered(body: Any, plane: Any, *more: Any) -> Any:
-        if plane.shape[0] * plane.shape[1] < _SMALL_PX:
-            return render(body, plane, *more)
         arguments = (body, plane, *more)
-        path = folder / f"{hashlib.sha256(pickle.dumps(arguments)).hexdigest()}.npy"
-        if not path.is_file():
-            signal = render(*arguments)
-            unfinished = path.with_suffix(f".{os.getpid()}.npy")
-            np.save(unfinished, signal)
-            unfinished.replace(path)
-            return signal
-        return np.load(path)
+        if plane.shape[0] * plane.shape[1] < _SMALL_PX:
+            return render(*arguments)
+        return kept.get(hashlib.sha256(pickle.dumps(arguments)), lambda: render(*arguments))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(phantoms, "render_tissue", rendered)
@@ -134,24 +154,49 @@ def slices_rendered_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 
 @pytest.fixture(scope="session", autouse=True)
-def networks_prepared_once() -> Iterator[None]:
-    """ONNX Runtime takes a second to prepare the networks of a bundle, which many tests load anew."""
+def networks_computed_once(kept: Kept) -> Iterator[Callable[..., Any]]:
+    """ONNX Runtime prepares a network once, and computes it once for all tests and workers on the same input.
+
+    Many tests load a bundle anew, and look at one study in many forms. Gives what computes in any case.
+    """
+    import numpy as np
+
     import data_prep.base.networks as networks
 
-    prepare, kept = networks._ready, dict[str, Any]()
+    prepare, ready, digests = networks._ready, dict[bytes, Any](), dict[int, bytes]()
+    compute = networks.CompiledNetwork._output
 
     def prepared(model: bytes, constants: Any) -> Any:
         content = hashlib.sha256(model)
         for name, values in constants.items():
             content.update(f"{name} {values.dtype} {values.shape}".encode())
             content.update(values.data)
-        key = content.hexdigest()
-        if key not in kept:
-            kept[key] = prepare(model, constants)
-        return kept[key]
+        key = content.digest()
+        if key not in ready:
+            ready[key] = prepare(model, constants)
+            digests[id(ready[key])] = key
+        return ready[key]
+
+    def computed(network: Any, arrays: Any) -> Any:
+        content = hashlib.sha256(digests[id(network._ready())])
+        for values in arrays:
+            content.update(f"{values.dtype} {values.shape}".encode())
+            content.update(np.ascontiguousarray(values).data)
+        return kept.get(content, lambda: compute(network, arrays))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "_ready", prepared)
+        patch.setattr(networks.CompiledNetwork, "_output", computed)
+        yield compute
+
+
+@pytest.fixture(scope="module")
+def really_computed(networks_computed_once: Callable[..., Any]) -> Iterator[None]:
+    """Networks compute whatever they are given: for tests of nothing else than that."""
+    import data_prep.base.networks as networks
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks.CompiledNetwork, "_output", networks_computed_once)
         yield
 
 

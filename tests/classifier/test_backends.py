@@ -26,6 +26,8 @@ from data_prep.levels import SpineLevels
 from data_prep.vocabulary import TARGETS, ConditionGroup, Flag, SeriesKind
 from tests.classifier.synthetic import all_points, textured_study, tiny_config
 
+pytestmark = pytest.mark.usefixtures("really_computed")
+
 SPINAL = GraderName.SPINAL
 LEVELS = SpineLevels("7", points=all_points())
 

@@ -27,6 +27,8 @@ from data_prep.vocabulary import (
 )
 from tests.classifier.synthetic import all_points, textured_study, tiny_config
 
+pytestmark = pytest.mark.usefixtures("really_computed")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -23,6 +23,8 @@ from detector.look.network import EvidenceNetwork, converted_network, network_fr
 from detector.predict import BUNDLED_WEIGHTS, LevelDetector
 from detector.spec import SAGITTAL, SPECS, DetectorSpec
 
+pytestmark = pytest.mark.usefixtures("really_computed")
+
 REPORTING_SEEDS = (200_420, 200_421)
 
 

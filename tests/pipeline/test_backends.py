@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from typer.testing import CliRunner
 
 from data_prep.vocabulary import TARGETS
 from pipeline.cli import app
 from pipeline.prediction import probabilities_in
+
+pytestmark = pytest.mark.usefixtures("really_computed")
 
 
 def predict(data: Path, out: Path, *options: str) -> dict[str, object]:

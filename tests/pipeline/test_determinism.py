@@ -18,6 +18,8 @@ from pipeline.grade import Pipeline
 from pipeline.results.report.study_report import write_report
 from tests.pipeline.stand_in import stand_in_pipeline, write_study
 
+pytestmark = pytest.mark.usefixtures("really_computed")
+
 
 @contextmanager
 def shuffled_disk(seed: int) -> Iterator[None]:

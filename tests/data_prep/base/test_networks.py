@@ -14,6 +14,8 @@ from data_prep.base.backend import BackendUnusable
 from data_prep.base.graph import convert_torch
 from data_prep.base.networks import CompiledNetwork, await_networks
 
+pytestmark = pytest.mark.usefixtures("really_computed")
+
 
 @pytest.fixture(scope="module")
 def module() -> torch.nn.Module:
