@@ -25,9 +25,9 @@ from classifier.storage import StoredGrader
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.manifest import read_verified
 from data_prep.vocabulary import LEVELS, SEVERITIES, SUBMISSION_COLUMNS, TARGETS, SeriesKind, Target
+from detector import BUNDLED_WEIGHTS
 from detector.look.inference import STRIDES
 from detector.look.network import network_from_bytes
-from detector.predict import BUNDLED_WEIGHTS
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorSpec
 
 CONFIDENCE = 0.1

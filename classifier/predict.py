@@ -11,20 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier import BUNDLED_WEIGHTS
 from classifier.compiled import CROPS_OF_A_PASS, CompiledGrader, compiled_grader
 from classifier.config import GROUP_GRADERS, CropConfig, GraderName
 from classifier.grade import Grade, GradeSource
 from classifier.prior import level_prior, prior_grade
 from classifier.readings import Probabilities, averaged, other_readings
 from classifier.reference import torch_logits
-from classifier.storage import (
-    BUNDLED_WEIGHTS,
-    StoredGrader,
-    graders_of,
-    load_grader,
-    member_stem,
-    read_grader,
-)
+from classifier.storage import StoredGrader, graders_of, load_grader, member_stem, read_grader
 from classifier.target_crops import grader_point, reading_point, target_crop
 from data_prep.base.backend import Backend, resolve_backend
 from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle

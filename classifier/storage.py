@@ -16,7 +16,6 @@ from safetensors import SafetensorError, deserialize
 
 from classifier.calibration import Calibration, JointCalibration
 from classifier.config import GROUP_GRADERS, GraderConfig, GraderName
-from data_prep.base.bundles import Bundle
 from data_prep.base.files import atomic_write
 from data_prep.base.graph import SUFFIX
 from data_prep.base.manifest import WeightsRejected, read_listed, read_verified, write_manifest
@@ -25,7 +24,6 @@ from data_prep.base.version import git_revision
 if TYPE_CHECKING:
     from classifier.model import GraderNetwork
 
-BUNDLED_WEIGHTS = {bundle: Path(__file__).parent / "weights" / bundle.value for bundle in Bundle}
 _VERSIONED = ("torch", "timm", "numpy", "opencv-python")
 
 

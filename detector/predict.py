@@ -12,6 +12,7 @@ from data_prep.levels import SpineLevels
 from data_prep.pixel_cache import PixelCache
 from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, Flag, SeriesKind
+from detector import BUNDLED_WEIGHTS
 from detector.config import PredictConfig, read_config
 from detector.doubts import (
     axials_lie_elsewhere,
@@ -32,7 +33,6 @@ from detector.spine.region import Region, is_named_otherwise, shows_lumbar_spine
 from detector.target_points import target_points
 
 LEADING_WEIGHTS = f"{SAGITTAL.kind.value}.safetensors"  # without it there is no detector
-BUNDLED_WEIGHTS = {bundle: Path(__file__).parent / "weights" / bundle.value for bundle in Bundle}
 
 
 class LevelDetector:

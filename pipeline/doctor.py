@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import classifier
+import detector
 from data_prep.base.backend import Backend, available_threads
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.graph import SUFFIX, is_of
@@ -72,15 +74,12 @@ def _opencv() -> str | None:
 
 
 def _models() -> dict[str, Any]:
-    import classifier.storage
-    import detector.predict
-
     found = {}
     places = {
         f"{stage}/{bundle.value}": folder
         for stage, bundles in (
-            ("detector", detector.predict.BUNDLED_WEIGHTS),
-            ("classifier", classifier.storage.BUNDLED_WEIGHTS),
+            ("detector", detector.BUNDLED_WEIGHTS),
+            ("classifier", classifier.BUNDLED_WEIGHTS),
         )
         for bundle, folder in bundles.items()
         if folder.is_dir() or bundle is DEFAULT_BUNDLE

@@ -90,13 +90,6 @@ class Pipeline:
         import detector.predict
         from classifier.predict import Grader
 
-        facts = ModelFacts.read(
-            models,
-            detector_weights=detector_weights,
-            classifier_weights=classifier_weights,
-            backend=backend,
-            device=device,
-        )
         folders = model_folders(
             models, detector_weights=detector_weights, classifier_weights=classifier_weights
         ).by_stage()
@@ -105,7 +98,14 @@ class Pipeline:
         if threads is not None:
             _limit_threads(threads, backend)
         # ONNX Runtime prepares networks outside of Python's lock; torch is loaded by one thread alone.
-        with ThreadPoolExecutor(2 if backend is Backend.ONNX else 1) as pool:
+        with ThreadPoolExecutor(3 if backend is Backend.ONNX else 1) as pool:
+            facts = pool.submit(
+                ModelFacts.read,
+                detector_weights=folders["detector"],
+                classifier_weights=folders["classifier"],
+                backend=backend,
+                device=device,
+            )
             finder = pool.submit(
                 detector.predict.LevelDetector.load,
                 folders["detector"],
@@ -117,7 +117,8 @@ class Pipeline:
                 Grader.load, folders["classifier"], device=device, backend=backend, threads=threads
             )
             several = (threads or available_threads()) > 1
-            return cls(finder.result(), grader.result(), facts.provenance, several)
+            provenance = facts.result().provenance
+            return cls(finder.result(), grader.result(), provenance, several)
 
     @property
     def facts(self) -> ModelFacts:

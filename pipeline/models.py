@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import classifier
+import detector
 from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from data_prep.base.manifest import MANIFEST_NAME, WeightsRejected
 
@@ -38,16 +40,10 @@ def model_folders(
     Raises:
         WeightsRejected: neither a bundle nor such a folder.
     """
-    # Here, because both modules bring OpenCV, which a mere look at the options need not wait for.
-    import classifier.storage
-    import detector.predict
-
     name = str(DEFAULT_BUNDLE if models is None else models)
     if name in set(Bundle):
         bundle = Bundle(name)
-        found = ModelFolders(
-            detector.predict.BUNDLED_WEIGHTS[bundle], classifier.storage.BUNDLED_WEIGHTS[bundle]
-        )
+        found = ModelFolders(detector.BUNDLED_WEIGHTS[bundle], classifier.BUNDLED_WEIGHTS[bundle])
     else:
         found = _in_folder(Path(name))
     return ModelFolders(detector_weights or found.detector, classifier_weights or found.classifier)

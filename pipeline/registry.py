@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import classifier.storage
-import detector.predict
+import classifier
+import detector
 from data_prep.base.manifest import read_manifest
 from data_prep.problems import ADVICE, Reason
 from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES
@@ -59,8 +59,8 @@ def registry(command_line: Any) -> dict[str, Any]:
         "models": {
             f"{stage}/{bundle.value}": read_manifest(folder)
             for stage, bundles in (
-                ("detector", detector.predict.BUNDLED_WEIGHTS),
-                ("classifier", classifier.storage.BUNDLED_WEIGHTS),
+                ("detector", detector.BUNDLED_WEIGHTS),
+                ("classifier", classifier.BUNDLED_WEIGHTS),
             )
             for bundle, folder in bundles.items()
             if folder.is_dir()

@@ -16,10 +16,10 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from classifier.storage import BUNDLED_WEIGHTS as GRADERS
+from classifier import BUNDLED_WEIGHTS as GRADERS
 from data_prep.base.bundles import Bundle
 from data_prep.phantom import write_dataset
-from detector.predict import BUNDLED_WEIGHTS as DETECTORS
+from detector import BUNDLED_WEIGHTS as DETECTORS
 from pipeline.cli import app
 from pipeline.grade import Pipeline
 

@@ -136,11 +136,11 @@ def evaluate(
 
     Per condition and level, with 95 % intervals over studies.
     """
+    from classifier import BUNDLED_WEIGHTS
     from classifier.judge.evaluate import as_rows, grade_labelled
     from classifier.judge.evaluate import evaluate as figures_of
     from classifier.judge.quality import quality_tables, review_curve, score_with_intervals
     from classifier.predict import Grader
-    from classifier.storage import BUNDLED_WEIGHTS
     from data_prep.base.manifest import WeightsRejected
 
     folders: list[Path | None] = [*data] if data else [None]

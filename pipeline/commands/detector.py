@@ -233,6 +233,7 @@ def calibrate(
 
 def _detector(weights: Path | None) -> LevelDetector:
     """The bundled detector or that of a folder. Raises WeightsRejected."""
-    from detector.predict import BUNDLED_WEIGHTS, LevelDetector
+    from detector import BUNDLED_WEIGHTS
+    from detector.predict import LevelDetector
 
     return LevelDetector.load(weights_folder(weights, BUNDLED_WEIGHTS))

@@ -11,10 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from classifier import BUNDLED_WEIGHTS as BUNDLED_GRADERS
 from classifier.calibration import Calibration
 from classifier.config import GraderName
 from classifier.prior import level_prior
-from classifier.storage import BUNDLED_WEIGHTS as BUNDLED_GRADERS
 from classifier.storage import StoredGrader, graders_of, load_grader, member_stem, read_grader
 from data_prep import crops
 from data_prep.base.bundles import DEFAULT_BUNDLE
@@ -23,10 +23,10 @@ from data_prep.base.manifest import MANIFEST_NAME, WeightsRejected, read_verifie
 from data_prep.base.version import git_revision
 from data_prep.problems import LumbarError
 from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, SeriesKind, Target
+from detector import BUNDLED_WEIGHTS as BUNDLED_DETECTORS
 from detector.look import canonical
 from detector.look.network import network_from_bytes
 from detector.look.refiner_network import refiner_from_bytes
-from detector.predict import BUNDLED_WEIGHTS as BUNDLED_DETECTORS
 from detector.spec import REFINERS, SPECS, DetectorKind, DetectorSpec, RefinerSpec
 from pipeline import __version__
 from pipeline.export.onnx_models import (

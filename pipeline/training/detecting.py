@@ -21,6 +21,7 @@ from data_prep.names import safe_id
 from data_prep.problems import DicomRejected
 from data_prep.study import Study
 from data_prep.vocabulary import Condition, ConditionGroup, Flag, Level, SeriesKind
+from detector import BUNDLED_WEIGHTS
 from detector.config import NUMBERING_FILE
 from detector.learn.point_crops import PointCrops, point_crops
 from detector.learn.refiner import Errors, RefinerTraining, train_refiner
@@ -35,7 +36,7 @@ from detector.learn.study_slices import (
     slices_of_study,
 )
 from detector.learn.train import TrainConfig, train_detector
-from detector.predict import BUNDLED_WEIGHTS, LevelDetector
+from detector.predict import LevelDetector
 from detector.spec import AXIAL, FORAMEN, REFINERS, SAGITTAL, DetectorKind, RefinerSpec
 from pipeline.training.data import TrainingData
 from pipeline.training.plan import DetectorPlan, TrainPlan

@@ -13,8 +13,8 @@ import torch
 from classifier.learn.devices import detector_device
 from data_prep.base.bundles import Bundle
 from data_prep.base.manifest import file_sha256
+from detector import BUNDLED_WEIGHTS
 from detector.config import NUMBERING_FILE
-from detector.predict import BUNDLED_WEIGHTS
 from detector.spec import DetectorKind
 from pipeline.training import detecting
 from pipeline.training.data import TrainingData

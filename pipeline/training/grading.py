@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier import BUNDLED_WEIGHTS
 from classifier.config import GraderConfig, GraderName
 from classifier.learn.crop_cache import CropCache, LabelledStudy, NoCrops, Source, build_cache, load_cache
 from classifier.learn.train import EpochReport, Machine, grade_cache, train_grader
-from classifier.storage import BUNDLED_WEIGHTS, StoredGrader, graders_of, load_grader
+from classifier.storage import StoredGrader, graders_of, load_grader
 from data_prep.base.bundles import Bundle
 from data_prep.base.files import atomic_write
 from data_prep.levels import LevelPoint

@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
+from classifier import BUNDLED_WEIGHTS
 from classifier.calibration import Calibration, JointCalibration
 from classifier.compiled import compiled_grader, converted_grader
 from classifier.config import GraderName
@@ -18,7 +19,7 @@ from classifier.grade import Grade
 from classifier.model import GraderNetwork
 from classifier.predict import Grader
 from classifier.prior import level_prior
-from classifier.storage import BUNDLED_WEIGHTS, graders_of, member_stem, read_grader, save_grader
+from classifier.storage import graders_of, member_stem, read_grader, save_grader
 from data_prep.base.bundles import Bundle
 from data_prep.base.graph import is_of
 from data_prep.base.manifest import WeightsRejected, write_manifest

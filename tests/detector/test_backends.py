@@ -18,9 +18,10 @@ from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.phantom import PhantomStudy, make_study
 from data_prep.pixel_cache import PixelCache
 from data_prep.study import Study
+from detector import BUNDLED_WEIGHTS
 from detector.look.inference import SlicePredictor, decode_keypoints
 from detector.look.network import EvidenceNetwork, converted_network, network_from_bytes
-from detector.predict import BUNDLED_WEIGHTS, LevelDetector
+from detector.predict import LevelDetector
 from detector.spec import SAGITTAL, SPECS, DetectorSpec
 
 pytestmark = pytest.mark.usefixtures("really_computed")

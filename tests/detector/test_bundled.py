@@ -16,11 +16,12 @@ from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, ConditionGroup, SeriesKind
+from detector import BUNDLED_WEIGHTS
 from detector.evaluate import point_errors
 from detector.learn.external_studies import external_study
 from detector.learn.slices import ExternalSlices
 from detector.levels_table import LEVELS_COLUMNS, levels_table
-from detector.predict import BUNDLED_WEIGHTS, LevelDetector
+from detector.predict import LevelDetector
 
 REPORTING_SEED = 200_420
 LABELS = {level.label for level in LEVELS}

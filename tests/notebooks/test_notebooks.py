@@ -13,11 +13,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from classifier.storage import BUNDLED_WEIGHTS as GRADERS
+from classifier import BUNDLED_WEIGHTS as GRADERS
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.manifest import verify_manifest
 from data_prep.phantom import write_dataset
-from detector.predict import BUNDLED_WEIGHTS as DETECTORS
+from detector import BUNDLED_WEIGHTS as DETECTORS
 from pipeline.results.submission import validate_submission
 
 nbformat = pytest.importorskip("nbformat", reason="needs the requirements for development")

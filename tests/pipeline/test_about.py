@@ -35,7 +35,7 @@ def test_doctor_grades_a_patient_and_says_so() -> None:
 
 
 def test_doctor_refuses_damaged_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("classifier.storage.BUNDLED_WEIGHTS", {DEFAULT_BUNDLE: tmp_path})
+    monkeypatch.setattr("classifier.BUNDLED_WEIGHTS", {DEFAULT_BUNDLE: tmp_path})
 
     done = CliRunner().invoke(app, ["doctor", "--no-self-test"])
 

@@ -41,8 +41,8 @@ def test_the_default_is_said_once() -> None:
 
 def test_a_training_run_is_models(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(detector.predict.BUNDLED_WEIGHTS[Bundle.OPEN], run / "weights" / "detector")
-    shutil.copytree(classifier.storage.BUNDLED_WEIGHTS[Bundle.OPEN], run / "weights" / "graders")
+    shutil.copytree(detector.BUNDLED_WEIGHTS[Bundle.OPEN], run / "weights" / "detector")
+    shutil.copytree(classifier.BUNDLED_WEIGHTS[Bundle.OPEN], run / "weights" / "graders")
     found = model_folders(run)
     assert found.detector == run / "weights" / "detector"
     assert model_folders(run / "weights") == found

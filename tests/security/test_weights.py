@@ -22,8 +22,8 @@ from pipeline.cli import app
 from tests.pipeline.stand_in import write_study
 
 BUNDLES = {
-    "detector": detector.predict.BUNDLED_WEIGHTS[DEFAULT_BUNDLE],
-    "classifier": classifier.storage.BUNDLED_WEIGHTS[DEFAULT_BUNDLE],
+    "detector": detector.BUNDLED_WEIGHTS[DEFAULT_BUNDLE],
+    "classifier": classifier.BUNDLED_WEIGHTS[DEFAULT_BUNDLE],
 }
 LOADERS = {"detector": LevelDetector.load, "classifier": Grader.load}
 FIRST_FILE = {"detector": "sagittal.safetensors", "classifier": "spinal.safetensors"}

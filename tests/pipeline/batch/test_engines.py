@@ -256,7 +256,7 @@ def test_weights_that_are_not_the_released_ones_are_said_once_whoever_loads_them
     images: Path, tmp_path: Path
 ) -> None:
     weights = tmp_path / "weights"
-    shutil.copytree(detector.predict.BUNDLED_WEIGHTS[DEFAULT_BUNDLE], weights)
+    shutil.copytree(detector.BUNDLED_WEIGHTS[DEFAULT_BUNDLE], weights)
     content = bytearray((weights / "axial.safetensors").read_bytes())
     content[len(content) // 2] ^= 1
     (weights / "axial.safetensors").write_bytes(content)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from data_prep.base.bundles import Bundle
 from data_prep.partition import Part, part_of
 from data_prep.phantom import write_dataset
-from detector.predict import BUNDLED_WEIGHTS
+from detector import BUNDLED_WEIGHTS
 from pipeline.cli import app as lumbar
 from pipeline.commands.detector import app
 
