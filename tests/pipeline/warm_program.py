@@ -29,6 +29,10 @@ _IMPORTED = (
     "pipeline.commands.grading_steps",
     "pipeline.results.dicom.write",
     "pipeline.results.report.study_report",
+    "pydantic",
+    "numpy.ma",
+    "numpy.polynomial",
+    "typer._adapters",
     "tests.pipeline.stand_in",
 )
 _DRAWING = (
@@ -154,7 +158,22 @@ def _import(names: Sequence[str]) -> None:
     gc.freeze()
 
 
+def _make() -> None:
+    """What each process would make anew: the commands, and the code of the templates."""
+    import typer.main
+
+    from pipeline.cli import app
+    from pipeline.results.report import pages
+
+    typer.main.get_command = cache(typer.main.get_command)
+    typer.main.get_command(app)
+    environment = pages._environment()
+    for name in environment.list_templates(extensions=["html"]):
+        environment.get_template(name)
+
+
 def _serve() -> None:
+    _make()
     _import(_IMPORTED)
     for line in sys.stdin:
         request = json.loads(line)
