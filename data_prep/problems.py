@@ -93,7 +93,7 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.SLICES_MISSING: "export the series again, whole: it was graded without these slices",
     Reason.LOCALISER: "nothing: localisers and scouts are not graded",
     Reason.UNKNOWN_KIND: "name what the series shows with --series-table",
-    Reason.KIND_DISAGREES: "compare the line of the series table with the series",
+    Reason.KIND_DISAGREES: "compare its images with its name and its line of the series table",
     Reason.NO_SLICES: "see the files named for this series",
     Reason.NO_SERIES: "see the files and series named for this study",
     Reason.NO_IMAGES: "give a folder or zip that holds DICOM files: one study, or many",

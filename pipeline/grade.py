@@ -22,6 +22,7 @@ from data_prep.read.opening import opened_input
 from data_prep.rsna.known import known_studies
 from data_prep.study import Series, Study
 from data_prep.vocabulary import ConditionGroup, Flag, SeriesKind, Target
+from detector.spine.fluid import kinds_as_seen
 from pipeline.learned import have_seen_rsna
 from pipeline.model_facts import ModelFacts, resolve_device
 from pipeline.models import model_folders
@@ -166,7 +167,7 @@ class Pipeline:
         except Exception as error:  # one study must never end a batch
             return self.facts.rejected(entry.study_id, _failure(error, "reading", entry.study_id)), None
         cache = PixelCache(study)
-        return self._predict(cache, on_stage), cache.study
+        return self._predict(cache, on_stage)
 
     def predict_study(self, study: Study) -> StudyPrediction:
         """Grade a loaded study; a failure inside a stage becomes a rejection with the level prior.
@@ -176,14 +177,17 @@ class Pipeline:
         Raises:
             BackendUnusable: ONNX Runtime refuses a network, which is known when it is first used.
         """
-        return self._predict(PixelCache(study), lambda _: None)
+        return self._predict(PixelCache(study), lambda _: None)[0]
 
-    def _predict(self, cache: PixelCache, on_stage: Callable[[str], None]) -> StudyPrediction:
+    def _predict(self, cache: PixelCache, on_stage: Callable[[str], None]) -> tuple[StudyPrediction, Study]:
+        """The prediction, and the study as it was read: with T1 and T2 exchanged where the images say so."""
         study, levels = cache.study, None
         stage = "detection"
         on_stage(stage)
         try:
             levels = self.detector.predict(study)
+            if (seen := kinds_as_seen(study, levels)) is not study:
+                study, levels = seen, self.detector.predict(seen)
             stage = "grading"
             on_stage(stage)
             grades, (measurements, failed) = self._graded(study, levels)
@@ -191,11 +195,12 @@ class Pipeline:
             raise
         except Exception as error:  # one study must never end a batch
             failure = _failure(error, stage, study.study_id)
-            return self.facts.rejected(
+            rejected = self.facts.rejected(
                 study.study_id, failure, (*study.rejections, *cache.rejections), levels
             )
+            return rejected, study
         rejections = (*study.rejections, *cache.rejections)
-        return StudyPrediction(
+        prediction = StudyPrediction(
             study.study_id,
             grades,
             levels,
@@ -212,6 +217,7 @@ class Pipeline:
             provenance=self.provenance,
             measurements=measurements,
         )
+        return prediction, study
 
     def _known(self, study: Study) -> tuple[str, ...]:
         """A flag where the models have seen the study before."""
