@@ -210,6 +210,17 @@ def commands_built_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def training_imported() -> None:
+    """What ultralytics imports while it trains; in every training it would look through it for garbage."""
+    import torch._inductor
+    import ultralytics.models.yolo.pose
+
+    assert ultralytics.models.yolo.pose and torch._inductor
+    gc.collect()
+    gc.freeze()
+
+
 def _existing(folder: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs development data: {folder.relative_to(_SHARED.parent)}")

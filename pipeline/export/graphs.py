@@ -8,19 +8,24 @@ Run it after weights changed: a graph of other weights is passed over, and torch
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from classifier.compiled import converted_grader
 from classifier.config import GraderName
 from classifier.storage import member_stem, read_grader
 from data_prep.base.files import atomic_write
-from data_prep.base.graph import SUFFIX, graph_of
+from data_prep.base.graph import SUFFIX, graph_of, is_of
 from data_prep.base.manifest import read_verified, write_manifest
 from detector.spec import REFINERS, SPECS
 
 
-def write_graphs(folder: Path) -> tuple[Path, ...]:
-    """Write a graph for every detector and grader of a weights folder, and renew its manifest.
+def write_graphs(folder: Path, *, again: bool = False) -> tuple[Path, ...]:
+    """Write a graph for every detector and grader of a weights folder that lacks one, and renew its manifest.
+
+    Args:
+        again: also where there is a graph of the same weights, which an earlier version may have made.
 
     Raises:
         WeightsRejected: the folder has no manifest, or a file is not what it says.
@@ -29,31 +34,32 @@ def write_graphs(folder: Path) -> tuple[Path, ...]:
     from detector.look.refiner_network import converted_refiner
 
     written = []
+
+    def write(stem: str, weights: bytes, convert: Callable[[], bytes]) -> None:
+        path = folder / f"{stem}{SUFFIX}"
+        if again or not path.is_file() or not is_of(path.read_bytes(), weights):
+            graph = graph_of(convert(), weights)
+            with atomic_write(path, binary=True) as stream:
+                stream.write(graph)
+            written.append(path)
+
     for refiner in REFINERS:
         if (folder / f"{refiner.stem}.safetensors").is_file():
             content = read_verified(folder, f"{refiner.stem}.safetensors")
-            written.append(_write(folder, refiner.stem, converted_refiner(refiner, content), content))
+            write(refiner.stem, content, partial(converted_refiner, refiner, content))
     for kind, spec in SPECS.items():
         if (folder / f"{kind.value}.safetensors").is_file():
             content = read_verified(folder, f"{kind.value}.safetensors")
-            written.append(_write(folder, kind.value, converted_network(spec, content), content))
+            write(kind.value, content, partial(converted_network, spec, content))
     for name in GraderName:
         if (folder / f"{name.value}.safetensors").is_file():
             for number, member in enumerate(read_grader(folder, name).members, start=1):
-                stem = member_stem(name, number)
-                written.append(_write(folder, stem, converted_grader(member), member.weights))
+                write(member_stem(name, number), member.weights, partial(converted_grader, member))
     write_manifest(folder)
     return tuple(written)
 
 
-def _write(folder: Path, stem: str, converted: bytes, weights: bytes) -> Path:
-    path = folder / f"{stem}{SUFFIX}"
-    with atomic_write(path, binary=True) as stream:
-        stream.write(graph_of(converted, weights))
-    return path
-
-
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        for path in write_graphs(Path(name)):
+        for path in write_graphs(Path(name), again=True):
             print(f"{path}  {path.stat().st_size / 1e3:.0f} kB")

@@ -17,16 +17,36 @@ from detector.learn.views import AugmentConfig
 from detector.look.network import build_network, network_from_bytes, save_network
 from detector.spec import AXIAL, SAGITTAL, DetectorKind
 
-TINY = TrainConfig(kind=DetectorKind.AXIAL, epochs=3, samples_per_epoch=16, batch_size_slices=8, threads=1)
+pytestmark = pytest.mark.usefixtures("training_imported")
+
+TINY = TrainConfig(kind=DetectorKind.AXIAL, epochs=3, samples_per_epoch=12, batch_size_slices=4, threads=1)
 
 
-def test_tiny_training_learns_writes_weights_and_describes_itself(tmp_path: Path) -> None:
+def test_an_interrupted_training_goes_on_learns_writes_weights_and_describes_itself(tmp_path: Path) -> None:
     slices = phantom_slices(DetectorKind.AXIAL, studies=2, seed=0)
     epochs: list[int] = []
+
+    class Stopped(Exception):
+        pass
+
+    def stop_after_two(epoch: int, _: dict[str, float]) -> None:
+        epochs.append(epoch)
+        if epoch == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train_detector(TINY, [(1.0, slices)], slices[:3], tmp_path, on_epoch=stop_after_two)
+    assert epochs == [1, 2] and not (tmp_path / "axial.safetensors").exists()
+    resumed: list[int] = []
     weights = train_detector(
-        TINY, [(1.0, slices)], slices[:3], tmp_path, on_epoch=lambda epoch, _: epochs.append(epoch)
+        TINY,
+        [(1.0, slices)],
+        slices[:3],
+        tmp_path,
+        resume=True,
+        on_epoch=lambda epoch, _: resumed.append(epoch),
     )
-    assert epochs == [1, 2, 3]
+    assert resumed and resumed[0] > 1 and resumed[-1] == 3
     log = pd.read_csv(tmp_path / "axial_results.csv")
     log.columns = [name.strip() for name in log.columns]
     total = log[[name for name in log.columns if name.startswith("train/")]].sum(axis=1)
@@ -37,27 +57,6 @@ def test_tiny_training_learns_writes_weights_and_describes_itself(tmp_path: Path
     model = network_from_bytes(AXIAL, weights.read_bytes())
     output = model(torch.zeros(1, 1, 256, 256))
     assert output[0].shape[1] == 4 + 1 + 2 * 3
-
-
-def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    slices = phantom_slices(DetectorKind.AXIAL, studies=1, seed=0)
-
-    class Stopped(Exception):
-        pass
-
-    def stop_after_two(epoch: int, _: dict[str, float]) -> None:
-        if epoch == 2:
-            raise Stopped
-
-    config = TrainConfig(kind=DetectorKind.AXIAL, epochs=3, samples_per_epoch=8, threads=1)
-    with pytest.raises(Stopped):
-        train_detector(config, [(1.0, slices)], [], tmp_path, on_epoch=stop_after_two)
-    resumed: list[int] = []
-    train_detector(
-        config, [(1.0, slices)], [], tmp_path, resume=True, on_epoch=lambda epoch, _: resumed.append(epoch)
-    )
-    assert resumed and resumed[0] > 1 and resumed[-1] == 3
-    assert (tmp_path / "axial.safetensors").is_file()
 
 
 def test_views_depend_on_seed_epoch_and_index_alone() -> None:
@@ -83,8 +82,12 @@ def test_views_made_ahead_are_those_of_the_epoch() -> None:
 
 def test_a_training_with_workers_writes_weights(tmp_path: Path) -> None:
     slices = phantom_slices(DetectorKind.AXIAL, studies=1, seed=0)
-    config = replace(TINY, epochs=2, samples_per_epoch=8, workers=2)
-    assert train_detector(config, [(1.0, slices)], [], tmp_path).is_file()
+    config = replace(TINY, epochs=2, samples_per_epoch=4, workers=2)
+    epochs: list[int] = []
+    weights = train_detector(
+        config, [(1.0, slices)], [], tmp_path, on_epoch=lambda epoch, _: epochs.append(epoch)
+    )
+    assert epochs == [1, 2] and weights.is_file()
 
 
 def test_sagittal_score_targets_fill_the_disc_class() -> None:
