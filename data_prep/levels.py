@@ -126,6 +126,8 @@ class SpineLevels:
         voters: series ids that took part.
         flags: codes such as ``numbering_uncertain``, ``no_sagittal_t2``.
         set_aside: ids of sagittal series that show another part of the patient.
+        turned: ids of series that lie another way round than their headers say: levels and points were found
+            without them, and nothing is graded on them.
     """
 
     study_id: str
@@ -136,6 +138,7 @@ class SpineLevels:
     flags: tuple[str, ...] = ()
     other_readings: Mapping[int, float] = field(default_factory=dict)
     set_aside: tuple[str, ...] = ()
+    turned: tuple[str, ...] = ()
 
     def point(self, condition: Condition, level: Level) -> LevelPoint | None:
         """The point of a target, or None."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from data_prep.problems import DicomRejected, Rejection
 from data_prep.traits import PLAIN, Traits
 from data_prep.vocabulary import SeriesKind
 
+# Of a series (``unused``) that lies another way round than its headers say.
+TURNED = "turned"
 _THIN_MM = 1.5
 
 
@@ -175,6 +177,13 @@ class Study:
     def _of_kind(self) -> dict[SeriesKind, tuple[Series, ...]]:
         """What ``of_kind`` found so far."""
         return {}
+
+    def with_unused(self, series_ids: Collection[str], why: str) -> Study:
+        """The study in which these series are neither looked at nor graded, for a reason (a code)."""
+        if not series_ids:
+            return self
+        series = (replace(item, unused=why) if item.series_id in series_ids else item for item in self.series)
+        return replace(self, series=tuple(series))
 
     def slice_at(self, sight: Sight) -> tuple[Series, Slice]:
         """The series and the slice. Raises KeyError: the study has no such one."""

@@ -172,6 +172,8 @@ class Flag(StrEnum):
     NO_LUMBAR_SPINE = "no_lumbar_spine"
     REGION_DOUBTFUL = "region_doubtful"
     AXIAL_DISAGREES = "axial_disagrees"
+    SERIES_TURNED = "series_turned"
+    SIDES_DOUBTFUL = "sides_doubtful"
     FEW_SLICES = "few_slices"
     CANAL_AT_EDGE = "canal_at_edge"
     SPINE_CURVED = "spine_curved"

@@ -13,6 +13,7 @@ from detector.spine.aside import AsideConfig
 from detector.spine.axial import AxialConfig
 from detector.spine.bows import BowConfig
 from detector.spine.chain import ChainConfig
+from detector.spine.crossings import CrossingConfig
 from detector.spine.foramina import ForamenConfig
 from detector.spine.orientation import OrientationConfig
 from detector.spine.region import RegionConfig
@@ -78,6 +79,7 @@ class PredictConfig:
     orientation: OrientationConfig = field(default_factory=OrientationConfig)
     region: RegionConfig = field(default_factory=RegionConfig)
     agreement: AgreementConfig = field(default_factory=AgreementConfig)
+    crossings: CrossingConfig = field(default_factory=CrossingConfig)
     aside: AsideConfig = field(default_factory=AsideConfig)
     bows: BowConfig = field(default_factory=BowConfig)
 

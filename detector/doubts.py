@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from detector.spine.chain import ChainDisc
 from detector.spine.noise import signal_to_noise
 from detector.spine.orientation import orientation_is_doubtful
 from detector.spine.region import Region, region_seen
+from detector.spine.wrong_way import WrongWay, wrong_way_round
 
 # Fewer slices have no inner ones to speak of.
 _FEWEST_WITH_EDGES = 5
@@ -77,6 +78,24 @@ def axials_lie_elsewhere(
     (middle,) = central_slices(leading, 1, config.max_offset_mm)
     canal_mm = np.stack([level.canal_mm for level in levels.values()])
     return shift_between(middle, canal_mm, axial, config.agreement) != 0.0
+
+
+def series_wrong_way_round(
+    study: Study, sagittal: Sequence[Series], levels: Mapping[Level, SpineLevel], config: PredictConfig
+) -> WrongWay:
+    """Which series lie another way round than their headers say, told where axial and sagittal ones meet.
+
+    Args:
+        sagittal: those that decided the levels, the leading one first.
+    """
+    axial = study.of_kind(SeriesKind.AXIAL_T2)
+    if not axial or not levels:
+        return WrongWay()
+    first = {series.kind: series for series in reversed(sagittal)}
+    # Of T1 more slices are decoded in any case.
+    compared = [first[kind] for kind in (SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2) if kind in first]
+    canal_mm = np.stack([level.canal_mm for level in levels.values()])
+    return wrong_way_round(compared, axial, canal_mm, config.crossings)
 
 
 def is_shown(level: SpineLevel, leading: Series) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from data_prep.base.backend import Backend, available_threads
@@ -10,7 +11,7 @@ from data_prep.base.beside import Beside, beside
 from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from data_prep.levels import SpineLevels
 from data_prep.pixel_cache import PixelCache
-from data_prep.study import Study
+from data_prep.study import TURNED, Study
 from data_prep.vocabulary import LEVELS, Flag, SeriesKind
 from detector import BUNDLED_WEIGHTS
 from detector.config import PredictConfig, read_config
@@ -21,6 +22,7 @@ from detector.doubts import (
     noisy_or_turned,
     region_of,
     sees_beside_the_canal_alone,
+    series_wrong_way_round,
 )
 from detector.finder import SpineFinder
 from detector.look.inference import SlicePredictor
@@ -30,6 +32,7 @@ from detector.spine.bows import foramina_tell_a_bend, lies_along_a_bow, recesses
 from detector.spine.chain import NumberedChain, number_chain
 from detector.spine.levels import spine_levels
 from detector.spine.region import Region, is_named_otherwise, shows_lumbar_spine
+from detector.spine.wrong_way import WrongWay
 from detector.target_points import target_points
 
 LEADING_WEIGHTS = f"{SAGITTAL.kind.value}.safetensors"  # without it there is no detector
@@ -137,6 +140,7 @@ class LevelDetector:
         chain = number_chain(discs, config.chain, view_z_mm=view.sighting.view_z_mm)
         levels = spine_levels(chain, series, margin_mm=config.view_margin_mm)
         elsewhere = thread.begin(axials_lie_elsewhere, study, leading, levels, config)
+        turned = thread.begin(series_wrong_way_round, study, series, levels, config)
         uncertain = uncertain or sees_beside_the_canal_alone(leading, config)
         said = {
             Flag.SERIES_DISAGREE: view.sighting.disagreeing,
@@ -161,6 +165,10 @@ class LevelDetector:
             thread=thread,
         )
         said[Flag.AXIAL_DISAGREES] = elsewhere()
+        wrong = turned()
+        if wrong.series:
+            return self._without(wrong, study, thread)
+        said[Flag.SIDES_DOUBTFUL] = wrong.sides_doubtful
         if has_axial and not is_curved:
             across = leading.normal
             is_curved = lies_along_a_bow(levels, across, config.bows)
@@ -182,6 +190,13 @@ class LevelDetector:
             flags=tuple(flags),
             set_aside=view.set_aside,
         )
+
+    def _without(self, wrong: WrongWay, study: Study, thread: Beside) -> SpineLevels:
+        """The levels without series that lie another way round than their headers say."""
+        levels = self._predict(study.with_unused(wrong.series, TURNED), thread)
+        doubt = (Flag.SIDES_DOUBTFUL,) if wrong.sides_doubtful else ()
+        flags = dict.fromkeys((*levels.flags, Flag.SERIES_TURNED, *doubt))
+        return replace(levels, flags=tuple(flags), turned=(*wrong.series, *levels.turned))
 
 
 def _voters(chain: NumberedChain) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_all_studies
 from data_prep.read.opening import opened_input
 from data_prep.rsna.known import known_studies
-from data_prep.study import Series, Study
+from data_prep.study import TURNED, Series, Study
 from data_prep.vocabulary import ConditionGroup, Flag, SeriesKind, Target
 from detector.spine.fluid import kinds_as_seen
 from pipeline.learned import have_seen_rsna
@@ -188,6 +188,7 @@ class Pipeline:
             levels = self.detector.predict(study)
             if (seen := kinds_as_seen(study, levels)) is not study:
                 study, levels = seen, self.detector.predict(seen)
+            study = study.with_unused(levels.turned, TURNED)
             stage = "grading"
             on_stage(stage)
             grades, (measurements, failed) = self._graded(study, levels)

@@ -23,6 +23,10 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "region_doubtful": "Headers or images look like another part of the body than the lumbar spine.",
     "axial_disagrees": "The axial images show another place than the sagittal ones where they meet, as when "
     "the patient moved between them: recesses may be graded at a wrong level.",
+    "series_turned": "A series does not fit the others as its headers say, but does mirrored, turned or in "
+    "reverse order: it was not used. Export it anew, or look at it where it was acquired.",
+    "sides_doubtful": "Left and right are exchanged between sagittal and axial images, and nothing tells "
+    "which of them are right: do not trust left and right. Export the series anew.",
     "few_slices": "A sagittal series has few slices.",
     "spine_curved": "The spine leaves the middle of the sagittal images: its place sideways is an estimate.",
     "canal_at_edge": "At a level the canal lies at the edge of the sagittal images or beyond it.",
@@ -61,6 +65,7 @@ IGNORED_WORDS: Final[Mapping[str, str]] = {
     "derived": "calculated from other images, and an acquired series is there",
     "shorter_echo": "a shorter echo of a series that is there",
     "repeated": "it was acquired again",
+    "turned": "it lies another way round than its headers say: mirrored, turned or in reverse order",
     "late_echo": "a late echo of a series that is there",
     "guessed": "what it shows was guessed, and a series that says so is there",
 }

@@ -1,0 +1,108 @@
+"""Protects: which series is called wrong, and that a right one never is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from data_prep.geometry import FloatArray
+from data_prep.phantom import make_study
+from data_prep.study import Series, Slice, Study
+from data_prep.vocabulary import Condition, SeriesKind
+from detector.spine.crossings import CrossingConfig
+from detector.spine.wrong_way import Verdict, WrongWay, judged, wrong_way_round
+
+SEED = 156_003
+UNTOLD, AGREES, SIDES = Verdict.UNTOLD, Verdict.AGREES, Verdict.SIDES_DIFFER
+TURNED, BOTH = Verdict.AXIAL_TURNED, Verdict.AXIAL_TURNED_SIDES_DIFFER
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"ax": {"t1": AGREES, "t2": AGREES}}, WrongWay()),
+        ({"ax": {"t1": UNTOLD, "t2": UNTOLD}}, WrongWay()),
+        ({"ax": {"t1": TURNED, "t2": UNTOLD}}, WrongWay(("ax",))),
+        ({"ax": {"t1": BOTH, "t2": BOTH}}, WrongWay(("ax",), True)),
+        ({"ax": {"t1": SIDES, "t2": SIDES}}, WrongWay(("ax",), True)),
+        ({"ax": {"t1": SIDES, "t2": AGREES}}, WrongWay(("t1",))),
+        ({"ax": {"t1": AGREES, "t2": SIDES}}, WrongWay(("t2",))),
+        ({"ax": {"t1": SIDES, "t2": UNTOLD}}, WrongWay((), True)),
+        ({"ax": {"t2": SIDES}}, WrongWay((), True)),
+        ({"ax": {"t1": TURNED, "t2": AGREES}}, WrongWay((), True)),
+        ({"ax": {"t1": TURNED}, "few": {"t1": UNTOLD}}, WrongWay(("ax", "few"))),
+        ({"ax": {"t1": TURNED}, "right": {"t1": AGREES}}, WrongWay(("ax",))),
+        (
+            {"ax": {"t1": SIDES, "t2": AGREES}, "right": {"t1": AGREES, "t2": AGREES}},
+            WrongWay((), True),
+        ),
+    ],
+)
+def test_who_is_wrong(told: Mapping[str, Mapping[str, Verdict]], expected: WrongWay) -> None:
+    assert judged(told) == expected
+
+
+@cache
+def patient() -> tuple[Study, FloatArray]:
+    made = make_study(SEED, size="small")
+    canal = [p.xyz_mm for p in made.points if p.condition is Condition.SPINAL_CANAL_STENOSIS]
+    return made.study, np.stack(canal)
+
+
+def found(change: Mapping[SeriesKind, object]) -> WrongWay:
+    study, canal_mm = patient()
+    kinds = (SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2, SeriesKind.AXIAL_T2)
+    t1, t2, axial = (change.get(kind) or study.of_kind(kind)[0] for kind in kinds)
+    assert isinstance(t1, Series) and isinstance(t2, Series) and isinstance(axial, Series)
+    return wrong_way_round((t1, t2), (axial,), canal_mm, CrossingConfig())
+
+
+def of(kind: SeriesKind) -> Series:
+    return patient()[0].of_kind(kind)[0]
+
+
+def moved(series: Series, by_mm: tuple[float, float, float]) -> Series:
+    def shifted(item: Slice) -> Slice:
+        return replace(item, plane=replace(item.plane, origin_mm=item.plane.origin_mm + by_mm))
+
+    return replace(series, stacks=tuple(tuple(map(shifted, stack)) for stack in series.stacks))
+
+
+@pytest.mark.parametrize(
+    "by_mm", [(0.0, 0.0, 0.0), (0.0, 0.0, 33.0), (0.0, 0.0, -15.0), (-8.0, 0.0, 0.0), (4.0, 4.0, 6.0)]
+)
+@pytest.mark.parametrize("kind", [SeriesKind.AXIAL_T2, SeriesKind.SAGITTAL_T1])
+def test_a_patient_who_moved_lies_right(kind: SeriesKind, by_mm: tuple[float, float, float]) -> None:
+    assert found({kind: moved(of(kind), by_mm)}) == WrongWay()
+
+
+def test_stacks_each_in_reverse() -> None:
+    axial = of(SeriesKind.AXIAL_T2)
+    middle = len(axial.slices) // 2
+    stacks = axial.slices[:middle], axial.slices[middle:]
+    swapped = tuple(
+        tuple(replace(item, read_pixels=other.pixels) for item, other in zip(s, s[::-1], strict=True))
+        for s in stacks
+    )
+    assert found({axial.kind: replace(axial, stacks=stacks)}) == WrongWay()
+    assert found({axial.kind: replace(axial, stacks=swapped)}) == WrongWay((axial.series_id,))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_few_slices_say_nothing(count: int) -> None:
+    axial = of(SeriesKind.AXIAL_T2)
+    few = [replace(item, read_pixels=lambda item=item: item.pixels()[::-1]) for item in axial.slices[:count]]
+    assert found({axial.kind: replace(axial, stacks=(tuple(few),))}) == WrongWay()
+
+
+def test_black_images_say_nothing() -> None:
+    axial = of(SeriesKind.AXIAL_T2)
+    black = tuple(
+        replace(item, read_pixels=lambda shape=item.plane.shape: np.zeros(shape, np.float32))
+        for item in axial.slices
+    )
+    assert found({axial.kind: replace(axial, stacks=(black,))}) == WrongWay()
