@@ -34,7 +34,7 @@ class Extra:
 
 
 EXTRAS: Final[tuple[Extra, ...]] = (
-    Extra("pictures", ("matplotlib",), "pictures of studies, show", ("show",)),
+    Extra("pictures", ("matplotlib", "PIL"), "pictures of studies, show", ("show",)),
     Extra(
         "dicom", ("highdicom", "dicomweb_client", "requests"), "--sr, --sc, --gsps, --kos; --from, an archive"
     ),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -20,11 +20,9 @@ from data_prep.problems import DicomRejected
 from data_prep.study import Slice
 from data_prep.vocabulary import LEVELS
 
-# Reports take slices and colours from here, and are written where matplotlib is not installed.
+# Reports take slices and colours from here, and are written where Pillow is not installed.
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from PIL.ImageFont import FreeTypeFont
 
 # Okabe and Ito's colour-blind safe palette; the level's name always stands beside its colour.
 LEVEL_COLOURS = dict(zip(LEVELS, ("#F0E442", "#56B4E9", "#CC79A7", "#009E73", "#E69F00"), strict=True))
@@ -33,56 +31,58 @@ DPI = 100
 # A montage then has 2310 pixels, 210 per inch on a page of A4: sharp in print.
 PRINT_SCALE = 1.5
 # Noise does not compress: higher levels only take time.
-_PNG_LEVEL = 3
+_PNG_LEVEL = 2
 # To look at, a picture of two thirds of the pixels need not be averaged from finer ones.
 _ONCE_UP_TO = 1.5
 # What stands at the end of a patient axis: x to the left, y to the back, z to the head.
 _AXIS_LETTERS = (("R", "L"), ("A", "P"), ("F", "H"))
-_MARKERS = {PointSource.SEEN: "o", PointSource.PREDICTED: "o", PointSource.ANNOTATED: "D"}
+_ANCHORS = {"left": "lm", "center": "mm", "right": "rm"}
+_OUTLINE_PT = 1.3
+# Of the size of letters: their middle lies above that of their line.
+_RAISED = 0.07
+# Of OpenCV's coordinates, 1/16 pixel.
+_SHIFT = 4
 
 
-@cache
-def _outline() -> list[Any]:
-    from matplotlib.patheffects import withStroke
+@dataclass(frozen=True)
+class _Text:
+    """A line of text, or several: where its middle or end lies on the page, and how it looks."""
 
-    return [withStroke(linewidth=2.5, foreground="black")]
+    place: tuple[float, float]
+    text: str
+    size: float
+    colour: str
+    anchor: str
+    face: str
+    outlined: bool
 
 
 @dataclass(frozen=True)
 class Page:
     """A white page with page pixels as coordinates, y downwards.
 
+    Drawn by OpenCV, written on by Pillow in matplotlib's typeface: matplotlib itself took twice as long.
+
     Attributes:
-        ground: uint8 (rows, columns), pixels of the file: the images, which lie below all that is drawn.
+        picture: uint8 (rows, columns, 3) RGB, pixels of the file.
+        texts: written when it is saved, above everything else.
         scale: pixels of the file per page pixel.
     """
 
-    figure: Figure
-    canvas: FigureCanvasAgg
-    axes: Axes
-    ground: NDArray[np.uint8]
+    picture: NDArray[np.uint8]
     scale: float = 1.0
+    texts: list[_Text] = field(default_factory=list)
 
     @classmethod
     def blank(cls, width: float, height: float, scale: float = 1.0) -> Page:
         """Nothing on it yet."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI * scale, facecolor="none")
-        canvas = FigureCanvasAgg(figure)
-        columns, rows = canvas.get_width_height()
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set_xlim(0, width)
-        axes.set_ylim(height, 0)
-        axes.axis("off")
-        return cls(figure, canvas, axes, np.full((rows, columns), 255, np.uint8), scale)
+        return cls(np.full((round(height * scale), round(width * scale), 3), 255, np.uint8), scale)
 
     def image(self, pixels: NDArray[np.uint8], left: float, top: float) -> tuple[float, float]:
         """Grey values, one pixel of the file each, from the nearest on, whose place is returned."""
         row, column = round(top * self.scale), round(left * self.scale)
-        room = self.ground[row : row + pixels.shape[0], column : column + pixels.shape[1]]
-        room[:] = pixels[: room.shape[0], : room.shape[1]]
+        room = self.picture[row : row + pixels.shape[0], column : column + pixels.shape[1]]
+        room[:] = pixels[: room.shape[0], : room.shape[1], None]
         return column / self.scale, row / self.scale
 
     def panel(
@@ -107,50 +107,135 @@ class Page:
         left += round((width - pixels.shape[1] / self.scale) / 2)
         return Panel(self, grid, *self.image(pixels, left, top))
 
-    def text(self, x: float, y: float, text: str, **style: Any) -> None:
-        """A line of text, its left end at x and its middle at y; ``style`` as in ``Axes.text``."""
-        # Dollar signs in identifiers must not start mathematics.
-        self.axes.text(x, y, text, parse_math=False, **{"fontsize": 10, "va": "center", **style})
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        size: float = 10,
+        colour: str = "black",
+        align: str = "left",
+        face: str = "",
+        outlined: bool = False,
+    ) -> None:
+        """Text with its middle at y, and x at its ``left``, ``center`` or ``right``.
 
-    def label(self, x: float, y: float, text: str, colour: str = "white", **style: Any) -> None:
+        Args:
+            size: of the letters in points.
+            face: ``Bold``, ``Oblique`` or plain.
+            outlined: in black, to be read on any grey.
+        """
+        self.texts.append(_Text((x, y), text, size, colour, _ANCHORS[align], face, outlined))
+
+    def label(
+        self, x: float, y: float, text: str, colour: str = "white", *, size: float = 10, align: str = "left"
+    ) -> None:
         """Text that can be read on any grey."""
-        self.text(x, y, text, color=colour, weight="bold", path_effects=_outline(), **style)
+        self.text(x, y, text, size=size, colour=colour, align=align, face="Bold", outlined=True)
 
-    def frame(self, left: float, top: float, size: float, colour: str, style: str = "-") -> None:
-        from matplotlib.patches import Rectangle
+    def frame(self, left: float, top: float, size: float, colour: str, *, dashed: bool = False) -> None:
+        """A square of lines of 3 points."""
+        width = 3 * DPI / 72
+        on, step = (3.7 * width, 5.3 * width) if dashed else (size + width, size + width)
+        for near in (-width / 2, size - width / 2):
+            for at in np.arange(-width / 2, size + width / 2, step).tolist():
+                until = min(at + on, size + width / 2)
+                self.fill(left + at, top + near, left + until, top + near + width, colour)
+                self.fill(left + near, top + at, left + near + width, top + until, colour)
 
-        self.axes.add_artist(
-            Rectangle((left, top), size, size, fill=False, edgecolor=colour, linewidth=3, linestyle=style)
-        )
+    def fill(self, left: float, top: float, right: float, bottom: float, colour: str) -> None:
+        """A rectangle, its edges moved to those of pixels."""
+        x0, y0, x1, y1 = (max(0, round(at * self.scale)) for at in (left, top, right, bottom))
+        self.picture[y0:y1, x0:x1] = _rgb(colour)
 
     def cross(self, x: float, y: float) -> None:
         """A thin cross at the point that was graded, small enough not to hide it."""
-        self.line([x], [y], marker="+", markersize=9, markeredgewidth=2.2, color="black")
-        self.line([x], [y], marker="+", markersize=8, markeredgewidth=0.9, color="#F0E442")
+        for points, width, colour in ((8.5, 1.8, "black"), (8, 0.9, "#F0E442")):
+            reach = points / 2 * DPI / 72
+            self.line((x - reach, y), (x + reach, y), colour, width)
+            self.line((x, y - reach), (x, y + reach), colour, width)
 
-    def line(self, x: Sequence[float], y: Sequence[float], **style: Any) -> None:
-        """A line or marker; ``style`` as in ``Line2D``. ``Axes.plot`` takes several times as long."""
-        from matplotlib.lines import Line2D
+    def line(self, start: tuple[float, float], end: tuple[float, float], colour: str, width: float) -> None:
+        """A straight line, its width in points."""
+        ends = self._fixed(start), self._fixed(end)
+        cv2.line(self.picture, *ends, _rgb(colour), self._width(width), cv2.LINE_AA, _SHIFT)
 
-        self.axes.add_artist(Line2D(x, y, **style))
+    def bar(self, right: float, y: float, length: float, words: str, *, width: float, size: float) -> None:
+        """A scale bar that ends at ``right``, with its length above; ``width`` in points."""
+        half, rim = width / 4 * DPI / 72, 1.5
+        self.fill(right - length - rim, y - half - rim, right + rim, y + half + rim, "black")
+        self.fill(right - length, y - half, right, y + half, "white")
+        self.label(right - length / 2, y - 2.2 * width, words, align="center", size=size)
+
+    def circle(
+        self, middle: tuple[float, float], radius: float, colour: str, width: float | None = None
+    ) -> None:
+        """A circle of a radius in page pixels, its line in points; a disc without a width."""
+        thickness = cv2.FILLED if width is None else self._width(width)
+        # A disc of OpenCV reaches to the far edge of the last pixel.
+        fixed = round((radius * self.scale - (0.5 if width is None else 0.0)) * (1 << _SHIFT))
+        cv2.circle(self.picture, self._fixed(middle), fixed, _rgb(colour), thickness, cv2.LINE_AA, _SHIFT)
+
+    def diamond(self, middle: tuple[float, float], reach: float, colour: str) -> None:
+        """A square on its corner, filled; ``reach`` from its middle to a corner in page pixels."""
+        x, y = middle
+        corners = [(x - reach, y), (x, y - reach), (x + reach, y), (x, y + reach)]
+        fixed = np.array([self._fixed(corner) for corner in corners], dtype=np.int32)
+        cv2.fillConvexPoly(self.picture, fixed, _rgb(colour), cv2.LINE_AA, _SHIFT)
 
     def save(self, path: Path) -> None:
         """Write a PNG atomically; the same content gives the same bytes."""
-        from PIL import Image, PngImagePlugin
+        from PIL import Image, ImageDraw, PngImagePlugin
 
         software = PngImagePlugin.PngInfo()
         software.add_text("Software", "lumbar")
-        # Images as they are, not by ``imshow`` or ``figimage``, which resample them: a third of the time.
-        ground = np.dstack([self.ground] * 3 + [np.full_like(self.ground, 255)])
-        renderer: Any = self.canvas.get_renderer()  # type: ignore[no-untyped-call]
-        renderer.clear()
-        renderer.draw_image(renderer.new_gc(), 0, 0, ground[::-1])
-        self.figure.draw(renderer)
-        drawn = np.asarray(renderer.buffer_rgba())[:, :, :3]
+        image = Image.fromarray(self.picture)
+        draw = ImageDraw.Draw(image)
+        for text in self.texts:
+            (x, y), size = text.place, text.size * DPI / 72
+            draw.text(
+                (x * self.scale, (y - _RAISED * size) * self.scale),
+                text.text,
+                fill=text.colour,
+                font=_font(size * self.scale, text.face),
+                anchor=text.anchor,
+                align="center",
+                stroke_width=self._width(_OUTLINE_PT) if text.outlined else 0,
+                stroke_fill="black",
+            )
         with atomic_write(path, binary=True) as stream:
-            Image.fromarray(drawn).save(
+            image.save(
                 stream, "PNG", compress_level=_PNG_LEVEL, dpi=(DPI * self.scale,) * 2, pnginfo=software
             )
+
+    def _width(self, points: float) -> int:
+        """Of a line, in pixels of the file."""
+        return max(1, round(points * DPI / 72 * self.scale))
+
+    def _fixed(self, place: tuple[float, float]) -> tuple[int, int]:
+        """A place on the page for OpenCV, which counts from the middle of the first pixel."""
+        x, y = (round((at * self.scale - 0.5) * (1 << _SHIFT)) for at in place)
+        return x, y
+
+
+@cache
+def _rgb(colour: str) -> tuple[int, ...]:
+    from PIL import ImageColor
+
+    return ImageColor.getrgb(colour)
+
+
+@cache
+def _font(size: float, face: str) -> FreeTypeFont:
+    """Of matplotlib, which is not imported for it; ``size`` in pixels."""
+    from PIL import ImageFont
+
+    spec = find_spec("matplotlib")
+    assert spec is not None and spec.origin is not None
+    name = f"DejaVuSans-{face}.ttf" if face else "DejaVuSans.ttf"
+    path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / name
+    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 @dataclass(frozen=True)
@@ -187,47 +272,43 @@ class Panel:
         return self.left + float(x), self.top + float(y)
 
     def mark(self, xyz_mm: FloatArray, colour: str, source: PointSource, size: float = 6) -> None:
-        """A disc; filled: seen by a detector, open: predicted by geometry. A diamond: set by a person."""
-        x, y = self.at(xyz_mm)
-        filled = source is not PointSource.PREDICTED
-        shape, face = _MARKERS[source], colour if filled else "none"
-        style: dict[str, Any] = {"marker": shape, "markersize": size, "markerfacecolor": face}
-        self.page.line([x], [y], markeredgecolor="black", markeredgewidth=3.2, **style)
-        self.page.line([x], [y], markeredgecolor=colour, markeredgewidth=1.6, **style)
+        """A disc; filled: seen by a detector, open: predicted by geometry. A diamond: set by a person.
+
+        ``size`` is its width in points.
+        """
+        middle, radius = self.at(xyz_mm), size / 2 * DPI / 72
+        if source is PointSource.PREDICTED:
+            for width, edge in ((3.2, "black"), (1.6, colour)):
+                self.page.circle(middle, radius, edge, width)
+            return
+        draw = self.page.diamond if source is PointSource.ANNOTATED else self.page.circle
+        for beyond_pt, face in ((1.6, "black"), (0.8, colour)):
+            draw(middle, radius + beyond_pt * DPI / 72, face)
 
     def ring(self, xyz_mm: FloatArray, radius_mm: float, colour: str) -> None:
         """How far the point may be off, to scale."""
-        if radius_mm <= 0:
-            return
-        from matplotlib.patches import Circle
-
-        radius = radius_mm * self.px_per_mm
-        for width, edge in ((2.6, "black"), (1.2, colour)):
-            self.page.axes.add_artist(
-                Circle(self.at(xyz_mm), radius, fill=False, edgecolor=edge, linewidth=width)
-            )
+        if radius_mm > 0:
+            for width, edge in ((2.2, "black"), (1.0, colour)):
+                self.page.circle(self.at(xyz_mm), radius_mm * self.px_per_mm, edge, width)
 
     def line(self, start_mm: FloatArray, end_mm: FloatArray, colour: str) -> None:
-        (x0, y0), (x1, y1) = self.at(start_mm), self.at(end_mm)
-        self.page.line([x0, x1], [y0, y1], color="black", linewidth=3)
-        self.page.line([x0, x1], [y0, y1], color=colour, linewidth=1.4)
+        """A straight line between two patient points."""
+        for width, edge in ((3.0, "black"), (1.4, colour)):
+            self.page.line(self.at(start_mm), self.at(end_mm), edge, width)
 
     def scale_bar(self, length_mm: float) -> None:
         """A bar with its length at the lower right."""
         length = length_mm * self.px_per_mm
         right, y = self.left + self.width - 10, self.top + self.height - 10
-        self.page.line([right - length, right], [y, y], color="black", linewidth=5)
-        self.page.line([right - length, right], [y, y], color="white", linewidth=2.5)
-        text = f"{length_mm:.0f} mm"
-        self.page.label(right - length / 2, y - 11, text, ha="center", fontsize=9)
+        self.page.bar(right, y, length, f"{length_mm:.0f} mm", width=5, size=9)
 
-    def sides(self, fontsize: float = 11) -> None:
+    def sides(self, size: float = 11) -> None:
         """The patient's directions at the edges of the slice."""
         left, right, top, _ = edge_letters(self.grid)
         middle = self.top + self.height / 2
-        self.page.label(self.left + 6, middle, left, fontsize=fontsize)
-        self.page.label(self.left + self.width - 6, middle, right, ha="right", fontsize=fontsize)
-        self.page.label(self.left + self.width / 2, self.top + 11, top, ha="center", fontsize=fontsize)
+        self.page.label(self.left + 6, middle, left, size=size)
+        self.page.label(self.left + self.width - 6, middle, right, align="right", size=size)
+        self.page.label(self.left + self.width / 2, self.top + 11, top, align="center", size=size)
 
 
 def edge_letters(plane: SlicePlane) -> tuple[str, str, str, str]:
@@ -276,9 +357,31 @@ def displayed(
         left_mm = np.clip(middle_mm - shown_mm / 2, left_mm, right_mm - shown_mm)
         right_mm = left_mm + shown_mm
     shape = (max(1, round((bottom_mm - top_mm) / step_mm)), max(1, round((right_mm - left_mm) / step_mm)))
-    origin = plane.centre_mm + (left_mm + step_mm / 2) * rightwards + (top_mm + step_mm / 2) * downwards
-    grid = SlicePlane(origin, rightwards, downwards, (step_mm, step_mm), shape)
-    return resample(_stretched(pixels), plane, grid, once_up_to=_ONCE_UP_TO), grid
+    steps_mm = (right_mm - left_mm) / shape[1], (bottom_mm - top_mm) / shape[0]
+    origin = (
+        plane.centre_mm + (left_mm + steps_mm[0] / 2) * rightwards + (top_mm + steps_mm[1] / 2) * downwards
+    )
+    grid = SlicePlane(origin, rightwards, downwards, steps_mm, shape)
+    if around_mm is not None:
+        return resample(_stretched(pixels), plane, grid, once_up_to=_ONCE_UP_TO), grid
+    return _resized(_upright(_stretched(pixels), plane, rightwards, downwards), shape), grid
+
+
+def _upright(
+    pixels: NDArray[np.uint8], plane: SlicePlane, rightwards: FloatArray, downwards: FloatArray
+) -> NDArray[np.uint8]:
+    """The image, its own axes turned so that they run ``rightwards`` and ``downwards``."""
+    columns, rows = plane.x_axis, plane.y_axis
+    if abs(float(rightwards @ columns)) < 0.5:
+        pixels, columns, rows = pixels.T, rows, columns
+    return pixels[:: 1 if downwards @ rows > 0 else -1, :: 1 if rightwards @ columns > 0 else -1]
+
+
+def _resized(pixels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """The whole image on other pixels: averaged where they are larger."""
+    is_smaller = shape[0] < pixels.shape[0] or shape[1] < pixels.shape[1]
+    how = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(np.ascontiguousarray(pixels), shape[::-1], interpolation=how))
 
 
 def _stretched(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:

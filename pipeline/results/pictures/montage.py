@@ -76,16 +76,16 @@ def draw_readings(
 def _draw_reading(
     page: Page, study: Study | None, reading: Reading, left: float, other: Reading | None
 ) -> None:
-    page.text(left + 20, 28, f"Study {reading.study_id} · {reading.who}", fontsize=16, weight="bold")
-    page.text(left + 20, 56, reading.summary, fontsize=11, color="#444444")
+    page.text(left + 20, 28, f"Study {reading.study_id} · {reading.who}", size=16, face="Bold")
+    page.text(left + 20, 56, reading.summary, size=11, colour="#444444")
     _draw_sagittal(page, study, reading.levels, left)
     for column, (_, title) in enumerate(COLUMNS):
         x = left + _GRID_LEFT + column * _CELL_WIDTH + _TILE_PX / 2
-        page.text(x, _GRID_TOP - 14, title, ha="center", weight="bold")
+        page.text(x, _GRID_TOP - 14, title, align="center", face="Bold")
     for row, level in enumerate(LEVELS):
         top = _GRID_TOP + row * _CELL_HEIGHT
         x = left + _GRID_LEFT - 12
-        page.text(x, top + _TILE_PX / 2, level.label, ha="right", fontsize=12, weight="bold")
+        page.text(x, top + _TILE_PX / 2, level.label, align="right", size=12, face="Bold")
         for column, (condition, _) in enumerate(COLUMNS):
             target = Target(condition, level)
             corner = left + _GRID_LEFT + column * _CELL_WIDTH, top
@@ -94,7 +94,7 @@ def _draw_reading(
             compared = None if other is None else other.opinions[target]
             _draw_opinion(page, reading.opinions[target], compared, corner)
     # On lines of their own: what the graders learned from must be read.
-    page.text(left + 20, _HEIGHT - 12, reading.footer, style="italic")
+    page.text(left + 20, _HEIGHT - 12, reading.footer, face="Oblique")
     page.text(
         left + 20,
         _HEIGHT - 32,
@@ -111,7 +111,7 @@ def _draw_sagittal(page: Page, study: Study | None, levels: SpineLevels, left: f
         panel = page.panel(shown, left + x, top, width, height, around_mm=middle)
     if panel is None:
         place = left + x + width / 2, top + height / 2
-        page.text(*place, "no sagittal slice to show", ha="center", fontsize=12)
+        page.text(*place, "no sagittal slice to show", align="center", size=12)
         return
     for level, found in levels.levels.items():
         colour = LEVEL_COLOURS[level]
@@ -123,7 +123,7 @@ def _draw_sagittal(page: Page, study: Study | None, levels: SpineLevels, left: f
         # On a curved spine no slice holds every canal point: say so where this one does not.
         off_mm = abs(float(panel.grid.distance_mm(found.canal_mm)))
         words = f"{level.label} ({off_mm:.0f} mm off)" if off_mm > _OFF_MM else level.label
-        page.label(at_x + beside, at_y, words, colour, fontsize=13)
+        page.label(at_x + beside, at_y, words, colour, size=13)
     panel.sides()
     panel.scale_bar(_SAGITTAL_BAR_MM)
 
@@ -141,7 +141,7 @@ def _draw_tile(
     pixels = None if study is None or point is None else crop_at(study, point, size_px)
     if pixels is None:
         why = textwrap.fill(opinion.why, 18)
-        page.text(left + _TILE_PX / 2, top + _TILE_PX / 2, why, ha="center", color="#555555")
+        page.text(left + _TILE_PX / 2, top + _TILE_PX / 2, why, align="center", colour="#555555")
         return
     page.image(pixels, left, top)
     page.cross(left + _TILE_PX / 2, top + _TILE_PX / 2)
@@ -153,23 +153,21 @@ def _draw_tile(
     if target == Target(COLUMNS[-1][0], LEVELS[-1]):
         length = _TILE_BAR_MM / CROP_SIZE_MM * _TILE_PX
         right, y = left + _TILE_PX - 9, top + _TILE_PX - 9
-        page.line([right - length, right], [y, y], color="black", linewidth=4)
-        page.line([right - length, right], [y, y], color="white", linewidth=2)
-        page.label(right - length / 2, y - 10, f"{_TILE_BAR_MM:.0f} mm", ha="center", fontsize=8)
+        page.bar(right, y, length, f"{_TILE_BAR_MM:.0f} mm", width=4, size=8)
 
 
 def _draw_opinion(page: Page, opinion: Opinion, other: Opinion | None, corner: tuple[float, float]) -> None:
     left, top = corner
     severity = opinion.severity
     colour = _NO_GRADE_COLOUR if severity is None else SEVERITY_COLOURS[severity]
-    page.frame(left, top, _TILE_PX, colour, "-" if opinion.sure else "--")
+    page.frame(left, top, _TILE_PX, colour, dashed=not opinion.sure)
     differs = other is not None and None not in (other.severity, severity) and other.severity != severity
     page.text(
         left + _TILE_PX / 2,
         top + _TILE_PX + 15,
         f"{opinion.words} ≠" if differs else opinion.words,
-        ha="center",
-        weight="bold" if severity is not None and severity.index else "normal",
+        align="center",
+        face="Bold" if severity is not None and severity.index else "",
     )
 
 

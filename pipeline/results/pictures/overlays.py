@@ -77,11 +77,11 @@ def _draw_series(
     kind = series.kind.value if series.kind else "kind unknown"
     who = " beside ".join(reading.who for reading in readings)
     title = f"Study {series.study_id} · series {series.series_id} · {kind} · {who}"
-    page.text(_GAP_PX, 22, title, fontsize=13, weight="bold")
+    page.text(_GAP_PX, 22, title, size=13, face="Bold")
     numbering = [
         numbering_words(r.levels.numbering_confidence, r.levels.flags) for r in readings if r.who != ANNOTATED
     ]
-    page.text(_GAP_PX, 48, " · ".join([*numbering, _LEGEND]), color="#444444")
+    page.text(_GAP_PX, 48, " · ".join([*numbering, _LEGEND]), colour="#444444")
     panels = [
         (place, reading, points.get(place, []))
         for place in places
@@ -113,12 +113,12 @@ def where_words(item: Slice, middle_mm: FloatArray | None) -> str:
 def _draw_slice(page: Page, item: Slice, points: Sequence[LevelPoint], left: float, top: float) -> None:
     panel = page.panel(item, left, top, _PANEL_PX, _PANEL_PX)
     if panel is None:
-        page.text(left + _PANEL_PX / 2, top + _PANEL_PX / 2, "cannot be decoded", ha="center")
+        page.text(left + _PANEL_PX / 2, top + _PANEL_PX / 2, "cannot be decoded", align="center")
         return
     for point in points:
         _draw_point(panel, point)
     if not points:
-        page.label(left + _PANEL_PX / 2, top + 30, "no point here", ha="center")
+        page.label(left + _PANEL_PX / 2, top + 30, "no point here", align="center")
     panel.sides()
     panel.scale_bar(_BAR_MM[item.plane.orientation])
 
@@ -137,6 +137,6 @@ def _draw_point(panel: Panel, point: LevelPoint) -> None:
         y,
         f"{point.level.label}{side}{ring}",
         colour,
-        ha="right" if right else "left",
-        fontsize=9,
+        align="right" if right else "left",
+        size=9,
     )
