@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from data_prep.names import input_label
 from data_prep.problems import DicomRejected, Reason, Rejection
-from data_prep.study import Series, Slice, Study
+from data_prep.study import Series, Slice, Study, is_of_one_grey
 
 # A study of 100 slices of 512² takes 100 MB.
 DEFAULT_MAX_BYTES = 512 * 1024 * 1024
@@ -101,7 +101,7 @@ class _Decoded:
         except DicomRejected as rejected:
             self.failures[key] = rejected
             raise
-        (self.empty if _is_of_one_grey(pixels) else self.shown).add(key)
+        (self.empty if is_of_one_grey(pixels) else self.shown).add(key)
         pixels = pixels.view()
         pixels.flags.writeable = False
         with self._keeping:
@@ -109,13 +109,6 @@ class _Decoded:
                 self._left_bytes -= pixels.nbytes
                 self._pixels[key] = pixels
         return pixels
-
-
-def _is_of_one_grey(pixels: NDArray[np.float32]) -> bool:
-    """Of most images a look at the middle tells that they are not."""
-    rows, columns = pixels.shape
-    first = pixels[0, 0]
-    return not (pixels[rows // 2, columns // 2] != first or (pixels != first).any())
 
 
 def _held_by(study: Study) -> _Decoded | None:

@@ -50,7 +50,14 @@ class Slice:
             pixels = self.pixels()
         except DicomRejected:
             return False
-        return bool(pixels.min() < pixels.max())
+        return not is_of_one_grey(pixels)
+
+
+def is_of_one_grey(pixels: NDArray[np.float32]) -> bool:
+    """Whether an image (rows, columns) shows nothing; of most a look at the middle tells that they do."""
+    rows, columns = pixels.shape
+    first = pixels[0, 0]
+    return not (pixels[rows // 2, columns // 2] != first or (pixels != first).any())
 
 
 @dataclass(frozen=True, eq=False)
