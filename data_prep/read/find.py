@@ -21,6 +21,7 @@ from pathlib import Path
 from data_prep.names import input_label
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
+from data_prep.read.dicomdir import is_dicomdir
 from data_prep.read.entry import StudyEntry, read_headers
 from data_prep.read.listing import (
     DICOM,
@@ -50,7 +51,8 @@ def find_studies(
 
     Args:
         path: an RSNA images folder, the folder that holds ``train_images`` (else ``test_images``), one RSNA
-            study, one RSNA series, a file or any tree of DICOM files or NIfTI volumes, or a BIDS data set.
+            study, one RSNA series, a file or any tree of DICOM files or NIfTI volumes, or a BIDS data set; a
+            DICOMDIR stands for the folder that it lies in.
         series_table: ``study_id, series_id, series_description``. Without it the RSNA names are looked for
             in the folder and the one above; for a study two above, for a series three. Studies that it lists
             for an images folder are entries even when they have no images.
@@ -58,7 +60,7 @@ def find_studies(
     Raises:
         DicomRejected: the path does not exist, nothing in it can be read, or the table is no series table.
     """
-    path = Path(os.path.abspath(path))
+    path = _named(path)
     with _readable(path):
         found = _entries_of_rsna(path, series_table, limits)
         if found is not None:
@@ -79,7 +81,7 @@ def find_all_studies(
     Raises:
         DicomRejected: as ``find_studies``, for any of the paths.
     """
-    named = [Path(os.path.abspath(path)) for path in paths]
+    named = [_named(path) for path in paths]
     named += [other for path in named if (other := _second_images_folder(path)) and other not in named]
     if len(named) == 1:
         return find_studies(named[0], series_table=series_table, limits=limits)
@@ -102,6 +104,12 @@ def find_all_studies(
     for entry in found:
         joined[entry.study_id] = _joined(joined.get(entry.study_id), entry)
     return tuple(joined[study_id] for study_id in sorted(joined, key=natural_order))
+
+
+def _named(path: Path) -> Path:
+    """What was named, absolute; for the list of a disc, the disc."""
+    path = Path(os.path.abspath(path))
+    return path.parent if is_dicomdir(path) and path.is_file() else path
 
 
 def _second_images_folder(path: Path) -> Path | None:

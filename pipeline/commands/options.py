@@ -32,8 +32,8 @@ Input = Annotated[
     Path,
     typer.Argument(
         metavar="INPUT",
-        help="RSNA images folder, one study, any tree of DICOM files or NIfTI volumes, a BIDS data set, or a "
-        "zip of one of these.",
+        help="RSNA images folder, one study, any tree of DICOM files or NIfTI volumes, a BIDS data set, a "
+        "DICOMDIR, or a zip of one of these.",
         callback=_there,
     ),
 ]
@@ -41,8 +41,8 @@ Inputs = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="INPUT...",
-        help="RSNA images folder, one study, any tree of DICOM files or NIfTI volumes, a BIDS data set, or a "
-        "zip of one of these; several are graded as one input.",
+        help="RSNA images folder, one study, any tree of DICOM files or NIfTI volumes, a BIDS data set, a "
+        "DICOMDIR, or a zip of one of these; several are graded as one input.",
         callback=_there,
     ),
 ]

@@ -19,7 +19,7 @@ from pydicom.uid import (
 from data_prep.problems import DicomRejected, Reason
 from data_prep.read.dicom_header import name_digests
 from data_prep.read.dicomdir import missing_images
-from data_prep.read.find import find_studies
+from data_prep.read.find import find_all_studies, find_studies
 from data_prep.read.opening import opened_input
 from data_prep.study import Study
 from data_prep.vocabulary import SeriesKind
@@ -147,6 +147,17 @@ def test_images_that_a_dicomdir_names_and_that_are_not_there_are_said(tmp_path: 
     with opened_input(tmp_path / "disc.zip" if packed else folder) as (found, _):
         (study,) = studies_in(found)
     assert said(study) == [(Reason.LISTED_FILES, "it names 5 images, and 2 of them are not here")]
+
+
+def test_a_dicomdir_stands_for_its_disc(tmp_path: Path) -> None:
+    folder = disc(tmp_path)
+    (study,), (by_list,) = (studies_in(path) for path in (folder, folder / "DICOMDIR"))
+    assert by_list.study_id == study.study_id
+    assert [len(series.slices) for series in by_list.series] == [5]
+    other = tmp_path / "other"
+    write_series(other / "2", orientation=AXIAL)
+    (both,) = find_all_studies([folder / "DICOMDIR", other])
+    assert len(both.load().series) == 2
 
 
 def test_letter_case_and_strange_names_in_a_dicomdir_say_nothing(tmp_path: Path) -> None:
