@@ -1,37 +1,56 @@
-"""The wheel in an empty environment, as users install it: no torch, and it grades."""
+"""The wheel of the Kaggle data set in an empty environment, as users install it: no torch, and it grades."""
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from classifier import BUNDLED_WEIGHTS as GRADERS
+from data_prep.base.bundles import DEFAULT_BUNDLE
+from data_prep.base.manifest import verify_manifest
 from data_prep.phantom import write_dataset
+from detector import BUNDLED_WEIGHTS as DETECTORS
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("data_prep", "detector", "classifier", "pipeline")
-FILES = ("pyproject.toml", "README.md", "LICENSE")
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that nothing is left in the source tree and nothing old is taken from it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    for name in PACKAGES:
-        shutil.copytree(ROOT / name, folder / "src" / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in FILES:
-        shutil.copyfile(ROOT / name, folder / "src" / name)
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "-w", str(folder / "dist"), str(folder / "src")], check=True)
-    (built,) = (folder / "dist").glob("*.whl")
+def kaggle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder to upload, made of the bundled weights."""
+    folder = tmp_path_factory.mktemp("kaggle")
+    weights = folder / "weights"
+    weights.mkdir()
+    (weights / "detector").symlink_to(DETECTORS[DEFAULT_BUNDLE])
+    (weights / "graders").symlink_to(GRADERS[DEFAULT_BUNDLE])
+    command = [sys.executable, "notebooks/kaggle_dataset.py", "--weights", str(weights)]
+    command += ["-o", str(folder / "made"), "--no-requirements"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command, check=True, cwd=ROOT, env=environment, capture_output=True)
+    return folder / "made"
+
+
+@pytest.fixture(scope="module")
+def wheel(kaggle: Path) -> Path:
+    (built,) = (kaggle / "wheels").glob("lumbar-*.whl")
     return built
+
+
+def test_the_kaggle_data_set_holds_checked_weights_and_the_wheel(kaggle: Path, wheel: Path) -> None:
+    for stage, bundled in (("detector", DETECTORS), ("graders", GRADERS)):
+        assert verify_manifest(kaggle / "weights" / stage) == verify_manifest(bundled[DEFAULT_BUNDLE])
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert "pipeline/training/templates/report.html" in names and "pipeline/cli.py" in names
+    assert (kaggle / "dataset-metadata.json").is_file()
 
 
 def test_its_description_is_one_that_an_index_takes(wheel: Path) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,11 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
-from classifier import BUNDLED_WEIGHTS as GRADERS
-from data_prep.base.bundles import DEFAULT_BUNDLE
-from data_prep.base.manifest import verify_manifest
 from data_prep.phantom import write_dataset
-from detector import BUNDLED_WEIGHTS as DETECTORS
 from pipeline.results.submission import validate_submission
 
 nbformat = pytest.importorskip("nbformat", reason="needs the requirements for development")
@@ -144,30 +137,3 @@ def test_the_kaggle_notebook_writes_a_valid_submission(
     studies = sorted(path.name for path in (data / "train_images").iterdir())
     validate_submission(submission, [*studies, "111"])
     assert f"{len(submission)} rows written" in text and len(submission) == 75
-
-
-def test_the_kaggle_data_set_holds_checked_weights_and_the_wheel(tmp_path: Path) -> None:
-    weights, out = tmp_path / "weights", tmp_path / "kaggle"
-    weights.mkdir()
-    (weights / "detector").symlink_to(DETECTORS[DEFAULT_BUNDLE])
-    (weights / "graders").symlink_to(GRADERS[DEFAULT_BUNDLE])
-    command = [
-        sys.executable,
-        "notebooks/kaggle_dataset.py",
-        "--weights",
-        weights,
-        "-o",
-        out,
-        "--no-requirements",
-    ]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run(
-        [str(part) for part in command], check=True, cwd=ROOT, env=environment, capture_output=True
-    )
-    for stage, bundled in (("detector", DETECTORS), ("graders", GRADERS)):
-        assert verify_manifest(out / "weights" / stage) == verify_manifest(bundled[DEFAULT_BUNDLE])
-    (wheel,) = (out / "wheels").glob("lumbar-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-    assert "pipeline/training/templates/report.html" in names and "pipeline/cli.py" in names
-    assert (out / "dataset-metadata.json").is_file()
