@@ -160,7 +160,7 @@ def _best(alike: Mapping[Way, FloatArray]) -> Way:
 
 def _is_best(way: Way, alike: Mapping[Way, FloatArray], config: CrossingConfig) -> bool:
     """Whether a way round is more alike than all others, and alike at all."""
-    return _best(alike) == way and float(np.nanmean(alike[way])) >= config.least_likeness
+    return bool(alike) and _best(alike) == way and float(np.nanmean(alike[way])) >= config.least_likeness
 
 
 def _agrees(alike: Mapping[Way, FloatArray], config: CrossingConfig) -> bool:

@@ -106,3 +106,24 @@ def test_black_images_say_nothing() -> None:
         for item in axial.slices
     )
     assert found({axial.kind: replace(axial, stacks=(black,))}) == WrongWay()
+
+
+@pytest.mark.parametrize("seed", range(156_010, 156_014))
+def test_images_of_one_half_of_the_body_say_nothing(seed: int) -> None:
+    """Mirrored, such an image shows nothing where the sagittal slices lie."""
+    made = make_study(seed, size="small")
+    canal_mm = np.stack([p.xyz_mm for p in made.points if p.condition is Condition.SPINAL_CANAL_STENOSIS])
+
+    def half(item: Slice) -> Slice:
+        rows, columns = item.plane.shape
+        first = columns // 2
+        origin = item.plane.to_mm([first, 0])
+        plane = replace(item.plane, origin_mm=origin, shape=(rows, columns - first))
+        return replace(item, plane=plane, read_pixels=lambda: item.pixels()[:, first:])
+
+    kinds = (SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2, SeriesKind.AXIAL_T2)
+    t1, t2, axial = (made.study.of_kind(kind)[0] for kind in kinds)
+    halves = tuple(tuple(map(half, stack)) for stack in axial.stacks)
+    assert (
+        wrong_way_round((t1, t2), (replace(axial, stacks=halves),), canal_mm, CrossingConfig()) == WrongWay()
+    )
