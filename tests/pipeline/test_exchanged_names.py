@@ -12,7 +12,8 @@ import pytest
 
 from data_prep.phantom import make_study, write_dataset
 from data_prep.problems import Reason
-from data_prep.vocabulary import SeriesKind
+from data_prep.study import Series, Slice
+from data_prep.vocabulary import ConditionGroup, SeriesKind
 from pipeline.grade import Pipeline
 from tests.command_line import lumbar
 
@@ -68,3 +69,26 @@ def test_one_series_alone_under_the_other_name_is_told(
         prediction = bundled_pipeline.predict_study(replace(study, series=tuple(series)))
         reasons = [item.reason for item in prediction.rejections]
         assert reasons == [Reason.KIND_DISAGREES] * is_told
+
+
+@pytest.mark.parametrize("source", ["header", "assumed"])
+def test_axial_images_with_dark_fluid_are_told(source: str, bundled_pipeline: Pipeline) -> None:
+    """Of an axial series that nothing names, T2 is a guess, which such images contradict: it is not used."""
+    study = make_study(SEED).study
+
+    def negative(item: Slice) -> Slice:
+        return replace(item, read_pixels=lambda: item.pixels().max() - item.pixels())
+
+    def dark(series: Series) -> Series:
+        stacks = tuple(tuple(map(negative, stack)) for stack in series.stacks)
+        return replace(series, stacks=stacks, kind_source=source)
+
+    series = tuple(dark(item) if item.kind is SeriesKind.AXIAL_T2 else item for item in study.series)
+    prediction = bundled_pipeline.predict_study(replace(study, series=series))
+    (said,) = prediction.rejections
+    assert said.reason == Reason.KIND_DISAGREES
+    is_left_out = source == "assumed"
+    assert said.message.endswith("not used" if is_left_out else "read as it is called")
+    assert ("no_axial_t2" in prediction.flags) is is_left_out
+    recesses = [g for t, g in prediction.grades.items() if t.condition.group is ConditionGroup.SUBARTICULAR]
+    assert all((grade.source == "prior") is is_left_out for grade in recesses)
