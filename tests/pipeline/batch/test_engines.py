@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,10 +19,8 @@ from typer.testing import CliRunner
 import detector.predict
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.files import temporary_folder
-from data_prep.levels import SpineLevels
 from data_prep.problems import Reason
 from data_prep.read.find import find_studies
-from data_prep.study import Study
 from pipeline.batch.engines import Engine, EngineFailed
 from pipeline.batch.processes import LocalPool
 from pipeline.batch.run import BatchReport, run_batch
@@ -32,35 +29,11 @@ from pipeline.cli import app
 from pipeline.grade import Pipeline
 from pipeline.model_facts import ModelFacts
 from pipeline.results.report.study_report import write_report
-from tests.pipeline.stand_in import StraightSpine, stand_in_pipeline, write_study, write_table
+from tests.pipeline.batch.deadly import deadly_pipeline, no_pipeline
+from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
 
 ROOT = Path(__file__).resolve().parents[3]
 STUDIES = [str(number) for number in range(501, 507)]
-
-
-class DeadlySpine(StraightSpine):
-    """Takes its process along when it sees one study, and once when it sees another."""
-
-    def __init__(self, always: str, once: str, died: Path) -> None:
-        super().__init__()
-        self.always, self.once, self.died = always, once, died
-
-    def predict(self, study: Study) -> SpineLevels:
-        if study.study_id == self.once and not self.died.exists():
-            self.died.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        if study.study_id == self.always:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().predict(study)
-
-
-def deadly_pipeline(always: str, once: str, died: Path) -> Pipeline:
-    plain = stand_in_pipeline()
-    return Pipeline(DeadlySpine(always, once, died), plain.grader, plain.provenance)
-
-
-def no_pipeline() -> Pipeline:
-    os._exit(7)
 
 
 @pytest.fixture(scope="module")

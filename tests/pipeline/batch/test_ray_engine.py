@@ -128,7 +128,7 @@ def test_a_node_dies_and_the_bytes_are_those_of_a_local_run(
     killer.join()
     assert len(ended) == 1 and any(f"study {ended[0]} is lost" in line for line in said)
     # What killed its worker wherever it was is rejected; all others are as they are without a cluster.
-    assert [(r.reason, r.study_id) for r in report.rejections] == [(Reason.WORKER_DIED, "505")]
+    assert [r.study_id for r in report.rejections if r.reason is Reason.WORKER_DIED] == ["505"]
     assert records(tmp_path / "ray")["505"]["rejected"]
     mine, theirs = contents(tmp_path / "ray"), contents(tmp_path / "local")
     finished = [f"studies/{study_id}.json" for study_id in STUDIES if study_id != "505"]
