@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 # A busy machine is no failure.
@@ -114,13 +115,15 @@ class Kept:
         import numpy as np
 
         path = self._folder / f"{content.hexdigest()}.npy"
-        if path.is_file():
-            return np.load(path)
-        array = compute()
-        with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".part", delete=False) as unfinished:
-            np.save(unfinished, array)
-        Path(unfinished.name).replace(path)
-        return array
+        if not path.is_file():
+            with FileLock(f"{path}.lock"):  # another worker that needs the same waits for it
+                if not path.is_file():
+                    array = compute()
+                    with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as unfinished:
+                        np.save(unfinished, array)
+                    Path(unfinished.name).replace(path)
+                    return array
+        return np.load(path)
 
 
 @pytest.fixture(scope="session")
