@@ -108,6 +108,12 @@ ADVICE: Final[dict[Reason, str]] = {
 }
 
 
+_STANDING: Final[dict[Reason, str]] = {
+    Reason.SLICES_MISSING: "missing",
+    Reason.LISTED_FILES: "missing",
+    Reason.KIND_DISAGREES: "doubtful",
+    Reason.STUDY_DIVIDED: "doubtful",
+}
 # Copies of images of a series.
 _NAMED_ONE_BY_ONE = 3
 
@@ -147,9 +153,9 @@ class Rejection:
         return cls(Reason(record["reason"]), **rest)
 
     @property
-    def is_lack(self) -> bool:
-        """Whether it says that images are missing, and not that something that is there was not used."""
-        return self.reason in (Reason.SLICES_MISSING, Reason.LISTED_FILES)
+    def standing(self) -> str:
+        """``missing``: images are; ``doubtful``: what is named was used all the same; else ``rejected``."""
+        return _STANDING.get(self.reason, "rejected")
 
     @property
     def place(self) -> str:

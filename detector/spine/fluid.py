@@ -165,6 +165,9 @@ def _note(series: Series, what: str) -> Rejection:
 
 
 def _with(study: Study, series: tuple[Series, ...], notes: list[Rejection]) -> Study:
+    """The study with what the images say of its series, in place of what their headers said of the table."""
     if not notes:
         return study
-    return replace(study, series=series, rejections=(*study.rejections, *notes))
+    told = {(note.reason, note.series_id) for note in notes}
+    before = [item for item in study.rejections if (item.reason, item.series_id) not in told]
+    return replace(study, series=series, rejections=(*before, *notes))

@@ -146,7 +146,7 @@ def list_rejections(rejections: Iterable[Rejection]) -> None:
     reasons = []
     for rejection, more in counted(rejections):
         also = f" (so are {more} more files of it)" if more else ""
-        err.print(f"{'missing' if rejection.is_lack else 'rejected'} {printable(str(rejection))}{also}")
+        err.print(f"{rejection.standing} {printable(str(rejection))}{also}")
         reasons.append(rejection.reason)
     for reason in dict.fromkeys(reasons):
         err.print(f"what to do about {reason.value}: {ADVICE[reason]}")

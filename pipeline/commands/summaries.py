@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,10 @@ def print_batch(report: BatchReport) -> None:
         f"targets     {counts.get('seen', 0)} graded where a detector saw them, "
         f"{counts.get('predicted', 0)} where geometry placed them, {counts.get('prior', 0)} not graded"
     )
-    if report.rejections:
-        say(f"not used    {len(report.rejections)} files, series or studies, each named on stderr")
+    said = Counter(item.standing for item in report.rejections)
+    for standing, word in (("rejected", "not used"), ("missing", "incomplete"), ("doubtful", "doubtful")):
+        if said[standing]:
+            say(f"{word:<11} {said[standing]} files, series or studies, each named on stderr")
     say(f"submission  {report.submission}")
     say(f"predictions {report.predictions}")
     if report.pictures is not None:

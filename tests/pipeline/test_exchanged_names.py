@@ -30,7 +30,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def graded(dataset: Path, table: Path, out: Path) -> tuple[int, Mapping[str, Any]]:
-    arguments = ("--series-table", table, "-o", out, "--no-pictures", "--no-report")
+    arguments = ("--series-table", table, "-o", out, "--no-pictures")
     done = lumbar("predict", dataset / "train_images", *arguments)
     (study,) = json.loads((out / "predictions.json").read_text())["studies"]
     return done.exit_code, study
@@ -45,6 +45,7 @@ def test_a_table_with_t1_and_t2_exchanged_gives_the_same_grades(dataset: Path, t
     (code, study), (other_code, other) = (
         graded(dataset, table, tmp_path / table.stem) for table in (right, exchanged)
     )
+    assert "is doubtful" in (tmp_path / "exchanged/reports" / other["study_id"] / "report.html").read_text()
     assert (code, other_code) == (0, 3)
     assert other["targets"] == study["targets"]
     assert other["levels"] == study["levels"]
