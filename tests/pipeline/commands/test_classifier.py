@@ -38,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `train` writes: tiny graders of one synthetic study."""
     folder = tmp_path_factory.mktemp("graders")
     (folder / "config.json").write_text(json.dumps(TINY))
-    arguments = ("--phantoms", 1, "--enriched", "--config", folder / "config.json")
+    arguments = ("--phantoms", 1, "--seed", 5, "--enriched", "--config", folder / "config.json")
     assert lumbar("train", *arguments, "-o", folder / "run")[0] == 0
     return folder / "run"
 
