@@ -30,7 +30,7 @@ def _named(crops: CropCache) -> CropCache:
 
 def test_every_crop_is_graded_once_by_a_teacher_that_did_not_see_its_patient(tmp_path: Path) -> None:
     config = tiny_config(GraderName.SPINAL, epochs=4)
-    crops = _named(disc_cache(config, 400, 0))
+    crops = _named(disc_cache(config, 200, 0))
     told: list[tuple[int, int]] = []
 
     def tell(fold: int, row: EpochReport) -> None:
@@ -55,7 +55,7 @@ def test_every_crop_is_graded_once_by_a_teacher_that_did_not_see_its_patient(tmp
     ask_teachers(config, crops, None, tmp_path, folds=2, report=lambda fold, _: again.append(fold))
     assert not again, "what was asked is kept"
     other = replace(config, training=replace(config.training, learning_rate=1e-4))
-    for changed, asked in ((other, crops), (config, crops.where(np.arange(300)))):
+    for changed, asked in ((other, crops), (config, crops.where(np.arange(150)))):
         with pytest.raises(TeachersUnusable, match="choose a new folder"):
             ask_teachers(changed, asked, None, tmp_path, folds=2)
 
