@@ -28,6 +28,8 @@ _Places = NDArray[np.int_]
 _INNER = 0.1, 0.9
 # Planes that meet at less than 45° have no line to follow.
 _STEEPEST_COSINE = 0.7
+# In reverse, a shorter stack shows each disc at its place or a few millimetres beside it.
+_LONG_STACK = 8
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,8 @@ class Crossings:
         """Mean correlation of the edges on the lines of each axial slice (slices,), for every way round.
 
         At the shift at which all together are most alike. NaN for slices that have too few lines, and for
-        those whose own image is in its place in a reversed order, too; ways that cannot be are left out.
+        those whose own image is in its place in a reversed order, too; ways that cannot be, or that too few
+        slices tell, are left out.
         """
         sagittal = {
             is_reversed: self._sagittal_edges(is_reversed, reach.along_mm)
@@ -245,7 +248,7 @@ class Crossings:
             told = lines >= self._config.fewest_lines
             if way.order is not Order.GIVEN:
                 told &= self._sources[way.order][self._chosen] != np.array(self._chosen)
-            if not told.any():
+            if told.sum() < self._config.fewest_slices:
                 continue
             alike = np.concatenate([_alike(edges, others, both, lag) for lag in reach.deep_steps])
             means = alike / np.maximum(lines, 1)
@@ -360,7 +363,7 @@ def _sources(axial: Series) -> dict[Order, _Places]:
     whole = np.empty_like(places)
     whole[by_number] = by_number[::-1]
     sources = {Order.GIVEN: places, Order.REVERSED: whole}
-    if len(axial.stacks) > 1:
+    if len(axial.stacks) > 1 and len(axial.main_stack) >= _LONG_STACK:
         ends = np.cumsum([len(stack) for stack in axial.stacks])
         sources[Order.STACKS_REVERSED] = np.concatenate([part[::-1] for part in np.split(places, ends[:-1])])
     return sources

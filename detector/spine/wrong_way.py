@@ -38,6 +38,9 @@ class Verdict(Enum):
     AXIAL_TURNED_SIDES_DIFFER = "axial_turned_sides_differ"  # and left and right, too
 
 
+_TURNED = (Verdict.AXIAL_TURNED, Verdict.AXIAL_TURNED_SIDES_DIFFER)
+
+
 @dataclass(frozen=True)
 class WrongWay:
     """What is wrong with the series of a study.
@@ -61,12 +64,18 @@ def wrong_way_round(
     """
     images = Images(config.pixel_mm)
     told: dict[str, dict[str, Verdict]] = {}
+    right: set[str] = set()  # sagittal ones that agree with an axial one
     for across in axial:
         said = told.setdefault(across.series_id, {})
         for along in sagittal:
+            agrees = Verdict.AGREES in said.values()
+            if agrees and along.series_id in right:
+                continue
             # What agrees with one series is not turned: of the next one the sides alone are left to ask.
-            ways = SIDES if Verdict.AGREES in said.values() else LIKELY
+            ways = SIDES if agrees else LIKELY
             said[along.series_id] = verdict(along, across, canal_mm, ways, images, config)
+            if said[along.series_id] is Verdict.AGREES:
+                right.add(along.series_id)
     return judged(told)
 
 
@@ -149,9 +158,6 @@ def judged(told: Mapping[str, Mapping[str, Verdict]]) -> WrongWay:
         # What was turned with it, and is too little to tell.
         wrong.update(axial for axial, said in told.items() if Verdict.AGREES not in said.values())
     return WrongWay(tuple(sorted(wrong)), doubtful)
-
-
-_TURNED = (Verdict.AXIAL_TURNED, Verdict.AXIAL_TURNED_SIDES_DIFFER)
 
 
 def _best(alike: Mapping[Way, FloatArray]) -> Way:

@@ -47,7 +47,7 @@ def native(syntax: UID) -> Quirk:
         # A new dataset: one that was read as little endian is not written as big endian.
         dataset = Dataset()
         for element in image.dataset:
-            dataset.add(element)
+            dataset.add(copy.copy(element))  # what is set below is not to change the study as it was read
         dataset.file_meta = copy.deepcopy(image.dataset.file_meta)
         dataset.file_meta.TransferSyntaxUID = syntax
         dataset.PixelData = pixels
