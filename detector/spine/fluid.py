@@ -14,7 +14,7 @@ from data_prep.geometry import FloatArray
 from data_prep.levels import SpineLevel, SpineLevels
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.study import Series, Slice, Study
-from data_prep.vocabulary import LEVELS, Level, SeriesKind
+from data_prep.vocabulary import LEVELS, Flag, Level, SeriesKind
 
 # Brightness of the canal over that of the vertebra before it. Mid-sagittal slices of 390 patients (Sudirman),
 # at given points: T1 .28 to .61 (95 %; five pictures above are T2), T2 1.2 to 4.9; where both are there, that
@@ -31,6 +31,7 @@ _LEAST_PLACES = 2
 _FARTHEST_SAGITTAL_MM, _FARTHEST_AXIAL_MM = 3.0, 4.0
 _CANAL_RADIUS_MM, _BEFORE_RADIUS_MM = 1.0, 3.0
 _AS_CALLED = "read as it is called"
+_DOUBTS = {Flag.ORIENTATION_DOUBTFUL, Flag.AXIAL_DISAGREES, Flag.SERIES_TURNED}
 _OTHER_KIND = {
     SeriesKind.SAGITTAL_T1: SeriesKind.SAGITTAL_T2,
     SeriesKind.SAGITTAL_T2: SeriesKind.SAGITTAL_T1,
@@ -81,6 +82,8 @@ def _sagittal_as_seen(study: Study, levels: SpineLevels) -> Study:
 
 
 def _axial_as_seen(study: Study, levels: SpineLevels) -> Study:
+    if _DOUBTS.intersection(levels.flags):  # discs and canal may lie elsewhere on them
+        return study
     series, notes = list(study.series), []
     for item in study.of_kind(SeriesKind.AXIAL_T2):
         fluid = fluid_over_disc(item, levels.levels)
