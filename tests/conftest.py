@@ -127,7 +127,7 @@ class Kept:
 
 
 @pytest.fixture(scope="session")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+def kept_arrays(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     """In a folder that all workers share."""
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "kept"
@@ -139,7 +139,7 @@ _SMALL_PX = 10_000  # a picture with fewer is rendered sooner than it is looked 
 
 
 @pytest.fixture(scope="session", autouse=True)
-def slices_rendered_once(kept: Kept) -> Iterator[None]:
+def slices_rendered_once(kept_arrays: Kept) -> Iterator[None]:
     """A slice of a synthetic patient is rendered once for all tests and workers."""
     import data_prep.phantom.study as phantoms
 
@@ -149,7 +149,7 @@ def slices_rendered_once(kept: Kept) -> Iterator[None]:
         arguments = (body, plane, *more)
         if plane.shape[0] * plane.shape[1] < _SMALL_PX:
             return render(*arguments)
-        return kept.get(hashlib.sha256(pickle.dumps(arguments)), lambda: render(*arguments))
+        return kept_arrays.get(hashlib.sha256(pickle.dumps(arguments)), lambda: render(*arguments))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(phantoms, "render_tissue", rendered)
@@ -157,7 +157,7 @@ def slices_rendered_once(kept: Kept) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def networks_computed_once(kept: Kept) -> Iterator[Callable[..., Any]]:
+def networks_computed_once(kept_arrays: Kept) -> Iterator[Callable[..., Any]]:
     """ONNX Runtime prepares a network once, and computes it once for all tests and workers on the same input.
 
     Many tests load a bundle anew, and look at one study in many forms. Gives what computes in any case.
@@ -185,7 +185,7 @@ def networks_computed_once(kept: Kept) -> Iterator[Callable[..., Any]]:
         for values in arrays:
             content.update(f"{values.dtype} {values.shape}".encode())
             content.update(np.ascontiguousarray(values).data)
-        return kept.get(content, lambda: compute(network, arrays))
+        return kept_arrays.get(content, lambda: compute(network, arrays))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "_ready", prepared)
