@@ -13,11 +13,11 @@ from detector.spine.aside import AsideConfig
 from detector.spine.axial import AxialConfig
 from detector.spine.bows import BowConfig
 from detector.spine.chain import ChainConfig
-from detector.spine.crossings import CrossingConfig
 from detector.spine.foramina import ForamenConfig
 from detector.spine.orientation import OrientationConfig
 from detector.spine.region import RegionConfig
 from detector.spine.voting import VotingConfig
+from detector.spine.ways_round import CrossingConfig
 
 NUMBERING_FILE = "numbering.json"  # weights of the numbering, fitted by `lumbar detector calibrate`
 

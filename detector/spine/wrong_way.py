@@ -11,21 +11,8 @@ import numpy as np
 from data_prep.geometry import FloatArray
 from data_prep.study import Series
 from data_prep.vocabulary import SeriesKind
-from detector.spine.crossings import (
-    GIVEN,
-    LIKELY,
-    SIDES,
-    WAYS,
-    CrossingConfig,
-    Crossings,
-    Images,
-    Order,
-    Reach,
-    Way,
-    places_near,
-    places_spread,
-    slices_beside,
-)
+from detector.spine.crossings import Crossings, Images, places_near, places_spread, slices_beside
+from detector.spine.ways_round import GIVEN, LIKELY, SIDES, WAYS, CrossingConfig, Order, Reach, Way
 
 
 class Verdict(Enum):

@@ -17,7 +17,8 @@ from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.study import Slice, Study
 from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, SeriesKind, Severity, Target
 from pipeline.prediction import StudyPrediction
-from pipeline.results.pictures.canvas import LEVEL_COLOURS, Page, eight_bits
+from pipeline.results.pictures.canvas import Page
+from pipeline.results.pictures.displayed import LEVEL_COLOURS, eight_bits
 from pipeline.results.pictures.readings import Opinion, Reading, reading_of_prediction
 
 # From Okabe and Ito's colour-blind safe palette; the grade also stands there in words.

@@ -10,7 +10,8 @@ from data_prep.levels import LevelPoint
 from data_prep.names import safe_id
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import Side
-from pipeline.results.pictures.canvas import LEVEL_COLOURS, Page, Panel
+from pipeline.results.pictures.canvas import Page, Panel
+from pipeline.results.pictures.displayed import LEVEL_COLOURS
 from pipeline.results.pictures.montage import canal_middle_mm
 from pipeline.results.pictures.readings import ANNOTATED, Reading
 from pipeline.results.words import numbering_words

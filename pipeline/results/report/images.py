@@ -14,7 +14,7 @@ from data_prep.geometry import Orientation, SlicePlane
 from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import LEVELS, Condition, Level, SeriesKind
-from pipeline.results.pictures.canvas import displayed, edge_letters
+from pipeline.results.pictures.displayed import displayed, edge_letters
 from pipeline.results.pictures.montage import canal_middle_mm, crop_at, read_at
 from pipeline.results.pictures.overlays import where_words
 

@@ -14,7 +14,7 @@ from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, SEVERITIES, Condition, Level, Severity, Target
 from pipeline.prediction import StudyPrediction
 from pipeline.results.draft import draft_text, usual_words
-from pipeline.results.pictures.canvas import LEVEL_COLOURS
+from pipeline.results.pictures.displayed import LEVEL_COLOURS
 from pipeline.results.pictures.montage import COLUMNS, read_at
 from pipeline.results.report.images import ShownSeries, shown_crop, shown_series
 from pipeline.results.report.pages import render
@@ -94,6 +94,8 @@ def render_report(study: Study | None, prediction: StudyPrediction) -> str:
         for level in LEVELS
     ]
     cells = [cell for _, row in rows for cell in row]
+    # A page has room for some: first what grades were read on all the same.
+    said = sorted(counted(prediction.rejections), key=lambda one: one[0].standing == "rejected")
     return render(
         "report.html",
         script="report.js",
@@ -106,7 +108,7 @@ def render_report(study: Study | None, prediction: StudyPrediction) -> str:
             *(flag_words(flag) for flag in prediction.flags),
             *(reading_words(shift, share) for shift, share in levels.other_readings.items()),
         ],
-        rejections=[(item, more, ADVICE[item.reason]) for item, more in counted(prediction.rejections)],
+        rejections=[(item, more, ADVICE[item.reason]) for item, more in said],
         columns=[place_words(condition) for condition, _ in COLUMNS],
         rows=rows,
         counts={source: sum(cell.source == source for cell in cells) for source in SOURCE_WORDS},

@@ -13,7 +13,7 @@ from data_prep.geometry import FloatArray
 from data_prep.phantom import make_study
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import Condition, SeriesKind
-from detector.spine.crossings import CrossingConfig
+from detector.spine.ways_round import CrossingConfig
 from detector.spine.wrong_way import Verdict, WrongWay, judged, wrong_way_round
 
 SEED = 156_003

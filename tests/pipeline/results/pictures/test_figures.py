@@ -16,7 +16,10 @@ from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.find import find_studies
 from data_prep.rsna.tables import read_tables
 from data_prep.study import Slice
-from pipeline.results.pictures.canvas import Page, displayed, edge_letters
+from pipeline.extras import what_is_missing
+from pipeline.results.pictures import canvas
+from pipeline.results.pictures.canvas import Page
+from pipeline.results.pictures.displayed import displayed, edge_letters
 from pipeline.results.pictures.montage import draw_montage, draw_readings, middle_slice
 from pipeline.results.pictures.overlays import draw_overlays
 from pipeline.results.pictures.readings import reading_of_annotations, reading_of_prediction
@@ -186,3 +189,15 @@ def test_annotations_are_drawn_alone_and_beside_detections(phantom_data: Path, t
     wide = draw_overlays(study, [annotated, detected], tmp_path / "wide")
     narrow = draw_overlays(study, [annotated], tmp_path / "narrow")
     assert len(wide) >= len(narrow) == 3
+
+
+def test_pictures_without_their_typeface_say_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(canvas, "find_spec", lambda _: None)
+    page = Page.blank(50, 50)
+    page.text(5, 5, "L4/L5", size=31.0)  # a size that no other test has loaded
+    with pytest.raises(ModuleNotFoundError) as missing:
+        page.save(tmp_path / "page.png")
+    assert "pip install 'lumbar[pictures]'" in (what_is_missing(missing.value.name, "show") or "")
+    assert not (tmp_path / "page.png").exists()

@@ -305,6 +305,16 @@ class _Tags(HTMLParser):
         self.tags.append(tag)
 
 
+def test_what_grades_were_read_on_all_the_same_is_said_before_many_files() -> None:
+    files = tuple(Rejection(Reason.NOT_DICOM, "it is text", "501", "11", f"{n}.dcm") for n in range(20))
+    doubt = Rejection(Reason.KIND_DISAGREES, "called Sagittal T2/STIR, but fluid is dark", "501", "11")
+    prediction = stand_in_pipeline().facts.rejected("501", doubt, files)
+    assert prediction.rejections[-1] == doubt
+    text = render_report(None, prediction)
+    assert text.count("was not used") == 11 and "9 more files or series are named" in text
+    assert 0 < text.index("501/11 is doubtful: called Sagittal T2/STIR") < text.index("was not used")
+
+
 def test_nothing_from_outside_becomes_markup() -> None:
     evil = "<img src=x onerror=alert(1)>\"'</script>{{7*7}}"
     prediction = stand_in_pipeline().predict_study(Study("501", ()))
