@@ -186,6 +186,7 @@ class Flag(StrEnum):
     NO_SAGITTAL = "no_sagittal"
     NO_LEVEL_FOUND = "no_level_found"
     SERIES_KIND_GUESSED = "series_kind_guessed"
+    SERIES_KIND_DOUBTFUL = "series_kind_doubtful"
     KNOWN_STUDY = "known_study"
     STUDY_REJECTED = "study_rejected"
     PICTURE_FAILED = "picture_failed"

@@ -280,10 +280,19 @@ def _reach(series: Sequence[Series], levels: SpineLevels, group: ConditionGroup)
 
 def _doubts(study: Study, grades: Mapping[Target, Grade]) -> tuple[str, ...]:
     """Flags of a study for what no network says: a guessed kind of series, poor images, voids."""
-    guessed = any(series.kind_source in ("image", "assumed") for series in study.series)
+    doubted = {item.series_id for item in study.rejections if item.reason is Reason.KIND_DISAGREES}
+    guessed = any(
+        series.kind_source in ("image", "assumed") and series.series_id not in doubted
+        for series in study.series
+    )
     void = any(Flag.NO_SIGNAL in grade.flags for grade in grades.values())
     degraded = any(series.traits.is_degraded and not series.unused for series in study.series)
-    said = {Flag.SERIES_KIND_GUESSED: guessed, Flag.DEGRADED_INPUT: degraded, Flag.NO_SIGNAL: void}
+    said = {
+        Flag.SERIES_KIND_DOUBTFUL: bool(doubted),
+        Flag.SERIES_KIND_GUESSED: guessed,
+        Flag.DEGRADED_INPUT: degraded,
+        Flag.NO_SIGNAL: void,
+    }
     return tuple(flag for flag, is_so in said.items() if is_so)
 
 

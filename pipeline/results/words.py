@@ -39,6 +39,8 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "slices_missing": "Slices of a series are missing: what they show was not seen, and grades may be wrong.",
     "no_sagittal": "There is no sagittal series: no level can be found.",
     "no_level_found": "No lumbar level was found.",
+    "series_kind_doubtful": "A series is called T1 and shows T2, or the reverse, or its headers and the "
+    "series table disagree: check what it was read as.",
     "series_kind_guessed": "Nothing says what a series shows, T1 or T2: it was guessed from the images.",
     "degraded_input": "Images are compressed with loss, in 8 bits, or of coarse or different pixels: grades "
     "may differ from those of the images as they were acquired.",

@@ -56,7 +56,8 @@ def test_a_table_with_t1_and_t2_exchanged_gives_the_same_grades(dataset: Path, t
             assert said.pop(series_id).endswith(f"taken for {kind}")
     assert not said
     assert not [item for item in study["rejections"] if item["reason"] == Reason.KIND_DISAGREES]
-    assert "series_kind_guessed" in other["flags"]
+    assert "series_kind_doubtful" in other["flags"] and "series_kind_guessed" not in other["flags"]
+    assert "series_kind_doubtful" not in study["flags"]
 
 
 @pytest.mark.parametrize(("shown", "called"), [(T1, T2), (T2, T1)])
@@ -70,6 +71,7 @@ def test_one_series_alone_under_the_other_name_is_told(
         prediction = bundled_pipeline.predict_study(replace(study, series=tuple(series)))
         reasons = [item.reason for item in prediction.rejections]
         assert reasons == [Reason.KIND_DISAGREES] * is_told
+        assert ("series_kind_doubtful" in prediction.flags) is is_told
 
 
 @pytest.mark.parametrize("source", ["header", "assumed"])
@@ -87,9 +89,9 @@ def test_axial_images_with_dark_fluid_are_told(source: str, bundled_pipeline: Pi
     series = tuple(dark(item) if item.kind is SeriesKind.AXIAL_T2 else item for item in study.series)
     prediction = bundled_pipeline.predict_study(replace(study, series=series))
     (said,) = prediction.rejections
-    assert said.reason == Reason.KIND_DISAGREES
     is_left_out = source == "assumed"
-    assert said.message.endswith("not used" if is_left_out else "read as it is called")
+    assert said.reason == (Reason.UNKNOWN_KIND if is_left_out else Reason.KIND_DISAGREES)
+    assert ("series_kind_doubtful" in prediction.flags) is not is_left_out
     assert ("no_axial_t2" in prediction.flags) is is_left_out
     recesses = [g for t, g in prediction.grades.items() if t.condition.group is ConditionGroup.SUBARTICULAR]
     assert all((grade.source == "prior") is is_left_out for grade in recesses)
