@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from data_prep.names import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +19,8 @@ _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 def trouble_with_table(path: Path) -> str:
     """Why a file is no table with commas in UTF-8, and what to do; "" if it looks like one.
 
-    Spreadsheet programs of many countries separate by semicolons, and call UTF-16 "Unicode text".
+    Spreadsheet programs of many countries separate by semicolons, and call UTF-16 "Unicode text". A line that
+    lacks cells has lost some, and readers of tables would take them for empty ones.
     """
     try:
         with path.open("rb") as file:
@@ -27,10 +31,30 @@ def trouble_with_table(path: Path) -> str:
         return "is written in UTF-16: save it as CSV in UTF-8"
     line = start.decode("utf-8", "replace").lstrip("\ufeff").split("\n", 1)[0]
     if "," in line:
-        return ""
+        return _trouble_with_cells(path)
     for separator, words in _SEPARATORS.items():
         if separator in line:
             return f"separates its columns by {words}: save it with commas"
+    return ""
+
+
+def _trouble_with_cells(path: Path) -> str:
+    """A column that is named twice; a line with fewer cells than columns, or more that say something."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            reader = csv.reader(file)
+            names = next(filter(None, reader), [])
+            named = [name.strip() for name in names if name.strip()]
+            if twice := next((name for name in named if named.count(name) > 1), ""):
+                return f"names the column {printable(twice)} twice"
+            for cells in filter(None, reader):
+                if len(cells) < len(names) or any(cells[len(names) :]):
+                    return (
+                        f"has {len(cells)} cells in line {reader.line_num} for {len(names)} columns: "
+                        "it was cut or damaged"
+                    )
+    except (OSError, csv.Error):
+        pass
     return ""
 
 

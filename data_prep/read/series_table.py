@@ -39,11 +39,13 @@ def read_series_table(path: Path) -> SeriesTable:
             known = {kind.value.lower(): kind for kind in SeriesKind}
             first, second, third = (places[column] for column in _COLUMNS)
             for row in filter(None, reader):
-                row += [""] * (len(places) - len(row))
                 study_id, series_id, text = row[first].strip(), row[second].strip(), row[third].strip()
                 if study_id not in table and safe_id(study_id) != study_id:
                     raise ValueError("study_id is no identifier")
-                table.setdefault(study_id, {})[series_id] = known.get(text.lower())
+                kind = known.get(text.lower())
+                # Of a series that is listed as two things nobody knows which: it is asked itself.
+                series = table.setdefault(study_id, {})
+                series[series_id] = kind if series.get(series_id, kind) is kind else None
             return table
     except (OSError, ValueError, csv.Error) as error:
         message = f"series table {name!r} cannot be read ({type(error).__name__})"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 import zlib
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.base.files import atomic_write
+from data_prep.base.files import atomic_write, file_state
 from data_prep.geometry import SlicePlane
 from data_prep.names import safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
@@ -48,7 +47,7 @@ class DecodedCache:
     def holds(self, entry: StudyEntry) -> bool:
         """Whether the study is here, from the same files and series table."""
         header = self._header(entry.study_id)
-        return header is not None and header["inputs"] == _inputs(entry)
+        return header is not None and header["inputs"] == inputs_digest(entry)
 
     def digest(self, study_id: str) -> str | None:
         """Of the files that a study was read from; None when it is not here."""
@@ -57,7 +56,11 @@ class DecodedCache:
 
     def add(self, entry: StudyEntry) -> None:
         """Read a study and write its file, whole or not at all; a rejected one is remembered as such."""
-        header: dict[str, Any] = {"format": _FORMAT, "study_id": entry.study_id, "inputs": _inputs(entry)}
+        header: dict[str, Any] = {
+            "format": _FORMAT,
+            "study_id": entry.study_id,
+            "inputs": inputs_digest(entry),
+        }
         try:
             study = entry.load()
         except DicomRejected as rejected:
@@ -127,26 +130,17 @@ class DecodedCache:
         return Slice(plane, row["instance_number"], read)
 
 
-def _inputs(entry: StudyEntry) -> str:
-    """SHA-256 of the file list of a study (place, size, time of change) and its series kinds."""
+def inputs_digest(entry: StudyEntry) -> str:
+    """SHA-256 of the file list of a study (place, ``file_state``) and its series kinds."""
     files = []
     if entry.folder is not None:
         for path in sorted(files_below(entry.folder, [])):
-            files.append((str(path.relative_to(entry.folder)), *_size_and_time(path)))
+            files.append((str(path.relative_to(entry.folder)), *file_state(path)))
     for group in entry.headers.values():
         for header in group:
-            files.append((header.path.name, *_size_and_time(header.path)))
+            files.append((header.path.name, *file_state(header.path)))
     content = {"files": files, "kinds": {series: str(kind) for series, kind in entry.kinds.items()}}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    """Bytes and nanoseconds; -1 for a link to nothing."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
 
 
 def _write_series(archive: zipfile.ZipFile, number: int, series: Series) -> dict[str, Any]:

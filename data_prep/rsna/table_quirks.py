@@ -110,7 +110,13 @@ def _without_duplicates(table: pd.DataFrame, key: list[str], name: str) -> tuple
         return table, []
     places = table.loc[repeated, key].astype(str).agg("/".join, axis=1)
     message = f"repeated row in {name}; the first one counts"
-    return table[~repeated].reset_index(drop=True), [problem("duplicate_row", message, places)]
+    problems = [problem("duplicate_row", message, places)]
+    # Points of one structure may be two clicks; of labels and kinds one must be wrong.
+    others = places[~table.fillna("").duplicated()[places.index]]
+    if len(others) and key != _POINT_KEY:
+        message = f"row of {name} that contradicts an earlier one"
+        problems.append(problem("contradictory_row", message, others, fatal=True))
+    return table[~repeated].reset_index(drop=True), problems
 
 
 def _places(points: pd.DataFrame) -> list[str]:

@@ -84,7 +84,7 @@ def read_tables(data: Path) -> RsnaTables:
 
     Raises:
         TablesInvalid: with ALL problems, if any is fatal: no table, unreadable, a missing column, a wrong
-            type, an unknown condition, level or severity.
+            type, an unknown condition, level or severity, two rows of a study or series that differ.
     """
     problems: list[Problem] = []
     train = _read(data / LABELS_FILE, "labels", problems)
@@ -95,8 +95,7 @@ def read_tables(data: Path) -> RsnaTables:
         problems.append(
             problem("no_tables", "the folder holds none of the RSNA tables", [data.name], fatal=True)
         )
-    if any(item.fatal for item in problems):
-        raise TablesInvalid(tuple(problems))
+    _check(problems)
     for name, table in ((LABELS_FILE, train), (COORDINATES_FILE, coordinates), (series_file, series)):
         if table is None:
             problems.append(problem("missing_table", f"{name} is missing", [name]))
@@ -106,12 +105,18 @@ def read_tables(data: Path) -> RsnaTables:
     if series is not None:
         series, found = series_quirks(series)
         problems += found
+    _check(problems)
     if coordinates is not None:
         coordinates, found = coordinate_quirks(_typed_coordinates(coordinates), series)
         problems += found
     if train is not None and coordinates is not None:
         problems += point_and_label_quirks(train, coordinates)
     return RsnaTables(train, coordinates, series, tuple(problems))
+
+
+def _check(problems: list[Problem]) -> None:
+    if any(item.fatal for item in problems):
+        raise TablesInvalid(tuple(problems))
 
 
 def _read(path: Path, name: str, problems: list[Problem]) -> pd.DataFrame | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.base.files import atomic_write
+from data_prep.base.files import atomic_write, file_state
 from data_prep.names import safe_id
 from data_prep.problems import Reason, Rejection
 from data_prep.read.entry import StudyEntry
@@ -38,13 +38,14 @@ from pipeline.batch.study_work import (
 from pipeline.grade import Pipeline
 from pipeline.model_facts import ModelFacts
 from pipeline.prediction import StudyPrediction, probabilities_in
-from pipeline.results.report.index import write_index
+from pipeline.results.report.index import remove_index, write_index
 from pipeline.results.submission import submission_rows, validate_rows, write_rows
 
 if TYPE_CHECKING:
     from pipeline.results.dicom.write import DicomResults
 
 PREDICTIONS_FORMAT = "lumbar-predictions/1"
+INDEX_FILE = "index.html"
 
 _COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 # The file, its studies, a study, its targets: each of these has a line.
@@ -150,7 +151,9 @@ def run_batch(
             for record, place in zip(records, reports, strict=True)
             if (out / place).is_file()
         }
-        write_index(records, written, out / "index.html", learned_from=facts.provenance.learned_from)
+        write_index(records, written, out / INDEX_FILE, learned_from=facts.provenance.learned_from)
+    else:
+        remove_index(out / INDEX_FILE)
     return BatchReport(
         submission=out / "submission.csv",
         predictions=out / "predictions.json",
@@ -162,7 +165,7 @@ def run_batch(
             *rejections,
             *(Rejection.from_record(row) for record in records for row in record["rejections"]),
         ),
-        index=out / "index.html" if report is not None else None,
+        index=out / INDEX_FILE if report is not None else None,
         reports=tuple(out / place for place in reports if (out / place).is_file()),
         counts=Counter(row["source"] for record in records for row in record["targets"]),
     )
@@ -251,12 +254,12 @@ def _record_path(out: Path, study_id: str) -> Path:
 
 
 def _marker(facts: ModelFacts, entry: StudyEntry, dicom: DicomResults | None) -> str:
-    """SHA-256 of the study's file list (place, size, time of change), series kinds, models and software.
+    """SHA-256 of the study's file list (place, ``file_state``), series kinds, models and software.
 
     Which DICOM objects were asked for is part of it, because the record says which were refused.
     """
     content: dict[str, Any] = {
-        "files": [(str(path.relative_to(top)), *_size_and_time(path)) for top, path in input_files(entry)],
+        "files": [(str(path.relative_to(top)), *file_state(path)) for top, path in input_files(entry)],
         "kinds": {series: str(kind) for series, kind in entry.kinds.items()},
         "only_series": sorted(entry.only_series),
         "rejections": [str(rejection) for rejection in entry.rejections],
@@ -266,15 +269,6 @@ def _marker(facts: ModelFacts, entry: StudyEntry, dicom: DicomResults | None) ->
     if dicom is not None:
         content["dicom"] = asdict(dicom)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    """Bytes and nanoseconds; -1 for what is not there, such as the target of a dead link."""
-    try:
-        status = path.stat()
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
 
 
 def _record_of(path: Path, marker: str) -> dict[str, Any] | None:

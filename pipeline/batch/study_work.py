@@ -18,6 +18,7 @@ from data_prep.study import Study
 from pipeline.grade import Pipeline
 from pipeline.model_facts import ModelFacts
 from pipeline.prediction import StudyPrediction
+from pipeline.results.bids import derivatives_of
 
 if TYPE_CHECKING:
     from pipeline.results.dicom.write import DicomResults
@@ -26,6 +27,8 @@ DrawStudy = Callable[[Study | None, StudyPrediction, Path], None]
 REPORT_PLACE = "reports/{study}/report.html"
 PICTURE_PLACE = "pictures/{study}.png"
 _WORKERS = "lumbar-worker-"
+# Beside the record of a study, these have names that nobody else gives.
+_OURS_BY_NAME = (".html", ".tsv", ".json")
 
 
 def place_of(place: str, study_id: str) -> str:
@@ -102,7 +105,7 @@ class StudyWork:
         for path in _results_of(study_id, out):
             place = path.relative_to(out)
             is_made = place.as_posix() in places or place.parts[0] in folders
-            if is_made is made_again and (path.suffix == ".html" or is_own(path)):
+            if is_made is made_again and (path.suffix in _OURS_BY_NAME or is_own(path)):
                 path.unlink(missing_ok=True)
 
     def _write(self, study: Study | None, prediction: StudyPrediction, folder: Path) -> dict[str, Any]:
@@ -121,7 +124,8 @@ def _results_of(study_id: str, out: Path) -> list[Path]:
     name = safe_id(study_id)
     objects = [out / kind / f"{name}.dcm" for kind in ("sr", "sr-comprehensive", "sc", "kos")]
     states = sorted((out / "gsps" / name).glob("*.dcm"))
-    return [*objects, *states, *(out / place_of(place, study_id) for place in (PICTURE_PLACE, REPORT_PLACE))]
+    drawn = [out / place_of(place, study_id) for place in (PICTURE_PLACE, REPORT_PLACE)]
+    return [*objects, *states, *derivatives_of(study_id, out / "bids"), *drawn]
 
 
 def _made(

@@ -122,7 +122,7 @@ def score(
     from classifier.judge.rows import GradedRows
     from classifier.metric import score as official_score
     from data_prep.base.csv_files import read_text_table
-    from data_prep.names import input_label
+    from data_prep.names import input_label, printable
     from data_prep.rsna.known import known_studies, said_of_known
     from pipeline.commands.console_tables import print_review, print_tables
     from pipeline.results.submission import read_submission, rows_of_both, validate_submission
@@ -135,6 +135,9 @@ def score(
             raise ValueError(f"{input_label(label_file.name)} {error}") from None
         if "study_id" not in table.columns:
             raise ValueError("the label table lacks the column study_id")
+        ids = table["study_id"].dropna()
+        if len(twice := ids[ids.duplicated()]):
+            raise ValueError(f"the label table has study {printable(twice.iloc[0])} more than once")
         frame = read_submission(submission)
         if unseen:
             table = table[~table["study_id"].astype(str).isin(known_studies())]

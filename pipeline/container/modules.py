@@ -11,6 +11,7 @@ from typing import Any
 
 from data_prep.base.files import atomic_write
 from data_prep.problems import LumbarError
+from data_prep.vocabulary import GradeSource
 from pipeline.batch.run import BatchReport
 from pipeline.commands import console
 from pipeline.commands.grading_steps import grade_all
@@ -100,7 +101,7 @@ def _result(report: BatchReport) -> dict[str, Any]:
             "rejected": study["rejected"],
             "flags": study["flags"],
             "numbering_confidence": study["numbering_confidence"],
-            "grades": {f"{row['condition']}_{row['level']}": row["severity"] for row in study["targets"]},
+            "grades": {f"{row['condition']}_{row['level']}": _graded(row) for row in study["targets"]},
             "rejections": [{"reason": row["reason"]} for row in study["rejections"]],
         }
         for study in record["studies"]
@@ -112,6 +113,11 @@ def _result(report: BatchReport) -> dict[str, Any]:
         "software": record["provenance"]["software"],
         "__mercure_notification": {"requested": bool(words), "text": " ".join([done, *dict.fromkeys(words)])},
     }
+
+
+def _graded(row: Mapping[str, Any]) -> str | None:
+    """The severity of a target; None where it was not graded, whatever is most frequent at its level."""
+    return None if row["source"] == GradeSource.PRIOR.value else str(row["severity"])
 
 
 def _failed(error: LumbarError) -> int:

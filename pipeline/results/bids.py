@@ -17,7 +17,7 @@ from typing import Any
 
 from data_prep.base.files import atomic_write
 from data_prep.names import csv_cell
-from data_prep.vocabulary import SEVERITIES
+from data_prep.vocabulary import SEVERITIES, GradeSource
 
 BIDS_VERSION = "1.10.0"
 _NOTHING = "n/a"
@@ -41,7 +41,7 @@ _GRADE_COLUMNS: Mapping[str, Any] = {
     "condition": "what is graded; left and right are the patient's",
     "level": "the disc, named by the vertebrae above and below",
     **{severity.column: "calibrated probability, 0 to 1" for severity in SEVERITIES},
-    "severity": "the most probable one",
+    "severity": "the most probable one; n/a for a target that was not graded",
     "source": "seen or predicted: how the point was found; prior: not graded, its frequency at the level",
     "flags": "why a target was not graded",
 }
@@ -66,15 +66,15 @@ def write_derivatives(predictions: Mapping[str, Any], folder: Path) -> tuple[Pat
     }
     _write_json(description, folder / "dataset_description.json")
     written = []
-    for record, name in zip(predictions["studies"], _names(predictions["studies"]), strict=True):
-        place = folder.joinpath(*name.split("_"), "anat")
+    for record in predictions["studies"]:
+        name = _name(record["study_id"])
         about = {"StudyID": record["study_id"], "Flags": record["flags"], "Rejected": record["rejected"]}
         about["NumberingConfidence"] = record["numbering_confidence"]
         for kind, columns, rows, described in (
             ("points", _POINTS, _points(record), _POINT_COLUMNS),
             ("grades", _GRADES, _grades(record), _GRADE_COLUMNS),
         ):
-            path = place / f"{name}_desc-lumbar_{kind}.tsv"
+            path = _place(folder, name) / f"{name}_desc-lumbar_{kind}.tsv"
             _write_table(columns, rows, path)
             texts = {key: {"Description": v} if isinstance(v, str) else v for key, v in described.items()}
             _write_json({**about, **texts}, path.with_suffix(".json"))
@@ -82,17 +82,29 @@ def write_derivatives(predictions: Mapping[str, Any], folder: Path) -> tuple[Pat
     return tuple(written)
 
 
-def _names(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """``sub-01`` or ``sub-01_ses-02`` for every study: its own, else its identifier's letters and digits."""
-    names: list[str] = []
-    for record in records:
-        study_id = record["study_id"]
-        own = _SUBJECT.fullmatch(study_id)
-        name = study_id if own else f"sub-{re.sub(r'[^A-Za-z0-9]', '', study_id) or 'study'}"
-        if name in names:
-            name += hashlib.sha256(study_id.encode()).hexdigest()[:8]
-        names.append(name)
-    return names
+def derivatives_of(study_id: str, folder: Path) -> list[Path]:
+    """What ``write_derivatives`` has written of a study, by whatever run."""
+    name = _name(study_id)
+    return sorted(_place(folder, name).glob(f"{name}_desc-lumbar_*"))
+
+
+def _place(folder: Path, name: str) -> Path:
+    return folder.joinpath(*name.split("_"), "anat")
+
+
+def _name(study_id: str) -> str:
+    """``sub-01`` or ``sub-01_ses-02``: the study's own, else its identifier's letters and digits.
+
+    An identifier with anything else gets a hash, so that 1.2.34 and 1.23.4 never become one.
+    """
+    if _SUBJECT.fullmatch(study_id):
+        return study_id
+    kept = re.sub(r"[^A-Za-z0-9]", "", study_id)
+    return (
+        f"sub-{kept}"
+        if kept == study_id
+        else f"sub-{kept}{hashlib.sha256(study_id.encode()).hexdigest()[:8]}"
+    )
 
 
 def _points(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -125,7 +137,8 @@ def _ras(lps_mm: Sequence[float]) -> dict[str, float]:
 def _grades(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for target in record["targets"]:
         yield {
-            **{key: target[key] for key in ("condition", "level", "severity", "source")},
+            **{key: target[key] for key in ("condition", "level", "source")},
+            "severity": None if target["source"] == GradeSource.PRIOR.value else target["severity"],
             **target["probabilities"],
             "flags": ",".join(target["flags"]),
         }

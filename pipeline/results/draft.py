@@ -47,7 +47,8 @@ def draft_text(prediction: StudyPrediction) -> str:
     lines = [HEADING, "", "MRI OF THE LUMBAR SPINE", "", "FINDINGS"]
     lines.append(
         f"Levels are counted up from the last well-formed disc, called L5/S1 "
-        f"({len(levels.levels)} of {len(LEVELS)} found, {numbering_words(levels.numbering_confidence)})."
+        f"({len(levels.levels)} of {len(LEVELS)} found, "
+        f"{numbering_words(levels.numbering_confidence, prediction.flags)})."
     )
     lines += [flag_words(flag) for flag in prediction.flags]
     lines += _whole(prediction.measurements)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from data_prep.problems import Rejection
 from data_prep.vocabulary import Condition, ConditionGroup
 
 NOT_A_DEVICE: Final = "Research software, not a medical device."
@@ -71,6 +73,11 @@ IGNORED_WORDS: Final[Mapping[str, str]] = {
     "late_echo": "a late echo of a series that is there",
     "guessed": "what it shows was guessed, and a series that says so is there",
 }
+_STANDING_WORDS: Final = {
+    "rejected": "files or series not used",
+    "missing": "incomplete",
+    "doubtful": "doubtful",
+}
 USE_WORDS: Final[Mapping[str, str]] = {
     "levels": "levels",
     "spinal": "canal",
@@ -92,6 +99,17 @@ PLACE_WORDS: Final[Mapping[ConditionGroup, str]] = {
 def flag_words(flag: str) -> str:
     """A flag as a sentence; one that is not known stays readable."""
     return FLAG_WORDS.get(flag, flag.replace("_", " ").capitalize() + ".")
+
+
+def flag_lines(flags: Iterable[str]) -> list[str]:
+    """Flags with their codes, for results that programs read, too."""
+    return [f"flag {flag}: {flag_words(flag)}" for flag in flags]
+
+
+def rejection_lines(rejections: Iterable[Rejection]) -> list[str]:
+    """What of a study was not used, or is incomplete or doubtful: how often for which reason."""
+    counts = Counter((item.standing, item.reason) for item in rejections)
+    return [f"{_STANDING_WORDS[standing]}: {reason} x {n}" for (standing, reason), n in counts.items()]
 
 
 def series_use_words(used_for: Iterable[str], ignored: str) -> str:

@@ -66,6 +66,25 @@ def test_as_a_mercure_module(delivered: Path, tmp_path: Path) -> None:
     assert forwarded == {path.name for path in inside.glob("*.dcm")}
 
 
+def test_a_router_is_told_no_grade_of_what_was_not_graded(delivered: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "in"
+    inside.mkdir()
+    for path in sorted(delivered.glob("*.dcm")):
+        if "T1" not in str(pydicom.dcmread(path, stop_before_pixels=True).SeriesDescription):
+            shutil.copyfile(path, inside / path.name)
+    (tmp_path / "out").mkdir()
+    settings = {"sc": False, "sr": False}
+    (inside / "task.json").write_text(json.dumps({"process": {"settings": settings}}))
+
+    done = start(MERCURE_IN_DIR=inside, MERCURE_OUT_DIR=tmp_path / "out")
+
+    assert done.returncode == 0, done.stderr
+    (study,) = json.loads((tmp_path / "out" / "result.json").read_text())["studies"]
+    assert {name for name, grade in study["grades"].items() if grade is None} == {
+        name for name in study["grades"] if "foraminal" in name
+    }
+
+
 def test_as_a_monai_application(delivered: Path, tmp_path: Path) -> None:
     done = start(MONAI_INPUTPATH=delivered, MONAI_OUTPUTPATH=tmp_path / "out")
 

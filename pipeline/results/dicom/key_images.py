@@ -15,6 +15,7 @@ from pipeline.results.dicom.groups import words_of
 from pipeline.results.dicom.identity import MANUFACTURER, identify, note, set_times
 from pipeline.results.dicom.source import SourceStudy
 from pipeline.results.dicom.structured_report import observer
+from pipeline.results.words import flag_lines
 
 
 def build_key_images(source: SourceStudy, prediction: StudyPrediction) -> Dataset | None:
@@ -39,7 +40,7 @@ def build_key_images(source: SourceStudy, prediction: StudyPrediction) -> Datase
             document_title=codes.KEY_IMAGES.code,
             referenced_objects=evidence,
             observer_device_context=observer(prediction),
-            description="; ".join([*words, note(prediction.provenance)]),
+            description="; ".join([*flag_lines(prediction.flags), *words, note(prediction.provenance)]),
         ),
         series_instance_uid=identity.series_instance_uid,
         series_number=identity.series_number,

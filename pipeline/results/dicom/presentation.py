@@ -130,7 +130,10 @@ def _annotations(
             referenced_images=[headers[image.sop_instance_uid]],
             graphic_layer=layer,
             graphic_objects=[_ring(point, image) for point in there],
-            text_objects=[_label(point, image, prediction) for point in there],
+            text_objects=[
+                *(_label(point, image, prediction) for point in there),
+                *_flags(image, prediction),
+            ],
         )
         if image.frame is not None:
             annotation.ReferencedImageSequence[0].ReferencedFrameNumber = image.frame
@@ -180,6 +183,17 @@ def _label(point: LevelPoint, image: SourceImage, prediction: StudyPrediction) -
         anchor_point=(column, row),
         anchor_point_visible=False,
     )
+
+
+def _flags(image: SourceImage, prediction: StudyPrediction) -> list[TextObject]:
+    """What a reader should know of the whole study, in a corner of an image; nothing without a flag."""
+    if not prediction.flags:
+        return []
+    across, down = image.plane.spacing_mm
+    words = f"flags: {', '.join(prediction.flags)}"
+    right, bottom = float(image.plane.shape[1]), min(_BOX_HEIGHT_MM / down + 1.0, float(image.plane.shape[0]))
+    box = (1.0, 1.0, min(_CHARACTER_MM * len(words) / across + 1.0, right), bottom)
+    return [TextObject(words, AnnotationUnitsValues.PIXEL, bounding_box=box, text_justification="LEFT")]
 
 
 def _window(

@@ -32,13 +32,20 @@ from classifier.measure.agreement import contradictions, target_of
 from classifier.measure.quantities import NOT_MEASURED_WORDS
 from data_prep.base.uids import derived_uid
 from data_prep.levels import SpineLevels
-from data_prep.vocabulary import CONDITIONS, LEVELS, Flag, Level, Target
+from data_prep.vocabulary import CONDITIONS, LEVELS, Level, Target
 from pipeline import __version__
 from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import codes, groups
 from pipeline.results.dicom.identity import MANUFACTURER, NAME, identify, models_digest, note, set_times
 from pipeline.results.dicom.source import SourceImage, SourceStudy
-from pipeline.results.words import flag_words, numbering_words, reading_words, series_use_words
+from pipeline.results.words import (
+    NUMBERING_IN_DOUBT,
+    flag_lines,
+    numbering_words,
+    reading_words,
+    rejection_lines,
+    series_use_words,
+)
 
 
 class ReportKind(StrEnum):
@@ -140,7 +147,7 @@ def _content(
     root.insert(findings, groups.comment(note(prediction.provenance)))
     notes = [*_numbering(prediction, levels), *_doubts(prediction)]
     evaluations = groups.evaluations(not_graded, unplaced, notes)
-    evaluations.ContentSequence.insert(0, _certainty(levels))
+    evaluations.ContentSequence.insert(0, _certainty(prediction))
     root.append(evaluations)
     if only_images:
         _name_sources(root)
@@ -212,9 +219,9 @@ def _algorithm(prediction: StudyPrediction) -> AlgorithmIdentification:
     return AlgorithmIdentification(name=NAME, version=__version__, parameters=[f"models sha256 {digest}"])
 
 
-def _certainty(levels: SpineLevels) -> CodeContentItem:
+def _certainty(prediction: StudyPrediction) -> CodeContentItem:
     """Whether the numbering, on which everything else stands, is flagged."""
-    doubted = Flag.NUMBERING_UNCERTAIN in levels.flags
+    doubted = bool(NUMBERING_IN_DOUBT & set(prediction.flags))
     return CodeContentItem(
         name=codes.NUMBERING.code,
         value=(codes.UNCERTAIN if doubted else codes.NOT_FLAGGED).code,
@@ -223,17 +230,17 @@ def _certainty(levels: SpineLevels) -> CodeContentItem:
 
 
 def _numbering(prediction: StudyPrediction, levels: SpineLevels) -> list[str]:
-    """How sure the numbering is, the flags of the study, and the hash of every weights file, in words."""
-    numbering = numbering_words(levels.numbering_confidence, levels.flags)
+    """How sure the numbering is, flags, series, what was not used, and the hash of every weights file."""
+    numbering = numbering_words(levels.numbering_confidence, prediction.flags)
     found = f"{len(levels.levels)} of {len(LEVELS)} levels found, {numbering}"
-    flags = [f"flag {flag}: {flag_words(flag)}" for flag in prediction.flags]
+    flags = flag_lines(prediction.flags)
     flags += [reading_words(shift, share) for shift, share in levels.other_readings.items()]
     models = [f"{name} sha256 {digest}" for name, digest in sorted(prediction.provenance.models.items())]
     series = [
         f"series {row.series_id}: {row.seen_as or 'not read'}, {series_use_words(row.used_for, row.ignored)}"
         for row in prediction.series
     ]
-    return [found, *flags, *series, *models]
+    return [found, *flags, *series, *rejection_lines(prediction.rejections), *models]
 
 
 def _name_sources(items: list[Dataset]) -> None:

@@ -94,7 +94,7 @@ def _summary(prediction: StudyPrediction, levels: SpineLevels) -> str:
         reason = prediction.rejections[-1]
         return f"rejected: [{reason.reason.value}] {reason.message}; every grade is the level prior"
     flags = f" · flags: {', '.join(prediction.flags)}" if prediction.flags else ""
-    numbering = numbering_words(levels.numbering_confidence, levels.flags)
+    numbering = numbering_words(levels.numbering_confidence, prediction.flags)
     return f"{len(levels.levels)} of 5 levels found · {numbering}{flags}"
 
 

@@ -11,6 +11,9 @@ from data_prep.vocabulary import SEVERITIES, Condition, ConditionGroup, Level
 from pipeline.results.report.pages import render
 from pipeline.results.words import flag_words, numbering_words
 
+_TITLE = b"<title>Studies, lumbar report</title>"
+_LOOKED_AT_BYTES = 4096
+
 
 def worst_words(targets: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
     """The worst grade of some target records, for sorting and in words; (-1, …) when none was graded."""
@@ -66,3 +69,14 @@ def write_index(
     text = render("index.html", script="index.js", rows=rows, learned_from=learned_from)
     with atomic_write(path) as stream:
         stream.write(text)
+
+
+def remove_index(path: Path) -> None:
+    """Remove the page of an earlier run, which may show other grades than the tables now hold."""
+    try:
+        with path.open("rb") as file:
+            is_own = _TITLE in file.read(_LOOKED_AT_BYTES)
+    except OSError:
+        return
+    if is_own:
+        path.unlink(missing_ok=True)

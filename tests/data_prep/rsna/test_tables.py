@@ -181,3 +181,19 @@ def test_the_real_tables_load_with_the_known_quirks(real_rsna: Path) -> None:
     assert any(place.startswith("1973833645/") for place in order.examples)
     (lonely,) = (item for item in tables.problems if item.code == "study_without_points")
     assert lonely.examples == ("3008676218",)
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("labels", "100" + ",Moderate" * 24 + ",Severe\n"),
+        ("series", "100,11,Axial T2\n"),
+    ],
+)
+def test_rows_that_contradict_each_other_are_refused(tmp_path: Path, name: str, row: str) -> None:
+    text = {"labels": LABELS + "100" + ",Moderate" * 25 + "\n", "series": SERIES + "100,11,Sagittal T1\n"}[
+        name
+    ]
+    write_tables(tmp_path, **{name: text + row})
+    with pytest.raises(TablesInvalid, match="contradictory_row"):
+        read_tables(tmp_path)

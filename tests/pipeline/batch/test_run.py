@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from data_prep.read.find import find_studies
 from data_prep.vocabulary import TARGETS
 from pipeline.batch.run import BatchReport, run_batch
 from pipeline.grade import Pipeline
+from pipeline.results.bids import write_derivatives
 from pipeline.results.report.study_report import write_report
 from pipeline.results.submission import read_submission, validate_submission
 from tests.pipeline.stand_in import CANARY, StraightSpine, stand_in_pipeline, write_study, write_table
@@ -92,6 +96,21 @@ def test_what_changed_is_done_again(images: Path, tmp_path: Path, change: str) -
         (out / "studies" / "502.json").write_text("{}")
     report = run(stand_in_pipeline(**models), images, out)
     assert report.n_resumed == (0 if change == "models" else 2)
+
+
+def test_images_under_the_names_sizes_and_times_of_others_are_graded_anew(
+    images: Path, tmp_path: Path
+) -> None:
+    for path in images.rglob("*.dcm"):
+        os.utime(path, (10**9, 10**9))
+    run(stand_in_pipeline(), images, tmp_path / "out")
+    for path in (images / "502").rglob("*.dcm"):
+        path.write_bytes((images / "503" / path.relative_to(images / "502")).read_bytes())
+        os.utime(path, (10**9, 10**9))
+    again = run(stand_in_pipeline(), images, tmp_path / "out")
+    assert again.n_resumed == 2
+    fresh = run(stand_in_pipeline(), images, tmp_path / "fresh")
+    assert again.submission.read_bytes() == fresh.submission.read_bytes()
 
 
 def test_a_rejected_study_has_its_rows_and_its_reason(images: Path, tmp_path: Path) -> None:
@@ -185,3 +204,41 @@ def test_stages_tell_how_much_is_over(images: Path, tmp_path: Path) -> None:
     assert shares == sorted(shares) and shares[-1] == 3.0
     stages = ["501: reading", "501: detection", "501: grading", "501: drawing", "501"]
     assert [name for _, name in told[:5]] == stages
+
+
+def test_what_is_not_made_again_is_gone_when_grades_may_have_changed(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run_batch(stand_in_pipeline(), find_studies(images), out, report=write_report)
+    tables = write_derivatives(json.loads(done.predictions.read_text()), out / "bids")
+    assert all(table.is_file() for table in tables) and (out / "index.html").is_file()
+    run(stand_in_pipeline(), images, out)  # the same grades
+    assert all(table.is_file() for table in tables)
+    shutil.rmtree(images / "502" / "12")
+    run(stand_in_pipeline(), images, out)
+    assert [table.is_file() for table in tables] == [True, True, False, False, True, True]
+    assert not (out / "index.html").exists() and not list((out / "reports" / "502").glob("*.html"))
+
+
+def test_a_page_of_another_program_stays(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "index.html").write_text("<title>mine</title>")
+    run(stand_in_pipeline(), images, tmp_path / "out")
+    assert (tmp_path / "out" / "index.html").read_text() == "<title>mine</title>"
+
+
+def test_tables_of_two_studies_never_have_one_name_and_grade_nothing_unseen(
+    images: Path, tmp_path: Path
+) -> None:
+    content = json.loads(run(stand_in_pipeline(), images, tmp_path / "out").predictions.read_text())
+    names = set()
+    for study_id in ("1.2.34", "1.23.4", "1234"):
+        record = content["studies"][0] | {"study_id": study_id}
+        tables = write_derivatives(content | {"studies": [record]}, tmp_path / "bids")
+        names |= set(tables)
+    assert len(names) == 6
+    (grades,) = [table for table in tables if table.name.endswith("_grades.tsv")]
+    with grades.open(newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    unseen = [row for row in rows if row["source"] == "prior"]
+    assert len(unseen) == 5 and {row["severity"] for row in unseen} == {"n/a"}
+    assert "n/a" not in {row["severity"] for row in rows if row["source"] != "prior"}

@@ -13,8 +13,9 @@ import pytest
 from data_prep.exchange import AnnotationsInvalid, read_points
 from data_prep.problems import DicomRejected
 from data_prep.read.find import find_studies
+from data_prep.read.series_table import read_series_table
 from data_prep.rsna.tables import TablesInvalid, read_tables
-from data_prep.vocabulary import SEVERITIES, TARGETS
+from data_prep.vocabulary import SEVERITIES, TARGETS, SeriesKind
 from pipeline.results.submission import SubmissionError, build_submission, read_submission, write_submission
 from tests.command_line import lumbar
 from tests.dicom_files import write_study
@@ -57,9 +58,28 @@ def bare_utf16(text: str) -> bytes:
     return text.encode("utf-16-le")
 
 
+def a_line_cut(text: str) -> bytes:
+    lines = text.splitlines()
+    lines[-1] = lines[-1].rpartition(",")[0]
+    return "\n".join(lines).encode()
+
+
+def a_cell_too_many(text: str) -> bytes:
+    return (text.strip() + ",Severe\n").encode()
+
+
+def a_column_twice(text: str) -> bytes:
+    """The last column once more, with what the one before it says."""
+    lines = [line.split(",") for line in text.splitlines()]
+    return "\n".join(",".join([*line, line[-1 if n == 0 else -2]]) for n, line in enumerate(lines)).encode()
+
+
 @pytest.mark.parametrize(
     ("saved", "says"),
     [
+        (a_line_cut, "it was cut or damaged"),
+        (a_cell_too_many, "it was cut or damaged"),
+        (a_column_twice, " twice"),
         (semicolons, "by semicolons: save it with commas"),
         (tabs, "by tabs: save it with commas"),
         (utf16, "is written in UTF-16: save it as CSV in UTF-8"),
@@ -133,3 +153,24 @@ def test_tables_without_a_common_study_are_refused(tmp_path: Path) -> None:
     labels(STUDIES[2:]).to_csv(tmp_path / "train.csv", index=False)
     done = lumbar("score", tmp_path / "submission.csv", tmp_path, "--common")
     assert done.exit_code == 1 and "no study in common" in done.stderr
+
+
+def test_a_study_with_two_rows_of_labels_is_named(tmp_path: Path) -> None:
+    write_submission(submission(STUDIES), tmp_path / "submission.csv")
+    table = labels(STUDIES)
+    pd.concat([table, table.tail(1)]).to_csv(tmp_path / "train.csv", index=False)
+    scored = lumbar("score", tmp_path / "submission.csv", tmp_path)
+    assert scored.exit_code == 1 and "study 104 more than once" in " ".join(scored.stderr.split())
+
+
+def test_commas_behind_the_last_column_say_nothing(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(labels(STUDIES).to_csv(index=False).replace("\n", ",\n"))
+    tables = read_tables(tmp_path)
+    assert tables.train is not None and list(tables.train["study_id"]) == list(STUDIES)
+
+
+def test_a_series_that_is_listed_as_two_things_is_asked_itself(tmp_path: Path) -> None:
+    table = SERIES + "101,11,Sagittal T2/STIR\n101,12,Sagittal T2/STIR\n"
+    (tmp_path / "series.csv").write_text(table)
+    kinds = read_series_table(tmp_path / "series.csv")["101"]
+    assert kinds == {"11": None, "12": SeriesKind.SAGITTAL_T2}

@@ -46,6 +46,12 @@ def test_level_by_level_with_what_was_not_assessed() -> None:
     assert "A lumbar level is not in the images." in lines
 
 
+def test_no_figure_stands_beside_a_flag_that_leaves_the_numbering_in_doubt() -> None:
+    assert "numbering 93% sure" in draft_text(prediction())
+    doubted = draft_text(replace(prediction(), flags=("sacrum_unseen",)))
+    assert "numbering in doubt" in doubted and "93%" not in doubted
+
+
 def test_measurements_stand_beside_grades_and_contradictions_come_first() -> None:
     measurements = (
         Measured(Quantity.CANAL_DEPTH, 15.2, 0.9, Level.L4_L5),

@@ -166,6 +166,15 @@ def test_the_report_says_what_the_prediction_says(images: Path, tmp_path: Path) 
     assert len(report.content.get_image_measurement_groups()) == 0  # none without a place
 
 
+@pytest.mark.parametrize("flag", ["sacrum_unseen", "numbering_uncertain", "level_absent"])
+def test_the_code_of_the_numbering_and_its_words_agree(images: Path, tmp_path: Path, flag: str) -> None:
+    prediction, study = graded(images)
+    report = build_report(read_source(study), replace(prediction, flags=(flag,)))
+    write_object(report, tmp_path / "sr.dcm")
+    text = dsrdump(tmp_path / "sr.dcm")
+    assert ("numbering in doubt" in text) == ('"Uncertain"' in text) == (flag != "level_absent")
+
+
 def test_the_same_study_gives_the_same_bytes_and_other_models_other_objects(
     images: Path, tmp_path: Path
 ) -> None:
@@ -284,6 +293,7 @@ def test_an_image_of_another_patient_is_left_out_by_name_and_out_of_the_result(
     assert (dataset.PatientID, str(dataset.PatientName)) == (CANARY, CANARY)
     quoted = re.findall(r"1\.2\.\d+", dsrdump(report))
     assert quoted and strange not in quoted
+    assert "files or series not used: other_patient x 1" in dsrdump(report)
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -391,7 +401,9 @@ def test_overlays_put_level_and_grade_on_the_slice_that_shows_them(images: Path)
         for annotation in state.GraphicAnnotationSequence:
             (image,) = annotation.ReferencedImageSequence
             texts, rings = annotation.TextObjectSequence, annotation.GraphicObjectSequence
-            for text, ring in zip(texts, rings, strict=True):
+            # The last one tells of the study: its flags.
+            assert texts[-1].UnformattedTextValue == "flags: level_absent, degraded_input"
+            for text, ring in zip(texts[:-1], rings, strict=True):
                 shown[text.UnformattedTextValue] = (image.ReferencedSOPInstanceUID, ring.GraphicData[:2])
                 left, top = text.BoundingBoxTopLeftHandCorner
                 right, bottom = text.BoundingBoxBottomRightHandCorner
@@ -419,5 +431,7 @@ def test_key_images_are_those_with_moderate_or_severe(images: Path) -> None:
             wanted.add(image.sop_instance_uid)
     listed = [i for i in selection.ContentSequence if i.ValueType == "IMAGE"]
     assert {item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for item in listed} == wanted
+    words = [i.TextValue for i in selection.ContentSequence if i.ValueType == "TEXT"]
+    assert any("flag level_absent: A lumbar level is not in the images." in text for text in words)
     mild = {t: Grade(np.array([0.9, 0.06, 0.04]), "seen") for t in TARGETS}
     assert build_key_images(source, replace(prediction, grades=mild)) is None
