@@ -75,7 +75,8 @@ def draw_point(study: Study, truth: LevelPoint, found: LevelPoint | None) -> NDA
     half = round(HALF_SIDE_MM / MM_PER_PX)
     left, top = np.clip(np.rint(at).astype(int) - half, 0, None)
     cut = np.ascontiguousarray(picture[top : top + 2 * half, left : left + 2 * half])
-    for line, text in enumerate((f"{truth.level.label} {truth.condition.value}", label)):
+    named = (f"{truth.level.label} {truth.condition.label}", label, "ring annotated, cross detected")
+    for line, text in enumerate(named):
         cv2.putText(
             cut, text, (4, 14 + 16 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA
         )
@@ -99,7 +100,7 @@ def draw_training(results: Path, path: Path) -> None:
     losses.set(xlabel="epoch", ylabel="loss", yscale="log")
     losses.legend(fontsize=8)
     share.plot(table["epoch"], table["metrics/within_6mm"], marker="o", color="#0072B2")
-    share.set(xlabel="epoch", ylabel="choosing points within 6 mm", ylim=(0, 1))
+    share.set(xlabel="epoch", ylabel="kept apart points within 6 mm", ylim=(0, 1))
     for axis in (losses, share):
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)

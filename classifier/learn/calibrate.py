@@ -25,12 +25,13 @@ from classifier.calibration import (
 from classifier.config import GROUP_GRADERS, GraderName
 from classifier.judge.rows import GradedRows
 from classifier.learn.crop_cache import (
+    NOT_CUT_FOR,
     CropCache,
     cuts_for,
     load_cache,
 )
 from classifier.learn.train import grade_cache
-from classifier.learn.workflow import crops_of
+from classifier.learn.workflow import joined_crops
 from classifier.prior import competition_log_loss
 from classifier.storage import StoredGrader, load_grader, save_grader
 from data_prep.partition import Part
@@ -175,11 +176,11 @@ def _caches_of(members: Sequence[StoredGrader], folders: Sequence[Path]) -> list
     served = {folder: _serves_one(folder, members) for folder in folders}
     if unfit := [folder.name for folder, serves in served.items() if not serves]:
         name = members[0].config.name.value
-        raise ValueError(f"crop cache '{unfit[0]}' was not cut for this {name} configuration")
+        raise ValueError(NOT_CUT_FOR.format(folder=unfit[0], grader=name))
     found = []
     for member in members:
         mine = [folder for folder in folders if _serves_one(folder, [member])]
-        found.append(CropCache.join(crops_of(mine, member.config, Part.VALIDATION)))
+        found.append(joined_crops(mine, member.config, Part.VALIDATION))
     return _aligned(found)
 
 

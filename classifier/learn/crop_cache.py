@@ -35,6 +35,12 @@ Truth = Mapping[Target, NDArray[np.float64]]
 _CACHE_FILE = "cache.json"
 
 
+NOT_CUT_FOR = (
+    "crop cache '{folder}' was not cut for this {grader} configuration: "
+    "cut it into another folder with the same --config"
+)
+
+
 class NoCrops(LumbarError, ValueError):
     """A crop cache without a crop of a grader, as of a data set that lacks its series."""
 
@@ -219,7 +225,7 @@ def load_cache(folder: Path, grader: GraderName, crop: CropConfig) -> CropCache:
     """
     description = _description(folder)
     if not cuts_for(folder, grader, crop):
-        raise ValueError(f"crop cache '{folder.name}' was not cut for this {grader.value} configuration")
+        raise ValueError(NOT_CUT_FOR.format(folder=folder.name, grader=grader.value))
     names = ["crops", "valid", "level", "truth", "label", "row_ids"]
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     for file in sorted(folder.glob("*.npz")):
@@ -261,7 +267,7 @@ def cuts_for(folder: Path, grader: GraderName, crop: CropConfig) -> bool:
     if cut is None:
         return False
     if not _serves(CropConfig(**cut), crop):
-        raise ValueError(f"crop cache '{folder.name}' was not cut for this {grader.value} configuration")
+        raise ValueError(NOT_CUT_FOR.format(folder=folder.name, grader=grader.value))
     return True
 
 

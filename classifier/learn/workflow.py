@@ -85,12 +85,13 @@ def train_groups(
     for config in configs:
         beside = [*(cache for cache in caches if is_parted(cache)), *validation]
         watched = crops_of(beside, config, Part.VALIDATION)
-        learned = CropCache.join(crops_of(caches, config, Part.TRAIN))
+        learned = joined_crops(caches, config, Part.TRAIN)
         own = [item for item in asked if item.grader is config.name]
         if bool(own) != bool(config.training.teaching):
             raise TeachersUnusable(
-                f"{config.name.value}: training.teaching is {config.training.teaching} "
-                f"and there are {len(own)} files of its teachers"
+                f"{config.name.value}: training.teaching is {config.training.teaching} and there are "
+                f"{len(own)} files of its teachers: give what `classifier teach` wrote with --teachers, "
+                "or, with a training.teaching of 0, none"
             )
         train_grader(
             config,
@@ -133,7 +134,7 @@ def teach_groups(
         beside = crops_of([cache for cache in caches if cache not in divided], config, Part.TRAIN)
         found = ask_teachers(
             config,
-            CropCache.join(crops_of(divided, config, Part.TRAIN)),
+            joined_crops(divided, config, Part.TRAIN),
             CropCache.join(beside) if beside else None,
             folder,
             folds=folds,
@@ -169,3 +170,14 @@ def crops_of(caches: Sequence[Path], config: GraderConfig, part: Part) -> list[C
         if len(crops):
             found.append(crops)
     return found
+
+
+def joined_crops(caches: Sequence[Path], config: GraderConfig, part: Part) -> CropCache:
+    """As ``crops_of``, in one. Raises NoCrops when there is none."""
+    found = crops_of(caches, config, part)
+    if not found:
+        raise NoCrops(
+            f"no crop of the {part.value} part for the grader {config.name.value}: a study's identifier "
+            "alone decides its part (train 8, validation 1, test 1 of 10), so give more studies, or others"
+        )
+    return CropCache.join(found)

@@ -76,7 +76,8 @@ def read_manifest(folder: str | Path) -> dict[str, str]:
     except FileNotFoundError:
         raise WeightsRejected(
             f"no weights in '{path.parent.name}/' ({MANIFEST_NAME} is missing): "
-            "run `make models`, or fetch a complete copy of the project"
+            "of a detector's run `lumbar detector bundle` makes them; bundled ones come with a complete copy "
+            "of the project, or of `make models`"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsRejected(
@@ -98,7 +99,10 @@ def read_verified(folder: str | Path, name: str) -> bytes:
     folder = Path(folder)
     expected = read_manifest(folder).get(name)
     if expected is None:
-        raise WeightsRejected(f"'{name}' is not listed in '{folder.name}/{MANIFEST_NAME}': run `make models`")
+        raise WeightsRejected(
+            f"'{name}' is not listed in '{folder.name}/{MANIFEST_NAME}': train the network that it "
+            f"lacks, or {_REMEDY}"
+        )
     return _verified(folder, name, expected)
 
 

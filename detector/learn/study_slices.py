@@ -6,6 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -264,12 +265,10 @@ def rsna_slices(
     labelled: list[LabelledSlice] = []
     entries = find_studies(data)
     for number, entry in enumerate(entries, start=1):
-        try:
+        with suppress(DicomRejected):
             study = entry.load()
-        except DicomRejected:
-            continue
-        points, _ = annotated_points(study, tables.coordinates)
-        labelled += _slices_with_points(study, points, kind)
+            points, _ = annotated_points(study, tables.coordinates)
+            labelled += _slices_with_points(study, points, kind)
         if progress is not None:
             progress(number, len(entries))
     if not labelled:

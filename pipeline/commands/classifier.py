@@ -109,7 +109,13 @@ def calibrate(
     if as_json:
         console.print_json(figures)
     else:
+        if all(part["oracle_log_loss"] < 1e-6 for part in figures.values()):  # labels that are certain
+            figures = {group: _without_oracle(part) for group, part in figures.items()}
         _print_groups("calibration", figures)
+        console.tell(
+            f"weights: {output or runs[0]}; next: lumbar predict INPUT -o OUT --classifier-weights …, "
+            "with all three graders in it"
+        )
 
 
 @app.command(epilog="Example: lumbar classifier evaluate path/to/rsna --json")
@@ -212,6 +218,10 @@ def _print_scores(figures: Mapping[str, Any]) -> None:
     ]
     if rows:
         console.print_rows("official metric, lower is better", rows)
+
+
+def _without_oracle(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if name != "oracle_log_loss"}
 
 
 def _print_groups(title: str, figures: Mapping[str, Mapping[str, Any]]) -> None:

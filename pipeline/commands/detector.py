@@ -45,7 +45,7 @@ for name, command, example in (
     ("bundle", detector_training.bundle, "bundle runs/sagittal runs/axial -o detector/weights"),
 ):
     app.command(name, epilog=f"Example: lumbar detector {example}")(command)
-SHOWN = ("n", "missing", "median_in_plane_mm", "p95_in_plane_mm", "median_3d_mm", "wrong_level", "wrong_side")
+SHOWN = ("missing", "median_in_plane_mm", "p95_in_plane_mm", "median_3d_mm", "wrong_level", "wrong_side")
 
 
 @app.command(epilog="Example: lumbar detector predict train_images/100206310 -o levels.csv")
@@ -148,20 +148,31 @@ def evaluate(
     table = pd.concat(rows)
     report = {group: dataclasses.asdict(figures) for group, figures in summarise(table).items()}
     numbering = dataclasses.asdict(numbering_report(table, found))
+    unseen = sum(not levels.points for levels in found)
     if pictures is not None:
         triples = [(study, levels, points) for (study, points), levels in zip(cases, found, strict=True)]
-        draw_worst(triples, table, pictures)
+        drawn = draw_worst(triples, table, pictures)
+        tell(f"pictures of the {len(drawn)} worst points, worst first: {pictures}")
     if as_json:
-        figures = {"studies": len(cases), **report, "numbering": numbering}
+        figures = {"studies": len(cases), "without_points": unseen, **report, "numbering": numbering}
         print_json({key: without_nan(value) for key, value in figures.items()})
         return
     print_rows(
         f"{len(cases)} studies",
         [
-            {"group": group, **{name.replace("_", " "): str(figures[name]) for name in SHOWN}}
+            {
+                "group": group,
+                "points": str(figures["n"]),
+                "within 6 mm": f"{figures['within_in_plane']['6']:.1%}",
+                **{name.replace("_", " "): str(figures[name]).replace("inf", "none") for name in SHOWN},
+            }
             for group, figures in report.items()
         ],
     )
+    if unseen:
+        out.print(f"no spine was found in {unseen} of {len(cases)} studies: their points are missing")
+    if unseen == len(cases):
+        return
     out.print(
         f"numbering: {numbering['wrong']} of {numbering['studies']} studies wrong, mean confidence "
         f"{numbering['mean_confidence']:.2f}, calibration error {numbering['calibration_error']:.3f}"

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from data_prep.base.bundles import weights_folder
 from data_prep.base.manifest import MANIFEST_NAME, read_verified, write_manifest
 from data_prep.synthetic import FIRST_CHOOSING_SEED
 from data_prep.vocabulary import ConditionGroup
@@ -45,7 +46,11 @@ def train(
         Path | None, typer.Option(help="Folder for slices read once; RUN/slices if left out.")
     ] = None,
     start_from: Annotated[
-        Path | None, typer.Option(help="Weights folder to begin with, such as detector/weights/open.")
+        Path | None,
+        typer.Option(
+            metavar="research|open|FOLDER",
+            help="Begin with bundled weights, or those of a folder; left out: from scratch.",
+        ),
     ] = None,
     rate: Annotated[
         float, typer.Option(help="Learning rate at the start; lower it with --start-from.")
@@ -60,6 +65,7 @@ def train(
 
     if phantoms and seed + phantoms > FIRST_CHOOSING_SEED:
         raise typer.BadParameter("phantoms of seeds from 100,000 on are kept for choosing and reporting")
+    first = None if start_from is None else _weights_of(start_from, kind)
     with progress("reading slices", None) as read:
         sources, choosing = training_slices(
             SliceSources(
@@ -89,15 +95,15 @@ def train(
 
         def on_epoch(done: int, metrics: dict[str, float]) -> None:
             share = metrics.get("metrics/within_6mm", 0.0)
-            epoch_done(f"{share:.3f} of choosing points within 6 mm")
+            said = f"{share:.1%} of kept apart points within 6 mm"
+            epoch_done(said if choosing else "")
             if not err.is_terminal:  # a bar is drawn on terminals alone; a log wants lines
-                err.print(f"epoch {done} of {epochs}: {share:.3f} of choosing points within 6 mm")
+                err.print(f"epoch {done} of {epochs}: {said if choosing else 'no patient is kept apart'}")
 
-        first = None if start_from is None else _weights_of(start_from, kind)
         weights = train_detector(
             config, sources, choosing, output, resume=resume, start_from=first, on_epoch=on_epoch
         )
-    err.print(f"weights: {weights.name} in {output}")
+    err.print(f"weights: {weights.name} in {output}; next: lumbar detector bundle {output} -o WEIGHTS")
 
 
 def train_points(
@@ -153,7 +159,8 @@ def bundle(
                 shutil.copyfile(run / f"{stem}{suffix}", output / f"{stem}{suffix}")
     write_manifest(output)
     write_graphs(output)
-    err.print(f"{len(runs)} runs bundled in {output.name}/")
+    held = ", ".join(sorted(path.stem for path in output.glob("*.safetensors")))
+    err.print(f"{output} holds {held}; next: lumbar detector evaluate DATA --weights {output}")
 
 
 def torchrun_command(device: str, arguments: list[str]) -> list[str]:
@@ -165,11 +172,13 @@ def torchrun_command(device: str, arguments: list[str]) -> list[str]:
 
 def _weights_of(folder: Path, kind: DetectorKind) -> bytes:
     """A trained detector's weight file, checked against the manifest when the folder has one."""
+    from detector import BUNDLED_WEIGHTS
     from detector.learn.slices import SlicesUnusable
 
+    folder = weights_folder(folder, BUNDLED_WEIGHTS)
     name = f"{kind.value}.safetensors"
     if (folder / MANIFEST_NAME).is_file():
         return read_verified(folder, name)
     if not (folder / name).is_file():
-        raise SlicesUnusable(f"{folder.name}/{name} not found: --start-from wants a finished run")
+        raise SlicesUnusable(f"{folder.name}/{name} not found: --start-from wants research, open or a run")
     return (folder / name).read_bytes()

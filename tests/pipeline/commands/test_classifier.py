@@ -67,6 +67,8 @@ def test_train_and_evaluate_on_a_folder_in_the_rsna_layout(tmp_path: Path) -> No
     figures = json.loads(out)
     assert code == 0 and figures["n_targets"] == 25 and figures["flags"] == {}
     assert figures["oracle_score"] is None
+    code, _, err = lumbar("calibrate", run, "--validation", run / "crops")
+    assert code == 1 and "no crop of the validation part for the grader spinal" in err
 
     (series, *_) = (data / "train_images").glob("*/*")
     (series / "notes.dcm").write_text("no image")
@@ -93,6 +95,7 @@ def test_graders_learn_from_teachers(tmp_path: Path) -> None:
 
     code, _, err = lumbar("train", "--crops", crops, *choice, "-o", tmp_path / "alone")
     assert code == 1 and "training.teaching is 0.7 and there are 0 files" in err
+    assert "give what `classifier teach` wrote with --teachers" in err
     code, _, err = lumbar("train", "--crops", crops, *choice, "--teachers", config, "-o", tmp_path / "x")
     assert code == 1 and "not what `lumbar classifier teach` writes" in err
 

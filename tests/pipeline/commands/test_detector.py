@@ -74,6 +74,51 @@ def test_external_slices_cannot_train_the_axial_detector(tmp_path: Path) -> None
     assert result.exit_code == 1 and "leave --external and --slices out" in " ".join(result.stderr.split())
 
 
+def test_what_a_training_cannot_begin_with_is_refused_before_anything_is_read(
+    tmp_path: Path,
+) -> None:
+    arguments = [
+        "detector",
+        "train",
+        str(tmp_path),
+        "-o",
+        str(tmp_path / "run"),
+        "--start-from",
+        str(tmp_path),
+    ]
+    result = runner.invoke(lumbar, arguments)
+    assert result.exit_code == 1 and "--start-from wants research, open or a run" in result.stderr
+    assert "reading slices" not in result.stderr
+
+
+def test_a_run_is_no_weights_folder_and_where_nothing_is_found_nothing_is_numbered(
+    data: Path, tmp_path: Path
+) -> None:
+    run, weights = tmp_path / "run", tmp_path / "weights"
+    small = [
+        "--epochs",
+        "1",
+        "--samples-per-epoch",
+        "1",
+        "--batch-size",
+        "1",
+        "--threads",
+        "1",
+        "--jobs",
+        "1",
+    ]
+    result = runner.invoke(lumbar, ["detector", "train", "--phantoms", "1", "-o", str(run), *small])
+    assert result.exit_code == 0, result.output
+    assert f"next: lumbar detector bundle {run}" in " ".join(result.stderr.split())
+    result = runner.invoke(lumbar, ["detector", "evaluate", str(data), "--weights", str(run)])
+    assert result.exit_code == 1 and "lumbar detector bundle" in result.stderr
+    result = runner.invoke(lumbar, ["detector", "bundle", str(run), "-o", str(weights)])
+    assert result.exit_code == 0 and f"{weights} holds sagittal" in result.stderr
+    result = runner.invoke(lumbar, ["detector", "evaluate", str(data), "--weights", str(weights)])
+    assert result.exit_code == 0
+    assert "no spine was found in 2 of 2 studies" in result.stdout and "numbering" not in result.stdout
+
+
 def test_a_second_look_is_trained_bundled_and_used(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", studies=4, seed=200_420)
     arguments = ["--group", "foraminal", "--epochs", "1", "--threads", "1", "--jobs", "1"]
