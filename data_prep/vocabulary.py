@@ -183,6 +183,7 @@ class Flag(StrEnum):
     NO_AXIAL_T2 = "no_axial_t2"
     IDENTIFIERS_MISSING = "identifiers_missing"
     SLICES_MISSING = "slices_missing"
+    TRANSFER_INCOMPLETE = "transfer_incomplete"
     NO_SAGITTAL = "no_sagittal"
     NO_LEVEL_FOUND = "no_level_found"
     SERIES_KIND_GUESSED = "series_kind_guessed"

@@ -7,6 +7,7 @@ import io
 import logging
 import time
 import warnings
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
@@ -43,6 +44,27 @@ _LAST_ASSOCIATIONS_S = 10.0
 _MAX_PRIVATE_CLASSES = 1000
 
 
+@dataclass
+class _Transfer:
+    """What one association has brought: study and series of its images.
+
+    Attributes:
+        series: of all its images.
+        lacking: those of which an image was turned away.
+        last: that of the last image, which came at ``touched_s``.
+    """
+
+    series: set[tuple[str, str]] = field(default_factory=set)
+    lacking: set[tuple[str, str]] = field(default_factory=set)
+    last: tuple[str, str] | None = None
+    touched_s: float = 0.0
+
+    def begin(self, series: tuple[str, str]) -> None:
+        """An image of a series has come."""
+        self.series.add(series)
+        self.last, self.touched_s = series, time.monotonic()
+
+
 class Receiver:
     """Listens from ``start`` until ``stop``."""
 
@@ -50,6 +72,7 @@ class Receiver:
         self._config, self._spool = config, spool
         self._received: dict[int, int] = {}
         self._dropped: dict[int, int] = {}
+        self._transfers: dict[int, _Transfer] = {}
         self._private_classes: set[str] = set()
         self._server: Any = None
         self._ae = AE(ae_title=config.ae_title)
@@ -72,7 +95,8 @@ class Receiver:
             (evt.EVT_REQUESTED, self._support_private_classes),
             (evt.EVT_ACCEPTED, self._log_refused_contexts),
             (evt.EVT_REJECTED, self._log_refused),
-            (evt.EVT_ABORTED, self._log_aborted),
+            (evt.EVT_RELEASED, self._end_as_it_should),
+            (evt.EVT_ABORTED, self._break_off),
             (evt.EVT_PDU_RECV, self._count),
             (evt.EVT_C_STORE, self._store),
         ]
@@ -153,8 +177,21 @@ class Receiver:
             classes = ", ".join(sorted({str(context.abstract_syntax) for context in refused})[:5])
             log.warning("%d kinds of objects or encodings were not accepted: %s", len(refused), classes)
 
-    def _log_aborted(self, event: Event) -> None:
+    def _end_as_it_should(self, event: Event) -> None:
+        transfer = self._transfers.pop(id(event.assoc), _Transfer())
+        for study_uid, series_uid in transfer.series - transfer.lacking:
+            self._spool.note_whole(study_uid, series_uid)
+
+    def _break_off(self, event: Event) -> None:
+        """Aborted by either side, or the connection was lost: of the series in hand images may be missing."""
         log.warning("an association was aborted: images may be missing")
+        transfer = self._transfers.pop(id(event.assoc), _Transfer())
+        # Long after the last image, a sender that keeps its association for the next study was ended.
+        if (
+            transfer.last is not None
+            and time.monotonic() - transfer.touched_s < _TIMEOUT_S - _GREETING_TIMEOUT_S
+        ):
+            self._spool.note_cut(*transfer.last)
 
     def _count(self, event: Event) -> None:
         """End an association whose message grows beyond the limit, while it grows."""
@@ -201,5 +238,13 @@ class Receiver:
             return NOT_UNDERSTOOD
         elements = Elements(header)
         image = b"\\".join(elements.raw(keyword).strip(b" \0") for keyword in _TELLING)
-        self._spool.store(study_uid, sop_uid, content, image)
+        transfer = self._transfers.setdefault(id(event.assoc), _Transfer())
+        series = (study_uid, str(header.get("SeriesInstanceUID") or ""))
+        transfer.begin(series)
+        try:
+            self._spool.store(study_uid, sop_uid, content, image)
+        except (SpoolFull, OSError):
+            transfer.lacking.add(series)
+            self._spool.note_cut(*series)
+            raise
         return SUCCESS

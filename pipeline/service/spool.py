@@ -2,7 +2,8 @@
 
 Layout of the folder:
 
-- ``studies/study-{hash}/images/{hash}.dcm``: what was received, one file per instance;
+- ``studies/study-{hash}/images/{hash}-{hash}.dcm``: what was received, one file per instance;
+- ``studies/study-{hash}/cut-{hash}``: a series that lacks images, since its transfer broke off;
 - ``studies/study-{hash}/state.json``: which of them were graded, and how often it was tried;
 - ``outbox/{study}-{hash}.dcm``: results that the destination has not confirmed yet;
 - ``.lock``: held by the one process that works here.
@@ -18,7 +19,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,14 @@ class WaitingStudy:
         images: folder of its images.
         instances: the images that were there when it was found.
         attempts: how often grading was started and did not end.
+        is_incomplete: a transfer broke off and did not begin again, or images that were graded are gone.
     """
 
     key: str
     images: Path
     instances: frozenset[str]
     attempts: int
+    is_incomplete: bool = False
 
 
 class Spool:
@@ -85,6 +88,8 @@ class Spool:
     def store(self, study_uid: str, sop_uid: str, content: bytes, image: bytes = b"") -> None:
         """Keep an image; when this returns, it is on the disk. The same instance again replaces it.
 
+        With another content, such as that of a correction, it is an image that was not graded.
+
         Args:
             study_uid, sop_uid: of the image.
             content: of its file.
@@ -95,15 +100,35 @@ class Spool:
             OSError: it cannot be written.
         """
         key = f"study-{_hash(study_uid)}"
-        path = self._studies / key / "images" / f"{_hash(sop_uid, image)}.dcm"
+        name = _hash(sop_uid, image)
+        path = self._studies / key / "images" / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}.dcm"
         with self._lock:
-            before = path.stat().st_size if path.is_file() else 0
+            earlier = list(path.parent.glob(f"{name}*.dcm"))
+            before = sum(file.stat().st_size for file in earlier)
             if self._bytes + len(content) - before > self._max_bytes:
                 self._make_room(len(content) - before)
             with atomic_write(path, binary=True) as stream:
                 stream.write(content)
+            for file in earlier:
+                if file != path:
+                    file.unlink(missing_ok=True)
             self._bytes += len(content) - before
             self._touched.add(key)
+
+    def note_cut(self, study_uid: str, series_uid: str) -> None:
+        """An image of a series did not come, or was turned away: results say so until it is sent again."""
+        with suppress(OSError):  # a full disk: the sender was told
+            path = self._cut(study_uid, series_uid)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch()
+
+    def note_whole(self, study_uid: str, series_uid: str) -> None:
+        """A transfer of a series has ended as it should."""
+        with suppress(OSError):
+            self._cut(study_uid, series_uid).unlink(missing_ok=True)
+
+    def _cut(self, study_uid: str, series_uid: str) -> Path:
+        return self._studies / f"study-{_hash(study_uid)}" / f"cut-{_hash(series_uid)}"
 
     def settled(self, quiet_s: float) -> list[WaitingStudy]:
         """Studies with images that were not graded, none of which came within ``quiet_s``; longest first."""
@@ -185,7 +210,10 @@ class Spool:
         if images.keys() <= set(state["graded"]):
             return newest, None
         # A clock that was set back must not let a study wait for ever.
-        return min(newest, time.time()), WaitingStudy(key, folder, frozenset(images), state["attempts"])
+        gone = {_instance(name) for name in state["graded"]} - set(map(_instance, images))
+        is_incomplete = bool(gone) or any(folder.parent.glob("cut-*"))
+        waiting = WaitingStudy(key, folder, frozenset(images), state["attempts"], is_incomplete)
+        return min(newest, time.time()), waiting
 
     def _state(self, key: str) -> dict[str, Any]:
         try:
@@ -204,6 +232,11 @@ class Spool:
         state = {"format": _FORMAT, "graded": sorted(graded), "attempts": attempts, "outcome": outcome}
         with atomic_write(self._studies / key / "state.json") as stream:
             json.dump(state, stream)
+
+
+def _instance(name: str) -> str:
+    """The name of an image without its content."""
+    return name.partition("-")[0]
 
 
 def _hash(text: str, more: bytes = b"") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pydicom.dataset import Dataset
 
@@ -12,6 +13,7 @@ from data_prep.names import printable
 from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
+from data_prep.vocabulary import Flag
 from pipeline.grade import Pipeline
 from pipeline.results.dicom.write import DicomResults
 from pipeline.service.config import ServiceConfig
@@ -87,6 +89,9 @@ class Worker:
     def _graded_entry(self, waiting: WaitingStudy, entry: StudyEntry) -> tuple[str, tuple[Dataset, ...]]:
         """What became of one patient's images, and the results."""
         log.info("%s: study %s", waiting.key, printable(entry.study_id))
+        if waiting.is_incomplete:
+            log.warning("%s: images may be missing, and the results say so", waiting.key)
+            entry = replace(entry, flags=(*entry.flags, Flag.TRANSFER_INCOMPLETE))
         prediction, study = self._pipeline.predict_entry(entry)
         _list(waiting.key, prediction.rejections)
         if study is None or prediction.rejected:

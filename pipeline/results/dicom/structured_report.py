@@ -145,7 +145,7 @@ def _content(
     # TID 1500 is extensible: the note stands before the findings.
     findings = next((i for i, item in enumerate(root) if _named(item, "126010")), len(root))
     root.insert(findings, groups.comment(note(prediction.provenance)))
-    notes = [*_numbering(prediction, levels), *_doubts(prediction)]
+    notes = [*_numbering(prediction, levels, len(source.images)), *_doubts(prediction)]
     evaluations = groups.evaluations(not_graded, unplaced, notes)
     evaluations.ContentSequence.insert(0, _certainty(prediction))
     root.append(evaluations)
@@ -229,10 +229,10 @@ def _certainty(prediction: StudyPrediction) -> CodeContentItem:
     )
 
 
-def _numbering(prediction: StudyPrediction, levels: SpineLevels) -> list[str]:
+def _numbering(prediction: StudyPrediction, levels: SpineLevels, images: int) -> list[str]:
     """How sure the numbering is, flags, series, what was not used, and the hash of every weights file."""
     numbering = numbering_words(levels.numbering_confidence, prediction.flags)
-    found = f"{len(levels.levels)} of {len(LEVELS)} levels found, {numbering}"
+    found = f"{len(levels.levels)} of {len(LEVELS)} levels found, {numbering}; {images} images were there"
     flags = flag_lines(prediction.flags)
     flags += [reading_words(shift, share) for shift, share in levels.other_readings.items()]
     models = [f"{name} sha256 {digest}" for name, digest in sorted(prediction.provenance.models.items())]

@@ -187,6 +187,37 @@ def test_a_full_spool_says_so_to_the_sender(
     small.close()
 
 
+@pytest.mark.usefixtures("receiver")
+def test_a_transfer_that_broke_off_is_told_until_the_series_is_sent_again(
+    config: ServiceConfig, spool: Spool, images: list[Dataset]
+) -> None:
+    def send(some: list[Dataset], *, is_whole: bool) -> bool:
+        association = associate(config)
+        for dataset in some:
+            assert association.send_c_store(dataset).Status == 0
+        association.release() if is_whole else association.abort()
+        time.sleep(0.5)
+        (study,) = spool.settled(0.0)
+        return study.is_incomplete
+
+    assert not send(images[:5], is_whole=True)
+    assert send(images[5:8], is_whole=False)
+    assert send(images[10:], is_whole=True)  # another series
+    assert not send(images[5:10], is_whole=True)
+
+
+def test_an_image_that_was_turned_away_is_told(
+    config: ServiceConfig, images: list[Dataset], tmp_path: Path
+) -> None:
+    small = Spool(tmp_path / "small", max_bytes=20_000)
+    running = Receiver(config, small)
+    running.start()
+    assert [store(config, dataset) for dataset in images[:5]] == [0, 0, 0, 0xA700, 0xA700]
+    assert small.settled(0.0)[0].is_incomplete
+    running.stop()
+    small.close()
+
+
 def test_more_associations_than_allowed_are_turned_away(config: ServiceConfig, spool: Spool) -> None:
     running = Receiver(replace(config, max_associations=1), spool)
     running.start()

@@ -129,6 +129,33 @@ def test_images_of_graded_studies_go_after_a_while_and_are_still_known(
     assert spool.settled(0.0) == []
 
 
+def test_a_corrected_image_is_graded_and_the_same_one_is_not(spool: Spool, images: list[Dataset]) -> None:
+    keep(spool, images[:2])
+    spool.finish(spool.settled(0.0)[0], "graded")
+    corrected = copy.deepcopy(images[1])
+    corrected.PixelData = bytes(len(corrected.PixelData))
+    keep(spool, [images[0], corrected])
+    (study,) = spool.settled(0.0)
+    assert len(study.instances) == len(list(study.images.iterdir())) == 2 and not study.is_incomplete
+
+
+def test_late_images_of_which_the_earlier_ones_are_gone_are_called_incomplete(
+    config: ServiceConfig, spool: Spool, images: list[Dataset]
+) -> None:
+    keep(spool, images[:10])
+    worker(config, spool).grade_settled()
+    assert "transfer_incomplete" not in said_in(spool)
+    spool.clean(0.0)
+    keep(spool, images[10:])
+    worker(config, spool).grade_settled()
+    assert "flag transfer_incomplete: Images may be missing" in said_in(spool)
+
+
+def said_in(spool: Spool) -> str:
+    """What the newest report that waits says."""
+    return spool.waiting_results()[-1].read_bytes().decode("utf-8", "replace")
+
+
 # --- worker ---
 
 
