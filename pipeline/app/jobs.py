@@ -254,7 +254,7 @@ class Jobs:
 
 def _written(report: BatchReport) -> list[Path]:
     index = [] if report.index is None else [report.index]
-    return [*index, *report.reports, report.submission, report.predictions]
+    return [*index, *report.reports, report.submission, report.targets, report.refused, report.predictions]
 
 
 def _is_zip(path: Path) -> bool:

@@ -40,6 +40,7 @@ from pipeline.model_facts import ModelFacts
 from pipeline.prediction import StudyPrediction, probabilities_in
 from pipeline.results.report.index import remove_index, write_index
 from pipeline.results.submission import submission_rows, validate_rows, write_rows
+from pipeline.results.tables import write_refused, write_targets
 
 if TYPE_CHECKING:
     from pipeline.results.dicom.write import DicomResults
@@ -62,7 +63,7 @@ class BatchReport:
     """What a run left behind.
 
     Attributes:
-        submission, predictions: the files written.
+        submission, targets, refused, predictions: the files written.
         pictures: folder of pictures, or None.
         index: page of all reports, or None.
         reports: report of each study, in order.
@@ -74,6 +75,8 @@ class BatchReport:
     """
 
     submission: Path
+    targets: Path
+    refused: Path
     predictions: Path
     pictures: Path | None
     n_studies: int
@@ -93,6 +96,7 @@ class BatchReport:
             "rejections": [{"reason": item.reason, "place": item.place} for item in self.rejections],
             "submission": str(self.submission),
             "predictions": str(self.predictions),
+            "tables": {"targets": str(self.targets), "refused": str(self.refused)},
             "pictures": None if self.pictures is None else str(self.pictures),
             "index": None if self.index is None else str(self.index),
             "targets": dict(self.counts),
@@ -112,7 +116,7 @@ def run_batch(
     rejections: Sequence[Rejection] = (),
     engine: Engine | None = None,
 ) -> BatchReport:
-    """Grade studies and write ``submission.csv``, ``predictions.json``, ``studies/``, pictures and reports.
+    """Grade studies and write tables, ``predictions.json``, ``studies/``, pictures and reports.
 
     Args:
         models: detector and graders; what is known of them is enough if an engine has its own.
@@ -156,15 +160,14 @@ def run_batch(
         remove_index(out / INDEX_FILE)
     return BatchReport(
         submission=out / "submission.csv",
+        targets=out / "targets.csv",
+        refused=out / "refused.csv",
         predictions=out / "predictions.json",
         pictures=out / "pictures" if draw is not None else None,
         n_studies=len(records),
         n_resumed=n_resumed,
         n_rejected=sum(record["rejected"] for record in records),
-        rejections=(
-            *rejections,
-            *(Rejection.from_record(row) for record in records for row in record["rejections"]),
-        ),
+        rejections=_all_rejections(records, rejections),
         index=out / INDEX_FILE if report is not None else None,
         reports=tuple(out / place for place in reports if (out / place).is_file()),
         counts=Counter(row["source"] for record in records for row in record["targets"]),
@@ -229,7 +232,7 @@ def _finish_all(
 def _write_tables(
     facts: ModelFacts, records: Sequence[dict[str, Any]], out: Path, rejections: Sequence[Rejection]
 ) -> None:
-    """``submission.csv`` and ``predictions.json``."""
+    """``submission.csv``, ``targets.csv``, ``refused.csv`` and ``predictions.json``."""
     row_ids, q = submission_rows(
         {
             record["study_id"]: {target: np.array(p) for target, p in probabilities_in(record).items()}
@@ -239,6 +242,8 @@ def _write_tables(
     )
     validate_rows(row_ids, q, [record["study_id"] for record in records])
     write_rows(row_ids, q, out / "submission.csv")
+    write_targets(records, out / "targets.csv")
+    write_refused(_all_rejections(records, rejections), out / "refused.csv")
     content = {
         "format": PREDICTIONS_FORMAT,
         "provenance": facts.provenance.to_dict(),
@@ -247,6 +252,13 @@ def _write_tables(
     }
     with atomic_write(out / "predictions.json") as stream:
         stream.write(_readable(content, _LINES_DOWN_TO) + "\n")
+
+
+def _all_rejections(
+    records: Sequence[dict[str, Any]], rejections: Sequence[Rejection]
+) -> tuple[Rejection, ...]:
+    """Those of the input as a whole, then those of its studies."""
+    return (*rejections, *(Rejection.from_record(row) for record in records for row in record["rejections"]))
 
 
 def _record_path(out: Path, study_id: str) -> Path:

@@ -23,14 +23,15 @@ def print_batch(report: BatchReport) -> None:
     say(f"{report.n_studies - report.n_rejected} of {report.n_studies} studies graded{resumed}")
     counts = report.counts
     say(
-        f"targets     {counts.get('seen', 0)} graded where a detector saw them, "
+        f"grades      {counts.get('seen', 0)} graded where a detector saw them, "
         f"{counts.get('predicted', 0)} where geometry placed them, {counts.get('prior', 0)} not graded"
     )
     said = Counter(item.standing for item in report.rejections)
     for standing, word in (("rejected", "not used"), ("missing", "incomplete"), ("doubtful", "doubtful")):
         if said[standing]:
-            say(f"{word:<11} {said[standing]} files, series or studies, each named on stderr")
+            say(f"{word:<11} {said[standing]} files, series or studies: {report.refused}")
     say(f"submission  {report.submission}")
+    say(f"targets     {report.targets}")
     say(f"predictions {report.predictions}")
     if report.pictures is not None:
         say(f"pictures    {report.pictures}")

@@ -85,6 +85,8 @@ def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "index.html",
         "predictions.json",
         "submission.csv",
+        "targets.csv",
+        "refused.csv",
     }
     return written
 

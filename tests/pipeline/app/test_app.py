@@ -156,6 +156,8 @@ def test_a_job_is_graded_its_input_removed_and_only_its_results_served(
         "index.html",
         "reports/501/report.html",
         "submission.csv",
+        "targets.csv",
+        "refused.csv",
         "predictions.json",
     }
     base = f"/jobs/{state['id']}"
