@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from classifier.config import GraderConfig
 from classifier.model import GraderNetwork, for_graph
+from data_prep.base.backend import onnx_runtime
 from data_prep.vocabulary import LEVELS
 from detector.look.refiner_network import RefinerNetwork
 from detector.spec import DetectorSpec, RefinerSpec
@@ -161,8 +162,7 @@ class _TraceableGrader(nn.Module):
 
 def runtime_output(graph: bytes, inputs: Arrays, output: str) -> NDArray[np.float32]:
     """What ONNX Runtime gives on the processor. Raises ImportError without it."""
-    import onnxruntime
-
+    onnxruntime = onnx_runtime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
