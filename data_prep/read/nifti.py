@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits, Refused
+from data_prep.read.nifti_background import without_nan
 from data_prep.read.nifti_layout import Claims, Layout, affine_of, layout_of, plane_of
 from data_prep.read.nifti_sidecar import description_of, read_sidecar, stem_of
 from data_prep.read.slice_header import SliceHeader
@@ -137,9 +138,7 @@ def read_voxels(
         if slope is not None:
             image *= np.float32(slope)
             image += np.float32(intercept or 0.0)
-        if not np.isfinite(image).all():
-            raise Refused(Reason.BAD_PIXELS, "voxel values are not finite")
-        return image
+        return without_nan(image)
 
 
 @lru_cache(maxsize=3)
