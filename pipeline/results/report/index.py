@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.base.files import atomic_write
+from data_prep.problems import Rejection
 from data_prep.vocabulary import SEVERITIES, Condition, ConditionGroup, Level
 from pipeline.results.report.pages import render
-from pipeline.results.words import flag_words, numbering_words
+from pipeline.results.words import flag_words, numbering_words, place_words, share_words
 
 _TITLE = b"<title>Studies, lumbar report</title>"
 _LOOKED_AT_BYTES = 4096
@@ -29,6 +30,17 @@ def worst_words(targets: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
     level = Level(worst["level"]).label
     index = rank[worst["severity"]]
     return index, worst["severity"] if index == 0 else f"{worst['severity']}, {level}"
+
+
+def least_certain_words(targets: Sequence[Mapping[str, Any]]) -> tuple[float, str]:
+    """The grade with the lowest probability, for sorting and in words; (2, "") when none was graded."""
+    graded = [row for row in targets if row["source"] != "prior"]
+    if not graded:
+        return 2.0, ""
+    least = min(graded, key=lambda row: max(row["probabilities"].values()))
+    p = max(least["probabilities"].values())
+    place = f"{Level(least['level']).label} {place_words(Condition(least['condition']))}"
+    return p, f"{place}, {share_words(p)}"
 
 
 def write_index(
@@ -54,6 +66,7 @@ def write_index(
                 "study_id": record["study_id"],
                 "report": reports.get(record["study_id"]),
                 "worst": [worst[group.value] for group in ConditionGroup],
+                "least_certain": least_certain_words(record["targets"]),
                 "levels": found,
                 "numbering": record["numbering_confidence"],
                 "numbering_words": numbering_words(
@@ -64,6 +77,9 @@ def write_index(
                 "flags": [flag_words(flag) for flag in record["flags"]],
                 "rejected": record["rejected"],
                 "n_rejections": len(record["rejections"]),
+                "n_unused": sum(
+                    Rejection.from_record(row).standing == "rejected" for row in record["rejections"]
+                ),
             }
         )
     text = render("index.html", script="index.js", rows=rows, learned_from=learned_from)

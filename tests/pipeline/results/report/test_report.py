@@ -25,7 +25,7 @@ from pipeline.results.dicom.identity import note
 from pipeline.results.pictures.montage import crop_at, read_at
 from pipeline.results.pictures.readings import reading_of_prediction
 from pipeline.results.report import images as report_images
-from pipeline.results.report.index import write_index
+from pipeline.results.report.index import least_certain_words, write_index
 from pipeline.results.report.study_report import render_report, write_report
 from pipeline.results.words import FLAG_WORDS, share_words
 from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_study, write_table
@@ -377,6 +377,16 @@ def test_every_flag_of_the_program_has_words() -> None:
     assert share_words(1.0) == ">99%" and share_words(0.834) == "83%"
 
 
+def test_the_index_says_which_grade_of_a_study_is_the_least_certain() -> None:
+    condition = "left_neural_foraminal_narrowing"
+    rows = [
+        {"condition": condition, "level": level, "source": source, "probabilities": {"a": p, "b": 1 - p}}
+        for level, source, p in (("l1_l2", "seen", 0.9), ("l4_l5", "seen", 0.6), ("l5_s1", "prior", 0.5))
+    ]
+    assert least_certain_words(rows) == (0.6, "L4/L5 left foramen, 60%")
+    assert least_certain_words(rows[2:]) == (2.0, "")
+
+
 def test_the_index_sorts_filters_and_links(tmp_path: Path, chromium: Browser) -> None:
     images = tmp_path / "test_images"
     for study_id in ("501", "502", "503"):
@@ -406,6 +416,8 @@ def test_the_index_sorts_filters_and_links(tmp_path: Path, chromium: Browser) ->
     page.get_by_role("button", name="Worst canal").press("Enter")
     assert studies()[0] == "502" and "Severe, L3/L4" in page.locator("tbody tr").first.inner_text()
     assert page.locator("th[aria-sort=descending]").inner_text().startswith("Worst canal")
+    page.get_by_role("button", name="Least certain").press("Enter")
+    assert studies()[-1] == "504", "what was not graded comes last"
     page.select_option("#at-least", "2")
     assert studies() == ["502"] and page.locator("#shown").inner_text() == "1 shown"
     page.select_option("#at-least", "-1")
