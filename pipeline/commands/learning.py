@@ -12,6 +12,7 @@ from data_prep.problems import LumbarError
 from pipeline.commands import console, summaries
 from pipeline.commands.options import AsJson, BatchThreads, Data, Device, Pretrained, Resamples, Run
 
+_OF_BOTH = "--common scores the studies that both tables have"
 _NO_LABEL = ["", "NA", "NaN", "nan"]  # how programs write that nobody labelled a target
 
 
@@ -109,6 +110,12 @@ def score(
             "nor were chosen on.",
         ),
     ] = False,
+    cases: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV to write: every target with label, grade and loss, worst first.", dir_okay=False
+        ),
+    ] = None,
     resamples: Resamples = 400,
     as_json: AsJson = False,
 ) -> None:
@@ -125,7 +132,13 @@ def score(
     from data_prep.names import input_label, printable
     from data_prep.rsna.known import known_studies, said_of_known
     from pipeline.commands.console_tables import print_review, print_tables
-    from pipeline.results.submission import read_submission, rows_of_both, validate_submission
+    from pipeline.results.submission import (
+        SubmissionError,
+        lacks_studies,
+        read_submission,
+        rows_of_both,
+        validate_submission,
+    )
 
     try:
         label_file = labels / "train.csv" if labels.is_dir() else labels
@@ -150,20 +163,31 @@ def score(
             frame, table = rows_of_both(frame, table)
             left_out = everything[0] - len(table), everything[1] - len(frame)
             console.tell(f"left out: {left_out[0]} labelled studies, {left_out[1]} rows of the submission")
-        validate_submission(frame, table["study_id"])
+        try:
+            validate_submission(frame, table["study_id"])
+        except SubmissionError as refused:
+            if not common and not unseen and lacks_studies(frame, table):
+                raise ValueError(f"{refused}\nwhat to do: {_OF_BOTH}") from None
+            raise
         if said := said_of_known(table["study_id"].astype(str)):
             console.tell(f"note: {said}; --unseen leaves them out")
         report = official_score(frame, table)
         rows = GradedRows.from_tables(frame, table)
     except ValueError as error:
         console.fail(str(error))
+    if cases is not None:
+        from classifier.judge.cases import worst_cases
+        from data_prep.base.files import atomic_write
+
+        with atomic_write(cases) as stream:
+            worst_cases(rows).to_csv(stream, index=False, lineterminator="\n")
     intervals = score_with_intervals(rows, resamples=resamples)
+    prior = score_with_intervals(rows.with_p(rows.prior), resamples=resamples if as_json else 0)
     tables, review = quality_tables(rows, resamples=resamples), review_curve(rows)
     if as_json:
-        prior = score_with_intervals(rows.with_p(rows.prior), resamples=resamples)
         more = {"intervals": intervals, "level_prior": prior, "tables": tables, "review": review}
         console.print_json(report.to_dict() | more)
     else:
-        summaries.print_score(report, intervals)
+        summaries.print_score(report, intervals, prior)
         print_tables(tables)
         print_review(review)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pipeline.batch.run import BatchReport
 
 
+_FEW_STUDIES = 20
+
+
 def print_batch(report: BatchReport) -> None:
     """What a run did, and where its results are."""
     resumed = f", {report.n_resumed} of them by an earlier run" if report.n_resumed else ""
@@ -75,8 +78,10 @@ def print_check(report: CheckReport) -> None:
         out.print(f"- {printable(str(problem))}")
 
 
-def print_score(report: ScoreReport, intervals: Mapping[str, Any] | None) -> None:
-    """The official metric, term by term, with 95 % intervals over studies."""
+def print_score(
+    report: ScoreReport, intervals: Mapping[str, Any] | None, prior: Mapping[str, Any] | None
+) -> None:
+    """The official metric, term by term, with 95 % intervals over studies, beside the level prior's."""
     terms = (
         ("spinal", report.spinal, f"{report.n_spinal} rows"),
         ("foraminal", report.foraminal, f"{report.n_foraminal} rows"),
@@ -91,11 +96,14 @@ def print_score(report: ScoreReport, intervals: Mapping[str, Any] | None) -> Non
                 "": name,
                 "log loss": f"{loss:.4f}",
                 "95 % interval": _interval(intervals, name.replace(" ", "_")),
+                "level prior": "–" if prior is None else f"{prior[name.replace(' ', '_')]['value']:.4f}",
                 "n": count,
             }
             for name, loss, count in terms
         ],
     )
+    if report.n_any_severe_studies < _FEW_STUDIES:
+        say("intervals over so few studies, here and below, say little")
 
 
 def _interval(intervals: Mapping[str, Any] | None, term: str) -> str:

@@ -169,6 +169,15 @@ def rows_of_both(submission: pd.DataFrame, labels: pd.DataFrame) -> tuple[pd.Dat
     return submission[own.notna()], labels[labels["study_id"].isin(set(own.dropna()))]
 
 
+def lacks_studies(submission: pd.DataFrame, labels: pd.DataFrame) -> bool:
+    """Whether some labelled studies have no row in a submission, and others have."""
+    if "row_id" not in submission.columns:
+        return False
+    found = {str(row).partition("_")[0] for row in submission["row_id"]}
+    there = labels["study_id"].astype(str).isin(found)
+    return bool(there.any() and not there.all())
+
+
 def read_submission(path: Path) -> pd.DataFrame:
     """Read a submission; row ids as text, values as they are, for ``validate_submission`` to judge.
 

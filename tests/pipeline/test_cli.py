@@ -13,6 +13,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import typer.main
 from rich.console import Console
@@ -107,6 +108,24 @@ def test_score_prints_every_term(tmp_path: Path) -> None:
     printed = lumbar("score", submission, tmp_path).stdout
     assert f"{figures['score']:.4f}" in printed
     assert f"{figures['any_severe_spinal']:.4f}" in printed
+
+
+def test_score_names_what_it_is_lost_on_and_what_to_do_with_a_part_of_the_studies(tmp_path: Path) -> None:
+    submission, labels, cases = (tmp_path / name for name in ("submission.csv", "train.csv", "cases.csv"))
+    write_submission(build_submission({"9": {t: level_prior(t) for t in TARGETS}}), submission)
+    write_labels(labels, ["9", "10"])
+    refused = lumbar("score", submission, labels)
+    assert refused.exit_code == 1 and "--common scores the studies that both tables have" in refused.stderr
+    result = lumbar("score", submission, labels, "--common", "--cases", cases)
+    assert result.exit_code == 0 and "level prior" in result.stdout
+    assert "intervals over so few studies" in result.stdout
+    table = pd.read_csv(cases)
+    weight = table["label"].map({"Normal/Mild": 1, "Moderate": 2, "Severe": 4})
+    canal = table["condition"] == "spinal_canal_stenosis"
+    figures = json.loads(lumbar("score", submission, labels, "--common", "--json").stdout)
+    assert len(table) == 25 and table["loss"].is_monotonic_decreasing
+    mean = table["loss"][canal].sum() / weight[canal].sum()
+    assert mean == pytest.approx(figures["spinal"], abs=1e-3)
 
 
 def test_score_refuses_with_every_problem(tmp_path: Path) -> None:
