@@ -7,11 +7,13 @@ import hashlib
 import os
 import pickle
 import secrets
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -74,6 +76,31 @@ _SLOW = (
 # Of those, whole files that take less than five seconds.
 _QUICK = ("pipeline/test_grade.py", "pipeline/test_models.py")
 
+# What takes longest, longest first: what is long and begins last leaves the other workers idle at the end.
+_LONGEST = (
+    "pipeline/training/test_training.py",
+    "pipeline/batch/test_ray_engine.py",
+    "pipeline/test_privacy_errors.py",
+    "pipeline/batch/test_engines.py",
+    "pipeline/service/test_service_orthanc.py",
+    "notebooks/test_notebooks.py",
+    "pipeline/results/dicom/test_dicom_results.py",
+    "pipeline/training/test_tiny_training.py",
+    "pipeline/export/test_export.py",
+    "security/test_interruption.py",
+    "pipeline/test_wrong_way.py",
+    "pipeline/test_same_grades.py",
+    "data_prep/phantom/test_files.py",
+    "pipeline/app/test_app.py",
+    "pipeline/test_privacy_names.py",
+    "detector/learn/test_several_devices.py",
+    "pipeline/test_whole_line.py",
+    "test_wheel.py",
+    "detector/learn/test_train.py",
+    "pipeline/commands/test_classifier.py",
+    "pipeline/commands/test_detector.py",
+)
+
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -88,6 +115,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Slow tests come first, so that all workers end together.
     """
     here = Path(__file__).parent
+    places = {place: number for number, place in enumerate(_LONGEST)}
+    order = {}
     known = set(_KNOWN_FAILURES.read_text(encoding="utf-8").split())
     for item in items:
         if item.nodeid.partition("[")[0] in known:
@@ -95,7 +124,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         place = item.path.relative_to(here).as_posix()
         if place.startswith(_SLOW) and not place.startswith(_QUICK):
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+        order[item] = (places.get(place, len(places)), item.get_closest_marker("slow") is None)
+    items.sort(key=order.__getitem__)
 
 
 def pytest_collection_finish() -> None:
@@ -127,12 +157,18 @@ class Kept:
 
 
 @pytest.fixture(scope="session")
-def kept_arrays(tmp_path_factory: pytest.TempPathFactory) -> Kept:
-    """In a folder that all workers share."""
+def kept_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all workers share."""
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "kept"
     folder.mkdir(exist_ok=True)
-    return Kept(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kept_arrays(kept_folder: Path) -> Kept:
+    """In a folder that all workers share."""
+    return Kept(kept_folder)
 
 
 _SMALL_PX = 10_000  # a picture with fewer is rendered sooner than it is looked up
@@ -154,6 +190,40 @@ def slices_rendered_once(kept_arrays: Kept) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(phantoms, "render_tissue", rendered)
         yield
+
+
+class _WrittenOnce:
+    """``_write_study`` that copies what it has written before; in other processes it is ``_write_study``."""
+
+    def __init__(self, write: Callable[..., Any], kept: Path) -> None:
+        self._write, self._kept = write, kept
+
+    def __call__(self, seed: int, *, images: Path, make: Any, **more: Any) -> Any:
+        content = pickle.dumps((seed, make.args, make.keywords, more))
+        kept = self._kept / hashlib.sha256(content).hexdigest()
+        with FileLock(f"{kept}.lock"):
+            if not kept.is_dir():
+                unfinished = Path(tempfile.mkdtemp(dir=self._kept))
+                (unfinished / "images").mkdir()
+                rows = self._write(seed, images=unfinished / "images", make=make, **more)
+                (unfinished / "rows").write_bytes(pickle.dumps(rows))
+                unfinished.rename(kept)
+        shutil.copytree(kept / "images", images, dirs_exist_ok=True)
+        return pickle.loads((kept / "rows").read_bytes())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return resolve_name, ("data_prep.phantom.files:_write_study",)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def phantoms_written_once(kept_folder: Path) -> Iterator[Callable[..., Any]]:
+    """The files of a synthetic patient are written once for all tests and workers. Gives what writes them."""
+    import data_prep.phantom.files as files
+
+    write = files._write_study
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "_write_study", _WrittenOnce(write, kept_folder))
+        yield write
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -51,6 +51,7 @@ def test_an_interrupted_training_goes_on_learns_writes_weights_and_describes_its
     log.columns = [name.strip() for name in log.columns]
     total = log[[name for name in log.columns if name.startswith("train/")]].sum(axis=1)
     assert total.iloc[-1] < total.iloc[0]
+    assert (tmp_path / "axial_results.png").stat().st_size > 5000
     description = json.loads((tmp_path / "axial.json").read_text())
     assert description["training"]["seed"] == TINY.seed
     assert description["sources"][0]["patients"] == sorted({item.patient for item in slices})

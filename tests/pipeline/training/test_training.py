@@ -16,6 +16,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import detector.learn.train
+import pipeline.training.grading
+import pipeline.training.run
 from classifier.calibration import Calibration
 from classifier.config import GraderName
 from classifier.metric import score as official_score
@@ -61,8 +64,11 @@ TINY: dict[str, Any] = {
 
 
 def test_a_killed_training_goes_on_and_ends_with_weights_that_grade(
-    phantom_data: Path, tmp_path: Path
+    phantom_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Killed in its first stage and failed in its second one, with another configuration of that."""
+    # What is drawn of a detector's training is looked at in detector/learn/test_train.py.
+    monkeypatch.setattr(detector.learn.train, "draw_training", lambda *_: None)
     run, config = tmp_path / "run", tmp_path / "config.json"
     config.write_text(json.dumps(TINY))
     arguments = ["train", str(phantom_data), "-o", str(run), "--preset", "laptop", "--folds", "2"]
@@ -86,10 +92,28 @@ def test_a_killed_training_goes_on_and_ends_with_weights_that_grade(
     assert process.returncode == -9, seen
     assert not (run / "report.html").exists()
 
+    trained: list[str] = []
+
+    def one_grader(*given: Any, **named: Any) -> None:
+        if trained:
+            raise MemoryError
+        trained.append("fold0/graders/spinal")
+        train_one_grader(*given, **named)
+
+    train_one_grader = pipeline.training.grading.train_one
+    with monkeypatch.context() as failing:
+        failing.setattr(pipeline.training.grading, "train_one", one_grader)
+        failed = CliRunner().invoke(app, arguments)
+    assert failed.exit_code != 0 and trained
+    assert "slices/part0of1: done before" in failed.stderr
+    assert "fold0/detector/sagittal: done before" not in failed.stderr
+
+    # Softened labels: two passes of the graders, nothing else again.
+    config.write_text(json.dumps(TINY | {"cleaning": {"noise": "soften", "noise_below": 0.2}}))
     done = CliRunner().invoke(app, [*arguments, "--json"])
     assert done.exit_code == 0, done.output
-    assert "slices/part0of1: done before" in done.stderr
-    assert "fold0/detector/sagittal: done before" not in done.stderr
+    assert "fold0/detector/sagittal: done before" in done.stderr
+    assert "crops/found-part0of1: done before" in done.stderr and "labels in doubt: spinal" in done.stderr
     figures = json.loads(done.stdout)
     assert figures == json.loads((run / "report.json").read_text())
 
@@ -114,12 +138,12 @@ def test_a_killed_training_goes_on_and_ends_with_weights_that_grade(
     assert page.count("data:image/png;base64,") == 3
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "http" not in page.replace("http-equiv", "")
     weights = run / "weights"
-    pipeline = Pipeline.load(
+    loaded = Pipeline.load(
         detector_weights=weights / "detector", classifier_weights=weights / "graders", backend="torch"
     )
     expected = {f"detector/{n}": d for n, d in read_manifest(weights / "detector").items()}
     expected |= {f"classifier/{n}": d for n, d in read_manifest(weights / "graders").items()}
-    assert pipeline.provenance.models == expected
+    assert loaded.provenance.models == expected
     for card in ("detector/detectors.md", "graders/graders.md"):
         text = (weights / card).read_text()
         assert "2 studies, 50 labels" in text and "Not a medical device" in text
@@ -137,12 +161,11 @@ def test_a_killed_training_goes_on_and_ends_with_weights_that_grade(
     assert axial.joint is not None and axial.joint.to_dict() == figures["joint_canal"]
     assert figures["ungraded"] == {"spinal": 0, "foraminal": 0, "subarticular": 0}
 
-    # Softened labels: a second pass of the graders, nothing else again.
-    config.write_text(json.dumps(TINY | {"cleaning": {"noise": "soften", "noise_below": 0.2}}))
+    # Once more: nothing is trained again.
+    monkeypatch.setattr(pipeline.training.run, "finish", lambda *_: figures)
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 0, again.output
-    assert "crops/found-part0of1: done before" in again.stderr and "labels in doubt: spinal" in again.stderr
-    assert "fold1/graders-first/spinal epoch" not in again.stderr
+    assert "fold1/graders-first/spinal: done before" in again.stderr and " epoch " not in again.stderr
     assert "weights" in again.stdout and "next        lumbar predict" in again.stdout
 
 
