@@ -69,7 +69,7 @@ def test_its_description_is_one_that_an_index_takes(wheel: Path) -> None:
 
 
 def requirements_of(wheel: Path) -> set[str]:
-    """What a plain install of a wheel brings along, by what is installed here: requirements of requirements, too.
+    """What a plain install of a wheel brings along, by what is installed here: with requirements of these.
 
     A version that the wheel does not allow is an error; so is one that is missing.
     """
