@@ -16,20 +16,27 @@ import sys
 import tempfile
 from pathlib import Path
 
+from classifier.config import GROUP_GRADERS
 from data_prep.base.manifest import WeightsRejected, verify_manifest
+from detector.spec import DetectorKind
 
 ROOT = Path(__file__).resolve().parents[1]
 # On Kaggle already, built for its GPUs; gigabytes otherwise.
 THERE = ("torch", "torchvision", "setuptools")
-STAGES = ("detector", "graders")
+# Without these nothing is found, or not all 25 targets are graded.
+STAGES = {"detector": (DetectorKind.SAGITTAL.value,), "graders": tuple(name.value for name in GROUP_GRADERS)}
 PACKAGES = ("data_prep", "detector", "classifier", "pipeline")
 FILES = ("pyproject.toml", "requirements.txt", "README.md", "LICENSE")
 
 
 def collect_weights(weights: Path, out: Path) -> None:
     """Copy the final weights of a run. Raises WeightsRejected when they are not what their manifest says."""
-    for stage in STAGES:
+    for stage, needed in STAGES.items():
         names = (*verify_manifest(weights / stage), "manifest.json")
+        if lacking := [name for name in needed if f"{name}.safetensors" not in names]:
+            raise WeightsRejected(
+                f"{weights.name}/{stage} lacks {', '.join(lacking)}: train what is missing, too"
+            )
         (out / "weights" / stage).mkdir(parents=True, exist_ok=True)
         for name in names:
             shutil.copyfile(weights / stage / name, out / "weights" / stage / name)

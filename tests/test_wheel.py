@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -18,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 from classifier import BUNDLED_WEIGHTS as GRADERS
 from data_prep.base.bundles import DEFAULT_BUNDLE
-from data_prep.base.manifest import verify_manifest
+from data_prep.base.manifest import verify_manifest, write_manifest
 from data_prep.phantom import write_dataset
 from detector import BUNDLED_WEIGHTS as DETECTORS
 
@@ -58,6 +59,21 @@ def test_the_kaggle_data_set_holds_checked_weights_and_the_wheel(kaggle: Path, w
         names = archive.namelist()
     assert "pipeline/training/templates/report.html" in names and "pipeline/cli.py" in names
     assert (kaggle / "dataset-metadata.json").is_file()
+
+
+def test_weights_that_lack_a_grader_are_no_data_set(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "detector").symlink_to(DETECTORS[DEFAULT_BUNDLE])
+    graders = tmp_path / "weights" / "graders"
+    graders.mkdir()
+    shutil.copyfile(GRADERS[DEFAULT_BUNDLE] / "spinal.safetensors", graders / "spinal.safetensors")
+    write_manifest(graders)
+    command = [sys.executable, "notebooks/kaggle_dataset.py", "--weights", str(tmp_path / "weights")]
+    command += ["-o", str(tmp_path / "made"), "--no-requirements"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "graders lacks foraminal, subarticular" in done.stderr
+    assert not (tmp_path / "made" / "wheels").exists()
 
 
 def test_its_description_is_one_that_an_index_takes(wheel: Path) -> None:
