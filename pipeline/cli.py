@@ -69,35 +69,48 @@ app = typer.Typer(
     cls=LumbarGroup,
     help="Finds the five lumbar levels on MRI and grades stenosis at each: 25 targets per study.\n\n"
     "Every command takes --quiet (errors and rejections alone) and --verbose (what was found, by which "
-    "models).",
+    "models). Begin with: lumbar predict INPUT -o OUT",
     epilog="Exit codes: 0 done · 3 done, but something was rejected · 2 usage · 1 nothing done. "
     "Not a medical device.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     add_completion=False,
 )
-app.add_typer(pipeline.commands.detector.app, name="detector")
-app.add_typer(pipeline.commands.classifier.app, name="classifier")
-app.add_typer(pipeline.commands.annotations.app, name="annotations")
-
+_GRADE, _LEARN, _DATA, _ABOUT = "Grade images", "Train and judge", "Data sets", "This installation"
 _COMMANDS = (
-    ("predict", grading.predict, "lumbar predict train_images/100206310 -o graded"),
-    ("demo", grading.demo, "lumbar demo -o demo-output"),
-    ("show", grading.show, "lumbar show train_images/100206310 -o pictures --truth beside"),
-    ("app", grading.local_app, "lumbar app"),
-    ("serve", pipeline.commands.serve.serve, "lumbar serve /var/spool/lumbar --to PACS@127.0.0.1:4242"),
-    ("train", learning.train, "lumbar train rsna-2024-lumbar -o runs/rsna --preset full --device cuda"),
-    ("export", exporting.export, "lumbar export runs/rsna -o runs/rsna/onnx"),
-    ("score", learning.score, "lumbar score submission.csv train.csv --json"),
-    ("phantom", data.phantom, "lumbar phantom synthetic --studies 100 --seed 0 --jobs 2"),
-    ("phantom-check", data.phantom_check, "lumbar phantom-check --studies 200"),
-    ("doctor", about.doctor, "lumbar doctor --json"),
-    ("info", about.info, "lumbar info --json"),
-    ("check", data.check, "lumbar check rsna-2024-lumbar --no-images"),
+    (_GRADE, "predict", grading.predict, "lumbar predict train_images/100206310 -o graded"),
+    (_GRADE, "demo", grading.demo, "lumbar demo -o demo-output"),
+    (_GRADE, "show", grading.show, "lumbar show train_images/100206310 -o pictures --truth beside"),
+    (_GRADE, "app", grading.local_app, "lumbar app"),
+    (
+        _GRADE,
+        "serve",
+        pipeline.commands.serve.serve,
+        "lumbar serve /var/spool/lumbar --to PACS@127.0.0.1:4242",
+    ),
+    (
+        _LEARN,
+        "train",
+        learning.train,
+        "lumbar train rsna-2024-lumbar -o runs/rsna --preset full --device cuda",
+    ),
+    (_LEARN, "export", exporting.export, "lumbar export runs/rsna -o runs/rsna/onnx"),
+    (_LEARN, "score", learning.score, "lumbar score submission.csv train.csv --json"),
+    (_DATA, "phantom", data.phantom, "lumbar phantom synthetic --studies 100 --seed 0 --jobs 2"),
+    (_DATA, "phantom-check", data.phantom_check, "lumbar phantom-check --studies 200"),
+    (_ABOUT, "doctor", about.doctor, "lumbar doctor --json"),
+    (_ABOUT, "info", about.info, "lumbar info --json"),
+    (_DATA, "check", data.check, "lumbar check rsna-2024-lumbar --no-images"),
 )
-for name, command, example in _COMMANDS:
+for panel, name, command, example in _COMMANDS:
     kind = ReportCommand if name in ("predict", "serve") else None
-    app.command(name, cls=kind, epilog=f"Example: {example}")(command)
+    app.command(name, cls=kind, epilog=f"Example: {example}", rich_help_panel=panel)(command)
+for group, name, panel in (
+    (pipeline.commands.detector.app, "detector", _LEARN),
+    (pipeline.commands.classifier.app, "classifier", _LEARN),
+    (pipeline.commands.annotations.app, "annotations", _DATA),
+):
+    app.add_typer(group, name=name, rich_help_panel=panel)
 
 
 def main() -> None:

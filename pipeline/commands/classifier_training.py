@@ -109,8 +109,9 @@ def train(
 ) -> None:
     """Train the graders (or one --grader); an interrupted training goes on where it stopped.
 
-    Of DATA, the studies of the train part are learned from and those of the validation part watched: a
-        study's identifier alone decides its part, the same in every data set.
+    Of DATA, the studies of the train part are learned from and those of the
+    validation part watched: a study's identifier alone decides its part, the
+    same in every data set.
     """
     from classifier.learn.devices import resolve_device
     from classifier.learn.train import Machine, TrainingFailed
@@ -167,8 +168,9 @@ def teach(
 ) -> None:
     """Train teachers that each leave out patients, and write what they say of those: OUTPUT/{grader}.npz.
 
-    Readers err, and a grader that learns long from them learns that, too. `train --teachers` mixes in what
-    networks say that did not see the patient. Goes on where it was interrupted.
+    Readers err, and a grader that learns long from them learns that, too.
+    `train --teachers` mixes in what networks say that did not see the patient.
+    Goes on where it was interrupted.
     """
     from classifier.learn.devices import resolve_device
     from classifier.learn.train import Machine, TrainingFailed

@@ -106,8 +106,9 @@ def evaluate(
 ) -> None:
     """Errors of the detected points against annotated ones, per condition group, in millimetres.
 
-    Every slice of --slices counts as a study of its own. Where a study has axial slices alone, no level can
-    be told: the recesses are looked for on the annotated slices.
+    Every slice of --slices counts as a study of its own. Where a study has
+    axial slices alone, no level can be told: the recesses are looked for on the
+    annotated slices.
     """
     import pandas as pd
 

@@ -120,7 +120,8 @@ def train_points(
 ) -> None:
     """Train the second look that moves the points of a condition group within their slices.
 
-    Goes on from the checkpoint in the run folder. Studies of the validation part are watched only.
+    Goes on from the checkpoint in the run folder. Studies of the validation
+    part are watched only.
     """
     from detector.learn.point_crops import cut_point_crops
     from detector.learn.refiner import Errors, RefinerTraining, train_refiner

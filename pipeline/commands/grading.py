@@ -14,6 +14,9 @@ from data_prep.base.backend import Backend
 from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from pipeline.commands import console, summaries
 from pipeline.commands.options import (
+    ARCHIVE,
+    MACHINE,
+    RESULTS,
     ArchiveAuthority,
     ArchiveCertificate,
     ArchiveKey,
@@ -41,46 +44,46 @@ def predict(
     *,
     output: Output,
     series_table: SeriesTable = None,
-    archive: Annotated[
-        str | None,
-        typer.Option(
-            "--from", metavar="URL", help="Instead of INPUT: a DICOMweb archive to fetch studies from."
-        ),
-    ] = None,
-    study: Annotated[
-        list[str] | None,
-        typer.Option(help="StudyInstanceUID to fetch with --from; give it again for more."),
-    ] = None,
-    query: Annotated[
-        list[str] | None,
-        typer.Option(help="Or what to search for: KEY=VALUE, such as StudyDate=20260101-20260131."),
-    ] = None,
-    tls_ca: ArchiveAuthority = None,
-    tls_cert: ArchiveCertificate = None,
-    tls_key: ArchiveKey = None,
-    token_file: ArchiveToken = None,
-    pictures: Annotated[bool, typer.Option(help="Draw a picture of each study.")] = True,
+    pictures: Annotated[
+        bool, typer.Option(help="Draw a picture of each study.", rich_help_panel=RESULTS)
+    ] = True,
     sr: ReportOption = None,
     sc: Annotated[
-        bool, typer.Option("--sc", help="The picture as DICOM, too; it names the patient.")
+        bool,
+        typer.Option(
+            "--sc", help="The picture as DICOM, too; it names the patient.", rich_help_panel=RESULTS
+        ),
     ] = False,
     gsps: Annotated[
         bool,
-        typer.Option("--gsps", help="Points and grades as DICOM overlays, a presentation state per series."),
+        typer.Option(
+            "--gsps",
+            help="Points and grades as DICOM overlays, a presentation state per series.",
+            rich_help_panel=RESULTS,
+        ),
     ] = False,
     kos: Annotated[
         bool,
-        typer.Option("--kos", help="The slices with Moderate or Severe, as a DICOM key object selection."),
+        typer.Option(
+            "--kos",
+            help="The slices with Moderate or Severe, as a DICOM key object selection.",
+            rich_help_panel=RESULTS,
+        ),
     ] = False,
     report: Annotated[
-        bool, typer.Option(help="Write report.html for each study, and index.html over them.")
+        bool,
+        typer.Option(
+            help="Write report.html for each study, and index.html over them.", rich_help_panel=RESULTS
+        ),
     ] = True,
     models: Models = DEFAULT_BUNDLE.value,
     detector_weights: DetectorWeights = None,
     classifier_weights: ClassifierWeights = None,
     engine: Annotated[
         Literal["local", "ray"],
-        typer.Option(help="local: processes of this machine; ray: actors of a Ray cluster."),
+        typer.Option(
+            help="local: processes of this machine; ray: actors of a Ray cluster.", rich_help_panel=MACHINE
+        ),
     ] = "local",
     jobs: Annotated[
         int | None,
@@ -91,15 +94,22 @@ def predict(
             help="Studies at a time, each by a worker with its own models. Left out: as many as pay for so "
             "many studies on the processors and memory there are, 1 for a few; with ray, the processors of "
             "the cluster.",
+            rich_help_panel=MACHINE,
         ),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="The running Ray cluster to use, with --engine ray."),
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The running Ray cluster to use, with --engine ray.",
+            rich_help_panel=MACHINE,
+        ),
     ] = None,
     backend: Annotated[
         Backend,
-        typer.Option(help="What runs the networks; auto: ONNX Runtime. Grades agree to 1e-3."),
+        typer.Option(
+            help="What runs the networks; auto: ONNX Runtime. Grades agree to 1e-3.", rich_help_panel=MACHINE
+        ),
     ] = Backend.AUTO,
     threads: Annotated[
         int | None,
@@ -107,20 +117,57 @@ def predict(
             help="Threads of this process, which then does the studies alone unless --jobs says otherwise; "
             "workers of --jobs have one each.",
             min=1,
+            rich_help_panel=MACHINE,
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:N, mps, or auto: the first GPU there is. GPUs need torch.")
+        str,
+        typer.Option(
+            help="cpu, cuda, cuda:N, mps, or auto: the first GPU there is. GPUs need torch.",
+            rich_help_panel=MACHINE,
+        ),
     ] = "cpu",
     bids: Annotated[
-        bool, typer.Option("--bids", help="Points and grades as a BIDS derivative data set in OUT/bids, too.")
+        bool,
+        typer.Option(
+            "--bids",
+            help="Points and grades as a BIDS derivative data set in OUT/bids, too.",
+            rich_help_panel=RESULTS,
+        ),
     ] = False,
+    archive: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="URL",
+            help="Instead of INPUT: a DICOMweb archive to fetch studies from.",
+            rich_help_panel=ARCHIVE,
+        ),
+    ] = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="StudyInstanceUID to fetch with --from; give it again for more.", rich_help_panel=ARCHIVE
+        ),
+    ] = None,
+    query: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Or what to search for: KEY=VALUE, such as StudyDate=20260101-20260131.",
+            rich_help_panel=ARCHIVE,
+        ),
+    ] = None,
+    tls_ca: ArchiveAuthority = None,
+    tls_cert: ArchiveCertificate = None,
+    tls_key: ArchiveKey = None,
+    token_file: ArchiveToken = None,
     as_json: AsJson = False,
 ) -> None:
-    """Grade every study under INPUT: submission.csv, predictions.json, reports, pictures.
+    """Grade every study under INPUT: reports, pictures, tables, submission.csv.
 
-    Started again after an interruption, it does what is missing. The results are the same bytes whatever does
-    the studies; see docs/scale-out.md for several machines.
+    Started again after an interruption, it does what is missing. The results
+    are the same bytes whatever does the studies; see docs/scale-out.md for
+    several machines.
     """
     if address is not None and engine != "ray":
         raise typer.BadParameter("--address is of a Ray cluster: add --engine ray")
@@ -181,7 +228,8 @@ def demo(
 ) -> None:
     """Make one synthetic study, grade it, and put truth beside prediction.
 
-    The open models grade it: they learned from synthetic patients, the research ones from real ones.
+    The open models grade it: they learned from synthetic patients, the research
+    ones from real ones.
     """
     from pipeline.commands.demo import make_demo_study, truth_beside_prediction
     from pipeline.commands.grading_steps import grade_all
@@ -215,8 +263,10 @@ def show(
 ) -> None:
     """Draw the levels on the slices of every series, and a montage per study.
 
-    Names, points, uncertainty in millimetres, scale bar and the patient's directions, sharp enough to print.
-    Annotations come from train_label_coordinates.csv and train.csv, in INPUT or up to three folders above.
+    Names, points, uncertainty in millimetres, scale bar and the patient's
+    directions, sharp enough to print. Annotations come from
+    train_label_coordinates.csv and train.csv, in INPUT or up to three folders
+    above.
     """
     from pipeline.commands.show import draw_all
 
@@ -243,7 +293,8 @@ def local_app(
 ) -> None:
     """A page on this machine where a folder or zip is dropped, graded, and the report appears.
 
-    It listens on 127.0.0.1 alone: nothing leaves the machine. Images and results are removed when it ends.
+    It listens on 127.0.0.1 alone: nothing leaves the machine. Images and
+    results are removed when it ends.
     """
     import webbrowser
 

@@ -121,7 +121,8 @@ def score(
 ) -> None:
     """The official metric with all its terms, and figures per condition and level, with 95 % intervals.
 
-    A bad submission is refused, every problem listed. Figures other than the metric judge p ∝ q / (1, 2, 4).
+    A bad submission is refused, every problem listed. Figures other than the
+    metric judge p ∝ q / (1, 2, 4).
     """
     import pandas as pd
 

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from pipeline.service.tls import Tls
 
 
+# Groups of options in `--help`.
+RESULTS, ARCHIVE, MODELS, MACHINE = "What is written", "The archive", "Models", "The machine"
+NODE, LIMITS = "This node", "Times and limits"
+
+
 def _there(given: Any) -> Any:
     """What is not there is refused without its name, which may be a patient's."""
     paths = given if isinstance(given, list) else [given]
@@ -89,13 +94,14 @@ Models = Annotated[
         help="research: learned from RSNA LumbarDISC, too; for non-commercial research and education. "
         "open: networks that learned from synthetic spines and openly licensed images alone. "
         "FOLDER: of `lumbar train`.",
+        rich_help_panel=MODELS,
     ),
 ]
 
 
 def _weights_of(command: str) -> Any:
     said = f"Weights folder of `lumbar {command}`, instead of that of --models."
-    return typer.Option(help=said, exists=True, file_okay=False)
+    return typer.Option(help=said, exists=True, file_okay=False, rich_help_panel=MODELS)
 
 
 DetectorWeights = Annotated[Path | None, _weights_of("detector bundle")]
@@ -117,6 +123,7 @@ ReportOption = Annotated[
         help="A DICOM structured report per study; it names the patient. Alone or 3d: Comprehensive 3D SR; "
         "comprehensive: beside it the older Comprehensive SR, which more viewers show.",
         show_default=False,
+        rich_help_panel=RESULTS,
     ),
 ]
 
@@ -168,14 +175,20 @@ def result_objects(sr: ReportChoice | None, *, sc: bool, gsps: bool, kos: bool) 
 
 ArchiveAuthority = Annotated[
     Path | None,
-    typer.Option("--tls-ca", help="Certificates (PEM) that sign the other side's; left out: the system's."),
+    typer.Option(
+        "--tls-ca",
+        help="Certificates (PEM) that sign the other side's; left out: the system's.",
+        rich_help_panel=ARCHIVE,
+    ),
 ]
 ArchiveCertificate = Annotated[
-    Path | None, typer.Option("--tls-cert", help="Certificate (PEM) to show to the other side.")
+    Path | None,
+    typer.Option("--tls-cert", help="Certificate (PEM) to show to the other side.", rich_help_panel=ARCHIVE),
 ]
-ArchiveKey = Annotated[Path | None, typer.Option("--tls-key", help="Its key (PEM).")]
+ArchiveKey = Annotated[Path | None, typer.Option("--tls-key", help="Its key (PEM).", rich_help_panel=ARCHIVE)]
 ArchiveToken = Annotated[
-    Path | None, typer.Option("--token-file", help="File with a bearer token for the archive.")
+    Path | None,
+    typer.Option("--token-file", help="File with a bearer token for the archive.", rich_help_panel=ARCHIVE),
 ]
 
 
