@@ -24,7 +24,6 @@ from pipeline.commands.options import (
     AsJson,
     ClassifierWeights,
     DetectorWeights,
-    Input,
     Inputs,
     Models,
     Output,
@@ -247,7 +246,8 @@ def demo(
 
 
 def show(
-    path: Input,
+    paths: Inputs = None,
+    *,
     output: Output,
     series_table: SeriesTable = None,
     truth: Annotated[
@@ -271,8 +271,10 @@ def show(
     from pipeline.commands.show import draw_all
 
     detector_weights, classifier_weights = chosen_folders(models, detector_weights, classifier_weights)
+    if not paths:
+        raise typer.BadParameter("give INPUT")
     rejections = draw_all(
-        path,
+        paths,
         output,
         series_table=series_table,
         detected=truth != "only",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +20,9 @@ from pipeline.results.pictures.overlays import draw_overlays
 from pipeline.results.pictures.readings import (
     COORDINATES_FILE,
     Reading,
+    data_set_of,
     reading_of_annotations,
     reading_of_prediction,
-    tables_beside,
 )
 
 if TYPE_CHECKING:  # only with --truth
@@ -28,7 +30,7 @@ if TYPE_CHECKING:  # only with --truth
 
 
 def draw_all(
-    path: Path,
+    paths: Sequence[Path],
     output: Path,
     *,
     series_table: Path | None = None,
@@ -37,10 +39,10 @@ def draw_all(
     detector_weights: Path | None = None,
     classifier_weights: Path | None = None,
 ) -> tuple[Rejection, ...]:
-    """Draw every study under a path, or in a zip, into a folder; what was rejected is printed.
+    """Draw every study under some paths, or in zips, into a folder; what was rejected is printed.
 
     Args:
-        path: INPUT of the command.
+        paths: INPUT of the command.
         output: folder to write into.
         series_table: see ``find_studies``.
         detected: draw what the models find; they are loaded only then.
@@ -50,10 +52,11 @@ def draw_all(
     Returns:
         Everything that was not used.
     """
-    with opened(path) as (folder, rejected):
-        rejections = [*rejected]
-        tables = _tables(folder, path) if annotated else None
-        entries = find_entries([folder], series_table)
+    with ExitStack() as stack:
+        inputs = [(path, *stack.enter_context(opened(path))) for path in paths]
+        rejections = [rejection for _, _, rejected in inputs for rejection in rejected]
+        tables = _tables_of([(folder, path) for path, folder, _ in inputs]) if annotated else None
+        entries = find_entries([folder for _, folder, _ in inputs], series_table)
         make_writable(output)
         pipeline = load_pipeline(detector_weights, classifier_weights) if detected else None
         with console.progress("studies", len(entries)) as done:
@@ -64,14 +67,22 @@ def draw_all(
     return tuple(rejections)
 
 
-def _tables(folder: Path, path: Path) -> RsnaTables:
-    tables = tables_beside(folder) or tables_beside(path)
-    if tables is None:
-        console.fail(
-            f"{COORDINATES_FILE} was found neither in {input_label(path.name)!r} nor above it\n"
-            "what to do: give a folder of the data set that holds the annotations, or leave --truth out"
-        )
-    return tables
+def _tables_of(inputs: Sequence[tuple[Path, Path]]) -> RsnaTables:
+    """Those of the one data set that the inputs, each with its place once unpacked, are of."""
+    from data_prep.rsna.tables import read_tables
+
+    found = set()
+    for folder, path in inputs:
+        data = data_set_of(folder) or data_set_of(path)
+        if data is None:
+            console.fail(
+                f"{COORDINATES_FILE} was found neither in {input_label(path.name)!r} nor above it\n"
+                "what to do: give a folder of the data set that holds the annotations, or leave --truth out"
+            )
+        found.add(data)
+    if len(found) > 1:
+        console.fail("with --truth all inputs must be of one data set\nwhat to do: draw each by itself")
+    return read_tables(found.pop())
 
 
 def _draw_study(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -321,6 +322,21 @@ def test_show_draws_annotations_without_loading_models(
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "pictures").glob(f"{study.name}_*.png"))) == 3
     assert (tmp_path / "pictures" / f"{study.name}.png").is_file()
+
+
+def test_show_draws_several_studies_of_one_data_set(phantom_data: Path, tmp_path: Path) -> None:
+    one, two = sorted((phantom_data / "train_images").iterdir())[:2]
+    other = tmp_path / "other" / "train_images"
+    shutil.copytree(one, other / "77")
+    shutil.copyfile(
+        phantom_data / "train_label_coordinates.csv", other.parent / "train_label_coordinates.csv"
+    )
+    result = lumbar("show", one, two, "-o", tmp_path / "pictures", "--truth", "only")
+    assert result.exit_code == 0, result.output
+    assert {f"{one.name}.png", f"{two.name}.png"} <= {path.name for path in (tmp_path / "pictures").iterdir()}
+    result = lumbar("show", one, other / "77", "-o", tmp_path / "pictures", "--truth", "only")
+    assert result.exit_code == 1 and "must be of one data set" in result.stderr
+    assert lumbar("show", "-o", tmp_path / "pictures").exit_code == 2
 
 
 def test_show_without_annotations_says_what_to_do(images: Path, tmp_path: Path) -> None:

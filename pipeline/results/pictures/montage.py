@@ -77,8 +77,8 @@ def draw_readings(
 def _draw_reading(
     page: Page, study: Study | None, reading: Reading, left: float, other: Reading | None
 ) -> None:
-    page.text(left + 20, 28, f"Study {reading.study_id} · {reading.who}", size=16, face="Bold")
-    page.text(left + 20, 56, reading.summary, size=11, colour="#444444")
+    page.text(left + 20, 22, f"Study {reading.study_id} · {reading.who}", size=16, face="Bold")
+    page.text(left + 20, 44, reading.summary, size=11, colour="#444444")
     _draw_sagittal(page, study, reading.levels, left)
     for column, (_, title) in enumerate(COLUMNS):
         x = left + _GRID_LEFT + column * _CELL_WIDTH + _TILE_PX / 2

@@ -138,16 +138,8 @@ def _labels(
     return opinions
 
 
-def tables_beside(path: Path) -> RsnaTables | None:
-    """The tables of the data set that a path belongs to; None where no coordinate table is near.
-
-    Raises:
-        TablesInvalid: a table is there and cannot be used.
-    """
-    from data_prep.rsna.tables import read_tables
-
+def data_set_of(path: Path) -> Path | None:
+    """The folder of the data set that a path belongs to; None where no coordinate table is near."""
     path = path.absolute()
-    for place in (path, *path.parents)[: _LEVELS_UP + 1]:
-        if (place / COORDINATES_FILE).is_file():
-            return read_tables(place)
-    return None
+    near = (path, *path.parents)[: _LEVELS_UP + 1]
+    return next((place for place in near if (place / COORDINATES_FILE).is_file()), None)
