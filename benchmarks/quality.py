@@ -90,7 +90,7 @@ def measure_phantom(seed: int, scanners: str) -> PhantomResult:
         point_errors(phantom.study, found, phantom.points),
         found,
         graded_targets(prediction, labels, phantom.oracle),
-        grade_labelled(pipeline.grader, lambda: annotated, []),  # type: ignore[arg-type]
+        grade_labelled(pipeline.grader, lambda: annotated, [], []),  # type: ignore[arg-type]
         phantom.transitional,
     )
 

@@ -94,9 +94,12 @@ def save_grader(
     Floating-point weights are stored as fp16; every file is written whole or not at all.
 
     Args:
-        member: from 2 on, a further member of the grader, written as ``{name}_{member}``.
+        member: from 2 on, a further member of the grader, written as ``{name}_{member}``. With the first one
+            a grader begins anew: further members that the folder held are removed.
     """
     stem = member_stem(config.name, member)
+    if member == 1:
+        _remove_further(folder, config.name)
     from safetensors.torch import save as save_safetensors
 
     tensors = {
@@ -116,6 +119,14 @@ def save_grader(
     with atomic_write(folder / f"{stem}.json") as stream:
         stream.write(json.dumps(description, indent=2) + "\n")
     write_manifest(folder)
+
+
+def _remove_further(folder: Path, grader: GraderName) -> None:
+    member = 2
+    while (weights := folder / f"{member_stem(grader, member)}.safetensors").is_file():
+        for suffix in (".safetensors", ".json", SUFFIX):
+            weights.with_suffix(suffix).unlink(missing_ok=True)
+        member += 1
 
 
 def graders_of(folder: Path) -> tuple[GraderName, ...]:

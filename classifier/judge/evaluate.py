@@ -19,7 +19,15 @@ from classifier.prior import competition_log_loss, competition_weighted, level_p
 from data_prep.levels import SpineLevels
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected, Rejection
-from data_prep.vocabulary import CONDITIONS, SEVERITIES, TARGETS, ConditionGroup, Severity, Target
+from data_prep.vocabulary import (
+    CONDITIONS,
+    SEVERITIES,
+    TARGETS,
+    ConditionGroup,
+    GradeSource,
+    Severity,
+    Target,
+)
 
 if TYPE_CHECKING:
     from classifier.learn.crop_cache import LabelledStudy
@@ -42,16 +50,18 @@ class GradedTarget:
     truth: NDArray[np.float64]
     probabilities: NDArray[np.float64]
     flags: tuple[str, ...] = ()
+    source: GradeSource = GradeSource.SEEN
 
 
 def grade_labelled(
-    grader: Grader, load: Callable[[], LabelledStudy], rejections: list[Rejection]
+    grader: Grader, load: Callable[[], LabelledStudy], rejections: list[Rejection], problems: list[str]
 ) -> list[GradedTarget]:
     """Grade a study at its annotated points; targets without a label are left out.
 
     Args:
         load: loads the study, as in ``classifier.learn.sources``.
         rejections: files, series and studies that cannot be used are added here.
+        problems: what is wrong with annotated points that are left out is added here.
     """
     try:
         item = load()
@@ -61,6 +71,7 @@ def grade_labelled(
     cache = PixelCache(item.study)
     grades = grader.grade(cache.study, SpineLevels(item.study.study_id, points=item.points))
     rejections += (*item.study.rejections, *cache.rejections)
+    problems += item.problems
     return [
         GradedTarget(
             item.study.study_id,
@@ -69,6 +80,7 @@ def grade_labelled(
             item.truth[target],
             grades[target].probabilities,
             grades[target].flags,
+            GradeSource(grades[target].source),
         )
         for target, label in item.labels.items()
     ]
@@ -91,7 +103,8 @@ def evaluate(graded: Iterable[GradedTarget]) -> dict[str, Any]:
     Returns:
         ``score`` with its terms (the official metric; None unless every group has a label),
         ``prior_score`` (the level prior's), ``oracle_score`` (the true probabilities' where they are known),
-        ``groups`` and ``conditions`` (see ``group_figures``), ``n_studies``, ``n_targets``, ``flags``.
+        ``groups`` and ``conditions`` (see ``group_figures``), ``n_studies``, ``n_targets``, ``n_not_graded``
+        (of these, counted with the level prior that they got), ``flags``.
 
     Raises:
         ValueError: nothing to evaluate.
@@ -119,6 +132,7 @@ def evaluate(graded: Iterable[GradedTarget]) -> dict[str, Any]:
         },
         "n_studies": len({row.study_id for row in rows}),
         "n_targets": len(rows),
+        "n_not_graded": sum(row.source is GradeSource.PRIOR for row in rows),
         "flags": {flag: flags.count(flag) for flag in sorted(set(flags))},
     }
 

@@ -28,6 +28,7 @@ from classifier.learn.crop_cache import (
     NOT_CUT_FOR,
     CropCache,
     cuts_for,
+    is_parted,
     load_cache,
 )
 from classifier.learn.train import grade_cache
@@ -35,6 +36,7 @@ from classifier.learn.workflow import joined_crops
 from classifier.prior import competition_log_loss
 from classifier.storage import StoredGrader, load_grader, save_grader
 from data_prep.partition import Part
+from data_prep.synthetic import FIRST_CHOOSING_SEED
 from data_prep.vocabulary import CONDITIONS, Severity, split_row_id
 
 # Every validation crop is graded at its point, and under draws of the localiser's error with these seeds.
@@ -68,8 +70,18 @@ def calibrate_groups(
         prior's and the oracle's, and the expected calibration errors after.
 
     Raises:
-        ValueError: no validation crops for a grader.
+        ValueError: no validation crops for a grader, or phantoms that were learned from among them; or the
+            output holds a grader of the axial canal that was joined with another sagittal one.
     """
+    graders = list(graders)
+    axial = f"{GraderName.SPINAL_AXIAL.value}.safetensors"
+    if GraderName.SPINAL in graders and GraderName.SPINAL_AXIAL not in graders and (output / axial).is_file():
+        raise ValueError(
+            f"'{output.name}' holds a spinal_axial grader that was joined with another spinal one: calibrate "
+            "both, or choose a new folder"
+        )
+    if shifted is not None:
+        _check_seeds(shifted)
     figures: dict[str, dict[str, Any]] = {}
     rows = []
     seen: dict[GraderName, tuple[CropCache, NDArray[np.float64]]] = {}
@@ -177,11 +189,25 @@ def _caches_of(members: Sequence[StoredGrader], folders: Sequence[Path]) -> list
     if unfit := [folder.name for folder, serves in served.items() if not serves]:
         name = members[0].config.name.value
         raise ValueError(NOT_CUT_FOR.format(folder=unfit[0], grader=name))
+    for folder in folders:
+        _check_seeds(folder)
     found = []
     for member in members:
         mine = [folder for folder in folders if _serves_one(folder, [member])]
         found.append(joined_crops(mine, member.config, Part.VALIDATION))
     return _aligned(found)
+
+
+def _check_seeds(folder: Path) -> None:
+    """Raises ValueError: synthetic studies of a cache are of seeds that graders learn from."""
+    if is_parted(folder):
+        return
+    seeds = [int(stem) for path in folder.glob("*.npz") if (stem := path.stem.rstrip("e")).isdigit()]
+    if seeds and min(seeds) < FIRST_CHOOSING_SEED:
+        raise ValueError(
+            f"crop cache '{folder.name}' holds phantoms that graders learn from: calibrate on seeds from "
+            f"{FIRST_CHOOSING_SEED} on"
+        )
 
 
 def _serves_one(folder: Path, members: Sequence[StoredGrader]) -> bool:

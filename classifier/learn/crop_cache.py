@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ CropConfigs = Mapping[GraderName, CropConfig]
 Truth = Mapping[Target, NDArray[np.float64]]
 
 _CACHE_FILE = "cache.json"
+_MADE_OF = "made_of"
 
 
 NOT_CUT_FOR = (
@@ -54,15 +56,28 @@ class LabelledStudy:
         points: at most one per target.
         truth: (3,) probability of each severity per target; one-hot where only a reader's label is known.
         labels: severity index per target, as a reader gave it.
+        problems: of annotated points that are left out, see ``annotated_points``.
     """
 
     study: Study
     points: tuple[LevelPoint, ...]
     truth: Truth
     labels: Mapping[Target, int]
+    problems: tuple[str, ...] = ()
 
 
-Source = tuple[str, Callable[[], LabelledStudy]]
+class Source(NamedTuple):
+    """Where one study comes from.
+
+    Attributes:
+        name: of its file in a cache.
+        load: loads it, or raises DicomRejected.
+        made_of: digest of everything that its crops depend on beside how they are cut; "" is not compared.
+    """
+
+    name: str
+    load: Callable[[], LabelledStudy]
+    made_of: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,12 +184,14 @@ def build_cache(
     parted: bool = False,
     jobs: int = 1,
 ) -> Iterator[tuple[str, tuple[Rejection, ...]]]:
-    """Write the cache file of every study that has none yet; yields names and rejections as they are done.
+    """Write the cache file of every study that has none yet, or one that was made of something else.
+
+    Yields names and rejections as they are done.
 
     The result does not depend on ``jobs``. Nothing is written before the first name is asked for.
 
     Args:
-        sources: name, and function that loads the study or raises DicomRejected.
+        sources: of the studies.
         natural_grades: whether severities occur as often as in the real table (the level prior applies).
         parted: whether the studies' identifiers divide them into train, validation and test
             (``data_prep.partition``); synthetic studies are divided by their seeds.
@@ -195,7 +212,7 @@ def build_cache(
         raise ValueError(
             f"crop cache '{folder.name}' was cut with another configuration: choose a new folder"
         )
-    waiting = [source for source in sources if not (folder / f"{safe_id(source[0])}.npz").exists()]
+    waiting = [source for source in sources if not _is_cut(source, folder)]
     work = partial(_cut_and_save, folder=folder, configs=configs)
     if jobs == 1:
         yield from map(work, waiting)
@@ -204,14 +221,26 @@ def build_cache(
         yield from pool.imap(work, waiting)
 
 
-def _cut_and_save(source: Source, *, folder: Path, configs: CropConfigs) -> tuple[str, tuple[Rejection, ...]]:
-    name, load = source
+def _is_cut(source: Source, folder: Path) -> bool:
+    """Whether the cache holds a study as its source has it now."""
     try:
-        item = load()
+        with np.load(folder / f"{safe_id(source.name)}.npz", allow_pickle=False) as stored:
+            made_of = str(stored[_MADE_OF]) if _MADE_OF in stored else ""
+    except (OSError, ValueError, BadZipFile):
+        return False
+    return made_of == source.made_of
+
+
+def _cut_and_save(source: Source, *, folder: Path, configs: CropConfigs) -> tuple[str, tuple[Rejection, ...]]:
+    name = source.name
+    try:
+        item = source.load()
     except DicomRejected as rejected:
+        (folder / f"{safe_id(name)}.npz").unlink(missing_ok=True)  # of what it was before
         return name, (*rejected.rejections, rejected.rejection)
     cache = PixelCache(item.study)
     arrays: dict[str, Any] = cut_study(replace(item, study=cache.study), configs)
+    arrays[_MADE_OF] = np.array(source.made_of)
     with atomic_write(folder / f"{safe_id(name)}.npz", binary=True) as stream:
         np.savez(stream, **arrays)
     return name, (*item.study.rejections, *cache.rejections)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,10 +14,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from classifier.learn.crop_cache import LabelledStudy, Source
-from data_prep.phantom import SCANNER_RANGES, PhantomStudy, SeriesPlan, make_study, render
+from data_prep.phantom import PHANTOM_VERSION, SCANNER_RANGES, PhantomStudy, SeriesPlan, make_study, render
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
+from data_prep.rsna.decoded_cache import inputs_digest
+from data_prep.rsna.table_quirks import studies_left_out
 from data_prep.rsna.tables import read_tables
 from data_prep.study import Series, Slice, Study
 from data_prep.synthetic import Size
@@ -47,9 +51,10 @@ def phantom_sources(
         scanners: name of a range in ``SCANNER_RANGES``.
     """
     return [
-        (
+        Source(
             f"{seed:06d}{'e' if enriched else ''}",
             partial(_load_phantom, seed, enriched, _size(seed, size), scanners),
+            f"phantom {PHANTOM_VERSION} {_size(seed, size)} {scanners}",
         )
         for seed in range(first_seed, first_seed + studies)
     ]
@@ -122,8 +127,11 @@ def _slice_near_points(
     return Slice(part, item.instance_number, read)
 
 
-def rsna_sources(data: Path) -> list[Source]:
+def rsna_sources(data: Path, say: Callable[[str], None] = lambda _: None) -> list[Source]:
     """Studies of a folder in the RSNA layout that have images, labels and points.
+
+    Args:
+        say: told how many lack one of these.
 
     Raises:
         ValueError: the labels or the coordinates are missing, or no study has all three.
@@ -137,23 +145,38 @@ def rsna_sources(data: Path) -> list[Source]:
         )
     labels = {str(row["study_id"]): row for _, row in tables.train.iterrows()}
     points = {str(name): rows for name, rows in tables.coordinates.groupby("study_id")}
+    entries = [entry for entry in find_studies(data) if not entry.is_only_listed]
     found: list[Source] = [
-        (entry.study_id, partial(_load_rsna, entry, points[entry.study_id], labels[entry.study_id]))
-        for entry in find_studies(data)
-        if entry.study_id in points and entry.study_id in labels and not entry.is_only_listed
+        Source(
+            entry.study_id,
+            partial(_load_rsna, entry, points[entry.study_id], labels[entry.study_id]),
+            _made_of(entry, points[entry.study_id], labels[entry.study_id]),
+        )
+        for entry in entries
+        if entry.study_id in points and entry.study_id in labels
     ]
+    have = {"images": [entry.study_id for entry in entries], "labels": labels, "points": points}
+    for lacking in studies_left_out(have):
+        say(lacking.said)
     if not found:
         raise ValueError(f"'{data.name}' has no study with images, labels and points: try `lumbar check`")
     return found
 
 
+def _made_of(entry: StudyEntry, points: pd.DataFrame, labels: pd.Series) -> str:
+    """Digest of the images, points and labels of a study."""
+    content = f"{inputs_digest(entry)} {points.to_csv(index=False)} {labels.fillna('').tolist()}"
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 def _load_rsna(entry: StudyEntry, coordinates: pd.DataFrame, labels: pd.Series) -> LabelledStudy:
     study = entry.load()
-    points, _ = annotated_points(study, coordinates)
+    points, problems = annotated_points(study, coordinates)
     known: dict[Target, int] = {
         target: Severity(str(labels[target.column])).index
         for target in TARGETS
         if pd.notna(labels[target.column])
     }
     one_hot = np.eye(len(SEVERITIES))
-    return LabelledStudy(study, points, {target: one_hot[index] for target, index in known.items()}, known)
+    truth = {target: one_hot[index] for target, index in known.items()}
+    return LabelledStudy(study, points, truth, known, problems)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from classifier.calibration import fit_calibration
 from classifier.config import GraderConfig, GraderName
 from classifier.learn.crop_cache import CropCache
-from classifier.learn.train import EpochReport, Machine, grade_cache, train_grader
+from classifier.learn.train import EpochReport, Machine, grade_cache, made_of, train_grader
 from classifier.storage import read_grader
 from data_prep.base.files import atomic_write
 from data_prep.problems import LumbarError
@@ -108,11 +108,11 @@ def ask_teachers(
         answers = place / f"{config.name.value}.npz"
         asked = crops.where(fold == left_out)
         one = replace(config, training=replace(config.training, seed=config.training.seed + left_out))
+        learned = CropCache.join([crops.where(fold != left_out), *([] if beside is None else [beside])])
         if not answers.exists():
-            learned = [crops.where(fold != left_out), *([] if beside is None else [beside])]
             network = train_grader(
                 one,
-                CropCache.join(learned),
+                learned,
                 asked,
                 place,
                 report=partial(report, left_out),
@@ -122,9 +122,9 @@ def ask_teachers(
             views = [grade_cache(network, asked, config, jitter_seed=seed) for seed in _VIEWS]
             Teachers(config.name, asked.row_ids, np.mean(views, axis=0)).save(answers)
         parts.append(Teachers.load(answers))
-        if read_grader(place, config.name).config != one or not np.array_equal(
-            parts[-1].row_ids, asked.row_ids
-        ):
+        stored, origin = read_grader(place, config.name), made_of(learned, pretrained)
+        is_other = stored.config != one or stored.metrics.get("made_of", origin) != origin
+        if is_other or not np.array_equal(parts[-1].row_ids, asked.row_ids):
             raise TeachersUnusable(
                 f"'{place.name}' holds a teacher of another configuration or of other crops: "
                 "choose a new folder"

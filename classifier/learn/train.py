@@ -28,7 +28,7 @@ from classifier.learn.pretrained import load_pretrained
 from classifier.model import GraderNetwork
 from classifier.prior import competition_log_loss
 from classifier.storage import save_grader
-from data_prep.base.files import atomic_write
+from data_prep.base.files import arrays_digest, atomic_write
 from data_prep.base.manifest import file_sha256
 from data_prep.problems import LumbarError
 from data_prep.vocabulary import SEVERITIES
@@ -93,7 +93,8 @@ def train_grader(
 
     Raises:
         TrainingFailed: the loss is not finite.
-        ValueError: a checkpoint of another configuration is in the folder.
+        ValueError: a checkpoint of another configuration, or of other crops or weights to begin with, is in
+            the folder.
         PretrainedUnusable: the pretrained file does not fit.
     """
     machine = machine or Machine()
@@ -120,11 +121,17 @@ def train_grader(
     weights = torch.tensor(settings.severity_weights, device=device)
     reports: list[EpochReport] = []
 
+    origin = made_of(train, pretrained, start_from)
     checkpoint = folder / f"{config.name.value}.checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location=device)
         if state["config"] != json.dumps(config.to_dict()):
             raise ValueError(f"'{checkpoint.name}' is of another configuration: choose a new folder")
+        if state.get("made_of", origin) != origin:
+            raise ValueError(
+                f"'{checkpoint.name}' has learned from other crops, or begun with other weights: "
+                "choose a new folder"
+            )
         network.load_state_dict(state["network"])
         averaged.load_state_dict(state["averaged"])
         optimiser.load_state_dict(state["optimiser"])
@@ -174,6 +181,7 @@ def train_grader(
         )
         state = {
             "config": json.dumps(config.to_dict()),
+            "made_of": origin,
             "network": network.state_dict(),
             "averaged": averaged.state_dict(),
             "optimiser": optimiser.state_dict(),
@@ -184,11 +192,25 @@ def train_grader(
         _save_checkpoint(checkpoint, state)
         _write_log(folder / f"{config.name.value}.log.csv", reports)
         report(reports[-1])
-    metrics = {"epochs": [vars(row) for row in reports], "train_crops": len(train), **(notes or {})}
+    metrics = {
+        "epochs": [vars(row) for row in reports],
+        "train_crops": len(train),
+        "made_of": origin,
+        **(notes or {}),
+    }
     if pretrained is not None:
         metrics["pretrained"] = {"file": pretrained.name, "sha256": file_sha256(pretrained)}
     save_grader(folder, config, kept, Calibration(), metrics)
     return kept
+
+
+def made_of(
+    train: CropCache, pretrained: Path | None = None, start_from: Mapping[str, Tensor] | None = None
+) -> str:
+    """Digest of what a training learns from and begins with."""
+    begun = [] if start_from is None else [value.cpu().numpy() for value in start_from.values()]
+    weights = None if pretrained is None else file_sha256(pretrained)
+    return arrays_digest([*train.arrays().values(), *begun], weights)
 
 
 def _needs_scaling(device: torch.device, mixed: bool) -> bool:

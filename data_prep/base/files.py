@@ -10,12 +10,14 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from data_prep.names import input_label
 from data_prep.problems import LumbarError
@@ -67,6 +69,15 @@ def file_state(path: Path) -> tuple[int, int, str]:
                 file.seek(place)
                 pieces.update(file.read(_PIECE_BYTES))
     return status.st_size, status.st_mtime_ns, pieces.hexdigest()
+
+
+def arrays_digest(arrays: Iterable[NDArray[Any]], *more: object) -> str:
+    """SHA-256 of arrays, their shapes and types, and of what else made a thing."""
+    digest = hashlib.sha256(repr(more).encode())
+    for array in arrays:
+        digest.update(f"{array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
+    return digest.hexdigest()
 
 
 def without_nan(value: Any) -> Any:

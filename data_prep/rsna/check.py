@@ -24,6 +24,7 @@ _MESSAGES = {
     "mixed_shapes": "series whose images differ in size",
     "instance_order": "series whose instance numbers are not in spatial order",
     "kind_not_from_table": "series whose kind was told from its headers or images",
+    "sides_exchanged": "annotated point whose side is that of the other one of its pair",
     "kind_missing": "study with images, but without a series of one of the three kinds",
 }
 

@@ -54,6 +54,11 @@ class DecodedCache:
         header = self._header(study_id)
         return None if header is None else str(header["inputs"])
 
+    def is_rejected(self, study_id: str) -> bool:
+        """Whether nothing of a study could be used when it was read."""
+        header = self._header(study_id)
+        return header is None or "rejected" in header
+
     def add(self, entry: StudyEntry) -> None:
         """Read a study and write its file, whole or not at all; a rejected one is remembered as such."""
         header: dict[str, Any] = {

@@ -29,10 +29,14 @@ class Problem:
     examples: tuple[str, ...] = ()
     fatal: bool = False
 
-    def __str__(self) -> str:
+    @property
+    def said(self) -> str:
+        """Code, number and examples."""
         shown = f" ({', '.join(self.examples)}{', …' if self.count > len(self.examples) else ''})"
-        kind = "error" if self.fatal else "quirk"
-        return f"{kind} [{self.code}] {self.count} x {self.message}{shown if self.examples else ''}"
+        return f"[{self.code}] {self.count} x {self.message}{shown if self.examples else ''}"
+
+    def __str__(self) -> str:
+        return f"{'error' if self.fatal else 'quirk'} {self.said}"
 
 
 class TablesInvalid(LumbarError, ValueError):

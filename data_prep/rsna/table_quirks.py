@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -97,6 +99,17 @@ def point_and_label_quirks(train: pd.DataFrame, coordinates: pd.DataFrame) -> li
     if no_label:
         problems.append(problem("point_without_label", "point of a target without a label", no_label))
     return problems
+
+
+def studies_left_out(have: Mapping[str, Iterable[str]]) -> list[Problem]:
+    """Studies that lack something, where all must be there: what is missing → the studies that have it."""
+    sets = {name: set(ids) for name, ids in have.items()}
+    every = set().union(*sets.values())
+    return [
+        problem("left_out", f"study without {name}", sorted(every - ids))
+        for name, ids in sets.items()
+        if every - ids
+    ]
 
 
 def is_placeholder(coordinates: pd.DataFrame) -> pd.Series:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data_prep.base.files import atomic_write
+from data_prep.base.files import arrays_digest, atomic_write
 from data_prep.base.version import git_revision
 from data_prep.crops import normalise, seen_rows
 from detector.learn.point_crops import PointCrops
@@ -133,7 +133,8 @@ def train_refiner(
     )
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{spec.stem}.checkpoint.pt"
-    described = json.dumps({**asdict(training), "crops": len(train)})
+    origin = arrays_digest([train.pixels, train.level, train.study])
+    described = json.dumps({**asdict(training), "crops": len(train), "made_of": origin})
     done, errors = 0, None
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from data_prep.levels import LevelPoint
 from data_prep.partition import Part, part_of
 from data_prep.phantom import PHANTOM_VERSION, make_study
 from data_prep.pixel_cache import PixelCache
-from data_prep.problems import DicomRejected
+from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points, contradict_themselves
+from data_prep.rsna.table_quirks import studies_left_out
 from data_prep.rsna.tables import read_tables
 from data_prep.study import Study
 from data_prep.synthetic import FIRST_CHOOSING_SEED
@@ -187,28 +188,51 @@ def _patients(folder: Path, mm_per_px: float, part: str) -> tuple[str, ...]:
     return _split(folder, part)
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """What annotated cases were made without.
+
+    Attributes:
+        rejections: files, series and studies that cannot be used.
+        problems: of annotated points, see ``annotated_points``.
+        studies: that lack images or points, in words.
+    """
+
+    rejections: list[Rejection] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    studies: list[str] = field(default_factory=list)
+
+
 def annotated_cases(
-    data: Path | None, part: Part | None = None
+    data: Path | None, part: Part | None = None, left_out: LeftOut | None = None
 ) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
     """Studies of a data set in the RSNA layout that have both images and annotated points.
 
     Args:
         part: of the studies; None for all.
+        left_out: what cannot be used is added here.
     """
+    left_out = left_out or LeftOut()
     if data is None:
         raise SlicesUnusable("give DATA, a folder in the RSNA layout, or --external or --slices")
     coordinates = read_tables(data).coordinates
     if coordinates is None:
         raise SlicesUnusable(f"{data.name}/train_label_coordinates.csv is missing")
     cases = []
-    for entry in find_studies(data):
+    entries = [entry for entry in find_studies(data) if not entry.is_only_listed]
+    have = {"images": [entry.study_id for entry in entries], "points": coordinates["study_id"].tolist()}
+    left_out.studies.extend(lacking.said for lacking in studies_left_out(have))
+    for entry in entries:
         if part is not None and part_of(entry.study_id) is not part:
             continue
         try:
             study = entry.load()
-        except DicomRejected:
+        except DicomRejected as rejected:
+            left_out.rejections.extend((*rejected.rejections, rejected.rejection))
             continue
-        points, _ = annotated_points(study, coordinates)
+        points, problems = annotated_points(study, coordinates)
+        left_out.rejections.extend(study.rejections)
+        left_out.problems.extend(problems)
         if points:
             cases.append((study, points))
     if not cases:

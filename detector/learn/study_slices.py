@@ -20,6 +20,7 @@ from data_prep.phantom import PhantomStudy, make_study
 from data_prep.problems import DicomRejected
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points, contradict_themselves
+from data_prep.rsna.decoded_cache import inputs_digest
 from data_prep.rsna.tables import read_tables
 from data_prep.study import Series, Slice, Study
 from data_prep.synthetic import Appearance, Size
@@ -36,7 +37,7 @@ MAX_DISTANCE_MM = {DetectorKind.SAGITTAL: 11.0, DetectorKind.AXIAL: 4.5, Detecto
 # counter-example.
 PERHAPS_SEEN_MM = 9.0
 # Rules by which objects are made of a study's points; what was cached by others is made anew.
-_RULES = 1
+_RULES = 2
 # Discs of slices beside the canal, whose level is known from the foramina alone.
 _BESIDE_MM = 26.0
 
@@ -230,7 +231,7 @@ def foraminal_levels(points: tuple[LevelPoint, ...]) -> list[LabelledObject]:
 
 
 def rsna_key(data: Path, kind: DetectorKind) -> str:
-    """Name of the cached slices of a data set: its points, its studies and the canonical scale decide.
+    """Name of the cached slices of a data set: its points, its images and the canonical scale decide.
 
     Raises:
         SlicesUnusable: no coordinates.
@@ -240,7 +241,7 @@ def rsna_key(data: Path, kind: DetectorKind) -> str:
         raise SlicesUnusable(f"{data.name}/{table.name} is missing: a detector learns from it")
     digest = hashlib.sha256(table.read_bytes())
     for entry in find_studies(data):
-        digest.update(entry.study_id.encode())
+        digest.update(f"{entry.study_id} {inputs_digest(entry)}".encode())
     spec = SPECS[kind]
     digest.update(
         f"{spec.mm_per_px} {spec.max_canvas_px} {MAX_DISTANCE_MM[kind]} {MIXTURE} {_RULES}".encode()

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from data_prep.base.files import arrays_digest, atomic_write
 from data_prep.base.version import git_revision
 from detector.figures import draw_training
 from detector.learn.dataset import LevelDataset, views_ahead
@@ -26,6 +27,8 @@ from detector.spec import SPECS, DetectorKind, DetectorSpec
 from ultralytics.models.yolo.pose import PoseTrainer  # isort: skip  (after network.py has set YOLO_OFFLINE)
 from ultralytics.utils import RANK  # isort: skip
 
+_BEGUN_FILE = Path("training") / "begun.json"
+_MACHINE = ("threads", "workers", "device")
 OKS_SIGMA = 0.1  # per keypoint; ultralytics' default for few keypoints converges badly
 
 
@@ -191,7 +194,7 @@ def train_detector(
         Path of the weight file.
 
     Raises:
-        SlicesUnusable: no source has a slice.
+        SlicesUnusable: no source has a slice, or the checkpoint to go on from is of another training.
     """
     sources = [(weight, slices) for weight, slices in sources if slices and weight > 0]
     if not sources:
@@ -231,8 +234,16 @@ def train_detector(
         "pretrained": False,
         "patience": 0,
     }
+    described = _described(config, sources, start_from)
     if resume and checkpoint.is_file():
+        if (begun := run / _BEGUN_FILE).is_file() and begun.read_text() != described:
+            raise SlicesUnusable(
+                "the checkpoint is of a training with other options or slices: choose a new folder, "
+                "or begin anew without --resume"
+            )
         overrides["resume"] = str(checkpoint)
+    with atomic_write(run / _BEGUN_FILE) as stream:
+        stream.write(described)
     trainer = LevelTrainer(config, sources, choosing, overrides, start_from)
     if on_epoch is not None:
         trainer.add_callback(
@@ -243,6 +254,19 @@ def train_detector(
     if RANK in {-1, 0}:
         _export(trainer, run)
     return run / f"{config.kind.value}.safetensors"
+
+
+def _described(
+    config: TrainConfig, sources: list[tuple[float, list[LabelledSlice]]], start_from: bytes | None
+) -> str:
+    """What a training learns from and how; not on what it runs."""
+    options = {name: value for name, value in asdict(config).items() if name not in _MACHINE}
+    slices = [item for _, part in sources for item in part]
+    shown = [(item.patient, item.name, item.names, item.counting) for item in slices]
+    arrays = [array for item in slices for array in (item.image, item.keypoints_px)]
+    begun = None if start_from is None else hashlib.sha256(start_from).hexdigest()
+    made_of = arrays_digest(arrays, shown, [weight for weight, _ in sources], begun)
+    return json.dumps({"options": options, "made_of": made_of}, default=str)
 
 
 def _export(trainer: LevelTrainer, run: Path) -> None:

@@ -17,7 +17,7 @@ from pipeline.commands import classifier_training, console
 from pipeline.commands.classifier_training import Graders, Phantoms, Scanners, Seed, studies_of
 from pipeline.commands.console_tables import print_review, print_tables
 from pipeline.commands.options import AsJson, NamedWeights, Resamples
-from pipeline.commands.summaries import tell_of_known
+from pipeline.commands.summaries import tell_of_known, tell_of_points
 
 if TYPE_CHECKING:
     from data_prep.problems import Rejection
@@ -156,21 +156,31 @@ def evaluate(
         for source in studies_of(folder, phantoms, seed, enriched=False, scanners=scanners)
     ]
     if part is not None:
-        sources = [source for source in sources if part_of(source[0]) is part]
-    tell_of_known((name for name, _ in sources), weights, graders=True)
+        sources = [source for source in sources if part_of(source.name) is part]
+    if data:
+        tell_of_known((source.name for source in sources), weights, graders=True)
+    elif seed < FIRST_REPORTING_SEED:
+        console.tell(
+            f"note: graders learn from and are chosen on phantoms of seeds below {FIRST_REPORTING_SEED}"
+        )
     rejections: list[Rejection] = []
+    problems: list[str] = []
     try:
         grader = Grader.load(weights_folder(weights, BUNDLED_WEIGHTS))
         with console.progress("grading", len(sources)) as done:
             graded = []
-            for name, load in sources:
-                graded += grade_labelled(grader, load, rejections)
-                done(name)
+            for source in sources:
+                graded += grade_labelled(grader, source.load, rejections, problems)
+                done(source.name)
         figures = figures_of(graded)
     except (WeightsRejected, ValueError) as error:
         console.list_rejections(rejections)
         console.fail(str(error))
     console.list_rejections(rejections)
+    tell_of_points(problems)
+    if figures["n_not_graded"]:
+        counted = f"{figures['n_not_graded']} of {figures['n_targets']} targets"
+        console.tell(f"note: {counted} were not graded, and count with the level prior")
     rows = as_rows(graded)
     figures["score_intervals"] = score_with_intervals(rows, resamples=resamples)
     figures["tables"], figures["review"] = quality_tables(rows, resamples=resamples), review_curve(rows)

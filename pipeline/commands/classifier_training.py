@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from classifier.config import GROUP_GRADERS, GraderName, default_config, merged
+from data_prep.names import safe_id
 from data_prep.synthetic import FIRST_CHOOSING_SEED, ScannerName
 from pipeline.commands import console
 from pipeline.commands.options import BatchThreads, Device, Pretrained
@@ -244,6 +245,11 @@ def _cut(
         except ValueError as error:
             console.fail(str(error))
     console.list_rejections(rejections)
+    others = {path.stem for path in folder.glob("*.npz")} - {safe_id(source.name) for source in sources}
+    if others:
+        console.tell(
+            f"note: the crop cache also holds {len(others)} studies of earlier cuts, which count, too"
+        )
     return rejections
 
 
@@ -259,6 +265,6 @@ def studies_of(
     if data is None:
         return phantom_sources(phantoms, seed, enriched=enriched, scanners=scanners)
     try:
-        return rsna_sources(data)
+        return rsna_sources(data, lambda text: console.tell(f"note: {text}"))
     except (ValueError, DicomRejected) as error:
         console.fail(str(error))

@@ -32,7 +32,7 @@ from pipeline.commands.options import (
     SeriesTable,
     Slices,
 )
-from pipeline.commands.summaries import tell_of_known
+from pipeline.commands.summaries import tell_of_known, tell_of_points
 
 if TYPE_CHECKING:
     from data_prep.problems import Rejection
@@ -122,12 +122,12 @@ def evaluate(
     )
     from detector.figures import draw_worst
     from detector.learn.point_slices import point_slice_cases
-    from detector.learn.sources import annotated_cases, external_cases
+    from detector.learn.sources import LeftOut, annotated_cases, external_cases
 
     if external is None and part is not None and part not in set(Part):
         raise typer.BadParameter("DATA and --slices have the parts train, validation and test")
     wanted = None if part is None or external is not None else Part(part)
-    detector = _detector(weights)
+    detector, left_out = _detector(weights), LeftOut()
     if external is not None:
         cases = external_cases(external, external_mm_per_px, part or "report")
     elif slices:
@@ -135,7 +135,11 @@ def evaluate(
         if wanted is None:
             tell("note: of folders that the models learned from, --part test leaves known patients out")
     else:
-        cases = annotated_cases(data, wanted)
+        cases = annotated_cases(data, wanted, left_out)
+        for text in left_out.studies:
+            tell(f"note: {text}")
+        list_rejections(left_out.rejections)
+        tell_of_points(left_out.problems)
         tell_of_known((study.study_id for study, _ in cases), weights)
     rows, found = [], []
     with progress("evaluating", len(cases)) as done:
@@ -157,6 +161,7 @@ def evaluate(
     if as_json:
         figures = {"studies": len(cases), "without_points": unseen, **report, "numbering": numbering}
         print_json({key: without_nan(value) for key, value in figures.items()})
+        exit_by(left_out.rejections)
         return
     print_rows(
         f"{len(cases)} studies",
@@ -183,6 +188,7 @@ def evaluate(
             f"{numbering['contradictory']} studies are not counted there: their left and right foramina are "
             "annotated a level apart"
         )
+    exit_by(left_out.rejections)
 
 
 @app.command(epilog="Example: lumbar detector calibrate runs/detectors --phantoms 100 --hard 150")

@@ -15,6 +15,7 @@ from data_prep.base.bundles import weights_folder
 from data_prep.base.manifest import MANIFEST_NAME, read_verified, write_manifest
 from data_prep.synthetic import FIRST_CHOOSING_SEED
 from data_prep.vocabulary import ConditionGroup
+from detector.config import NUMBERING_FILE
 from detector.spec import REFINERS, DetectorKind
 from pipeline.commands.console import err, fail, progress
 from pipeline.commands.options import BatchThreads, External, ExternalScale, Slices
@@ -146,18 +147,38 @@ def bundle(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders that `train` wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Weights folder to write.")],
 ) -> None:
-    """Collect trained detectors in one weights folder with a SHA-256 manifest, ready to run without torch."""
+    """Collect trained detectors in one weights folder with a SHA-256 manifest, ready to run without torch.
+
+    What the folder held beside them stays; `calibrate` fits the numbering to new detectors.
+    """
     from pipeline.export.graphs import write_graphs
 
     output.mkdir(parents=True, exist_ok=True)
+    stems = (*(kind.value for kind in DetectorKind), *(spec.stem for spec in REFINERS))
+    chosen: dict[str, Path] = {}
     for run in runs:
-        stems = (*(kind.value for kind in DetectorKind), *(spec.stem for spec in REFINERS))
         trained = [stem for stem in stems if (run / f"{stem}.safetensors").is_file()]
         if not trained:
             fail(f"{run.name}: no finished detector there")
-        for stem in trained:
-            for suffix in (".safetensors", ".json"):
+        if twice := [stem for stem in trained if stem in chosen]:
+            fail(f"{run.name} and {chosen[twice[0]].name} both hold {twice[0]}: name one of them")
+        chosen |= dict.fromkeys(trained, run)
+    changed = set()
+    for stem, run in chosen.items():
+        content = (run / f"{stem}.safetensors").read_bytes()
+        place = output / f"{stem}.safetensors"
+        if not place.is_file() or place.read_bytes() != content:
+            changed.add(stem)
+        for suffix in (".safetensors", ".json"):
+            if run.resolve() != output.resolve():
                 shutil.copyfile(run / f"{stem}{suffix}", output / f"{stem}{suffix}")
+    kept = [stem for stem in stems if stem not in chosen and (output / f"{stem}.safetensors").is_file()]
+    if kept:
+        err.print(f"kept of what {output.name}/ held before: {', '.join(kept)}")
+    numbering = output / NUMBERING_FILE
+    if numbering.is_file() and changed & set(DetectorKind):
+        numbering.unlink()
+        err.print("removed the numbering that was fitted to other detectors; next: lumbar detector calibrate")
     write_manifest(output)
     write_graphs(output)
     held = ", ".join(sorted(path.stem for path in output.glob("*.safetensors")))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.base.bundles import Bundle, named_bundle
 from data_prep.names import printable
+from data_prep.partition import Part, part_of
 from pipeline.commands.console import out, print_rows, say, tell
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _interval(intervals: Mapping[str, Any] | None, term: str) -> str:
 
 
 def tell_of_known(study_ids: Iterable[str], weights: Path | None, *, graders: bool = False) -> None:
-    """A word on stderr where bundled models are measured on studies that they know.
+    """A word on stderr where models are measured on studies that they know, or may know.
 
     Args:
         weights: as the command line names them, see ``named_bundle``.
@@ -125,5 +126,26 @@ def tell_of_known(study_ids: Iterable[str], weights: Path | None, *, graders: bo
         said = said_of_known(study_ids)
     elif bundle is Bundle.OPEN and graders:
         said = said_of_calibrated(study_ids)
+    elif bundle is None:
+        said = _said_of_own(set(study_ids))
     if said:
         tell(f"note: {said}; --part test leaves them out")
+
+
+def _said_of_own(study_ids: set[str]) -> str | None:
+    """What holds of weights that somebody trained, of which nothing says what they learned from."""
+    known = sum(part_of(study_id) is not Part.TEST for study_id in study_ids)
+    if not known:
+        return None
+    return (
+        f"{known} of these {len(study_ids)} studies are of the parts that trainings learn from and calibrate "
+        "on (lumbar train: all): weights that were trained on this data are flattered here"
+    )
+
+
+def tell_of_points(problems: Iterable[str]) -> None:
+    """A word on stderr for each kind of annotated points that are left out."""
+    from data_prep.rsna.annotations import points_left_out
+
+    for item in points_left_out(problems):
+        tell(f"note: {item.said}")

@@ -14,6 +14,7 @@ from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.cleaning import PointRules, clean_points
 from data_prep.rsna.decoded_cache import DecodedCache
+from data_prep.rsna.table_quirks import studies_left_out
 from data_prep.rsna.tables import read_tables
 from data_prep.study import Study
 from data_prep.vocabulary import TARGETS, Severity, Target
@@ -31,6 +32,7 @@ class TrainingData:
         cache: their decoded images.
         points_taken: how many rows each cleaning rule took.
         rules: that were used.
+        left_out: studies without images or labels, in words.
     """
 
     labels: pd.DataFrame
@@ -39,6 +41,7 @@ class TrainingData:
     cache: DecodedCache
     points_taken: Mapping[str, int]
     rules: PointRules
+    left_out: tuple[str, ...] = ()
 
     @property
     def study_ids(self) -> list[str]:
@@ -86,10 +89,13 @@ def read_training_data(data: Path, cache: Path, rules: PointRules) -> TrainingDa
     points, taken = clean_points(tables.coordinates, tables.series, rules)
     columns = [target.column for target in TARGETS]
     labelled = set(tables.train.loc[tables.train[columns].notna().any(axis=1), "study_id"])
-    entries = [
-        entry for entry in find_studies(data) if entry.study_id in labelled and not entry.is_only_listed
-    ]
+    found = [entry for entry in find_studies(data) if not entry.is_only_listed]
+    entries = [entry for entry in found if entry.study_id in labelled]
+    lacking = studies_left_out({"images": [entry.study_id for entry in found], "labels": labelled})
     if not entries:
         raise ValueError(f"'{data.name}' has no study with images and labels: try `lumbar check`")
     labels = tables.train[tables.train["study_id"].isin({entry.study_id for entry in entries})]
-    return TrainingData(labels.reset_index(drop=True), points, entries, DecodedCache(cache), taken, rules)
+    left_out = tuple(item.said for item in lacking)
+    return TrainingData(
+        labels.reset_index(drop=True), points, entries, DecodedCache(cache), taken, rules, left_out
+    )

@@ -203,7 +203,9 @@ def _write_weights(
     graders: Mapping[GraderName, Path],
     figures: Mapping[str, Any],
 ) -> None:
-    """Final weights in the layout that ``lumbar predict`` takes."""
+    """Final weights in the layout that ``lumbar predict`` takes, and nothing of an earlier training."""
+    for name in ("detector", "graders"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     target = folder / "detector"
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(detectors.iterdir(), key=lambda path: path.name == "manifest.json"):

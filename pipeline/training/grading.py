@@ -94,7 +94,7 @@ def crop_sources(
             farther than the cleaning plan allows.
     """
     return [
-        (study_id, partial(_labelled, data, study_id, points, cleaning.far_points_mm, which))
+        Source(study_id, partial(_labelled, data, study_id, points, cleaning.far_points_mm, which))
         for study_id in study_ids
     ]
 

@@ -34,6 +34,7 @@ from pipeline.training.stages import FINAL, Stages, digest_of
 _FORMAT = "lumbar-train/1"
 _PLAN_FILE = "plan.json"
 _FOLDS_FILE = "folds.json"
+_NAMED = 5
 
 
 def train_all(
@@ -101,6 +102,8 @@ def _train(settings: TrainSettings, ranks: Ranks, say: Callable[[str], None]) ->
     try:
         process = f"process {ranks.rank + 1} of {ranks.world}"
         say(f"{len(data.entries)} studies, {plan.folds} folds, device {device}, {process}")
+        for text in data.left_out if ranks.rank == 0 else ():
+            say(f"note: {text}")
         _decode(data, stages)
         folds = assign_folds(data.labels, data.study_ids, plan.folds, plan.seed)
         digest = digest_of([data.digest(data.study_ids), folds, _FORMAT])
@@ -159,6 +162,12 @@ def _decode(data: TrainingData, stages: Stages) -> None:
         return not waiting
 
     ranks.wait(all_held)
+    rejected = [study_id for study_id in data.study_ids if data.cache.is_rejected(study_id)]
+    if rejected and ranks.rank == 0:
+        named = ", ".join(rejected[:_NAMED])
+        stages.say(
+            f"note: {len(rejected)} studies cannot be used, and count with the level prior ({named} …)"
+        )
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -62,6 +62,16 @@ def test_the_evidence_of_members_is_averaged(tmp_path: Path, backend: str) -> No
     np.testing.assert_allclose(np.exp(logits[2])[~foramina], np.exp(logits[0])[~foramina], atol=1e-6)
 
 
+def test_a_grader_that_is_written_anew_has_no_members_of_an_earlier_one(tmp_path: Path) -> None:
+    for member in (1, 2, 3):
+        write(tmp_path, GraderName.SPINAL, member, member=member)
+    write(tmp_path, GraderName.SPINAL_AXIAL, 4)
+    assert len(load_grader(tmp_path, GraderName.SPINAL).members) == 3
+    write(tmp_path, GraderName.SPINAL, 5)
+    assert len(load_grader(tmp_path, GraderName.SPINAL).members) == 1
+    assert sorted(path.stem for path in tmp_path.glob("*.safetensors")) == ["spinal", "spinal_axial"]
+
+
 @pytest.mark.parametrize("backend", ["torch", "onnx"])
 def test_each_member_looks_at_its_own_crops(tmp_path: Path, backend: str) -> None:
     both, one, two = (tmp_path / name for name in ("both", "one", "two"))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from classifier.config import GROUP_GRADERS, CropConfig, GraderName, default_config
@@ -14,6 +15,7 @@ from classifier.learn.jitter import central_crop
 from classifier.learn.sources import phantom_sources, rsna_sources
 from classifier.prior import level_prior
 from classifier.target_crops import target_crop
+from data_prep.phantom import write_dataset
 from data_prep.vocabulary import TARGETS, ConditionGroup, Severity, Target
 
 SMALL_CROPS = {
@@ -59,6 +61,44 @@ def test_processes_do_not_change_the_cache_and_a_second_build_does_nothing(
     assert list(build_cache(sources, tmp_path, SMALL_CROPS, natural_grades=True)) == []
 
 
+def test_what_is_made_of_something_else_is_cut_again(tmp_path: Path) -> None:
+    build(tmp_path)
+    other = phantom_sources(2, 1, size="small", scanners="unseen")
+    cut = build_cache(other, tmp_path, SMALL_CROPS, natural_grades=True)
+    assert [name for name, _ in cut] == ["000001", "000002"]
+    assert list(build_cache(other, tmp_path, SMALL_CROPS, natural_grades=True)) == []
+
+
+@pytest.mark.parametrize("change", ["labels", "points", "image"])
+def test_a_study_whose_labels_points_or_images_changed_is_cut_again(tmp_path: Path, change: str) -> None:
+    write_dataset(tmp_path, studies=1, seed=4, size="small")
+    (before,) = rsna_sources(tmp_path)
+    assert rsna_sources(tmp_path)[0].made_of == before.made_of
+    if change == "image":
+        next(tmp_path.rglob("*.dcm")).unlink()
+    else:
+        path = tmp_path / {"labels": "train.csv", "points": "train_label_coordinates.csv"}[change]
+        table = pd.read_csv(path, dtype=str)
+        table.iloc[0, -1] = "Severe" if change == "labels" else "77.7"
+        table.to_csv(path, index=False)
+    (after,) = rsna_sources(tmp_path)
+    assert after.made_of != before.made_of
+
+
+def test_studies_that_lack_something_are_named(tmp_path: Path) -> None:
+    write_dataset(tmp_path, studies=3, seed=4, size="small")
+    studies = sorted(path.name for path in (tmp_path / "train_images").iterdir())
+    for name, lacking in (("train.csv", 0), ("train_label_coordinates.csv", 1)):
+        table = pd.read_csv(tmp_path / name, dtype=str)
+        table[table["study_id"] != studies[lacking]].to_csv(tmp_path / name, index=False)
+    said: list[str] = []
+    assert [source.name for source in rsna_sources(tmp_path, said.append)] == [studies[2]]
+    assert said == [
+        f"[left_out] 1 x study without labels ({studies[0]})",
+        f"[left_out] 1 x study without points ({studies[1]})",
+    ]
+
+
 def test_a_cache_of_another_cut_is_refused(cache_folder: Path) -> None:
     other = {group: replace(crop, size_mm=30.0) for group, crop in SMALL_CROPS.items()}
     with pytest.raises(ValueError, match="cut with another configuration"):
@@ -80,7 +120,7 @@ def test_enriched_phantoms_have_many_severe_targets_and_their_own_prior(tmp_path
 
 
 def test_the_middle_of_a_cached_crop_is_the_crop_that_is_graded() -> None:
-    _, load = phantom_sources(1, 5, size="small")[0]
+    load = phantom_sources(1, 5, size="small")[0].load
     item = load()
     assert item is not None
     point = next(p for p in item.points if p.condition.group is ConditionGroup.SUBARTICULAR)
@@ -94,7 +134,7 @@ def test_the_middle_of_a_cached_crop_is_the_crop_that_is_graded() -> None:
 
 
 def test_real_annotated_points_give_real_crops(real_rsna: Path) -> None:
-    found = dict(rsna_sources(real_rsna))
+    found = {source.name: source.load for source in rsna_sources(real_rsna)}
     assert {"4003253", "100206310"} <= set(found)
     item = found["4003253"]()
     assert item is not None

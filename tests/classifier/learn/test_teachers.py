@@ -55,7 +55,8 @@ def test_every_crop_is_graded_once_by_a_teacher_that_did_not_see_its_patient(tmp
     ask_teachers(config, crops, None, tmp_path, folds=2, report=lambda fold, _: again.append(fold))
     assert not again, "what was asked is kept"
     other = replace(config, training=replace(config.training, learning_rate=1e-4))
-    for changed, asked in ((other, crops), (config, crops.where(np.arange(150)))):
+    relabelled = replace(crops, truth=crops.truth[::-1].copy())
+    for changed, asked in ((other, crops), (config, crops.where(np.arange(150))), (config, relabelled)):
         with pytest.raises(TeachersUnusable, match="choose a new folder"):
             ask_teachers(changed, asked, None, tmp_path, folds=2)
 

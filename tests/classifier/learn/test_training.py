@@ -66,6 +66,21 @@ def test_another_configuration_does_not_resume(tmp_path: Path) -> None:
         train_grader(other, train, None, tmp_path)
 
 
+def test_other_crops_or_other_weights_to_begin_with_do_not_resume(tmp_path: Path) -> None:
+    config = tiny_config(GraderName.SPINAL, epochs=1)
+    train = disc_cache(config, 16, 0)
+    network = train_grader(config, train, None, tmp_path)
+    relabelled = replace(train, truth=train.truth[::-1].copy())
+    for crops, begun in (
+        (disc_cache(config, 16, 1), None),
+        (relabelled, None),
+        (train, network.state_dict()),
+    ):
+        with pytest.raises(ValueError, match="other crops, or begun with other weights"):
+            train_grader(config, crops, None, tmp_path, start_from=begun)
+    train_grader(config, train, None, tmp_path)
+
+
 def test_training_stops_on_a_loss_that_is_not_a_number(tmp_path: Path) -> None:
     config = tiny_config(GraderName.SPINAL, epochs=1)
     broken = replace(disc_cache(config, 16, 0), truth=np.full((16, 3), np.nan, dtype=np.float32))

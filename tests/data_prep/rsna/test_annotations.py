@@ -98,3 +98,30 @@ def test_all_real_points_lie_where_anatomy_says(real_rsna: Path, study_id: str) 
         np.testing.assert_allclose(item.plane.to_px(point.xyz_mm), point.sight.xy_px, atol=1e-6)
         assert series.kind is point.condition.series_kind
     assert {series.kind for series in study.series} == set(SeriesKind)
+
+
+def test_a_pair_whose_left_point_lies_to_the_right_gives_none(study: Study) -> None:
+    """Sagittal slice 1 lies farthest to the patient's right."""
+    sides = {"Left": 5, "Right": 1}
+    for swapped in (False, True):
+        rows = pd.DataFrame(
+            [
+                [100, 12, sides[side], f"{name} Neural Foraminal Narrowing", level, 11.0, 12.5]
+                for side in sides
+                for name, level in (
+                    (side if not swapped else "Left" if side == "Right" else "Right", "L4/L5"),
+                    (side, "L5/S1"),
+                )
+            ],
+            columns=COLUMNS,
+        )
+        points, problems = annotated_points(study, rows)
+        assert {point.level for point in points} == {Level.L5_S1} | ({Level.L4_L5} if not swapped else set())
+        assert [text.partition(" (")[0] for text in problems] == (
+            [
+                "sides_exchanged: 100_left_neural_foraminal_narrowing_l4_l5",
+                "sides_exchanged: 100_right_neural_foraminal_narrowing_l4_l5",
+            ]
+            if swapped
+            else []
+        )

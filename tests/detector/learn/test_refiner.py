@@ -84,6 +84,8 @@ def test_a_killed_training_goes_on_and_ends_the_same(tmp_path: Path) -> None:
         assert torch.equal(one, other)
     with pytest.raises(SlicesUnusable, match="another training"):
         train_refiner(CANAL, crops, watched, tmp_path / "killed", replace(training, seed=1))
+    with pytest.raises(SlicesUnusable, match="another training"):
+        train_refiner(CANAL, disks(24, 2), watched, tmp_path / "killed", training)
 
 
 def test_crops_are_cut_around_the_annotated_points_and_divided_by_study(tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.phantom import write_dataset
 from detector.learn.slice_cache import cached_slices, load_slices, save_slices
 from detector.learn.slices import LabelledSlice
+from detector.learn.study_slices import rsna_key
+from detector.spec import DetectorKind
 
 
 def some_slices() -> list[LabelledSlice]:
@@ -47,3 +50,11 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "s.npz", **arrays)
     with pytest.raises(ValueError, match="another version"):
         load_slices(tmp_path / "s.npz")
+
+
+def test_other_images_under_the_same_points_are_read_anew(tmp_path: Path) -> None:
+    write_dataset(tmp_path, studies=1, seed=4, size="small")
+    before = rsna_key(tmp_path, DetectorKind.AXIAL)
+    assert rsna_key(tmp_path, DetectorKind.AXIAL) == before
+    next(tmp_path.rglob("*.dcm")).unlink()
+    assert rsna_key(tmp_path, DetectorKind.AXIAL) != before

@@ -37,6 +37,9 @@ def test_an_interrupted_training_goes_on_learns_writes_weights_and_describes_its
     with pytest.raises(Stopped):
         train_detector(TINY, [(1.0, slices)], slices[:3], tmp_path, on_epoch=stop_after_two)
     assert epochs == [1, 2] and not (tmp_path / "axial.safetensors").exists()
+    for changed, learned in ((replace(TINY, epochs=5), slices), (TINY, slices[1:])):
+        with pytest.raises(SlicesUnusable, match="other options or slices"):
+            train_detector(changed, [(1.0, learned)], slices[:3], tmp_path, resume=True)
     resumed: list[int] = []
     weights = train_detector(
         TINY,

@@ -53,6 +53,13 @@ def test_train_calibrate_and_evaluate_on_phantoms(run: Path, tmp_path: Path) -> 
     )
     figures = json.loads(out)
     assert code == 0 and figures["n_targets"] == 25 and figures["oracle_score"]["score"] > 0
+    code, _, err = lumbar("calibrate", run, "--validation", run / "crops", "-o", tmp_path / "weights")
+    assert code == 1 and "phantoms that graders learn from" in " ".join(err.split())
+    alone = ("--grader", "spinal", "-o", tmp_path / "weights")
+    code, _, err = lumbar("calibrate", run, "--validation", crops, *alone)
+    assert code == 1 and "joined with another spinal one" in " ".join(err.split())
+    code, _, err = lumbar("evaluate", "--phantoms", 1, "--seed", 5, "--weights", tmp_path / "weights")
+    assert code == 0 and "seeds below 200000" in " ".join(err.split())
     stored = json.loads((tmp_path / "weights" / "spinal.json").read_text())
     assert stored["config"]["training"]["epochs"] == 1
     assert stored["metrics"]["validation"]["crops"] == 5
@@ -66,7 +73,7 @@ def test_train_and_evaluate_on_a_folder_in_the_rsna_layout(tmp_path: Path) -> No
     code, out, _ = lumbar("evaluate", data, "--weights", run, "--json")
     figures = json.loads(out)
     assert code == 0 and figures["n_targets"] == 25 and figures["flags"] == {}
-    assert figures["oracle_score"] is None
+    assert figures["oracle_score"] is None and figures["n_not_graded"] == 0
     code, _, err = lumbar("calibrate", run, "--validation", run / "crops")
     assert code == 1 and "no crop of the validation part for the grader spinal" in err
 

@@ -55,6 +55,23 @@ def test_a_bad_study_is_named_and_the_others_are_done(data: Path, tmp_path: Path
     assert result.exit_code == 3
     assert "[not_dicom]" in result.stderr
     assert pd.read_csv(tmp_path / "levels.csv")["study_id"].nunique() == 1
+    result = runner.invoke(app, ["evaluate", str(tmp_path / "data"), "--json"])
+    assert result.exit_code == 3 and json.loads(result.stdout)["studies"] == 1
+    assert "[no_usable_series]" in result.stderr
+
+
+def test_evaluate_names_what_it_leaves_out(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    table = tmp_path / "data" / "train_label_coordinates.csv"
+    points = pd.read_csv(table, dtype=str)
+    first, second = sorted(set(points["study_id"]))
+    canal = points["condition"] == "Spinal Canal Stenosis"
+    points.loc[canal & (points["study_id"] == second), "instance_number"] = "999"
+    points[points["study_id"] == second].to_csv(table, index=False)
+    result = runner.invoke(app, ["evaluate", str(tmp_path / "data"), "--json"])
+    said = " ".join(result.stderr.split())
+    assert f"[left_out] 1 x study without points ({first})" in said
+    assert "[instance_not_found] 5 x annotated point that is left out" in said
 
 
 def test_nothing_to_do_ends_with_1_and_a_reason(tmp_path: Path) -> None:
@@ -66,6 +83,26 @@ def test_nothing_to_do_ends_with_1_and_a_reason(tmp_path: Path) -> None:
     assert result.exit_code == 1 and "no labelled slice" in result.stderr
     result = runner.invoke(lumbar, ["detector", "evaluate"])
     assert result.exit_code == 1 and "give DATA" in result.stderr
+
+
+def test_a_bundle_says_what_it_keeps_and_drops_a_numbering_of_other_detectors(tmp_path: Path) -> None:
+    out, run = tmp_path / "out", tmp_path / "run"
+    shutil.copytree(BUNDLED_WEIGHTS[Bundle.OPEN], out)
+    run.mkdir()
+    for suffix in (".safetensors", ".json"):
+        shutil.copyfile(out / f"sagittal{suffix}", run / f"sagittal{suffix}")
+    result = runner.invoke(lumbar, ["detector", "bundle", str(run), str(out), "-o", str(tmp_path / "new")])
+    assert result.exit_code == 1 and "both hold sagittal" in result.stderr
+    result = runner.invoke(lumbar, ["detector", "bundle", str(run), "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "kept of what out/ held before: axial, foramen" in " ".join(result.stderr.split())
+    assert (out / "numbering.json").is_file()  # the same detector
+    with (BUNDLED_WEIGHTS[Bundle.RESEARCH] / "sagittal.safetensors").open("rb") as other:
+        (run / "sagittal.safetensors").write_bytes(other.read())
+    result = runner.invoke(lumbar, ["detector", "bundle", str(run), "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "removed the numbering" in result.stderr and not (out / "numbering.json").exists()
+    assert "numbering.json" not in json.loads((out / "manifest.json").read_text())["files"]
 
 
 def test_external_slices_cannot_train_the_axial_detector(tmp_path: Path) -> None:
