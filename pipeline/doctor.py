@@ -5,8 +5,6 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping
-from functools import partial
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 import classifier
 import detector
-from data_prep.base.backend import Backend, available_threads, onnx_runtime
+from data_prep.base.backend import Backend, available_threads
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.graph import SUFFIX, is_of
 from data_prep.base.manifest import verify_manifest
@@ -104,16 +102,12 @@ def _has_graph(folder: Path, name: str) -> bool:
 
 def _backends() -> dict[str, str]:
     found = {}
-    libraries = (
-        (Backend.ONNX, "onnxruntime", onnx_runtime),
-        (Backend.TORCH, "torch", partial(import_module, "torch")),
-    )
-    for name, module, load in libraries:
+    for name, module in ((Backend.ONNX, "onnxruntime"), (Backend.TORCH, "torch")):
         if find_spec(module) is None:
             found[name.value] = "not installed"
             continue
         try:
-            load()
+            __import__(module)
             found[name.value] = "works"
         except (ImportError, OSError) as error:
             found[name.value] = f"cannot be loaded ({type(error).__name__})"

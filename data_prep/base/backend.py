@@ -7,7 +7,6 @@ import os
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 
 from data_prep.problems import LumbarError
 
@@ -51,24 +50,6 @@ def resolve_backend(backend: Backend | str, *, device: str = "cpu") -> Backend:
             raise BackendUnusable("onnxruntime is not installed: use --backend torch")
         return Backend.TORCH
     return Backend.ONNX
-
-
-def onnx_runtime() -> ModuleType:
-    """ONNX Runtime, imported so that it reports to nobody.
-
-    From version 1.29 on its packages send what they run, on what machine and by which of its users to their
-    maker, and keep an identifier in the home folder, unless this variable was set before the first import.
-
-    Raises:
-        ImportError: it is not installed.
-    """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnxruntime
-
-    # Where somebody else imported it before.
-    onnxruntime.disable_telemetry_events()
-    runtime: ModuleType = onnxruntime
-    return runtime
 
 
 def available_threads() -> int:

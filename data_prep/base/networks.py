@@ -18,7 +18,7 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.base.backend import BackendUnusable, available_threads, onnx_runtime
+from data_prep.base.backend import BackendUnusable, available_threads
 from data_prep.base.graph import Constants, assembled, is_of
 
 Arrays = Sequence[NDArray[Any]]
@@ -101,7 +101,8 @@ class _Ready:
 
 def _ready(model: bytes, constants: Constants) -> _Ready:
     """An ONNX model, prepared. Raises BackendUnusable."""
-    onnxruntime = onnx_runtime()
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from ultralytics.models.yolo.pose import PoseTrainer
+from ultralytics.utils import RANK
 
 from data_prep.base.files import arrays_digest, atomic_write
 from data_prep.base.version import git_revision
@@ -23,9 +25,6 @@ from detector.learn.slices import LabelledSlice, SlicesUnusable
 from detector.learn.views import IGNORED, AugmentConfig, plain_view
 from detector.look.network import LevelPoseModel, build_network, network_from_bytes, save_network
 from detector.spec import SPECS, DetectorKind, DetectorSpec
-
-from ultralytics.models.yolo.pose import PoseTrainer  # isort: skip  (after network.py has set YOLO_OFFLINE)
-from ultralytics.utils import RANK  # isort: skip
 
 _BEGUN_FILE = Path("training") / "begun.json"
 _MACHINE = ("threads", "workers", "device")

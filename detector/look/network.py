@@ -8,13 +8,8 @@ labelled ``disc`` alone.
 from __future__ import annotations
 
 import copy
-import os
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("YOLO_OFFLINE", "1")
-os.environ.setdefault("YOLO_AUTOINSTALL", "False")
-os.environ.setdefault("YOLO_VERBOSE", "False")
 
 import torch
 from ultralytics.nn.modules.block import C2f

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from classifier.config import GraderConfig
 from classifier.model import GraderNetwork, for_graph
-from data_prep.base.backend import onnx_runtime
 from data_prep.vocabulary import LEVELS
 from detector.look.refiner_network import RefinerNetwork
 from detector.spec import DetectorSpec, RefinerSpec
@@ -162,7 +161,8 @@ class _TraceableGrader(nn.Module):
 
 def runtime_output(graph: bytes, inputs: Arrays, output: str) -> NDArray[np.float32]:
     """What ONNX Runtime gives on the processor. Raises ImportError without it."""
-    onnxruntime = onnx_runtime()
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
