@@ -230,6 +230,12 @@ def grade_all(
         inputs = [stack.enter_context(opened(path)) for path in named]
         rejections = tuple(item for _, refused in inputs for item in refused)
         entries = find_entries([folder for folder, _ in inputs], series_table)
+        unlisted = sum(not entry.kinds for entry in entries)
+        if series_table is not None and unlisted:
+            console.tell(
+                f"note: {unlisted} of {len(entries)} studies are not in the series table that was named: "
+                "what their series show is told by headers and images"
+            )
         make_writable(output)
         models: Pipeline | ModelFacts
         engine = None

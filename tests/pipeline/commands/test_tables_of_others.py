@@ -174,3 +174,13 @@ def test_a_series_that_is_listed_as_two_things_is_asked_itself(tmp_path: Path) -
     (tmp_path / "series.csv").write_text(table)
     kinds = read_series_table(tmp_path / "series.csv")["101"]
     assert kinds == {"11": None, "12": SeriesKind.SAGITTAL_T2}
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_series_table_that_does_not_name_the_studies_is_said(tmp_path: Path) -> None:
+    write_study(tmp_path / "101")
+    for named, said in (("101", False), ("999", True)):
+        (tmp_path / "table.csv").write_text(SERIES.replace("101,", f"{named},"))
+        arguments = ("--series-table", tmp_path / "table.csv", "--no-report", "--no-pictures")
+        done = lumbar("predict", tmp_path / "101", "-o", tmp_path / f"out{named}", *arguments)
+        assert ("1 of 1 studies are not in the series table" in " ".join(done.stderr.split())) == said
