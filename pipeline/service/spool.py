@@ -150,6 +150,12 @@ class Spool:
         state = self._state(study.key)
         self._write_state(study.key, state["graded"], study.attempts + 1, state["outcome"])
 
+    def postpone(self, study: WaitingStudy) -> None:
+        """Note that the disk ended the grading that was begun: it does not count as an attempt."""
+        with suppress(OSError):
+            state = self._state(study.key)
+            self._write_state(study.key, state["graded"], study.attempts, state["outcome"])
+
     def finish(self, study: WaitingStudy, outcome: str, results: Iterable[Dataset] = ()) -> None:
         """Put the results into the outbox, then note that the images were graded.
 

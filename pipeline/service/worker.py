@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 from pydicom.dataset import Dataset
 
 from data_prep.names import printable
-from data_prep.problems import DicomRejected, Rejection
+from data_prep.problems import ADVICE, DicomRejected, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.vocabulary import Flag
@@ -36,21 +37,40 @@ class Worker:
 
     def run(self, stop: threading.Event) -> None:
         """Grade until told to stop; the study in hand is finished first."""
-        while not stop.wait(_POLL_S):
+        pause_s = _POLL_S
+        while not stop.wait(pause_s):
             try:
                 self.grade_settled(stop)
                 self._spool.clean(self._config.keep_s)
+                pause_s = _POLL_S
             except OSError as error:  # a full disk may be emptied again
-                log.error("the spool cannot be used (%s)", error.strerror or type(error).__name__)
+                pause_s = min(max(2 * pause_s, self._config.retry_s), self._config.max_retry_s)
+                reason = error.strerror or type(error).__name__
+                log.error(
+                    "the spool cannot be used (%s): studies wait, next try in %.0f s; what to do: make room "
+                    "on its disk, which must be writable",
+                    reason,
+                    pause_s,
+                )
             except Exception as error:  # the service outlives whatever a study may do
                 log.error("internal failure (%s)", type(error).__name__)
 
     def grade_settled(self, stop: threading.Event | None = None) -> None:
-        """Grade every study that has settled."""
+        """Grade every study that has settled.
+
+        Raises:
+            OSError: of the first study for which the disk failed; the others were done.
+        """
+        failed: OSError | None = None
         for study in self._spool.settled(self._config.quiet_s):
             if stop is not None and stop.is_set():
                 return
-            self._grade(study)
+            try:
+                self._grade(study)
+            except OSError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _grade(self, study: WaitingStudy) -> None:
         if study.attempts >= self._config.max_attempts:
@@ -61,12 +81,13 @@ class Worker:
         log.info("%s: grading %d images", study.key, len(study.instances))
         try:
             outcome, results = self._graded(study)
+            self._spool.finish(study, outcome, results)
         except OSError:
+            self._spool.postpone(study)  # no fault of the study
             raise
         except Exception as error:  # its message may quote a header
             log.error("%s: grading failed (%s)", study.key, type(error).__name__)
             return
-        self._spool.finish(study, outcome, results)
         self._new_results.set()
         log.info("%s: %s, %d results to send", study.key, outcome, len(results))
 
@@ -107,9 +128,7 @@ class Worker:
 
 
 def _list(key: str, rejections: Sequence[Rejection]) -> None:
-    """Reason codes and how often: file names of the spool would tell nobody anything."""
-    counts: dict[str, int] = {}
-    for rejection in rejections:
-        counts[rejection.reason.value] = counts.get(rejection.reason.value, 0) + 1
-    for reason, count in counts.items():
-        log.info("%s: rejected [%s] × %d", key, reason, count)
+    """Reason codes, how often, and what to do: file names of the spool would tell nobody anything."""
+    counts = Counter((rejection.standing, rejection.reason) for rejection in rejections)
+    for (standing, reason), count in counts.items():
+        log.warning("%s: %s [%s] × %d; what to do: %s", key, standing, reason.value, count, ADVICE[reason])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import logging
 import os
 import signal
@@ -202,6 +203,30 @@ def test_a_study_that_ends_the_program_is_given_up(
         spool.begin(study)  # and the process dies
     worker(config, spool).grade_settled()
     assert spool.settled(0.0) == [] and spool.waiting_results() == []
+
+
+def test_a_full_disk_costs_no_study(
+    config: ServiceConfig, spool: Spool, images: list[Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # More often than a study that ends the program is tried; and the others are looked at all the same.
+    keep(spool, images)
+    spool.store("1.9", "1.9.1", b"no DICOM")
+    asked: list[Path] = []
+
+    def full(dataset: Dataset, path: Path) -> None:
+        asked.append(path)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.service.spool.write_object", full)
+        for _ in range(config.max_attempts + 2):
+            with pytest.raises(OSError, match="No space"):
+                worker(config, spool).grade_settled()
+    assert len(asked) == config.max_attempts + 2
+    (study,) = spool.settled(0.0)
+    assert study.attempts == 0
+    worker(config, spool).grade_settled()
+    assert len(spool.waiting_results()) == 1 and spool.settled(0.0) == []
 
 
 def test_what_cannot_be_graded_gives_no_result_and_is_not_tried_again(

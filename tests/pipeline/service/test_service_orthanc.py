@@ -52,6 +52,7 @@ class Archive:
     node_port: int
     http_port: int = field(default_factory=free_port)
     dicom_port: int = field(default_factory=free_port)
+    scripts: tuple[Path, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -66,6 +67,8 @@ class Archive:
             "DicomAet": "ORTHANC",
             "DicomCheckCalledAet": True,
             "DicomModalities": {"lumbar": ["LUMBAR", "127.0.0.1", self.node_port]},
+            "LuaScripts": [str(script) for script in self.scripts],
+            "StableAge": 1,
         }
         self.folder.mkdir(exist_ok=True)
         (self.folder / "orthanc.json").write_text(json.dumps(configuration))
@@ -187,6 +190,18 @@ def archive_and_node(tmp_path: Path) -> Iterator[tuple[Archive, Node]]:
 
 def uid_of(study: Path) -> str:
     return str(pydicom.dcmread(next(study.rglob("*.dcm")), stop_before_pixels=True).StudyInstanceUID)
+
+
+def test_the_script_of_the_deployment_forwards_what_is_complete(
+    archive_and_node: tuple[Archive, Node], studies: list[Path]
+) -> None:
+    archive, node = archive_and_node
+    archive.scripts = (ROOT / "deploy" / "forward.lua",)
+    archive.start()
+    node.start("listens")
+    archive.upload(studies[0])
+    wait_for("the results", lambda: len(archive.results(uid_of(studies[0]))) == 2)
+    assert node.log.count("grading") == 1
 
 
 def test_studies_come_back_graded_and_nothing_is_lost_or_done_twice(
