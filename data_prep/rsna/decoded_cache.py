@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from data_prep.base.files import atomic_write, file_state
 from data_prep.geometry import SlicePlane
 from data_prep.names import safe_id
-from data_prep.problems import DicomRejected, Reason, Rejection
+from data_prep.problems import DicomRejected, LumbarError, Reason, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.listing import files_below
 from data_prep.study import Series, Slice, Study
@@ -34,11 +34,16 @@ _HEADER = "study.json"
 _COMPRESSION_LEVEL = 1
 
 
+class CacheChanged(LumbarError):
+    """Another run has put other images of a study into the cache. The message says what to do."""
+
+
 class DecodedCache:
-    """A folder of decoded studies."""
+    """A folder of decoded studies, which runs may share."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._wanted: dict[str, str] = {}
 
     def path(self, study_id: str) -> Path:
         """The file of a study."""
@@ -47,7 +52,8 @@ class DecodedCache:
     def holds(self, entry: StudyEntry) -> bool:
         """Whether the study is here, from the same files and series table."""
         header = self._header(entry.study_id)
-        return header is not None and header["inputs"] == inputs_digest(entry)
+        self._wanted[entry.study_id] = inputs_digest(entry)
+        return header is not None and header["inputs"] == self._wanted[entry.study_id]
 
     def digest(self, study_id: str) -> str | None:
         """Of the files that a study was read from; None when it is not here."""
@@ -91,8 +97,14 @@ class DecodedCache:
 
         Raises:
             DicomRejected: as when it was read, or the file is missing or damaged.
+            CacheChanged: it is no longer that of the images which ``holds`` was last asked about.
         """
         header = self._header(study_id)
+        if header is not None and self._wanted.get(study_id, header["inputs"]) != header["inputs"]:
+            raise CacheChanged(
+                f"another run has put other images of study {study_id} into '{self.folder.name}': give each "
+                "data set a cache of its own"
+            )
         if header is None:
             message = "not in the decoded cache: run the training again"
             raise DicomRejected(Rejection(Reason.NO_IMAGES, message, study_id))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from data_prep.phantom import write_dataset
-from data_prep.vocabulary import CONDITIONS, LEVELS, ConditionGroup, Severity, Target
+from data_prep.vocabulary import CONDITIONS, LEVELS, ConditionGroup, GradeSource, Severity, Target
 
 # Real matrix sizes: what the graders were trained for, and what a reader expects to see.
 DEMO_SIZE: Final = "full"
@@ -52,11 +52,12 @@ def _row(target: Target, truth: dict[str, str], predicted: dict[str, dict[str, A
     found = predicted[target.column]
     severity = Severity(found["severity"])
     true = truth[target.column]
+    is_graded = found["source"] != GradeSource.PRIOR.value
     return {
         "level": target.level.label,
         "place": " ".join(filter(None, (target.condition.side, _PLACES[target.condition.group]))),
         "truth": true or "no label",
-        "prediction": severity.value,
-        "probability": f"{found['probabilities'][severity.column]:.0%}",
-        "": "" if true in (severity.value, "") else "differs",
+        "prediction": severity.value if is_graded else "not graded",
+        "probability": f"{found['probabilities'][severity.column]:.0%}" if is_graded else "",
+        "": "" if true in (severity.value, "") or not is_graded else "differs",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -111,7 +112,7 @@ def export_weights(
         ExportFailed: a graph gives something else than torch; there is then no manifest.
     """
     checked = find_spec("onnxruntime") is not None
-    (out / MANIFEST_NAME).unlink(missing_ok=True)
+    _remove_earlier(out)
     files, models, differences = {}, {}, {}
     for name, model, description in _models(source):
         graph = model.to_onnx()
@@ -145,6 +146,16 @@ def export_weights(
         json.dump(manifest, stream, indent=1, ensure_ascii=False)
         stream.write("\n")
     return manifest
+
+
+def _remove_earlier(out: Path) -> None:
+    """Remove the manifest of an earlier export and what it lists: some may not be written again."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        manifest = json.loads((out / MANIFEST_NAME).read_text(encoding="utf-8"))
+        for name in manifest["files"] if manifest["format"] == FORMAT else ():
+            if Path(name).name == name and name.endswith(".onnx"):
+                (out / name).unlink(missing_ok=True)
+    (out / MANIFEST_NAME).unlink(missing_ok=True)
 
 
 def count_models(source: WeightsSource) -> int:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -108,6 +109,7 @@ def _train(settings: TrainSettings, ranks: Ranks, say: Callable[[str], None]) ->
         folds = assign_folds(data.labels, data.study_ids, plan.folds, plan.seed)
         digest = digest_of([data.digest(data.study_ids), folds, _FORMAT])
         if ranks.rank == 0:
+            _tell_of_revision(run / _PLAN_FILE, say)
             _write_json(run / _PLAN_FILE, _described(settings, configs))
             _write_json(run / _FOLDS_FILE, folds)
         detectors = train_detectors(plan, data, folds, digest, stages, device, settings.workers)
@@ -129,6 +131,14 @@ def _train(settings: TrainSettings, ranks: Ranks, say: Callable[[str], None]) ->
         return figures
     finally:
         stages.close(done=done)
+
+
+def _tell_of_revision(plan: Path, say: Callable[[str], None]) -> None:
+    """Steps that are done are not done again by another version of the program: who goes on should know."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        earlier, now = json.loads(plan.read_text(encoding="utf-8"))["git_revision"], git_revision()
+        if earlier != now:
+            say(f"note: an earlier version ({earlier}) began this run; what it finished is kept")
 
 
 def _device_of_rank(text: str, ranks: Ranks) -> torch.device:

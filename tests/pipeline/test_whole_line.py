@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from data_prep.vocabulary import LEVELS
+from data_prep.vocabulary import LEVELS, Condition, Level, Target
 from pipeline.cli import app
+from pipeline.commands.demo import _row
 from pipeline.results.submission import read_submission, validate_submission
 
 
@@ -36,3 +37,12 @@ def test_a_real_study_is_graded_with_all_levels_found(real_rsna: Path, tmp_path:
     assert {target["source"] for target in study["targets"]} <= {"seen", "predicted"}
     assert any(name.startswith("detector/") for name in predictions["provenance"]["models"])
     assert any(name.startswith("classifier/") for name in predictions["provenance"]["models"])
+
+
+def test_the_demo_gives_no_grade_to_what_was_not_graded() -> None:
+    target = Target(Condition.SPINAL_CANAL_STENOSIS, Level.L1_L2)
+    shares = {"normal_mild": 0.9, "moderate": 0.08, "severe": 0.02}
+    for source, said in (("seen", ["Normal/Mild", "90%", "differs"]), ("prior", ["not graded", "", ""])):
+        found = {"severity": "Normal/Mild", "probabilities": shares, "source": source}
+        row = _row(target, {target.column: "Severe"}, {target.column: found})
+        assert [row["prediction"], row["probability"], row[""]] == said

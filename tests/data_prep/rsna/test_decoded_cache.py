@@ -11,7 +11,7 @@ import pytest
 from data_prep.phantom import write_dataset
 from data_prep.problems import DicomRejected, Reason
 from data_prep.read.find import find_studies
-from data_prep.rsna.decoded_cache import DecodedCache
+from data_prep.rsna.decoded_cache import CacheChanged, DecodedCache
 
 
 @pytest.fixture
@@ -80,3 +80,18 @@ def test_a_rejected_study_is_remembered_and_a_damaged_file_is_no_study(data: Pat
     assert not cache.holds(entry)
     with pytest.raises(DicomRejected, match="not in the decoded cache"):
         cache.load(entry.study_id)
+
+
+def test_images_that_another_run_has_put_there_are_not_taken_for_ours(data: Path, tmp_path: Path) -> None:
+    """Data sets may hold different series of the same studies."""
+    ours, theirs = DecodedCache(tmp_path / "cache"), DecodedCache(tmp_path / "cache")
+    (entry,) = find_studies(data)
+    ours.add(entry)
+    assert ours.holds(entry) and ours.load(entry.study_id).series
+    next((data / "train_images").rglob("*.dcm")).unlink()
+    (other,) = find_studies(data)
+    assert not theirs.holds(other)
+    theirs.add(other)
+    assert theirs.load(entry.study_id).series
+    with pytest.raises(CacheChanged, match="a cache of its own"):
+        ours.load(entry.study_id)

@@ -206,10 +206,16 @@ def test_weights_are_found_in_a_run_in_its_weights_and_in_a_stage(run_folder: Pa
 def test_a_graph_that_differs_leaves_no_manifest(
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "out").mkdir()
+    earlier = {"format": pipeline.export.bundle.FORMAT, "files": {"spinal_2.onnx": "0", "../mine.onnx": "0"}}
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(earlier))
+    for name in ("out/spinal_2.onnx", "mine.onnx"):
+        (tmp_path / name).write_bytes(b"of an earlier export")
     monkeypatch.setattr(pipeline.export.bundle, "TOLERANCE", 0.0)
     with pytest.raises(pipeline.export.bundle.ExportFailed, match="spinal: ONNX Runtime differs from torch"):
         export_weights(find_weights(run_folder / "weights" / "graders"), tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not (tmp_path / "out" / "spinal_2.onnx").exists() and (tmp_path / "mine.onnx").exists()
 
 
 def test_without_onnx_the_command_says_what_to_install(

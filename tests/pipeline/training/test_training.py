@@ -384,3 +384,14 @@ def test_a_submission_is_pulled_in_its_canal_rows_alone() -> None:
     validate_submission(pulled, ["1"])
     assert with_interval({"value": 0.5, "interval": [0.4, 0.6]}, 2) == "0.50 (0.40 to 0.60)"
     assert with_interval(None) == "–" == with_interval({"value": None, "interval": None})
+
+
+def test_who_goes_on_with_another_version_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    plan = tmp_path / "plan.json"
+    for revision in (pipeline.training.run.git_revision(), "0000000"):
+        pipeline.training.run._tell_of_revision(plan, said.append)
+        plan.write_text(json.dumps({"git_revision": revision}))
+    assert said == []
+    pipeline.training.run._tell_of_revision(plan, said.append)
+    assert said == ["note: an earlier version (0000000) began this run; what it finished is kept"]
