@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -107,11 +108,14 @@ def evaluate(graded: Iterable[GradedTarget]) -> dict[str, Any]:
         (of these, counted with the level prior that they got), ``flags``.
 
     Raises:
-        ValueError: nothing to evaluate.
+        ValueError: nothing to evaluate, or a target of a study is there twice.
     """
     rows = list(graded)
     if not rows:
         raise ValueError("no labelled target with a study: nothing to evaluate")
+    places = Counter((row.study_id, row.target) for row in rows)
+    if twice := [target.row_id(study_id) for (study_id, target), count in places.items() if count > 1]:
+        raise ValueError(f"{len(twice)} targets are graded twice, such as {twice[0]}: give each series once")
     prior = [level_prior(row.target) for row in rows]
     truth = [row.truth for row in rows]
     flags = [flag for row in rows for flag in row.flags]

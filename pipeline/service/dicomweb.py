@@ -208,6 +208,10 @@ def fetch_study(archive: Archive, study_uid: str, folder: Path) -> int:
         before = count
         with _named("retrieval"):
             for number, dataset in enumerate(client.iter_series(study_uid, uid, media_types=_UNCOMPRESSED)):
+                if str(dataset.get("StudyInstanceUID", "")).strip(" \0") != study_uid:
+                    raise ArchiveFailed(
+                        "retrieval: the archive sent an image of another study than was asked for"
+                    )
                 path = folder / f"study{_short(study_uid)}" / f"{place:03d}" / f"{number:05d}.dcm"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_write(path, binary=True) as stream:

@@ -113,6 +113,10 @@ class Sender:
                 if code == 0 or (code is not None and code & 0xF000 == 0xB000):
                     self._spool.delivered(path)
                     log.info("%s: delivered", path.stem)
+                    if code:
+                        log.warning(
+                            "%s: the destination changed or dropped elements (0x%04X)", path.stem, code
+                        )
                 else:
                     shown = "no answer" if code is None else f"status 0x{code:04X}"
                     log.warning("%s: not taken (%s)", path.stem, shown)

@@ -57,3 +57,9 @@ def test_figures_of_a_class_that_does_not_occur_are_none() -> None:
 def test_nothing_to_evaluate_is_an_error() -> None:
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluate([])
+
+
+def test_a_target_that_is_there_twice_is_an_error() -> None:
+    rows = graded(0.5, studies=2)
+    with pytest.raises(ValueError, match="1 targets are graded twice, such as 0_spinal_canal_stenosis_l1_l2"):
+        evaluate([*rows, rows[0]])

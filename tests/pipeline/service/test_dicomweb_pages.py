@@ -23,11 +23,17 @@ STUDIES = {
 
 @contextmanager
 def archive_of(
-    folder: Path, *, page: int | None = 2, modalities: dict[str, str] | None = None, lost: int = 0
+    folder: Path,
+    *,
+    page: int | None = 2,
+    modalities: dict[str, str] | None = None,
+    lost: int = 0,
+    strange: str = "",
 ) -> Iterator[Archive]:
     """An archive that answers a search with a page at most; None: with everything, whatever is asked.
 
-    ``lost`` images of the last series of each study are listed, and do not come.
+    ``lost`` images of the last series of each study are listed, and do not come; in the place of those of
+    ``strange`` come images of another study.
     """
     of_series: dict[str, list[bytes]] = {}
     for study, all_series in STUDIES.items():
@@ -43,7 +49,7 @@ def archive_of(
                 return self.rows([{"0020000D": {"vr": "UI", "Value": [uid]}} for uid in STUDIES], asked)
             if parts[-1] == "series":
                 return self.rows([self.series(uid) for uid in STUDIES[parts[-2]]], asked)
-            kept = of_series[parts[-1]]
+            kept = of_series["1.2.3.1" if parts[-1] == strange else parts[-1]]
             self.images(kept[: len(kept) - lost] if parts[-1].endswith(".5") else kept)
 
         def series(self, uid: str) -> dict[str, object]:
@@ -102,3 +108,11 @@ def test_images_that_are_listed_and_do_not_come_are_said(tmp_path: Path) -> None
         pytest.raises(ArchiveFailed, match="2 of the 3 images of a series arrived"),
     ):
         fetch_study(archive, "1.2.3", tmp_path / "out")
+
+
+def test_images_of_another_study_are_refused(tmp_path: Path) -> None:
+    with (
+        archive_of(tmp_path / "archive", strange="1.2.1.2") as archive,
+        pytest.raises(ArchiveFailed, match="an image of another study"),
+    ):
+        fetch_study(archive, "1.2.1", tmp_path / "out")
