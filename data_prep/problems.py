@@ -90,7 +90,7 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.OTHER_MODALITY: "nothing: MR alone is graded",
     Reason.LISTED_FILES: "copy the whole disc or folder again: images are missing",
     Reason.LISTED_ONLY: "add the folder of the series, or take its line out of the series table",
-    Reason.SLICES_MISSING: "export the series again, whole: it was graded without these slices",
+    Reason.SLICES_MISSING: "export the series again, whole: these slices were done without",
     Reason.LOCALISER: "nothing: localisers and scouts are not graded",
     Reason.UNKNOWN_KIND: "name what the series shows with --series-table",
     Reason.KIND_DISAGREES: "compare its images with its name and its line of the series table",

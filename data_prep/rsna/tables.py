@@ -93,7 +93,12 @@ def read_tables(data: Path) -> RsnaTables:
     series = _read(data / series_file, "series", problems)
     if train is None and coordinates is None and series is None and not problems:
         problems.append(
-            problem("no_tables", "the folder holds none of the RSNA tables", [data.name], fatal=True)
+            problem(
+                "no_tables",
+                "the folder holds none of the RSNA tables: give the one with train.csv and train_images",
+                [data.name],
+                fatal=True,
+            )
         )
     _check(problems)
     for name, table in ((LABELS_FILE, train), (COORDINATES_FILE, coordinates), (series_file, series)):

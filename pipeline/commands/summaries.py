@@ -77,6 +77,8 @@ def print_check(report: CheckReport) -> None:
     out.print(f"{report.studies_loaded} of {report.studies} studies can be used: {counts}")
     for problem in report.problems:
         out.print(f"- {printable(str(problem))}")
+    if report.problems and not any(problem.fatal for problem in report.problems):
+        say("quirks stop nothing: what training does about them is in docs/training.md, label cleaning")
 
 
 def print_score(

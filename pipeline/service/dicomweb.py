@@ -157,7 +157,7 @@ def _named(what: str) -> Iterator[None]:
         why = f"{what}: the archive's certificate is not trusted; see --tls-ca"
         raise ArchiveFailed(why, is_unreachable=True) from None
     except (requests.RequestException, OSError) as error:
-        why = f"{what}: the archive cannot be reached ({type(error).__name__})"
+        why = f"{what}: the archive cannot be reached ({type(error).__name__}): check its address"
         raise ArchiveFailed(why, is_unreachable=True) from None
     except Exception as error:  # a malformed answer fails in many ways
         raise ArchiveFailed(f"{what}: the archive's answer cannot be read ({type(error).__name__})") from None

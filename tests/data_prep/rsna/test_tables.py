@@ -100,7 +100,8 @@ def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
-    assert fatal(tmp_path) == [("no_tables", "the folder holds none of the RSNA tables")]
+    ((code, message),) = fatal(tmp_path)
+    assert code == "no_tables" and "give the one with train.csv and train_images" in message
 
 
 def test_a_test_set_has_a_series_table_only(tmp_path: Path) -> None:
