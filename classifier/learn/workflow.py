@@ -77,7 +77,7 @@ def train_groups(
         start_from: folder of graders with the same networks to go on from.
 
     Raises:
-        ValueError: no cache has crops for a grader.
+        ValueError: no cache has crops for a grader, or a study is learned from and watched.
         TeachersUnusable: a configuration asks for teachers and none are of its grader, or the other way.
         WeightsRejected: ``start_from`` lacks a grader.
     """
@@ -86,6 +86,14 @@ def train_groups(
         beside = [*(cache for cache in caches if is_parted(cache)), *validation]
         watched = crops_of(beside, config, Part.VALIDATION)
         learned = joined_crops(caches, config, Part.TRAIN)
+        both = {study for crops in watched for study in crops.study_ids.tolist()} & set(
+            learned.study_ids.tolist()
+        )
+        if both:
+            raise ValueError(
+                f"{len(both)} studies are learned from and watched, such as {min(both)}: "
+                "give --validation others"
+            )
         own = [item for item in asked if item.grader is config.name]
         if bool(own) != bool(config.training.teaching):
             raise TeachersUnusable(

@@ -25,12 +25,14 @@ from pydicom.uid import (
 
 from data_prep.geometry import SlicePlane
 from data_prep.levels import LevelPoint, Sight
+from data_prep.names import input_label
 from data_prep.phantom.pacs_headers import complete_headers
 from data_prep.phantom.plan import SeriesPlan
 from data_prep.phantom.quirks import Quirks, draw_quirks, renumber
 from data_prep.phantom.scanner import MAX_STORED, SCANNER_RANGES
 from data_prep.phantom.severity import READER_NOISE
 from data_prep.phantom.study import PhantomStudy, make_study, repeat_series
+from data_prep.problems import LumbarError
 from data_prep.study import Series
 from data_prep.synthetic import Appearance, HeaderVariant, QuirkMode, ScannerName, Size, Transitional, View
 from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, SeriesKind, Target
@@ -40,6 +42,10 @@ PHANTOM_VERSION = "2.0"
 _Row = dict[str, object]
 _POINT_COLUMNS = ["study_id", "series_id", "instance_number", "condition", "level", "x", "y"]
 _SERIES_COLUMNS = ["study_id", "series_id", "series_description"]
+
+
+class NotSynthetic(LumbarError, ValueError):
+    """A folder with the tables of another data set; the message names it."""
 
 
 def write_dataset(
@@ -70,9 +76,14 @@ def write_dataset(
 
     Raises:
         ValueError: ``studies`` or ``jobs`` below 1, or a negative seed.
+        NotSynthetic: the folder holds labels of another data set, which would be lost.
     """
     if studies < 1 or jobs < 1 or seed < 0:
         raise ValueError(f"need studies ≥ 1, jobs ≥ 1, seed ≥ 0, but got {studies}, {jobs}, {seed}")
+    described, labels = out / "phantom.json", out / "train.csv"
+    if labels.exists() and not described.is_file():
+        name = input_label(out.name)
+        raise NotSynthetic(f"'{name}' holds a data set that is not synthetic: choose another folder")
     images = out / "train_images"
     images.mkdir(parents=True, exist_ok=True)
     make = partial(
@@ -97,7 +108,6 @@ def write_dataset(
                 tables.append(rows)
                 if progress is not None:
                     progress(done)
-    _write_tables(out, tables)
     parameters = {
         "version": PHANTOM_VERSION,
         "seed": seed,
@@ -111,7 +121,8 @@ def write_dataset(
         "scanners": scanners,
         "reader_noise": {group.value: noise for group, noise in READER_NOISE.items()},
     }
-    (out / "phantom.json").write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
+    described.write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
+    _write_tables(out, tables)
 
 
 class _StudyRows:

@@ -275,6 +275,7 @@ def _marker(facts: ModelFacts, entry: StudyEntry, dicom: DicomResults | None) ->
         "kinds": {series: str(kind) for series, kind in entry.kinds.items()},
         "only_series": sorted(entry.only_series),
         "rejections": [str(rejection) for rejection in entry.rejections],
+        "flags": list(entry.flags),
         "provenance": facts.provenance.to_dict(),
         "format": PREDICTIONS_FORMAT,
     }

@@ -111,7 +111,7 @@ def calibrate(
     else:
         if all(part["oracle_log_loss"] < 1e-6 for part in figures.values()):  # labels that are certain
             figures = {group: _without_oracle(part) for group, part in figures.items()}
-        _print_groups("calibration", figures)
+        _print_groups("calibration, on the crops that it was fitted on", figures)
         console.tell(
             f"weights: {output or runs[0]}; next: lumbar predict INPUT -o OUT --classifier-weights …, "
             "with all three graders in it"

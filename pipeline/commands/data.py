@@ -56,6 +56,9 @@ def phantom(
             quirks=quirks,
             headers=headers,
         )
+    others = sum(path.is_dir() for path in (output / "train_images").iterdir()) - studies
+    if others > 0:
+        console.tell(f"note: the folder also holds images of {others} earlier patients, which no table names")
     console.say(f"data set    {output}")
 
 

@@ -141,8 +141,10 @@ def score(
         validate_submission,
     )
 
+    label_file = labels / "train.csv" if labels.is_dir() else labels
+    if cases is not None and cases.resolve() in (submission.resolve(), label_file.resolve()):
+        raise typer.BadParameter("--cases would overwrite what is to be scored: name another file")
     try:
-        label_file = labels / "train.csv" if labels.is_dir() else labels
         try:
             table = read_text_table(label_file).replace(_NO_LABEL, pd.NA)
         except ValueError as error:

@@ -14,6 +14,7 @@ import pytest
 
 from data_prep.geometry import SlicePlane
 from data_prep.phantom import make_study, write_dataset
+from data_prep.phantom.files import NotSynthetic
 from data_prep.vocabulary import CONDITIONS, LEVELS, SUBMISSION_COLUMNS, TARGETS, SeriesKind, split_row_id
 from tests.dicom_tools import dciodvfy_errors, is_valid_uid
 
@@ -162,3 +163,10 @@ def test_headers_for_an_archive_are_complete_and_the_pixels_the_same(dataset: Pa
     assert np.array_equal(headers[0].pixel_array, bare.pixel_array)
     for path in paths[:: len(paths) // 4]:
         assert dciodvfy_errors(path) == []
+
+
+def test_labels_of_another_data_set_are_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("study_id\n1\n")
+    with pytest.raises(NotSynthetic, match="not synthetic"):
+        write_dataset(tmp_path, studies=1, seed=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["train.csv"]

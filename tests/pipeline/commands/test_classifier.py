@@ -65,6 +65,12 @@ def test_train_calibrate_and_evaluate_on_phantoms(run: Path, tmp_path: Path) -> 
     assert stored["metrics"]["validation"]["crops"] == 5
 
 
+def test_what_is_learned_from_is_not_watched(run: Path, tmp_path: Path) -> None:
+    crops = ("--crops", run / "crops", "--validation", run / "crops", "--grader", "spinal")
+    code, _, err = lumbar("train", *crops, "--config", run.parent / "config.json", "-o", tmp_path / "run")
+    assert code == 1 and "1 studies are learned from and watched" in " ".join(err.split())
+
+
 def test_train_and_evaluate_on_a_folder_in_the_rsna_layout(tmp_path: Path) -> None:
     data, run, config = tmp_path / "data", tmp_path / "run", tmp_path / "config.json"
     write_dataset(data, studies=1, seed=4, size="small")  # of the part that is learned from

@@ -184,3 +184,11 @@ def test_a_series_table_that_does_not_name_the_studies_is_said(tmp_path: Path) -
         arguments = ("--series-table", tmp_path / "table.csv", "--no-report", "--no-pictures")
         done = lumbar("predict", tmp_path / "101", "-o", tmp_path / f"out{named}", *arguments)
         assert ("1 of 1 studies are not in the series table" in " ".join(done.stderr.split())) == said
+
+
+def test_what_is_scored_is_not_overwritten(tmp_path: Path) -> None:
+    write_submission(submission(STUDIES), tmp_path / "submission.csv")
+    labels(STUDIES).to_csv(tmp_path / "train.csv", index=False)
+    before = (tmp_path / "train.csv").read_bytes()
+    done = lumbar("score", tmp_path / "submission.csv", tmp_path, "--cases", tmp_path / "train.csv")
+    assert done.exit_code == 2 and (tmp_path / "train.csv").read_bytes() == before
