@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pydicom
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
@@ -83,8 +84,10 @@ class Sender:
         for path in paths:
             if stop is not None and stop.is_set():
                 return
+            if (result := _read(path)) is None:
+                continue
             try:
-                store(archive, pydicom.dcmread(path))
+                store(archive, result)
             except ArchiveFailed as failed:
                 log.warning("%s: not taken (%s)", path.stem, failed)
                 if failed.is_unreachable:
@@ -102,9 +105,11 @@ class Sender:
             for path in paths:
                 if not association.is_established or (stop is not None and stop.is_set()):
                     return
+                if (result := _read(path)) is None:
+                    continue
                 # A result that the destination does not take must not keep it from the others.
                 try:
-                    status = association.send_c_store(pydicom.dcmread(path))
+                    status = association.send_c_store(result)
                 except ValueError:
                     log.warning("the destination does not accept this kind of object")
                     continue
@@ -123,3 +128,12 @@ class Sender:
         finally:
             if association.is_established:
                 association.release()
+
+
+def _read(path: Path) -> Dataset | None:
+    """A result that waits; None for one that a bad disk has spoilt, which must not keep back the others."""
+    try:
+        return pydicom.dcmread(path)
+    except Exception as error:  # its message may quote a header
+        log.error("%s: the result cannot be read (%s)", path.stem, type(error).__name__)
+        return None

@@ -250,6 +250,9 @@ def test_results_wait_for_a_destination_that_is_away(
     worker(replace(config, objects=(ResultObject.SR, ResultObject.SC)), spool).grade_settled()
     sender = Sender(config, spool, threading.Event())
     assert sender.deliver() == 2
+    spoilt = spool.outbox / "a-spoilt.dcm"
+    spoilt.write_bytes(b"a bad disk")
+    os.utime(spoilt, (1, 1))  # the oldest
     received: list[str] = []
     answers = [0xA700, 0x0000, 0xB000]
 
@@ -263,8 +266,8 @@ def test_results_wait_for_a_destination_that_is_away(
         archive.add_supported_context(sop_class)
     address = (config.destination.host, config.destination.port)
     server = archive.start_server(address, block=False, evt_handlers=[(evt.EVT_C_STORE, answer)])
-    assert sender.deliver() == 1  # the first was turned away, which does not keep the second
-    assert sender.deliver() == 0 and spool.waiting_results() == []
+    assert sender.deliver() == 2  # one was turned away and one cannot be read, which does not keep the other
+    assert sender.deliver() == 1 and spool.waiting_results() == [spoilt]
     assert len(received) == 3 and received[0] == received[2] != received[1]
     server.shutdown()
 
