@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from ultralytics.models.yolo.pose import PoseTrainer
-from ultralytics.utils import RANK
+from ultralytics.utils import LOGGER, RANK
 
 from data_prep.base.files import arrays_digest, atomic_write
 from data_prep.base.version import git_revision
@@ -180,6 +181,8 @@ def train_detector(
     resume: bool = False,
     start_from: bytes | None = None,
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    on_batch: Callable[[float], None] | None = None,
+    talkative: bool = False,
 ) -> Path:
     """Train, and write ``{kind}.safetensors`` and ``{kind}.json`` into ``run``.
 
@@ -188,6 +191,9 @@ def train_detector(
         choosing: slices of other patients; scored after every epoch, never trained on.
         resume: go on from the last checkpoint in ``run`` when there is one.
         start_from: a safetensors file of the same kind to begin with, instead of random weights.
+        on_epoch: told after every epoch its number from 1 and its figures.
+        on_batch: told after every batch how many epochs are done: 0.5 for half of the first.
+        talkative: let ultralytics print its settings and its bar.
 
     Returns:
         Path of the weight file.
@@ -243,16 +249,46 @@ def train_detector(
         overrides["resume"] = str(checkpoint)
     with atomic_write(run / _BEGUN_FILE) as stream:
         stream.write(described)
-    trainer = LevelTrainer(config, sources, choosing, overrides, start_from)
+    with _library_at(logging.INFO if talkative else logging.WARNING):
+        trainer = LevelTrainer(config, sources, choosing, overrides, start_from)
+        _train(trainer, on_epoch, on_batch)
+    if RANK in {-1, 0}:
+        _export(trainer, run)
+    return run / f"{config.kind.value}.safetensors"
+
+
+@contextlib.contextmanager
+def _library_at(level: int) -> Iterator[None]:
+    """What ultralytics says on stderr, from a level on; its bar is drawn at INFO alone."""
+    before = LOGGER.level
+    LOGGER.setLevel(level)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(before)
+
+
+def _train(
+    trainer: LevelTrainer,
+    on_epoch: Callable[[int, dict[str, float]], None] | None,
+    on_batch: Callable[[float], None] | None,
+) -> None:
     if on_epoch is not None:
         trainer.add_callback(
             "on_fit_epoch_end", lambda t: on_epoch(t.epoch + 1, {**(t.metrics or {}), "epochs": t.epochs})
         )
+    if on_batch is not None:
+        batches = 0
+
+        def count(t: LevelTrainer) -> None:
+            nonlocal batches
+            batches += 1
+            size = len(t.train_loader)
+            on_batch(t.epoch + ((batches - 1) % size + 1) / size)
+
+        trainer.add_callback("on_train_batch_end", count)
     with contextlib.redirect_stdout(sys.stderr):  # ultralytics draws its bar on stdout, which is for results
         trainer.train()
-    if RANK in {-1, 0}:
-        _export(trainer, run)
-    return run / f"{config.kind.value}.safetensors"
 
 
 def _described(

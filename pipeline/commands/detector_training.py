@@ -17,7 +17,7 @@ from data_prep.synthetic import FIRST_CHOOSING_SEED
 from data_prep.vocabulary import ConditionGroup
 from detector.config import NUMBERING_FILE
 from detector.spec import REFINERS, DetectorKind
-from pipeline.commands.console import err, fail, progress
+from pipeline.commands.console import Verbosity, err, fail, progress, progress_of_parts, verbosity
 from pipeline.commands.options import BatchThreads, External, ExternalScale, Slices
 
 
@@ -92,17 +92,28 @@ def train(
         initial_rate=rate,
         augment=AugmentConfig() if synthesis else AugmentConfig(synthesis=NO_SYNTHESIS),
     )
-    with progress(f"training {kind.value} detector", epochs) as epoch_done:
+    with progress_of_parts(f"training {kind.value} detector", epochs) as at:
+        last = ""
 
         def on_epoch(done: int, metrics: dict[str, float]) -> None:
+            nonlocal last
             share = metrics.get("metrics/within_6mm", 0.0)
             said = f"{share:.1%} of kept apart points within 6 mm"
-            epoch_done(said if choosing else "")
+            last = f"{share:.0%} within 6 mm" if choosing else ""
+            at(done, last)
             if not err.is_terminal:  # a bar is drawn on terminals alone; a log wants lines
                 err.print(f"epoch {done} of {epochs}: {said if choosing else 'no patient is kept apart'}")
 
         weights = train_detector(
-            config, sources, choosing, output, resume=resume, start_from=first, on_epoch=on_epoch
+            config,
+            sources,
+            choosing,
+            output,
+            resume=resume,
+            start_from=first,
+            on_epoch=on_epoch,
+            on_batch=lambda done: at(done, last),
+            talkative=verbosity() is Verbosity.VERBOSE,
         )
     err.print(f"weights: {weights.name} in {output}; next: lumbar detector bundle {output} -o WEIGHTS")
 
