@@ -45,7 +45,15 @@ for name, command, example in (
     ("bundle", detector_training.bundle, "bundle runs/sagittal runs/axial -o detector/weights"),
 ):
     app.command(name, epilog=f"Example: lumbar detector {example}")(command)
-SHOWN = ("missing", "median_in_plane_mm", "p95_in_plane_mm", "median_3d_mm", "wrong_level", "wrong_side")
+# What has room on 80 columns; --json has every figure.
+SHOWN = {
+    "missing": "missing",
+    "median_in_plane_mm": "median",
+    "p95_in_plane_mm": "p95",
+    "median_3d_mm": "3D",
+    "wrong_level": "level",
+    "wrong_side": "side",
+}
 
 
 @app.command(epilog="Example: lumbar detector predict train_images/100206310 -o levels.csv")
@@ -164,13 +172,13 @@ def evaluate(
         exit_by(left_out.rejections)
         return
     print_rows(
-        f"{len(cases)} studies",
+        f"{len(cases)} studies; mm in the plane of the slice, 3D: in space; level, side: at a wrong one",
         [
             {
                 "group": group,
-                "points": str(figures["n"]),
-                "within 6 mm": f"{figures['within_in_plane']['6']:.1%}",
-                **{name.replace("_", " "): str(figures[name]).replace("inf", "none") for name in SHOWN},
+                "n": str(figures["n"]),
+                "≤ 6 mm": f"{figures['within_in_plane']['6']:.1%}",
+                **{title: str(figures[name]).replace("inf", "none") for name, title in SHOWN.items()},
             }
             for group, figures in report.items()
         ],
