@@ -108,6 +108,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
         FolderInUse: another process, or another part of this one, holds it.
         OSError: the lock file cannot be made.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     lock = FileLock(path, mode=0o600, thread_local=False)
     try:

@@ -11,6 +11,7 @@ import typer
 
 from classifier.config import GraderName
 from data_prep.base.bundles import weights_folder
+from data_prep.base.files import locked_folder
 from data_prep.partition import Part, part_of
 from data_prep.synthetic import FIRST_REPORTING_SEED
 from pipeline.commands import classifier_training, console
@@ -90,18 +91,19 @@ def calibrate(
     from data_prep.base.manifest import WeightsRejected
     from pipeline.export.graphs import write_graphs
 
-    try:
-        figures, rows = calibrate_groups(
-            runs,
-            grader or _trained(runs),
-            validation,
-            output or runs[0],
-            shifted=shifted,
-            weigh=_weights(runs, weigh or []),
-        )
-    except (WeightsRejected, ValueError) as error:
-        console.fail(str(error))
-    write_graphs(output or runs[0])
+    with locked_folder(output or runs[0]):
+        try:
+            figures, rows = calibrate_groups(
+                runs,
+                grader or _trained(runs),
+                validation,
+                output or runs[0],
+                shifted=shifted,
+                weigh=_weights(runs, weigh or []),
+            )
+        except (WeightsRejected, ValueError) as error:
+            console.fail(str(error))
+        write_graphs(output or runs[0])
     if pictures is not None:
         from classifier.judge.plots import save_figures
 

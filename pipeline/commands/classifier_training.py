@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from classifier.config import GROUP_GRADERS, GraderName, default_config, merged
+from data_prep.base.files import locked_folder
 from data_prep.names import safe_id
 from data_prep.synthetic import FIRST_CHOOSING_SEED, ScannerName
 from pipeline.commands import console
@@ -128,17 +129,18 @@ def train(
 
     try:
         machine = Machine(resolve_device(device), workers)
-        train_groups(
-            configs,
-            crops,
-            validation or [],
-            output,
-            report=lambda name, row: _tell(name.value, row),
-            machine=machine,
-            pretrained=pretrained,
-            teachers=teachers or [],
-            start_from=start_from,
-        )
+        with locked_folder(output):
+            train_groups(
+                configs,
+                crops,
+                validation or [],
+                output,
+                report=lambda name, row: _tell(name.value, row),
+                machine=machine,
+                pretrained=pretrained,
+                teachers=teachers or [],
+                start_from=start_from,
+            )
     except (TrainingFailed, ValueError) as error:
         console.fail(str(error))
     console.err.print("weights written; next: lumbar classifier calibrate")
@@ -179,15 +181,16 @@ def teach(
 
     configs = _configs(grader or list(GROUP_GRADERS), config, {"epochs": epochs, "threads": threads})
     try:
-        written = teach_groups(
-            configs,
-            crops,
-            output,
-            folds=folds,
-            report=lambda name, fold, row: _tell(f"{name.value} without fold {fold}", row),
-            machine=Machine(resolve_device(device), workers),
-            pretrained=pretrained,
-        )
+        with locked_folder(output):
+            written = teach_groups(
+                configs,
+                crops,
+                output,
+                folds=folds,
+                report=lambda name, fold, row: _tell(f"{name.value} without fold {fold}", row),
+                machine=Machine(resolve_device(device), workers),
+                pretrained=pretrained,
+            )
     except (TrainingFailed, ValueError) as error:
         console.fail(str(error))
     named = " ".join(f"--teachers {path}" for path in written)
@@ -231,7 +234,7 @@ def _cut(
     from classifier.learn.workflow import cut_crops
 
     sources = studies_of(data, phantoms, seed, enriched=enriched, scanners=scanners)
-    with console.progress("cutting crops", len(sources)) as done:
+    with locked_folder(folder), console.progress("cutting crops", len(sources)) as done:
         try:
             rejections = cut_crops(
                 sources,

@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from data_prep.base.bundles import weights_folder
+from data_prep.base.files import locked_folder
 from data_prep.base.manifest import MANIFEST_NAME, read_verified, write_manifest
 from data_prep.synthetic import FIRST_CHOOSING_SEED
 from data_prep.vocabulary import ConditionGroup
@@ -104,17 +106,19 @@ def train(
             if not err.is_terminal:  # a bar is drawn on terminals alone; a log wants lines
                 err.print(f"epoch {done} of {epochs}: {said if choosing else 'no patient is kept apart'}")
 
-        weights = train_detector(
-            config,
-            sources,
-            choosing,
-            output,
-            resume=resume,
-            start_from=first,
-            on_epoch=on_epoch,
-            on_batch=lambda done: at(done, last),
-            talkative=verbosity() is Verbosity.VERBOSE,
-        )
+        # torchrun's processes share the folder.
+        with nullcontext() if "LOCAL_RANK" in os.environ else locked_folder(output):
+            weights = train_detector(
+                config,
+                sources,
+                choosing,
+                output,
+                resume=resume,
+                start_from=first,
+                on_epoch=on_epoch,
+                on_batch=lambda done: at(done, last),
+                talkative=verbosity() is Verbosity.VERBOSE,
+            )
     err.print(f"weights: {weights.name} in {output}; next: lumbar detector bundle {output} -o WEIGHTS")
 
 
@@ -150,7 +154,8 @@ def train_points(
                 err.print(f"epoch {done} of {epochs}: {said}")
 
         training = RefinerTraining(epochs=epochs, seed=seed, threads=threads)
-        train_refiner(spec, train_crops, watched, output, training, report=report)
+        with locked_folder(output):
+            train_refiner(spec, train_crops, watched, output, training, report=report)
     err.print(f"weights: {spec.stem}.safetensors in {output}")
 
 

@@ -11,8 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from classifier.config import GraderName
+from data_prep.base.files import FolderInUse, locked_folder
 from data_prep.phantom import write_dataset
 from pipeline.commands.classifier import app
+from tests.command_line import lumbar as whole_line
 
 TINY = {
     "network": {"backbone_channels": [8, 8, 8], "attention_heads": 2, "hidden_channels": 8},
@@ -58,8 +60,9 @@ def test_train_calibrate_and_evaluate_on_phantoms(run: Path, tmp_path: Path) -> 
     alone = ("--grader", "spinal", "-o", tmp_path / "weights")
     code, _, err = lumbar("calibrate", run, "--validation", crops, *alone)
     assert code == 1 and "joined with another spinal one" in " ".join(err.split())
-    code, _, err = lumbar("evaluate", "--phantoms", 1, "--seed", 5, "--weights", tmp_path / "weights")
-    assert code == 0 and "seeds below 200000" in " ".join(err.split())
+    own = ("--weights", tmp_path / "weights")
+    told = whole_line("classifier", "evaluate", "--phantoms", 1, "--seed", 5, *own)
+    assert told.exit_code == 0 and "seeds below 200000" in " ".join(told.stderr.split())
     stored = json.loads((tmp_path / "weights" / "spinal.json").read_text())
     assert stored["config"]["training"]["epochs"] == 1
     assert stored["metrics"]["validation"]["crops"] == 5
@@ -69,6 +72,19 @@ def test_what_is_learned_from_is_not_watched(run: Path, tmp_path: Path) -> None:
     crops = ("--crops", run / "crops", "--validation", run / "crops", "--grader", "spinal")
     code, _, err = lumbar("train", *crops, "--config", run.parent / "config.json", "-o", tmp_path / "run")
     assert code == 1 and "1 studies are learned from and watched" in " ".join(err.split())
+
+
+def test_two_runs_never_write_into_one_folder(run: Path, tmp_path: Path) -> None:
+    crops = tmp_path / "crops"
+    with locked_folder(run), locked_folder(crops):
+        for arguments in (
+            ("cut", "--phantoms", 1, "--seed", 5, "-o", crops),
+            ("train", "--crops", run / "crops", "-o", run),
+            ("teach", run / "crops", "-o", run),
+            ("calibrate", run, "--validation", run / "crops"),
+        ):
+            result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+            assert isinstance(result.exception, FolderInUse), arguments
 
 
 def test_train_and_evaluate_on_a_folder_in_the_rsna_layout(tmp_path: Path) -> None:

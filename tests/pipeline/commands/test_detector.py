@@ -68,7 +68,7 @@ def test_evaluate_names_what_it_leaves_out(data: Path, tmp_path: Path) -> None:
     canal = points["condition"] == "Spinal Canal Stenosis"
     points.loc[canal & (points["study_id"] == second), "instance_number"] = "999"
     points[points["study_id"] == second].to_csv(table, index=False)
-    result = runner.invoke(app, ["evaluate", str(tmp_path / "data"), "--json"])
+    result = runner.invoke(lumbar, ["detector", "evaluate", str(tmp_path / "data"), "--json"])
     said = " ".join(result.stderr.split())
     assert f"[left_out] 1 x study without points ({first})" in said
     assert "[instance_not_found] 5 x annotated point that is left out" in said
