@@ -66,3 +66,13 @@ def share_of_severe(labels: pd.DataFrame, folds: Mapping[str, int]) -> dict[int,
         }
         for fold in sorted(set(folds.values()))
     }
+
+
+def without_severe(labels: pd.DataFrame, folds: Mapping[str, int]) -> list[str]:
+    """Which folds have no severe label of a condition group: ``severe spinal of fold 1``."""
+    return [
+        f"{name} of fold {fold}"
+        for fold, counts in share_of_severe(labels, folds).items()
+        for name, count in counts.items()
+        if name != "studies" and not count
+    ]

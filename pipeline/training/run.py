@@ -25,7 +25,7 @@ from pipeline.training.calibrating import calibrate
 from pipeline.training.data import TrainingData, read_training_data
 from pipeline.training.finish import finish
 from pipeline.training.first_stage import find_all_points, train_detectors
-from pipeline.training.folds import assign_folds
+from pipeline.training.folds import assign_folds, without_severe
 from pipeline.training.ranks import RankFailed, Ranks
 from pipeline.training.second_stage import GraderTrainings, cut_all_crops
 from pipeline.training.settings import TrainSettings
@@ -107,6 +107,8 @@ def _train(settings: TrainSettings, ranks: Ranks, say: Callable[[str], None]) ->
             say(f"note: {text}")
         _decode(data, stages)
         folds = assign_folds(data.labels, data.study_ids, plan.folds, plan.seed)
+        if ranks.rank == 0 and (lacking := without_severe(data.labels, folds)):
+            say(f"note: no label is {', '.join(lacking)}")
         digest = digest_of([data.digest(data.study_ids), folds, _FORMAT])
         if ranks.rank == 0:
             _tell_of_revision(run / _PLAN_FILE, say)
@@ -174,10 +176,8 @@ def _decode(data: TrainingData, stages: Stages) -> None:
     ranks.wait(all_held)
     rejected = [study_id for study_id in data.study_ids if data.cache.is_rejected(study_id)]
     if rejected and ranks.rank == 0:
-        named = ", ".join(rejected[:_NAMED])
-        stages.say(
-            f"note: {len(rejected)} studies cannot be used, and count with the level prior ({named} …)"
-        )
+        named = ", ".join(rejected[:_NAMED]) + (" …" if len(rejected) > _NAMED else "")
+        stages.say(f"note: {len(rejected)} studies cannot be used, and count with the level prior ({named})")
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -38,7 +38,7 @@ from pipeline.results.submission import build_submission, read_submission, valid
 from pipeline.training.calibrating import calibrate, study_numbers
 from pipeline.training.cards import with_interval
 from pipeline.training.detecting import read_points, save_points
-from pipeline.training.folds import assign_folds, share_of_severe
+from pipeline.training.folds import assign_folds, share_of_severe, without_severe
 from pipeline.training.grading import OutOfFold, cleaned, find_doubts
 from pipeline.training.peers import RunInUse
 from pipeline.training.plan import FULL, LAPTOP, CleaningPlan, Preset, TrainPlan, load_plan
@@ -209,6 +209,10 @@ def test_folds_hold_whole_studies_and_as_many_severe_ones() -> None:
     severe = [row["severe spinal"] for row in table.values()]
     assert max(severe) < 1.7 * min(severe)
     assert set(assign_folds(labels_of(2), ["0", "1"], 2, seed=0).values()) == {0, 1}
+    assert without_severe(labels, folds) == []
+    columns = [column for column in labels if "foraminal" in column]
+    labels[columns] = labels[columns].replace("Severe", "Moderate")
+    assert without_severe(labels, folds) == [f"severe foraminal of fold {fold}" for fold in range(5)]
 
 
 def test_a_job_is_done_once_and_again_when_its_inputs_change(tmp_path: Path) -> None:
