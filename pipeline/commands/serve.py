@@ -180,6 +180,9 @@ def serve(
     try:
         serve_until_told(config, lambda: load_pipeline(detector_weights, classifier_weights), held)
     except OSError as error:
-        console.fail(f"cannot listen on {host}:{port} ({error.strerror or type(error).__name__})")
+        console.fail(
+            f"cannot listen on {host}:{port} ({error.strerror or type(error).__name__})\n"
+            "what to do: end what listens there, or choose another --port or --host"
+        )
     finally:
         held.close()

@@ -54,7 +54,13 @@ class Tls:
                 # Without a password here, the library would ask for it at the terminal.
                 context.load_cert_chain(self.certificate, self.key, password=lambda: b"")
         except OSError as error:
-            raise ValueError(f"a certificate or key cannot be used ({type(error).__name__})") from None
+            # Of a certificate: KEY_VALUES_MISMATCH, NO_START_LINE; of a file: why it cannot be read.
+            why = getattr(error, "reason", None) or error.strerror or type(error).__name__
+            said = str(why).replace("_", " ").lower()
+            raise ValueError(
+                f"a certificate or key cannot be used ({said}): give PEM files, with the certificate's key "
+                "without a password"
+            ) from None
         return context
 
 

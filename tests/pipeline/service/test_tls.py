@@ -222,6 +222,8 @@ def test_keys_that_cannot_be_used_are_said_at_once(keys: Path, tmp_path: Path) -
         ["openssl", "ec", "-aes128", "-passout", "pass:x", "-in", keys / "node.key", "-out", "locked.key"],
         cwd=tmp_path, check=True, capture_output=True,
     )  # fmt: skip
+    with pytest.raises(ValueError, match=r"key values mismatch\): give PEM files"):
+        Tls(None, keys / "node.pem", keys / "archive.key")
     for wrong in (
         (tmp_path / "junk.pem", None, None),
         (None, keys / "node.pem", keys / "archive.key"),
