@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,8 +45,8 @@ def _trouble_with_cells(path: Path) -> str:
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             reader = csv.reader(file)
             names = next(filter(None, reader), [])
-            named = [name.strip() for name in names if name.strip()]
-            if twice := next((name for name in named if named.count(name) > 1), ""):
+            named = Counter(filter(None, map(str.strip, names)))
+            if twice := next((name for name, count in named.items() if count > 1), ""):
                 return f"names the column {printable(twice)} twice"
             for cells in filter(None, reader):
                 if len(cells) < len(names) or any(cells[len(names) :]):
