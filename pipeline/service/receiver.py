@@ -13,6 +13,7 @@ from typing import Any
 from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
 from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
 from pynetdicom.events import Event
+from pynetdicom.pdu import A_RELEASE_RQ
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     Verification,
@@ -95,7 +96,6 @@ class Receiver:
             (evt.EVT_REQUESTED, self._support_private_classes),
             (evt.EVT_ACCEPTED, self._log_refused_contexts),
             (evt.EVT_REJECTED, self._log_refused),
-            (evt.EVT_RELEASED, self._end_as_it_should),
             (evt.EVT_ABORTED, self._break_off),
             (evt.EVT_PDU_RECV, self._count),
             (evt.EVT_C_STORE, self._store),
@@ -178,14 +178,14 @@ class Receiver:
             log.warning("%d kinds of objects or encodings were not accepted: %s", len(refused), classes)
 
     def _end_as_it_should(self, event: Event) -> None:
-        transfer = self._transfers.pop(id(event.assoc), _Transfer())
+        transfer = self._ended(event)
         for study_uid, series_uid in transfer.series - transfer.lacking:
             self._spool.note_whole(study_uid, series_uid)
 
     def _break_off(self, event: Event) -> None:
         """Aborted by either side, or the connection was lost: of the series in hand images may be missing."""
         log.warning("an association was aborted: images may be missing")
-        transfer = self._transfers.pop(id(event.assoc), _Transfer())
+        transfer = self._ended(event)
         # Long after the last image, a sender that keeps its association for the next study was ended.
         if (
             transfer.last is not None
@@ -193,8 +193,17 @@ class Receiver:
         ):
             self._spool.note_cut(*transfer.last)
 
+    def _ended(self, event: Event) -> _Transfer:
+        """What an association has brought that is over."""
+        transfer = self._transfers.pop(id(event.assoc), _Transfer())
+        for study_uid in {study_uid for study_uid, _ in transfer.series}:
+            self._spool.end_arriving(study_uid)
+        return transfer
+
     def _count(self, event: Event) -> None:
-        """End an association whose message grows beyond the limit, while it grows."""
+        """End an association whose message grows beyond the limit, while it grows; see one released."""
+        if isinstance(event.pdu, A_RELEASE_RQ):
+            self._end_as_it_should(event)
         for item in getattr(event.pdu, "presentation_data_value_items", ()):
             value = item.presentation_data_value
             length = self._received.get(id(event.assoc), 0) + len(value)
@@ -240,6 +249,8 @@ class Receiver:
         image = b"\\".join(elements.raw(keyword).strip(b" \0") for keyword in _TELLING)
         transfer = self._transfers.setdefault(id(event.assoc), _Transfer())
         series = (study_uid, str(header.get("SeriesInstanceUID") or ""))
+        if study_uid not in {known for known, _ in transfer.series}:
+            self._spool.begin_arriving(study_uid)
         transfer.begin(series)
         try:
             self._spool.store(study_uid, sop_uid, content, image)

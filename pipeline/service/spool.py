@@ -18,6 +18,7 @@ import json
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from data_prep.base.files import atomic_write, locked_folder
 from pipeline.results.dicom.write import write_object
 
 _FORMAT = "lumbar-spool/1"
+# Longer than an association may stand still.
+WHILE_OPEN_S = 90.0
 
 
 class SpoolFull(Exception):
@@ -78,6 +81,7 @@ class Spool:
             partial.unlink()
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
+        self._arriving: Counter[str] = Counter()
         self._bytes = sum(path.stat().st_size for path in self._studies.glob("*/images/*.dcm"))
         self._touched = {path.name for path in self._studies.iterdir() if path.is_dir()}
 
@@ -115,6 +119,16 @@ class Spool:
             self._bytes += len(content) - before
             self._touched.add(key)
 
+    def begin_arriving(self, study_uid: str) -> None:
+        """An association brings images of a study."""
+        with self._lock:
+            self._arriving[f"study-{_hash(study_uid)}"] += 1
+
+    def end_arriving(self, study_uid: str) -> None:
+        """An association that has brought images of a study is over."""
+        with self._lock:
+            self._arriving -= Counter([f"study-{_hash(study_uid)}"])
+
     def note_cut(self, study_uid: str, series_uid: str) -> None:
         """An image of a series did not come, or was turned away: results say so until it is sent again."""
         with suppress(OSError):  # a full disk: the sender was told
@@ -131,9 +145,13 @@ class Spool:
         return self._studies / f"study-{_hash(study_uid)}" / f"cut-{_hash(series_uid)}"
 
     def settled(self, quiet_s: float) -> list[WaitingStudy]:
-        """Studies with images that were not graded, none of which came within ``quiet_s``; longest first."""
+        """Studies with images that were not graded, none of which came within ``quiet_s``; longest first.
+
+        While an association that has brought images of a study is open, more may come, after a pause: such a
+        study waits for ``WHILE_OPEN_S`` at least.
+        """
         with self._lock:
-            touched = sorted(self._touched)
+            touched, arriving = sorted(self._touched), set(self._arriving)
         found = []
         for key in touched:
             newest, study = self._look(key)
@@ -141,7 +159,7 @@ class Spool:
                 with self._lock:
                     if self._look(key)[1] is None:
                         self._touched.discard(key)
-            elif time.time() - newest >= quiet_s:
+            elif time.time() - newest >= (max(quiet_s, WHILE_OPEN_S) if key in arriving else quiet_s):
                 found.append((newest, study))
         return [study for _, study in sorted(found, key=lambda pair: pair[0])]
 

@@ -206,6 +206,26 @@ def test_a_transfer_that_broke_off_is_told_until_the_series_is_sent_again(
     assert not send(images[5:10], is_whole=True)
 
 
+@pytest.mark.usefixtures("receiver")
+def test_a_study_waits_while_its_association_is_open(
+    config: ServiceConfig, spool: Spool, images: list[Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    association = associate(config)
+    for dataset in images[:3]:
+        assert association.send_c_store(dataset).Status == 0
+    assert spool.settled(0.0) == []
+    association.release()
+    (study,) = spool.settled(0.0)
+    assert len(study.instances) == 3 and not study.is_incomplete
+    # Not for ever: some senders never end an association.
+    association = associate(config)
+    assert association.send_c_store(images[3]).Status == 0
+    assert spool.settled(0.0) == []
+    monkeypatch.setattr("pipeline.service.spool.WHILE_OPEN_S", 0.0)
+    assert len(spool.settled(0.0)[0].instances) == 4
+    association.release()
+
+
 def test_an_image_that_was_turned_away_is_told(
     config: ServiceConfig, images: list[Dataset], tmp_path: Path
 ) -> None:
