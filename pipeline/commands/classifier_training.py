@@ -14,7 +14,7 @@ from data_prep.base.files import locked_folder
 from data_prep.names import safe_id
 from data_prep.synthetic import FIRST_CHOOSING_SEED, ScannerName
 from pipeline.commands import console
-from pipeline.commands.options import BatchThreads, Device, Pretrained
+from pipeline.commands.options import MACHINE, SYNTHETIC, BatchThreads, Device, Pretrained
 
 if TYPE_CHECKING:
     from classifier.config import GraderConfig
@@ -31,17 +31,31 @@ GivenData = Annotated[
         file_okay=False,
     ),
 ]
-Phantoms = Annotated[int, typer.Option(min=0, help="Use this many synthetic studies, made on the fly.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the first synthetic study.")]
+Phantoms = Annotated[
+    int,
+    typer.Option(min=0, help="Use this many synthetic studies, made on the fly.", rich_help_panel=SYNTHETIC),
+]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Seed of the first synthetic study.", rich_help_panel=SYNTHETIC)
+]
 Enriched = Annotated[
-    bool, typer.Option(help="Synthetic studies with all severities equally often, for training.")
+    bool,
+    typer.Option(
+        help="Synthetic studies with all severities equally often, for training.", rich_help_panel=SYNTHETIC
+    ),
 ]
 Scanners = Annotated[
     ScannerName,
-    typer.Option(help="Noise, resolution and contrast of synthetic studies; usual: as trained on."),
+    typer.Option(
+        help="Noise, resolution and contrast of synthetic studies; usual: as trained on.",
+        rich_help_panel=SYNTHETIC,
+    ),
 ]
 Graders = Annotated[list[GraderName] | None, typer.Option("--grader", help="Only this grader; repeatable.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes that cut crops; the crops are the same.")]
+Jobs = Annotated[
+    int,
+    typer.Option(min=1, help="Processes that cut crops; the crops are the same.", rich_help_panel=MACHINE),
+]
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -52,7 +66,9 @@ Config = Annotated[
     ),
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the crops.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the training.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads of the training.", rich_help_panel=MACHINE)
+]
 
 
 def cut(

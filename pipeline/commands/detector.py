@@ -97,7 +97,7 @@ def predict(
 
 @app.command(epilog="Example: lumbar detector evaluate rsna/ --json")
 def evaluate(
-    data: Annotated[Path | None, typer.Argument(help="Data set in the RSNA layout.")] = None,
+    data: Annotated[Path | None, typer.Argument(metavar="DATA", help="Data set in the RSNA layout.")] = None,
     external: External = None,
     external_mm_per_px: ExternalScale = 0.47,
     slices: Slices = None,
@@ -201,7 +201,10 @@ def evaluate(
 
 @app.command(epilog="Example: lumbar detector calibrate runs/detectors --phantoms 100 --hard 150")
 def calibrate(
-    weights: Annotated[Path, typer.Argument(help="Weights folder; gets numbering.json and a new manifest.")],
+    weights: Annotated[
+        Path,
+        typer.Argument(metavar="WEIGHTS", help="Weights folder; gets numbering.json and a new manifest."),
+    ],
     phantoms: Annotated[int, typer.Option(help="Synthetic studies of choosing seeds.")] = 150,
     hard: Annotated[int, typer.Option(help="Cut views and transitional anatomy, half each.")] = 800,
     seed: Annotated[

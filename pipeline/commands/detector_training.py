@@ -17,34 +17,48 @@ from data_prep.base.files import locked_folder
 from data_prep.base.manifest import MANIFEST_NAME, read_verified, write_manifest
 from data_prep.synthetic import FIRST_CHOOSING_SEED
 from data_prep.vocabulary import ConditionGroup
-from detector.config import NUMBERING_FILE
 from detector.spec import REFINERS, DetectorKind
 from pipeline.commands.console import Verbosity, err, fail, progress, progress_of_parts, verbosity
-from pipeline.commands.options import BatchThreads, External, ExternalScale, Slices
+from pipeline.commands.options import MACHINE, OTHER, BatchThreads, External, ExternalScale, Slices
 
 
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
     data: Annotated[
         list[Path] | None,
-        typer.Argument(help="Data sets in the RSNA layout; each may hold some series of some studies."),
+        typer.Argument(
+            metavar="DATA...", help="Data sets in the RSNA layout; each may hold some series of some studies."
+        ),
     ] = None,
     kind: Annotated[DetectorKind, typer.Option(help="Which detector.")] = DetectorKind.SAGITTAL,
     external: External = None,
     slices: Slices = None,
     external_mm_per_px: ExternalScale = 0.47,
-    phantoms: Annotated[int, typer.Option(min=0, help="Synthetic studies to add, made on the fly.")] = 0,
+    phantoms: Annotated[
+        int, typer.Option(min=0, help="Synthetic studies to add, made on the fly.", rich_help_panel=OTHER)
+    ] = 0,
     seed: Annotated[int, typer.Option(help="First seed of the synthetic studies, and of the training.")] = 0,
     epochs: Annotated[int, typer.Option(min=1, help="Passes of --samples-per-epoch views.")] = 16,
     samples_per_epoch: Annotated[int, typer.Option(min=1, help="Random views per epoch.")] = 1200,
     synthesis: Annotated[
-        bool, typer.Option(help="Bend slices with a tissue map and render them in other contrasts.")
+        bool,
+        typer.Option(
+            " /--no-synthesis",
+            help="Do not bend slices that have a tissue map, nor render them in other contrasts.",
+            rich_help_panel=OTHER,
+        ),
     ] = True,
-    threads: Annotated[int, typer.Option(help="CPU threads of the training.")] = 2,
-    jobs: Annotated[int, typer.Option(help="Processes that make synthetic studies.")] = 2,
-    device: Annotated[str, typer.Option(help="cpu, the number of a GPU, or several: 0,1.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads of the training.", rich_help_panel=MACHINE)] = 2,
+    jobs: Annotated[
+        int, typer.Option(help="Processes that make synthetic studies.", rich_help_panel=MACHINE)
+    ] = 2,
+    device: Annotated[
+        str, typer.Option(help="cpu, the number of a GPU, or several: 0,1.", rich_help_panel=MACHINE)
+    ] = "cpu",
     workers: BatchThreads = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Slices per step, over all GPUs.")] = 8,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Slices per step, over all GPUs.", rich_help_panel=MACHINE)
+    ] = 8,
     slice_cache: Annotated[
         Path | None, typer.Option(help="Folder for slices read once; RUN/slices if left out.")
     ] = None,
@@ -58,7 +72,9 @@ def train(
     rate: Annotated[
         float, typer.Option(help="Learning rate at the start; lower it with --start-from.")
     ] = 1.5e-3,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the run folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in the run folder.")
+    ] = False,
 ) -> None:
     """Train one detector on annotated studies, external slices and synthetic studies, in any mixture."""
     from detector.learn.sources import SliceSources, training_slices
@@ -125,14 +141,16 @@ def train(
 def train_points(
     data: Annotated[
         list[Path],
-        typer.Argument(help="Data sets in the RSNA layout; each may hold some series of some studies."),
+        typer.Argument(
+            metavar="DATA...", help="Data sets in the RSNA layout; each may hold some series of some studies."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
     group: Annotated[ConditionGroup, typer.Option(help="Whose points.")] = ConditionGroup.SPINAL,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the annotated points.")] = 10,
     seed: Annotated[int, typer.Option(help="Of weights, order and moves.")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads of the training.")] = 2,
-    jobs: Annotated[int, typer.Option(help="Processes that cut crops.")] = 2,
+    threads: Annotated[int, typer.Option(help="CPU threads of the training.", rich_help_panel=MACHINE)] = 2,
+    jobs: Annotated[int, typer.Option(help="Processes that cut crops.", rich_help_panel=MACHINE)] = 2,
 ) -> None:
     """Train the second look that moves the points of a condition group within their slices.
 
@@ -167,6 +185,7 @@ def bundle(
 
     What the folder held beside them stays; `calibrate` fits the numbering to new detectors.
     """
+    from detector.config import NUMBERING_FILE
     from pipeline.export.graphs import write_graphs
 
     output.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Groups of options in `--help`.
 RESULTS, ARCHIVE, MODELS, MACHINE = "What is written", "The archive", "Models", "The machine"
 NODE, LIMITS = "This node", "Times and limits"
+OTHER, SYNTHETIC = "Slices of other sets, synthetic studies", "Synthetic studies"
 
 
 def _there(given: Any) -> Any:
@@ -61,21 +62,32 @@ SeriesTable = Annotated[
 ]
 External = Annotated[
     Path | None,
-    typer.Option(help="External sagittal slices: a folder with images/, level_points.csv, split.csv."),
+    typer.Option(
+        help="External sagittal slices: a folder with images/, level_points.csv, split.csv.",
+        rich_help_panel=OTHER,
+    ),
 ]
 Slices = Annotated[
     list[Path] | None,
-    typer.Option(help="Single sagittal slices: a folder with images/ and level_points.csv; repeatable."),
+    typer.Option(
+        help="Single sagittal slices: a folder with images/ and level_points.csv; repeatable.",
+        rich_help_panel=OTHER,
+    ),
 ]
-ExternalScale = Annotated[float, typer.Option(help="Pixel size of the external slices, mm.")]
+ExternalScale = Annotated[
+    float, typer.Option(help="Pixel size of the external slices, mm.", rich_help_panel=OTHER)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON on stdout.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.", file_okay=False)]
 Run = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.", file_okay=False)]
 Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="Folder in the RSNA layout.", exists=True, file_okay=False)
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-BatchThreads = Annotated[int, typer.Option(min=0, help="Threads, or processes, that make batches for a GPU.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=MACHINE)]
+BatchThreads = Annotated[
+    int,
+    typer.Option(min=0, help="Threads, or processes, that make batches for a GPU.", rich_help_panel=MACHINE),
+]
 Pretrained = Annotated[
     Path | None,
     typer.Option(help="Weights of the graders' timm backbone, a local file.", exists=True, dir_okay=False),
