@@ -13,14 +13,15 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
 from data_prep.names import input_label
 from data_prep.problems import LumbarError
+
+if TYPE_CHECKING:  # files are opened by commands that load no numpy
+    from numpy.typing import NDArray
 
 _ABANDONED_S = 60.0
 _PIECE_BYTES = 4096
@@ -73,6 +74,8 @@ def file_state(path: Path) -> tuple[int, int, str]:
 
 def arrays_digest(arrays: Iterable[NDArray[Any]], *more: object) -> str:
     """SHA-256 of arrays, their shapes and types, and of what else made a thing."""
+    import numpy as np
+
     digest = hashlib.sha256(repr(more).encode())
     for array in arrays:
         digest.update(f"{array.shape} {array.dtype}".encode())
