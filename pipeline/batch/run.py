@@ -23,7 +23,7 @@ from data_prep.names import safe_id
 from data_prep.problems import Reason, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.own import is_record
-from data_prep.vocabulary import Flag
+from data_prep.vocabulary import Flag, GradeSource
 from pipeline.batch.engines import Engine, InThisProcess
 from pipeline.batch.study_work import (
     PICTURE_PLACE,
@@ -72,6 +72,7 @@ class BatchReport:
         n_rejected: of these, nothing could be graded (level prior).
         rejections: every file, series and study that was not used.
         counts: targets by how they were graded: seen, predicted, prior.
+        n_graded: studies of which a target was graded; the others are rejected, or show nothing to grade.
     """
 
     submission: Path
@@ -86,6 +87,7 @@ class BatchReport:
     index: Path | None = None
     reports: tuple[Path, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    n_graded: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``: counts, what was rejected, and where the files are."""
@@ -93,6 +95,7 @@ class BatchReport:
             "studies": self.n_studies,
             "resumed": self.n_resumed,
             "rejected": self.n_rejected,
+            "graded": self.n_graded,
             "rejections": [{"reason": item.reason, "place": item.place} for item in self.rejections],
             "submission": str(self.submission),
             "predictions": str(self.predictions),
@@ -171,6 +174,9 @@ def run_batch(
         index=out / INDEX_FILE if report is not None else None,
         reports=tuple(out / place for place in reports if (out / place).is_file()),
         counts=Counter(row["source"] for record in records for row in record["targets"]),
+        n_graded=sum(
+            any(row["source"] != GradeSource.PRIOR for row in record["targets"]) for record in records
+        ),
     )
 
 

@@ -24,7 +24,9 @@ _FEW_STUDIES = 20
 def print_batch(report: BatchReport) -> None:
     """What a run did, and where its results are."""
     resumed = f", {report.n_resumed} of them by an earlier run" if report.n_resumed else ""
-    say(f"{report.n_studies - report.n_rejected} of {report.n_studies} studies graded{resumed}")
+    say(f"{report.n_graded} of {report.n_studies} studies graded{resumed}")
+    if nothing := report.n_studies - report.n_rejected - report.n_graded:
+        say(f"nothing     in {nothing} more studies could be graded: their flags say why")
     counts = report.counts
     say(
         f"grades      {counts.get('seen', 0)} graded where a detector saw them, "

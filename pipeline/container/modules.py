@@ -54,7 +54,7 @@ def run_mercure(inside: Path, outside: Path) -> int:
                 _copy(path, outside / path.relative_to(inside))
     except LumbarError as error:
         return _failed(error)
-    return 0 if report.n_rejected < report.n_studies else 1
+    return 0 if report.n_graded else 1
 
 
 def run_monai(inside: Path, outside: Path) -> int:
@@ -63,7 +63,7 @@ def run_monai(inside: Path, outside: Path) -> int:
         report = grade_all(inside, outside, objects=(ResultObject.SR,))
     except LumbarError as error:
         return _failed(error)
-    return 0 if report.n_rejected < report.n_studies else 1
+    return 0 if report.n_graded else 1
 
 
 def mercure_settings(task: Path) -> Mapping[str, bool]:
@@ -107,7 +107,7 @@ def _result(report: BatchReport) -> dict[str, Any]:
         for study in record["studies"]
     ]
     words = [FLAG_WORDS.get(flag, flag) for study in record["studies"] for flag in study["flags"]]
-    done = f"{report.n_studies - report.n_rejected} of {report.n_studies} studies graded."
+    done = f"{report.n_graded} of {report.n_studies} studies graded."
     return {
         "studies": studies,
         "software": record["provenance"]["software"],

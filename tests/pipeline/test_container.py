@@ -85,6 +85,22 @@ def test_a_router_is_told_no_grade_of_what_was_not_graded(delivered: Path, tmp_p
     }
 
 
+def test_a_study_of_which_nothing_was_graded_is_not_called_graded(delivered: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "in"
+    inside.mkdir()
+    for path in sorted(delivered.glob("*.dcm")):
+        row_x = pydicom.dcmread(path, stop_before_pixels=True).ImageOrientationPatient[0]
+        if abs(row_x) > 0.5:  # axial
+            shutil.copyfile(path, inside / path.name)
+    (tmp_path / "out").mkdir()
+
+    done = start(MERCURE_IN_DIR=inside, MERCURE_OUT_DIR=tmp_path / "out")
+
+    assert done.returncode == 1
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["__mercure_notification"]["text"].startswith("0 of 1 studies graded. There is no sagittal")
+
+
 def test_as_a_monai_application(delivered: Path, tmp_path: Path) -> None:
     done = start(MONAI_INPUTPATH=delivered, MONAI_OUTPUTPATH=tmp_path / "out")
 
