@@ -72,6 +72,7 @@ class BatchReport:
         n_rejected: of these, nothing could be graded (level prior).
         rejections: every file, series and study that was not used.
         counts: targets by how they were graded: seen, predicted, prior.
+        flags: studies by each of their flags.
         n_graded: studies of which a target was graded; the others are rejected, or show nothing to grade.
     """
 
@@ -87,6 +88,7 @@ class BatchReport:
     index: Path | None = None
     reports: tuple[Path, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    flags: Mapping[str, int] = field(default_factory=dict)
     n_graded: int = 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,6 +105,7 @@ class BatchReport:
             "pictures": None if self.pictures is None else str(self.pictures),
             "index": None if self.index is None else str(self.index),
             "targets": dict(self.counts),
+            "flags": dict(self.flags),
         }
 
 
@@ -174,6 +177,7 @@ def run_batch(
         index=out / INDEX_FILE if report is not None else None,
         reports=tuple(out / place for place in reports if (out / place).is_file()),
         counts=Counter(row["source"] for record in records for row in record["targets"]),
+        flags=Counter(flag for record in records for flag in sorted(set(record["flags"]))),
         n_graded=sum(
             any(row["source"] != GradeSource.PRIOR for row in record["targets"]) for record in records
         ),

@@ -32,6 +32,9 @@ def print_batch(report: BatchReport) -> None:
         f"grades      {counts.get('seen', 0)} graded where a detector saw them, "
         f"{counts.get('predicted', 0)} where geometry placed them, {counts.get('prior', 0)} not graded"
     )
+    if report.flags:
+        flags = ", ".join(f"{flag} × {count}" for flag, count in sorted(report.flags.items()))
+        say(f"flags       {flags}")
     said = Counter(item.standing for item in report.rejections)
     for standing, word in (("rejected", "not used"), ("missing", "incomplete"), ("doubtful", "doubtful")):
         if said[standing]:

@@ -163,6 +163,9 @@ def test_predict_writes_results_and_says_where(images: Path, tmp_path: Path) -> 
     assert len((out / "submission.csv").read_text().splitlines()) == 26
     again = json.loads(lumbar("predict", images, "-o", out, "--json").stdout)
     assert (again["studies"], again["resumed"], again["rejected"], again["rejections"]) == (1, 1, 0, [])
+    (study,) = json.loads((out / "predictions.json").read_text())["studies"]
+    assert study["flags"] and again["flags"] == dict.fromkeys(study["flags"], 1)
+    assert f"flags       {min(study['flags'])} × 1" in result.stdout
 
 
 @pytest.mark.usefixtures("stand_in")
