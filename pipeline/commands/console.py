@@ -30,6 +30,7 @@ from rich.table import Table
 from data_prep.names import printable
 from data_prep.problems import ADVICE, LumbarError, Rejection, counted
 
+_LONGEST_NAME = 30
 NOTHING_DONE = 1
 SOME_REJECTED = 3
 
@@ -98,7 +99,7 @@ def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
         task = bar.add_task(what, total=total)
 
         def done(name: str = "", of: int | None = total) -> None:
-            bar.update(task, advance=1, total=of, description=f"{what} {printable(name)}".strip())
+            bar.update(task, advance=1, total=of, description=f"{what} {_short(name)}".strip())
 
         yield done
 
@@ -119,10 +120,16 @@ def progress_of_parts(what: str, total: int) -> Iterator[Callable[[float, str], 
                 task,
                 completed=completed,
                 whole=math.floor(completed + 1e-6),
-                description=f"{what} {printable(name)}".strip(),
+                description=f"{what} {_short(name)}".strip(),
             )
 
         yield at
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for the bar on 80 columns: of a long UID its beginning and its end."""
+    name = printable(name)
+    return name if len(name) <= _LONGEST_NAME else f"{name[:13]}…{name[-16:]}"
 
 
 def _bar(counter: MofNCompleteColumn | TextColumn) -> Progress:

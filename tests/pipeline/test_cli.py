@@ -150,6 +150,16 @@ def test_score_refuses_a_table_without_labels(tmp_path: Path) -> None:
     assert lumbar("score", tmp_path / "missing.csv", tmp_path / "a.csv").exit_code == 2
 
 
+def test_a_long_identifier_leaves_room_for_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(console, "err", Console(file=stream, width=80))
+    uid = "2.25.189799037319203022465147413177793331346"
+    with console.progress("studies", 1) as done:
+        done(f"{uid}: grading")
+    text = stream.getvalue()
+    assert "studies 2.25.18979903…3331346: grading" in text and "1/1" in text and "left 0:00:00" in text
+
+
 @pytest.mark.usefixtures("stand_in")
 def test_predict_writes_results_and_says_where(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
