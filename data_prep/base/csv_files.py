@@ -48,7 +48,9 @@ def _trouble_with_cells(path: Path) -> str:
             named = Counter(filter(None, map(str.strip, names)))
             if twice := next((name for name, count in named.items() if count > 1), ""):
                 return f"names the column {printable(twice)} twice"
-            for cells in filter(None, reader):
+            for cells in reader:
+                if not "".join(cells).strip() and len(cells) < 2:  # a blank line
+                    continue
                 if len(cells) < len(names) or any(cells[len(names) :]):
                     return (
                         f"has {len(cells)} cells in line {reader.line_num} for {len(names)} columns: "

@@ -38,7 +38,9 @@ def read_series_table(path: Path) -> SeriesTable:
             table: dict[str, dict[str, SeriesKind | None]] = {}
             known = {kind.value.lower(): kind for kind in SeriesKind}
             first, second, third = (places[column] for column in _COLUMNS)
-            for row in filter(None, reader):
+            for row in reader:
+                if len(row) < len(places):  # blank: other short lines are refused above
+                    continue
                 study_id, series_id, text = row[first].strip(), row[second].strip(), row[third].strip()
                 if study_id not in table and safe_id(study_id) != study_id:
                     raise ValueError("study_id is no identifier")

@@ -164,13 +164,14 @@ def test_a_study_with_two_rows_of_labels_is_named(tmp_path: Path) -> None:
 
 
 def test_commas_behind_the_last_column_say_nothing(tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text(labels(STUDIES).to_csv(index=False).replace("\n", ",\n"))
+    text = labels(STUDIES).to_csv(index=False).replace("\n", ",\n")
+    (tmp_path / "train.csv").write_text(text.replace("\n", "\n  \n") + "\n")
     tables = read_tables(tmp_path)
     assert tables.train is not None and list(tables.train["study_id"]) == list(STUDIES)
 
 
 def test_a_series_that_is_listed_as_two_things_is_asked_itself(tmp_path: Path) -> None:
-    table = SERIES + "101,11,Sagittal T2/STIR\n101,12,Sagittal T2/STIR\n"
+    table = SERIES + "101,11,Sagittal T2/STIR\n  \n\n101,12,Sagittal T2/STIR\n"
     (tmp_path / "series.csv").write_text(table)
     kinds = read_series_table(tmp_path / "series.csv")["101"]
     assert kinds == {"11": None, "12": SeriesKind.SAGITTAL_T2}
