@@ -20,6 +20,8 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
+from tests.kept import KEPT_VARIABLE, Kept, compute_once
+
 # A busy machine is no failure.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
@@ -134,28 +136,6 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-class Kept:
-    """Arrays that were computed once for all tests and workers, by what they were computed from."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def get(self, content: Any, compute: Callable[[], Any]) -> Any:
-        """The array of a content (a hash from ``hashlib``): read, or else computed and written."""
-        import numpy as np
-
-        path = self._folder / f"{content.hexdigest()}.npy"
-        if not path.is_file():
-            with FileLock(f"{path}.lock"):  # another worker that needs the same waits for it
-                if not path.is_file():
-                    array = compute()
-                    with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as unfinished:
-                        np.save(unfinished, array)
-                    Path(unfinished.name).replace(path)
-                    return array
-        return np.load(path)
-
-
 @pytest.fixture(scope="session")
 def kept_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What all workers share."""
@@ -227,39 +207,19 @@ def phantoms_written_once(kept_folder: Path) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def networks_computed_once(kept_arrays: Kept) -> Iterator[Callable[..., Any]]:
-    """ONNX Runtime prepares a network once, and computes it once for all tests and workers on the same input.
+def networks_computed_once(kept_arrays: Kept, kept_folder: Path) -> Iterator[Callable[..., Any]]:
+    """A network is computed once for all tests on the same input. Gives what computes in any case.
 
-    Many tests load a bundle anew, and look at one study in many forms. Gives what computes in any case.
+    Many tests load a bundle anew, and look at one study in many forms; processes of ``warm_program`` do, too.
     """
-    import numpy as np
-
     import data_prep.base.networks as networks
 
-    prepare, ready, digests = networks._ready, dict[bytes, Any](), dict[int, bytes]()
     compute = networks.CompiledNetwork._output
-
-    def prepared(model: bytes, constants: Any) -> Any:
-        content = hashlib.sha256(model)
-        for name, values in constants.items():
-            content.update(f"{name} {values.dtype} {values.shape}".encode())
-            content.update(values.data)
-        key = content.digest()
-        if key not in ready:
-            ready[key] = prepare(model, constants)
-            digests[id(ready[key])] = key
-        return ready[key]
-
-    def computed(network: Any, arrays: Any) -> Any:
-        content = hashlib.sha256(digests[id(network._ready())])
-        for values in arrays:
-            content.update(f"{values.dtype} {values.shape}".encode())
-            content.update(np.ascontiguousarray(values).data)
-        return kept_arrays.get(content, lambda: compute(network, arrays))
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks, "_ready", prepared)
-        patch.setattr(networks.CompiledNetwork, "_output", computed)
+        patch.setattr(networks, "_ready", networks._ready)
+        patch.setattr(networks.CompiledNetwork, "_output", compute)
+        compute_once(kept_arrays)
+        patch.setenv(KEPT_VARIABLE, str(kept_folder))
         yield compute
 
 

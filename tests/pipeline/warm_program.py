@@ -21,6 +21,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tests.kept import KEPT_VARIABLE, Kept, compute_once
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {"PYTHONWARNINGS": "always", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 # What ``predict`` imports; the modules that replace parts of it are imported by each process.
@@ -203,6 +205,8 @@ def _become(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
+    if (kept := environment.get(KEPT_VARIABLE)) is not None:
+        compute_once(Kept(Path(kept)), lazily=True)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
