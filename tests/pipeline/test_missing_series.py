@@ -15,7 +15,7 @@ from pipeline.grade import Pipeline
 from tests.command_line import lumbar
 from tests.pipeline.stand_in import write_study
 
-SEED = 152_020
+SEED = 5
 KINDS = {
     SeriesKind.SAGITTAL_T1: ("no_sagittal_t1", ConditionGroup.FORAMINAL),
     SeriesKind.AXIAL_T2: ("no_axial_t2", ConditionGroup.SUBARTICULAR),

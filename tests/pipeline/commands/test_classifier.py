@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_train_calibrate_and_evaluate_on_phantoms(run: Path, tmp_path: Path) -> None:
     crops = tmp_path / "crops"
-    assert lumbar("cut", "--phantoms", 1, "--seed", 100_001, "-o", crops)[0] == 0
+    assert lumbar("cut", "--phantoms", 1, "--seed", 200_421, "-o", crops)[0] == 0
     code, out, _ = lumbar("calibrate", run, "--validation", crops, "-o", tmp_path / "weights", "--json")
     assert code == 0 and set(json.loads(out)) == set(GraderName)
     code, out, _ = lumbar(
