@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pydicom
 import pytest
 
+import data_prep.phantom.files
 from data_prep.geometry import SlicePlane
 from data_prep.phantom import make_study, write_dataset
 from data_prep.phantom.files import NotSynthetic
@@ -21,6 +24,14 @@ from tests.dicom_tools import dciodvfy_errors, is_valid_uid
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 # Of the two studies, one has full headers and one is RLE compressed (see ``_write_study``).
 SEED = 300_010
+
+
+@pytest.fixture(scope="module", autouse=True)
+def really_rendered(phantoms_written_once: Callable[..., Any]) -> Iterator[None]:
+    """Files are written when they are asked for; slices are rendered once, and by other processes anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data_prep.phantom.files, "_write_study", phantoms_written_once)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +140,10 @@ def test_senseless_requests_are_refused(tmp_path: Path, studies: int, jobs: int,
 def test_quirks_are_written_and_the_tables_tell_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        import_module("data_prep.phantom.render"), "FINEST_MM", 4.0
-    )  # what is seen does not matter
+    # What is seen does not matter, and must not be kept.
+    rendering = import_module("data_prep.phantom.render")
+    monkeypatch.setattr(rendering, "FINEST_MM", 4.0)
+    monkeypatch.setattr(import_module("data_prep.phantom.study"), "render_tissue", rendering.render_tissue)
     write_dataset(tmp_path, studies=3, seed=300_110, quirks="all", view="mixed", appearance="mixed")
     labels = pd.read_csv(tmp_path / "train.csv")
     points = pd.read_csv(tmp_path / "train_label_coordinates.csv")

@@ -214,7 +214,7 @@ def test_the_folder_of_a_person_does_not_name_the_study(tmp_path: Path) -> None:
 def test_spoilt_identifiers_never_mix_and_never_lose_without_a_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A few of the mutations of ``benchmarks.identifiers``, every layout among them, and every other slice."""
+    """A few mutations of ``benchmarks.identifiers``, every layout among them, with every other slice."""
 
     def fewer(work: Path, seed: int) -> tuple[StoredStudy, ...]:
         return tuple(

@@ -132,20 +132,10 @@ def test_what_a_training_cannot_begin_with_is_refused_before_anything_is_read(
 def test_a_run_is_no_weights_folder_and_where_nothing_is_found_nothing_is_numbered(
     data: Path, tmp_path: Path
 ) -> None:
-    run, weights = tmp_path / "run", tmp_path / "weights"
-    small = [
-        "--epochs",
-        "1",
-        "--samples-per-epoch",
-        "1",
-        "--batch-size",
-        "1",
-        "--threads",
-        "1",
-        "--jobs",
-        "1",
-    ]
-    result = runner.invoke(lumbar, ["detector", "train", "--phantoms", "1", "-o", str(run), *small])
+    run, weights, learned = tmp_path / "run", tmp_path / "weights", tmp_path / "learned"
+    write_dataset(learned, studies=1, seed=4)  # of the part that is learned from
+    small = ["--epochs", "1", "--samples-per-epoch", "1", "--batch-size", "1", "--threads", "1"]
+    result = runner.invoke(lumbar, ["detector", "train", str(learned), "-o", str(run), *small])
     assert result.exit_code == 0, result.output
     assert f"next: lumbar detector bundle {run}" in " ".join(result.stderr.split())
     result = runner.invoke(lumbar, ["detector", "evaluate", str(data), "--weights", str(run)])
@@ -157,7 +147,7 @@ def test_a_run_is_no_weights_folder_and_where_nothing_is_found_nothing_is_number
     assert "no spine was found in 2 of 2 studies" in result.stdout and "numbering" not in result.stdout
 
 
-def test_a_second_look_is_trained_bundled_and_used(tmp_path: Path) -> None:
+def test_a_second_look_is_trained_bundled_and_used(data: Path, tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", studies=4, seed=200_420)
     arguments = ["--group", "foraminal", "--epochs", "1", "--threads", "1", "--jobs", "1"]
     run = tmp_path / "run"
@@ -171,7 +161,7 @@ def test_a_second_look_is_trained_bundled_and_used(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     errors = {}
     for name, folder in (("with", weights), ("without", BUNDLED_WEIGHTS[Bundle.OPEN])):
-        result = runner.invoke(app, ["evaluate", str(tmp_path / "data"), "--json", "--weights", str(folder)])
+        result = runner.invoke(app, ["evaluate", str(data), "--json", "--weights", str(folder)])
         assert result.exit_code == 0, result.output
         errors[name] = json.loads(result.stdout)
     assert errors["with"]["foraminal"] != errors["without"]["foraminal"]
