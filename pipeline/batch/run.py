@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 PREDICTIONS_FORMAT = "lumbar-predictions/1"
 INDEX_FILE = "index.html"
+_PERHAPS_ONCE = frozenset({Reason.WORKER_DIED, Reason.FAILED, Reason.UNREADABLE})
 
 _COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 # The file, its studies, a study, its targets: each of these has a line.
@@ -297,7 +298,8 @@ def _marker(facts: ModelFacts, entry: StudyEntry, dicom: DicomResults | None) ->
 def _record_of(path: Path, marker: str) -> dict[str, Any] | None:
     """The record of an earlier run if its marker is this one, else None.
 
-    A study whose worker died is not taken over: the machine may have been the reason.
+    A study whose worker died, that failed within the program, or a file of which could not be read, is not
+    taken over: memory, a disk or a network may have been the reason.
     """
     stored = _stored(path)
     if stored.get("marker") != marker:
@@ -305,7 +307,7 @@ def _record_of(path: Path, marker: str) -> dict[str, Any] | None:
     try:
         record: dict[str, Any] = stored["study"]
         StudyPrediction.from_record(record)
-        if any(row["reason"] == Reason.WORKER_DIED for row in record["rejections"]):
+        if any(row["reason"] in _PERHAPS_ONCE for row in record["rejections"]):
             return None
         return record
     except (ValueError, KeyError, TypeError):

@@ -18,7 +18,14 @@ from pipeline.grade import Pipeline
 from pipeline.results.bids import write_derivatives
 from pipeline.results.report.study_report import write_report
 from pipeline.results.submission import read_submission, validate_submission
-from tests.pipeline.stand_in import CANARY, StraightSpine, stand_in_pipeline, write_study, write_table
+from tests.pipeline.stand_in import (
+    CANARY,
+    BrokenGrader,
+    StraightSpine,
+    stand_in_pipeline,
+    write_study,
+    write_table,
+)
 
 STUDIES = ["501", "502", "503"]
 
@@ -124,6 +131,14 @@ def test_a_rejected_study_has_its_rows_and_its_reason(images: Path, tmp_path: Pa
     assert record["rejections"][-1]["reason"] == "no_usable_series"
     assert {target["source"] for target in record["targets"]} == {"prior"}
     assert len(record["targets"]) == len(TARGETS)
+
+
+def test_a_study_that_failed_is_tried_again(images: Path, tmp_path: Path) -> None:
+    stages = stand_in_pipeline()
+    failing = Pipeline(stages.detector, BrokenGrader("502"), stages.provenance)
+    assert run(failing, images, tmp_path / "out").n_rejected == 1
+    again = run(stages, images, tmp_path / "out")
+    assert (again.n_resumed, again.n_rejected) == (2, 0)
 
 
 def test_a_failing_picture_costs_a_flag_and_no_grade(images: Path, tmp_path: Path) -> None:
