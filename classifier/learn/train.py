@@ -72,6 +72,7 @@ def train_grader(
     folder: Path,
     *,
     report: Callable[[EpochReport], None] = lambda _: None,
+    on_step: Callable[[float], None] = lambda _: None,
     machine: Machine | None = None,
     start_from: Mapping[str, Tensor] | None = None,
     pretrained: Path | None = None,
@@ -86,6 +87,7 @@ def train_grader(
         train: crops to learn from.
         choosing: crops to watch, apart from ``train``; never learnt from.
         report: called after every epoch.
+        on_step: told after every step how many epochs are done: 0.5 for half of the first.
         machine: device and threads; the processor if left out.
         start_from: state dict of a grader of the same configuration to begin with.
         pretrained: file with weights of the timm backbone, see ``classifier.learn.pretrained``.
@@ -168,6 +170,7 @@ def train_grader(
             averaged.update_parameters(network)
             total_loss += loss.item()
             done += 1
+            on_step(epoch + done / steps)
         choosing_loss, prior_loss = _choosing_losses(kept, choosing, config)
         reports.append(
             EpochReport(

@@ -62,6 +62,7 @@ def train_groups(
     folder: Path,
     *,
     report: Callable[[GraderName, EpochReport], None],
+    on_step: Callable[[GraderName, float], None] = lambda *_: None,
     machine: Machine | None = None,
     pretrained: Path | None = None,
     teachers: Sequence[Path] = (),
@@ -107,6 +108,7 @@ def train_groups(
             CropCache.join(watched) if watched else None,
             folder,
             report=partial(report, config.name),
+            on_step=partial(on_step, config.name),
             machine=machine,
             pretrained=_pretrained_for(config, pretrained),
             start_from=None

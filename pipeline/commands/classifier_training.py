@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -145,13 +146,22 @@ def train(
 
     try:
         machine = Machine(resolve_device(device), workers)
-        with locked_folder(output):
+        epochs_before = dict(
+            zip(
+                [one.name for one in configs],
+                accumulate((one.training.epochs for one in configs), initial=0),
+                strict=False,
+            )
+        )
+        total = sum(one.training.epochs for one in configs)
+        with locked_folder(output), console.progress_of_parts("training, epochs", total) as at:
             train_groups(
                 configs,
                 crops,
                 validation or [],
                 output,
                 report=lambda name, row: _tell(name.value, row),
+                on_step=lambda name, done: at(epochs_before[name] + done, name.value),
                 machine=machine,
                 pretrained=pretrained,
                 teachers=teachers or [],
@@ -159,7 +169,9 @@ def train(
             )
     except (TrainingFailed, ValueError) as error:
         console.fail(str(error))
-    console.err.print("weights written; next: lumbar classifier calibrate")
+    console.err.print(
+        f"weights: {output}; next: lumbar classifier calibrate {output} --validation {crops[-1]}"
+    )
     console.exit_by(rejections)
 
 
@@ -269,6 +281,7 @@ def _cut(
         console.tell(
             f"note: the crop cache also holds {len(others)} studies of earlier cuts, which count, too"
         )
+    console.tell(f"crops: {folder}")
     return rejections
 
 
