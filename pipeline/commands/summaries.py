@@ -110,6 +110,8 @@ def print_score(
             for name, loss, count in terms
         ],
     )
+    if report.n_unlabelled:
+        say(f"{report.n_unlabelled} targets have no label, and are not scored")
     if report.n_any_severe_studies < _FEW_STUDIES:
         say("intervals over so few studies, here and below, say little")
 

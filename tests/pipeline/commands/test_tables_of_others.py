@@ -193,3 +193,14 @@ def test_what_is_scored_is_not_overwritten(tmp_path: Path) -> None:
     before = (tmp_path / "train.csv").read_bytes()
     done = lumbar("score", tmp_path / "submission.csv", tmp_path, "--cases", tmp_path / "train.csv")
     assert done.exit_code == 2 and (tmp_path / "train.csv").read_bytes() == before
+
+
+def test_targets_without_a_label_are_counted(tmp_path: Path) -> None:
+    write_submission(submission(STUDIES), tmp_path / "submission.csv")
+    table = labels(STUDIES)
+    for empty, said in ((0, ""), (3, "3 targets have no label, and are not scored")):
+        table.iloc[0, 1 : 1 + empty] = ""
+        table.to_csv(tmp_path / "train.csv", index=False)
+        done = lumbar("score", tmp_path / "submission.csv", tmp_path, "--resamples", 0)
+        assert done.exit_code == 0 and ("have no label" in done.stdout) == bool(empty)
+        assert said in done.stdout
