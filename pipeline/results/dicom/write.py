@@ -111,7 +111,8 @@ class DicomResults:
             if is_disk_error(error):
                 raise
             message = f"no DICOM result: it cannot be made ({type(error).__name__})"
-            return Rejection(Reason.NO_RESULT, message, prediction.study_id)
+            # Nothing of the study is refused: another run may make it.
+            return Rejection(Reason.FAILED, message, prediction.study_id)
         return None
 
     def build(

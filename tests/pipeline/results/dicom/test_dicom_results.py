@@ -17,6 +17,7 @@ from data_prep.problems import DicomRejected, Reason
 from data_prep.read.find import find_studies
 from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, Level, Target
+from pipeline.batch.run import run_batch
 from pipeline.grade import Pipeline
 from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import ResultObject, codes
@@ -435,3 +436,22 @@ def test_key_images_are_those_with_moderate_or_severe(images: Path) -> None:
     assert any("flag level_absent: A lumbar level is not in the images." in text for text in words)
     mild = {t: Grade(np.array([0.9, 0.06, 0.04]), "seen") for t in TARGETS}
     assert build_key_images(source, replace(prediction, grades=mild)) is None
+
+
+def test_an_object_that_could_not_be_made_once_is_made_by_the_next_run(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    def run() -> list[str]:
+        report = run_batch(
+            stand_in_pipeline(), find_studies(images), tmp_path, dicom=DicomResults(capture=False)
+        )
+        return [item.reason.value for item in report.rejections]
+
+    with monkeypatch.context() as failing:
+        failing.setattr("pipeline.results.dicom.write.build_report", fails)
+        assert run() == ["internal_failure"]
+    assert not (tmp_path / "sr" / "501.dcm").exists()
+    assert run() == [] and (tmp_path / "sr" / "501.dcm").is_file()
