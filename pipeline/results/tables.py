@@ -14,7 +14,7 @@ from typing import Any, Final
 from data_prep.base.files import atomic_write
 from data_prep.names import csv_cell
 from data_prep.problems import ADVICE, Rejection
-from data_prep.vocabulary import SEVERITIES, Condition, GradeSource, Level, Target
+from data_prep.vocabulary import LEVELS, SEVERITIES, Condition, GradeSource, Level, Target
 
 # Of the level's disc: what has a value for every side and condition of it.
 _MEASURED: Final = {
@@ -77,6 +77,7 @@ def _target_rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "study_refusals": " ".join(dict.fromkeys(row["reason"] for row in record["rejections"])),
     }
     kinds = {row["series_id"]: row["seen_as"] for row in record["series"]}
+    measured = {level: _measurements(record["measurements"], level) for level in LEVELS}
     for found in record["targets"]:
         condition, level = Condition(found["condition"]), Level(found["level"])
         graded = found["source"] != GradeSource.PRIOR.value
@@ -97,7 +98,7 @@ def _target_rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 if (row["condition"], row["level"]) == (condition.value, level.value)
             ),
             **_place(found["point"], kinds),
-            **_measurements(record["measurements"], level),
+            **measured[level],
         }
 
 
