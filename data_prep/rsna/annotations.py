@@ -15,6 +15,9 @@ from data_prep.rsna.table_quirks import are_a_level_apart, is_placeholder
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, Side, Target
 
+# Recesses lie 11 mm apart and more; points of one slanting slice less than this.
+_CLEARLY_MM = 5.0
+
 
 def annotated_points(
     study: Study, coordinates: pd.DataFrame, *, keep_placeholders: bool = False
@@ -32,8 +35,8 @@ def annotated_points(
         Points (``ANNOTATED``, at most one per target, in the order of the table) with ``xyz_mm`` on the plane
         of their slice; and for every row that gave none, ``code: row id (series, instance)`` with the codes
         ``placeholder_point``, ``series_not_loaded``, ``instance_not_found``, ``outside_image``,
-        ``duplicate_point``, and ``sides_exchanged`` for both of a pair whose left one lies to the patient's
-        right of the other.
+        ``duplicate_point``, and ``sides_exchanged`` for both of a pair whose left one lies clearly to the
+        patient's right of the other.
     """
     mine = _rows_of(study.study_id, coordinates)
     series = {item.series_id: item for item in study.series}
@@ -79,14 +82,19 @@ def points_left_out(problems: Iterable[str]) -> list[Problem]:
 
 
 def _exchanged(points: Mapping[Target, LevelPoint]) -> list[Target]:
-    """Both of every pair of which the left one has the smaller x; none of 5,454 real pairs of recesses."""
+    """Both of every pair whose left one lies clearly to the right of the other; none of 5,454 real recesses.
+
+    Of 9,814 real pairs of foramina 39 have both points on one slice: nothing says which of these is wrong.
+    """
     found = []
     for group in (ConditionGroup.FORAMINAL, ConditionGroup.SUBARTICULAR):
         for level in LEVELS:
             left, right = pair = [
                 Target(Condition.of(group, side), level) for side in (Side.LEFT, Side.RIGHT)
             ]
-            if left in points and right in points and points[left].xyz_mm[0] <= points[right].xyz_mm[0]:
+            if left not in points or right not in points:
+                continue
+            if points[left].xyz_mm[0] < points[right].xyz_mm[0] - _CLEARLY_MM:
                 found += pair
     return found
 

@@ -125,3 +125,16 @@ def test_a_pair_whose_left_point_lies_to_the_right_gives_none(study: Study) -> N
             if swapped
             else []
         )
+
+
+def test_a_pair_on_one_slice_stays(study: Study) -> None:
+    """As some real ones: nothing says which of both is wrong."""
+    rows = pd.DataFrame(
+        [
+            [100, 12, 3, f"{side} Neural Foraminal Narrowing", "L4/L5", 11.0, 12.5]
+            for side in ("Left", "Right")
+        ],
+        columns=COLUMNS,
+    )
+    points, problems = annotated_points(study, rows)
+    assert len(points) == 2 and problems == ()
