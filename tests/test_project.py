@@ -48,6 +48,13 @@ def ranges() -> dict[str, SpecifierSet]:
     return {item.name: item.specifier for item in parsed if item.name != "lumbar"}
 
 
+def test_files_that_the_order_of_the_suite_names_are_there() -> None:
+    text = (ROOT / "tests" / "conftest.py").read_text(encoding="utf-8")
+    named = re.findall(r'^    "([\w/]+\.py)",$', text, re.MULTILINE)
+    assert len(named) > 20
+    assert [place for place in named if not (ROOT / "tests" / place).is_file()] == []
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_go_one_way(package: str) -> None:
     for path, name in imports_of(package):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import detector.learn.sources
 from data_prep.base.bundles import Bundle
 from data_prep.partition import Part, part_of
 from data_prep.phantom import write_dataset
@@ -130,12 +131,14 @@ def test_what_a_training_cannot_begin_with_is_refused_before_anything_is_read(
 
 @pytest.mark.usefixtures("training_imported")
 def test_a_run_is_no_weights_folder_and_where_nothing_is_found_nothing_is_numbered(
-    data: Path, tmp_path: Path
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, weights, learned = tmp_path / "run", tmp_path / "weights", tmp_path / "learned"
-    write_dataset(learned, studies=1, seed=4)  # of the part that is learned from
+    # Patients that other tests have rendered: 5, and for choosing 200,420 to 200,423.
+    monkeypatch.setattr(detector.learn.sources, "FIRST_CHOOSING_SEED", 200_415)
+    run, weights = tmp_path / "run", tmp_path / "weights"
     small = ["--epochs", "1", "--samples-per-epoch", "1", "--batch-size", "1", "--threads", "1"]
-    result = runner.invoke(lumbar, ["detector", "train", str(learned), "-o", str(run), *small])
+    phantoms = ["--phantoms", "1", "--seed", "5"]
+    result = runner.invoke(lumbar, ["detector", "train", *phantoms, "-o", str(run), *small])
     assert result.exit_code == 0, result.output
     assert f"next: lumbar detector bundle {run}" in " ".join(result.stderr.split())
     result = runner.invoke(lumbar, ["detector", "evaluate", str(data), "--weights", str(run)])
