@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -47,6 +48,8 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InteractiveShell
         patch.chdir(ROOT)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
         patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
+        # Notebooks leave what they made, for who reads on.
+        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("left")))
         options = Config({"HistoryManager": {"enabled": False}, "InteractiveShell": {"colors": "nocolor"}})
         made = Shell.instance(config=options, user_module=ModuleType("notebook"))
         yield made
