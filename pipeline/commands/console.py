@@ -133,6 +133,7 @@ def _short(name: str) -> str:
 
 
 def _bar(counter: MofNCompleteColumn | TextColumn) -> Progress:
+    is_quiet = _verbosity == Verbosity.QUIET
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -140,8 +141,9 @@ def _bar(counter: MofNCompleteColumn | TextColumn) -> Progress:
         TimeElapsedColumn(),
         TextColumn("left", markup=False),
         TimeRemainingColumn(),
-        console=err,
-        disable=_verbosity == Verbosity.QUIET,
+        # Before rich 15 a bar that is not shown ends with an empty line.
+        console=Console(quiet=True) if is_quiet else err,
+        disable=is_quiet,
     )
 
 
