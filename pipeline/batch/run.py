@@ -253,7 +253,7 @@ def _write_tables(
     )
     validate_rows(row_ids, q, [record["study_id"] for record in records])
     write_rows(row_ids, q, out / "submission.csv")
-    write_targets(records, out / "targets.csv")
+    write_targets(records, out / "targets.csv", learned_from=facts.provenance.learned_from)
     write_refused(_all_rejections(records, rejections), out / "refused.csv")
     content = {
         "format": PREDICTIONS_FORMAT,

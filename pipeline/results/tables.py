@@ -33,19 +33,21 @@ TARGET_COLUMNS: Final = (
     "x_mm", "y_mm", "z_mm", "uncertainty_mm", "confidence",
     "series_id", "series_kind", "instance_number", "column_px", "row_px",
     *(column for name in _MEASURED.values() for column in (name, f"{name}_sd")),
-    "study_rejected", "numbering_confidence", "study_flags", "study_refusals",
+    "study_rejected", "numbering_confidence", "study_flags", "study_refusals", "learned_from",
 )  # fmt: skip
 REFUSED_COLUMNS: Final = ("study_id", "series_id", "file", "standing", "reason", "message", "what_to_do")
 
 
-def write_targets(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+def write_targets(records: Sequence[Mapping[str, Any]], path: Path, *, learned_from: str) -> None:
     """Write a row for each target of each study.
 
     Args:
         records: the studies of a ``predictions.json``.
         path: CSV to write.
+        learned_from: what the graders learned from, and the licence of their weights.
     """
-    _write(TARGET_COLUMNS, (row for record in records for row in _target_rows(record)), path)
+    rows = (row | {"learned_from": learned_from} for record in records for row in _target_rows(record))
+    _write(TARGET_COLUMNS, rows, path)
 
 
 def write_refused(rejections: Iterable[Rejection], path: Path) -> None:

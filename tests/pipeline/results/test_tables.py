@@ -34,7 +34,9 @@ def graded(phantom_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_every_target_has_a_row_with_what_the_record_says(graded: Path) -> None:
     table = pd.read_csv(graded / "targets.csv", dtype=IDENTIFIERS)
-    studies = json.loads((graded / "predictions.json").read_text())["studies"]
+    content = json.loads((graded / "predictions.json").read_text())
+    studies = content["studies"]
+    assert set(table["learned_from"]) == {content["provenance"]["learned_from"]}
     assert tuple(table.columns) == TARGET_COLUMNS and len(table) == 50
     assert set(table["row_id"]) == set(pd.read_csv(graded / "submission.csv")["row_id"])
 
