@@ -20,8 +20,8 @@ _REPLACE = "if they are background, put its grey value in their place"
 def without_nan(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """The image with the grey of the background where it has NaN around the body.
 
-    NaN is background where it comes in from the edge of the slice and ends in the dark around the body.
-    Nothing broken that reaches the spine does: it ends in tissue.
+    NaN is background where it comes in from the edge of the slice, leaves the middle third free, and ends in
+    the dark around the body. Nothing broken that reaches the spine does: it ends in tissue, or in the middle.
 
     Args:
         image: (rows, columns) one slice.
@@ -37,7 +37,8 @@ def without_nan(image: NDArray[np.float32]) -> NDArray[np.float32]:
         raise Refused(Reason.BAD_PIXELS, "voxel values are not finite")
     padded = np.pad(nan, 1, constant_values=True).astype(np.uint8)
     parts = cv2.connectedComponents(padded, connectivity=4)[1]
-    if (nan & (parts[1:-1, 1:-1] != parts[0, 0])).any():
+    rows, columns = (slice(size // 3, size - size // 3) for size in image.shape)
+    if nan[rows, columns].any() or (nan & (parts[1:-1, 1:-1] != parts[0, 0])).any():
         raise Refused(Reason.BAD_PIXELS, f"voxels within the image are not a number: {_REPLACE}")
     beside = cv2.dilate(nan.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~nan
     darkest, bright = float(found.min()), float(np.percentile(found, 95))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -51,6 +51,7 @@ def test_an_image_without_nan_is_left_alone() -> None:
     from_the_front=st.booleans(),
     beside_a_mask=st.booleans(),
 )
+@example(top=0, rows=ROWS, reach=62, from_the_front=True, beside_a_mask=False)  # it ends in the dark canal
 def test_nan_that_reaches_the_canal_is_refused(
     top: int, rows: int, reach: int, *, from_the_front: bool, beside_a_mask: bool
 ) -> None:
@@ -66,7 +67,7 @@ def test_nan_that_reaches_the_canal_is_refused(
 def test_whole_rows_are_refused(rows: tuple[int, int]) -> None:
     image = body()
     image[slice(*rows)] = np.nan
-    with pytest.raises(Refused, match="into tissue"):
+    with pytest.raises(Refused, match="not a number"):
         without_nan(image)
 
 

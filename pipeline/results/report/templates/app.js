@@ -72,7 +72,7 @@
     const unused = state.not_used ? ` ${state.not_used} files or series were not used: the report says which and why.` : "";
     view.say(`Done: ${state.studies} ${state.studies === 1 ? "study" : "studies"}.${unused}`);
     view.bar.hidden = true;
-    const links = [[main, "Open the report in a tab"], ["predictions.json", "predictions.json"], ["submission.csv", "submission.csv"]];
+    const links = [[main, "Open the report in a tab"], ["targets.csv", "targets.csv"], ["predictions.json", "predictions.json"], ["submission.csv", "submission.csv"]];
     for (const [name, text] of links) {
       const link = document.createElement("a");
       link.href = base + name;
