@@ -147,7 +147,7 @@ def _cell(
         title=f"{level.label} {place_words(condition)}",
         severity=grade.severity,
         shares=tuple(
-            (severity.value, severity.column, round(100 * float(p), 1))
+            (severity.value, severity.column, 100 * float(p))
             for severity, p in zip(SEVERITIES, grade.probabilities, strict=True)
         ),
         source=grade.source,

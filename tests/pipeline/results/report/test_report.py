@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from classifier.grade import Grade
 from data_prep.levels import PointSource, SpineLevels
 from data_prep.problems import Reason, Rejection
 from data_prep.read.find import find_studies
@@ -83,6 +84,16 @@ def opened(chromium: Browser, report: Path) -> Any:
 def decoded(uri: str) -> np.ndarray:
     coded = np.frombuffer(base64.b64decode(uri.split(",", 1)[1]), np.uint8)
     return cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE)
+
+
+def test_a_probability_is_rounded_once(graded: tuple[StudyPrediction, Study], tmp_path: Path) -> None:
+    """As in the picture: 96.53 % is 97 %, and neither 96.5 nor, from that, 96 %."""
+    prediction, _ = graded
+    grade = Grade(np.array([0.9653, 0.0325, 0.0022]), prediction.grades[L4_CANAL].source)
+    other = replace(prediction, grades={**prediction.grades, L4_CANAL: grade})
+    write_report(None, other, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert f"L4/L5 canal: Normal/Mild {share_words(0.9653)}" in page and "N 97 · M 3 · S 0" in page
 
 
 def test_a_click_shows_the_right_crop_the_right_slice_and_the_right_figures(
