@@ -16,7 +16,7 @@ from safetensors import SafetensorError, deserialize
 
 from classifier.calibration import Calibration, JointCalibration
 from classifier.config import GROUP_GRADERS, GraderConfig, GraderName
-from data_prep.base.files import atomic_write
+from data_prep.base.files import write_json, write_whole
 from data_prep.base.graph import SUFFIX
 from data_prep.base.manifest import WeightsRejected, read_listed, read_verified, write_manifest
 from data_prep.base.version import git_revision
@@ -106,8 +106,7 @@ def save_grader(
         name: (value.half() if value.dtype.is_floating_point else value).contiguous().cpu()
         for name, value in network.state_dict().items()
     }
-    with atomic_write(folder / f"{stem}.safetensors", binary=True) as stream:
-        stream.write(save_safetensors(tensors))
+    write_whole(folder / f"{stem}.safetensors", save_safetensors(tensors))
     description = {
         "config": config.to_dict(),
         "calibration": calibration.to_dict(),
@@ -116,8 +115,7 @@ def save_grader(
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONED},
         "git_revision": git_revision(),
     }
-    with atomic_write(folder / f"{stem}.json") as stream:
-        stream.write(json.dumps(description, indent=2) + "\n")
+    write_json(folder / f"{stem}.json", description, indent=2)
     write_manifest(folder)
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from classifier.config import CropConfig, GraderName
 from classifier.prior import level_prior
 from classifier.target_crops import grader_point, target_crop
-from data_prep.base.files import atomic_write
+from data_prep.base.files import atomic_write, write_json
 from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.names import safe_id
 from data_prep.pixel_cache import PixelCache
@@ -206,8 +206,7 @@ def build_cache(
     }
     path = folder / _CACHE_FILE
     if not path.exists():
-        with atomic_write(path) as stream:
-            stream.write(json.dumps(description, indent=2) + "\n")
+        write_json(path, description, indent=2)
     elif _with_defaults(json.loads(path.read_text())) != description:
         raise ValueError(
             f"crop cache '{folder.name}' was cut with another configuration: choose a new folder"

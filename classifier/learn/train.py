@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import time
@@ -192,7 +191,8 @@ def train_grader(
             "scaler": scaler.state_dict(),
             "reports": [vars(row) for row in reports],
         }
-        _save_checkpoint(checkpoint, state)
+        with atomic_write(checkpoint, binary=True) as stream:
+            torch.save(state, stream)
         _write_log(folder / f"{config.name.value}.log.csv", reports)
         report(reports[-1])
     metrics = {
@@ -287,13 +287,6 @@ def _running_mean(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tens
         return torch.lerp(before, now, 1 - share) if now.is_floating_point() else now
 
     return mean
-
-
-def _save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    with atomic_write(path, binary=True) as stream:
-        stream.write(buffer.getvalue())
 
 
 def _write_log(path: Path, reports: list[EpochReport]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import math
 import os
 import shutil
@@ -50,6 +51,17 @@ def atomic_write(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write text or bytes as ``atomic_write`` does."""
+    with atomic_write(path, binary=isinstance(content, bytes)) as stream:
+        stream.write(content)
+
+
+def write_json(path: Path, content: Any, **options: Any) -> None:
+    """Write JSON and a line end as ``atomic_write`` does; the options are those of ``json.dumps``."""
+    write_whole(path, json.dumps(content, **options) + "\n")
 
 
 def file_state(path: Path) -> tuple[int, int, str]:

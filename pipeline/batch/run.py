@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.base.files import atomic_write, file_state
+from data_prep.base.files import file_state, write_whole
 from data_prep.names import safe_id
 from data_prep.problems import Reason, Rejection
 from data_prep.read.entry import StudyEntry
@@ -226,16 +226,13 @@ def _finish_all(
             if isinstance(done, Rejection):
                 done = FinishedStudy(work.give_up(facts, entry.study_id, done, out))
             for place, content in done.files.items():
-                with atomic_write(out / place, binary=True) as stream:
-                    stream.write(content)
+                write_whole(out / place, content)
             path = _record_path(out, entry.study_id)
             if _stored(path).get("study") != done.record:
                 work.remove_earlier(entry.study_id, out, made_again=False)
             # The record comes last: a study without it is not done.
-            with atomic_write(path) as stream:
-                stream.write(
-                    _COMPACT.encode({"marker": markers[entry.study_id], "study": done.record}) + "\n"
-                )
+            stored = {"marker": markers[entry.study_id], "study": done.record}
+            write_whole(path, _COMPACT.encode(stored) + "\n")
             keep(entry.study_id, done.record)
     return [found[entry.study_id] for entry in entries], len(entries) - len(markers)
 
@@ -261,8 +258,7 @@ def _write_tables(
         "rejections": [asdict(rejection) for rejection in rejections],
         "studies": records,
     }
-    with atomic_write(out / "predictions.json") as stream:
-        stream.write(_readable(content, _LINES_DOWN_TO) + "\n")
+    write_whole(out / "predictions.json", _readable(content, _LINES_DOWN_TO) + "\n")
 
 
 def _all_rejections(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data_prep.base.bundles import weights_folder
-from data_prep.base.files import without_nan
+from data_prep.base.files import without_nan, write_whole
 from pipeline.commands import detector_training
 from pipeline.commands.console import (
     err,
@@ -219,7 +219,6 @@ def calibrate(
     slices: Slices = None,
 ) -> None:
     """Fit the numbering, its confidence and its flag on patients that trained nothing."""
-    from data_prep.base.files import atomic_write
     from data_prep.base.manifest import write_manifest
     from detector.config import NUMBERING_FILE, PredictConfig
     from detector.learn.numbering import choose_uncertain_below, fit_sureness, fit_weights
@@ -250,8 +249,7 @@ def calibrate(
         "studies": len(cases),
         "loss": round(loss, 4),
     }
-    with atomic_write(weights / NUMBERING_FILE) as stream:
-        json.dump(record | dataclasses.asdict(flags), stream)
+    write_whole(weights / NUMBERING_FILE, json.dumps(record | dataclasses.asdict(flags)))
     write_manifest(weights)
     err.print(f"{len(cases)} studies; weights {chain.weights}, sureness {chain.sureness}")
     err.print(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.base.backend import Backend
-from data_prep.base.files import atomic_write, locked_folder
+from data_prep.base.files import locked_folder, write_whole
 from data_prep.base.networks import await_networks
 from data_prep.problems import Rejection
 from data_prep.read.archives import is_archive
@@ -74,8 +74,7 @@ def make_writable(folder: Path) -> None:
     """Make the folder and write to it now: a batch takes hours. Raises OSError, naming the folder."""
     probe = folder / ".writable"
     try:
-        with atomic_write(probe):
-            pass
+        write_whole(probe, "")
         probe.unlink()
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(folder)) from None

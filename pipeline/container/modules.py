@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_prep.base.files import atomic_write
+from data_prep.base.files import write_json
 from data_prep.problems import LumbarError
 from data_prep.vocabulary import GradeSource
 from pipeline.batch.run import BatchReport
@@ -48,7 +48,7 @@ def run_mercure(inside: Path, outside: Path) -> int:
                 for path in sorted((Path(scratch) / folder).rglob("*.dcm")):
                     name = "-".join(path.relative_to(scratch).parts)
                     _copy(path, outside / f"lumbar-{name}")
-            _write_json(_result(report), outside / RESULT_FILE)
+            write_json(outside / RESULT_FILE, _result(report), indent=1)
         if settings["forward"]:
             for path in sorted(inside.rglob("*.dcm")):
                 _copy(path, outside / path.relative_to(inside))
@@ -130,9 +130,3 @@ def _failed(error: LumbarError) -> int:
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-
-
-def _write_json(content: Mapping[str, Any], path: Path) -> None:
-    with atomic_write(path) as stream:
-        json.dump(content, stream, indent=1)
-        stream.write("\n")

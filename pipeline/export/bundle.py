@@ -19,7 +19,7 @@ from classifier.prior import level_prior
 from classifier.storage import StoredGrader, graders_of, load_grader, member_stem, read_grader
 from data_prep import crops
 from data_prep.base.bundles import DEFAULT_BUNDLE
-from data_prep.base.files import atomic_write
+from data_prep.base.files import write_json, write_whole
 from data_prep.base.manifest import MANIFEST_NAME, WeightsRejected, read_verified, verify_manifest
 from data_prep.base.version import git_revision
 from data_prep.problems import LumbarError
@@ -120,8 +120,7 @@ def export_weights(
             differences[name] = largest_difference(model, graph)
             if not differences[name] <= TOLERANCE:
                 raise ExportFailed(f"{name}: ONNX Runtime differs from torch by {differences[name]:.2g}")
-        with atomic_write(out / f"{name}.onnx", binary=True) as stream:
-            stream.write(graph)
+        write_whole(out / f"{name}.onnx", graph)
         files[f"{name}.onnx"] = hashlib.sha256(graph).hexdigest()
         ports = {
             "inputs": [port.to_dict() for port in model.inputs],
@@ -142,9 +141,7 @@ def export_weights(
         "chain, calibration: see preprocessing and calibration, and the project's source",
         "models": models,
     }
-    with atomic_write(out / MANIFEST_NAME) as stream:
-        json.dump(manifest, stream, indent=1, ensure_ascii=False)
-        stream.write("\n")
+    write_json(out / MANIFEST_NAME, manifest, indent=1, ensure_ascii=False)
     return manifest
 
 

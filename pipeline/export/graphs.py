@@ -15,7 +15,7 @@ from pathlib import Path
 from classifier.compiled import converted_grader
 from classifier.config import GraderName
 from classifier.storage import member_stem, read_grader
-from data_prep.base.files import atomic_write
+from data_prep.base.files import write_whole
 from data_prep.base.graph import SUFFIX, graph_of, is_of
 from data_prep.base.manifest import read_verified, write_manifest
 from detector.spec import REFINERS, SPECS
@@ -38,9 +38,7 @@ def write_graphs(folder: Path, *, again: bool = False) -> tuple[Path, ...]:
     def write(stem: str, weights: bytes, convert: Callable[[], bytes]) -> None:
         path = folder / f"{stem}{SUFFIX}"
         if again or not path.is_file() or not is_of(path.read_bytes(), weights):
-            graph = graph_of(convert(), weights)
-            with atomic_write(path, binary=True) as stream:
-                stream.write(graph)
+            write_whole(path, graph_of(convert(), weights))
             written.append(path)
 
     for refiner in REFINERS:

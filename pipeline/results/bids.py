@@ -7,17 +7,15 @@ input was.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.base.files import atomic_write
-from data_prep.names import csv_cell
+from data_prep.base.files import write_json
 from data_prep.vocabulary import SEVERITIES, GradeSource
+from pipeline.results.tables import write_table
 
 BIDS_VERSION = "1.10.0"
 _NOTHING = "n/a"
@@ -64,7 +62,7 @@ def write_derivatives(predictions: Mapping[str, Any], folder: Path) -> tuple[Pat
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "lumbar", "Version": software["lumbar"]}],
     }
-    _write_json(description, folder / "dataset_description.json")
+    write_json(folder / "dataset_description.json", description, indent=2)
     written = []
     for record in predictions["studies"]:
         name = _name(record["study_id"])
@@ -75,9 +73,9 @@ def write_derivatives(predictions: Mapping[str, Any], folder: Path) -> tuple[Pat
             ("grades", _GRADES, _grades(record), _GRADE_COLUMNS),
         ):
             path = _place(folder, name) / f"{name}_desc-lumbar_{kind}.tsv"
-            _write_table(columns, rows, path)
+            write_table(path, columns, rows, delimiter="\t", nothing=_NOTHING)
             texts = {key: {"Description": v} if isinstance(v, str) else v for key, v in described.items()}
-            _write_json({**about, **texts}, path.with_suffix(".json"))
+            write_json(path.with_suffix(".json"), {**about, **texts}, indent=2)
             written.append(path)
     return tuple(written)
 
@@ -142,23 +140,3 @@ def _grades(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             **target["probabilities"],
             "flags": ",".join(target["flags"]),
         }
-
-
-def _write_table(columns: Sequence[str], rows: Iterator[dict[str, Any]], path: Path) -> None:
-    with atomic_write(path) as stream:
-        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-        writer.writerow(columns)
-        for row in rows:
-            writer.writerow([_cell(row.get(column)) for column in columns])
-
-
-def _cell(value: Any) -> Any:
-    if value is None or value == "":
-        return _NOTHING
-    return csv_cell(value) if isinstance(value, str) else value
-
-
-def _write_json(content: Mapping[str, Any], path: Path) -> None:
-    with atomic_write(path) as stream:
-        json.dump(content, stream, indent=2)
-        stream.write("\n")

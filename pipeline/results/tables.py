@@ -47,12 +47,13 @@ def write_targets(records: Sequence[Mapping[str, Any]], path: Path, *, learned_f
         learned_from: what the graders learned from, and the licence of their weights.
     """
     rows = (row | {"learned_from": learned_from} for record in records for row in _target_rows(record))
-    _write(TARGET_COLUMNS, rows, path)
+    write_table(path, TARGET_COLUMNS, rows)
 
 
 def write_refused(rejections: Iterable[Rejection], path: Path) -> None:
     """Write a row for each file, series and study that was not used, or is incomplete or doubtful."""
-    _write(
+    write_table(
+        path,
         REFUSED_COLUMNS,
         (
             {
@@ -66,7 +67,6 @@ def write_refused(rejections: Iterable[Rejection], path: Path) -> None:
             }
             for item in rejections
         ),
-        path,
     )
 
 
@@ -125,10 +125,23 @@ def _measurements(rows: Iterable[Mapping[str, Any]], level: Level) -> dict[str, 
     return columns
 
 
-def _write(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: Path) -> None:
+def write_table(
+    path: Path,
+    columns: Sequence[str],
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    delimiter: str = ",",
+    nothing: str = "",
+) -> None:
+    """Write these columns of rows; ``nothing`` stands for what is not known. No text is a formula."""
+
+    def cell(value: Any) -> Any:
+        if value is None or value == "":
+            return nothing
+        return csv_cell(value) if isinstance(value, str) else value
+
     with atomic_write(path) as stream:
-        writer = csv.writer(stream, lineterminator="\n")
+        writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
         writer.writerow(columns)
         for row in rows:
-            values = (row.get(column) for column in columns)
-            writer.writerow([csv_cell(value) if isinstance(value, str) else value for value in values])
+            writer.writerow([cell(row.get(column)) for column in columns])

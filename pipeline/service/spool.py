@@ -27,7 +27,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from data_prep.base.files import atomic_write, locked_folder
+from data_prep.base.files import locked_folder, write_whole
 from pipeline.results.dicom.write import write_object
 
 _FORMAT = "lumbar-spool/1"
@@ -111,8 +111,7 @@ class Spool:
             before = sum(file.stat().st_size for file in earlier)
             if self._bytes + len(content) - before > self._max_bytes:
                 self._make_room(len(content) - before)
-            with atomic_write(path, binary=True) as stream:
-                stream.write(content)
+            write_whole(path, content)
             for file in earlier:
                 if file != path:
                     file.unlink(missing_ok=True)
@@ -254,8 +253,7 @@ class Spool:
 
     def _write_state(self, key: str, graded: Iterable[str], attempts: int, outcome: str) -> None:
         state = {"format": _FORMAT, "graded": sorted(graded), "attempts": attempts, "outcome": outcome}
-        with atomic_write(self._studies / key / "state.json") as stream:
-            json.dump(state, stream)
+        write_whole(self._studies / key / "state.json", json.dumps(state))
 
 
 def _instance(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from classifier.judge.plots import reliability_figure
 from classifier.judge.rows import GradedRows
-from data_prep.base.files import atomic_write
+from data_prep.base.files import atomic_write, write_whole
 from data_prep.vocabulary import ConditionGroup
 
 _NOT_A_DEVICE = (
@@ -27,12 +27,8 @@ def write_cards(weights: Path, figures: Mapping[str, Any], rows: GradedRows) -> 
         rows: out of fold, for the picture.
     """
     detector, graders = weights / "detector", weights / "graders"
-    for path, text in (
-        (detector / "detectors.md", _detectors(figures, _files(detector))),
-        (graders / "graders.md", _graders(figures, _files(graders))),
-    ):
-        with atomic_write(path) as stream:
-            stream.write(text)
+    write_whole(detector / "detectors.md", _detectors(figures, _files(detector)))
+    write_whole(graders / "graders.md", _graders(figures, _files(graders)))
     with atomic_write(graders / "reliability.png", binary=True) as stream:
         reliability_figure(rows).savefig(stream, format="png")
 

@@ -14,7 +14,7 @@ import torch
 
 from data_prep.base.backend import Backend
 from data_prep.base.bundles import Bundle
-from data_prep.base.files import atomic_write
+from data_prep.base.files import write_whole
 from data_prep.base.manifest import read_verified, write_manifest
 from data_prep.levels import LevelPoint, SpineLevels, point_of, point_record
 from data_prep.names import safe_id
@@ -220,16 +220,10 @@ def bundle(runs: Mapping[str, Path], folder: Path) -> None:
         if not (run / f"{stem}.safetensors").is_file():
             continue
         for suffix in (".safetensors", ".json"):
-            _copy(run / f"{stem}{suffix}", folder / f"{stem}{suffix}")
+            write_whole(folder / f"{stem}{suffix}", (run / f"{stem}{suffix}").read_bytes())
     if (OPEN_WEIGHTS / NUMBERING_FILE).is_file():
-        with atomic_write(folder / NUMBERING_FILE, binary=True) as stream:
-            stream.write(read_verified(OPEN_WEIGHTS, NUMBERING_FILE))
+        write_whole(folder / NUMBERING_FILE, read_verified(OPEN_WEIGHTS, NUMBERING_FILE))
     write_manifest(folder)
-
-
-def _copy(source: Path, target: Path) -> None:
-    with atomic_write(target, binary=True) as stream:
-        stream.write(source.read_bytes())
 
 
 def find_points(
@@ -267,8 +261,7 @@ def save_points(path: Path, levels: SpineLevels) -> None:
         "numbering_confidence": levels.numbering_confidence,
         "flags": list(levels.flags),
     }
-    with atomic_write(path) as stream:
-        json.dump(content, stream)
+    write_whole(path, json.dumps(content))
 
 
 def read_points(path: Path) -> SpineLevels:

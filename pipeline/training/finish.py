@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from classifier.metric import PROBABILITY_COLUMNS
 from classifier.metric import score as official_score
 from classifier.prior import level_prior
 from classifier.storage import load_grader, save_grader
-from data_prep.base.files import atomic_write, without_nan
+from data_prep.base.files import without_nan, write_json
 from data_prep.base.version import git_revision
 from data_prep.names import safe_id
 from data_prep.problems import DicomRejected
@@ -99,9 +98,7 @@ def finish(
     figures = without_nan(figures)
     _write_weights(run / "weights", calibrated, detectors[0], graders, figures)
     write_cards(run / "weights", figures, graded)
-    with atomic_write(run / "report.json") as stream:
-        json.dump(figures, stream, indent=1, allow_nan=False)
-        stream.write("\n")
+    write_json(run / "report.json", figures, indent=1, allow_nan=False)
     write_report(run / "report.html", figures, graded)
     return figures
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from classifier.judge.plots import confusion_figure, reliability_figure, roc_figure
 from classifier.judge.quality import FIGURES
 from classifier.judge.rows import GradedRows
-from data_prep.base.files import atomic_write
+from data_prep.base.files import write_whole
 from data_prep.vocabulary import ConditionGroup
 from pipeline.training.cards import with_interval
 
@@ -42,8 +42,7 @@ def write_report(path: Path, figures: Mapping[str, Any], rows: GradedRows) -> No
         pictures={title: _embedded(figure) for title, figure in pictures.items()},
         hours=sum(figures["seconds"].values()) / 3600,
     )
-    with atomic_write(path) as stream:
-        stream.write(page)
+    write_whole(path, page)
 
 
 def _embedded(figure: Figure) -> str:

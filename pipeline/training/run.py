@@ -17,7 +17,7 @@ import torch
 
 from classifier.config import GraderConfig, GraderName
 from classifier.learn.devices import resolve_device
-from data_prep.base.files import atomic_write
+from data_prep.base.files import write_json
 from data_prep.base.version import git_revision
 from data_prep.base.workers import end_with_parent
 from pipeline.training import grading
@@ -78,7 +78,6 @@ def train_all(
 
 
 def _other_rank(settings: TrainSettings, rank: int, parent: int) -> None:
-
     end_with_parent(parent)
     _train(
         settings,
@@ -112,8 +111,8 @@ def _train(settings: TrainSettings, ranks: Ranks, say: Callable[[str], None]) ->
         digest = digest_of([data.digest(data.study_ids), folds, _FORMAT])
         if ranks.rank == 0:
             _tell_of_revision(run / _PLAN_FILE, say)
-            _write_json(run / _PLAN_FILE, _described(settings, configs))
-            _write_json(run / _FOLDS_FILE, folds)
+            write_json(run / _PLAN_FILE, _described(settings, configs), indent=1, default=str)
+            write_json(run / _FOLDS_FILE, folds, indent=1)
         detectors = train_detectors(plan, data, folds, digest, stages, device, settings.workers)
         points, points_digest = find_all_points(plan, data, folds, detectors, stages, device)
         crops, crops_digest = cut_all_crops(plan, data, points, points_digest, configs, stages)
@@ -178,9 +177,3 @@ def _decode(data: TrainingData, stages: Stages) -> None:
     if rejected and ranks.rank == 0:
         named = ", ".join(rejected[:_NAMED]) + (" …" if len(rejected) > _NAMED else "")
         stages.say(f"note: {len(rejected)} studies cannot be used, and count with the level prior ({named})")
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with atomic_write(path) as stream:
-        json.dump(content, stream, indent=1, default=str)
-        stream.write("\n")

@@ -6,13 +6,13 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.base.files import atomic_write
+from data_prep.base.files import write_whole
 from pipeline.training.peers import Peers
 from pipeline.training.ranks import Ranks
 
@@ -68,12 +68,13 @@ class Stages:
             if _digest_in(folder / _STARTED_FILE) != job.digest:
                 # What is there is of another configuration.
                 shutil.rmtree(folder, ignore_errors=True)
-                _write(folder / _STARTED_FILE, {"digest": job.digest})
+                write_whole(folder / _STARTED_FILE, json.dumps({"digest": job.digest}))
             started = time.monotonic()
             job.work(folder)
             seconds = time.monotonic() - started
             self.seconds[job.name] = seconds
-            _write(folder / DONE_FILE, {"digest": job.digest, "seconds": round(seconds, 1)})
+            done = {"digest": job.digest, "seconds": round(seconds, 1)}
+            write_whole(folder / DONE_FILE, json.dumps(done))
             self.say(f"{job.name}: {seconds:.0f} s")
         waiting = list(jobs)
 
@@ -119,8 +120,3 @@ def _digest_in(path: Path) -> str | None:
         return str(json.loads(path.read_text(encoding="utf-8"))["digest"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    with atomic_write(path) as stream:
-        json.dump(content, stream)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.base.files import atomic_write
+from data_prep.base.files import write_whole
 from data_prep.problems import Rejection
 from data_prep.vocabulary import SEVERITIES, Condition, ConditionGroup, Level
 from pipeline.results.report.pages import render
@@ -82,9 +82,7 @@ def write_index(
                 ),
             }
         )
-    text = render("index.html", script="index.js", rows=rows, learned_from=learned_from)
-    with atomic_write(path) as stream:
-        stream.write(text)
+    write_whole(path, render("index.html", script="index.js", rows=rows, learned_from=learned_from))
 
 
 def remove_index(path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from classifier.measure.agreement import contradictions, target_of
 from classifier.measure.quantities import NOT_MEASURED_WORDS, Measured, Quantity
-from data_prep.base.files import atomic_write
+from data_prep.base.files import write_whole
 from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.problems import ADVICE, counted
 from data_prep.study import Study
@@ -80,9 +80,7 @@ def write_report(study: Study | None, prediction: StudyPrediction, path: Path) -
         prediction: its grades.
         path: HTML file to write; the same study and prediction give the same bytes.
     """
-    text = render_report(study, prediction)
-    with atomic_write(path) as stream:
-        stream.write(text)
+    write_whole(path, render_report(study, prediction))
 
 
 def render_report(study: Study | None, prediction: StudyPrediction) -> str:
