@@ -44,8 +44,7 @@ PartOption = Annotated[
     ),
 ]
 Pictures = Annotated[
-    Path | None,
-    typer.Option(help="Folder for plots of reliability, ROC and confusion.", file_okay=False),
+    Path | None, typer.Option(help="Folder for plots of reliability, ROC and confusion.", file_okay=False)
 ]
 
 

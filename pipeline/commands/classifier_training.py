@@ -15,7 +15,7 @@ from data_prep.base.files import locked_folder
 from data_prep.names import safe_id
 from data_prep.synthetic import FIRST_CHOOSING_SEED, ScannerName
 from pipeline.commands import console
-from pipeline.commands.options import MACHINE, SYNTHETIC, BatchThreads, Device, Pretrained
+from pipeline.commands.options import BatchThreads, Device, Pretrained, machine_option, synthetic_option
 
 if TYPE_CHECKING:
     from classifier.config import GraderConfig
@@ -32,31 +32,17 @@ GivenData = Annotated[
         file_okay=False,
     ),
 ]
-Phantoms = Annotated[
-    int,
-    typer.Option(min=0, help="Use this many synthetic studies, made on the fly.", rich_help_panel=SYNTHETIC),
-]
-Seed = Annotated[
-    int, typer.Option(min=0, help="Seed of the first synthetic study.", rich_help_panel=SYNTHETIC)
-]
+Phantoms = Annotated[int, synthetic_option(min=0, help="Use this many synthetic studies, made on the fly.")]
+Seed = Annotated[int, synthetic_option(min=0, help="Seed of the first synthetic study.")]
 Enriched = Annotated[
-    bool,
-    typer.Option(
-        help="Synthetic studies with all severities equally often, for training.", rich_help_panel=SYNTHETIC
-    ),
+    bool, synthetic_option(help="Synthetic studies with all severities equally often, for training.")
 ]
 Scanners = Annotated[
     ScannerName,
-    typer.Option(
-        help="Noise, resolution and contrast of synthetic studies; usual: as trained on.",
-        rich_help_panel=SYNTHETIC,
-    ),
+    synthetic_option(help="Noise, resolution and contrast of synthetic studies; usual: as trained on."),
 ]
 Graders = Annotated[list[GraderName] | None, typer.Option("--grader", help="Only this grader; repeatable.")]
-Jobs = Annotated[
-    int,
-    typer.Option(min=1, help="Processes that cut crops; the crops are the same.", rich_help_panel=MACHINE),
-]
+Jobs = Annotated[int, machine_option(min=1, help="Processes that cut crops; the crops are the same.")]
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -67,9 +53,7 @@ Config = Annotated[
     ),
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the crops.")]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads of the training.", rich_help_panel=MACHINE)
-]
+Threads = Annotated[int | None, machine_option(min=1, help="CPU threads of the training.")]
 
 
 def cut(

@@ -19,7 +19,14 @@ from data_prep.synthetic import FIRST_CHOOSING_SEED
 from data_prep.vocabulary import ConditionGroup
 from detector.spec import REFINERS, DetectorKind
 from pipeline.commands.console import Verbosity, err, fail, progress, progress_of_parts, verbosity
-from pipeline.commands.options import MACHINE, OTHER, BatchThreads, External, ExternalScale, Slices
+from pipeline.commands.options import (
+    BatchThreads,
+    External,
+    ExternalScale,
+    Slices,
+    machine_option,
+    other_option,
+)
 
 
 def train(
@@ -34,31 +41,22 @@ def train(
     external: External = None,
     slices: Slices = None,
     external_mm_per_px: ExternalScale = 0.47,
-    phantoms: Annotated[
-        int, typer.Option(min=0, help="Synthetic studies to add, made on the fly.", rich_help_panel=OTHER)
-    ] = 0,
+    phantoms: Annotated[int, other_option(min=0, help="Synthetic studies to add, made on the fly.")] = 0,
     seed: Annotated[int, typer.Option(help="First seed of the synthetic studies, and of the training.")] = 0,
     epochs: Annotated[int, typer.Option(min=1, help="Passes of --samples-per-epoch views.")] = 16,
     samples_per_epoch: Annotated[int, typer.Option(min=1, help="Random views per epoch.")] = 1200,
     synthesis: Annotated[
         bool,
-        typer.Option(
+        other_option(
             " /--no-synthesis",
             help="Do not bend slices that have a tissue map, nor render them in other contrasts.",
-            rich_help_panel=OTHER,
         ),
     ] = True,
-    threads: Annotated[int, typer.Option(help="CPU threads of the training.", rich_help_panel=MACHINE)] = 2,
-    jobs: Annotated[
-        int, typer.Option(help="Processes that make synthetic studies.", rich_help_panel=MACHINE)
-    ] = 2,
-    device: Annotated[
-        str, typer.Option(help="cpu, the number of a GPU, or several: 0,1.", rich_help_panel=MACHINE)
-    ] = "cpu",
+    threads: Annotated[int, machine_option(help="CPU threads of the training.")] = 2,
+    jobs: Annotated[int, machine_option(help="Processes that make synthetic studies.")] = 2,
+    device: Annotated[str, machine_option(help="cpu, the number of a GPU, or several: 0,1.")] = "cpu",
     workers: BatchThreads = 0,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Slices per step, over all GPUs.", rich_help_panel=MACHINE)
-    ] = 8,
+    batch_size: Annotated[int, machine_option(min=1, help="Slices per step, over all GPUs.")] = 8,
     slice_cache: Annotated[
         Path | None, typer.Option(help="Folder for slices read once; RUN/slices if left out.")
     ] = None,
@@ -149,8 +147,8 @@ def train_points(
     group: Annotated[ConditionGroup, typer.Option(help="Whose points.")] = ConditionGroup.SPINAL,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the annotated points.")] = 10,
     seed: Annotated[int, typer.Option(help="Of weights, order and moves.")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads of the training.", rich_help_panel=MACHINE)] = 2,
-    jobs: Annotated[int, typer.Option(help="Processes that cut crops.", rich_help_panel=MACHINE)] = 2,
+    threads: Annotated[int, machine_option(help="CPU threads of the training.")] = 2,
+    jobs: Annotated[int, machine_option(help="Processes that cut crops.")] = 2,
 ) -> None:
     """Train the second look that moves the points of a condition group within their slices.
 

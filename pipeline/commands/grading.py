@@ -14,9 +14,6 @@ from data_prep.base.backend import Backend
 from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from pipeline.commands import console, summaries
 from pipeline.commands.options import (
-    ARCHIVE,
-    MACHINE,
-    RESULTS,
     ArchiveAuthority,
     ArchiveCertificate,
     ArchiveKey,
@@ -30,8 +27,11 @@ from pipeline.commands.options import (
     ReportOption,
     SeriesTable,
     archive_at,
+    archive_option,
     chosen_folders,
+    machine_option,
     result_objects,
+    result_option,
 )
 
 # Of the reporting range; chosen by its labels alone: every severity occurs in every condition group.
@@ -43,118 +43,75 @@ def predict(
     *,
     output: Output,
     series_table: SeriesTable = None,
-    pictures: Annotated[
-        bool, typer.Option(help="Draw a picture of each study.", rich_help_panel=RESULTS)
-    ] = True,
+    pictures: Annotated[bool, result_option(help="Draw a picture of each study.")] = True,
     sr: ReportOption = None,
     sc: Annotated[
-        bool,
-        typer.Option(
-            "--sc", help="The picture as DICOM, too; it names the patient.", rich_help_panel=RESULTS
-        ),
+        bool, result_option("--sc", help="The picture as DICOM, too; it names the patient.")
     ] = False,
     gsps: Annotated[
         bool,
-        typer.Option(
-            "--gsps",
-            help="Points and grades as DICOM overlays, a presentation state per series.",
-            rich_help_panel=RESULTS,
-        ),
+        result_option("--gsps", help="Points and grades as DICOM overlays, a presentation state per series."),
     ] = False,
     kos: Annotated[
         bool,
-        typer.Option(
-            "--kos",
-            help="The slices with Moderate or Severe, as a DICOM key object selection.",
-            rich_help_panel=RESULTS,
-        ),
+        result_option("--kos", help="The slices with Moderate or Severe, as a DICOM key object selection."),
     ] = False,
     report: Annotated[
-        bool,
-        typer.Option(
-            help="Write report.html for each study, and index.html over them.", rich_help_panel=RESULTS
-        ),
+        bool, result_option(help="Write report.html for each study, and index.html over them.")
     ] = True,
     models: Models = DEFAULT_BUNDLE.value,
     detector_weights: DetectorWeights = None,
     classifier_weights: ClassifierWeights = None,
     engine: Annotated[
         Literal["local", "ray"],
-        typer.Option(
-            help="local: processes of this machine; ray: actors of a Ray cluster.", rich_help_panel=MACHINE
-        ),
+        machine_option(help="local: processes of this machine; ray: actors of a Ray cluster."),
     ] = "local",
     jobs: Annotated[
         int | None,
-        typer.Option(
+        machine_option(
             "--jobs",
             "-j",
             min=1,
             help="Studies at a time, each by a worker with its own models. Left out: as many as pay for so "
             "many studies on the processors and memory there are, 1 for a few; with ray, the processors of "
             "the cluster.",
-            rich_help_panel=MACHINE,
         ),
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="The running Ray cluster to use, with --engine ray.",
-            rich_help_panel=MACHINE,
-        ),
+        machine_option(metavar="HOST:PORT", help="The running Ray cluster to use, with --engine ray."),
     ] = None,
     backend: Annotated[
-        Backend,
-        typer.Option(
-            help="What runs the networks; auto: ONNX Runtime. Grades agree to 1e-3.", rich_help_panel=MACHINE
-        ),
+        Backend, machine_option(help="What runs the networks; auto: ONNX Runtime. Grades agree to 1e-3.")
     ] = Backend.AUTO,
     threads: Annotated[
         int | None,
-        typer.Option(
+        machine_option(
             help="Threads of this process, which then does the studies alone unless --jobs says otherwise; "
             "workers of --jobs have one each.",
             min=1,
-            rich_help_panel=MACHINE,
         ),
     ] = None,
     device: Annotated[
-        str,
-        typer.Option(
-            help="cpu, cuda, cuda:N, mps, or auto: the first GPU there is. GPUs need torch.",
-            rich_help_panel=MACHINE,
-        ),
+        str, machine_option(help="cpu, cuda, cuda:N, mps, or auto: the first GPU there is. GPUs need torch.")
     ] = "cpu",
     bids: Annotated[
         bool,
-        typer.Option(
-            "--bids",
-            help="Points and grades as a BIDS derivative data set in OUT/bids, too.",
-            rich_help_panel=RESULTS,
-        ),
+        result_option("--bids", help="Points and grades as a BIDS derivative data set in OUT/bids, too."),
     ] = False,
     archive: Annotated[
         str | None,
-        typer.Option(
-            "--from",
-            metavar="URL",
-            help="Instead of INPUT: a DICOMweb archive to fetch studies from.",
-            rich_help_panel=ARCHIVE,
+        archive_option(
+            "--from", metavar="URL", help="Instead of INPUT: a DICOMweb archive to fetch studies from."
         ),
     ] = None,
     study: Annotated[
         list[str] | None,
-        typer.Option(
-            help="StudyInstanceUID to fetch with --from; give it again for more.", rich_help_panel=ARCHIVE
-        ),
+        archive_option(help="StudyInstanceUID to fetch with --from; give it again for more."),
     ] = None,
     query: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Or what to search for: KEY=VALUE, such as StudyDate=20260101-20260131.",
-            rich_help_panel=ARCHIVE,
-        ),
+        archive_option(help="Or what to search for: KEY=VALUE, such as StudyDate=20260101-20260131."),
     ] = None,
     tls_ca: ArchiveAuthority = None,
     tls_cert: ArchiveCertificate = None,

@@ -10,7 +10,15 @@ import typer
 
 from data_prep.problems import LumbarError
 from pipeline.commands import console, summaries
-from pipeline.commands.options import AsJson, BatchThreads, Data, Device, Pretrained, Resamples, Run
+from pipeline.commands.options import (
+    AsJson,
+    BatchThreads,
+    Data,
+    Device,
+    Pretrained,
+    Resamples,
+    Run,
+)
 
 _OF_BOTH = "--common scores the studies that both tables have"
 _NO_LABEL = ["", "NA", "NaN", "nan"]  # how programs write that nobody labelled a target
@@ -95,8 +103,7 @@ def score(
         Path, typer.Argument(metavar="SUBMISSION", help="submission.csv", exists=True, dir_okay=False)
     ],
     labels: Annotated[
-        Path,
-        typer.Argument(metavar="LABELS", help="train.csv, or the folder that holds it.", exists=True),
+        Path, typer.Argument(metavar="LABELS", help="train.csv, or the folder that holds it.", exists=True)
     ],
     common: Annotated[
         bool,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,10 +20,15 @@ if TYPE_CHECKING:
     from pipeline.service.tls import Tls
 
 
-# Groups of options in `--help`.
-RESULTS, ARCHIVE, MODELS, MACHINE = "What is written", "The archive", "Models", "The machine"
-NODE, LIMITS = "This node", "Times and limits"
-OTHER, SYNTHETIC = "Slices of other sets, synthetic studies", "Synthetic studies"
+# Options of a group in `--help`.
+result_option = partial(typer.Option, rich_help_panel="What is written")
+archive_option = partial(typer.Option, rich_help_panel="The archive")
+model_option = partial(typer.Option, rich_help_panel="Models")
+machine_option = partial(typer.Option, rich_help_panel="The machine")
+node_option = partial(typer.Option, rich_help_panel="This node")
+limit_option = partial(typer.Option, rich_help_panel="Times and limits")
+other_option = partial(typer.Option, rich_help_panel="Slices of other sets, synthetic studies")
+synthetic_option = partial(typer.Option, rich_help_panel="Synthetic studies")
 
 
 def _there(given: Any) -> Any:
@@ -62,31 +68,22 @@ SeriesTable = Annotated[
 ]
 External = Annotated[
     Path | None,
-    typer.Option(
-        help="External sagittal slices: a folder with images/, level_points.csv, split.csv.",
-        rich_help_panel=OTHER,
-    ),
+    other_option(help="External sagittal slices: a folder with images/, level_points.csv, split.csv."),
 ]
 Slices = Annotated[
     list[Path] | None,
-    typer.Option(
-        help="Single sagittal slices: a folder with images/ and level_points.csv; repeatable.",
-        rich_help_panel=OTHER,
-    ),
+    other_option(help="Single sagittal slices: a folder with images/ and level_points.csv; repeatable."),
 ]
-ExternalScale = Annotated[
-    float, typer.Option(help="Pixel size of the external slices, mm.", rich_help_panel=OTHER)
-]
+ExternalScale = Annotated[float, other_option(help="Pixel size of the external slices, mm.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON on stdout.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.", file_okay=False)]
 Run = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.", file_okay=False)]
 Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="Folder in the RSNA layout.", exists=True, file_okay=False)
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=MACHINE)]
+Device = Annotated[str, machine_option(help="auto, cpu, cuda, cuda:N or mps.")]
 BatchThreads = Annotated[
-    int,
-    typer.Option(min=0, help="Threads, or processes, that make batches for a GPU.", rich_help_panel=MACHINE),
+    int, machine_option(min=0, help="Threads, or processes, that make batches for a GPU.")
 ]
 Pretrained = Annotated[
     Path | None,
@@ -101,19 +98,18 @@ NamedWeights = Annotated[
 ]
 Models = Annotated[
     str,
-    typer.Option(
+    model_option(
         metavar="research|open|FOLDER",
         help="research: learned from RSNA LumbarDISC, too; for non-commercial research and education. "
         "open: networks that learned from synthetic spines and openly licensed images alone. "
         "FOLDER: of `lumbar train`.",
-        rich_help_panel=MODELS,
     ),
 ]
 
 
 def _weights_of(command: str) -> Any:
     said = f"Weights folder of `lumbar {command}`, instead of that of --models."
-    return typer.Option(help=said, exists=True, file_okay=False, rich_help_panel=MODELS)
+    return model_option(help=said, exists=True, file_okay=False)
 
 
 DetectorWeights = Annotated[Path | None, _weights_of("detector bundle")]
@@ -130,12 +126,11 @@ class ReportChoice(StrEnum):
 
 ReportOption = Annotated[
     ReportChoice | None,
-    typer.Option(
+    result_option(
         "--sr",
         help="A DICOM structured report per study; it names the patient. Alone or 3d: Comprehensive 3D SR; "
         "comprehensive: beside it the older Comprehensive SR, which more viewers show.",
         show_default=False,
-        rich_help_panel=RESULTS,
     ),
 ]
 
@@ -187,20 +182,14 @@ def result_objects(sr: ReportChoice | None, *, sc: bool, gsps: bool, kos: bool) 
 
 ArchiveAuthority = Annotated[
     Path | None,
-    typer.Option(
-        "--tls-ca",
-        help="Certificates (PEM) that sign the other side's; left out: the system's.",
-        rich_help_panel=ARCHIVE,
-    ),
+    archive_option("--tls-ca", help="Certificates (PEM) that sign the other side's; left out: the system's."),
 ]
 ArchiveCertificate = Annotated[
-    Path | None,
-    typer.Option("--tls-cert", help="Certificate (PEM) to show to the other side.", rich_help_panel=ARCHIVE),
+    Path | None, archive_option("--tls-cert", help="Certificate (PEM) to show to the other side.")
 ]
-ArchiveKey = Annotated[Path | None, typer.Option("--tls-key", help="Its key (PEM).", rich_help_panel=ARCHIVE)]
+ArchiveKey = Annotated[Path | None, archive_option("--tls-key", help="Its key (PEM).")]
 ArchiveToken = Annotated[
-    Path | None,
-    typer.Option("--token-file", help="File with a bearer token for the archive.", rich_help_panel=ARCHIVE),
+    Path | None, archive_option("--token-file", help="File with a bearer token for the archive.")
 ]
 
 

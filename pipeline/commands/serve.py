@@ -10,10 +10,6 @@ import typer
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from pipeline.commands import console
 from pipeline.commands.options import (
-    ARCHIVE,
-    LIMITS,
-    NODE,
-    RESULTS,
     ArchiveAuthority,
     ArchiveCertificate,
     ArchiveKey,
@@ -24,8 +20,12 @@ from pipeline.commands.options import (
     ReportChoice,
     ReportOption,
     archive_at,
+    archive_option,
     chosen_folders,
+    limit_option,
+    node_option,
     result_objects,
+    result_option,
     tls_of,
 )
 
@@ -40,93 +40,48 @@ def serve(
         ),
     ],
     to: Annotated[
-        str | None,
-        typer.Option(
-            metavar="AETITLE@HOST:PORT", help="The DICOM node that gets the results.", rich_help_panel=ARCHIVE
-        ),
+        str | None, archive_option(metavar="AETITLE@HOST:PORT", help="The DICOM node that gets the results.")
     ] = None,
     stow: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="Or the DICOMweb archive that gets them (STOW-RS).", rich_help_panel=ARCHIVE
-        ),
+        str | None, archive_option(metavar="URL", help="Or the DICOMweb archive that gets them (STOW-RS).")
     ] = None,
     tls: Annotated[
-        bool,
-        typer.Option(
-            "--tls", help="Encrypt what goes to --to; so does any other --tls-….", rich_help_panel=ARCHIVE
-        ),
+        bool, archive_option("--tls", help="Encrypt what goes to --to; so does any other --tls-….")
     ] = False,
     tls_ca: ArchiveAuthority = None,
     tls_cert: ArchiveCertificate = None,
     tls_key: ArchiveKey = None,
     token_file: ArchiveToken = None,
-    ae_title: Annotated[
-        str, typer.Option("--ae-title", help="What this node is called.", rich_help_panel=NODE)
-    ] = "LUMBAR",
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 for all.", rich_help_panel=NODE)
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.", rich_help_panel=NODE)] = 11112,
+    ae_title: Annotated[str, node_option("--ae-title", help="What this node is called.")] = "LUMBAR",
+    host: Annotated[str, node_option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, node_option(help="Port to listen on.")] = 11112,
     listen_cert: Annotated[
         Path | None,
-        typer.Option(
-            "--listen-cert",
-            help="Listen encrypted, with this certificate (PEM) of the node.",
-            rich_help_panel=NODE,
-        ),
+        node_option("--listen-cert", help="Listen encrypted, with this certificate (PEM) of the node."),
     ] = None,
-    listen_key: Annotated[
-        Path | None, typer.Option("--listen-key", help="Its key (PEM).", rich_help_panel=NODE)
-    ] = None,
+    listen_key: Annotated[Path | None, node_option("--listen-key", help="Its key (PEM).")] = None,
     listen_ca: Annotated[
-        Path | None,
-        typer.Option(
-            "--listen-ca", help="Callers must show a certificate that these (PEM) sign.", rich_help_panel=NODE
-        ),
+        Path | None, node_option("--listen-ca", help="Callers must show a certificate that these (PEM) sign.")
     ] = None,
     allow: Annotated[
-        list[str] | None,
-        typer.Option(help="AE title that may call; give it again for more. None: any.", rich_help_panel=NODE),
+        list[str] | None, node_option(help="AE title that may call; give it again for more. None: any.")
     ] = None,
     settle: Annotated[
-        float,
-        typer.Option(
-            help="Seconds without a new image after which a study is graded.", rich_help_panel=LIMITS
-        ),
+        float, limit_option(help="Seconds without a new image after which a study is graded.")
     ] = 30.0,
-    associations: Annotated[int, typer.Option(help="At once.", rich_help_panel=LIMITS)] = 8,
-    max_pdu_kib: Annotated[
-        int, typer.Option(help="Longest PDU received, KiB.", rich_help_panel=LIMITS)
-    ] = 128,
-    max_file_mib: Annotated[
-        int, typer.Option(help="Longest image received, MiB.", rich_help_panel=LIMITS)
-    ] = 64,
-    max_spool_gib: Annotated[
-        float, typer.Option(help="Images in the spool, GiB.", rich_help_panel=LIMITS)
-    ] = 20.0,
+    associations: Annotated[int, limit_option(help="At once.")] = 8,
+    max_pdu_kib: Annotated[int, limit_option(help="Longest PDU received, KiB.")] = 128,
+    max_file_mib: Annotated[int, limit_option(help="Longest image received, MiB.")] = 64,
+    max_spool_gib: Annotated[float, limit_option(help="Images in the spool, GiB.")] = 20.0,
     keep_hours: Annotated[
-        float,
-        typer.Option(
-            help="Images of graded studies are kept so long, for late ones that join them.",
-            rich_help_panel=LIMITS,
-        ),
+        float, limit_option(help="Images of graded studies are kept so long, for late ones that join them.")
     ] = 24.0,
-    retry: Annotated[
-        float, typer.Option(help="Seconds before a failed delivery is tried again.", rich_help_panel=LIMITS)
-    ] = 5.0,
+    retry: Annotated[float, limit_option(help="Seconds before a failed delivery is tried again.")] = 5.0,
     sr: ReportOption = ReportChoice.THREE_D,
-    sc: Annotated[
-        bool, typer.Option(help="Send the picture as a secondary capture.", rich_help_panel=RESULTS)
-    ] = True,
-    gsps: Annotated[
-        bool, typer.Option("--gsps", help="Send a presentation state per series.", rich_help_panel=RESULTS)
-    ] = False,
+    sc: Annotated[bool, result_option(help="Send the picture as a secondary capture.")] = True,
+    gsps: Annotated[bool, result_option("--gsps", help="Send a presentation state per series.")] = False,
     kos: Annotated[
-        bool,
-        typer.Option(
-            "--kos", help="Send a key object selection of Moderate and Severe.", rich_help_panel=RESULTS
-        ),
+        bool, result_option("--kos", help="Send a key object selection of Moderate and Severe.")
     ] = False,
     models: Models = DEFAULT_BUNDLE.value,
     detector_weights: DetectorWeights = None,
