@@ -19,7 +19,6 @@ import typer
 from data_prep.base.workers import on_one_thread
 from data_prep.read.find import find_studies
 from pipeline.batch.study_work import PICTURE_PLACE, REPORT_PLACE, StudyOutput, StudyWork
-from pipeline.commands.grading_steps import load_in_worker
 from pipeline.grade import Pipeline
 from pipeline.results.pictures.montage import draw_montage
 from pipeline.results.report.study_report import write_report
@@ -58,7 +57,7 @@ def main(
     """Print the table."""
     on_one_thread()
     began = time.process_time()
-    pipeline = load_in_worker(None, None)
+    pipeline = Pipeline.load(threads=1)
     loading = time.process_time() - began
     entries = [entry for entry in find_studies(path) if not entry.is_only_listed][:studies]
     StudyWork().do_in_memory(pipeline, entries[0])  # what is made once is not counted

@@ -117,9 +117,8 @@ def run_batch(
     *,
     draw: DrawStudy | None = None,
     report: DrawStudy | None = None,
-    progress: Callable[[str], None] | None = None,
     dicom: DicomResults | None = None,
-    on_stage: OnStage | None = None,
+    on_stage: OnStage = lambda *_: None,
     rejections: Sequence[Rejection] = (),
     engine: Engine | None = None,
 ) -> BatchReport:
@@ -132,7 +131,6 @@ def run_batch(
             configuration are not done again.
         draw: draws the picture of a study, or None for no pictures.
         report: writes the report of a study, or None for no reports.
-        progress: called with each study id when it is done.
         dicom: which DICOM objects each study gets, if any.
         on_stage: told where the run is, also within a study.
         rejections: of the input as a whole, such as members of an archive that belong to no study.
@@ -148,21 +146,19 @@ def run_batch(
         if isinstance(models, ModelFacts):
             raise TypeError("without an engine the pipeline itself is needed")
         engine = InThisProcess(models, out)
-    outputs = (
-        StudyOutput(PICTURE_PLACE, draw, Flag.PICTURE_FAILED) if draw is not None else None,
-        StudyOutput(REPORT_PLACE, report, Flag.REPORT_FAILED) if report is not None else None,
-    )
-    work = StudyWork(tuple(output for output in outputs if output is not None), dicom)
-    records, n_resumed = _finish_all(facts, entries, out, work, engine, progress, on_stage)
-    _write_tables(facts, records, out, rejections)
-    reports = [place_of(REPORT_PLACE, record["study_id"]) for record in records] if report is not None else []
+    outputs = []
+    if draw is not None:
+        outputs.append(StudyOutput(PICTURE_PLACE, draw, Flag.PICTURE_FAILED))
     if report is not None:
-        written = {
-            record["study_id"]: place
-            for record, place in zip(records, reports, strict=True)
-            if (out / place).is_file()
-        }
-        write_index(records, written, out / INDEX_FILE, learned_from=facts.provenance.learned_from)
+        outputs.append(StudyOutput(REPORT_PLACE, report, Flag.REPORT_FAILED))
+    work = StudyWork(tuple(outputs), dicom)
+    records, n_resumed = _finish_all(facts, entries, out, work, engine, on_stage)
+    _write_tables(facts, records, out, rejections)
+    reports: dict[str, str] = {}
+    if report is not None:
+        places = {record["study_id"]: place_of(REPORT_PLACE, record["study_id"]) for record in records}
+        reports = {study_id: place for study_id, place in places.items() if (out / place).is_file()}
+        write_index(records, reports, out / INDEX_FILE, learned_from=facts.provenance.learned_from)
     else:
         remove_index(out / INDEX_FILE)
     return BatchReport(
@@ -176,7 +172,7 @@ def run_batch(
         n_rejected=sum(record["rejected"] for record in records),
         rejections=_all_rejections(records, rejections),
         index=out / INDEX_FILE if report is not None else None,
-        reports=tuple(out / place for place in reports if (out / place).is_file()),
+        reports=tuple(out / place for place in reports.values()),
         counts=Counter(row["source"] for record in records for row in record["targets"]),
         flags=Counter(flag for record in records for flag in sorted(set(record["flags"]))),
         n_graded=sum(
@@ -191,8 +187,7 @@ def _finish_all(
     out: Path,
     work: StudyWork,
     engine: Engine,
-    progress: Callable[[str], None] | None,
-    on_stage: OnStage | None,
+    on_stage: OnStage,
 ) -> tuple[list[dict[str, Any]], int]:
     """The records of all studies, in their order, and how many of them were there already."""
     found: dict[str, dict[str, Any]] = {}
@@ -200,14 +195,10 @@ def _finish_all(
 
     def keep(study_id: str, record: dict[str, Any]) -> None:
         found[study_id] = record
-        if progress is not None:
-            progress(study_id)
-        if on_stage is not None:
-            on_stage(float(len(found)), study_id)
+        on_stage(float(len(found)), study_id)
 
     def tell(study_id: str, stage: str) -> None:
-        if on_stage is not None:
-            on_stage(len(found) + _STAGE_SHARES[stage], f"{study_id}: {stage}")
+        on_stage(len(found) + _STAGE_SHARES[stage], f"{study_id}: {stage}")
 
     def unfinished() -> Iterator[StudyEntry]:
         """The studies that no earlier run finished, looked at when somebody is free to do one."""

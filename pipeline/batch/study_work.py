@@ -71,10 +71,13 @@ class StudyWork:
     dicom: DicomResults | None = None
 
     def do(
-        self, pipeline: Pipeline, entry: StudyEntry, folder: Path, tell: Callable[[str], None] | None = None
+        self,
+        pipeline: Pipeline,
+        entry: StudyEntry,
+        folder: Path,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> dict[str, Any]:
         """Grade a study and write its files into a folder; its record, which is the caller's to write."""
-        tell = tell or (lambda _: None)
         prediction, study = pipeline.predict_entry(entry, on_stage=tell)
         tell("drawing")
         return self._write(study, prediction, folder)

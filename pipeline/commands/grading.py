@@ -19,6 +19,7 @@ from pipeline.commands.options import (
     ArchiveKey,
     ArchiveToken,
     AsJson,
+    ChosenModels,
     ClassifierWeights,
     DetectorWeights,
     Inputs,
@@ -28,7 +29,6 @@ from pipeline.commands.options import (
     SeriesTable,
     archive_at,
     archive_option,
-    chosen_folders,
     machine_option,
     result_objects,
     result_option,
@@ -133,7 +133,7 @@ def predict(
         _check_ray(paths or [], address)
     from pipeline.commands.grading_steps import Workers, fetched_from, grade_all
 
-    detector_weights, classifier_weights = chosen_folders(models, detector_weights, classifier_weights)
+    chosen = ChosenModels.of(models, detector_weights, classifier_weights, backend, device)
     with ExitStack() as stack:
         if archive is not None:
             where = archive_at(archive, tls_ca, tls_cert, tls_key, token_file)
@@ -141,14 +141,11 @@ def predict(
         done = grade_all(
             paths or [],
             output,
+            chosen,
             series_table=series_table,
             pictures=pictures,
             reports=report,
-            detector_weights=detector_weights,
-            classifier_weights=classifier_weights,
-            backend=backend,
             threads=threads,
-            device=device,
             objects=result_objects(sr, sc=sc, gsps=gsps, kos=kos),
             workers=Workers(jobs, address),
         )
@@ -194,8 +191,7 @@ def demo(
     with console.progress("making a synthetic patient", 1) as done:
         study = make_demo_study(phantom, seed)
         done()
-    folders = chosen_folders(models, None, None)
-    report = grade_all(study, output, detector_weights=folders[0], classifier_weights=folders[1])
+    report = grade_all(study, output, ChosenModels.of(models))
     rows = truth_beside_prediction(phantom, report.predictions)
     console.print_rows("truth beside prediction", rows)
     summaries.print_batch(report)
@@ -227,17 +223,15 @@ def show(
     """
     from pipeline.commands.show import draw_all
 
-    detector_weights, classifier_weights = chosen_folders(models, detector_weights, classifier_weights)
+    chosen = ChosenModels.of(models, detector_weights, classifier_weights)
     if not paths:
         raise typer.BadParameter("give INPUT")
     rejections = draw_all(
         paths,
         output,
+        None if truth == "only" else chosen,
         series_table=series_table,
-        detected=truth != "only",
         annotated=truth != "none",
-        detector_weights=detector_weights,
-        classifier_weights=classifier_weights,
     )
     console.say(f"pictures    {output}")
     console.exit_by(rejections)
@@ -257,7 +251,7 @@ def local_app(
     """
     import webbrowser
 
-    detector_weights, classifier_weights = chosen_folders(models, detector_weights, classifier_weights)
+    chosen = ChosenModels.of(models, detector_weights, classifier_weights)
     from pipeline.app.server import listen, serve
     from pipeline.commands.grading_steps import load_pipeline
 
@@ -268,6 +262,5 @@ def local_app(
             webbrowser.open(address)
 
     listener = listen(port)
-    loaded = load_pipeline(detector_weights, classifier_weights)
     verbose = console.verbosity() is console.Verbosity.VERBOSE
-    serve(loaded, listener, log_level="info" if verbose else "warning", ready=ready)
+    serve(load_pipeline(chosen), listener, log_level="info" if verbose else "warning", ready=ready)

@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.base.backend import Backend
 from data_prep.base.files import locked_folder, write_whole
 from data_prep.base.networks import await_networks
 from data_prep.problems import Rejection
@@ -24,6 +23,7 @@ from pipeline.batch.processes import LocalPool, jobs_for
 from pipeline.batch.ray_engine import RayEngine
 from pipeline.batch.run import BatchReport, others_in, run_batch
 from pipeline.commands import console
+from pipeline.commands.options import DEFAULT_MODELS, ChosenModels
 from pipeline.commands.signals import ended_by_signals
 from pipeline.extras import what_is_missing
 from pipeline.grade import Pipeline
@@ -80,48 +80,14 @@ def make_writable(folder: Path) -> None:
         raise OSError(error.errno, error.strerror, str(folder)) from None
 
 
-def load_pipeline(
-    detector_weights: Path | None = None,
-    classifier_weights: Path | None = None,
-    *,
-    backend: Backend = Backend.AUTO,
-    threads: int | None = None,
-    device: str = "cpu",
-    wait: bool = True,
-) -> Pipeline:
-    """The models, bundled ones if not given; see ``Pipeline.load``.
-
-    ``wait`` until all networks are ready; who grades at once need not.
-    """
+def load_pipeline(chosen: ChosenModels, *, threads: int | None = None, wait: bool = True) -> Pipeline:
+    """See ``Pipeline.load``; ``wait`` until all networks are ready: who grades at once need not."""
     with console.status("loading models"):
-        pipeline = Pipeline.load(
-            detector_weights=detector_weights,
-            classifier_weights=classifier_weights,
-            backend=backend,
-            threads=threads,
-            device=device,
-        )
+        pipeline = Pipeline.load(**vars(chosen), threads=threads)
         if wait:
             await_networks()
     _note_models(pipeline.facts)
     return pipeline
-
-
-def read_facts(
-    detector_weights: Path | None,
-    classifier_weights: Path | None,
-    backend: Backend = Backend.AUTO,
-    device: str = "cpu",
-) -> ModelFacts:
-    """What a run must know of models that its workers load; see ``ModelFacts.read``."""
-    facts = ModelFacts.read(
-        detector_weights=detector_weights,
-        classifier_weights=classifier_weights,
-        backend=backend,
-        device=device,
-    )
-    _note_models(facts)
-    return facts
 
 
 def _note_models(facts: ModelFacts) -> None:
@@ -173,45 +139,21 @@ class Workers:
         return LocalPool(load, self.jobs or 1, say=console.tell)
 
 
-def load_in_worker(
-    detector_weights: Path | None,
-    classifier_weights: Path | None,
-    backend: Backend = Backend.AUTO,
-    device: str = "cpu",
-) -> Pipeline:
-    """``Pipeline.load`` as workers in other processes find it, each with one thread."""
-    return Pipeline.load(
-        detector_weights=detector_weights,
-        classifier_weights=classifier_weights,
-        backend=backend,
-        threads=1,
-        device=device,
-    )
-
-
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.absolute()
-
-
 def grade_all(
     paths: Path | Sequence[Path],
     output: Path,
+    chosen: ChosenModels = DEFAULT_MODELS,
     *,
     series_table: Path | None = None,
     pictures: bool = True,
     reports: bool = True,
-    detector_weights: Path | None = None,
-    classifier_weights: Path | None = None,
-    backend: Backend = Backend.AUTO,
     threads: int | None = None,
-    device: str = "cpu",
     objects: Collection[ResultObject] = (),
-    workers: Workers | None = None,
+    workers: Workers = Workers(jobs=1),
 ) -> BatchReport:
     """Grade every study under one path or several, or in a zip, into a folder; what was rejected is printed.
 
-    ``objects`` are the DICOM objects that each study gets; ``workers`` says where studies are done, in this
-    process if left out.
+    ``objects`` are the DICOM objects that each study gets; ``workers`` says where studies are done.
     """
     dicom = None
     if objects:
@@ -224,7 +166,7 @@ def grade_all(
         pictures = False
     named = [paths] if isinstance(paths, Path) else paths
     with ExitStack() as stack:
-        if workers is not None and workers.address is not None:
+        if workers.address is not None:
             stack.enter_context(ended_by_signals())
         inputs = [stack.enter_context(opened(path)) for path in named]
         rejections = tuple(item for _, refused in inputs for item in refused)
@@ -238,22 +180,15 @@ def grade_all(
         make_writable(output)
         models: Pipeline | ModelFacts
         engine = None
-        if workers is not None and workers.are_open and threads is None and device == "cpu":
+        if workers.are_open and threads is None and chosen.device == "cpu":
             workers = replace(workers, jobs=jobs_for(len(entries), drawn=pictures or reports))
-        if workers is not None and workers.are_others:
-            models = read_facts(detector_weights, classifier_weights, backend, device)
-            weights = _absolute(detector_weights), _absolute(classifier_weights)
-            load = partial(load_in_worker, *weights, backend, device)
+        if workers.are_others:
+            models = ModelFacts.read(**vars(chosen))
+            _note_models(models)
+            load = partial(Pipeline.load, **vars(chosen.absolute()), threads=1)
             engine = workers.engine(load, models.provenance)
         else:
-            models = load_pipeline(
-                detector_weights,
-                classifier_weights,
-                backend=backend,
-                threads=threads,
-                device=device,
-                wait=False,
-            )
+            models = load_pipeline(chosen, threads=threads, wait=False)
         with locked_folder(output), console.progress_of_parts("studies", len(entries)) as told:
             report = run_batch(
                 models,

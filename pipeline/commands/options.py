@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 import typer.core
 
+from data_prep.base.backend import Backend
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.manifest import WeightsRejected
 from pipeline.commands import console
@@ -116,14 +117,7 @@ DetectorWeights = Annotated[Path | None, _weights_of("detector bundle")]
 ClassifierWeights = Annotated[Path | None, _weights_of("classifier calibrate")]
 
 
-class ReportChoice(StrEnum):
-    """Which structured reports a study gets."""
-
-    THREE_D = "3d"
-    COMPREHENSIVE = "comprehensive"
-    NONE = "none"
-
-
+ReportChoice = Literal["3d", "comprehensive", "none"]
 ReportOption = Annotated[
     ReportChoice | None,
     result_option(
@@ -139,40 +133,59 @@ class ReportCommand(typer.core.TyperCommand):
     """Takes ``--sr`` with a value or without: alone it means ``--sr 3d``; ``--no-sr`` means ``--sr none``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        known = set(ReportChoice)
+        known = get_args(ReportChoice)
         given = [part for item in args for part in (["--sr", "none"] if item == "--no-sr" else [item])]
         for place in reversed([i for i, item in enumerate(given) if item == "--sr"]):
             if place + 1 == len(given) or given[place + 1] not in known:
-                given.insert(place + 1, ReportChoice.THREE_D.value)
+                given.insert(place + 1, "3d")
         return super().parse_args(ctx, given)
 
 
-def chosen_folders(
-    models: str, detector_weights: Path | None, classifier_weights: Path | None
-) -> tuple[Path | None, Path | None]:
-    """The weights folders of the options; None for those of the default bundle.
+@dataclass(frozen=True)
+class ChosenModels:
+    """Which models and what runs them, as ``Pipeline.load`` has it; None: those of the default bundle."""
 
-    Raises:
-        typer.BadParameter: no such models.
-    """
-    if models == DEFAULT_BUNDLE.value:
-        return detector_weights, classifier_weights
-    from pipeline.models import model_folders
+    detector_weights: Path | None = None
+    classifier_weights: Path | None = None
+    backend: Backend = Backend.AUTO
+    device: str = "cpu"
 
-    try:
-        found = model_folders(
-            models, detector_weights=detector_weights, classifier_weights=classifier_weights
-        )
-    except WeightsRejected as error:
-        raise typer.BadParameter(str(error), param_hint="--models") from None
-    return found.detector, found.classifier
+    @classmethod
+    def of(
+        cls,
+        models: str,
+        detector_weights: Path | None = None,
+        classifier_weights: Path | None = None,
+        backend: Backend = Backend.AUTO,
+        device: str = "cpu",
+    ) -> ChosenModels:
+        """Those of the options. Raises typer.BadParameter: no such models."""
+        if models == DEFAULT_BUNDLE.value:
+            return cls(detector_weights, classifier_weights, backend, device)
+        from pipeline.models import model_folders
+
+        try:
+            found = model_folders(
+                models, detector_weights=detector_weights, classifier_weights=classifier_weights
+            )
+        except WeightsRejected as error:
+            raise typer.BadParameter(str(error), param_hint="--models") from None
+        return cls(found.detector, found.classifier, backend, device)
+
+    def absolute(self) -> ChosenModels:
+        """The same, wherever a process runs."""
+        folders = {name: getattr(self, name) for name in ("detector_weights", "classifier_weights")}
+        return replace(self, **{name: folder.absolute() for name, folder in folders.items() if folder})
+
+
+DEFAULT_MODELS = ChosenModels()
 
 
 def result_objects(sr: ReportChoice | None, *, sc: bool, gsps: bool, kos: bool) -> tuple[ResultObject, ...]:
     """What the options ask for."""
     asked = {
-        ResultObject.SR: sr in (ReportChoice.THREE_D, ReportChoice.COMPREHENSIVE),
-        ResultObject.COMPREHENSIVE_SR: sr is ReportChoice.COMPREHENSIVE,
+        ResultObject.SR: sr in ("3d", "comprehensive"),
+        ResultObject.COMPREHENSIVE_SR: sr == "comprehensive",
         ResultObject.SC: sc,
         ResultObject.GSPS: gsps,
         ResultObject.KOS: kos,

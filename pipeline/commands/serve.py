@@ -14,14 +14,13 @@ from pipeline.commands.options import (
     ArchiveCertificate,
     ArchiveKey,
     ArchiveToken,
+    ChosenModels,
     ClassifierWeights,
     DetectorWeights,
     Models,
-    ReportChoice,
     ReportOption,
     archive_at,
     archive_option,
-    chosen_folders,
     limit_option,
     node_option,
     result_objects,
@@ -77,7 +76,7 @@ def serve(
         float, limit_option(help="Images of graded studies are kept so long, for late ones that join them.")
     ] = 24.0,
     retry: Annotated[float, limit_option(help="Seconds before a failed delivery is tried again.")] = 5.0,
-    sr: ReportOption = ReportChoice.THREE_D,
+    sr: ReportOption = "3d",
     sc: Annotated[bool, result_option(help="Send the picture as a secondary capture.")] = True,
     gsps: Annotated[bool, result_option("--gsps", help="Send a presentation state per series.")] = False,
     kos: Annotated[
@@ -100,7 +99,7 @@ def serve(
         raise typer.BadParameter("--token-file is for --stow: a DICOM node knows no token")
     if stow and tls:
         raise typer.BadParameter("--tls is for --to: the address of --stow says https")
-    detector_weights, classifier_weights = chosen_folders(models, detector_weights, classifier_weights)
+    chosen = ChosenModels.of(models, detector_weights, classifier_weights)
     try:
         config = ServiceConfig(
             spool=spool,
@@ -133,7 +132,7 @@ def serve(
     set_up_log()
     held = Spool(spool, max_bytes=config.max_spool_bytes)
     try:
-        serve_until_told(config, lambda: load_pipeline(detector_weights, classifier_weights), held)
+        serve_until_told(config, lambda: load_pipeline(chosen), held)
     except OSError as error:
         console.fail(
             f"cannot listen on {host}:{port} ({error.strerror or type(error).__name__})\n"

@@ -13,6 +13,7 @@ from data_prep.read.entry import StudyEntry
 from data_prep.study import Study
 from pipeline.commands import console
 from pipeline.commands.grading_steps import find_entries, load_pipeline, make_writable, opened
+from pipeline.commands.options import ChosenModels
 from pipeline.grade import Pipeline
 from pipeline.results.pictures.canvas import PRINT_SCALE
 from pipeline.results.pictures.montage import draw_readings
@@ -32,22 +33,19 @@ if TYPE_CHECKING:  # only with --truth
 def draw_all(
     paths: Sequence[Path],
     output: Path,
+    chosen: ChosenModels | None,
     *,
-    series_table: Path | None = None,
-    detected: bool = True,
-    annotated: bool = False,
-    detector_weights: Path | None = None,
-    classifier_weights: Path | None = None,
+    series_table: Path | None,
+    annotated: bool,
 ) -> tuple[Rejection, ...]:
     """Draw every study under some paths, or in zips, into a folder; what was rejected is printed.
 
     Args:
         paths: INPUT of the command.
         output: folder to write into.
+        chosen: draw what these models find; None: no model is loaded.
         series_table: see ``find_studies``.
-        detected: draw what the models find; they are loaded only then.
         annotated: draw what the tables of the data set say.
-        detector_weights, classifier_weights: see ``Pipeline.load``.
 
     Returns:
         Everything that was not used.
@@ -58,7 +56,7 @@ def draw_all(
         tables = _tables_of([(folder, path) for path, folder, _ in inputs]) if annotated else None
         entries = find_entries([folder for _, folder, _ in inputs], series_table)
         make_writable(output)
-        pipeline = load_pipeline(detector_weights, classifier_weights) if detected else None
+        pipeline = None if chosen is None else load_pipeline(chosen)
         with console.progress("studies", len(entries)) as done:
             for entry in entries:
                 rejections += _draw_study(entry, output, tables, pipeline)

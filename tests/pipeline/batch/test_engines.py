@@ -78,13 +78,14 @@ def test_a_pool_writes_the_bytes_of_a_single_process_and_goes_on(
 ) -> None:
     told: list[float] = []
 
-    def killed(study_id: str) -> None:
+    def killed(share: float, _: str) -> None:
         if len(told) == 3:
             raise KeyboardInterrupt
+        told.append(share)
 
     pool = LocalPool(stand_in_pipeline, 2)
     with pytest.raises(KeyboardInterrupt):
-        run(images, tmp_path, pool, progress=killed, on_stage=lambda share, _: told.append(share))
+        run(images, tmp_path, pool, on_stage=killed)
     done = len(list((tmp_path / "studies").glob("*.json")))
     assert told == [1.0, 2.0, 3.0] and 3 <= done < len(STUDIES)
     report = run(images, tmp_path, pool)
@@ -121,11 +122,11 @@ KILLED = """
     from tests.pipeline.stand_in import stand_in_pipeline
     from tests.pipeline.batch.test_engines import run
 
-    def done(study_id):
+    def done(share, study_id):
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)
         sys.stdin.read()
 
-    run(Path(sys.argv[1]), Path(sys.argv[2]), LocalPool(stand_in_pipeline, 2), progress=done)
+    run(Path(sys.argv[1]), Path(sys.argv[2]), LocalPool(stand_in_pipeline, 2), on_stage=done)
 """
 
 

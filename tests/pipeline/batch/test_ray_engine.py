@@ -155,7 +155,7 @@ def waiting():
 if __name__ == "__main__":
     with ended_by_signals():
         engine = RayEngine(stand_in_pipeline, stand_in_pipeline().provenance, sys.argv[4], 1)
-        run(Path(sys.argv[1]), Path(sys.argv[2]), engine, progress=lambda _: waiting())
+        run(Path(sys.argv[1]), Path(sys.argv[2]), engine, on_stage=lambda *_: waiting())
 """
 
 

@@ -73,12 +73,12 @@ def test_an_interrupted_run_ends_with_the_same_bytes_and_redoes_only_what_is_mis
     undisturbed, interrupted = tmp_path / "undisturbed", tmp_path / "interrupted"
     run(stand_in_pipeline(), images, undisturbed)
 
-    def killed(study_id: str) -> None:
+    def killed(_: float, study_id: str) -> None:
         if study_id == "502":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_batch(stand_in_pipeline(), find_studies(images), interrupted, progress=killed)
+        run_batch(stand_in_pipeline(), find_studies(images), interrupted, on_stage=killed)
     # What a kill in the middle of writing leaves behind.
     (interrupted / "studies" / ".503.json.partial").write_text('{"marker": ')
 
