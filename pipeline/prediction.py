@@ -101,12 +101,17 @@ class StudyPrediction:
         if missing:
             raise ValueError(f"study {self.study_id} has no grade for {', '.join(missing)}")
 
+    @property
+    def found(self) -> SpineLevels:
+        """What the detector found; nothing when it did not get so far."""
+        return self.levels or SpineLevels(self.study_id)
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON: levels in millimetres and pixels, calibrated p, flags, rejections; no provenance.
 
         Probabilities have nine decimals, millimetres and pixels three.
         """
-        found = self.levels or SpineLevels(self.study_id)
+        found = self.found
         return {
             "study_id": self.study_id,
             "rejected": self.rejected,

@@ -278,7 +278,7 @@ def _marker(facts: ModelFacts, entry: StudyEntry, dicom: DicomResults | None) ->
         "format": PREDICTIONS_FORMAT,
     }
     if dicom is not None:
-        content["dicom"] = asdict(dicom)
+        content["dicom"] = dicom.marker
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -19,6 +19,7 @@ from pipeline.grade import Pipeline
 from pipeline.model_facts import ModelFacts
 from pipeline.prediction import StudyPrediction
 from pipeline.results.bids import derivatives_of
+from pipeline.results.dicom import ResultObject
 
 if TYPE_CHECKING:
     from pipeline.results.dicom.write import DicomResults
@@ -125,7 +126,7 @@ class StudyWork:
 def _results_of(study_id: str, out: Path) -> list[Path]:
     """Files beside the record that any run may have made of a study; they need not be there."""
     name = safe_id(study_id)
-    objects = [out / kind / f"{name}.dcm" for kind in ("sr", "sr-comprehensive", "sc", "kos")]
+    objects = [out / kind.folder / f"{name}.dcm" for kind in ResultObject]
     states = sorted((out / "gsps" / name).glob("*.dcm"))
     drawn = [out / place_of(place, study_id) for place in (PICTURE_PLACE, REPORT_PLACE)]
     return [*objects, *states, *derivatives_of(study_id, out / "bids"), *drawn]

@@ -7,6 +7,7 @@ from typing import Any
 
 from data_prep.vocabulary import Condition
 from pipeline.commands import console
+from pipeline.results.words import place_words
 
 # What has room there; --json has every figure.
 _SHOWN_TOGETHER = (
@@ -25,26 +26,24 @@ _SHOWN_PER_LEVEL = {
     "severe_recall": "found*",
     "ece": "ECE",
 }
-_PLACES = {"spinal": "canal", "neural": "foramen", "subarticular": "recess"}
 
 
 def print_tables(tables: Sequence[Mapping[str, Any]]) -> None:
     """``classifier.judge.quality.quality_tables`` for the terminal."""
-    together = [row for row in tables if row["level"] == "all"]
     for shown in _SHOWN_TOGETHER:
         rows = [
             {"": _short(row["condition"]), "n": str(row["n"])}
             | {title: _with_interval(row[name]) for name, title in shown.items()}
-            for row in together
+            for row in tables
+            if row["level"] == "all"
         ]
         console.print_rows("all levels (95 % intervals over studies)", rows)
     console.say("* share of Severe found where at most a tenth of the others is called so")
-    conditions = {condition.value for condition in Condition}
     rows = [
         {"": _short(row["condition"]), "level": row["level"], "n": str(row["n"])}
-        | {title: _plain(row[name]) for name, title in _SHOWN_PER_LEVEL.items()}
+        | {title: _figure(row[name]["value"]) for name, title in _SHOWN_PER_LEVEL.items()}
         for row in tables
-        if row["level"] != "all" and row["condition"] in conditions
+        if row["level"] != "all" and row["condition"] in set(Condition)
     ]
     console.print_rows("level by level", rows)
 
@@ -69,18 +68,10 @@ def _figure(value: float | None) -> str:
 
 def _short(condition: str) -> str:
     """``left_neural_foraminal_narrowing`` → ``left foramen``; condition groups keep their name."""
-    words = condition.split("_")
-    if len(words) == 1:
-        return condition
-    place = next(place for word, place in _PLACES.items() if word in words)
-    return f"{words[0]} {place}" if words[0] in ("left", "right") else place
-
-
-def _plain(item: Mapping[str, Any]) -> str:
-    return "–" if item["value"] is None else f"{item['value']:.3f}"
+    return place_words(Condition(condition)) if condition in set(Condition) else condition
 
 
 def _with_interval(item: Mapping[str, Any]) -> str:
     if item["value"] is None or item["interval"] is None:
-        return _plain(item)
+        return _figure(item["value"])
     return f"{item['value']:.3f} {item['interval'][0]:.2f}–{item['interval'][1]:.2f}"

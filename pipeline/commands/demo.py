@@ -8,15 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from data_prep.phantom import write_dataset
-from data_prep.vocabulary import CONDITIONS, LEVELS, ConditionGroup, GradeSource, Severity, Target
+from data_prep.vocabulary import CONDITIONS, LEVELS, GradeSource, Severity, Target
+from pipeline.results.words import place_words
 
 # Real matrix sizes: what the graders were trained for, and what a reader expects to see.
 DEMO_SIZE: Final = "full"
-_PLACES = {
-    ConditionGroup.SPINAL: "canal",
-    ConditionGroup.FORAMINAL: "foramen",
-    ConditionGroup.SUBARTICULAR: "recess",
-}
 
 
 def make_demo_study(folder: Path, seed: int) -> Path:
@@ -55,7 +51,7 @@ def _row(target: Target, truth: dict[str, str], predicted: dict[str, dict[str, A
     is_graded = found["source"] != GradeSource.PRIOR.value
     return {
         "level": target.level.label,
-        "place": " ".join(filter(None, (target.condition.side, _PLACES[target.condition.group]))),
+        "place": place_words(target.condition),
         "truth": true or "no label",
         "prediction": severity.value if is_graded else "not graded",
         "probability": f"{found['probabilities'][severity.column]:.0%}" if is_graded else "",

@@ -160,7 +160,7 @@ def grade_all(
         # Here, because few runs need the library behind it.
         from pipeline.results.dicom.write import DicomResults
 
-        dicom = DicomResults.of(objects)
+        dicom = DicomResults(objects)
     if pictures and find_spec("matplotlib") is None:
         console.tell(f"no pictures: {what_is_missing('matplotlib')}")
         pictures = False

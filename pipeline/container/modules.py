@@ -20,13 +20,6 @@ from pipeline.results.words import FLAG_WORDS
 
 TASK_FILE, RESULT_FILE = "task.json", "result.json"
 _MAX_TASK_BYTES = 4 * 1024 * 1024
-_OBJECTS = {
-    "sr": ResultObject.SR,
-    "sc": ResultObject.SC,
-    "gsps": ResultObject.GSPS,
-    "kos": ResultObject.KOS,
-}
-_FOLDERS = ("sr", "sr-comprehensive", "sc", "gsps", "kos")
 
 
 class SettingsRejected(LumbarError):
@@ -41,11 +34,11 @@ def run_mercure(inside: Path, outside: Path) -> int:
     """
     try:
         settings = mercure_settings(inside / TASK_FILE)
-        objects = tuple(value for name, value in _OBJECTS.items() if settings[name])
+        objects = tuple(item for item in ResultObject if settings.get(item.value))
         with tempfile.TemporaryDirectory(prefix="lumbar-module-") as scratch:
             report = grade_all(inside, Path(scratch), reports=False, pictures=False, objects=objects)
-            for folder in _FOLDERS:
-                for path in sorted((Path(scratch) / folder).rglob("*.dcm")):
+            for kind in objects:
+                for path in sorted((Path(scratch) / kind.folder).rglob("*.dcm")):
                     name = "-".join(path.relative_to(scratch).parts)
                     _copy(path, outside / f"lumbar-{name}")
             write_json(outside / RESULT_FILE, _result(report), indent=1)

@@ -11,7 +11,6 @@ from typing import Final
 
 from classifier.measure.agreement import contradictions
 from classifier.measure.quantities import NOT_MEASURED, Measured, Quantity
-from data_prep.levels import SpineLevels
 from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, Severity, Side, Target
 from pipeline.prediction import StudyPrediction
 from pipeline.results.words import NOT_A_DEVICE, flag_words, numbering_words
@@ -43,7 +42,7 @@ def usual_words(item: Measured) -> str:
 
 def draft_text(prediction: StudyPrediction) -> str:
     """The draft of one study; plain text, lines of sentences."""
-    levels = prediction.levels or SpineLevels(prediction.study_id)
+    levels = prediction.found
     lines = [HEADING, "", "MRI OF THE LUMBAR SPINE", "", "FINDINGS"]
     lines.append(
         f"Levels are counted up from the last well-formed disc, called L5/S1 "

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from data_prep.problems import Rejection
-from data_prep.vocabulary import Condition, ConditionGroup
+from data_prep.vocabulary import Condition, ConditionGroup, Target
 
 NOT_A_DEVICE: Final = "Research software, not a medical device."
 
@@ -128,6 +128,11 @@ def share_words(share: float) -> str:
 def place_words(condition: Condition) -> str:
     """``right foramen``, ``canal``."""
     return " ".join(filter(None, (condition.side, PLACE_WORDS[condition.group])))
+
+
+def target_words(target: Target) -> str:
+    """``L4/L5 left foramen``."""
+    return f"{target.level.label} {place_words(target.condition)}"
 
 
 NUMBERING_IN_DOUBT: Final = frozenset(

@@ -32,7 +32,7 @@ class Worker:
         self, config: ServiceConfig, spool: Spool, pipeline: Pipeline, new_results: threading.Event
     ) -> None:
         self._config, self._spool, self._pipeline = config, spool, pipeline
-        self._results = DicomResults.of(config.objects)
+        self._results = DicomResults(config.objects)
         self._new_results = new_results
 
     def run(self, stop: threading.Event) -> None:

@@ -14,7 +14,7 @@ from pydicom.sr.coding import Code
 
 from classifier.measure.quantities import Quantity
 from data_prep.vocabulary import ConditionGroup, Level, Severity, Side, Target
-from pipeline.results.words import place_words
+from pipeline.results.words import target_words
 
 PRIVATE_SCHEME: Final = "99LUMBAR"
 PRIVATE_VERSION: Final = "1"
@@ -170,5 +170,4 @@ def grade_probability(target: Target, severity: Severity) -> Code:
     level = target.level.label.replace("/", "")
     parts = ("P", level, _PLACES[condition.group], side, _GRADES[severity])
     value = "_".join(part for part in parts if part)
-    words = f"{target.level.label} {place_words(condition)}: {severity.value}, probability"
-    return Code(value, PRIVATE_SCHEME, words)
+    return Code(value, PRIVATE_SCHEME, f"{target_words(target)}: {severity.value}, probability")

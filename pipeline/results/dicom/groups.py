@@ -39,20 +39,15 @@ from data_prep.levels import LevelPoint, PointSource
 from data_prep.vocabulary import SEVERITIES, Level, Severity, Target
 from pipeline.results.dicom import codes
 from pipeline.results.dicom.source import SourceImage, SourceStudy
-from pipeline.results.words import place_words, share_words
+from pipeline.results.words import share_words, target_words
 
 _PERCENT_DECIMALS = 4
 Region = ImageRegion | ImageRegion3D
 
 
-def words_of(target: Target) -> str:
-    """``L4/L5 left foramen``."""
-    return f"{target.level.label} {place_words(target.condition)}"
-
-
 def finding_words(target: Target, grade: Grade) -> str:
     """What a viewer shows of a target: ``L4/L5 left foramen: Severe (83%)``."""
-    return f"{words_of(target)}: {grade.severity.value} ({share_words(float(grade.probabilities.max()))})"
+    return f"{target_words(target)}: {grade.severity.value} ({share_words(float(grade.probabilities.max()))})"
 
 
 def reference_to(image: SourceImage) -> SourceImageForRegion:
@@ -93,7 +88,7 @@ def target_group(
     seen = point.source is PointSource.SEEN
     group = PlanarROIMeasurementsAndQualitativeEvaluations(
         referenced_region=region,
-        tracking_identifier=tracking(source, words_of(target)),
+        tracking_identifier=tracking(source, target_words(target)),
         finding_type=codes.FINDING.code,
         method=(codes.POINT_SEEN if seen else codes.POINT_PREDICTED).code,
         algorithm_id=algorithm,
@@ -235,7 +230,7 @@ def evaluations(
             relationship_type=RelationshipTypeValues.CONTAINS,
         )
         item.ContentSequence = ContentSequence([finding_site(target)])
-        words = finding_words(target, grade) if graded else f"{words_of(target)}: not graded"
+        words = finding_words(target, grade) if graded else f"{target_words(target)}: not graded"
         why = f" ({', '.join(grade.flags)})" if grade.flags else ""
         items += [item, comment(words + why)]
     found.ContentSequence = ContentSequence(items)

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
 from pydicom.dataset import Dataset
 
-from data_prep.levels import SpineLevels
 from data_prep.vocabulary import TARGETS, Severity
 from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import codes
-from pipeline.results.dicom.groups import words_of
 from pipeline.results.dicom.identity import MANUFACTURER, identify, note, set_times
 from pipeline.results.dicom.source import SourceStudy
 from pipeline.results.dicom.structured_report import observer
-from pipeline.results.words import flag_lines
+from pipeline.results.words import flag_lines, target_words
 
 
 def build_key_images(source: SourceStudy, prediction: StudyPrediction) -> Dataset | None:
     """The selection of one study, or None where nothing is worse than mild."""
-    levels = prediction.levels or SpineLevels(prediction.study_id)
     images, words = {}, []
     for target in TARGETS:
-        grade, point = prediction.grades[target], levels.point(target.condition, target.level)
+        grade, point = prediction.grades[target], prediction.found.point(target.condition, target.level)
         if grade.source == "prior" or grade.severity is Severity.NORMAL_MILD or point is None:
             continue
         image = source.image_of(point)
         if image is not None:
             images[image.sop_instance_uid] = image
-            words.append(f"{words_of(target)}: {grade.severity.value}")
+            words.append(f"{target_words(target)}: {grade.severity.value}")
     if not images:
         return None
     identity = identify("ko", source, prediction)
@@ -54,14 +52,12 @@ def build_key_images(source: SourceStudy, prediction: StudyPrediction) -> Datase
     return selection
 
 
-def has_key_images(record: Mapping[str, object]) -> bool:
+def has_key_images(record: Mapping[str, Any]) -> bool:
     """Whether a study gets a selection, from its record."""
-    targets = record["targets"]
-    assert isinstance(targets, Sequence)
     return any(
         target["source"] != "prior"
         and target["severity"] != Severity.NORMAL_MILD.value
         and target["point"] is not None
         and target["point"]["xy_px"] is not None
-        for target in targets
+        for target in record["targets"]
     )

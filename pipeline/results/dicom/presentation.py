@@ -6,6 +6,7 @@ DICOM PS3.3 section A.33.1: points, level names and grades as graphics and text 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from highdicom.pr import (
@@ -23,15 +24,15 @@ from pydicom.uid import MRImageStorage
 
 from data_prep.base.uids import derived_uid
 from data_prep.crops import percentiles
-from data_prep.levels import LevelPoint, SpineLevels
+from data_prep.levels import LevelPoint
 from data_prep.problems import DicomRejected
 from data_prep.study import Series, Study
 from data_prep.vocabulary import Target
 from pipeline import __version__
 from pipeline.prediction import StudyPrediction
-from pipeline.results.dicom.groups import words_of
 from pipeline.results.dicom.identity import MANUFACTURER, NAME, identify, set_times
 from pipeline.results.dicom.source import SourceImage, SourceStudy
+from pipeline.results.words import target_words
 
 LABEL = "LUMBAR"
 # Lines in pixels at a monitor of the usual size: a ring that leaves the structure to be seen.
@@ -84,13 +85,9 @@ def build_presentations(source: SourceStudy, prediction: StudyPrediction, study:
 
 
 def _points_of_series(study: Study, prediction: StudyPrediction) -> dict[Series, list[LevelPoint]]:
-    levels = prediction.levels or SpineLevels(prediction.study_id)
-    found: dict[Series, list[LevelPoint]] = {}
-    for series in study.series:
-        points = [point for point in levels.points if point.is_on(series)]
-        if points:
-            found[series] = points
-    return found
+    points = prediction.found.points
+    found = {series: [point for point in points if point.is_on(series)] for series in study.series}
+    return {series: there for series, there in found.items() if there}
 
 
 def _name_classes(dataset: Dataset, classes: Mapping[str, str]) -> None:
@@ -103,11 +100,9 @@ def _name_classes(dataset: Dataset, classes: Mapping[str, str]) -> None:
                 _name_classes(item, classes)
 
 
-def presented_series(record: Mapping[str, object]) -> list[str]:
+def presented_series(record: Mapping[str, Any]) -> list[str]:
     """Ids of the series that get a presentation state, from a study's record."""
-    targets = record["targets"]
-    assert isinstance(targets, Sequence)
-    points = [target["point"] for target in targets if target["point"] is not None]
+    points = [target["point"] for target in record["targets"] if target["point"] is not None]
     return sorted({point["series_id"] for point in points if point["xy_px"] is not None})
 
 
@@ -164,7 +159,7 @@ def _label(point: LevelPoint, image: SourceImage, prediction: StudyPrediction) -
     target = Target(point.condition, point.level)
     grade = prediction.grades[target]
     graded = grade.source != "prior"
-    words = f"{words_of(target)}: {grade.severity.value if graded else 'not graded'}"
+    words = f"{target_words(target)}: {grade.severity.value if graded else 'not graded'}"
     column, row = (float(value) for value in _at(point))
     across, down = image.plane.spacing_mm
     rows, columns = image.plane.shape

@@ -7,15 +7,12 @@ so instead of giving a grade: the level prior knows nothing of the patient.
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import (
     AlgorithmIdentification,
     CodeContentItem,
     Comprehensive3DSR,
     ComprehensiveSR,
-    ContentItem,
     DeviceObserverIdentifyingAttributes,
     ImageRegion,
     MeasurementReport,
@@ -31,11 +28,10 @@ from pydicom.sr.codedict import codes as dictionary
 from classifier.measure.agreement import contradictions, target_of
 from classifier.measure.quantities import NOT_MEASURED_WORDS
 from data_prep.base.uids import derived_uid
-from data_prep.levels import SpineLevels
 from data_prep.vocabulary import CONDITIONS, LEVELS, Level, Target
 from pipeline import __version__
 from pipeline.prediction import StudyPrediction
-from pipeline.results.dicom import codes, groups
+from pipeline.results.dicom import ResultObject, codes, groups
 from pipeline.results.dicom.identity import MANUFACTURER, NAME, identify, models_digest, note, set_times
 from pipeline.results.dicom.source import SourceImage, SourceStudy
 from pipeline.results.words import (
@@ -45,35 +41,29 @@ from pipeline.results.words import (
     reading_words,
     rejection_lines,
     series_use_words,
+    target_words,
 )
 
 
-class ReportKind(StrEnum):
-    """The kinds of report: as IHE AI Results wants it, and for viewers that know only the older one."""
-
-    COMPREHENSIVE_3D = "3d"
-    COMPREHENSIVE = "comprehensive"
-
-
 def build_report(
-    source: SourceStudy, prediction: StudyPrediction, kind: ReportKind = ReportKind.COMPREHENSIVE_3D
+    source: SourceStudy, prediction: StudyPrediction, kind: ResultObject = ResultObject.SR
 ) -> Dataset:
     """The report of one study; the same input gives the same bytes.
 
     Args:
         source: patient, study and images.
         prediction: of the study.
-        kind: Comprehensive 3D SR, or Comprehensive SR, which has no points outside images.
+        kind: Comprehensive 3D SR, as IHE AI Results wants it, or the older Comprehensive SR, which has no
+            points outside images.
 
     Raises:
         ValueError: nothing of the study was graded.
     """
     if prediction.rejected:
         raise ValueError(f"study {prediction.study_id} was not graded: there is nothing to report")
-    three_d = kind is ReportKind.COMPREHENSIVE_3D
+    three_d = kind is ResultObject.SR
     identity = identify("sr" if three_d else "sr88.33", source, prediction)
-    levels = prediction.levels or SpineLevels(prediction.study_id)
-    content, images = _content(source, prediction, levels, only_images=not three_d)
+    content, images = _content(source, prediction, only_images=not three_d)
     # The library copies and searches the whole tree several times, which takes longer than all else.
     tree, content[0].ContentSequence = content[0].ContentSequence, []
     make = Comprehensive3DSR if three_d else ComprehensiveSR
@@ -106,14 +96,14 @@ def build_report(
 
 
 def _content(
-    source: SourceStudy, prediction: StudyPrediction, levels: SpineLevels, *, only_images: bool
+    source: SourceStudy, prediction: StudyPrediction, *, only_images: bool
 ) -> tuple[MeasurementReport, list[SourceImage]]:
     """The tree, and the images that it refers to, each once, in the order of the study."""
     algorithm = _algorithm(prediction)
     placed: list[PlanarROIMeasurementsAndQualitativeEvaluations] = []
     not_graded, unplaced, used = [], [], set()
     for target in (Target(condition, level) for level in LEVELS for condition in CONDITIONS):
-        grade, point = prediction.grades[target], levels.point(target.condition, target.level)
+        grade, point = prediction.grades[target], prediction.found.point(target.condition, target.level)
         if grade.source == "prior":
             not_graded.append((target, grade))
             continue
@@ -126,7 +116,7 @@ def _content(
         if (image := source.image_of(point)) is not None:
             used.add(image.sop_instance_uid)
     for level in LEVELS:
-        disc = _disc(source, prediction, levels, level, algorithm)
+        disc = _disc(source, prediction, level, algorithm)
         if disc is not None:
             placed.append(disc[0])
             used.add(disc[1].sop_instance_uid)
@@ -143,9 +133,9 @@ def _content(
     if not placed:
         root.pop()
     # TID 1500 is extensible: the note stands before the findings.
-    findings = next((i for i, item in enumerate(root) if _named(item, "126010")), len(root))
+    findings = next((i for i, item in enumerate(root) if item.name.value == "126010"), len(root))
     root.insert(findings, groups.comment(note(prediction.provenance)))
-    notes = [*_numbering(prediction, levels, len(source.images)), *_doubts(prediction)]
+    notes = [*_numbering(prediction, len(source.images)), *_doubts(prediction)]
     evaluations = groups.evaluations(not_graded, unplaced, notes)
     evaluations.ContentSequence.insert(0, _certainty(prediction))
     root.append(evaluations)
@@ -157,7 +147,6 @@ def _content(
 def _disc(
     source: SourceStudy,
     prediction: StudyPrediction,
-    levels: SpineLevels,
     level: Level,
     algorithm: AlgorithmIdentification,
 ) -> tuple[PlanarROIMeasurementsAndQualitativeEvaluations, SourceImage] | None:
@@ -167,7 +156,8 @@ def _disc(
         for item in prediction.measurements
         if item.level is level and target_of(item) is None and item.series_id is not None
     ]
-    if not measured or level not in levels.levels:
+    found = prediction.found.levels.get(level)
+    if not measured or found is None:
         return None
     first = measured[0]
     image = source.images.get((str(first.series_id), int(first.instance_number or 0)))
@@ -175,7 +165,7 @@ def _disc(
         return None
     region = ImageRegion(
         graphic_type="POINT",
-        graphic_data=image.plane.to_px(levels.levels[level].disc_mm)[None] + 0.5,
+        graphic_data=image.plane.to_px(found.disc_mm)[None] + 0.5,
         source_image=groups.reference_to(image),
     )
     return groups.disc_group(source, level, region, image, algorithm, measured), image
@@ -184,14 +174,10 @@ def _disc(
 def _doubts(prediction: StudyPrediction) -> list[str]:
     """Grades that their measurements contradict, and what was measured of no single level, in words."""
     found = contradictions(prediction.grades, prediction.measurements)
-    doubts = [f"to be checked first: {groups.words_of(item.target)} {item.words}" for item in found]
+    doubts = [f"to be checked first: {target_words(item.target)} {item.words}" for item in found]
     whole = [item for item in prediction.measurements if item.level is None]
     said = [f"{item.kind.words}: {item.words}" for item in whole]
     return [*doubts, *said, *([NOT_MEASURED_WORDS] if prediction.measurements else [])]
-
-
-def _named(item: ContentItem, value: str) -> bool:
-    return bool(item.name.value == value)
 
 
 def _placeholder(source: SourceStudy) -> MeasurementsAndQualitativeEvaluations:
@@ -229,8 +215,9 @@ def _certainty(prediction: StudyPrediction) -> CodeContentItem:
     )
 
 
-def _numbering(prediction: StudyPrediction, levels: SpineLevels, images: int) -> list[str]:
+def _numbering(prediction: StudyPrediction, images: int) -> list[str]:
     """How sure the numbering is, flags, series, what was not used, and the hash of every weights file."""
+    levels = prediction.found
     numbering = numbering_words(levels.numbering_confidence, prediction.flags)
     found = f"{len(levels.levels)} of {len(LEVELS)} levels found, {numbering}; {images} images were there"
     flags = flag_lines(prediction.flags)

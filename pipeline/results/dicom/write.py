@@ -21,62 +21,46 @@ from pipeline.results.dicom.capture import build_capture
 from pipeline.results.dicom.key_images import build_key_images, has_key_images
 from pipeline.results.dicom.presentation import build_presentations, presented_series
 from pipeline.results.dicom.source import read_source
-from pipeline.results.dicom.structured_report import ReportKind, build_report
+from pipeline.results.dicom.structured_report import build_report
 from pipeline.results.pictures.montage import draw_montage
+
+# One file a study, in the order in which they are made; of presentation states there is one a series.
+_ONE_A_STUDY = (ResultObject.SR, ResultObject.COMPREHENSIVE_SR, ResultObject.SC, ResultObject.KOS)
+# Names in the marker of a finished study.
+_IN_MARKER = {
+    "report": ResultObject.SR,
+    "comprehensive": ResultObject.COMPREHENSIVE_SR,
+    "capture": ResultObject.SC,
+    "presentations": ResultObject.GSPS,
+    "key_images": ResultObject.KOS,
+}
 
 
 @dataclass(frozen=True)
 class DicomResults:
-    """Which DICOM objects a study gets.
+    """The DICOM objects that a study gets: ``{folder}/{study}.dcm``, and ``gsps/{study}/{series}.dcm``."""
 
-    Attributes:
-        report: a structured report, Comprehensive 3D SR, ``sr/{study}.dcm``.
-        comprehensive: one more for viewers that know only Comprehensive SR, ``sr-comprehensive/{study}.dcm``.
-        capture: the montage as a secondary capture, ``sc/{study}.dcm``.
-        presentations: a presentation state per series with points, ``gsps/{study}/{series}.dcm``.
-        key_images: a key object selection where something is Moderate or Severe, ``kos/{study}.dcm``.
-    """
+    objects: Collection[ResultObject]
 
-    report: bool = True
-    capture: bool = True
-    comprehensive: bool = False
-    presentations: bool = False
-    key_images: bool = False
-
-    @classmethod
-    def of(cls, objects: Collection[ResultObject]) -> DicomResults:
-        """Those that are listed."""
-        return cls(
-            report=ResultObject.SR in objects,
-            comprehensive=ResultObject.COMPREHENSIVE_SR in objects,
-            capture=ResultObject.SC in objects,
-            presentations=ResultObject.GSPS in objects,
-            key_images=ResultObject.KOS in objects,
-        )
+    @property
+    def marker(self) -> dict[str, bool]:
+        """Which they are, for the marker of a finished study."""
+        return {name: item in self.objects for name, item in _IN_MARKER.items()}
 
     @property
     def folders(self) -> frozenset[str]:
         """Names of the folders that they go to."""
-        wanted = {
-            "sr": self.report,
-            "sr-comprehensive": self.comprehensive,
-            "sc": self.capture,
-            "gsps": self.presentations,
-            "kos": self.key_images,
-        }
-        return frozenset(name for name, is_wanted in wanted.items() if is_wanted)
+        return frozenset(item.folder for item in self.objects)
 
     def paths(self, record: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
         """The files of a study, from its record (``StudyPrediction.to_dict``)."""
         name = safe_id(record["study_id"])
-        wanted = [
-            ("sr", self.report),
-            ("sr-comprehensive", self.comprehensive),
-            ("sc", self.capture),
-            ("kos", self.key_images and has_key_images(record)),
+        single = [
+            folder / item.folder / f"{name}.dcm"
+            for item in _ONE_A_STUDY
+            if item in self.objects and (item is not ResultObject.KOS or has_key_images(record))
         ]
-        single = [folder / kind / f"{name}.dcm" for kind, is_wanted in wanted if is_wanted]
-        series = presented_series(record) if self.presentations else []
+        series = presented_series(record) if ResultObject.GSPS in self.objects else []
         return (*single, *(folder / "gsps" / name / f"{safe_id(item)}.dcm" for item in series))
 
     def are_there(self, record: dict[str, Any], folder: Path) -> bool:
@@ -124,17 +108,18 @@ class DicomResults:
             DicomRejected: the images name no one patient and study; see ``read_source``.
         """
         source = read_source(study)
-        kinds = [(ReportKind.COMPREHENSIVE_3D, self.report), (ReportKind.COMPREHENSIVE, self.comprehensive)]
-        objects = [build_report(source, prediction, kind) for kind, wanted in kinds if wanted]
-        if self.capture:
+        reports = (ResultObject.SR, ResultObject.COMPREHENSIVE_SR)
+        objects = [build_report(source, prediction, kind) for kind in reports if kind in self.objects]
+        if ResultObject.SC in self.objects:
             with TemporaryDirectory() as folder:
                 if picture is None or not picture.is_file():
                     picture = Path(folder) / "montage.png"
                     draw_montage(study, prediction, picture)
                 objects.append(build_capture(source, prediction, picture))
-        if self.key_images and (selection := build_key_images(source, prediction)) is not None:
+        selection = build_key_images(source, prediction) if ResultObject.KOS in self.objects else None
+        if selection is not None:
             objects.append(selection)
-        if self.presentations:
+        if ResultObject.GSPS in self.objects:
             states = build_presentations(source, prediction, study)
             objects += [states[series] for series in presented_series(prediction.to_dict())]
         return tuple(objects)

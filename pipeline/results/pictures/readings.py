@@ -70,7 +70,6 @@ class Reading:
 
 def reading_of_prediction(prediction: StudyPrediction) -> Reading:
     """What the program says."""
-    levels = prediction.levels or SpineLevels(prediction.study_id)
     opinions = {}
     for target, grade in prediction.grades.items():
         words = f"{grade.severity.value} {share_words(float(grade.probabilities.max()))}"
@@ -82,20 +81,20 @@ def reading_of_prediction(prediction: StudyPrediction) -> Reading:
     return Reading(
         prediction.study_id,
         "detected",
-        _summary(prediction, levels),
+        _summary(prediction),
         caption(prediction.provenance.models, prediction.provenance.learned),
-        levels,
+        prediction.found,
         opinions,
     )
 
 
-def _summary(prediction: StudyPrediction, levels: SpineLevels) -> str:
+def _summary(prediction: StudyPrediction) -> str:
     if prediction.rejected:
         reason = prediction.rejections[-1]
         return f"rejected: [{reason.reason.value}] {reason.message}; every grade is the level prior"
     flags = f" · flags: {', '.join(prediction.flags)}" if prediction.flags else ""
-    numbering = numbering_words(levels.numbering_confidence, prediction.flags)
-    return f"{len(levels.levels)} of 5 levels found · {numbering}{flags}"
+    numbering = numbering_words(prediction.found.numbering_confidence, prediction.flags)
+    return f"{len(prediction.found.levels)} of 5 levels found · {numbering}{flags}"
 
 
 def reading_of_annotations(study: Study, tables: RsnaTables) -> Reading:

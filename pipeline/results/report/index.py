@@ -8,9 +8,9 @@ from typing import Any
 
 from data_prep.base.files import write_whole
 from data_prep.problems import Rejection
-from data_prep.vocabulary import SEVERITIES, Condition, ConditionGroup, Level
+from data_prep.vocabulary import SEVERITIES, Condition, ConditionGroup, Level, Target
 from pipeline.results.report.pages import render
-from pipeline.results.words import flag_words, numbering_words, place_words, share_words
+from pipeline.results.words import flag_words, numbering_words, share_words, target_words
 
 _TITLE = b"<title>Studies, lumbar report</title>"
 _LOOKED_AT_BYTES = 4096
@@ -39,8 +39,8 @@ def least_certain_words(targets: Sequence[Mapping[str, Any]]) -> tuple[float, st
         return 2.0, ""
     least = min(graded, key=lambda row: max(row["probabilities"].values()))
     p = max(least["probabilities"].values())
-    place = f"{Level(least['level']).label} {place_words(Condition(least['condition']))}"
-    return p, f"{place}, {share_words(p)}"
+    target = Target(Condition(least["condition"]), Level(least["level"]))
+    return p, f"{target_words(target)}, {share_words(p)}"
 
 
 def write_index(

@@ -26,6 +26,7 @@ from pipeline.results.words import (
     reading_words,
     series_use_words,
     share_words,
+    target_words,
 )
 
 _COLOURS = {level: LEVEL_COLOURS[level] for level in LEVELS}
@@ -85,7 +86,7 @@ def write_report(study: Study | None, prediction: StudyPrediction, path: Path) -
 
 def render_report(study: Study | None, prediction: StudyPrediction) -> str:
     """The report as text; see ``write_report``."""
-    levels = prediction.levels or SpineLevels(prediction.study_id)
+    levels = prediction.found
     series = () if study is None else shown_series(study, levels)
     rows = [
         (level, [_cell(study, prediction, levels, series, condition, level) for condition, _ in COLUMNS])
@@ -142,7 +143,7 @@ def _cell(
         name=target.column,
         condition=condition,
         level=level,
-        title=f"{level.label} {place_words(condition)}",
+        title=target_words(target),
         severity=grade.severity,
         shares=tuple(
             (severity.value, severity.column, 100 * float(p))

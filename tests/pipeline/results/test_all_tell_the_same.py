@@ -18,13 +18,14 @@ from data_prep.read.find import find_studies
 from data_prep.vocabulary import Condition, Level, SeriesKind
 from pipeline.batch.run import run_batch
 from pipeline.results.bids import write_derivatives
+from pipeline.results.dicom import ResultObject
 from pipeline.results.dicom.write import DicomResults
 from pipeline.results.report.study_report import write_report
 from pipeline.results.words import flag_words, place_words
 from tests.pipeline.stand_in import KINDS, stand_in_pipeline, write_study, write_table
 
 GRADE = re.compile(r"(L\d/[LS]\d (?:left |right )?(?:canal|foramen|recess)): (Normal/Mild|Moderate|Severe)\b")
-ALL = DicomResults(report=True, capture=False, comprehensive=True, presentations=True, key_images=True)
+ALL = DicomResults(set(ResultObject) - {ResultObject.SC})
 
 Graded = Mapping[str, str]
 

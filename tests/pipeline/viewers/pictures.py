@@ -37,7 +37,7 @@ def results_of(images: Path, pipeline: Pipeline, folder: Path) -> tuple[Path, ..
     """All objects of a study; its report is printed into ``docs``."""
     (entry,) = find_studies(images)
     prediction, study = pipeline.predict_entry(entry)
-    results = DicomResults.of(set(ResultObject) - {ResultObject.COMPREHENSIVE_SR})
+    results = DicomResults(set(ResultObject) - {ResultObject.COMPREHENSIVE_SR})
     assert results.write(study, prediction, folder) is None
     paths = results.paths(prediction.to_dict(), folder)
     (report,) = (path for path in paths if path.parent.name == "sr")

@@ -21,9 +21,8 @@ from pipeline.cli import app
 from pipeline.grade import Pipeline
 from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import ResultObject
-from pipeline.results.dicom.groups import words_of
 from pipeline.results.dicom.write import DicomResults
-from pipeline.results.words import place_words
+from pipeline.results.words import place_words, target_words
 from pipeline.service.dicomweb import Archive, ArchiveFailed, find_study_uids, store
 from tests.dicom_tools import needs
 from tests.pipeline.service.parts import free_port
@@ -57,7 +56,7 @@ def graded(
     """The prediction of the phantom, and its objects: SR of both kinds, key images, overlays."""
     (entry,) = find_studies(phantom)
     prediction, study = Pipeline.load().predict_entry(entry)
-    results = DicomResults.of(set(ResultObject) - {ResultObject.SC})
+    results = DicomResults(set(ResultObject) - {ResultObject.SC})
     folder = tmp_path_factory.mktemp("results")
     assert results.write(study, prediction, folder) is None
     return prediction, results.paths(prediction.to_dict(), folder)
@@ -197,7 +196,7 @@ def slices_of(prediction: StudyPrediction, folder: Path) -> dict[str, tuple[int,
         point = prediction.levels.point(target.condition, target.level)
         assert point is not None and point.sight is not None
         count = len(list((folder / point.sight.series_id).glob("*.dcm")))
-        found[f"{words_of(target)}: {grade.severity.value}"] = point.sight.instance_number, count
+        found[f"{target_words(target)}: {grade.severity.value}"] = point.sight.instance_number, count
     return found
 
 

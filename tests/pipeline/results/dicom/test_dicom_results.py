@@ -24,7 +24,7 @@ from pipeline.results.dicom import ResultObject, codes
 from pipeline.results.dicom.key_images import build_key_images
 from pipeline.results.dicom.presentation import build_presentations
 from pipeline.results.dicom.source import read_source
-from pipeline.results.dicom.structured_report import ReportKind, build_report
+from pipeline.results.dicom.structured_report import build_report
 from pipeline.results.dicom.write import DicomResults, write_object
 from pipeline.results.words import place_words
 from tests.command_line import lumbar
@@ -184,7 +184,7 @@ def test_the_same_study_gives_the_same_bytes_and_other_models_other_objects(
     for name, pipeline in pipelines.items():
         (entry,) = find_studies(images)
         prediction, study = pipeline.predict_entry(entry)
-        results = DicomResults(capture=name != "c")
+        results = DicomResults({ResultObject.SR} | ({ResultObject.SC} if name != "c" else set()))
         assert results.write(study, prediction, tmp_path / name) is None
         made.append([path.read_bytes() for path in results.paths(prediction.to_dict(), tmp_path / name)])
     assert made[0] == made[1] and len(made[0]) == 2
@@ -218,7 +218,7 @@ def test_values_that_break_the_standard_do_not_get_into_a_result(images: Path, t
     with pytest.warns(UserWarning):
         edit(images, **bad)
     prediction, study = graded(images)
-    results = DicomResults(capture=False)
+    results = DicomResults({ResultObject.SR})
     assert results.write(study, prediction, tmp_path) is None
     (path,) = results.paths(prediction.to_dict(), tmp_path)
     assert dciodvfy_errors(path) == []
@@ -335,7 +335,7 @@ def test_a_point_on_no_slice_is_given_in_the_patient(images: Path, tmp_path: Pat
     assert dciodvfy_errors(tmp_path / "sr.dcm") == []
     text = dsrdump(tmp_path / "sr.dcm")
     assert text.count("SCOORD3D:") == 1 and text.count("SCOORD:") == 2 * (19 + discs(text))
-    older = build_report(read_source(study), prediction, ReportKind.COMPREHENSIVE)
+    older = build_report(read_source(study), prediction, ResultObject.COMPREHENSIVE_SR)
     write_object(older, tmp_path / "older.dcm")
     assert dciodvfy_errors(tmp_path / "older.dcm") == []
     text = dsrdump(tmp_path / "older.dcm")
@@ -350,7 +350,7 @@ def test_real_studies_without_half_of_the_attributes_give_valid_objects(
 ) -> None:
     (entry,) = find_studies(real_rsna / "train_images" / study_id)
     prediction, study = bundled_pipeline.predict_entry(entry)
-    results = DicomResults.of(set(ResultObject))
+    results = DicomResults(tuple(ResultObject))
     assert results.write(study, prediction, tmp_path) is None
     paths = results.paths(prediction.to_dict(), tmp_path)
     assert {path.relative_to(tmp_path).parts[0] for path in paths} >= {"sr", "sr-comprehensive", "sc", "gsps"}
@@ -446,7 +446,7 @@ def test_an_object_that_could_not_be_made_once_is_made_by_the_next_run(
 
     def run() -> list[str]:
         report = run_batch(
-            stand_in_pipeline(), find_studies(images), tmp_path, dicom=DicomResults(capture=False)
+            stand_in_pipeline(), find_studies(images), tmp_path, dicom=DicomResults({ResultObject.SR})
         )
         return [item.reason.value for item in report.rejections]
 

@@ -44,7 +44,7 @@ def objects_of(folder: Path, *, enhanced: bool) -> list[Dataset]:
     (entry,) = find_studies(study_in(folder, enhanced=enhanced))
     prediction, study = stand_in_pipeline().predict_entry(entry)
     assert study is not None and not prediction.rejected
-    return list(DicomResults.of(set(ResultObject)).build(study, prediction))
+    return list(DicomResults(tuple(ResultObject)).build(study, prediction))
 
 
 def references(item: Dataset) -> Iterator[Dataset]:

@@ -24,7 +24,7 @@ def objects(bundled_pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory
     write_dataset(folder / "data", studies=1, seed=SEED, headers="pacs")
     (entry,) = find_studies(next((folder / "data" / "train_images").iterdir()))
     prediction, study = bundled_pipeline.predict_entry(entry)
-    results = DicomResults.of(set(ResultObject))
+    results = DicomResults(tuple(ResultObject))
     assert results.write(study, prediction, folder) is None
     return results.paths(prediction.to_dict(), folder)
 
