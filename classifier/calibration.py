@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,16 +27,20 @@ _WORTH_A_SHARE = 1e-4
 
 
 # By hand, because grading would otherwise need scipy, and wait for it.
-def log_softmax(z: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-    """As ``scipy.special.log_softmax``."""
-    shifted = z - z.max(axis=axis, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)))
+def _softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """As ``scipy.special.softmax``, along the last axis."""
+    raised = np.exp(z - z.max(axis=-1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
 
 
-def softmax(z: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-    """As ``scipy.special.softmax``."""
-    raised = np.exp(z - z.max(axis=axis, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=axis, keepdims=True))
+def _three(values: Iterable[Any]) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    return first, second, third
+
+
+def _check_bias(bias: Sequence[float]) -> None:
+    if len(bias) != len(SEVERITIES) or not np.all(np.isfinite(bias)):
+        raise ValueError(f"bias must be 3 finite numbers, but got {bias}")
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,7 @@ class Calibration:
     def __post_init__(self) -> None:
         if not (np.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"temperature must be positive, but got {self.temperature}")
-        if len(self.bias) != len(SEVERITIES) or not np.all(np.isfinite(self.bias)):
-            raise ValueError(f"bias must be 3 finite numbers, but got {self.bias}")
+        _check_bias(self.bias)
         if not (0 <= self.prior_share <= 1 and 0 <= self.any_severe_pull <= 1):
             raise ValueError(f"shares must lie in 0–1, but got {self.prior_share}, {self.any_severe_pull}")
 
@@ -75,9 +78,9 @@ class Calibration:
         """Unweighted probabilities (n, 3) from evidence logits (n, 3) and log prior (n, 3)."""
         z = np.asarray(logits, dtype=np.float64) / self.temperature + np.array(self.bias)
         prior = np.asarray(log_prior, dtype=np.float64)
-        p = np.asarray(softmax(z + prior, axis=-1), dtype=np.float64)
+        p = _softmax(z + prior)
         if self.prior_share:
-            p = (1 - self.prior_share) * p + self.prior_share * softmax(prior, axis=-1)
+            p = (1 - self.prior_share) * p + self.prior_share * _softmax(prior)
         return p
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,10 +93,9 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
-        bias = [float(value) for value in values["bias"]]
         return cls(
             float(values["temperature"]),
-            (bias[0], bias[1], bias[2]),
+            _three(values["bias"]),
             float(values.get("prior_share", 0.0)),
             float(values.get("any_severe_pull", 0.0)),
         )
@@ -118,8 +120,7 @@ class JointCalibration:
     def __post_init__(self) -> None:
         if len(self.weights) != 2 or not all(np.isfinite(w) and w >= 0 for w in self.weights):
             raise ValueError(f"weights must be 2 finite numbers from 0 on, but got {self.weights}")
-        if len(self.bias) != len(SEVERITIES) or not np.all(np.isfinite(self.bias)):
-            raise ValueError(f"bias must be 3 finite numbers, but got {self.bias}")
+        _check_bias(self.bias)
 
     def probabilities(
         self, sagittal: ArrayLike, axial: ArrayLike, log_prior: ArrayLike
@@ -128,7 +129,7 @@ class JointCalibration:
         z = self.weights[0] * np.asarray(sagittal, np.float64) + self.weights[1] * np.asarray(
             axial, np.float64
         )
-        return np.asarray(softmax(z + np.array(self.bias) + np.asarray(log_prior, np.float64), axis=-1))
+        return _softmax(z + np.array(self.bias) + np.asarray(log_prior, np.float64))
 
     def to_dict(self) -> dict[str, Any]:
         return {"weights": list(self.weights), "bias": list(self.bias)}
@@ -136,8 +137,7 @@ class JointCalibration:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> JointCalibration:
         first, second = (float(value) for value in values["weights"])
-        bias = [float(value) for value in values["bias"]]
-        return cls((first, second), (bias[0], bias[1], bias[2]))
+        return cls((first, second), _three(values["bias"]))
 
 
 def fit_joint_calibration(
@@ -152,19 +152,18 @@ def fit_joint_calibration(
     if not len(first) or not first.shape == second.shape == prior.shape == target.shape:
         raise ValueError("expected four (n, 3) arrays of one shape")
 
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
+
     def loss(parameters: NDArray[np.float64]) -> float:
         bias = parameters[2:] - parameters[2:].mean()
         log_p = log_softmax(parameters[0] * first + parameters[1] * second + bias + prior, axis=1)
         return float(-(target * log_p).sum() / len(first) + _BIAS_PENALTY * (bias**2).sum() / len(first))
 
-    from scipy.optimize import minimize
-
     bounds = [(0.0, 3.0)] * 2 + [(-5.0, 5.0)] * len(SEVERITIES)
     found = minimize(loss, np.array([0.5, 0.5, 0.0, 0.0, 0.0]), method="L-BFGS-B", bounds=bounds)
-    bias = found.x[2:] - found.x[2:].mean()
-    return JointCalibration(
-        (float(found.x[0]), float(found.x[1])), (float(bias[0]), float(bias[1]), float(bias[2]))
-    )
+    weights = float(found.x[0]), float(found.x[1])
+    return JointCalibration(weights, _three(found.x[2:] - found.x[2:].mean()))
 
 
 def fit_calibration(logits: ArrayLike, log_prior: ArrayLike, truth: ArrayLike) -> Calibration:
@@ -180,6 +179,10 @@ def fit_calibration(logits: ArrayLike, log_prior: ArrayLike, truth: ArrayLike) -
     if z.size == 0 or z.shape[1:] != (len(SEVERITIES),) or not z.shape == prior.shape == target.shape:
         raise ValueError(f"expected three (n, 3) arrays, but got {z.shape}, {prior.shape}, {target.shape}")
 
+    # Here, because only a fit needs it: every process that grades would wait for it.
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
+
     def loss(parameters: NDArray[np.float64]) -> float:
         bias = parameters[1:] - parameters[1:].mean()
         log_p = log_softmax(z * np.exp(-parameters[0]) + bias + prior, axis=1)
@@ -188,12 +191,8 @@ def fit_calibration(logits: ArrayLike, log_prior: ArrayLike, truth: ArrayLike) -
         return float((held - (target * log_p).sum()) / len(z))
 
     bounds = [(-3.0, 5.0)] + [(-5.0, 5.0)] * len(SEVERITIES)
-    # Here, because only a fit needs it: every process that grades would wait for it.
-    from scipy.optimize import minimize
-
     found = minimize(loss, np.zeros(1 + len(SEVERITIES)), method="L-BFGS-B", bounds=bounds)
-    bias = found.x[1:] - found.x[1:].mean()
-    return Calibration(float(np.exp(found.x[0])), (float(bias[0]), float(bias[1]), float(bias[2])))
+    return Calibration(float(np.exp(found.x[0])), _three(found.x[1:] - found.x[1:].mean()))
 
 
 def best_prior_share(probabilities: ArrayLike, prior: ArrayLike, truth: ArrayLike) -> float:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from classifier.grade import SEVERITY_WEIGHTS
 from classifier.judge.bootstrap import FloatArray
 from classifier.metric import PROBABILITY_COLUMNS, long_labels
-from classifier.prior import bundled_level_prior
+from classifier.prior import level_prior_counts
 from data_prep.vocabulary import CONDITIONS, TARGET_BY_COLUMN, ConditionGroup
 
 
@@ -70,7 +70,7 @@ class GradedRows:
     @property
     def prior(self) -> FloatArray:
         """(n, 3) the level prior of every row, from the real RSNA label table."""
-        counts = bundled_level_prior().counts
+        counts = level_prior_counts()
         return np.asarray((counts / counts.sum(axis=2, keepdims=True))[self.group, self.level])
 
     @classmethod

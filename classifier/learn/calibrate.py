@@ -244,18 +244,13 @@ def _mean_logits(
     return np.asarray(np.mean(each, axis=0))
 
 
-def _bounded_share(calibration: Calibration, logits: NDArray[np.float64], crops: CropCache) -> float:
-    """The share of the prior that is best on these crops: readers err, too, and a bound costs little."""
-    log_prior = crops.log_prior.astype(np.float64)
-    return best_prior_share(calibration.probabilities(logits, log_prior), np.exp(log_prior), crops.truth)
-
-
 def _with_prior_share(
     calibration: Calibration, members: Sequence[StoredGrader], caches: Sequence[CropCache]
 ) -> Calibration:
     """The calibration with the share of the prior that is best on other scanners."""
-    logits = _mean_logits(members, caches, 0)
-    return replace(calibration, prior_share=_bounded_share(calibration, logits, caches[0]))
+    log_prior = caches[0].log_prior.astype(np.float64)
+    p = calibration.probabilities(_mean_logits(members, caches, 0), log_prior)
+    return replace(calibration, prior_share=best_prior_share(p, np.exp(log_prior), caches[0].truth))
 
 
 def _as_rows(cache: CropCache, p: NDArray[np.float64]) -> GradedRows:

@@ -118,7 +118,8 @@ def train_grader(
         optimiser, _warmup_then_cosine(settings.epochs * steps, settings.warmup_share)
     )
     # float16 needs its gradients scaled; bfloat16 has the range of float32.
-    scaler = torch.amp.GradScaler(device.type, enabled=_needs_scaling(device, settings.bfloat16))
+    is_scaled = settings.bfloat16 and mixed_dtype(device) is torch.float16
+    scaler = torch.amp.GradScaler(device.type, enabled=is_scaled)
     weights = torch.tensor(settings.severity_weights, device=device)
     reports: list[EpochReport] = []
 
@@ -214,10 +215,6 @@ def made_of(
     begun = [] if start_from is None else [value.cpu().numpy() for value in start_from.values()]
     weights = None if pretrained is None else file_sha256(pretrained)
     return arrays_digest([*train.arrays().values(), *begun], weights)
-
-
-def _needs_scaling(device: torch.device, mixed: bool) -> bool:
-    return mixed and mixed_dtype(device) is torch.float16
 
 
 def _loss(logits: Tensor, batch: Batch, weights: Tensor, config: GraderConfig) -> Tensor:

@@ -68,7 +68,7 @@ class Strip:
             at = at - corner
             pixels = np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), dtype=np.float32)
         found = cv2.remap(pixels, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return scaled(np.asarray(found, dtype=np.float32))
+        return stretched(np.asarray(found, dtype=np.float32), most=2.0)
 
 
 def _around(
@@ -95,12 +95,12 @@ def between(values: FloatArray, row: NDArray[Any]) -> FloatArray:
     return np.stack([np.interp(row, places, part) for part in values.T], axis=-1)
 
 
-def scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Stretched so that the 5th and 95th percentile are 0 and 1; all 0 where it is constant."""
+def stretched(values: NDArray[np.float32], *, most: float) -> NDArray[np.float32]:
+    """So that the 5th and 95th percentile are 0 and 1, cut at −1 and ``most``; all 0 where it is constant."""
     low, high = np.array(percentiles(values, (5.0, 95.0)))
     if high - low <= 1e-6 * max(1.0, abs(high)):
-        return np.zeros_like(values, dtype=np.float32)
-    return np.clip((values - low) / (high - low), -1.0, 2.0).astype(np.float32)
+        return np.zeros_like(values)
+    return np.clip((values - low) / (high - low), -1.0, most).astype(np.float32)
 
 
 def canal_strip(canal_mm: FloatArray, disc_mm: FloatArray) -> tuple[Strip, FloatArray]:

@@ -23,8 +23,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from classifier.measure.network import TissueNetwork, converted_tissues
+from classifier.measure.strips import stretched
 from classifier.measure.tissue_samples import Labelled, phantom_slices, spider_slices
-from classifier.measure.tissues import PIXEL_MM, TISSUES, RealArray, normalised, phases, upright_axes
+from classifier.measure.tissues import BRIGHTEST, PIXEL_MM, TISSUES, RealArray, phases, upright_axes
 from data_prep.base.graph import SUFFIX, graph_of
 
 WINDOW: tuple[int, int] = (192, 112)
@@ -107,10 +108,7 @@ def other_light(window: RealArray, rng: np.random.Generator) -> RealArray:
     """Gamma, slopes of brightness, clipping, noise, stripes."""
     low, high = np.percentile(window, (1, 99))
     share = np.clip((window - low) / max(high - low, 1e-6), 0, 1.6) ** rng.uniform(0.55, 1.6)
-    down, right = (
-        np.linspace(-1, 1, window.shape[0])[:, None],
-        np.linspace(-1, 1, window.shape[1])[None],
-    )
+    down, right = np.linspace(-1, 1, window.shape[0])[:, None], np.linspace(-1, 1, window.shape[1])[None]
     slope = rng.normal(0, 0.2) * down + rng.normal(0, 0.35) * right + rng.normal(0, 0.15) * down * down
     share = share * np.exp(slope)
     if rng.random() < 0.3:
@@ -120,7 +118,7 @@ def other_light(window: RealArray, rng: np.random.Generator) -> RealArray:
         share = share + cv2.GaussianBlur(noise, (0, 0), rng.uniform(0.3, 1.0)) * rng.uniform(0, 0.12)
     if rng.random() < 0.2:
         share = share * (1 + rng.uniform(0.02, 0.1) * np.sin(down * rng.uniform(10, 60) + rng.uniform(0, 6)))
-    return normalised(share.astype(np.float32))
+    return stretched(share.astype(np.float32), most=BRIGHTEST)
 
 
 def loss_of(scores: Tensor, shares: Tensor, inside: Tensor, has_vertebrae: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier.measure.planar import PlanarSlice
+from classifier.measure.strips import stretched
 from data_prep.base.graph import SUFFIX
 from data_prep.base.networks import CompiledNetwork, load_network
-from data_prep.crops import percentiles
 from data_prep.geometry import FloatArray
 
 TISSUES: Final = ("disc", "vertebra", "sac")
@@ -30,6 +30,8 @@ PIXEL_MM: Final = 0.75
 # Rows and columns, the same for every slice, or what is found would jump where one more is needed. Multiples
 # of 8: phases of 2, halved twice. 192 by 84 mm: five levels and 24 mm to the head and foot, mostly.
 SHAPE: Final = (256, 112)
+# Grey values that the networks take are cut there; see ``stretched``.
+BRIGHTEST: Final = 2.5
 # At least so much beyond the outermost points along the spine, in front of the discs, and behind the canal;
 # where that is more than there are pixels of this size, pixels are larger.
 _BEYOND_MM, _FRONT_MM, _BEHIND_MM = 15.0, 21.0, 14.0
@@ -91,7 +93,7 @@ class UprightGrid:
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        return normalised(np.asarray(found, dtype=np.float32))
+        return stretched(np.asarray(found, dtype=np.float32), most=BRIGHTEST)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,14 +120,6 @@ def upright_axes(canal_mm: FloatArray, disc_mm: FloatArray) -> tuple[FloatArray,
     if (canal_mm - disc_mm).mean(axis=0) @ right < 0:
         right = -right
     return right, down
-
-
-def normalised(values: RealArray) -> RealArray:
-    """Stretched so that the 5th and 95th percentile are 0 and 1; all 0 where it is constant."""
-    low, high = np.array(percentiles(values, (5.0, 95.0)))
-    if high - low <= 1e-6 * max(1.0, abs(high)):
-        return np.zeros_like(values)
-    return np.clip((values - low) / (high - low), -1.0, 2.5).astype(np.float32)
 
 
 def find_tissues(planar: PlanarSlice, canal_mm: FloatArray, disc_mm: FloatArray) -> Tissues:

@@ -11,14 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classifier.grade import Grade
-from classifier.prior import (
-    LevelPrior,
-    bundled_level_prior,
-    competition_weighted,
-    fit_level_prior,
-    level_prior,
+from classifier.metric import long_labels
+from classifier.prior import competition_weighted, level_prior, level_prior_counts
+from data_prep.vocabulary import (
+    LEVELS,
+    SEVERITIES,
+    TARGETS,
+    Condition,
+    ConditionGroup,
+    Level,
+    Severity,
+    Target,
 )
-from data_prep.vocabulary import LEVELS, TARGETS, Condition, ConditionGroup, Level, Severity, Target
 
 REAL_LABELS = Path(__file__).resolve().parents[3] / "shared" / "real" / "rsna2024" / "train.csv"
 
@@ -26,8 +30,11 @@ REAL_LABELS = Path(__file__).resolve().parents[3] / "shared" / "real" / "rsna202
 def test_the_bundled_prior_is_counted_on_the_real_table() -> None:
     if not REAL_LABELS.is_file():
         pytest.skip("the real label table is not here")
-    counted = fit_level_prior(pd.read_csv(REAL_LABELS, dtype={"study_id": str}))
-    np.testing.assert_array_equal(bundled_level_prior().counts, counted.counts)
+    labels = long_labels(pd.read_csv(REAL_LABELS, dtype={"study_id": str}))
+    counted = labels.groupby(["group", "level", "severity"]).size()
+    for group, counts in zip(ConditionGroup, level_prior_counts(), strict=True):
+        for level, row in zip(LEVELS, counts, strict=True):
+            assert [counted.get((group.value, level.value, s.index), 0) for s in SEVERITIES] == row.tolist()
 
 
 def test_the_bundled_prior_gives_a_probability_for_every_target() -> None:
@@ -45,30 +52,6 @@ def test_left_and_right_share_a_prior_and_l4_l5_has_the_most_severe_canals() -> 
     np.testing.assert_array_equal(level_prior(left), level_prior(right))
     severe = [level_prior(Target(Condition.SPINAL_CANAL_STENOSIS, level))[2] for level in LEVELS]
     assert LEVELS[int(np.argmax(severe))] is Level.L4_L5
-
-
-def test_fitting_counts_each_group_and_level() -> None:
-    rows = []
-    studies = (("1", "Severe", "Moderate", None), ("2", "Normal/Mild", "Severe", "Severe"))
-    for study, spinal, left, right in studies:
-        row = {"study_id": study, **{t.column: "Normal/Mild" for t in TARGETS}}
-        row["spinal_canal_stenosis_l1_l2"] = spinal
-        row["left_neural_foraminal_narrowing_l5_s1"] = left
-        row["right_neural_foraminal_narrowing_l5_s1"] = right
-        rows.append(row)
-    prior = fit_level_prior(pd.DataFrame(rows))
-    groups = list(ConditionGroup)
-    assert prior.counts[groups.index(ConditionGroup.SPINAL), 0].tolist() == [1, 0, 1]
-    assert prior.counts[groups.index(ConditionGroup.FORAMINAL), 4].tolist() == [0, 1, 2]
-    assert prior.counts[groups.index(ConditionGroup.SUBARTICULAR)].tolist() == [[4, 0, 0]] * 5
-    assert LevelPrior.from_dict(prior.to_dict()).counts.tolist() == prior.counts.tolist()
-
-
-def test_a_level_without_labels_is_refused() -> None:
-    counts = np.ones((3, 5, 3), dtype=int)
-    counts[1, 4] = 0
-    with pytest.raises(ValueError, match="no label for foraminal L5/S1"):
-        LevelPrior(counts)
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=3, max_size=3))
