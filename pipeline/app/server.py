@@ -7,7 +7,9 @@ something needs a token that only the page knows (against request forgery).
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import logging
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -23,10 +25,13 @@ from data_prep.problems import LumbarError
 from data_prep.read.listing import LOOKED_AT_BYTES
 from pipeline.app.jobs import Job, Jobs, Refused
 from pipeline.grade import Pipeline
+from pipeline.quiet import failure_in_words
 from pipeline.results.report.pages import render
 
 ADDRESS = "127.0.0.1"
 _UPLOADED = "lumbar-app-"
+# How long an end waits for uploads under way.
+_ENDS_WITHIN_S = 2
 TOKEN_HEADER = "x-lumbar-token"
 _SAFE_HEADERS = {
     b"x-content-type-options": b"nosniff",
@@ -55,8 +60,12 @@ class LocalOnly:
             await self.app(scope, receive, send)
             return
 
+        begun = False
+
         async def send_safe(message: MutableMapping[str, Any]) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 message["headers"] = [*message["headers"], *_SAFE_HEADERS.items()]
             await send(message)
 
@@ -64,7 +73,15 @@ class LocalOnly:
             response = JSONResponse({"detail": "refused: not from this machine's own page"}, 403)
             await response(scope, receive, send_safe)
             return
-        await self.app(scope, receive, send_safe)
+        try:
+            await self.app(scope, receive, send_safe)
+        except asyncio.CancelledError:
+            return  # the app ends: nobody waits for the answer
+        except Exception as error:  # the server would print what messages and tracebacks quote
+            words = failure_in_words(type(error), error.__traceback__)
+            logging.getLogger("uvicorn.error").error(words)
+            if not begun:
+                await JSONResponse({"detail": words}, 500)(scope, receive, send_safe)
 
     def _is_own(self, scope: Scope) -> bool:
         headers = dict(scope["headers"])
@@ -216,7 +233,14 @@ def serve(
     with temporary_folder(_UPLOADED) as folder:
         jobs = Jobs(pipeline, folder)
         server = uvicorn.Server(
-            uvicorn.Config(create_app(jobs, port), log_level=log_level, access_log=False, server_header=False)
+            uvicorn.Config(
+                create_app(jobs, port),
+                log_level=log_level,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                timeout_graceful_shutdown=_ENDS_WITHIN_S,
+            )
         )
         ready(f"http://{ADDRESS}:{port}/")
         try:

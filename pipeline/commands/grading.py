@@ -254,6 +254,7 @@ def local_app(
     chosen = ChosenModels.of(models, detector_weights, classifier_weights)
     from pipeline.app.server import listen, serve
     from pipeline.commands.grading_steps import load_pipeline
+    from pipeline.commands.signals import ended_by_signals
 
     def ready(address: str) -> None:
         # The address is the result: it is printed even when quiet.
@@ -263,4 +264,6 @@ def local_app(
 
     listener = listen(port)
     verbose = console.verbosity() is console.Verbosity.VERBOSE
-    serve(load_pipeline(chosen), listener, log_level="info" if verbose else "warning", ready=ready)
+    loaded = load_pipeline(chosen)
+    with ended_by_signals():  # a closed terminal, too, must not leave images behind
+        serve(loaded, listener, log_level="info" if verbose else "warning", ready=ready)

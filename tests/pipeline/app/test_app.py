@@ -294,19 +294,48 @@ def test_a_failing_study_does_not_end_the_app_and_tells_nothing(
     assert running.graded(files)["state"] == "done"
 
 
-def test_the_command_serves_until_it_is_interrupted_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_request_that_fails_within_says_where_and_quotes_nothing(
+    running: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise RuntimeError(f"{CANARY} in /home/somebody")
+
+    monkeypatch.setattr(running.jobs, "create", broken)
+    status, answer = running.ask("POST", "/api/jobs")
+    assert status == 500 and "internal failure (RuntimeError) at " in answer["detail"]
+    assert "internal failure (RuntimeError) at " in caplog.text and "Traceback" not in caplog.text
+    assert "CANARY" not in answer["detail"] + caplog.text
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_command_serves_until_it_is_ended_and_leaves_nothing(
+    tmp_path: Path, sent: signal.Signals
+) -> None:
+    """Ctrl-C, an end of the system, a closed terminal; an upload that stands still holds nothing up."""
     command, log = ["app", "--port", "0", "--no-browser"], tmp_path / "app.log"
     environment = {"TMPDIR": str(tmp_path)}
     process = start_warm("pipeline", command, out=log, err=tmp_path / "err.log", environment=environment)
     try:
         address = said(log, r"http://127\.0\.0\.1:\d+/")
-        assert "Drop a folder or a zip" in urllib.request.urlopen(address, timeout=30).read().decode()
-        assert len(list(tmp_path.glob("lumbar-app-*"))) == 1
-        process.send_signal(signal.SIGINT)
+        page = urllib.request.urlopen(address, timeout=30).read().decode()
+        assert "Drop a folder or a zip" in page
+        token = page.split('lumbar-token" content="')[1].split('"')[0]
+        connection = HTTPConnection("127.0.0.1", int(address.rsplit(":")[-1].strip("/")), timeout=30)
+        connection.request("POST", "/api/jobs", headers={TOKEN_HEADER: token})
+        identifier = json.loads(connection.getresponse().read())["id"]
+        connection.putrequest("PUT", f"/api/jobs/{identifier}/files?name=1/2/1.dcm")
+        connection.putheader("Content-Length", "100000")
+        connection.putheader(TOKEN_HEADER, token)
+        connection.endheaders(b"x" * 5000)
+        time.sleep(0.3)
+        (folder,) = tmp_path.glob("lumbar-app-*")
+        assert list(folder.rglob("1.dcm"))
+        process.send_signal(sent)
         process.wait(timeout=30)
     finally:
         process.kill()
     assert not list(tmp_path.glob("lumbar-app-*"))
+    assert "Traceback" not in (tmp_path / "err.log").read_text()
 
 
 def test_an_image_that_has_no_place_is_named(running: Running, images: Path) -> None:
