@@ -7,25 +7,28 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.names import input_label
-from data_prep.problems import ADVICE, DicomRejected, Rejection
+from data_prep.base.files import is_disk_error
+from data_prep.names import input_label, printable
+from data_prep.problems import ADVICE, DicomRejected, Reason, Rejection, counted
 from data_prep.read.archives import (
     DEFAULT_ARCHIVE_LIMITS,
+    ArchiveLimits,
     extract_archive,
     is_archive,
     note_left_out,
     safe_parts,
 )
 from data_prep.read.find import find_all_studies
-from data_prep.read.listing import Others
+from data_prep.read.listing import DICOM, Others, format_of_content
 from data_prep.read.opening import inner_folder
 from pipeline.batch.run import BatchReport, run_batch
 from pipeline.grade import Pipeline
+from pipeline.quiet import failure_in_words
 from pipeline.results.report.study_report import write_report
 
 
@@ -52,6 +55,11 @@ class UploadLimits:
     idle_s: float = 900.0
 
 
+_IMAGES = (".dcm", ".nii", ".nii.gz")
+_NAMED = 12
+_TITLE_CHARS = 200
+
+
 class Refused(Exception):
     """A request that is not granted; the message says why and what to do."""
 
@@ -66,15 +74,22 @@ class Job:
 
     Attributes:
         id: 128 random bits: who does not know it cannot reach the results.
+        title: what the page calls it.
         state: uploading, waiting, working, done or failed.
         share: 0–1, how much of the grading is over.
         message: what is going on, or why it failed and what to do.
         results: relative names of the files that may be asked for.
+        n_graded: studies of which a target was graded.
+        n_unused, n_doubtful: files, series and studies that were not used; and those that were used and are
+            incomplete or doubtful.
+        of_no_study: what was not used and belongs to no study, so that no report says it; in words.
         left_out: files that were sent and go nowhere.
+        not_sent: files that the page could not send.
     """
 
     id: str
     folder: Path
+    title: str = ""
     state: str = "uploading"
     share: float = 0.0
     message: str = ""
@@ -83,9 +98,13 @@ class Job:
     touched: float = field(default_factory=time.monotonic)
     results: tuple[str, ...] = ()
     n_studies: int = 0
-    n_rejected: int = 0
+    n_graded: int = 0
+    n_unused: int = 0
+    n_doubtful: int = 0
+    of_no_study: tuple[str, ...] = ()
     removed: bool = False
     left_out: Others = field(default_factory=Others, repr=False)
+    not_sent: list[Rejection] = field(default_factory=list, repr=False)
 
     @property
     def input(self) -> Path:
@@ -98,11 +117,15 @@ class Job:
     def to_dict(self) -> dict[str, Any]:
         return {
             "id": self.id,
+            "title": self.title,
             "state": self.state,
             "share": round(self.share, 3),
             "message": self.message,
             "studies": self.n_studies,
-            "not_used": self.n_rejected,
+            "graded": self.n_graded,
+            "not_used": self.n_unused,
+            "doubtful": self.n_doubtful,
+            "of_no_study": list(self.of_no_study),
             "results": list(self.results),
         }
 
@@ -121,7 +144,7 @@ class Jobs:
         self._worker = threading.Thread(target=self._work, name="lumbar-grading", daemon=True)
         self._worker.start()
 
-    def create(self) -> Job:
+    def create(self, title: str = "") -> Job:
         """A new job to upload to. Raises Refused when too many are under way."""
         with self._lock:
             for job in [*self._jobs.values()]:
@@ -134,7 +157,8 @@ class Jobs:
             for job in finished[: max(0, len(finished) - self.limits.max_kept + 1)]:
                 self._drop(job)
             identifier = secrets.token_urlsafe(16)
-            job = Job(identifier, self._folder / f"job-{secrets.token_hex(8)}")
+            folder = self._folder / f"job-{secrets.token_hex(8)}"
+            job = Job(identifier, folder, printable(title)[:_TITLE_CHARS])
             job.input.mkdir(parents=True)
             self._jobs[identifier] = job
             return job
@@ -149,7 +173,7 @@ class Jobs:
         Raises:
             Refused: the job is no longer open, or has too many files.
         """
-        if job.state != "uploading":
+        if job.state != "uploading" or job.removed:
             raise Refused("this job takes no more files: begin a new one")
         if job.n_files >= self.limits.max_files:
             raise Refused(f"more than {self.limits.max_files} files: give one study at a time, or a zip")
@@ -162,8 +186,29 @@ class Jobs:
         """Remember a file that has no place, by its first bytes, so that an image among them is named."""
         note_left_out(name, start, job.left_out)
 
+    def not_sent(self, job: Job, name: str, why: Reason, start: bytes, n_bytes: int) -> None:
+        """Remember a file that the page cannot read, or that is too large, by its first bytes if it has them.
+
+        Raises:
+            Refused: as ``place_for``; nothing else is a reason.
+        """
+        self.place_for(job, name)
+        path = Path(name)
+        looks = format_of_content(start, path.name, n_bytes)
+        if why is Reason.UNREADABLE:
+            job.not_sent.append(Rejection.of(path, why, "the browser could not read the file"))
+        elif why is not Reason.TOO_LARGE:
+            raise Refused("a file is unreadable or too_large, or it is sent")
+        elif looks == DICOM or path.name.lower().endswith(_IMAGES):
+            said = f"{n_bytes} bytes; the limit is {self.limits.max_file_bytes} bytes"
+            job.not_sent.append(Rejection.of(path, why, said))
+        elif looks:
+            job.left_out.note(path, looks)
+
     def count(self, job: Job, path: Path, so_far: int, more: int) -> None:
-        """Count bytes as they arrive. Raises Refused beyond a limit."""
+        """Count bytes as they arrive. Raises Refused beyond a limit, or when the job was removed."""
+        if job.removed:
+            raise Refused("this job is gone: begin a new one")
         archive = path.suffix.lower() == ".zip"
         limit = self.limits.max_archive_bytes if archive else self.limits.max_file_bytes
         if so_far + more > limit:
@@ -213,16 +258,16 @@ class Jobs:
         try:
             self._grade(job)
         except DicomRejected as rejected:
-            job.n_rejected = len(rejected.rejections)
-            named = "; ".join(f"{item.place}: {item.message}" for item in rejected.rejections[:5])
+            named = " ".join(_words(rejected.rejections))
             message = f"{rejected.rejection.message}. What to do: {ADVICE[rejected.rejection.reason]}."
-            return "failed", message + (f" Not used: {named}." if named else "")
+            return "failed", message + (f" Not used: {named}" if named else "")
         except Stopped:
             return "failed", "stopped"
-        except OSError as error:
-            return "failed", f"{error.strerror}: make room on the disk, and try again"
         except Exception as error:  # one job must never end the app; messages may quote headers
-            return "failed", f"internal failure ({type(error).__name__}): please report it"
+            if is_disk_error(error):
+                assert isinstance(error, OSError)
+                return "failed", f"{error.strerror}: make room on the disk, and try again"
+            return "failed", failure_in_words(type(error), error.__traceback__)
         return "done", "done"
 
     def _grade(self, job: Job) -> None:
@@ -233,9 +278,12 @@ class Jobs:
 
         job.message = "unpacking"
         left_out = [rejection for _, rejection in job.left_out.rejections]
-        rejections = (*left_out, *unpack_all(job.input))
+        rejections = (*job.not_sent, *left_out, *unpack_all(job.input))
         job.message = "looking for studies"
-        entries = find_all_studies([inner_folder(job.input)])
+        try:
+            entries = find_all_studies([inner_folder(job.input)])
+        except DicomRejected as rejected:  # perhaps because of these
+            raise DicomRejected(rejected.rejection, (*rejections, *rejected.rejections)) from None
         job.n_studies = len(entries)
         report = run_batch(
             self._pipeline,
@@ -248,7 +296,10 @@ class Jobs:
         job.results = tuple(
             path.relative_to(job.output).as_posix() for path in _written(report) if path.is_file()
         )
-        job.n_rejected = len(report.rejections)
+        job.n_graded = report.n_graded
+        job.n_unused = sum(item.standing == "rejected" for item in report.rejections)
+        job.n_doubtful = len(report.rejections) - job.n_unused
+        job.of_no_study = tuple(_words(rejections))
         job.share = 1.0
 
 
@@ -261,15 +312,40 @@ def _is_zip(path: Path) -> bool:
     return path.suffix.lower() == ".zip" and is_archive(path)
 
 
-def unpack_all(
-    folder: Path, extract: Callable[[Path, Path], tuple[Rejection, ...]] = extract_archive
-) -> tuple[Rejection, ...]:
-    """Unpack each zip of a folder beside itself and remove it; see ``extract_archive``."""
+def _words(rejections: Sequence[Rejection]) -> list[str]:
+    """What was not used, a sentence each, and what to do about the first few; the rest is counted."""
+    said = [
+        f"{item.place or 'Input'}: {item.message}"
+        + (f" (so are {more} more files of it)" if more else "")
+        + f". What to do: {ADVICE[item.reason]}."
+        for item, more in counted(rejections)
+    ]
+    more = len(said) - _NAMED
+    return said if more <= 0 else [*said[:_NAMED], f"And {more} more."]
+
+
+def unpack_all(folder: Path, limits: ArchiveLimits = DEFAULT_ARCHIVE_LIMITS) -> tuple[Rejection, ...]:
+    """Unpack each zip of a folder beside itself and remove it; see ``extract_archive``.
+
+    A bad one never ends the others. ``limits.max_total_bytes`` holds for all together.
+
+    Raises:
+        DicomRejected: the only file of the folder is an archive that cannot be read.
+    """
     rejections: list[Rejection] = []
-    for path in sorted(path for path in folder.rglob("*") if _is_zip(path)):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    left = limits.max_total_bytes
+    for path in sorted(filter(_is_zip, files)):
         place = path.with_suffix("")
         while place.exists():
             place = place.with_name(f"{place.name}-zip")
-        rejections += extract(path, place)
+        try:
+            rejections += extract_archive(path, place, limits=replace(limits, max_total_bytes=left))
+        except DicomRejected as rejected:
+            shutil.rmtree(place, ignore_errors=True)  # a part of it would be graded
+            if len(files) == 1:
+                raise
+            rejections.append(Rejection.of(path, rejected.rejection.reason, rejected.rejection.message))
         path.unlink()
+        left -= sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
     return tuple(rejections)

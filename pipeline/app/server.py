@@ -19,9 +19,9 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 
-from data_prep.base.files import remove_abandoned, temporary_folder
+from data_prep.base.files import is_disk_error, remove_abandoned, temporary_folder
 from data_prep.names import input_label
-from data_prep.problems import LumbarError
+from data_prep.problems import LumbarError, Reason
 from data_prep.read.listing import LOOKED_AT_BYTES
 from pipeline.app.jobs import Job, Jobs, Refused
 from pipeline.grade import Pipeline
@@ -119,21 +119,28 @@ def create_app(jobs: Jobs, port: int) -> FastAPI:
         return HTMLResponse(text)
 
     @app.post("/api/jobs")
-    def create(request: Request) -> JSONResponse:
+    def create(request: Request, title: str = "") -> JSONResponse:
         checked(request)
         try:
-            return JSONResponse(jobs.create().to_dict(), 201)
+            return JSONResponse(jobs.create(title).to_dict(), 201)
         except Refused as refused:
             raise HTTPException(429, str(refused)) from None
 
     @app.put("/api/jobs/{identifier}/files")
-    async def upload(request: Request, identifier: str, name: str) -> JSONResponse:
+    async def upload(
+        request: Request, identifier: str, name: str, not_sent: Reason | None = None, size: int = 0
+    ) -> JSONResponse:
         job = owned(request, identifier)
         try:
-            await _receive(jobs, job, name, request)
+            if not_sent is None:
+                await _receive(jobs, job, name, request)
+            else:
+                jobs.not_sent(job, name, not_sent, await _start_of(request), size)
         except Refused as refused:
             raise HTTPException(413, str(refused)) from None
         except OSError as error:
+            if not is_disk_error(error):
+                raise
             raise HTTPException(507, f"{error.strerror}: make room on the disk, and try again") from None
         return JSONResponse({"files": job.n_files})
 
@@ -174,12 +181,7 @@ async def _receive(jobs: Jobs, job: Job, name: str, request: Request) -> None:
     """Write a file as it arrives, counting; nothing is left of one that is refused or broken off."""
     path = jobs.place_for(job, name)
     if path is None:
-        start = b""
-        async for chunk in request.stream():
-            start += chunk
-            if len(start) >= LOOKED_AT_BYTES:
-                break
-        jobs.leave_out(job, name, start)
+        jobs.leave_out(job, name, await _start_of(request))
         return
     if path.exists() or any(parent.is_file() for parent in path.parents):
         raise Refused(f"{input_label(path.name)} was sent twice: begin a new job")
@@ -195,6 +197,14 @@ async def _receive(jobs: Jobs, job: Job, name: str, request: Request) -> None:
     finally:
         if not complete:
             path.unlink(missing_ok=True)
+
+
+async def _start_of(request: Request) -> bytes:
+    """The first bytes of a file that is not kept; a browser takes an answer before its end for a failure."""
+    start = b""
+    async for chunk in request.stream():
+        start += chunk[: LOOKED_AT_BYTES - len(start)]
+    return start
 
 
 class PortUnusable(LumbarError):

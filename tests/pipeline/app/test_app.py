@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 import time
@@ -10,14 +11,17 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from http.client import HTTPConnection
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
 
-from pipeline.app.jobs import Jobs, UploadLimits
+from data_prep.read.archives import ArchiveLimits
+from pipeline.app.jobs import Jobs, UploadLimits, unpack_all
 from pipeline.app.server import TOKEN_HEADER, create_app, listen
 from pipeline.grade import Pipeline
 from pipeline.learned import Learned
@@ -27,13 +31,14 @@ from tests.pipeline.stand_in import (
     CANARY,
     BrightnessGrader,
     StraightSpine,
+    stand_in_files,
     stand_in_pipeline,
     write_study,
 )
 from tests.pipeline.warm_program import start_warm
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page, Route
 
 CONTRAST = (Path(__file__).parents[1] / "contrast.js").read_text()
 
@@ -135,6 +140,161 @@ def test_a_folder_and_a_zip_dropped_in_chromium_are_graded_and_reported(
     finally:
         page.close()
         app.close()
+
+
+@pytest.fixture
+def page_of(chromium: Browser, running: Running) -> Iterator[Page]:
+    """The page of an app whose stages need no weights."""
+    page = chromium.new_page(viewport={"width": 1200, "height": 900})
+    page.goto(f"http://127.0.0.1:{running.port}/")
+    yield page
+    page.close()
+
+
+def _state(page: Page, pattern: str) -> str:
+    """What the first job on a page says, once it begins so."""
+    for _ in range(600):
+        states = page.locator("article .state").all_inner_texts()
+        if states and re.match(pattern, states[0]):
+            return str(states[0])
+        page.wait_for_timeout(50)
+    raise AssertionError(f"waited in vain for {pattern!r}: {states}")
+
+
+def _stand_still(running: Running, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """What lets the grading of an app go on, which now waits."""
+    gate = threading.Event()
+    detect = running.jobs._pipeline.detector.predict
+    monkeypatch.setattr(
+        running.jobs._pipeline.detector, "predict", lambda study: (gate.wait(30), detect(study))[1]
+    )
+    return gate
+
+
+def test_a_file_that_cannot_be_taken_in_is_named_and_ends_nothing(
+    page_of: Page, running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too large, hidden, removed since it was chosen, a zip that is broken: beside a good study."""
+    folder = tmp_path / "in"
+    write_study(folder, "501")
+    image = (folder / "501" / "11" / "1.dcm").read_bytes()
+    (folder / "501" / "9.dcm").write_bytes(image + bytes(2_000_000))
+    (folder / "501" / "film.mp4").write_bytes(bytes(2_000_000))
+    (folder / "501" / ".8.dcm").write_bytes(image + bytes(900_000))
+    (folder / "501" / "7.dcm").write_bytes(image)
+    (folder / "broken.zip").write_bytes(b"PK\x03\x04 nothing")
+    monkeypatch.setattr(running.jobs, "limits", replace(running.jobs.limits, max_file_bytes=1_000_000))
+    page_of.reload()
+    page_of.route(
+        "**/files*", lambda route: ((folder / "501" / "7.dcm").unlink(missing_ok=True), route.continue_())
+    )
+    page_of.set_input_files("#folder", str(folder))
+    assert _state(page_of, "Done|Not").startswith("Done: 1 study. Files, series or studies")
+    assert page_of.locator("iframe.result").count() == 1
+    said = page_of.locator(".of-no-study li").all_inner_texts()
+    assert sorted(words.partition(": ")[0] for words in said) == [
+        ".8.dcm", "7.dcm", "9.dcm", "broken.zip",
+    ]  # fmt: skip
+    (job,) = running.jobs._jobs.values()
+    assert (job.n_graded, job.n_unused) == (1, 4)
+
+
+def test_what_is_loaded_anew_shows_the_jobs_of_its_tab_and_no_others(
+    page_of: Page, chromium: Browser, running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = _stand_still(running, monkeypatch)
+    write_study(tmp_path, "501")
+    page_of.set_input_files("#folder", str(tmp_path / "501"))
+    _state(page_of, "Grading")
+    page_of.reload()
+    _state(page_of, "Grading")
+    gate.set()
+    assert _state(page_of, "Done") == "Done: 1 study."
+    page_of.reload()
+    _state(page_of, "Done")
+    assert page_of.locator("article h2").all_inner_texts() == ["501"]
+    other = chromium.new_page()
+    other.goto(page_of.url)
+    other.wait_for_timeout(500)
+    assert other.locator("article").count() == 0
+    other.close()
+    page_of.get_by_role("button", name="Remove images and results").click()
+    page_of.reload()
+    page_of.wait_for_timeout(500)
+    assert page_of.locator("article").count() == 0 and not list(running.folder.iterdir())
+
+
+@pytest.mark.parametrize("when", ["Taking in", "Grading"])
+def test_a_cancelled_job_leaves_nothing(
+    page_of: Page, running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    gate = _stand_still(running, monkeypatch)
+    write_study(tmp_path, "501")
+    if when == "Taking in":  # one file is never sent to its end
+        page_of.route("**/files*", lambda route: None if "5.dcm" in route.request.url else route.continue_())
+    page_of.set_input_files("#folder", str(tmp_path / "501"))
+    _state(page_of, when)
+    page_of.get_by_role("button", name="Cancel").click()
+    gate.set()
+    for _ in range(100):
+        if not list(running.folder.iterdir()):
+            break
+        page_of.wait_for_timeout(50)
+    assert not list(running.folder.iterdir()) and not running.jobs._jobs
+    assert page_of.locator("article").count() == 0
+
+
+def test_an_upload_ends_with_its_page(page_of: Page, running: Running, tmp_path: Path) -> None:
+    write_study(tmp_path, "501")
+    page_of.route("**/files*", lambda route: None if "5.dcm" in route.request.url else route.continue_())
+    page_of.set_input_files("#folder", str(tmp_path / "501"))
+    _state(page_of, "Taking in 15 files, about 0 s|Taking in 15 files$")
+    page_of.goto("about:blank")
+    for _ in range(100):
+        if not list(running.folder.iterdir()):
+            break
+        page_of.wait_for_timeout(50)
+    assert not list(running.folder.iterdir())
+
+
+def test_a_refusal_while_others_are_sent_stays_on_the_page(page_of: Page, tmp_path: Path) -> None:
+    """What was sent beside it and ends later said "Taking in" for ever."""
+    write_study(tmp_path, "501")
+
+    def answer(route: Route) -> None:
+        if "1.dcm" in route.request.url:
+            route.fulfill(status=507, json={"detail": "No space left on device"})
+        else:
+            page_of.wait_for_timeout(200)
+            route.continue_()
+
+    page_of.route("**/files*", answer)
+    page_of.set_input_files("#folder", str(tmp_path / "501"))
+    _state(page_of, "Not graded: No space left on device")
+    page_of.wait_for_timeout(1500)
+    assert _state(page_of, ".") == "Not graded: No space left on device"
+
+
+def test_an_app_that_has_ended_is_said(page_of: Page, running: Running, tmp_path: Path) -> None:
+    write_study(tmp_path, "501")
+    running.close()
+    page_of.set_input_files("#folder", str(tmp_path / "501"))
+    assert "the program does not answer" in _state(page_of, "Not graded")
+
+
+def test_what_could_not_be_graded_is_no_study_that_is_done(
+    page_of: Page, running: Running, tmp_path: Path
+) -> None:
+    write_study(tmp_path / "in", "501")
+    write_study(tmp_path / "in", "502")
+    for path in (tmp_path / "in" / "502").rglob("*.dcm"):
+        path.write_bytes(path.read_bytes()[:300])
+    page_of.set_input_files("#folder", str(tmp_path / "in"))
+    assert _state(page_of, "Done").startswith("Done: 1 of 2 studies graded. Nothing could be graded of")
+    for path in (tmp_path / "in" / "501").rglob("*.dcm"):
+        path.unlink()
+    page_of.set_input_files("#folder", str(tmp_path / "in" / "502"))
+    assert _state(page_of, "Nothing|Not")
 
 
 def test_the_page_says_what_the_graders_of_this_run_learned_from(tmp_path: Path) -> None:
@@ -297,7 +457,7 @@ def test_a_failing_study_does_not_end_the_app_and_tells_nothing(
 def test_a_request_that_fails_within_says_where_and_quotes_nothing(
     running: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken() -> None:
+    def broken(_: str) -> None:
         raise RuntimeError(f"{CANARY} in /home/somebody")
 
     monkeypatch.setattr(running.jobs, "create", broken)
@@ -336,6 +496,31 @@ def test_the_command_serves_until_it_is_ended_and_leaves_nothing(
         process.kill()
     assert not list(tmp_path.glob("lumbar-app-*"))
     assert "Traceback" not in (tmp_path / "err.log").read_text()
+
+
+def test_a_zip_that_is_broken_or_too_large_in_the_midst_leaves_no_part(tmp_path: Path) -> None:
+    """Unpacked in part it would be graded as if it were whole. Limits hold for all zips together."""
+    with zipfile.ZipFile(tmp_path / "1.zip", "w") as file:
+        for place, content in stand_in_files("501").items():
+            file.writestr(str(place), content)
+    (tmp_path / "2.zip").write_bytes((tmp_path / "1.zip").read_bytes())
+    size = sum(len(content) for content in stand_in_files("501").values())
+    limits = ArchiveLimits(max_total_bytes=size * 3 // 2)
+    (refused,) = unpack_all(tmp_path, limits)
+    assert (refused.reason, refused.file) == ("archive_too_large", "2.zip")
+    assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")} == {"1"}
+
+
+def test_members_that_are_refused_are_named_where_nothing_else_is_there(running: Running) -> None:
+    """Encrypted ones: the message said alone that there is no image."""
+    content = BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        file.writestr("501/11/1.dcm", b"secret")
+    packed = bytearray(content.getvalue())
+    packed[packed.index(b"PK\x03\x04") + 6] |= 1
+    packed[packed.index(b"PK\x01\x02") + 8] |= 1
+    state = running.graded({"a.zip": bytes(packed)})
+    assert state["state"] == "failed" and "1.dcm: it is encrypted" in state["message"]
 
 
 def test_an_image_that_has_no_place_is_named(running: Running, images: Path) -> None:
