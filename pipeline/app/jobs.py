@@ -7,14 +7,13 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from data_prep.base.files import is_disk_error
 from data_prep.names import input_label, printable
-from data_prep.problems import ADVICE, DicomRejected, Reason, Rejection, counted
+from data_prep.problems import ADVICE, DicomRejected, Reason, Rejection
 from data_prep.read.archives import (
     DEFAULT_ARCHIVE_LIMITS,
     ArchiveLimits,
@@ -30,6 +29,7 @@ from pipeline.batch.run import BatchReport, run_batch
 from pipeline.grade import Pipeline
 from pipeline.quiet import failure_in_words
 from pipeline.results.report.study_report import write_report
+from pipeline.results.words import refusal_sentences
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,6 @@ class UploadLimits:
 
 
 _IMAGES = (".dcm", ".nii", ".nii.gz")
-_NAMED = 12
 _TITLE_CHARS = 200
 
 
@@ -258,7 +257,7 @@ class Jobs:
         try:
             self._grade(job)
         except DicomRejected as rejected:
-            named = " ".join(_words(rejected.rejections))
+            named = " ".join(refusal_sentences(rejected.rejections))
             message = f"{rejected.rejection.message}. What to do: {ADVICE[rejected.rejection.reason]}."
             return "failed", message + (f" Not used: {named}" if named else "")
         except Stopped:
@@ -299,7 +298,7 @@ class Jobs:
         job.n_graded = report.n_graded
         job.n_unused = sum(item.standing == "rejected" for item in report.rejections)
         job.n_doubtful = len(report.rejections) - job.n_unused
-        job.of_no_study = tuple(_words(rejections))
+        job.of_no_study = tuple(refusal_sentences(rejections))
         job.share = 1.0
 
 
@@ -310,18 +309,6 @@ def _written(report: BatchReport) -> list[Path]:
 
 def _is_zip(path: Path) -> bool:
     return path.suffix.lower() == ".zip" and is_archive(path)
-
-
-def _words(rejections: Sequence[Rejection]) -> list[str]:
-    """What was not used, a sentence each, and what to do about the first few; the rest is counted."""
-    said = [
-        f"{item.place or 'Input'}: {item.message}"
-        + (f" (so are {more} more files of it)" if more else "")
-        + f". What to do: {ADVICE[item.reason]}."
-        for item, more in counted(rejections)
-    ]
-    more = len(said) - _NAMED
-    return said if more <= 0 else [*said[:_NAMED], f"And {more} more."]
 
 
 def unpack_all(folder: Path, limits: ArchiveLimits = DEFAULT_ARCHIVE_LIMITS) -> tuple[Rejection, ...]:

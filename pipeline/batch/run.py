@@ -158,7 +158,13 @@ def run_batch(
     if report is not None:
         places = {record["study_id"]: place_of(REPORT_PLACE, record["study_id"]) for record in records}
         reports = {study_id: place for study_id, place in places.items() if (out / place).is_file()}
-        write_index(records, reports, out / INDEX_FILE, learned_from=facts.provenance.learned_from)
+        write_index(
+            records,
+            reports,
+            out / INDEX_FILE,
+            learned_from=facts.provenance.learned_from,
+            rejections=rejections,
+        )
     else:
         remove_index(out / INDEX_FILE)
     return BatchReport(

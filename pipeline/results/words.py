@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from data_prep.problems import Rejection
+from data_prep.problems import ADVICE, Rejection, counted
 from data_prep.vocabulary import Condition, ConditionGroup, Target
 
 NOT_A_DEVICE: Final = "Research software, not a medical device."
+_SAID = 12
 
 FLAG_WORDS: Final[Mapping[str, str]] = {
     "numbering_uncertain": "The numbering of the levels is uncertain: all of them may be off by one.",
@@ -112,6 +113,18 @@ def rejection_lines(rejections: Iterable[Rejection]) -> list[str]:
     """What of a study was not used, or is incomplete or doubtful: how often for which reason."""
     counts = Counter((item.standing, item.reason) for item in rejections)
     return [f"{_STANDING_WORDS[standing]}: {reason} x {n}" for (standing, reason), n in counts.items()]
+
+
+def refusal_sentences(rejections: Iterable[Rejection]) -> list[str]:
+    """What was not used, and what to do, a text for each of the first few; the others are counted."""
+    said = [
+        f"{item.place or 'Input'}: {item.message}"
+        + (f" (so are {more} more files of it)" if more else "")
+        + f". What to do: {ADVICE[item.reason]}."
+        for item, more in counted(rejections)
+    ]
+    more = len(said) - _SAID
+    return said if more <= 0 else [*said[:_SAID], f"And {more} more: refused.csv names them."]
 
 
 def series_use_words(used_for: Iterable[str], ignored: str) -> str:

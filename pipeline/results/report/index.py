@@ -10,7 +10,7 @@ from data_prep.base.files import write_whole
 from data_prep.problems import Rejection
 from data_prep.vocabulary import SEVERITIES, Condition, ConditionGroup, Level, Target
 from pipeline.results.report.pages import render
-from pipeline.results.words import flag_words, numbering_words, share_words, target_words
+from pipeline.results.words import flag_words, numbering_words, refusal_sentences, share_words, target_words
 
 _TITLE = b"<title>Studies, lumbar report</title>"
 _LOOKED_AT_BYTES = 4096
@@ -44,7 +44,12 @@ def least_certain_words(targets: Sequence[Mapping[str, Any]]) -> tuple[float, st
 
 
 def write_index(
-    records: Sequence[Mapping[str, Any]], reports: Mapping[str, str], path: Path, *, learned_from: str
+    records: Sequence[Mapping[str, Any]],
+    reports: Mapping[str, str],
+    path: Path,
+    *,
+    learned_from: str,
+    rejections: Sequence[Rejection] = (),
 ) -> None:
     """Write ``index.html``: a line per study, to be sorted and filtered, with links to the reports.
 
@@ -53,6 +58,7 @@ def write_index(
         reports: study id → place of its report, relative to ``path``.
         path: HTML file to write.
         learned_from: what the graders learned from, and the licence, in words.
+        rejections: of the input as a whole, which no report says.
     """
     rows = []
     for record in records:
@@ -82,7 +88,16 @@ def write_index(
                 ),
             }
         )
-    write_whole(path, render("index.html", script="index.js", rows=rows, learned_from=learned_from))
+    write_whole(
+        path,
+        render(
+            "index.html",
+            script="index.js",
+            rows=rows,
+            learned_from=learned_from,
+            of_no_study=refusal_sentences(rejections),
+        ),
+    )
 
 
 def remove_index(path: Path) -> None:

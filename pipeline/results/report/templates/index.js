@@ -1,5 +1,6 @@
 "use strict";
 (() => {
+  document.getElementById("no-script").remove();
   const body = document.querySelector("tbody");
   const rows = [...body.rows];
   const heads = [...document.querySelectorAll("thead th")];

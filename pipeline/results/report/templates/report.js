@@ -1,5 +1,6 @@
 "use strict";
 (() => {
+  document.getElementById("no-script").remove();
   const all = (selector) => [...document.querySelectorAll(selector)];
   const cells = all("button.cell");
   const tabs = all("button.tab");

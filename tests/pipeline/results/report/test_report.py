@@ -412,8 +412,13 @@ def test_the_index_sorts_filters_and_links(tmp_path: Path, chromium: Browser) ->
                 "probabilities": {"normal_mild": 0.1, "moderate": 0.1, "severe": 0.8},
             }
     learned_from = "The graders learned from <phantoms>."
+    refused = Rejection(Reason.LINK, "a link <b> in an archive is never followed", file="7.dcm")
     write_index(
-        records, {"501": "reports/501/report.html"}, tmp_path / "index.html", learned_from=learned_from
+        records,
+        {"501": "reports/501/report.html"},
+        tmp_path / "index.html",
+        learned_from=learned_from,
+        rejections=[refused],
     )
     opened = Opened(chromium, tmp_path / "index.html")
     page = opened.page
@@ -423,6 +428,7 @@ def test_the_index_sorts_filters_and_links(tmp_path: Path, chromium: Browser) ->
 
     assert studies() == ["501", "502", "503", "504"]
     assert learned_from in page.locator(".notice").first.inner_text()
+    assert "7.dcm: a link <b> in an archive" in page.locator(".notice.flags").inner_text()
     page.get_by_role("button", name="Worst canal").press("Enter")
     page.get_by_role("button", name="Worst canal").press("Enter")
     assert studies()[0] == "502" and "Severe, L3/L4" in page.locator("tbody tr").first.inner_text()
@@ -438,6 +444,56 @@ def test_the_index_sorts_filters_and_links(tmp_path: Path, chromium: Browser) ->
     assert page.locator("a").get_attribute("href") == "reports/501/report.html"
     assert page.evaluate(CONTRAST)["failures"] == []
     opened.close()
+
+
+def test_the_fields_of_the_index_say_what_is_shown_after_going_back(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    """A browser fills in what a field held before, and no script hears of it: all rows were shown."""
+    write_study(tmp_path / "in", "501")
+    records = [stand_in_pipeline().predict_entry(find_studies(tmp_path / "in")[0])[0].to_dict()]
+    write_index(records, {}, tmp_path / "index.html", learned_from="")
+    page = Opened(chromium, tmp_path / "index.html").page
+    page.select_option("#warned", "no")
+    assert page.locator("tbody tr:visible").count() == 0
+    page.goto("about:blank")
+    page.go_back()
+    fits = page.input_value("#warned") == "no"
+    assert page.locator("tbody tr:visible").count() == int(not fits)
+    page.context.close()
+
+
+def test_a_draft_never_comes_back_in_the_report_of_another_patient(tmp_path: Path, chromium: Browser) -> None:
+    """One file, written anew while the browser was elsewhere: it filled in the text of the first patient."""
+    path, reports = tmp_path / "report.html", []
+    for study_id in ("501", "502"):
+        write_study(tmp_path / "in" / study_id, study_id)
+        prediction, study = stand_in_pipeline().predict_entry(find_studies(tmp_path / "in" / study_id)[0])
+        reports.append(render_report(study, prediction))
+    path.write_text(reports[0])
+    page = Opened(chromium, path).page
+    page.fill("#draft", "TEXT OF THE FIRST")
+    page.locator("input[type=range]").first.fill("0")
+    page.goto("about:blank")
+    path.write_text(reports[1])
+    page.go_back()
+    assert page.locator("h1").inner_text() == "Study 502"
+    assert page.input_value("#draft").startswith("DRAFT OF RESEARCH SOFTWARE")
+    shown = int(page.locator("input[type=range]").first.input_value()) + 1
+    assert f"slice {shown} of" in page.locator("#caption").inner_text()
+    page.context.close()
+
+
+def test_without_javascript_a_page_says_what_does_not_work(report: Path, chromium: Browser) -> None:
+    page = chromium.new_page(java_script_enabled=False)
+    page.goto(report.as_uri())
+    said = page.get_by_text("Without JavaScript this page shows every grade")
+    assert said.is_visible()
+    page.close()
+    page = chromium.new_page()
+    page.goto(report.as_uri())
+    assert page.get_by_text("Without JavaScript").count() == 0
+    page.close()
 
 
 def test_points_placed_by_geometry_look_different(graded: tuple[StudyPrediction, Study]) -> None:
