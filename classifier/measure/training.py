@@ -57,7 +57,7 @@ def inside_of(body: Body, kind: str) -> Inside:
     painted = _Painted(body)
 
     def inside(xyz_mm: FloatArray) -> NDArray[np.bool_]:
-        at = body.spine.coordinates(warped(body, body.spine.to_body(xyz_mm).astype(np.float32)))
+        at = body.spine.coordinates(warped(body, body.spine.to_body(xyz_mm).astype(np.float32).T))
         behind = at.back_mm - painted.profile("sac_centre", at)
         if kind in ("canal", "sac"):
             depth, width = painted.profile("sac_depth", at), painted.profile("sac_width", at)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,11 +19,11 @@ ROOTLET_RADIUS_MM = 0.7
 def paint_canal(painter: Painter) -> None:
     """Paint foramina, epidural fat, recesses and the sac with cord and roots."""
     at = painter.at
-    behind = at.back_mm - painter.profile("sac_centre", at)
+    behind = painter.behind_mm
     where = np.flatnonzero((np.abs(at.left_mm) < 30) & (np.abs(behind) < 16))
     if not len(where):
         return
-    at, behind = at.take(where), behind[where]
+    at, behind = at.take(where), behind.take(where)
     _paint_foramina(painter, at, where, behind)
     _paint_epidural(painter, at, where, behind)
     _paint_recesses(painter, at, where, behind)
@@ -37,26 +39,27 @@ def _paint_foramina(
     )
     if not len(near):
         return
-    side = (at.left_mm[near] > 0).astype(np.intp)
-    half_back, half_up, middle, back, root, normal_up = painter.body.foramen[side, at.disc[near]].T
-    u, v, w = np.abs(at.left_mm[near]), behind[near] - back, at.above_mm[near]
+    at, where = at.take(near), where.take(near)
+    side = (at.left_mm > 0).astype(np.intp)
+    half_back, half_up, middle, back, root, normal_up = painter.body.foramen[side, at.disc].T
+    u, v, w = np.abs(at.left_mm), behind.take(near) - back, at.above_mm
     out, length = u - 19.0 * scale, 9.5 * scale
     signals = painter.signals
     # What fills a narrowed foramen is dark and grows out of disc and facet: bulge, capsule, osteophyte.
     narrowed = np.clip((4.4 * scale - half_back) / (1.2 * scale), 0.0, 1.0)
     reach = 1.5 * scale * narrowed
     free = tunnel(v, w - 4.5 * scale, 4.6 * scale + reach, normal_up + 0.4, out, length)
-    fat = signals["fat"] * (0.95 + 0.06 * painter.noise(at.body_mm[near], 1.0))
-    painter.paint(free, fat + narrowed * (signals["ligament"] - fat), where[near])
+    fat = signals["fat"] * (0.95 + 0.06 * painter.noise(at.body_mm, 1.0))
+    painter.paint(free, fat + narrowed * (signals["ligament"] - fat), where)
     open_fat = tunnel(v, w - middle, half_back, half_up, out, length)
-    painter.paint(open_fat, fat, where[near])
+    painter.paint(open_fat, fat, where)
     # The root leaves downwards and forwards as it goes out; it is flattened where there is no room.
     out = u - FORAMEN_SIDE_MM * scale
     deep = np.minimum(root, np.maximum(half_back - 0.2, 0.8))
     high = np.minimum(root, np.maximum(half_up - 0.5, 1.2))
     sink = w - 7.2 * scale + 0.35 * out
     exit_root = tunnel(v + 0.15 * out, sink, deep, high, out - 2.5, length)
-    painter.paint(exit_root, signals["root"], where[near])
+    painter.paint(exit_root, signals["root"], where)
 
 
 def _paint_epidural(
@@ -116,8 +119,8 @@ def _paint_sac(painter: Painter, at: SpineCoordinates, where: NDArray[np.intp], 
     inside = np.flatnonzero((np.abs(at.left_mm) < width + 2) & (np.abs(behind) < depth + 2))
     if not len(inside):
         return
-    at, behind, where = at.take(inside), behind[inside], where[inside]
-    depth, width = depth[inside], width[inside]
+    at, behind, where = at.take(inside), behind.take(inside), where.take(inside)
+    depth, width = depth.take(inside), width.take(inside)
     sac = ellipse(at.left_mm, behind, width, depth)
     painter.paint(sac - 0.5, signals["ligament"], where)
     # Roots closer together leave less fluid between them; beyond the second boundary there is none.
@@ -138,17 +141,19 @@ def _paint_rootlets(
     width: RealArray,
 ) -> None:
     # Roots start at the conus and leave level by level.
-    below_conus = painter.profile("cord", at) < 0.6
+    below_conus = np.flatnonzero(painter.profile("cord", at) < 0.6)
+    if not len(below_conus):
+        return
+    at, where, behind = at.take(below_conus), where.take(below_conus), behind.take(below_conus)
+    depth, width = depth.take(below_conus), width.take(below_conus)
     roots = painter.body.roots
     left = np.clip(np.round(len(roots) * (1.0 - (at.position - FIRST_LUMBAR - 1.0) * 0.16)), 5, len(roots))
-    for number, (u, v) in enumerate(roots):
-        near = np.flatnonzero(
-            below_conus
-            & (number < left)
-            & (np.abs(at.left_mm - u * width) < 1.6)
-            & (np.abs(behind - v * depth) < 1.6)
-        )
-        if len(near):
-            a, b = at.left_mm[near] - u * width[near], behind[near] - v * depth[near]
-            distance = np.sqrt(a * a + b * b) - ROOTLET_RADIUS_MM
-            painter.paint(distance, painter.signals["root"], where[near])
+    a, b = at.left_mm - roots[:, :1] * width, behind - roots[:, 1:] * depth
+    present = np.arange(len(roots))[:, None] < left
+    near = np.flatnonzero(present & (np.abs(a) < 1.6) & (np.abs(b) < 1.6))
+    a, b = a.take(near), b.take(near)
+    distance = np.sqrt(a * a + b * b) - ROOTLET_RADIUS_MM
+    root, point = np.divmod(near, len(where))
+    first = np.searchsorted(root, np.arange(len(roots) + 1))
+    for start, end in pairwise(first):
+        painter.paint(distance[start:end], painter.signals["root"], where.take(point[start:end]))

@@ -15,11 +15,11 @@ RealArray = NDArray[np.floating]  # float32 in practice; numpy's stubs lose trac
 def paint_posterior(painter: Painter) -> None:
     """Paint the neural arches over the muscles."""
     at = painter.at
-    behind = at.back_mm - painter.profile("sac_centre", at)
+    behind = painter.behind_mm
     where = np.flatnonzero((np.abs(at.left_mm) < 48) & (behind > -16) & (behind < 50))
     if not len(where):
         return
-    at, behind = at.take(where), behind[where]
+    at, behind = at.take(where), behind.take(where)
     scale = painter.body.spine.stature
     fraction = at.position % 1.0
     side = np.abs(at.left_mm)
@@ -31,7 +31,7 @@ def paint_posterior(painter: Painter) -> None:
     upper, lower = _facets(painter, at, behind, side, scale)
     bone = np.minimum(bone, np.minimum(upper, lower))
     painter.paint(bone, painter.signals["cortex"], where)
-    painter.paint(bone + CORTEX_MM * 1.2, marrow_signal(painter, at), where)
+    painter.paint(bone + CORTEX_MM * 1.2, lambda inside: marrow_signal(painter, at.take(inside)), where)
     joint = np.maximum(np.abs(upper - lower) - 1.1, np.minimum(upper, lower) - 0.5)
     painter.paint(np.maximum(joint, np.maximum(upper, lower) - 2.5), painter.signals["ligament"], where)
     _paint_flavum(painter, at, where, behind, side, sac)

@@ -56,24 +56,26 @@ def _mean_of_cuts(
     rows, columns = plane.shape
     rotation = body.spine.rotation
     x_axis, y_axis, normal = (axis @ rotation for axis in (plane.x_axis, plane.y_axis, plane.normal))
-    x = (np.arange(columns) * plane.spacing_mm[0])[None, :, None] * x_axis
-    y = (np.arange(rows) * plane.spacing_mm[1])[:, None, None] * y_axis
+    x = (np.arange(columns) * plane.spacing_mm[0]) * x_axis[:, None]
+    y = (np.arange(rows) * plane.spacing_mm[1]) * y_axis[:, None]
     pixel_mm = float(np.sqrt(plane.spacing_mm[0] * plane.spacing_mm[1]))
     total = np.zeros(rows * columns, dtype=np.float32)
+    signals = contrast.signals
     for offset in ((np.arange(cuts) + 0.5) / cuts - 0.5) * thickness_mm:
         corner = body.spine.to_body(plane.origin_mm) + offset * normal
-        points = (x + corner).astype(np.float32) + y.astype(np.float32)
-        total += _cut(body, points.reshape(-1, 3), contrast, pixel_mm)
+        across = (x + corner[:, None]).astype(np.float32)
+        points = across[:, None, :] + y.astype(np.float32)[:, :, None]
+        total += _cut(body, points.reshape(3, -1), signals, pixel_mm)
     return (total / np.float32(cuts)).reshape(rows, columns).astype(np.float32, copy=False)
 
 
-def _cut(body: Body, body_mm: Float32Array, contrast: Contrast, pixel_mm: float) -> Float32Array:
-    image = np.zeros(len(body_mm), dtype=np.float32)
+def _cut(body: Body, body_mm: Float32Array, signals: dict[str, float], pixel_mm: float) -> Float32Array:
+    image = np.zeros(body_mm.shape[1], dtype=np.float32)
     torso = inside_torso(body, body_mm)
     if not len(torso.index):
         return image
-    coordinates = body.spine.coordinates(warped(body, body_mm[torso.index]))
-    painter = Painter(body, contrast.signals, coordinates, pixel_mm)
+    coordinates = body.spine.coordinates(warped(body, body_mm.take(torso.index, axis=1)))
+    painter = Painter(body, signals, coordinates, pixel_mm)
     paint_soft_tissue(painter, torso)
     paint_vertebrae(painter)
     paint_posterior(painter)

@@ -7,6 +7,7 @@ lies turned and shifted on the table; ``Spine.to_body`` undoes that.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,7 +37,7 @@ class SpineCoordinates:
     """Where points lie relative to the spine. All arrays (n,), float32 or intp.
 
     Attributes:
-        body_mm: (n, 3) body coordinates.
+        body_mm: (3, n) body coordinates.
         position: plane index + fraction of the way to the next plane (0 at T3/T4, foot-ward).
         sample: row of the profile tables.
         left_mm, back_mm: offsets from the centre line in the moving frame.
@@ -53,10 +54,21 @@ class SpineCoordinates:
 
     def take(self, index: NDArray[np.intp]) -> SpineCoordinates:
         """The coordinates of some of the points."""
-        return SpineCoordinates(
-            self.body_mm[index], self.position[index], self.sample[index], self.left_mm[index],
-            self.back_mm[index], self.disc[index], self.above_mm[index],
-        )  # fmt: skip
+        return _SomeCoordinates(self, index)
+
+
+class _SomeCoordinates(SpineCoordinates):
+    """Those of some points; an array is cut out when it is asked for."""
+
+    def __init__(self, whole: SpineCoordinates, index: NDArray[np.intp]) -> None:
+        self.__dict__.update(_whole=whole, _index=index)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in SpineCoordinates.__dataclass_fields__:
+            raise AttributeError(name)
+        values = getattr(self.__dict__["_whole"], name).take(self.__dict__["_index"], axis=-1)
+        self.__dict__[name] = values
+        return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,35 +110,36 @@ class Spine:
         return self.to_patient(body)
 
     def coordinates(self, body_mm: Float32Array) -> SpineCoordinates:
-        """Spine coordinates of body points (n, 3).
+        """Spine coordinates of body points (3, n).
 
         A point lies between two disc planes; the fraction is its distance from the upper plane over the sum
         of both distances. Far from the spine, where planes would cross, the distance in y is held.
         """
-        line_y = np.interp(body_mm[:, 2], self.line[::-1, 2], self.line[::-1, 1]).astype(np.float32)
-        held = body_mm.copy()
-        held[:, 1] = line_y + np.clip(body_mm[:, 1] - line_y, -48.0, 52.0)
-        np.clip(held[:, 0], -60.0, 60.0, out=held[:, 0])
-        first, last = self._planes_near(float(body_mm[:, 2].min()), float(body_mm[:, 2].max()))
+        x, y, z = body_mm
+        line_y = np.interp(z, self.line[::-1, 2], self.line[::-1, 1]).astype(np.float32)
+        held = np.stack([np.clip(x, -60.0, 60.0), line_y + np.clip(y - line_y, -48.0, 52.0), z])
+        first, last = self._planes_near(float(z.min()), float(z.max()))
         up = self.up[first:last].astype(np.float32)
-        distance = held @ up.T - np.sum(up * self.centres_mm[first:last], axis=1).astype(np.float32)
-        below = np.clip(np.count_nonzero(distance < 0, axis=1) - 1, 0, last - first - 2)
-        rows = np.arange(len(below))
-        from_upper = np.maximum(-distance[rows, below], 0.0)
-        from_lower = np.maximum(distance[rows, below + 1], 0.0)
+        distance = up @ held
+        distance -= np.sum(up * self.centres_mm[first:last], axis=1).astype(np.float32)[:, None]
+        above_point = (distance < 0).view(np.int8).sum(axis=0, dtype=np.int8)
+        below = np.clip(above_point - 1, 0, last - first - 2).astype(np.intp)
+        flat = below * len(z) + np.arange(len(z))
+        from_upper = np.maximum(-distance.take(flat), 0.0)
+        from_lower = np.maximum(distance.take(flat + len(z)), 0.0)
         below += first
         fraction = from_upper / np.maximum(from_upper + from_lower, 1e-3)
-        position = (below + fraction).astype(np.float32)
+        position = below.astype(np.float32) + fraction
         sample = np.minimum((position * SAMPLES_PER_LEVEL + 0.5).astype(np.intp), len(self.line) - 1)
-        local = self.line[sample]
-        offset = body_mm - local[:, :3]
+        line = self.line.take(sample, axis=0).T
+        dx, dy, dz = body_mm - line[:3]
         nearer_lower = from_lower < from_upper
         return SpineCoordinates(
             body_mm=body_mm,
             position=position,
             sample=sample,
-            left_mm=np.einsum("ij,ij->i", offset, local[:, 3:6]),
-            back_mm=np.einsum("ij,ij->i", offset, local[:, 6:9]),
+            left_mm=dx * line[3] + dy * line[4] + dz * line[5],
+            back_mm=dx * line[6] + dy * line[7] + dz * line[8],
             disc=below + nearer_lower,
             above_mm=np.where(nearer_lower, from_lower, -from_upper),
         )

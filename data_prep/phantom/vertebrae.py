@@ -87,14 +87,27 @@ def paint_vertebrae(painter: Painter) -> None:
     outline = body_outline(painter, at, spur)
     painter.paint(outline, painter.signals["cortex"], where)
     inner = rounded_both(outline, from_disc, 2.5) + CORTEX_MM
-    painter.paint(inner, marrow_signal(painter, at, -from_disc), where)
+    inside = painter.touched(inner)
+    _paint_marrow(painter, at.take(inside), where.take(inside), inner.take(inside), -from_disc.take(inside))
+    slab = np.abs(at.above_mm) - half
+    inside = painter.touched(slab)
+    _paint_discs(painter, at.take(inside), where.take(inside), outline.take(inside), slab.take(inside))
+
+
+def _paint_marrow(
+    painter: Painter,
+    at: SpineCoordinates,
+    where: NDArray[np.intp],
+    inner: RealArray,
+    from_disc: RealArray,
+) -> None:
+    painter.paint(inner, marrow_signal(painter, at, from_disc), where)
     # The vein that leaves each body in the middle of its back wall.
     behind = at.back_mm - painter.profile("back_wall", at)
     across = ((at.position % 1.0) - 0.5) * 34.0
     vein = tunnel(behind, across, 6.0, 1.6, at.left_mm, 6.0)
     lumbar = at.position < LUMBOSACRAL
     painter.paint(np.maximum(vein, inner), painter.signals["bowel"], where, opacity=0.6 * lumbar)
-    _paint_discs(painter, at, where, outline, half)
 
 
 def _paint_discs(
@@ -102,10 +115,9 @@ def _paint_discs(
     at: SpineCoordinates,
     where: NDArray[np.intp],
     outline: RealArray,
-    half: RealArray,
+    slab: RealArray,
 ) -> None:
     discs, signals = painter.body.discs, painter.signals
-    slab = np.abs(at.above_mm) - half
     # Behind, the bulge is part of the graded stenosis; in front and to the sides it is free.
     bulge = discs["bulge"][at.disc] * np.where(at.back_mm < 0, np.float32(1.6), np.float32(0.7))
     painter.paint(rounded_both(outline - bulge, slab + 0.2, 1.5), signals["annulus"], where)
@@ -134,4 +146,4 @@ def _paint_sacral_wings(painter: Painter) -> None:
     wing = rounded_both(outline, 10.0 - 34.0 * (down - 0.12), 6.0)
     wing = np.maximum(wing, box(at.position - (LUMBOSACRAL + 2.3), 2.3) * 25.0)
     painter.paint(wing, painter.signals["cortex"], where)
-    painter.paint(wing + CORTEX_MM, marrow_signal(painter, at), where)
+    painter.paint(wing + CORTEX_MM, lambda inside: marrow_signal(painter, at.take(inside)), where)
