@@ -16,6 +16,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
+from classifier.metric import score
 from data_prep.phantom import write_dataset
 from pipeline.results.submission import validate_submission
 
@@ -120,6 +121,14 @@ def test_the_graders(data: Path, shell: InteractiveShell) -> None:
 def test_end_to_end(data: Path, shell: InteractiveShell) -> None:
     text = execute("04_end_to_end", {"DATA": data}, shell)
     assert "any_severe_spinal" in text and "wrong level: 0 of 50" in text
+    # The score is the one of the submission, as ``lumbar score`` gives it.
+    submission, truth = shell.user_ns["submission"], shell.user_ns["truth"]
+    report = score(submission, truth)
+    scores = shell.user_ns["scores"]
+    assert scores["score"]["value"] == pytest.approx(report.score, abs=1e-9)
+    assert scores["any_severe_spinal"]["value"] == pytest.approx(report.any_severe_spinal, abs=1e-9)
+    pull = shell.user_ns["pipeline"].facts.any_severe_pull
+    assert pull > 0, "else nothing is tested"
 
 
 def test_the_kaggle_notebook_writes_a_valid_submission(
@@ -140,3 +149,4 @@ def test_the_kaggle_notebook_writes_a_valid_submission(
     studies = sorted(path.name for path in (data / "train_images").iterdir())
     validate_submission(submission, [*studies, "111"])
     assert f"{len(submission)} rows written" in text and len(submission) == 75
+    assert "25 rows of the sample have no images and get the level prior: studies 111" in text
