@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_prep.base.files import file_state, write_whole
-from data_prep.names import safe_id
-from data_prep.problems import Reason, Rejection
+from data_prep.names import input_label, safe_id
+from data_prep.problems import LumbarError, Reason, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.own import is_record
 from data_prep.vocabulary import Flag, GradeSource
@@ -38,15 +38,18 @@ from pipeline.batch.study_work import (
 from pipeline.grade import Pipeline
 from pipeline.model_facts import ModelFacts
 from pipeline.prediction import StudyPrediction, probabilities_in
-from pipeline.results.report.index import remove_index, write_index
+from pipeline.results.report.index import is_index, remove_index, write_index
 from pipeline.results.submission import submission_rows, validate_rows, write_rows
-from pipeline.results.tables import write_refused, write_targets
+from pipeline.results.tables import REFUSED_COLUMNS, TARGET_COLUMNS, write_refused, write_targets
 
 if TYPE_CHECKING:
     from pipeline.results.dicom.write import DicomResults
 
 PREDICTIONS_FORMAT = "lumbar-predictions/1"
 INDEX_FILE = "index.html"
+SUBMISSION_FILE, PREDICTIONS_FILE = "submission.csv", "predictions.json"
+TARGETS_FILE, REFUSED_FILE = "targets.csv", "refused.csv"
+_LOOKED_AT_BYTES = 4096
 _PERHAPS_ONCE = frozenset({Reason.WORKER_DIED, Reason.FAILED, Reason.UNREADABLE})
 
 _COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
@@ -168,10 +171,10 @@ def run_batch(
     else:
         remove_index(out / INDEX_FILE)
     return BatchReport(
-        submission=out / "submission.csv",
-        targets=out / "targets.csv",
-        refused=out / "refused.csv",
-        predictions=out / "predictions.json",
+        submission=out / SUBMISSION_FILE,
+        targets=out / TARGETS_FILE,
+        refused=out / REFUSED_FILE,
+        predictions=out / PREDICTIONS_FILE,
         pictures=out / "pictures" if draw is not None else None,
         n_studies=len(records),
         n_resumed=n_resumed,
@@ -246,16 +249,16 @@ def _write_tables(
         any_severe_pull=facts.any_severe_pull,
     )
     validate_rows(row_ids, q, [record["study_id"] for record in records])
-    write_rows(row_ids, q, out / "submission.csv")
-    write_targets(records, out / "targets.csv", learned_from=facts.provenance.learned_from)
-    write_refused(_all_rejections(records, rejections), out / "refused.csv")
+    write_rows(row_ids, q, out / SUBMISSION_FILE)
+    write_targets(records, out / TARGETS_FILE, learned_from=facts.provenance.learned_from)
+    write_refused(_all_rejections(records, rejections), out / REFUSED_FILE)
     content = {
         "format": PREDICTIONS_FORMAT,
         "provenance": facts.provenance.to_dict(),
         "rejections": [asdict(rejection) for rejection in rejections],
         "studies": records,
     }
-    write_whole(out / "predictions.json", _readable(content, _LINES_DOWN_TO) + "\n")
+    write_whole(out / PREDICTIONS_FILE, _readable(content, _LINES_DOWN_TO) + "\n")
 
 
 def _all_rejections(
@@ -314,6 +317,46 @@ def _stored(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return stored if isinstance(stored, dict) else {}
+
+
+class OutputTaken(LumbarError):
+    """A folder to write into holds a file of somebody else, under a name that would be overwritten."""
+
+    advice = "choose another folder, or move the file away"
+
+
+def check_output(out: Path) -> None:
+    """Look that no table or page of somebody else's would be overwritten.
+
+    A table of probabilities does not say who wrote it: where an earlier run has left a record or
+    ``predictions.json``, the other files are its own, too.
+
+    Raises:
+        OutputTaken: one would be.
+    """
+    if any(map(is_record, (out / "studies").glob("*.json"))) or _begins_with(
+        out / PREDICTIONS_FILE, PREDICTIONS_FORMAT
+    ):
+        return
+    own = {
+        PREDICTIONS_FILE: False,
+        SUBMISSION_FILE: False,
+        TARGETS_FILE: _begins_with(out / TARGETS_FILE, ",".join(TARGET_COLUMNS)),
+        REFUSED_FILE: _begins_with(out / REFUSED_FILE, ",".join(REFUSED_COLUMNS)),
+        INDEX_FILE: is_index(out / INDEX_FILE),
+    }
+    for name, is_own in own.items():
+        if not is_own and (out / name).exists():
+            raise OutputTaken(f"{input_label(out.name)!r} holds a {name} that this program did not write")
+
+
+def _begins_with(path: Path, text: str) -> bool:
+    """Whether a text is among the first bytes of a file."""
+    try:
+        with path.open("rb") as file:
+            return text.encode() in file.read(_LOOKED_AT_BYTES)
+    except OSError:
+        return False
 
 
 def others_in(out: Path, entries: Sequence[StudyEntry]) -> int:

@@ -21,7 +21,7 @@ from data_prep.study import Study
 from pipeline.batch.engines import Engine, LoadPipeline
 from pipeline.batch.processes import LocalPool, jobs_for
 from pipeline.batch.ray_engine import RayEngine
-from pipeline.batch.run import BatchReport, others_in, run_batch
+from pipeline.batch.run import BatchReport, check_output, others_in, run_batch
 from pipeline.commands import console
 from pipeline.commands.options import DEFAULT_MODELS, ChosenModels
 from pipeline.commands.signals import ended_by_signals
@@ -178,6 +178,7 @@ def grade_all(
                 "what their series show is told by headers and images"
             )
         make_writable(output)
+        check_output(output)
         models: Pipeline | ModelFacts
         engine = None
         if workers.are_open and threads is None and chosen.device == "cpu":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pydicom
@@ -72,3 +73,29 @@ def test_results_of_another_patient_never_stay_under_a_study_s_name(tmp_path: Pa
     assert said.exit_code == 3 and "results of 1 more study from earlier runs" in said.stderr
     assert results("501") == {"reports"} and (out / "reports" / "501" / "report.html").read_bytes() != graded
     assert results("602") == every
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(
+    "name", ["submission.csv", "targets.csv", "refused.csv", "predictions.json", "index.html"]
+)
+def test_a_table_of_somebody_else_is_never_overwritten(tmp_path: Path, name: str) -> None:
+    """A submission of one's own beside ``train_images``, say; what an earlier run wrote is written anew."""
+    write_study(tmp_path / "in", "501")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("row_id,normal_mild,moderate,severe\n")
+    done = lumbar("predict", tmp_path / "in", "-o", out)
+    assert done.exit_code == 1
+    assert f"'out' holds a {name} that this program did not write" in done.stderr
+    assert "what to do: choose another folder, or move the file away" in done.stderr
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_text() == "row_id,normal_mild,moderate,severe\n"
+    (out / name).unlink()
+    for _ in range(2):
+        assert lumbar("predict", tmp_path / "in", "-o", out).exit_code == 0
+    # Without the records, which somebody may remove, and after a run that was killed before its last table.
+    shutil.rmtree(out / "studies")
+    assert lumbar("predict", tmp_path / "in", "-o", out).exit_code == 0
+    (out / "predictions.json").unlink()
+    assert lumbar("predict", tmp_path / "in", "-o", out).exit_code == 0

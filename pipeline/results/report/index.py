@@ -100,12 +100,16 @@ def write_index(
     )
 
 
-def remove_index(path: Path) -> None:
-    """Remove the page of an earlier run, which may show other grades than the tables now hold."""
+def is_index(path: Path) -> bool:
+    """Whether a file is such a page."""
     try:
         with path.open("rb") as file:
-            is_own = _TITLE in file.read(_LOOKED_AT_BYTES)
+            return _TITLE in file.read(_LOOKED_AT_BYTES)
     except OSError:
-        return
-    if is_own:
+        return False
+
+
+def remove_index(path: Path) -> None:
+    """Remove the page of an earlier run, which may show other grades than the tables now hold."""
+    if is_index(path):
         path.unlink(missing_ok=True)
