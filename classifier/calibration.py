@@ -24,6 +24,8 @@ _TEMPERATURE_PENALTY, _TEMPERATURE_KNEE = 100.0, 0.3
 _MOST_PRIOR_SHARE = 0.6
 # Log loss that a share of the prior has to save: less is noise.
 _WORTH_A_SHARE = 1e-4
+# Of a calibration error, and how often outcomes are drawn for one by chance.
+CALIBRATION_BINS, _DRAWS_OF_CHANCE = 15, 200
 
 
 # By hand, because grading would otherwise need scipy, and wait for it.
@@ -219,29 +221,30 @@ def best_prior_share(probabilities: ArrayLike, prior: ArrayLike, truth: ArrayLik
     return float(found.x) if loss(float(found.x)) < loss(0.0) - _WORTH_A_SHARE else 0.0
 
 
-def calibration_error_by_chance(probability: ArrayLike, bins: int = 15, *, draws: int = 200) -> float:
+def calibration_error_by_chance(probability: ArrayLike) -> float:
     """The calibration error that the same predictions would show on average if they were exactly right.
 
     What is measured has this much of noise in it, and more with fewer rows.
 
+    Outcomes are drawn from these probabilities, always the same ones.
+
     Args:
         probability: (n,) predicted probability of an event.
-        draws: of outcomes from these probabilities; always the same ones.
     """
     p = np.asarray(probability, dtype=np.float64)
     rng = np.random.default_rng(0)
-    groups = _equal_groups(p, bins)
+    groups = equal_groups(p, CALIBRATION_BINS)
     order, starts = np.concatenate(groups), np.cumsum([0, *map(len, groups[:-1])])
     means = [p[group].mean() for group in groups]
-    found = np.zeros(draws)
-    for draw in range(draws):
+    found = np.zeros(_DRAWS_OF_CHANCE)
+    for draw in range(_DRAWS_OF_CHANCE):
         events = np.add.reduceat(rng.random(len(p))[order] < p[order], starts, dtype=np.int64)
         for group, mean, count in zip(groups, means, events, strict=True):
             found[draw] += len(group) * abs(mean - count / len(group))
     return float(np.mean(found / len(p)))
 
 
-def expected_calibration_error(probability: ArrayLike, happened: ArrayLike, bins: int = 15) -> float:
+def expected_calibration_error(probability: ArrayLike, happened: ArrayLike) -> float:
     """Mean |probability − frequency| over bins of equally many predictions.
 
     Args:
@@ -249,11 +252,11 @@ def expected_calibration_error(probability: ArrayLike, happened: ArrayLike, bins
         happened: (n,) 0 or 1, or the event's true probability.
     """
     p, y = np.asarray(probability, dtype=np.float64), np.asarray(happened, dtype=np.float64)
-    groups = _equal_groups(p, bins)
+    groups = equal_groups(p, CALIBRATION_BINS)
     return float(sum(len(g) * abs(p[g].mean() - y[g].mean()) for g in groups) / max(1, len(p)))
 
 
-def _equal_groups(p: NDArray[np.float64], bins: int) -> list[NDArray[np.intp]]:
+def equal_groups(p: NDArray[np.float64], bins: int) -> list[NDArray[np.intp]]:
     """Indices of equally many predictions each, from the smallest probability on; none is empty."""
     order = np.argsort(p, kind="stable")
-    return [group for group in np.array_split(order, min(bins, len(p))) if len(group)]
+    return [group for group in np.array_split(order, min(bins, max(1, len(p)))) if len(group)]

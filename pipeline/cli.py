@@ -18,13 +18,10 @@ import typer
 import typer.core
 
 import pipeline.commands.annotations
-import pipeline.commands.classifier
-import pipeline.commands.detector
-import pipeline.commands.serve
 from data_prep.base.workers import spare_threads
 from data_prep.names import input_label, printable
 from data_prep.problems import LumbarError
-from pipeline.commands import about, console, data, exporting, grading, learning
+from pipeline.commands import about, classifier, console, data, detector, exporting, grading, learning, serve
 from pipeline.commands.options import ReportCommand
 from pipeline.extras import what_is_missing
 from pipeline.quiet import failure_in_words, say_failures_without_values, silence_libraries
@@ -85,7 +82,7 @@ _COMMANDS = (
     (
         _GRADE,
         "serve",
-        pipeline.commands.serve.serve,
+        serve.serve,
         "lumbar serve /var/spool/lumbar --to PACS@127.0.0.1:4242",
     ),
     (
@@ -106,8 +103,8 @@ for panel, name, command, example in _COMMANDS:
     kind = ReportCommand if name in ("predict", "serve") else None
     app.command(name, cls=kind, epilog=f"Example: {example}", rich_help_panel=panel)(command)
 for group, name, panel in (
-    (pipeline.commands.detector.app, "detector", _LEARN),
-    (pipeline.commands.classifier.app, "classifier", _LEARN),
+    (detector.app, "detector", _LEARN),
+    (classifier.app, "classifier", _LEARN),
     (pipeline.commands.annotations.app, "annotations", _DATA),
 ):
     app.add_typer(group, name=name, rich_help_panel=panel)

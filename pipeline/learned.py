@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -66,9 +65,8 @@ def caption(models: Mapping[str, str], learned: Learned) -> str:
 def are_bundled(models: Mapping[str, str]) -> bool:
     """Whether every grader is one that ships with the project, by the hashes of the weights."""
     graders = {name: digest for name, digest in models.items() if name.startswith("classifier/")}
-    return any(
-        all(bundled.get(name) == digest for name, digest in graders.items()) for bundled in _bundled_graders()
-    )
+    bundled = [listed for bundle in Bundle if (listed := _listed("classifier", bundle))]
+    return any(all(listed.get(name) == digest for name, digest in graders.items()) for listed in bundled)
 
 
 def have_seen_rsna(models: Mapping[str, str]) -> bool:
@@ -79,23 +77,16 @@ def have_seen_rsna(models: Mapping[str, str]) -> bool:
 @cache
 def _research() -> Mapping[str, str]:
     """Weights of ``research`` that ``open`` does not share; none in a copy of the project without them."""
-    found: dict[Bundle, dict[str, str]] = {bundle: {} for bundle in Bundle}
-    for bundle, stage in product(Bundle, ("detector", "classifier")):
-        manifest = files(stage).joinpath("weights", bundle.value, MANIFEST)
-        if manifest.is_file():
-            listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-            found[bundle] |= {f"{stage}/{name}": digest for name, digest in listed.items()}
+    found = {bundle: _listed("detector", bundle) | _listed("classifier", bundle) for bundle in Bundle}
     shared = set(found[Bundle.OPEN].values())
     return {name: digest for name, digest in found[Bundle.RESEARCH].items() if digest not in shared}
 
 
 @cache
-def _bundled_graders() -> tuple[Mapping[str, str], ...]:
-    found = []
-    for bundle in Bundle:
-        manifest = files("classifier").joinpath("weights", bundle.value, MANIFEST)
-        if not manifest.is_file():  # a copy of the project without this bundle
-            continue
-        listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        found.append({f"classifier/{name}": digest for name, digest in listed.items()})
-    return tuple(found)
+def _listed(stage: str, bundle: Bundle) -> dict[str, str]:
+    """The files of a stage of a bundle; none in a copy of the project without it."""
+    manifest = files(stage).joinpath("weights", bundle.value, MANIFEST)
+    if not manifest.is_file():
+        return {}
+    listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    return {f"{stage}/{name}": digest for name, digest in listed.items()}

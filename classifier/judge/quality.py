@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from classifier.calibration import CALIBRATION_BINS, equal_groups
 from classifier.grade import SEVERITY_WEIGHTS
 from classifier.judge.bootstrap import DEFAULT_RESAMPLES, FloatArray, StudyDraws, ratio, value_and_interval
 from classifier.judge.rows import GradedRows
@@ -41,7 +42,7 @@ ALL_LEVELS = "all"
 FALSE_ALARMS = 0.10
 # Shares of the targets, least certain first, that a reader looks at again.
 REVIEWED = (0.0, 0.05, 0.10, 0.15, 0.20, 0.30, 0.50)
-_BINS = 15
+_RELIABILITY_BINS = 10
 _SEVERE, _MILD = Severity.SEVERE.index, Severity.NORMAL_MILD.index
 
 
@@ -174,23 +175,19 @@ def confusion(rows: GradedRows) -> NDArray[np.int64]:
     return counts
 
 
-def reliability(
-    probability: FloatArray, happened: NDArray[np.bool_], bins: int = 10
-) -> list[dict[str, float]]:
+def reliability(probability: FloatArray, happened: NDArray[np.bool_]) -> list[dict[str, float]]:
     """Points of a reliability plot: bins of equally many predictions.
 
     Returns:
         Per bin ``probability`` (mean), ``frequency`` and ``n``.
     """
-    order = np.argsort(probability, kind="stable")
-    groups = [part for part in np.array_split(order, min(bins, max(1, len(order)))) if len(part)]
     return [
         {
             "probability": float(probability[part].mean()),
             "frequency": float(happened[part].mean()),
             "n": float(len(part)),
         }
-        for part in groups
+        for part in equal_groups(probability, _RELIABILITY_BINS)
     ]
 
 
@@ -267,15 +264,12 @@ def _ece(
     probability: FloatArray, happened: NDArray[np.bool_], study: NDArray[np.int64], draws: StudyDraws
 ) -> FloatArray:
     """Expected calibration error; the bins are those of the data itself."""
-    order = np.argsort(probability, kind="stable")
-    bins = min(_BINS, len(order))
-    number = np.zeros(len(order), dtype=np.int64)
-    for index, part in enumerate(np.array_split(order, bins)):
-        number[part] = index
-    values = np.zeros((len(order), bins))
-    values[np.arange(len(order)), number] = probability - happened
+    bins = equal_groups(probability, CALIBRATION_BINS)
+    values = np.zeros((len(study), len(bins)))
+    for index, part in enumerate(bins):
+        values[part, index] = probability[part] - happened[part]
     gaps = np.abs(draws.sums(study, values)).sum(axis=1)
-    return ratio(gaps, draws.sums(study, np.ones((len(order), 1)))[:, 0])
+    return ratio(gaps, draws.sums(study, np.ones((len(study), 1)))[:, 0])
 
 
 def _numbered(rows: GradedRows) -> tuple[int, NDArray[np.int64]]:

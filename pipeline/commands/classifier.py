@@ -26,11 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="The graders alone: cut crops, train, calibrate, evaluate.")
 for name, command, example in (
-    (
-        "cut",
-        classifier_training.cut,
-        "cut --phantoms 200 --seed 0 --enriched -o runs/crops --jobs 2",
-    ),
+    ("cut", classifier_training.cut, "cut --phantoms 200 --seed 0 --enriched -o runs/crops --jobs 2"),
     ("train", classifier_training.train, "train --phantoms 100 --seed 0 -o runs/graders"),
     ("teach", classifier_training.teach, "teach runs/crops --grader foraminal -o runs/teachers/1"),
 ):

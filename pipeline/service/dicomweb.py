@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -279,6 +280,4 @@ def _text(row: Mapping[str, Any], tag: str) -> str:
 
 def _short(uid: str) -> str:
     """A name for a folder: identifiers may be longer than a path."""
-    from hashlib import sha256
-
     return sha256(uid.encode()).hexdigest()[:16]

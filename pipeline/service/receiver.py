@@ -110,12 +110,9 @@ class Receiver:
             return
         self._server.shutdown()
         until = time.monotonic() + _LAST_ASSOCIATIONS_S
-        while self._is_busy() and time.monotonic() < until:
+        while any(one.is_established for one in self._ae.active_associations) and time.monotonic() < until:
             time.sleep(0.1)
         self._ae.shutdown()
-
-    def _is_busy(self) -> bool:
-        return any(association.is_established for association in self._ae.active_associations)
 
     def _bound_pdus(self, event: Event) -> None:
         """Refuse a PDU that claims to be longer than was agreed: the library would read up to 4 GiB."""
@@ -165,11 +162,8 @@ class Receiver:
         called, caller = (
             printable(str(title)).strip() for title in (asked.called_ae_title, asked.calling_ae_title)
         )
-        log.warning("an association from %r to %r was refused; this node is %r", caller, called, self._title)
-
-    @property
-    def _title(self) -> str:
-        return self._config.ae_title
+        own = self._config.ae_title
+        log.warning("an association from %r to %r was refused; this node is %r", caller, called, own)
 
     def _log_refused_contexts(self, event: Event) -> None:
         refused = event.assoc.rejected_contexts

@@ -89,8 +89,8 @@ def cut_slices(data: TrainingData, study_ids: Iterable[str], folder: Path) -> No
             save_slices(slices.get(kind, []), slices_file(folder, study_id, kind))
 
 
-def make_phantoms(plan: DetectorPlan, kind: DetectorKind, path: Path) -> None:
-    """Write the labelled slices of the synthetic studies that are mixed in."""
+def make_phantoms(plan: DetectorPlan, kind: DetectorKind, path: Path, _: Path) -> None:
+    """Write the labelled slices of the synthetic studies that are mixed in; its own folder stays empty."""
     if not path.exists():
         save_slices(phantom_slices(kind, studies=plan.phantoms, seed=0, jobs=1), path)
 

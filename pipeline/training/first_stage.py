@@ -11,18 +11,13 @@ from pathlib import Path
 import torch
 
 from classifier.learn.devices import detector_device
-from data_prep.base.bundles import Bundle
 from data_prep.base.manifest import file_sha256
-from detector import BUNDLED_WEIGHTS
 from detector.config import NUMBERING_FILE
 from detector.spec import DetectorKind
 from pipeline.training import detecting
 from pipeline.training.data import TrainingData
 from pipeline.training.plan import TrainPlan
 from pipeline.training.stages import FINAL, Job, Stages, digest_of, fold_name
-
-# Not the research bundle: it has seen studies of the folds, and no grade of them would be unseen.
-OPEN_WEIGHTS = BUNDLED_WEIGHTS[Bundle.OPEN]
 
 
 def train_detectors(
@@ -49,7 +44,7 @@ def train_detectors(
     phantoms = {kind: folder / f"phantoms-{kind.value}.npz" if mixed_in else None for kind in DetectorKind}
     for kind, path in phantoms.items():
         if path is not None:
-            make = partial(_make_phantoms, plan, kind, path)
+            make = partial(detecting.make_phantoms, plan.detectors, kind, path)
             made_of = digest_of([cut, kind.value, plan.detectors.phantoms])
             jobs.append(Job(f"slices/phantoms-{kind.value}", made_of, make))
     stages.do(jobs)
@@ -98,23 +93,15 @@ def train_detectors(
     stages.do(jobs)
     weights: dict[int | str, tuple[Path, str]] = {}
     bundles = []
-    numbering = OPEN_WEIGHTS / NUMBERING_FILE
+    numbering = detecting.OPEN_WEIGHTS / NUMBERING_FILE
     for fold in (*range(plan.folds), FINAL):
-        made_of = digest_of(
-            [
-                [digests[fold, stem] for stem in stems],
-                file_sha256(numbering) if numbering.is_file() else None,
-            ]
-        )
+        of_numbering = file_sha256(numbering) if numbering.is_file() else None
+        made_of = digest_of([[digests[fold, stem] for stem in stems], of_numbering])
         runs = {stem: stages.run / fold_name(fold) / "detector" / stem for stem in stems}
         bundles.append(Job(f"{fold_name(fold)}/detector-weights", made_of, partial(detecting.bundle, runs)))
         weights[fold] = (stages.run / fold_name(fold) / "detector-weights", made_of)
     stages.do(bundles)
     return weights
-
-
-def _make_phantoms(plan: TrainPlan, kind: DetectorKind, path: Path, _: Path) -> None:
-    detecting.make_phantoms(plan.detectors, kind, path)
 
 
 def find_all_points(

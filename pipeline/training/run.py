@@ -38,13 +38,11 @@ _FOLDS_FILE = "folds.json"
 _NAMED = 5
 
 
-def train_all(
-    settings: TrainSettings, say: Callable[[str], None], ranks: Ranks | None = None
-) -> dict[str, Any] | None:
+def train_all(settings: TrainSettings, say: Callable[[str], None], ranks: Ranks) -> dict[str, Any] | None:
     """Train both stages on folds, judge them out of fold, and write the final weights.
 
     Args:
-        ranks: which of torchrun's processes this is; the first of ``settings.processes`` if left out.
+        ranks: which of torchrun's processes this is.
 
     Returns:
         The figures of ``report.json``; None in processes other than the first.
@@ -55,7 +53,6 @@ def train_all(
         RankFailed: another process of this training failed.
         RunInUse: another training is at work in the run folder.
     """
-    ranks = ranks or Ranks()
     if ranks.world > 1 or settings.processes <= 1:
         return _train(settings, ranks, say)
     context = multiprocessing.get_context("spawn")

@@ -130,38 +130,30 @@ def _probability(target: Target, grade: Grade) -> Measurement:
 
 
 def _other_probability(severity: Severity, share: float) -> NumContentItem:
-    item = NumContentItem(
-        name=codes.PROBABILITY.code,
-        value=_percent(share),
-        unit=codes.PERCENT.code,
-        relationship_type=RelationshipTypeValues.HAS_PROPERTIES,
-    )
+    item = _property(codes.PROBABILITY, _percent(share), codes.PERCENT)
     item.ContentSequence = ContentSequence([_severity(severity)])
     return item
+
+
+def _property(name: codes.CodeEntry, value: float, unit: codes.CodeEntry) -> NumContentItem:
+    """A number that belongs to another."""
+    return NumContentItem(
+        name=name.code,
+        value=value,
+        unit=unit.code,
+        relationship_type=RelationshipTypeValues.HAS_PROPERTIES,
+    )
 
 
 def measurement(item: Measured) -> Measurement:
     """A measured quantity with its uncertainty and what is usual (PS3.16 TID 300, 310, 312)."""
     low, high = item.usual
-    unit = codes.UNITS[item.kind.ucum].code
-    limits = [
-        NumContentItem(
-            name=name.code,
-            value=round(value, 3),
-            unit=unit,
-            relationship_type=RelationshipTypeValues.HAS_PROPERTIES,
-        )
-        for name, value in ((codes.USUAL_LOW, low), (codes.USUAL_HIGH, high))
-        if value is not None
-    ]
-    found = Measurement(name=codes.QUANTITY_CODES[item.quantity].code, value=round(item.value, 3), unit=unit)
-    uncertainty = NumContentItem(
-        name=codes.UNCERTAINTY.code,
-        value=round(item.uncertainty, 3),
-        unit=unit,
-        relationship_type=RelationshipTypeValues.HAS_PROPERTIES,
+    name, unit = codes.QUANTITY_CODES[item.quantity], codes.UNITS[item.kind.ucum]
+    found = Measurement(name=name.code, value=round(item.value, 3), unit=unit.code)
+    told = ((codes.UNCERTAINTY, item.uncertainty), (codes.USUAL_LOW, low), (codes.USUAL_HIGH, high))
+    found[0].ContentSequence = ContentSequence(
+        [_property(name, round(value, 3), unit) for name, value in told if value is not None]
     )
-    found[0].ContentSequence = ContentSequence([uncertainty, *limits])
     return found
 
 

@@ -209,7 +209,7 @@ def read_source(study: Study) -> SourceStudy:
         if len({_compared(keyword, header.values[keyword]) for header in headers.values()} - {""}) > 1:
             raise _refused(study.study_id, f"{keyword} differs between the images of the study")
     attributes = {keyword: _first(keyword, headers.values(), study.study_id) for keyword in _COPIED}
-    written = _first_of(header.values["StudyInstanceUID"] for header in headers.values())
+    written = next(filter(None, (header.values["StudyInstanceUID"] for header in headers.values())), "")
     study_uid = (
         written if is_usable_uid(written, rooted=True) else derived_uid("study", written or study.study_id)
     )
@@ -307,10 +307,6 @@ def _first(keyword: str, headers: Iterable[_Header], study_id: str) -> str:
     if values and keyword == "PatientID":
         raise _refused(study_id, "PatientID is no valid value: a result could not be filed under the patient")
     return ""
-
-
-def _first_of(values: Iterable[str]) -> str:
-    return next((value for value in values if value), "")
 
 
 def _compared(keyword: str, value: str) -> str:

@@ -125,7 +125,9 @@ def _content(
     content = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=observer(prediction)),
         procedure_reported=codes.PROCEDURE.code,
-        imaging_measurements=placed or [_placeholder(source)],
+        # The library wants a group; it is taken out again.
+        imaging_measurements=placed
+        or [MeasurementsAndQualitativeEvaluations(tracking_identifier=groups.tracking(source, "none"))],
         title=codes.TITLE.code,
         referenced_images=source.evidence(images),
     )
@@ -178,11 +180,6 @@ def _doubts(prediction: StudyPrediction) -> list[str]:
     whole = [item for item in prediction.measurements if item.level is None]
     said = [f"{item.kind.words}: {item.words}" for item in whole]
     return [*doubts, *said, *([NOT_MEASURED_WORDS] if prediction.measurements else [])]
-
-
-def _placeholder(source: SourceStudy) -> MeasurementsAndQualitativeEvaluations:
-    """The library wants a group; it is taken out again."""
-    return MeasurementsAndQualitativeEvaluations(tracking_identifier=groups.tracking(source, "none"))
 
 
 def observer(prediction: StudyPrediction) -> ObserverContext:

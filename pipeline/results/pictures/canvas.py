@@ -294,10 +294,10 @@ class Panel:
         right, y = self.left + self.width - 10, self.top + self.height - 10
         self.page.bar(right, y, length, f"{length_mm:.0f} mm", width=5, size=9)
 
-    def sides(self, size: float = 11) -> None:
+    def sides(self) -> None:
         """The patient's directions at the edges of the slice."""
         left, right, top, _ = edge_letters(self.grid)
         middle = self.top + self.height / 2
-        self.page.label(self.left + 6, middle, left, size=size)
-        self.page.label(self.left + self.width - 6, middle, right, align="right", size=size)
-        self.page.label(self.left + self.width / 2, self.top + 11, top, align="center", size=size)
+        self.page.label(self.left + 6, middle, left, size=11)
+        self.page.label(self.left + self.width - 6, middle, right, align="right", size=11)
+        self.page.label(self.left + self.width / 2, self.top + 11, top, align="center", size=11)

@@ -29,8 +29,6 @@ from pipeline.results.words import (
     target_words,
 )
 
-_COLOURS = {level: LEVEL_COLOURS[level] for level in LEVELS}
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -40,14 +38,12 @@ class Cell:
         name: column name of the target: its id in the page.
         shares: severity, its column name and its probability in percent.
         crop: data URI, or None.
-        series, slice_: place of its slice among the pictures, or None.
+        place: of its slice among the pictures: series and slice, or None.
         measured: what stands beside the grade: name, value with uncertainty, what is usual.
         contradicted: measurements that do not fit the grade, in words.
     """
 
     name: str
-    condition: Condition
-    level: Level
     title: str
     severity: Severity
     shares: tuple[tuple[str, str, float], ...]
@@ -113,7 +109,7 @@ def render_report(study: Study | None, prediction: StudyPrediction) -> str:
         counts={source: sum(cell.source == source for cell in cells) for source in SOURCE_WORDS},
         source_words=SOURCE_WORDS,
         series=series,
-        colours=_COLOURS,
+        colours=LEVEL_COLOURS,
         learned_from=prediction.provenance.learned_from,
         measured=_measured_rows(prediction),
         not_measured=NOT_MEASURED_WORDS,
@@ -141,8 +137,6 @@ def _cell(
         where += "." if beside is None else f"; by axial slices read on {beside}."
     return Cell(
         name=target.column,
-        condition=condition,
-        level=level,
         title=target_words(target),
         severity=grade.severity,
         shares=tuple(
@@ -155,7 +149,11 @@ def _cell(
         crop=None if study is None else shown_crop(study, levels, condition, level),
         place=_place_of(target.column, series),
         where=where,
-        measured=tuple(_measured(item) for item in prediction.measurements if target_of(item) == target),
+        measured=tuple(
+            (item.kind.short, item.words, usual_words(item))
+            for item in prediction.measurements
+            if target_of(item) == target
+        ),
         contradicted=tuple(
             item.words
             for item in contradictions(prediction.grades, prediction.measurements)
@@ -172,10 +170,6 @@ def _read_beside(study: Study, levels: SpineLevels, point: LevelPoint) -> int | 
         return None
     instance = series.nearest(read.xyz_mm)[0].instance_number
     return None if instance == point.sight.instance_number else instance
-
-
-def _measured(item: Measured) -> tuple[str, str, str]:
-    return item.kind.short, item.words, usual_words(item)
 
 
 def _measured_rows(prediction: StudyPrediction) -> list[tuple[str, str, str, str, str]]:
