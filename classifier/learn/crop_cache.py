@@ -191,7 +191,6 @@ def build_cache(
     The result does not depend on ``jobs``. Nothing is written before the first name is asked for.
 
     Args:
-        sources: of the studies.
         natural_grades: whether severities occur as often as in the real table (the level prior applies).
         parted: whether the studies' identifiers divide them into train, validation and test
             (``data_prep.partition``); synthetic studies are divided by their seeds.

@@ -25,7 +25,6 @@ def sac_area(planar: PlanarSlice, canal_mm: FloatArray, cosine: float) -> tuple[
     """Area (mm²) of the sac across the canal and its standard deviation, or None where it is not seen.
 
     Args:
-        planar: axial slice.
         canal_mm: (3,) point in the sac.
         cosine: between the normal of the slice and the canal.
     """
@@ -47,7 +46,6 @@ def foramen_measures(
     """Height and width (mm) of the fat of a foramen with standard deviations; empty where it is not seen.
 
     Args:
-        planar: sagittal T1 slice.
         point_mm: (3,) point in the foramen.
         up: (3,) unit vector to the head along the canal at its level.
     """

@@ -49,8 +49,6 @@ def find_borders(kind: str, strip: Strip, values: RealArray) -> tuple[Border, ..
     """The border around a ``sac`` on an axial slice or a ``foramen``.
 
     Args:
-        kind: which network.
-        strip: where the values lie.
         values: (rows, columns) that ``Strip.read`` gave.
     """
     weights = _weights()

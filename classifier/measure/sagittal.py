@@ -212,7 +212,6 @@ def read_sagittal(planar: PlanarSlice, canal_mm: FloatArray, disc_mm: FloatArray
     """Find canal and discs on a slice.
 
     Args:
-        planar: the slice.
         canal_mm, disc_mm: (levels, 2) in-plane points, head to foot, three levels or more.
     """
     strip, rows = canal_strip(canal_mm, disc_mm)

@@ -126,7 +126,6 @@ def find_tissues(planar: PlanarSlice, canal_mm: FloatArray, disc_mm: FloatArray)
     """What lies where on a slice.
 
     Args:
-        planar: the slice.
         canal_mm, disc_mm: (levels, 2) in-plane points, head to foot, two levels or more.
     """
     grid = UprightGrid.around(canal_mm, disc_mm)

@@ -233,9 +233,7 @@ def serve(
     """Run the app until it is interrupted; everything that was uploaded or written is removed then.
 
     Args:
-        pipeline: grades what is dropped.
         listener: what ``listen`` gave; it is closed in the end.
-        log_level: of the server.
         ready: called with the address when the page can be opened.
     """
     port = listener.getsockname()[1]

@@ -104,11 +104,7 @@ class Crew(Protocol):
 
 
 class WorkerEngine(ABC):
-    """An engine with a crew: what to do when workers come, finish and die.
-
-    Args:
-        say: told what a person should know while it runs.
-    """
+    """An engine with a crew: what to do when workers come, finish and die."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say

@@ -44,8 +44,6 @@ class LocalPool(WorkerEngine):
 
     Args:
         load: loads the models, in each process; must be importable there.
-        jobs: how many processes.
-        say: told what a person should know.
     """
 
     def __init__(self, load: LoadPipeline, jobs: int, *, say: Callable[[str], None] = lambda _: None) -> None:

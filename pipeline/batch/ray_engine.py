@@ -145,7 +145,6 @@ class RayEngine(WorkerEngine):
         provenance: of the driver's models: a node with others is not used.
         address: of the cluster, ``host:port``.
         jobs: how many actors; None: as many as the cluster has processors.
-        say: told what a person should know.
     """
 
     def __init__(

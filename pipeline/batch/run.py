@@ -129,7 +129,6 @@ def run_batch(
 
     Args:
         models: detector and graders; what is known of them is enough if an engine has its own.
-        entries: what ``find_studies`` found.
         out: folder to write into; studies that it already holds from the same inputs, models and
             configuration are not done again.
         draw: draws the picture of a study, or None for no pictures.

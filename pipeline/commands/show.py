@@ -41,10 +41,7 @@ def draw_all(
     """Draw every study under some paths, or in zips, into a folder; what was rejected is printed.
 
     Args:
-        paths: INPUT of the command.
-        output: folder to write into.
         chosen: draw what these models find; None: no model is loaded.
-        series_table: see ``find_studies``.
         annotated: draw what the tables of the data set say.
 
     Returns:

@@ -99,11 +99,6 @@ def export_weights(
 ) -> dict[str, Any]:
     """Write every network as ``{name}.onnx``, then ``manifest.json``.
 
-    Args:
-        source: see ``find_weights``.
-        out: folder to write into.
-        progress: called with the name of each network when it is written.
-
     Returns:
         The manifest.
 

@@ -89,7 +89,6 @@ def validate_submission(frame: pd.DataFrame, study_ids: Iterable[str | int]) -> 
     """Refuse a submission that is not exactly 25 good rows for each study.
 
     Args:
-        frame: what ``read_submission`` or ``build_submission`` returned.
         study_ids: the studies that must be there, and no others.
 
     Raises:

@@ -43,7 +43,6 @@ def write_targets(records: Sequence[Mapping[str, Any]], path: Path, *, learned_f
 
     Args:
         records: the studies of a ``predictions.json``.
-        path: CSV to write.
         learned_from: what the graders learned from, and the licence of their weights.
     """
     rows = (row | {"learned_from": learned_from} for record in records for row in _target_rows(record))

@@ -36,11 +36,6 @@ def serve(config: ServiceConfig, load: Callable[[], Pipeline], spool: Spool) -> 
     It receives, and delivers what an earlier run left, before the models are there. When it is told to stop,
     a study that is being graded is finished first, within seconds; everything else is on disk.
 
-    Args:
-        config: of the service.
-        load: loads the models.
-        spool: opened already.
-
     Raises:
         OSError: the port cannot be had.
     """

@@ -95,8 +95,6 @@ class Spool:
         With another content, such as that of a correction, it is an image that was not graded.
 
         Args:
-            study_uid, sop_uid: of the image.
-            content: of its file.
             image: tells two images of one identifier apart.
 
         Raises:

@@ -22,8 +22,6 @@ def write_cards(weights: Path, figures: Mapping[str, Any], rows: GradedRows) -> 
     """Write ``detector/detectors.md``, and ``graders/graders.md`` with the picture ``reliability.png``.
 
     Args:
-        weights: folder with ``detector`` and ``graders``, which hold the weights.
-        figures: of ``report.json``.
         rows: out of fold, for the picture.
     """
     detector, graders = weights / "detector", weights / "graders"

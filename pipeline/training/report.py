@@ -20,12 +20,7 @@ from pipeline.training.cards import with_interval
 
 
 def write_report(path: Path, figures: Mapping[str, Any], rows: GradedRows) -> None:
-    """Write the page.
-
-    Args:
-        figures: of ``report.json``.
-        rows: the out-of-fold rows, for the plots.
-    """
+    """Write the page."""
     pictures = {
         "Reliability: how often what was given a probability was so": reliability_figure(rows),
         "ROC": roc_figure(rows),

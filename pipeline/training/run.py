@@ -41,9 +41,6 @@ _NAMED = 5
 def train_all(settings: TrainSettings, say: Callable[[str], None], ranks: Ranks) -> dict[str, Any] | None:
     """Train both stages on folds, judge them out of fold, and write the final weights.
 
-    Args:
-        ranks: which of torchrun's processes this is.
-
     Returns:
         The figures of ``report.json``; None in processes other than the first.
 

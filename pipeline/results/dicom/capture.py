@@ -19,8 +19,6 @@ def build_capture(source: SourceStudy, prediction: StudyPrediction, picture: Pat
     """The capture of one study; the same input gives the same bytes.
 
     Args:
-        source: patient and study.
-        prediction: of the study.
         picture: PNG that ``draw_montage`` wrote.
     """
     identity = identify("sc", source, prediction)

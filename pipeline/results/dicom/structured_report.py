@@ -51,8 +51,6 @@ def build_report(
     """The report of one study; the same input gives the same bytes.
 
     Args:
-        source: patient, study and images.
-        prediction: of the study.
         kind: Comprehensive 3D SR, as IHE AI Results wants it, or the older Comprehensive SR, which has no
             points outside images.
 

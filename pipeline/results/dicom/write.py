@@ -75,9 +75,6 @@ class DicomResults:
         """Write what is wanted; a study that was not graded gets nothing.
 
         Args:
-            study: that was graded, with its files.
-            prediction: of the study.
-            folder: to write into.
             picture: the montage, if it is drawn already.
 
         Returns:

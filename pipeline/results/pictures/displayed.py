@@ -40,7 +40,6 @@ def displayed(
     """A slice, upright and with square pixels, stretched between its robust black and white.
 
     Args:
-        item: the slice.
         width, height: of the room for it, in pixels.
         around_mm: (3,) patient point; the slice then fills the height, and what does not fit into the
             width is cut off as far from this point as can be. None shows the whole slice.

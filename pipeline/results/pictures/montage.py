@@ -51,8 +51,6 @@ def draw_montage(study: Study | None, prediction: StudyPrediction, path: Path) -
 
     Args:
         study: None when it could not be loaded: the page then says why.
-        prediction: its grades.
-        path: PNG to write.
     """
     draw_readings(study, [reading_of_prediction(prediction)], path)
 
@@ -65,7 +63,6 @@ def draw_readings(
     Args:
         study: None when it could not be loaded.
         readings: annotated and detected, or one of them. A grade that differs from the first one's is marked.
-        path: PNG to write.
         scale: pixels of the file per page pixel; a page has 1540 × 1030 for each reading.
     """
     page = Page.blank(_WIDTH * len(readings), _HEIGHT, scale)

@@ -32,9 +32,7 @@ def draw_overlays(
     """Draw every slice on which a point was decided, series after series.
 
     Args:
-        study: with its slices.
         readings: annotated and detected, side by side for every slice, or one of them.
-        folder: to write into.
         scale: pixels of the file per page pixel.
 
     Returns:

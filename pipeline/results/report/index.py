@@ -56,7 +56,6 @@ def write_index(
     Args:
         records: of ``predictions.json``.
         reports: study id → place of its report, relative to ``path``.
-        path: HTML file to write.
         learned_from: what the graders learned from, and the licence, in words.
         rejections: of the input as a whole, which no report says.
     """

@@ -74,7 +74,6 @@ def write_report(study: Study | None, prediction: StudyPrediction, path: Path) -
 
     Args:
         study: None when it could not be loaded: the report then says why.
-        prediction: its grades.
         path: HTML file to write; the same study and prediction give the same bytes.
     """
     write_whole(path, render_report(study, prediction))
