@@ -10,16 +10,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import classifier
-import detector
 from data_prep.base.backend import Backend, available_threads
-from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.graph import SUFFIX, is_of
 from data_prep.base.manifest import verify_manifest
 from data_prep.problems import LumbarError
 from data_prep.vocabulary import TARGETS
 from pipeline import __version__
 from pipeline.extras import EXTRAS
+from pipeline.models import bundled_folders
 
 _PACKAGES = ("onnxruntime", "safetensors", "numpy", "pydicom", "highdicom", "matplotlib", "torch")
 # `lumbar phantom --studies 1 --seed 200001 --small`, without its tables but that of series.
@@ -75,16 +73,7 @@ def _opencv() -> str | None:
 
 def _models() -> dict[str, Any]:
     found = {}
-    places = {
-        f"{stage}/{bundle.value}": folder
-        for stage, bundles in (
-            ("detector", detector.BUNDLED_WEIGHTS),
-            ("classifier", classifier.BUNDLED_WEIGHTS),
-        )
-        for bundle, folder in bundles.items()
-        if folder.is_dir() or bundle is DEFAULT_BUNDLE
-    }
-    for stage, folder in places.items():
+    for stage, folder in bundled_folders().items():
         try:
             digests = verify_manifest(folder)
             weights = sorted(name for name in digests if name.endswith(".safetensors"))

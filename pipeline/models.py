@@ -11,6 +11,17 @@ from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from data_prep.base.manifest import MANIFEST_NAME, WeightsRejected
 
 
+def bundled_folders() -> dict[str, Path]:
+    """``detector/open`` … → folder of the weights that ship with the project, in whole or in part."""
+    stages = {"detector": detector.BUNDLED_WEIGHTS, "classifier": classifier.BUNDLED_WEIGHTS}
+    return {
+        f"{stage}/{bundle.value}": folder
+        for stage, bundles in stages.items()
+        for bundle, folder in bundles.items()
+        if folder.is_dir() or bundle is DEFAULT_BUNDLE
+    }
+
+
 @dataclass(frozen=True)
 class ModelFolders:
     """The folders of both stages."""

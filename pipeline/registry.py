@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import classifier
-import detector
 from data_prep.base.manifest import read_manifest
 from data_prep.problems import ADVICE, Reason
 from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES
 from pipeline import __version__
 from pipeline.extras import EXTRAS
+from pipeline.models import bundled_folders
 from pipeline.results.words import FLAG_WORDS, NOT_A_DEVICE
 
 REGISTRY_FORMAT: Final = "lumbar-registry/1"
@@ -57,13 +56,7 @@ def registry(command_line: Any) -> dict[str, Any]:
             "severities": [severity.value for severity in SEVERITIES],
         },
         "models": {
-            f"{stage}/{bundle.value}": read_manifest(folder)
-            for stage, bundles in (
-                ("detector", detector.BUNDLED_WEIGHTS),
-                ("classifier", classifier.BUNDLED_WEIGHTS),
-            )
-            for bundle, folder in bundles.items()
-            if folder.is_dir()
+            name: read_manifest(folder) for name, folder in bundled_folders().items() if folder.is_dir()
         },
         "formats": [{"name": name, "what": what, "extra": extra} for name, what, extra in _FORMATS],
         "outputs": list(_OUTPUTS),

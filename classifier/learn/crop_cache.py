@@ -65,6 +65,19 @@ class LabelledStudy:
     labels: Mapping[Target, int]
     problems: tuple[str, ...] = ()
 
+    @classmethod
+    def of_labels(
+        cls,
+        study: Study,
+        points: tuple[LevelPoint, ...],
+        labels: Mapping[Target, int],
+        problems: tuple[str, ...] = (),
+    ) -> LabelledStudy:
+        """A study of which only a reader's labels are known."""
+        one_hot = np.eye(len(SEVERITIES))
+        truth = {target: one_hot[index] for target, index in labels.items()}
+        return cls(study, points, truth, labels, problems)
+
 
 class Source(NamedTuple):
     """Where one study comes from.

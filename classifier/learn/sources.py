@@ -23,7 +23,7 @@ from data_prep.rsna.table_quirks import studies_left_out
 from data_prep.rsna.tables import read_tables
 from data_prep.study import Series, Slice, Study
 from data_prep.synthetic import Size
-from data_prep.vocabulary import SEVERITIES, TARGETS, Severity, Target
+from data_prep.vocabulary import TARGETS, Severity, Target
 
 PhantomSize = Literal["small", "full", "mixed"]
 
@@ -172,11 +172,11 @@ def _made_of(entry: StudyEntry, points: pd.DataFrame, labels: pd.Series) -> str:
 def _load_rsna(entry: StudyEntry, coordinates: pd.DataFrame, labels: pd.Series) -> LabelledStudy:
     study = entry.load()
     points, problems = annotated_points(study, coordinates)
-    known: dict[Target, int] = {
-        target: Severity(str(labels[target.column])).index
-        for target in TARGETS
-        if pd.notna(labels[target.column])
+    return LabelledStudy.of_labels(study, points, severities_in(labels), problems)
+
+
+def severities_in(row: pd.Series) -> dict[Target, int]:
+    """The severity index of every labelled target in a row of ``train.csv``."""
+    return {
+        target: Severity(str(row[target.column])).index for target in TARGETS if pd.notna(row[target.column])
     }
-    one_hot = np.eye(len(SEVERITIES))
-    truth = {target: one_hot[index] for target, index in known.items()}
-    return LabelledStudy(study, points, truth, known, problems)

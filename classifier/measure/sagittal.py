@@ -85,32 +85,24 @@ class SagittalReading:
 
     def at_level(self, place: int) -> dict[Quantity, Reading]:
         """Every quantity that can be read at a level."""
-        found: dict[Quantity, Reading] = {}
-        depth = self._depth(place)
-        if depth is not None:
-            found[Quantity.CANAL_DEPTH] = depth
-        # Where the canal is so narrow that its borders are unsure, there is no fluid, wherever they are.
-        share = self._csf_share(place)
-        if share is not None:
-            found[Quantity.CSF_SHARE] = share
-        disc = self.discs[place]
+        disc, body = self.discs[place], self._body_height(place)
+        readings = {
+            Quantity.CANAL_DEPTH: self._depth(place),
+            # Where the canal is so narrow that its borders are unsure, there is no fluid, wherever they are.
+            Quantity.CSF_SHARE: self._csf_share(place),
+        }
         if disc is not None:
-            found[Quantity.DISC_HEIGHT] = Reading(disc.height_mm, disc.uncertainty, disc.ends_mm)
-            body = self._body_height(place)
-            if body is not None:
-                index = disc.height_mm / body
-                found[Quantity.DISC_HEIGHT_INDEX] = Reading(index, disc.uncertainty / body)
-        slip = self._slip(place)
-        if slip is not None:
-            found[Quantity.SLIP] = slip
-        return found
+            readings[Quantity.DISC_HEIGHT] = Reading(disc.height_mm, disc.uncertainty, disc.ends_mm)
+        if disc is not None and body is not None:
+            index = Reading(disc.height_mm / body, disc.uncertainty / body)
+            readings[Quantity.DISC_HEIGHT_INDEX] = index
+        readings[Quantity.SLIP] = self._slip(place)
+        return {quantity: reading for quantity, reading in readings.items() if reading is not None}
 
     def endplate(self, place: int, *, upper: bool) -> FloatArray | None:
         """(2,) in-plane direction, front to back, of the upper or lower edge of a disc, where it is seen."""
         disc = self.discs[place]
-        if disc is None:
-            return None
-        return (disc.upper if upper else disc.lower)[1]
+        return None if disc is None else (disc.upper if upper else disc.lower)[1]
 
     def _near(self, place: int, reach_mm: float, step_mm: float) -> FloatArray:
         """Places around a level, in rows and between them, so that they move with its point."""

@@ -11,18 +11,7 @@ import typer
 
 from data_prep.base.bundles import weights_folder
 from data_prep.base.files import without_nan, write_whole
-from pipeline.commands import detector_training
-from pipeline.commands.console import (
-    err,
-    exit_by,
-    fail,
-    list_rejections,
-    out,
-    print_json,
-    print_rows,
-    progress,
-    tell,
-)
+from pipeline.commands import console, detector_training
 from pipeline.commands.options import (
     AsJson,
     External,
@@ -75,7 +64,7 @@ def predict(
         rejections += unpacked
         entries = find_studies(folder, series_table=series_table)
         detector = _detector(weights)
-        with progress("finding levels", len(entries)) as done:
+        with console.progress("finding levels", len(entries)) as done:
             for entry in entries:
                 try:
                     study = entry.load()
@@ -84,15 +73,15 @@ def predict(
                 except DicomRejected as error:
                     rejections += [error.rejection, *error.rejections]
                 done(entry.study_id)
-    list_rejections(rejections)
+    console.list_rejections(rejections)
     if not predictions:
-        fail("no study could be used")
+        console.fail("no study could be used")
     write_levels(predictions, output)
     for levels in predictions:
         flags = f" [{', '.join(levels.flags)}]" if levels.flags else ""
         confidence = f"numbering {levels.numbering_confidence:.2f}"
-        tell(f"{levels.study_id}: {len(levels.levels)} levels, {confidence}{flags}")
-    exit_by(rejections)
+        console.tell(f"{levels.study_id}: {len(levels.levels)} levels, {confidence}{flags}")
+    console.exit_by(rejections)
 
 
 @app.command(epilog="Example: lumbar detector evaluate rsna/ --json")
@@ -141,16 +130,18 @@ def evaluate(
     elif slices:
         cases = [case for folder in slices for case in point_slice_cases(folder, wanted)]
         if wanted is None:
-            tell("note: of folders that the models learned from, --part test leaves known patients out")
+            console.tell(
+                "note: of folders that the models learned from, --part test leaves known patients out"
+            )
     else:
         cases = annotated_cases(data, wanted, left_out)
         for text in left_out.studies:
-            tell(f"note: {text}")
-        list_rejections(left_out.rejections)
+            console.tell(f"note: {text}")
+        console.list_rejections(left_out.rejections)
         tell_of_points(left_out.problems)
         tell_of_known((study.study_id for study, _ in cases), weights)
     rows, found = [], []
-    with progress("evaluating", len(cases)) as done:
+    with console.progress("evaluating", len(cases)) as done:
         for study, annotated in cases:
             if is_axial_alone(study):
                 found.append(recesses_on_slices(detector, study, annotated))
@@ -165,13 +156,13 @@ def evaluate(
     if pictures is not None:
         triples = [(study, levels, points) for (study, points), levels in zip(cases, found, strict=True)]
         drawn = draw_worst(triples, table, pictures)
-        tell(f"pictures of the {len(drawn)} worst points, worst first: {pictures}")
+        console.tell(f"pictures of the {len(drawn)} worst points, worst first: {pictures}")
     if as_json:
         figures = {"studies": len(cases), "without_points": unseen, **report, "numbering": numbering}
-        print_json({key: without_nan(value) for key, value in figures.items()})
-        exit_by(left_out.rejections)
+        console.print_json({key: without_nan(value) for key, value in figures.items()})
+        console.exit_by(left_out.rejections)
         return
-    print_rows(
+    console.print_rows(
         f"{len(cases)} studies; mm in the plane of the slice, 3D: in space; level, side: at a wrong one",
         [
             {
@@ -184,19 +175,19 @@ def evaluate(
         ],
     )
     if unseen:
-        out.print(f"no spine was found in {unseen} of {len(cases)} studies: their points are missing")
+        console.out.print(f"no spine was found in {unseen} of {len(cases)} studies: their points are missing")
     if unseen == len(cases):
         return
-    out.print(
+    console.out.print(
         f"numbering: {numbering['wrong']} of {numbering['studies']} studies wrong, mean confidence "
         f"{numbering['mean_confidence']:.2f}, calibration error {numbering['calibration_error']:.3f}"
     )
     if numbering["contradictory"]:
-        out.print(
+        console.out.print(
             f"{numbering['contradictory']} studies are not counted there: their left and right foramina are "
             "annotated a level apart"
         )
-    exit_by(left_out.rejections)
+    console.exit_by(left_out.rejections)
 
 
 @app.command(epilog="Example: lumbar detector calibrate runs/detectors --phantoms 100 --hard 150")
@@ -225,7 +216,7 @@ def calibrate(
     from detector.learn.sources import numbering_cases
     from detector.spine.chain import ChainConfig
 
-    with progress("looking at studies", None) as done:
+    with console.progress("looking at studies", None) as done:
         cases = numbering_cases(
             _detector(weights),
             phantoms=phantoms,
@@ -238,7 +229,7 @@ def calibrate(
             progress=done,
         )
     if not any(case.weight for case in cases):
-        fail("the detectors find no spine in these studies: nothing to fit the numbering on")
+        console.fail("the detectors find no spine in these studies: nothing to fit the numbering on")
     fitted, loss = fit_weights(cases, ChainConfig().weights)
     chain = ChainConfig(weights=fitted, sureness=fit_sureness(cases, fitted))
     flags = choose_uncertain_below(cases, chain, transitional_score=PredictConfig.transitional_score)
@@ -251,8 +242,8 @@ def calibrate(
     }
     write_whole(weights / NUMBERING_FILE, json.dumps(record | dataclasses.asdict(flags)))
     write_manifest(weights)
-    err.print(f"{len(cases)} studies; weights {chain.weights}, sureness {chain.sureness}")
-    err.print(
+    console.err.print(f"{len(cases)} studies; weights {chain.weights}, sureness {chain.sureness}")
+    console.err.print(
         f"uncertain below {flags.uncertain_below}: of the hard studies, flags {flags.flagged_wrong} of "
         f"{flags.wrong} wrong and {flags.flagged_right} of {flags.right} right ones"
     )

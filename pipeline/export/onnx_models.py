@@ -98,8 +98,6 @@ class ExportedModel:
                 made[port.name] = random.random(shape) < 0.8
             elif port.name == "level":
                 made[port.name] = np.arange(batch, dtype=np.int64) % len(LEVELS)
-            elif port.dtype == "int64":
-                made[port.name] = np.arange(batch, dtype=np.int64) // len(LEVELS)
             else:
                 made[port.name] = random.random(shape, dtype=np.float32)
         return made

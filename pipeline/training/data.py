@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from classifier.learn.sources import severities_in
 from data_prep.levels import LevelPoint
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
@@ -17,7 +18,7 @@ from data_prep.rsna.decoded_cache import DecodedCache
 from data_prep.rsna.table_quirks import studies_left_out
 from data_prep.rsna.tables import read_tables
 from data_prep.study import Study
-from data_prep.vocabulary import TARGETS, Severity, Target
+from data_prep.vocabulary import TARGETS, Target
 from pipeline.training.stages import digest_of
 
 
@@ -65,12 +66,7 @@ class TrainingData:
 
     def grades(self, study_id: str) -> dict[Target, int]:
         """The severity index of every labelled target of a study."""
-        row = self.labels[self.labels["study_id"] == study_id].iloc[0]
-        return {
-            target: Severity(str(row[target.column])).index
-            for target in TARGETS
-            if pd.notna(row[target.column])
-        }
+        return severities_in(self.labels[self.labels["study_id"] == study_id].iloc[0])
 
 
 def read_training_data(data: Path, cache: Path, rules: PointRules) -> TrainingData:

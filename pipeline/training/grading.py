@@ -20,7 +20,6 @@ from data_prep.base.bundles import Bundle
 from data_prep.base.files import atomic_write
 from data_prep.levels import LevelPoint
 from data_prep.names import safe_id
-from data_prep.vocabulary import SEVERITIES
 from pipeline.training.data import TrainingData
 from pipeline.training.detecting import read_points
 from pipeline.training.plan import CleaningPlan, TrainPlan
@@ -104,11 +103,8 @@ def _labelled(
 ) -> LabelledStudy:
     study = data.cache.load(study_id)
     found = read_points(points / f"{safe_id(study_id)}.json").points
-    labels = data.grades(study_id)
-    one_hot = np.eye(len(SEVERITIES))
     chosen = found if which == FOUND else _far(data.annotated(study), found, far_points_mm)
-    truth = {target: one_hot[index] for target, index in labels.items()}
-    return LabelledStudy(study, tuple(chosen), truth, labels)
+    return LabelledStudy.of_labels(study, tuple(chosen), data.grades(study_id))
 
 
 def _far(

@@ -52,7 +52,7 @@ def build_presentations(source: SourceStudy, prediction: StudyPrediction, study:
             # The library takes every enhanced image for one of many frames, with headers to look into.
             header.SOPClassUID = MRImageStorage
         layer = GraphicLayer(LABEL, order=1, description="Levels and stenosis grades of lumbar")
-        window = _window(series, points, source)
+        window = _window(series, points, images)
         state: Dataset = GrayscaleSoftcopyPresentationState(
             referenced_images=list(headers.values()),
             series_instance_uid=identity.series_instance_uid,
@@ -192,10 +192,9 @@ def _flags(image: SourceImage, prediction: StudyPrediction) -> list[TextObject]:
 
 
 def _window(
-    series: Series, points: Sequence[LevelPoint], source: SourceStudy
+    series: Series, points: Sequence[LevelPoint], images: Sequence[SourceImage]
 ) -> SoftcopyVOILUTTransformation | None:
     """A window for images whose headers have none: without one, viewers show them nearly black."""
-    images = [source.images[series.series_id, item.instance_number] for item in series.slices]
     if any(image.has_window or image.is_inverted for image in images):
         return None
     for number in {point.sight.instance_number for point in points if point.sight is not None}:
