@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from data_prep.base.backend import Backend, available_threads
 from data_prep.base.graph import SUFFIX, is_of
 from data_prep.base.manifest import verify_manifest
+from data_prep.base.version import version_of
 from data_prep.problems import LumbarError
 from data_prep.vocabulary import TARGETS
 from pipeline import __version__
@@ -32,7 +32,7 @@ def examine(*, self_test: bool) -> dict[str, Any]:
         "version": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}, {available_threads()} processors",
-        "packages": {name: _version(name) for name in _PACKAGES} | {"opencv": _opencv()},
+        "packages": {name: version_of(name) for name in _PACKAGES} | {"opencv": _opencv()},
         "extras": {
             extra.name: {
                 "missing": list(extra.missing),
@@ -53,13 +53,6 @@ def examine(*, self_test: bool) -> dict[str, Any]:
     tested = found["self_test"] is None or found["self_test"]["state"] == "passed"
     found["can_grade"] = sound and works and tested
     return found
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _opencv() -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from classifier.grade import Grade
 from classifier.measure.agreement import contradictions
 from classifier.measure.quantities import Measured, Quantity
+from data_prep.base.version import version_of
 from data_prep.levels import SpineLevels, level_of, level_record, point_of, point_record
 from data_prep.problems import Rejection
 from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, GradeSource, Level, Side, Target
@@ -58,13 +58,8 @@ class Provenance:
 
 def installed_versions() -> dict[str, str]:
     """Versions of this program, Python and the packages that shape a result."""
-    found = {"lumbar": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    versions = {"lumbar": __version__, "python": platform.python_version()}
+    return versions | {name: found for name in _PACKAGES if (found := version_of(name))}
 
 
 @dataclass(frozen=True, eq=False)

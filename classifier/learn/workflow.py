@@ -1,4 +1,4 @@
-"""The steps behind the commands: cut crops, train graders and their teachers."""
+"""The steps behind the commands: train graders and their teachers on the crops of several caches."""
 
 from __future__ import annotations
 
@@ -8,51 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from classifier.config import GraderConfig, GraderName, default_config
-from classifier.learn.crop_cache import (
-    CropCache,
-    NoCrops,
-    Source,
-    build_cache,
-    cuts_for,
-    is_parted,
-    load_cache,
-)
+from classifier.config import GraderConfig, GraderName
+from classifier.learn.crop_cache import CropCache, NoCrops, cuts_for, is_parted, load_cache
 from classifier.learn.teachers import Teachers, TeachersUnusable, ask_teachers, taught
 from classifier.learn.train import EpochReport, Machine, train_grader
 from classifier.storage import load_grader
 from data_prep.partition import Part, studies_of
-from data_prep.problems import Rejection
-
-
-def cut_crops(
-    sources: Sequence[Source],
-    folder: Path,
-    *,
-    configs: Sequence[GraderConfig] = (),
-    natural_grades: bool,
-    parted: bool = False,
-    jobs: int,
-    progress: Callable[[str], None] = lambda name: None,
-) -> list[Rejection]:
-    """Build a crop cache for some graders; goes on where it stopped.
-
-    Args:
-        configs: of the graders; without any, all with their default crops.
-        natural_grades, parted: see ``build_cache``.
-        progress: called with the name of each study when its crops are cut.
-
-    Returns:
-        Files, series and studies that could not be used.
-    """
-    crops = {config.name: config.crop for config in configs or map(default_config, GraderName)}
-    rejections: list[Rejection] = []
-    for name, found in build_cache(
-        sources, folder, crops, natural_grades=natural_grades, parted=parted, jobs=jobs
-    ):
-        rejections += found
-        progress(name)
-    return rejections
 
 
 def train_groups(

@@ -1,13 +1,23 @@
-"""Which state of the source tree made a file."""
+"""Which state of the source tree, and which packages, made a file."""
 
 from __future__ import annotations
 
-import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+
+def version_of(package: str) -> str | None:
+    """Of a package that is installed; None for one that is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def git_revision() -> str:
     """Revision of the source tree, ``+`` when it has changes, ``unknown`` outside a checkout."""
+    import subprocess  # not for those who only ask for a package
+
     here = Path(__file__).parent
     try:
         answers = [

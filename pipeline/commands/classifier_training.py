@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -130,14 +129,10 @@ def train(
 
     try:
         machine = Machine(resolve_device(device), workers)
-        epochs_before = dict(
-            zip(
-                [one.name for one in configs],
-                accumulate((one.training.epochs for one in configs), initial=0),
-                strict=False,
-            )
-        )
-        total = sum(one.training.epochs for one in configs)
+        total, epochs_before = 0, {}
+        for one in configs:
+            epochs_before[one.name] = total
+            total += one.training.epochs
         with locked_folder(output), console.progress_of_parts("training, epochs", total) as at:
             train_groups(
                 configs,
@@ -243,20 +238,17 @@ def _cut(
     scanners: ScannerName = "usual",
 ) -> list[Rejection]:
     """Cut crops into a folder; what was rejected is printed and returned."""
-    from classifier.learn.workflow import cut_crops
+    from classifier.learn.crop_cache import build_cache
 
     sources = studies_of(data, phantoms, seed, enriched=enriched, scanners=scanners)
+    crops = {config.name: config.crop for config in configs}
+    how: dict[str, Any] = {"natural_grades": not enriched, "parted": data is not None, "jobs": jobs}
+    rejections: list[Rejection] = []
     with locked_folder(folder), console.progress("cutting crops", len(sources)) as done:
         try:
-            rejections = cut_crops(
-                sources,
-                folder,
-                configs=configs,
-                natural_grades=not enriched,
-                parted=data is not None,
-                jobs=jobs,
-                progress=done,
-            )
+            for name, found in build_cache(sources, folder, crops, **how):
+                rejections += found
+                done(name)
         except ValueError as error:
             console.fail(str(error))
     console.list_rejections(rejections)

@@ -64,9 +64,8 @@ def train(
     ranks = Ranks.taken_from_environment()
     # Only now: these bring ultralytics, which reads torchrun's variables when it is imported.
     from classifier.learn.devices import resolve_device
-    from pipeline.training.plan import Preset, load_plan
+    from pipeline.training.plan import Preset, TrainSettings, load_plan
     from pipeline.training.run import train_all
-    from pipeline.training.settings import TrainSettings
 
     started = time.monotonic()
 

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from data_prep import crops
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.files import write_json, write_whole
 from data_prep.base.manifest import MANIFEST_NAME, WeightsRejected, read_verified, verify_manifest
-from data_prep.base.version import git_revision
+from data_prep.base.version import git_revision, version_of
 from data_prep.problems import LumbarError
 from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, SeriesKind, Target
 from detector import BUNDLED_WEIGHTS as BUNDLED_DETECTORS
@@ -42,6 +41,7 @@ from pipeline.export.onnx_models import (
 
 FORMAT = "lumbar-export/1"
 TOLERANCE = 1e-3
+_VERSIONED = ("torch", "ultralytics", "timm", "onnx", "onnxruntime")
 _SHOWN_IN = {
     DetectorKind.SAGITTAL: (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1),
     DetectorKind.AXIAL: (SeriesKind.AXIAL_T2,),
@@ -127,7 +127,8 @@ def export_weights(
         "format": FORMAT,
         "files": files,
         "made_from": _hashes(source),
-        "versions": {"lumbar": __version__, "onnx_opset": OPSET} | _versions(),
+        "versions": {"lumbar": __version__, "onnx_opset": OPSET}
+        | {name: found for name in _VERSIONED if (found := version_of(name))},
         "git_revision": git_revision(),
         "checked_with_onnxruntime": {"tolerance": TOLERANCE, "largest_difference": differences}
         if checked
@@ -296,12 +297,4 @@ def _hashes(source: WeightsSource) -> dict[str, str]:
         for stage, folder in stages.items()
         if folder is not None
         for name, digest in verify_manifest(folder).items()
-    }
-
-
-def _versions() -> dict[str, str]:
-    return {
-        name: version(name)
-        for name in ("torch", "ultralytics", "timm", "onnx", "onnxruntime")
-        if find_spec(name) is not None
     }

@@ -41,14 +41,12 @@ def write_graphs(folder: Path, *, again: bool = False) -> tuple[Path, ...]:
             write_whole(path, graph_of(convert(), weights))
             written.append(path)
 
-    for refiner in REFINERS:
-        if (folder / f"{refiner.stem}.safetensors").is_file():
-            content = read_verified(folder, f"{refiner.stem}.safetensors")
-            write(refiner.stem, content, partial(converted_refiner, refiner, content))
-    for kind, spec in SPECS.items():
-        if (folder / f"{kind.value}.safetensors").is_file():
-            content = read_verified(folder, f"{kind.value}.safetensors")
-            write(kind.value, content, partial(converted_network, spec, content))
+    convert = {spec.stem: partial(converted_refiner, spec) for spec in REFINERS}
+    convert |= {kind.value: partial(converted_network, spec) for kind, spec in SPECS.items()}
+    for stem, converted in convert.items():
+        if (folder / f"{stem}.safetensors").is_file():
+            content = read_verified(folder, f"{stem}.safetensors")
+            write(stem, content, partial(converted, content))
     for name in GraderName:
         if (folder / f"{name.value}.safetensors").is_file():
             for number, member in enumerate(read_grader(folder, name).members, start=1):

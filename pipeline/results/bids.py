@@ -20,9 +20,7 @@ from pipeline.results.tables import write_table
 BIDS_VERSION = "1.10.0"
 _NOTHING = "n/a"
 _SUBJECT = re.compile(r"sub-([A-Za-z0-9]+)(?:_ses-([A-Za-z0-9]+))?")
-_POINTS = ("structure", "level", "x", "y", "z", "uncertainty_mm", "confidence", "source", "series", "slice")
-_GRADES = ("condition", "level", *(severity.column for severity in SEVERITIES), "severity", "source", "flags")
-
+# Columns in their order, and what the sidecar says of each.
 _POINT_COLUMNS: Mapping[str, Any] = {
     "structure": "disc (centre), canal (behind the disc), or the condition that is read at the point",
     "level": "the disc, named by the vertebrae above and below",
@@ -68,13 +66,13 @@ def write_derivatives(predictions: Mapping[str, Any], folder: Path) -> tuple[Pat
         name = _name(record["study_id"])
         about = {"StudyID": record["study_id"], "Flags": record["flags"], "Rejected": record["rejected"]}
         about["NumberingConfidence"] = record["numbering_confidence"]
-        for kind, columns, rows, described in (
-            ("points", _POINTS, _points(record), _POINT_COLUMNS),
-            ("grades", _GRADES, _grades(record), _GRADE_COLUMNS),
+        for kind, columns, rows in (
+            ("points", _POINT_COLUMNS, _points(record)),
+            ("grades", _GRADE_COLUMNS, _grades(record)),
         ):
             path = _place(folder, name) / f"{name}_desc-lumbar_{kind}.tsv"
-            write_table(path, columns, rows, delimiter="\t", nothing=_NOTHING)
-            texts = {key: {"Description": v} if isinstance(v, str) else v for key, v in described.items()}
+            write_table(path, list(columns), rows, delimiter="\t", nothing=_NOTHING)
+            texts = {key: {"Description": v} if isinstance(v, str) else v for key, v in columns.items()}
             write_json(path.with_suffix(".json"), {**about, **texts}, indent=2)
             written.append(path)
     return tuple(written)

@@ -162,14 +162,12 @@ class Spool:
 
     def begin(self, study: WaitingStudy) -> None:
         """Note that grading starts: should it end the program, the next run knows how often it did."""
-        state = self._state(study.key)
-        self._write_state(study.key, state["graded"], study.attempts + 1, state["outcome"])
+        self._note(study.key, attempts=study.attempts + 1)
 
     def postpone(self, study: WaitingStudy) -> None:
         """Note that the disk ended the grading that was begun: it does not count as an attempt."""
         with suppress(OSError):
-            state = self._state(study.key)
-            self._write_state(study.key, state["graded"], study.attempts, state["outcome"])
+            self._note(study.key, attempts=study.attempts)
 
     def finish(self, study: WaitingStudy, outcome: str, results: Iterable[Dataset] = ()) -> None:
         """Put the results into the outbox, then note that the images were graded.
@@ -179,8 +177,8 @@ class Spool:
         for result in results:
             write_object(result, self.outbox / f"{study.key}-{_hash(result.SOPInstanceUID)}.dcm")
         with self._lock:
-            graded = {*self._state(study.key)["graded"], *study.instances}
-            self._write_state(study.key, graded, 0, outcome)
+            graded = sorted({*self._state(study.key)["graded"], *study.instances})
+            self._note(study.key, graded=graded, attempts=0, outcome=outcome)
 
     def waiting_results(self) -> list[Path]:
         """Results that were not delivered, oldest first."""
@@ -249,8 +247,8 @@ class Spool:
             pass
         return {"graded": [], "attempts": 0, "outcome": "waiting"}
 
-    def _write_state(self, key: str, graded: Iterable[str], attempts: int, outcome: str) -> None:
-        state = {"format": _FORMAT, "graded": sorted(graded), "attempts": attempts, "outcome": outcome}
+    def _note(self, key: str, **changes: Any) -> None:
+        state = {"format": _FORMAT, **self._state(key), **changes}
         write_whole(self._studies / key / "state.json", json.dumps(state))
 
 

@@ -40,8 +40,8 @@ from pipeline.training.data import TrainingData
 from pipeline.training.detecting import read_points
 from pipeline.training.folds import share_of_severe
 from pipeline.training.grading import OutOfFold
+from pipeline.training.plan import TrainSettings
 from pipeline.training.report import write_report
-from pipeline.training.settings import TrainSettings
 from pipeline.training.stages import Stages, seconds_of
 
 Probabilities = dict[str, dict[Target, NDArray[np.float64]]]

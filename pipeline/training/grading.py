@@ -207,15 +207,10 @@ def train_one(
     found = load_cache(crops / FOUND, config.name, config.crop)
     unseen = found.where(np.isin(found.study_ids, list(held_out)))
     logits = grade_cache(network, unseen, config) if len(unseen) else np.zeros((0, 3))
+    log_prior, folds = unseen.log_prior.astype(np.float64), np.full(len(unseen), fold, np.int64)
+    found_out = OutOfFold(unseen.row_ids, logits, log_prior, unseen.label, folds)
     with atomic_write(folder / _OOF_FILE, binary=True) as stream:
-        np.savez(
-            stream,
-            row_ids=unseen.row_ids,
-            logits=logits,
-            log_prior=unseen.log_prior.astype(np.float64),
-            label=unseen.label,
-            fold=np.full(len(unseen), fold, np.int64),
-        )
+        np.savez(stream, **vars(found_out))
 
 
 def read_out_of_fold(folders: Sequence[Path]) -> OutOfFold:

@@ -26,9 +26,9 @@ from pipeline.training.data import TrainingData, read_training_data
 from pipeline.training.finish import finish
 from pipeline.training.first_stage import find_all_points, train_detectors
 from pipeline.training.folds import assign_folds, without_severe
+from pipeline.training.plan import TrainSettings
 from pipeline.training.ranks import RankFailed, Ranks
 from pipeline.training.second_stage import GraderTrainings, cut_all_crops
-from pipeline.training.settings import TrainSettings
 from pipeline.training.stages import FINAL, Stages, digest_of
 
 # Changed when files of an earlier program could be mistaken for those of this one.

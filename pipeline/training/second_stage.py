@@ -16,8 +16,7 @@ from data_prep.base.manifest import file_sha256
 from pipeline.training import grading
 from pipeline.training.calibrating import calibrate
 from pipeline.training.data import TrainingData
-from pipeline.training.plan import TrainPlan
-from pipeline.training.settings import TrainSettings
+from pipeline.training.plan import TrainPlan, TrainSettings
 from pipeline.training.stages import FINAL, Job, Stages, digest_of, fold_name
 
 
