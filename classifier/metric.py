@@ -7,6 +7,7 @@ Three log losses with sample weights 1/2/4 for Normal/Mild / Moderate / Severe, 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -136,6 +137,19 @@ def score(submission: pd.DataFrame, labels: pd.DataFrame) -> ScoreReport:
     return _terms(truth, predicted / predicted.sum(axis=1, keepdims=True), n_studies=len(labels))
 
 
+def by_study(
+    study: NDArray[Any], severity: NDArray[np.int64], severe: NDArray[np.float64], weight: NDArray[np.float64]
+) -> pd.DataFrame:
+    """Per study of canal rows: whether any is ``severe``, the largest ``predicted`` q and ``weight``."""
+    rows = {
+        "study": study,
+        "severe": severity == Severity.SEVERE.index,
+        "predicted": severe,
+        "weight": weight,
+    }
+    return pd.DataFrame(rows).groupby("study").max()
+
+
 def _terms(truth: pd.DataFrame, predicted: NDArray[np.float64], *, n_studies: int) -> ScoreReport:
     severity, weight = truth["severity"].to_numpy(), truth["weight"].to_numpy()
     in_group = {group: (truth["group"] == group.value).to_numpy() for group in ConditionGroup}
@@ -144,21 +158,15 @@ def _terms(truth: pd.DataFrame, predicted: NDArray[np.float64], *, n_studies: in
         for group, rows in in_group.items()
     }
     spinal = in_group[ConditionGroup.SPINAL]
-    study = (
-        pd.DataFrame(
-            {
-                "study_id": truth.loc[spinal, "study_id"],
-                "severe": (severity[spinal] == Severity.SEVERE.index).astype(int),
-                "predicted": predicted[spinal, Severity.SEVERE.index],
-                "weight": weight[spinal],
-            }
-        )
-        .groupby("study_id")
-        .max()
+    study = by_study(
+        truth["study_id"].to_numpy()[spinal],
+        severity[spinal],
+        predicted[spinal, Severity.SEVERE.index],
+        weight[spinal],
     )
     p_severe = study["predicted"].to_numpy()
     any_severe = weighted_log_loss(
-        study["severe"].to_numpy(), np.stack([1 - p_severe, p_severe], axis=1), study["weight"].to_numpy()
+        study["severe"].to_numpy(int), np.stack([1 - p_severe, p_severe], axis=1), study["weight"].to_numpy()
     )
     return ScoreReport(
         score=float(np.mean([*loss.values(), any_severe])),

@@ -6,22 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from classifier.calibration import CALIBRATION_BINS, equal_groups
 from classifier.grade import SEVERITY_WEIGHTS
 from classifier.judge.bootstrap import DEFAULT_RESAMPLES, FloatArray, StudyDraws, ratio, value_and_interval
 from classifier.judge.rows import GradedRows
+from classifier.metric import by_study
 from classifier.prior import competition_weighted
-from data_prep.vocabulary import (
-    CONDITIONS,
-    LEVELS,
-    SEVERITIES,
-    ConditionGroup,
-    Level,
-    Severity,
-)
+from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, ConditionGroup, Level, Severity
 
 FIGURES = (
     "log_loss",
@@ -75,20 +68,10 @@ def _any_severe(
     rows: GradedRows, group: NDArray[np.int64], study: NDArray[np.int64], q: FloatArray, draws: StudyDraws
 ) -> FloatArray:
     spinal = np.flatnonzero(group == list(ConditionGroup).index(ConditionGroup.SPINAL))
-    table = (
-        pd.DataFrame(
-            {
-                "study": study[spinal],
-                "severe": rows.label[spinal] == _SEVERE,
-                "q": q[spinal],
-                "weight": SEVERITY_WEIGHTS[rows.label[spinal]],
-            }
-        )
-        .groupby("study")
-        .max()
-    )
+    label = rows.label[spinal]
+    table = by_study(study[spinal], label, q[spinal], SEVERITY_WEIGHTS[label])
     severe, weight = table["severe"].to_numpy(bool), table["weight"].to_numpy(np.float64)
-    predicted = table["q"].to_numpy(np.float64)
+    predicted = table["predicted"].to_numpy(np.float64)
     loss = _minus_log(np.where(severe, predicted, 1 - predicted))
     sums = draws.sums(table.index.to_numpy(np.int64), np.stack([weight * loss, weight], axis=1))
     return ratio(sums[:, 0], sums[:, 1])
@@ -153,10 +136,8 @@ def review_curve(rows: GradedRows) -> list[dict[str, float | None]]:
         final = decided.copy()
         again = order[: round(share * len(order))]
         final[again] = rows.label[again]
-        counts = np.zeros((1, len(SEVERITIES), len(SEVERITIES)))
-        np.add.at(counts[0], (rows.label, final), 1)
         missed = float((final[severe] != _SEVERE).mean()) if severe.any() else None
-        kappa = float(_kappa(counts)[0])
+        kappa = float(_kappa(_counts(rows.label, final)[None].astype(np.float64))[0])
         curve.append(
             {
                 "reviewed": share,
@@ -170,8 +151,12 @@ def review_curve(rows: GradedRows) -> list[dict[str, float | None]]:
 
 def confusion(rows: GradedRows) -> NDArray[np.int64]:
     """(3, 3) counts: label (row) against the most probable severity (column)."""
-    counts = np.zeros((3, 3), dtype=np.int64)
-    np.add.at(counts, (rows.label, rows.p.argmax(axis=1)), 1)
+    return _counts(rows.label, rows.p.argmax(axis=1))
+
+
+def _counts(label: NDArray[np.int64], decided: NDArray[np.int64]) -> NDArray[np.int64]:
+    counts = np.zeros((len(SEVERITIES), len(SEVERITIES)), dtype=np.int64)
+    np.add.at(counts, (label, decided), 1)
     return counts
 
 

@@ -24,13 +24,7 @@ from classifier.calibration import (
 )
 from classifier.config import GROUP_GRADERS, GraderName
 from classifier.judge.rows import GradedRows
-from classifier.learn.crop_cache import (
-    NOT_CUT_FOR,
-    CropCache,
-    cuts_for,
-    is_parted,
-    load_cache,
-)
+from classifier.learn.crop_cache import NOT_CUT_FOR, CropCache, cuts_for, is_parted, load_cache
 from classifier.learn.train import grade_cache
 from classifier.learn.workflow import joined_crops
 from classifier.prior import competition_log_loss

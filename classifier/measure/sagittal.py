@@ -12,14 +12,7 @@ from numpy.typing import NDArray
 from classifier.measure.extents import Extent, extent_of
 from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import Quantity
-from classifier.measure.strips import (
-    DISC_ALONG_MM,
-    DISC_STEP_MM,
-    Strip,
-    between,
-    canal_strip,
-    disc_strip,
-)
+from classifier.measure.strips import DISC_ALONG_MM, DISC_STEP_MM, Strip, between, canal_strip, disc_strip
 from classifier.measure.tissues import Tissues, find_tissues
 from data_prep.geometry import FloatArray
 

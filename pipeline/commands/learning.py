@@ -10,15 +10,7 @@ import typer
 
 from data_prep.problems import LumbarError
 from pipeline.commands import console, summaries
-from pipeline.commands.options import (
-    AsJson,
-    BatchThreads,
-    Data,
-    Device,
-    Pretrained,
-    Resamples,
-    Run,
-)
+from pipeline.commands.options import AsJson, BatchThreads, Data, Device, Pretrained, Resamples, Run
 
 _OF_BOTH = "--common scores the studies that both tables have"
 _NO_LABEL = ["", "NA", "NaN", "nan"]  # how programs write that nobody labelled a target

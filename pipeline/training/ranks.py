@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -60,8 +60,9 @@ class Ranks:
         """The share of this process."""
         return items[self.rank :: self.world]
 
-    def wait(self, done: Callable[[], bool]) -> None:
-        """Come back when ``done``; the other processes are at work."""
-        while not done():
-            self.check()
-            time.sleep(_POLL_SECONDS)
+    def wait(self, items: Iterable[_Item], is_done: Callable[[_Item], bool]) -> None:
+        """Come back when all items are done; the other processes are at work."""
+        for item in items:
+            while not is_done(item):
+                self.check()
+                time.sleep(_POLL_SECONDS)

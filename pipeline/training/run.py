@@ -159,14 +159,7 @@ def _decode(data: TrainingData, stages: Stages) -> None:
         stages.say(f"decoding {len(mine)} studies")
     for entry in mine:
         data.cache.add(entry)
-    waiting = list(data.entries)
-
-    def all_held() -> bool:
-        while waiting and data.cache.holds(waiting[-1]):
-            waiting.pop()
-        return not waiting
-
-    ranks.wait(all_held)
+    ranks.wait(data.entries, data.cache.holds)
     rejected = [study_id for study_id in data.study_ids if data.cache.is_rejected(study_id)]
     if rejected and ranks.rank == 0:
         named = ", ".join(rejected[:_NAMED]) + (" …" if len(rejected) > _NAMED else "")

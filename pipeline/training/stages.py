@@ -76,14 +76,7 @@ class Stages:
             done = {"digest": job.digest, "seconds": round(seconds, 1)}
             write_whole(folder / DONE_FILE, json.dumps(done))
             self.say(f"{job.name}: {seconds:.0f} s")
-        waiting = list(jobs)
-
-        def all_done() -> bool:
-            while waiting and self.is_done(waiting[0]):
-                waiting.pop(0)
-            return not waiting
-
-        self.ranks.wait(all_done)
+        self.ranks.wait(jobs, self.is_done)
 
     def is_done(self, job: Job) -> bool:
         """Whether the job was finished with the same inputs."""

@@ -195,7 +195,7 @@ def _window(
     series: Series, points: Sequence[LevelPoint], images: Sequence[SourceImage]
 ) -> SoftcopyVOILUTTransformation | None:
     """A window for images whose headers have none: without one, viewers show them nearly black."""
-    if any(image.has_window or image.is_inverted for image in images):
+    if any(image.has_look for image in images):
         return None
     for number in {point.sight.instance_number for point in points if point.sight is not None}:
         try:

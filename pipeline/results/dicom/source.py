@@ -97,14 +97,9 @@ class SourceImage:
     shown: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
-    def has_window(self) -> bool:
-        """Whether the header says with which window to show it."""
-        return "WindowCenter" in self.shown
-
-    @property
-    def is_inverted(self) -> bool:
-        """Whether small values are bright."""
-        return self.shown.get("PhotometricInterpretation") == "MONOCHROME1"
+    def has_look(self) -> bool:
+        """Whether the header says with which window to show it, or that small values are bright."""
+        return "WindowCenter" in self.shown or self.shown.get("PhotometricInterpretation") == "MONOCHROME1"
 
     def header(self) -> Dataset:
         """What an image library or a presentation state quotes of it (PS3.16 TID 1602, TID 1604)."""

@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_prep.levels import (
-    LevelPoint,
-    PointSource,
-    SpineFrame,
-    SpineLevel,
-    SpineLevels,
-)
+from data_prep.levels import LevelPoint, PointSource, SpineFrame, SpineLevel, SpineLevels
 from data_prep.study import Study
 from data_prep.vocabulary import TARGETS, Condition, Level, Severity, Target
 from pipeline.learned import caption

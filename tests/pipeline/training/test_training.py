@@ -266,7 +266,7 @@ def test_processes_share_the_work_and_torchruns_variables_are_taken(monkeypatch:
         raise RankFailed("rank 1 failed")
 
     with pytest.raises(RankFailed):
-        replace(ranks, check=failed).wait(lambda: False)
+        replace(ranks, check=failed).wait([1], lambda _: False)
     with pytest.raises(ValueError, match="rank must lie"):
         Ranks(2, 2)
 
