@@ -56,10 +56,6 @@ class GradedRows:
         names = ("study_ids", "condition", "level", "label", "p")
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
-    def with_p(self, p: FloatArray) -> GradedRows:
-        """The same targets with other probabilities (n, 3)."""
-        return GradedRows(self.study_ids, self.condition, self.level, self.label, p)
-
     @property
     def group(self) -> NDArray[np.int64]:
         """(n,) index in ConditionGroup."""

@@ -63,10 +63,8 @@ def fetched_from(archive: Archive, study_uids: Sequence[str], query: Sequence[st
             with console.status("fetching studies"):
                 wanted = list(study_uids) or find_study_uids(archive, parse_query(query))
                 folder = stack.enter_context(fetched(archive, wanted))
-        except ValueError as error:
+        except (ValueError, ArchiveFailed) as error:
             console.fail(str(error))
-        except ArchiveFailed as failed:
-            console.fail(str(failed))
         yield folder
 
 

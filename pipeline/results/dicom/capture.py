@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from pipeline import __version__
 from pipeline.prediction import StudyPrediction
-from pipeline.results.dicom.identity import MANUFACTURER, NAME, identify, note, set_times
+from pipeline.results.dicom.identity import NAME, identify, note, set_times
 from pipeline.results.dicom.source import SourceStudy
 
 
@@ -21,7 +21,6 @@ def build_capture(source: SourceStudy, prediction: StudyPrediction, picture: Pat
     Args:
         picture: PNG that ``draw_montage`` wrote.
     """
-    identity = identify("sc", source, prediction)
     with Image.open(picture) as image:
         pixels = np.asarray(image.convert("RGB"))
     capture: Dataset = SCImage(
@@ -31,11 +30,7 @@ def build_capture(source: SourceStudy, prediction: StudyPrediction, picture: Pat
         coordinate_system="PATIENT",
         patient_orientation=("L", "F"),
         study_instance_uid=source.study_instance_uid,
-        series_instance_uid=identity.series_instance_uid,
-        series_number=identity.series_number,
-        sop_instance_uid=identity.sop_instance_uid,
-        instance_number=1,
-        manufacturer=MANUFACTURER,
+        **identify("sc", source, prediction),
         manufacturer_model_name=NAME,
         software_versions=__version__,
         series_description="lumbar montage - not a medical device",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from pydicom.dataset import Dataset
 
@@ -26,32 +25,22 @@ def note(provenance: Provenance) -> str:
     return f"{NOT_A_DEVICE} {provenance.learned_from} Do not use for a decision about a patient."
 
 
-@dataclass(frozen=True)
-class ResultIdentity:
-    """Identifiers of one result object.
+def identify(kind: str, source: SourceStudy, prediction: StudyPrediction) -> dict[str, Any]:
+    """Who a result object of a prediction is, as highdicom wants to be told.
 
-    Attributes:
-        series_instance_uid: of study, kind of result and models: a series per model version.
-        sop_instance_uid: of the source images and everything that was predicted, too: an object with other
-            content is another object.
-        series_number: 9001 for reports, 9002 for captures.
+    Its series is of study, kind of result and models: a series per model version. The object itself is of the
+    source images and everything that was predicted, too: one with other content is another object.
     """
-
-    series_instance_uid: str
-    sop_instance_uid: str
-    series_number: int
-
-
-def identify(kind: str, source: SourceStudy, prediction: StudyPrediction) -> ResultIdentity:
-    """Identifiers for the ``sr`` or ``sc`` of a prediction."""
     maker = [kind, source.study_instance_uid, __version__, models_digest(prediction.provenance.models)]
     images = sorted(image.sop_instance_uid for image in source.images.values())
     content = json.dumps(prediction.to_dict(), sort_keys=True)
-    return ResultIdentity(
-        series_instance_uid=derived_uid("result series", *maker),
-        sop_instance_uid=derived_uid("result", *maker, *images, content),
-        series_number=SERIES_NUMBERS[kind],
-    )
+    return {
+        "series_instance_uid": derived_uid("result series", *maker),
+        "series_number": SERIES_NUMBERS[kind],
+        "sop_instance_uid": derived_uid("result", *maker, *images, content),
+        "instance_number": 1,
+        "manufacturer": MANUFACTURER,
+    }
 
 
 def models_digest(models: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from data_prep.vocabulary import TARGETS, Severity
 from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import codes
-from pipeline.results.dicom.identity import MANUFACTURER, identify, note, set_times
+from pipeline.results.dicom.identity import identify, note, set_times
 from pipeline.results.dicom.source import SourceStudy
 from pipeline.results.dicom.structured_report import observer
 from pipeline.results.words import flag_lines, target_words
@@ -30,7 +30,6 @@ def build_key_images(source: SourceStudy, prediction: StudyPrediction) -> Datase
             words.append(f"{target_words(target)}: {grade.severity.value}")
     if not images:
         return None
-    identity = identify("ko", source, prediction)
     evidence = source.evidence(images.values())
     selection: Dataset = KeyObjectSelectionDocument(
         evidence=evidence,
@@ -40,11 +39,7 @@ def build_key_images(source: SourceStudy, prediction: StudyPrediction) -> Datase
             observer_device_context=observer(prediction),
             description="; ".join([*flag_lines(prediction.flags), *words, note(prediction.provenance)]),
         ),
-        series_instance_uid=identity.series_instance_uid,
-        series_number=identity.series_number,
-        sop_instance_uid=identity.sop_instance_uid,
-        instance_number=1,
-        manufacturer=MANUFACTURER,
+        **identify("ko", source, prediction),
     )
     source.fill(selection)
     selection.SeriesDescription = "lumbar key images - not a medical device"

@@ -30,7 +30,7 @@ from data_prep.study import Series, Study
 from data_prep.vocabulary import Target
 from pipeline import __version__
 from pipeline.prediction import StudyPrediction
-from pipeline.results.dicom.identity import MANUFACTURER, NAME, identify, set_times
+from pipeline.results.dicom.identity import NAME, identify, set_times
 from pipeline.results.dicom.source import SourceImage, SourceStudy
 from pipeline.results.words import target_words
 
@@ -53,13 +53,10 @@ def build_presentations(source: SourceStudy, prediction: StudyPrediction, study:
             header.SOPClassUID = MRImageStorage
         layer = GraphicLayer(LABEL, order=1, description="Levels and stenosis grades of lumbar")
         window = _window(series, points, images)
+        own_uid = derived_uid("presentation", identity["sop_instance_uid"], series.series_id)
         state: Dataset = GrayscaleSoftcopyPresentationState(
             referenced_images=list(headers.values()),
-            series_instance_uid=identity.series_instance_uid,
-            series_number=identity.series_number,
-            sop_instance_uid=derived_uid("presentation", identity.sop_instance_uid, series.series_id),
-            instance_number=number,
-            manufacturer=MANUFACTURER,
+            **identity | {"sop_instance_uid": own_uid, "instance_number": number},
             manufacturer_model_name=NAME,
             software_versions=__version__,
             device_serial_number=__version__,

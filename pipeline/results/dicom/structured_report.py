@@ -60,7 +60,6 @@ def build_report(
     if prediction.rejected:
         raise ValueError(f"study {prediction.study_id} was not graded: there is nothing to report")
     three_d = kind is ResultObject.SR
-    identity = identify("sr" if three_d else "sr88.33", source, prediction)
     content, images = _content(source, prediction, only_images=not three_d)
     # The library copies and searches the whole tree several times, which takes longer than all else.
     tree, content[0].ContentSequence = content[0].ContentSequence, []
@@ -68,11 +67,7 @@ def build_report(
     report = make(
         evidence=source.evidence(images),
         content=content,
-        series_instance_uid=identity.series_instance_uid,
-        series_number=identity.series_number,
-        sop_instance_uid=identity.sop_instance_uid,
-        instance_number=1,
-        manufacturer=MANUFACTURER,
+        **identify("sr" if three_d else "sr88.33", source, prediction),
         manufacturer_model_name=NAME,
         software_versions=__version__,
         series_description="lumbar stenosis grades - not a medical device",

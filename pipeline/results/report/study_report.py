@@ -48,7 +48,6 @@ class Cell:
     severity: Severity
     shares: tuple[tuple[str, str, float], ...]
     source: str
-    source_words: str
     flags: tuple[str, ...]
     crop: str | None
     place: tuple[int, int] | None
@@ -143,7 +142,6 @@ def _cell(
             for severity, p in zip(SEVERITIES, grade.probabilities, strict=True)
         ),
         source=grade.source,
-        source_words=SOURCE_WORDS[grade.source],
         flags=tuple(flag_words(flag) for flag in grade.flags),
         crop=None if study is None else shown_crop(study, levels, condition, level),
         place=_place_of(target.column, series),
