@@ -78,13 +78,11 @@ def _any_severe(
 
 
 def score_with_intervals(
-    rows: GradedRows, *, resamples: int = DEFAULT_RESAMPLES, seed: int = 0
+    rows: GradedRows, *, resamples: int = DEFAULT_RESAMPLES
 ) -> dict[str, dict[str, Any]] | None:
     """Term → ``value`` and ``interval`` [low, high] (95 %, over studies); None when it is not defined."""
-    terms = official_terms(rows, resamples=resamples, seed=seed)
-    if terms is None:
-        return None
-    return {name: _as_dict(draws) for name, draws in terms.items()}
+    terms = official_terms(rows, resamples=resamples)
+    return None if terms is None else {name: _as_dict(draws) for name, draws in terms.items()}
 
 
 def quality_tables(

@@ -28,15 +28,14 @@ from pipeline.commands.options import (
     other_option,
 )
 
+_DATA_SETS = typer.Argument(
+    metavar="DATA...", help="Data sets in the RSNA layout; each may hold some series of some studies."
+)
+
 
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
-    data: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="DATA...", help="Data sets in the RSNA layout; each may hold some series of some studies."
-        ),
-    ] = None,
+    data: Annotated[list[Path] | None, _DATA_SETS] = None,
     kind: Annotated[DetectorKind, typer.Option(help="Which detector.")] = DetectorKind.SAGITTAL,
     external: External = None,
     slices: Slices = None,
@@ -137,12 +136,7 @@ def train(
 
 
 def train_points(
-    data: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="DATA...", help="Data sets in the RSNA layout; each may hold some series of some studies."
-        ),
-    ],
+    data: Annotated[list[Path], _DATA_SETS],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
     group: Annotated[ConditionGroup, typer.Option(help="Whose points.")] = ConditionGroup.SPINAL,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the annotated points.")] = 10,

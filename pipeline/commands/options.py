@@ -41,24 +41,13 @@ def _there(given: Any) -> Any:
     return given
 
 
-Input = Annotated[
-    Path,
-    typer.Argument(
-        metavar="INPUT",
-        help="RSNA images folder, one study, any tree of DICOM files or NIfTI volumes, a BIDS data set, a "
-        "DICOMDIR, or a zip of one of these.",
-        callback=_there,
-    ),
-]
-Inputs = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        metavar="INPUT...",
-        help="RSNA images folder, one study, any tree of DICOM files or NIfTI volumes, a BIDS data set, a "
-        "DICOMDIR, or a zip of one of these; several are graded as one input.",
-        callback=_there,
-    ),
-]
+_IMAGES = (
+    "RSNA images folder, one study, any tree of DICOM files or NIfTI volumes, a BIDS data set, a DICOMDIR, "
+    "or a zip of one of these"
+)
+Input = Annotated[Path, typer.Argument(metavar="INPUT", help=f"{_IMAGES}.", callback=_there)]
+_SEVERAL = f"{_IMAGES}; several are graded as one input."
+Inputs = Annotated[list[Path] | None, typer.Argument(metavar="INPUT...", help=_SEVERAL, callback=_there)]
 SeriesTable = Annotated[
     Path | None,
     typer.Option(

@@ -82,9 +82,7 @@ def trainable(
     return {other: config for other, config in configs.items() if enough or other is not name}
 
 
-def crop_sources(
-    data: TrainingData, study_ids: Sequence[str], points: Path, cleaning: CleaningPlan, which: str
-) -> list[Source]:
+def crop_sources(data: TrainingData, points: Path, cleaning: CleaningPlan, which: str) -> list[Source]:
     """Studies with their labels and points, loaded when their crops are cut.
 
     Args:
@@ -94,7 +92,7 @@ def crop_sources(
     """
     return [
         Source(study_id, partial(_labelled, data, study_id, points, cleaning.far_points_mm, which))
-        for study_id in study_ids
+        for study_id in data.study_ids
     ]
 
 

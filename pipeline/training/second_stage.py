@@ -34,7 +34,7 @@ def cut_all_crops(
     folder = stages.run / "crops" / made_of[:12]
     world = stages.ranks.world
     for which in (grading.FOUND, grading.ANNOTATED):
-        sources = grading.crop_sources(data, data.study_ids, points, plan.cleaning, which)
+        sources = grading.crop_sources(data, points, plan.cleaning, which)
 
         def begin(_: Path, which: str = which) -> None:
             grading.cut_all([], folder / which, configs)
@@ -44,12 +44,8 @@ def cut_all_crops(
         def work(_: Path, rank: int, which: str = which, sources: Any = sources) -> None:
             grading.cut_all(sources[rank::world], folder / which, configs)
 
-        stages.do(
-            [
-                Job(f"crops/{which}-part{rank}of{world}", made_of, partial(work, rank=rank))
-                for rank in range(world)
-            ]
-        )
+        parts = {rank: f"crops/{which}-part{rank}of{world}" for rank in range(world)}
+        stages.do([Job(part, made_of, partial(work, rank=rank)) for rank, part in parts.items()])
     return folder, made_of
 
 
