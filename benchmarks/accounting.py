@@ -113,14 +113,14 @@ def _paths_by_series(entry: StudyEntry) -> dict[str, set[Path]]:
     headers: Mapping[str, Sequence[SliceHeader]] = entry.headers
     if entry.folder is not None:
         headers = {
-            child.name: read_headers(sorted(child.iterdir()), entry.limits, [])
+            child.name: read_headers(sorted(child.iterdir()), [])
             for child in sorted(entry.folder.iterdir())
             if child.is_dir()
         }
     kept, _ = of_one_patient(entry.study_id, headers)
     found: dict[str, set[Path]] = {}
     for series_id, group in kept.items():
-        parts, unclear = divided(series_id, group, entry.limits)
+        parts, unclear = divided(series_id, group)
         found |= {part_id: {header.path for header in part} for part_id, part in parts.items()}
         rest = {header.path for header in group}.difference(*found.values())
         found |= {item.series_id: rest for item in unclear}

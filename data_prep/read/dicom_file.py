@@ -124,9 +124,7 @@ def _frame_header(path: Path, frame: Frame, syntax: str, place: PixelPlace) -> S
     )
 
 
-def read_pixels(
-    header: SliceHeader, *, limits: ReadLimits = DEFAULT_LIMITS, study_id: str = "", series_id: str = ""
-) -> NDArray[np.float32]:
+def read_pixels(header: SliceHeader, *, study_id: str = "", series_id: str = "") -> NDArray[np.float32]:
     """Decode one image: float32, shape ``header.plane.shape``, bright = high signal.
 
     RescaleSlope and RescaleIntercept are applied. MONOCHROME1 is turned round its own maximum, so that
@@ -135,7 +133,7 @@ def read_pixels(
     Raises:
         DicomRejected: for every failure, with the reason.
     """
-    path = header.path
+    path, limits = header.path, DEFAULT_LIMITS
     with _rejecting(path, study_id, series_id, Reason.BAD_PIXELS):
         plain = _plain_signal(header, checked_file(path, limits))
         if plain is not None:

@@ -10,10 +10,9 @@ import numpy as np
 from data_prep.geometry import Orientation
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_file import read_pixels
-from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.series_names import traits_of
 from data_prep.read.slice_header import SliceHeader
-from data_prep.read.weighting import weighting_from_headers
+from data_prep.read.weighting import told_by_headers
 
 # Times of one echo differ by rounding, or from slice to slice; two at one place are two echoes.
 _SAME_ECHO, _SAME_ECHO_AT_A_PLACE = 1.12, 1.02
@@ -25,9 +24,7 @@ _FEWEST_OF_A_STACK = 4
 Headers = list[SliceHeader]
 
 
-def divided(
-    series_id: str, headers: Sequence[SliceHeader], limits: ReadLimits = DEFAULT_LIMITS
-) -> tuple[dict[str, Headers], list[Rejection]]:
+def divided(series_id: str, headers: Sequence[SliceHeader]) -> tuple[dict[str, Headers], list[Rejection]]:
     """The acquisitions of a series, and a rejection for images at one place that nothing tells apart.
 
     They are divided where SeriesInstanceUID differs (where it is missing: description, echo time or plane),
@@ -48,7 +45,7 @@ def divided(
     rejections: list[Rejection] = []
     for number, part in enumerate(parts, start=1):
         part_id = series_id if number == 1 else f"{series_id}-{number}"
-        if _are_not_told_apart(part, limits):
+        if _are_not_told_apart(part):
             message = f"different images lie at one place, and nothing tells its {len(part)} images apart"
             rejections.append(Rejection(Reason.ONE_PLACE, message, series_id=part_id))
         else:
@@ -72,7 +69,7 @@ def _by_what_is_shown(headers: Sequence[SliceHeader]) -> list[Headers]:
     by_shown: dict[Hashable, Headers] = defaultdict(list)
     for group in by_acquisition.values():
         shown = Counter(header.plane.orientation is Orientation.SAGITTAL for header in group)
-        by_shown[shown.most_common(1)[0][0], weighting_from_headers(group)].extend(group)
+        by_shown[shown.most_common(1)[0][0], told_by_headers(group).weighting].extend(group)
     return list(by_shown.values())
 
 
@@ -172,11 +169,11 @@ def _stations(headers: Headers) -> list[Headers]:
     return parts if are_beside else [headers]
 
 
-def _are_not_told_apart(headers: Headers, limits: ReadLimits) -> bool:
+def _are_not_told_apart(headers: Headers) -> bool:
     """Whether most places have several images, which differ: one slice may have been taken again."""
     if not _is_mostly_shared(headers):
         return False
-    return any(_differ(group, limits) for group in _shared(headers)[:3])
+    return any(_differ(group) for group in _shared(headers)[:3])
 
 
 def _is_mostly_shared(headers: Headers) -> bool:
@@ -192,9 +189,9 @@ def _shared(headers: Headers) -> list[Headers]:
     return [group for group in by_place.values() if len({h.sop_uid or id(h) for h in group}) > 1]
 
 
-def _differ(group: Headers, limits: ReadLimits) -> bool:
+def _differ(group: Headers) -> bool:
     try:
-        first, *others = [read_pixels(header, limits=limits) for header in group]
+        first, *others = [read_pixels(header) for header in group]
     except DicomRejected:
         return False
     return any(other.shape != first.shape or not np.array_equal(other, first) for other in others)

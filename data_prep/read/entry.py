@@ -12,7 +12,6 @@ from data_prep.read.acquisitions import acquisitions_of, conflicts
 from data_prep.read.belonging import of_one_patient
 from data_prep.read.choosing import chosen, without_empty
 from data_prep.read.dicom_file import read_slices
-from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.division import divided
 from data_prep.read.identity import identity_of
 from data_prep.read.listing import (
@@ -55,7 +54,6 @@ class StudyEntry:
     flags: tuple[str, ...] = ()
     kinds: Mapping[str, SeriesKind | None] = field(default_factory=dict)
     only_series: frozenset[str] = frozenset()
-    limits: ReadLimits = DEFAULT_LIMITS
 
     @property
     def is_only_listed(self) -> bool:
@@ -114,7 +112,7 @@ class StudyEntry:
                 rejections.append(Rejection(Reason.UNREADABLE, message, self.study_id, series_id))
                 continue
             _note_volumes(files, others)
-            headers = read_headers(paths, self.limits, rejections, self.study_id, series_id, others)
+            headers = read_headers(paths, rejections, self.study_id, series_id, others)
             rejections += [
                 replace(item, study_id=self.study_id, series_id=series_id) for _, item in others.rejections
             ]
@@ -160,7 +158,7 @@ class StudyEntry:
         protocol_tells = len({header.protocol for group in headers.values() for header in group}) > 1
         parts: list[tuple[str, list[SliceHeader]]] = []
         for series_id, group in headers.items():
-            own, unclear = divided(series_id, group, self.limits)
+            own, unclear = divided(series_id, group)
             parts += own.items()
             sources.update(dict.fromkeys(own, group))
             rejections += [replace(item, study_id=self.study_id) for item in unclear]
@@ -179,7 +177,6 @@ class StudyEntry:
                     numbered_by_name=self.folder is not None,
                     listed_kind=self.kinds.get(series_id),
                     protocol_tells=protocol_tells,
-                    limits=self.limits,
                 )
             except DicomRejected as rejected:
                 rejections.extend((*rejected.rejections, rejected.rejection))
@@ -205,7 +202,6 @@ def _nobody_says_whose(folders: Iterable[Sequence[SliceHeader]]) -> bool:
 
 def read_headers(
     paths: Iterable[Path],
-    limits: ReadLimits,
     rejections: list[Rejection],
     study_id: str = "",
     series_id: str = "",
@@ -219,7 +215,7 @@ def read_headers(
     headers: list[SliceHeader] = []
     for path in paths:
         try:
-            headers += read_slices(path, limits=limits, study_id=study_id, series_id=series_id)
+            headers += read_slices(path, study_id=study_id, series_id=series_id)
         except DicomRejected as rejected:
             why = rejected.rejection
             if others is not None and why.reason is Reason.OTHER_MODALITY:

@@ -20,7 +20,6 @@ from pathlib import Path
 
 from data_prep.names import input_label
 from data_prep.problems import DicomRejected, Reason, Rejection
-from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.dicomdir import is_dicomdir
 from data_prep.read.entry import StudyEntry, read_headers
 from data_prep.read.listing import (
@@ -44,9 +43,7 @@ from data_prep.vocabulary import SeriesKind
 _HOLDERS = ("archive", "disc image", "encrypted file")
 
 
-def find_studies(
-    path: Path, *, series_table: Path | None = None, limits: ReadLimits = DEFAULT_LIMITS
-) -> tuple[StudyEntry, ...]:
+def find_studies(path: Path, *, series_table: Path | None = None) -> tuple[StudyEntry, ...]:
     """Find every study under a path.
 
     Args:
@@ -62,15 +59,13 @@ def find_studies(
     """
     path = _named(path)
     with _readable(path):
-        found = _entries_of_rsna(path, series_table, limits)
+        found = _entries_of_rsna(path, series_table)
         if found is not None:
             return found
-        return _entries_of_trees([path], series_table, limits)
+        return _entries_of_trees([path], series_table)
 
 
-def find_all_studies(
-    paths: Sequence[Path], *, series_table: Path | None = None, limits: ReadLimits = DEFAULT_LIMITS
-) -> tuple[StudyEntry, ...]:
+def find_all_studies(paths: Sequence[Path], *, series_table: Path | None = None) -> tuple[StudyEntry, ...]:
     """Find every study under several paths.
 
     Folders and files that are not in the RSNA layout are divided as if they lay in one folder: the series of
@@ -84,22 +79,22 @@ def find_all_studies(
     named = [_named(path) for path in paths]
     named += [other for path in named if (other := _second_images_folder(path)) and other not in named]
     if len(named) == 1:
-        return find_studies(named[0], series_table=series_table, limits=limits)
+        return find_studies(named[0], series_table=series_table)
     volumes = [path for path in named if path.is_file() and is_nifti(path)]
     table = {} if series_table is None else find_series_table(series_table, Path(), 0)
-    found = [entry_of_volumes(volume, (), table, limits) for volume in volume_studies(volumes, limits=limits)]
+    found = [entry_of_volumes(volume, (), table) for volume in volume_studies(volumes)]
     trees: list[Path] = []
     for path in named:
         if path in volumes:
             continue
         with _readable(path):
-            entries = _entries_of_rsna(path, series_table, limits)
+            entries = _entries_of_rsna(path, series_table)
         if entries is None:
             trees.append(path)
         found += entries or ()
     if trees:
         kept_ids = frozenset(entry.study_id for entry in found)
-        found += _entries_of_trees(trees, series_table, limits, kept_ids)
+        found += _entries_of_trees(trees, series_table, kept_ids)
     joined: dict[str, StudyEntry] = {}
     for entry in found:
         joined[entry.study_id] = _joined(joined.get(entry.study_id), entry)
@@ -130,26 +125,22 @@ def _readable(path: Path) -> Iterator[None]:
         raise DicomRejected(Rejection(Reason.UNREADABLE, message)) from None
 
 
-def _entries_of_rsna(
-    path: Path, series_table: Path | None, limits: ReadLimits
-) -> tuple[StudyEntry, ...] | None:
+def _entries_of_rsna(path: Path, series_table: Path | None) -> tuple[StudyEntry, ...] | None:
     """The studies of an images folder, a study or a series of the RSNA layout; None for anything else."""
     images = next((path / name for name in IMAGE_FOLDERS if (path / name).is_dir()), path)
     if _is_images_folder(images):
         table = find_series_table(series_table, images, 1)
-        beside = None if images == path else _beside(path, limits)
-        return _entries_of_images_folder(images, table, limits, beside)
+        beside = None if images == path else _beside(path)
+        return _entries_of_images_folder(images, table, beside)
     if _is_rsna_study(path):
-        if _holds_examinations(path, limits):
+        if _holds_examinations(path):
             return None
         table = find_series_table(series_table, path, 2)
-        return (StudyEntry(path.name, path, kinds=table.get(path.name, {}), limits=limits),)
+        return (StudyEntry(path.name, path, kinds=table.get(path.name, {})),)
     if _is_rsna_series(path) and is_number(path.parent.name):
         table, study = find_series_table(series_table, path, 3), path.parent
         kinds = table.get(study.name, {})
-        return (
-            StudyEntry(study.name, study, kinds=kinds, only_series=frozenset({path.name}), limits=limits),
-        )
+        return (StudyEntry(study.name, study, kinds=kinds, only_series=frozenset({path.name})),)
     return None
 
 
@@ -164,7 +155,7 @@ def _is_rsna_study(folder: Path) -> bool:
     return is_number(folder.name) and any(_is_rsna_series(child) for child in subfolders(folder))
 
 
-def _holds_examinations(folder: Path, limits: ReadLimits) -> bool:
+def _holds_examinations(folder: Path) -> bool:
     """Whether two folders of what looks like an RSNA study each hold an examination: more than one series.
 
     The first and the last file of each folder are looked at: sagittal and axial, or T1 and T2.
@@ -174,7 +165,7 @@ def _holds_examinations(folder: Path, limits: ReadLimits) -> bool:
         if found + left < 2:  # whatever the others hold
             return False
         files = [file for file in files_in(child) if file.suffix.lower() == ".dcm"]
-        ends = [read_headers([file], limits, []) for file in (files[0], files[-1])]
+        ends = [read_headers([file], []) for file in (files[0], files[-1])]
         (plane, weighting), (other_plane, other) = (
             shown_label(headers)[:2] if headers else ("", "") for headers in ends
         )
@@ -190,9 +181,9 @@ def _is_images_folder(folder: Path) -> bool:
     )
 
 
-def _beside(path: Path, limits: ReadLimits) -> Tree:
+def _beside(path: Path) -> Tree:
     """What lies beside the images folders of a data set and holds images, too."""
-    tree = Tree(path, limits)
+    tree = Tree(path)
     for child in subfolders(path):
         if child.name not in IMAGE_FOLDERS and holds_images(child, or_else=_may_hold_images):
             tree.read(files_below(child, tree.unreadable, tree.hidden))
@@ -206,16 +197,16 @@ def _may_hold_images(file: Path) -> bool:
 
 
 def _entries_of_images_folder(
-    folder: Path, table: SeriesTable, limits: ReadLimits, beside: Tree | None
+    folder: Path, table: SeriesTable, beside: Tree | None
 ) -> tuple[StudyEntry, ...]:
     entries: dict[str, StudyEntry] = {
-        study_id: StudyEntry(study_id, kinds=kinds, limits=limits) for study_id, kinds in table.items()
+        study_id: StudyEntry(study_id, kinds=kinds) for study_id, kinds in table.items()
     }
-    others = Tree(folder, limits)
+    others = Tree(folder)
     for child in subfolders(folder):
-        if _is_rsna_study(child) and not _holds_examinations(child, limits):
+        if _is_rsna_study(child) and not _holds_examinations(child):
             kinds = table.get(child.name, {})
-            entries[child.name] = StudyEntry(child.name, child, kinds=kinds, limits=limits)
+            entries[child.name] = StudyEntry(child.name, child, kinds=kinds)
         else:
             inside = None if is_of_output(child) else child
             others.read(files_below(child, others.unreadable, others.hidden), inside=inside)
@@ -248,12 +239,11 @@ def _joined(earlier: StudyEntry | None, entry: StudyEntry) -> StudyEntry:
 def _entries_of_trees(
     paths: Sequence[Path],
     series_table: Path | None,
-    limits: ReadLimits,
     kept_ids: frozenset[str] = frozenset(),
 ) -> tuple[StudyEntry, ...]:
     """Read every header under some paths and divide the images into studies."""
     folders = [path.parent if path.is_file() else path for path in paths]
-    tree = Tree(Path(os.path.commonpath(folders)), limits)
+    tree = Tree(Path(os.path.commonpath(folders)))
     table: dict[str, Mapping[str, SeriesKind | None]] = {}
     for path in paths:
         before = tree.count

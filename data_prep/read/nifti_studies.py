@@ -11,7 +11,6 @@ from pathlib import Path
 
 from data_prep.names import folder_id, safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
-from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.listing import DICOM, Others, format_of
 from data_prep.read.nifti import read_volume
 from data_prep.read.nifti_sidecar import is_nifti, read_sidecar, stem_of
@@ -86,9 +85,7 @@ def _subject_of(path: Path) -> str:
     return next((label.group() for label in labels if label), "")
 
 
-def volume_studies(
-    paths: Iterable[Path], *, top: Path | None = None, limits: ReadLimits = DEFAULT_LIMITS
-) -> tuple[VolumeStudy, ...]:
+def volume_studies(paths: Iterable[Path], *, top: Path | None = None) -> tuple[VolumeStudy, ...]:
     """Read the headers of the volumes among ``paths``, in order, and group them by patient.
 
     Args:
@@ -112,7 +109,7 @@ def volume_studies(
             groups[folder, study_id].extend(members)
     names = _unique(list(groups))
     return _with_pieces_said(
-        _study(names[place], members, homes, limits)
+        _study(names[place], members, homes)
         for place, members in sorted(groups.items(), key=lambda item: names[item[0]])
     )
 
@@ -225,9 +222,7 @@ def _name(folder: Path, label: str, *, folders: int) -> str:
     return safe_id("-".join([*parts[len(parts) - min(folders, len(parts)) :], *filter(None, [label])]))
 
 
-def _study(
-    study_id: str, members: Sequence[tuple[Path, str]], homes: Mapping[Path, Path], limits: ReadLimits
-) -> VolumeStudy:
+def _study(study_id: str, members: Sequence[tuple[Path, str]], homes: Mapping[Path, Path]) -> VolumeStudy:
     headers: dict[str, tuple[SliceHeader, ...]] = {}
     rejections: list[Rejection] = []
     for path, rest in members:
@@ -235,7 +230,7 @@ def _study(
         series_id = _series_id(f"{folder_name}_{rest}" if folder_name else rest, path, headers)
         try:
             slices, unused = read_volume(
-                path, limits=limits, study_id=study_id, series_id=series_id, folder_name=folder_name
+                path, study_id=study_id, series_id=series_id, folder_name=folder_name
             )
         except DicomRejected as rejected:
             rejections.append(rejected.rejection)

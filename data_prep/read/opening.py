@@ -11,7 +11,7 @@ from pathlib import Path
 from data_prep.base.files import remove_abandoned, temporary_folder
 from data_prep.names import folder_id
 from data_prep.problems import DicomRejected, Reason, Rejection
-from data_prep.read.archives import DEFAULT_ARCHIVE_LIMITS, ArchiveLimits, extract_archive, is_archive
+from data_prep.read.archives import DEFAULT_ARCHIVE_LIMITS, extract_archive, is_archive
 from data_prep.read.listing import files_below, is_shadow
 from data_prep.read.series_table import IMAGE_FOLDERS, SERIES_TABLES
 
@@ -21,10 +21,7 @@ _UNPACKED = "lumbar-zip-"
 
 @contextmanager
 def opened_input(
-    path: Path,
-    *,
-    limits: ArchiveLimits = DEFAULT_ARCHIVE_LIMITS,
-    progress: Callable[[int, int], None] | None = None,
+    path: Path, *, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[tuple[Path, tuple[Rejection, ...]]]:
     """A folder to look for studies in: the path itself or, for a zip, a temporary folder with its files.
 
@@ -32,7 +29,6 @@ def opened_input(
 
     Args:
         path: what the user named.
-        limits: of an archive.
         progress: called with members done and in all while an archive is unpacked.
 
     Yields:
@@ -48,11 +44,11 @@ def opened_input(
     remove_abandoned(_UNPACKED)
     with temporary_folder(_UNPACKED) as temporary:
         if inside:
-            folder, rejections = _unpacked_in_place(path, inside, temporary, limits, progress)
+            folder, rejections = _unpacked_in_place(path, inside, temporary, progress)
         else:
             # A study's id may be the name of its folder, so that of the archive takes its place.
             folder = temporary / folder_id(path.stem)
-            rejections = extract_archive(path, folder, limits=limits, progress=progress)
+            rejections = extract_archive(path, folder, progress=progress)
             folder = inner_folder(folder)
         try:
             yield folder, rejections
@@ -75,7 +71,6 @@ def _unpacked_in_place(
     path: Path,
     archives: tuple[Path, ...],
     temporary: Path,
-    limits: ArchiveLimits,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[Path, tuple[Rejection, ...]]:
     """A folder of links to what a folder holds, its zips unpacked where they lie, and what was refused."""
@@ -88,10 +83,10 @@ def _unpacked_in_place(
         if (table := next(tables, None)) is not None:
             (top.parent / name).symlink_to(table)
     rejections: list[Rejection] = []
-    left = limits.max_total_bytes
+    left = DEFAULT_ARCHIVE_LIMITS.max_total_bytes
     for number, archive in enumerate(archives):
         folder = temporary / "zips" / str(number) / (folder_id(archive.stem) or "zip")
-        bounded = replace(limits, max_total_bytes=left)
+        bounded = replace(DEFAULT_ARCHIVE_LIMITS, max_total_bytes=left)
         try:
             rejections += extract_archive(archive, folder, limits=bounded, progress=progress)
         except DicomRejected as rejected:  # a bad zip never ends the others

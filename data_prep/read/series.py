@@ -13,14 +13,9 @@ import numpy as np
 from data_prep.geometry import SAME_ORIENTATION_COSINE, FloatArray, Orientation, SlicePlane
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_file import read_pixels
-from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
 from data_prep.read.series_names import Weighting, traits_of
 from data_prep.read.slice_header import SliceHeader
-from data_prep.read.weighting import (
-    largest_csf_ridge,
-    told_by_headers,
-    weighting_from_sagittal_image,
-)
+from data_prep.read.weighting import Told, largest_csf_ridge, told_by_headers, weighting_from_sagittal_image
 from data_prep.study import Series, Slice
 from data_prep.vocabulary import SeriesKind
 
@@ -54,7 +49,6 @@ def build_series(
     numbered_by_name: bool = False,
     listed_kind: SeriesKind | None = None,
     protocol_tells: bool = True,
-    limits: ReadLimits = DEFAULT_LIMITS,
 ) -> tuple[Series, tuple[Rejection, ...]]:
     """Make a typed series of image headers, given in path order.
 
@@ -67,7 +61,7 @@ def build_series(
     Raises:
         DicomRejected: nothing given, a localiser, all images at one place, or none of the three kinds.
     """
-    unique, rejections = _without_duplicates(study_id, series_id, headers, limits)
+    unique, rejections = _without_duplicates(study_id, series_id, headers)
     kept = _numbered_by_name(unique) if numbered_by_name else _numbered_by_header(unique)
     if not kept:
         raise DicomRejected(Rejection(Reason.NO_SLICES, "no image can be read", study_id, series_id))
@@ -84,16 +78,16 @@ def build_series(
         message = f"its {len(along)} images claim to lie at one place"
         raise DicomRejected(Rejection(Reason.BAD_GEOMETRY, message, study_id, series_id), tuple(rejections))
     stacks = tuple(
-        tuple(_slice(number, header, study_id, series_id, limits) for number, header in stack)
+        tuple(_slice(number, header, study_id, series_id) for number, header in stack)
         for stack in _stacks(along, axis)
     )
     shown = [header for _, header in along]
-    kind, source = _typed(study_id, series_id, orientation, shown, stacks, listed_kind, protocol_tells)
-    if source == "table":
-        told = told_by_headers(shown, protocol_tells=protocol_tells).weighting
-        if told in (Weighting.T1, Weighting.T2) and _KIND.get((orientation, told)) is not kind:
-            message = f"{kind.value} by the series table, {told.value} by its headers: the table was followed"
-            rejections.append(Rejection(Reason.KIND_DISAGREES, message, study_id, series_id))
+    told = told_by_headers(shown, protocol_tells=protocol_tells)
+    kind, source = _typed(study_id, series_id, orientation, told, stacks, listed_kind)
+    named = told.weighting if source == "table" else None
+    if named in (Weighting.T1, Weighting.T2) and _KIND.get((orientation, named)) is not kind:
+        message = f"{kind.value} by the series table, {named.value} by its headers: the table was followed"
+        rejections.append(Rejection(Reason.KIND_DISAGREES, message, study_id, series_id))
     traits = replace(traits_of(shown), is_degraded=_is_degraded(shown))
     series = Series(study_id, series_id, kind, stacks, source, traits)
     return series, tuple(rejections)
@@ -123,10 +117,8 @@ def weightings_compared(series: Sequence[Series]) -> tuple[Series, ...]:
     return tuple(replace(item, kind=kind) if item is other else item for item in series)
 
 
-def _slice(number: int, header: SliceHeader, study_id: str, series_id: str, limits: ReadLimits) -> Slice:
-    reader = header.reader or partial(
-        read_pixels, header, limits=limits, study_id=study_id, series_id=series_id
-    )
+def _slice(number: int, header: SliceHeader, study_id: str, series_id: str) -> Slice:
+    reader = header.reader or partial(read_pixels, header, study_id=study_id, series_id=series_id)
     frame = None if header.frame is None else header.frame + 1
     return Slice(header.plane, number, reader, header.path, frame)
 
@@ -141,7 +133,7 @@ def _is_degraded(headers: Sequence[SliceHeader]) -> bool:
 
 
 def _without_duplicates(
-    study_id: str, series_id: str, headers: Sequence[SliceHeader], limits: ReadLimits
+    study_id: str, series_id: str, headers: Sequence[SliceHeader]
 ) -> tuple[list[SliceHeader], list[Rejection]]:
     """Drop later files with the identifier AND the place of an earlier one.
 
@@ -155,7 +147,7 @@ def _without_duplicates(
         same = next((other for other in earlier if _same_grid(header.plane, other.plane)), None)
         if header.sop_uid and same is not None:
             message = "the same image was read from an earlier file"
-            if _show_something_else(header, same, limits):
+            if _show_something_else(header, same):
                 message = "an earlier file has its identifier and place, and shows something else"
             rejections.append(
                 Rejection.of(header.path, Reason.DUPLICATE, message, study_id=study_id, series_id=series_id)
@@ -166,9 +158,9 @@ def _without_duplicates(
     return kept, rejections
 
 
-def _show_something_else(header: SliceHeader, other: SliceHeader, limits: ReadLimits) -> bool:
+def _show_something_else(header: SliceHeader, other: SliceHeader) -> bool:
     try:
-        return not np.array_equal(read_pixels(header, limits=limits), read_pixels(other, limits=limits))
+        return not np.array_equal(read_pixels(header), read_pixels(other))
     except DicomRejected:
         return False
 
@@ -232,14 +224,12 @@ def _typed(
     study_id: str,
     series_id: str,
     orientation: Orientation,
-    headers: Sequence[SliceHeader],
+    told: Told,
     stacks: tuple[tuple[Slice, ...], ...],
     listed_kind: SeriesKind | None,
-    protocol_tells: bool,
 ) -> tuple[SeriesKind, str]:
     if listed_kind is not None and _ORIENTATION_OF_KIND[listed_kind] is orientation:
         return listed_kind, "table"
-    told = told_by_headers(headers, protocol_tells=protocol_tells)
     weighting, source = told.weighting, "header"
     if weighting is None and orientation is Orientation.SAGITTAL:
         weighting, source = weighting_from_sagittal_image(max(stacks, key=len)), "image"

@@ -11,7 +11,6 @@ from typing import TypeVar
 from data_prep.names import folder_id
 from data_prep.problems import Rejection
 from data_prep.read.acquisitions import are_parts_of_one
-from data_prep.read.dicom_limits import ReadLimits
 from data_prep.read.dicomdir import is_dicomdir, missing_images
 from data_prep.read.entry import StudyEntry, identifier, read_headers
 from data_prep.read.grouping import Group, studies_among
@@ -40,10 +39,10 @@ _Key = TypeVar("_Key", bound=Hashable)
 class Tree:
     """What is read of a tree of files, before it is divided into studies."""
 
-    def __init__(self, top: Path, limits: ReadLimits) -> None:
+    def __init__(self, top: Path) -> None:
         self.unreadable: list[Path] = []
         self.hidden: list[Path] = []
-        self._top, self._limits = top, limits
+        self._top = top
         self._found: list[Found] = []
         self._rejected: list[tuple[Path, Rejection]] = []
         self._others = Others()
@@ -62,7 +61,7 @@ class Tree:
         before = self.count
         for file in image_files(files, self._others):
             rejections: list[Rejection] = []
-            headers = read_headers([file], self._limits, rejections, others=self._others)
+            headers = read_headers([file], rejections, others=self._others)
             self._rejected += [(file.parent, rejection) for rejection in rejections]
             self._found += [Found(header, self._place(file.parent)) for header in headers]
         for file in filter(is_dicomdir, files):
@@ -105,7 +104,7 @@ class Tree:
                 folder = self._top.joinpath(*place)
                 for around in (folder, *folder.parents):
                     below[around].add(group.study_id)
-        volumes = volume_studies(self._volumes, top=self._top, limits=self._limits)
+        volumes = volume_studies(self._volumes, top=self._top)
         for volume in volumes:
             for around in {up for place in volume.folders for up in (place, *place.parents)}:
                 below[around].add(volume.study_id)
@@ -119,7 +118,7 @@ class Tree:
         of_volumes = []
         for volume in volumes:
             beside = () if volume.study_id in by_group else by_study.pop(volume.study_id, ())
-            of_volumes.append(entry_of_volumes(volume, by_group, table, self._limits, beside))
+            of_volumes.append(entry_of_volumes(volume, by_group, table, beside))
         ids = {*by_group, *by_study, *(folder_id(path.name) for path in self._empty)}
         of_dicom = [
             StudyEntry(
@@ -128,7 +127,6 @@ class Tree:
                 rejections=tuple(by_study.get(study_id, ())),
                 flags=by_group[study_id].flags if study_id in by_group else (),
                 kinds=table.get(study_id, {}),
-                limits=self._limits,
             )
             for study_id in ids
         ]
@@ -186,14 +184,13 @@ def entry_of_volumes(
     volume: VolumeStudy,
     taken: Container[str],
     table: SeriesTable,
-    limits: ReadLimits,
     others: Sequence[Rejection] = (),
 ) -> StudyEntry:
     """The study of some volumes; ``others`` are rejected files beside them."""
     study_id = f"{volume.study_id}-nifti" if volume.study_id in taken else volume.study_id
     rejections = (*others, *(replace(item, study_id=study_id) for item in volume.rejections))
     kinds = table.get(study_id, {})
-    return StudyEntry(study_id, headers=volume.headers, rejections=rejections, kinds=kinds, limits=limits)
+    return StudyEntry(study_id, headers=volume.headers, rejections=rejections, kinds=kinds)
 
 
 def _study_of_folder(folder: Path, studies_below: Mapping[Path, set[str]]) -> str:

@@ -43,13 +43,6 @@ class Told:
     contradicts: bool = False
 
 
-def weighting_from_headers(
-    headers: Sequence[SliceHeader], *, protocol_tells: bool = True
-) -> Weighting | None:
-    """The weighting from names and times; None if they do not tell, or contradict each other."""
-    return told_by_headers(headers, protocol_tells=protocol_tells).weighting
-
-
 def told_by_headers(headers: Sequence[SliceHeader], *, protocol_tells: bool = True) -> Told:
     """The weighting from names, checked against TR, TE and TI (milliseconds) and the kind of sequence.
 
@@ -127,7 +120,7 @@ def _median(values: Iterable[float | None]) -> float | None:
 def shown_label(headers: Sequence[SliceHeader]) -> tuple[str, ...]:
     """What an acquisition shows, to tell whether two show the same: plane, weighting, what sets it apart."""
     planes = Counter(header.plane.orientation.value for header in headers)
-    weighting = weighting_from_headers(headers)
+    weighting = told_by_headers(headers).weighting
     first = headers[0]
     words = "" if weighting in (Weighting.T1, Weighting.T2) else plain_text(first.description)
     return (planes.most_common(1)[0][0], str(weighting or ""), words, *traits_of(headers).marks)

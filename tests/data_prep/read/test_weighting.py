@@ -16,7 +16,6 @@ from data_prep.read.weighting import (
     Weighting,
     csf_ridge,
     told_by_headers,
-    weighting_from_headers,
     weighting_from_sagittal_image,
 )
 from data_prep.traits import Image
@@ -74,7 +73,7 @@ PLANE = SlicePlane.from_dicom((0, 0, 0), (0, 1, 0, 0, 0, -1), (1, 1), (4, 4))
     ],
 )
 def test_descriptions(description: str, expected: Weighting | None) -> None:
-    assert weighting_from_headers([SliceHeader(Path("1"), PLANE, description=description)]) is expected
+    assert told_by_headers([SliceHeader(Path("1"), PLANE, description=description)]).weighting is expected
 
 
 @pytest.mark.parametrize(
@@ -163,7 +162,7 @@ def test_times(
         echo_time_ms=echo,
         inversion_time_ms=inversion,
     )
-    assert weighting_from_headers([header]) is expected
+    assert told_by_headers([header]).weighting is expected
 
 
 @pytest.mark.parametrize(
@@ -300,7 +299,7 @@ def test_most_spider_patients_are_t2(spider_dir: Path) -> None:
 def test_calculated_maps_are_told_by_image_type(code: str, expected: Weighting) -> None:
     """As MapIt names them: T2_Images."""
     header = SliceHeader(Path("1"), PLANE, description="T2_Images", image_type=("DERIVED", "PRIMARY", code))
-    assert weighting_from_headers([header]) is expected
+    assert told_by_headers([header]).weighting is expected
 
 
 def test_fat_fractions_of_a_dixon_sequence_are_fat_images() -> None:
