@@ -92,7 +92,7 @@ def looked_at(detector: LevelDetector, study: Study, studies: str) -> Iterator[L
         )
         spent = (time.process_time() - start) * 1000
         own = config.orientation
-        sure = bool(chain) and order_seen(chain, own, config.chain) >= own.sure_order
+        sure = bool(chain) and order_seen(chain, own) >= own.sure_order
         yield Looked(studies, name, not sure, flagged, spent)
 
 

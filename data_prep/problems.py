@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
 
 from data_prep.names import input_label
 
@@ -24,96 +23,95 @@ class LumbarError(Exception):
 
 
 class Reason(StrEnum):
-    """Why a file, a series or a study was rejected, or what a reader should be warned of."""
+    """Why a file, a series or a study was rejected, or what a reader should be warned of.
 
-    NOT_DICOM = "not_dicom"
-    TRUNCATED = "truncated"
-    UNREADABLE = "unreadable"
-    TOO_LARGE = "too_large"
-    MULTI_FRAME = "multi_frame_not_supported"
-    TRANSFER_SYNTAX = "transfer_syntax_not_supported"
-    MISSING_GEOMETRY = "missing_geometry"
-    BAD_GEOMETRY = "bad_geometry"
-    NO_PIXELS = "no_pixels"
-    BAD_PIXELS = "bad_pixels"
-    DUPLICATE = "duplicate_instance"
-    DUPLICATE_STUDY = "duplicate_study"
-    MISPLACED = "misplaced_file"
-    OTHER_PATIENT = "other_patient"
-    OTHER_STUDY = "other_study"
-    IDENTIFIERS = "identifiers_disagree"
-    NOT_TOLD_APART = "patients_not_told_apart"
-    ONE_PLACE = "images_not_told_apart"
-    STUDY_DIVIDED = "study_divided"
-    OTHER_FORMAT = "other_format"
-    OTHER_MODALITY = "other_modality"
-    LISTED_FILES = "listed_files_missing"
-    LISTED_ONLY = "listed_series_missing"
-    SLICES_MISSING = "slices_missing"
-    LOCALISER = "localiser"
-    UNKNOWN_KIND = "series_kind_unknown"
-    KIND_DISAGREES = "series_kind_disagrees"
-    NO_SLICES = "no_readable_slices"
-    NO_SERIES = "no_usable_series"
-    NO_IMAGES = "no_images"
-    BAD_ARCHIVE = "bad_archive"
-    ARCHIVE_TOO_LARGE = "archive_too_large"
-    NESTED_ARCHIVE = "nested_archive"
-    ENCRYPTED = "encrypted_member"
-    LINK = "link_ignored"
-    FAILED = "internal_failure"
-    WORKER_DIED = "worker_died"
-    NO_RESULT = "dicom_result_refused"
+    Attributes:
+        advice: what to do about it.
+        standing: ``missing``: images are; ``doubtful``: what is named was used all the same; or ``rejected``.
+    """
+
+    advice: str
+    standing: str
+
+    def __new__(cls, code: str, advice: str, standing: str = "rejected") -> Reason:
+        reason = str.__new__(cls, code)
+        reason._value_, reason.advice, reason.standing = code, advice, standing
+        return reason
+
+    NOT_DICOM = "not_dicom", "export the file again as DICOM, or take it out of the folder"
+    TRUNCATED = "truncated", "copy or export the file again: its end is missing"
+    UNREADABLE = "unreadable", "export the file again, and check that it may be read"
+    TOO_LARGE = "too_large", "leave the file out, or export single-frame slices"
+    MULTI_FRAME = "multi_frame_not_supported", "export the series as one file per slice"
+    TRANSFER_SYNTAX = "transfer_syntax_not_supported", "export uncompressed, or with RLE, JPEG or JPEG 2000"
+    MISSING_GEOMETRY = (
+        "missing_geometry",
+        "export with position, orientation and pixel spacing, as the scanner wrote them",
+    )
+    BAD_GEOMETRY = "bad_geometry", "export the original slices, not reformatted or edited ones"
+    NO_PIXELS = "no_pixels", "take the file out of the folder: it holds no image"
+    BAD_PIXELS = "bad_pixels", "export the slice again; neighbouring slices were used meanwhile"
+    DUPLICATE = "duplicate_instance", "nothing, if the slice was copied; the first one was used"
+    DUPLICATE_STUDY = "duplicate_study", "keep one copy of the study"
+    MISPLACED = "misplaced_file", "put the file into the folder of its series"
+    OTHER_PATIENT = "other_patient", "put each patient into a folder of their own, and grade both again"
+    OTHER_STUDY = "other_study", "put each examination into a folder of its own, and grade both again"
+    IDENTIFIERS = (
+        "identifiers_disagree",
+        "find out whose images these are, and put each patient into a folder of their own",
+    )
+    NOT_TOLD_APART = (
+        "patients_not_told_apart",
+        "put each patient into a folder of their own: nothing else tells them apart",
+    )
+    ONE_PLACE = "images_not_told_apart", "export each series into a folder of its own"
+    STUDY_DIVIDED = (
+        "study_divided",
+        "export the examination with one StudyInstanceUID, or into a folder of its own",
+        "doubtful",
+    )
+    OTHER_FORMAT = "other_format", "give the DICOM images it was made from"
+    OTHER_MODALITY = "other_modality", "nothing: MR alone is graded"
+    LISTED_FILES = (
+        "listed_files_missing",
+        "copy the whole disc or folder again: images are missing",
+        "missing",
+    )
+    LISTED_ONLY = (
+        "listed_series_missing",
+        "add the folder of the series, or take its line out of the series table",
+    )
+    SLICES_MISSING = (
+        "slices_missing",
+        "export the series again, whole: these slices were done without",
+        "missing",
+    )
+    LOCALISER = "localiser", "nothing: localisers and scouts are not graded"
+    UNKNOWN_KIND = "series_kind_unknown", "name what the series shows with --series-table"
+    KIND_DISAGREES = (
+        "series_kind_disagrees",
+        "compare its images with its name and its line of the series table",
+        "doubtful",
+    )
+    NO_SLICES = "no_readable_slices", "see the files named for this series"
+    NO_SERIES = "no_usable_series", "see the files and series named for this study"
+    NO_IMAGES = "no_images", "give a folder or zip that holds DICOM files: one study, or many"
+    BAD_ARCHIVE = "bad_archive", "make the zip again, or give the folder itself"
+    ARCHIVE_TOO_LARGE = "archive_too_large", "unpack the archive yourself and give the folder"
+    NESTED_ARCHIVE = "nested_archive", "unpack the inner archive and give the folder"
+    ENCRYPTED = "encrypted_member", "unpack the archive yourself and give the folder"
+    LINK = "link_ignored", "put the file itself in the place of the link"
+    FAILED = "internal_failure", "please report it with the message above; the other studies are not affected"
+    WORKER_DIED = (
+        "worker_died",
+        "start the run again with fewer --jobs, if memory ran out: this alone is redone",
+    )
+    NO_RESULT = (
+        "dicom_result_refused",
+        "mend the attribute that is named in the images; the grades themselves were written",
+    )
 
 
-ADVICE: Final[dict[Reason, str]] = {
-    Reason.NOT_DICOM: "export the file again as DICOM, or take it out of the folder",
-    Reason.TRUNCATED: "copy or export the file again: its end is missing",
-    Reason.UNREADABLE: "export the file again, and check that it may be read",
-    Reason.TOO_LARGE: "leave the file out, or export single-frame slices",
-    Reason.MULTI_FRAME: "export the series as one file per slice",
-    Reason.TRANSFER_SYNTAX: "export uncompressed, or with RLE, JPEG or JPEG 2000",
-    Reason.MISSING_GEOMETRY: "export with position, orientation and pixel spacing, as the scanner wrote them",
-    Reason.BAD_GEOMETRY: "export the original slices, not reformatted or edited ones",
-    Reason.NO_PIXELS: "take the file out of the folder: it holds no image",
-    Reason.BAD_PIXELS: "export the slice again; neighbouring slices were used meanwhile",
-    Reason.DUPLICATE: "nothing, if the slice was copied; the first one was used",
-    Reason.DUPLICATE_STUDY: "keep one copy of the study",
-    Reason.MISPLACED: "put the file into the folder of its series",
-    Reason.OTHER_PATIENT: "put each patient into a folder of their own, and grade both again",
-    Reason.OTHER_STUDY: "put each examination into a folder of its own, and grade both again",
-    Reason.IDENTIFIERS: "find out whose images these are, and put each patient into a folder of their own",
-    Reason.NOT_TOLD_APART: "put each patient into a folder of their own: nothing else tells them apart",
-    Reason.ONE_PLACE: "export each series into a folder of its own",
-    Reason.STUDY_DIVIDED: "export the examination with one StudyInstanceUID, or into a folder of its own",
-    Reason.OTHER_FORMAT: "give the DICOM images it was made from",
-    Reason.OTHER_MODALITY: "nothing: MR alone is graded",
-    Reason.LISTED_FILES: "copy the whole disc or folder again: images are missing",
-    Reason.LISTED_ONLY: "add the folder of the series, or take its line out of the series table",
-    Reason.SLICES_MISSING: "export the series again, whole: these slices were done without",
-    Reason.LOCALISER: "nothing: localisers and scouts are not graded",
-    Reason.UNKNOWN_KIND: "name what the series shows with --series-table",
-    Reason.KIND_DISAGREES: "compare its images with its name and its line of the series table",
-    Reason.NO_SLICES: "see the files named for this series",
-    Reason.NO_SERIES: "see the files and series named for this study",
-    Reason.NO_IMAGES: "give a folder or zip that holds DICOM files: one study, or many",
-    Reason.BAD_ARCHIVE: "make the zip again, or give the folder itself",
-    Reason.ARCHIVE_TOO_LARGE: "unpack the archive yourself and give the folder",
-    Reason.NESTED_ARCHIVE: "unpack the inner archive and give the folder",
-    Reason.ENCRYPTED: "unpack the archive yourself and give the folder",
-    Reason.LINK: "put the file itself in the place of the link",
-    Reason.NO_RESULT: "mend the attribute that is named in the images; the grades themselves were written",
-    Reason.WORKER_DIED: "start the run again with fewer --jobs, if memory ran out: this alone is redone",
-    Reason.FAILED: "please report it with the message above; the other studies are not affected",
-}
-
-
-_STANDING: Final[dict[Reason, str]] = {
-    Reason.SLICES_MISSING: "missing",
-    Reason.LISTED_FILES: "missing",
-    Reason.KIND_DISAGREES: "doubtful",
-    Reason.STUDY_DIVIDED: "doubtful",
-}
 # Copies of images of a series.
 _NAMED_ONE_BY_ONE = 3
 
@@ -154,8 +152,8 @@ class Rejection:
 
     @property
     def standing(self) -> str:
-        """``missing``: images are; ``doubtful``: what is named was used all the same; else ``rejected``."""
-        return _STANDING.get(self.reason, "rejected")
+        """That of its reason."""
+        return self.reason.standing
 
     @property
     def place(self) -> str:
@@ -192,7 +190,7 @@ class DicomRejected(LumbarError):
         super().__init__(str(rejection))
         self.rejection = rejection
         self.rejections = rejections
-        self.advice = ADVICE[rejection.reason]
+        self.advice = rejection.reason.advice
 
     def __reduce__(self) -> tuple[type[DicomRejected], tuple[Rejection, tuple[Rejection, ...]]]:
         """Survive the way back from a worker process, which Exception by itself does not."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from data_prep.base.manifest import read_manifest
-from data_prep.problems import ADVICE, Reason
+from data_prep.problems import Reason
 from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES
 from pipeline import __version__
 from pipeline.extras import EXTRAS
@@ -60,7 +60,7 @@ def registry(command_line: Any) -> dict[str, Any]:
         },
         "formats": [{"name": name, "what": what, "extra": extra} for name, what, extra in _FORMATS],
         "outputs": list(_OUTPUTS),
-        "reasons": [{"name": reason.value, "what": ADVICE[reason]} for reason in Reason],
+        "reasons": [{"name": reason.value, "what": reason.advice} for reason in Reason],
         "flags": [{"name": name, "what": words} for name, words in FLAG_WORDS.items()],
         "extras": [
             {"name": extra.name, "what": extra.does, "installed": not extra.missing} for extra in EXTRAS

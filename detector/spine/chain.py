@@ -209,7 +209,7 @@ def numbering_terms(
         [
             (
                 _class_score(discs, offset, config),
-                _shape_score(discs, offset),
+                shape_score(discs, offset),
                 _view_score(discs, offset, view_z_mm),
                 -float(len(LEVELS) - len(_lumbar_canal(discs, offset)[0])),
                 -sum(_scores_below_sacrum(discs, offset)),
@@ -261,7 +261,7 @@ def segment_shape(canal_mm: FloatArray) -> tuple[FloatArray, FloatArray]:
     return np.linalg.norm(steps, axis=1), np.degrees(np.arctan2(steps[:, 0], -steps[:, 1]))
 
 
-def _shape_score(discs: tuple[ChainDisc, ...], offset: int) -> float:
+def shape_score(discs: tuple[ChainDisc, ...], offset: int) -> float:
     """Log density of the gap ratios and segment angles, per segment that is in the chain."""
     levels, canal = _lumbar_canal(discs, offset)
     if len(levels) < 3:

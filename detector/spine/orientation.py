@@ -8,6 +8,7 @@ discs even so, but their levels do not follow each other as they do on the same 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from data_prep.study import Slice
 from detector.look.candidates import CandidateConfig, merge_candidates, slice_candidates
 from detector.look.canonical import CanonicalImage, canonical_image
 from detector.look.inference import SlicePredictor
-from detector.spine.chain import ChainConfig, ChainDisc, best_chain, numbering_terms, possible_offsets
+from detector.spine.chain import ChainConfig, ChainDisc, best_chain, possible_offsets, shape_score
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def orientation_is_doubtful(
         chain: the discs seen in all slices; while they are convincing nothing more is looked at.
         middle: the slice to turn. One that cannot be decoded leaves no doubt.
     """
-    if chain and order_seen(chain, config, chains) >= config.sure_order:
+    if chain and order_seen(chain, config) >= config.sure_order:
         return False
     spec = predictor.spec
     try:
@@ -73,68 +74,58 @@ def orientation_is_doubtful(
     except DicomRejected:
         return False
     shown = canonical_image(middle.plane, pixels, mm_per_px=spec.mm_per_px, max_side_px=spec.max_canvas_px)
-    claimed, *turned = _chains(_all_ways_round(shown.image), shown, predictor, candidates, chains)
-    least = max(plausibility(claimed, config, chains), config.least_evidence)
-    return any(is_clearly_better(discs, least, config, chains) for discs in turned)
+    claimed, *turned = chains_seen(_all_ways_round(shown.image), shown, predictor, candidates, chains)
+    least = max(plausibility(claimed, config), config.least_evidence)
+    return any(is_clearly_better(discs, least, config) for discs in turned)
 
 
-def is_clearly_better(
-    turned: tuple[ChainDisc, ...], least: float, config: OrientationConfig, chains: ChainConfig
-) -> bool:
+def is_clearly_better(turned: tuple[ChainDisc, ...], least: float, config: OrientationConfig) -> bool:
     """Whether the evidence of a chain is above ``least`` by the margin that a chain of its length needs."""
     margin = config.margin if len(turned) >= config.few_discs else config.margin_of_few
-    return plausibility(turned, config, chains) > least * margin
+    return plausibility(turned, config) > least * margin
 
 
-def order_seen(chain: tuple[ChainDisc, ...], config: OrientationConfig, chains: ChainConfig) -> float:
+def order_seen(chain: tuple[ChainDisc, ...], config: OrientationConfig) -> float:
     """How well the discs of a chain follow each other head to foot, however faint they are, in [0, 1].
 
     The mean score of the level that the best offset gives each disc, less where the canal has a shape that no
     spine has.
     """
-    sums = _level_sums(chain, weighted=False)
-    best = int(np.argmax(sums))
-    return sums[best] / len(chain) * _likely_shape(chain, best, config.order_weight, config, chains)
+    total, offset = level_evidence(chain, weighted=False)
+    return total / len(chain) * _likely_shape(chain, offset, config.order_weight, config)
 
 
-def level_evidence(chain: tuple[ChainDisc, ...]) -> tuple[float, int]:
+def plausibility(chain: tuple[ChainDisc, ...], config: OrientationConfig) -> float:
+    """The evidence of a chain, less where its canal has a shape that no spine has."""
+    evidence, offset = level_evidence(chain)
+    return evidence * _likely_shape(chain, offset, config.shape_weight, config)
+
+
+def level_evidence(chain: Sequence[ChainDisc], *, weighted: bool = True) -> tuple[float, int]:
     """How well the levels that the discs look like follow each other, and the offset that fits best.
 
-    The sum over discs of their score times the score of the level that the offset gives them: near the
-    number of discs where all are seen and told apart, far below where their order makes no sense.
+    The sum over discs of their score (1 for all if not ``weighted``) times the score of the level that the
+    offset gives them: near the number of discs where all are seen and told apart, far below where their order
+    makes no sense; 0 without discs.
     """
-    sums = _level_sums(chain)
-    best = int(np.argmax(sums))
-    return sums[best], possible_offsets(len(chain))[best]
-
-
-def _level_sums(chain: tuple[ChainDisc, ...], *, weighted: bool = True) -> list[float]:
-    """For every offset the scores of the levels that it gives the discs, each times the disc's own score."""
-    return [
+    offsets = possible_offsets(len(chain))
+    sums = [
         sum(
             (disc.candidate.score if weighted else 1.0) * float(disc.candidate.class_scores[offset + place])
             for place, disc in enumerate(chain)
             if disc.candidate is not None and 0 <= offset + place < len(disc.candidate.class_scores)
         )
-        for offset in possible_offsets(len(chain))
+        for offset in offsets
     ]
-
-
-def plausibility(chain: tuple[ChainDisc, ...], config: OrientationConfig, chains: ChainConfig) -> float:
-    """The evidence of a chain, less where its canal has a shape that no spine has."""
-    if not chain:
-        return 0.0
-    sums = _level_sums(chain)
     best = int(np.argmax(sums))
-    return sums[best] * _likely_shape(chain, best, config.shape_weight, config, chains)
+    return sums[best], offsets[best]
 
 
 def _likely_shape(
-    chain: tuple[ChainDisc, ...], place: int, weight: float, config: OrientationConfig, chains: ChainConfig
+    chain: tuple[ChainDisc, ...], offset: int, weight: float, config: OrientationConfig
 ) -> float:
-    """In (0, 1] for usual shapes of the canal at the offset of this place, near 0 for what no spine has."""
-    shape = max(float(numbering_terms(chain, chains, None)[place, 1]), config.least_shape)
-    return float(np.exp(weight * shape))
+    """In (0, 1] for usual shapes of the canal at this offset, near 0 for what no spine has."""
+    return float(np.exp(weight * max(shape_score(chain, offset), config.least_shape)))
 
 
 def _all_ways_round(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
@@ -145,7 +136,7 @@ def _all_ways_round(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
     ]
 
 
-def _chains(
+def chains_seen(
     images: list[NDArray[np.uint8]],
     shown: CanonicalImage,
     predictor: SlicePredictor,

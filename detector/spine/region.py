@@ -15,11 +15,11 @@ import numpy as np
 from data_prep.geometry import FloatArray
 from data_prep.problems import DicomRejected
 from data_prep.study import Series, Slice
-from detector.look.candidates import CandidateConfig, merge_candidates, slice_candidates
+from detector.look.candidates import CandidateConfig
 from detector.look.canonical import canonical_image
 from detector.look.inference import SlicePredictor
-from detector.spine.chain import ChainConfig, ChainDisc, best_chain
-from detector.spine.orientation import level_evidence
+from detector.spine.chain import ChainConfig, ChainDisc
+from detector.spine.orientation import chains_seen, level_evidence
 
 # Neighbouring lumbar discs are 30 to 40 mm apart, thoracic ones 20 to 28, those of the neck 15 to 20.
 _LEAST_GAP_MM = 24.0
@@ -96,9 +96,7 @@ def _shared(a: FloatArray, b: FloatArray) -> float:
 
 def lumbar_evidence(chain: Sequence[ChainDisc]) -> float:
     """How much a chain of discs looks lumbar: its evidence, none if it is too small."""
-    if not chain or not _has_lumbar_size(chain):
-        return 0.0
-    return level_evidence(tuple(chain))[0]
+    return level_evidence(chain)[0] if _has_lumbar_size(chain) else 0.0
 
 
 def shows_lumbar_spine(series: Sequence[Series], chain: Sequence[ChainDisc], region: Region) -> bool:
@@ -132,8 +130,17 @@ def region_seen(
     if not chain or _is_convincing(chain, config):
         return Region.LUMBAR
 
+    spec, plane = predictor.spec, middle.plane
+
     def evidence(scale: float) -> float:
-        return _evidence(middle, scale, predictor, candidates, chains)
+        """Of the chain that the slice shows when it is taken to be so many times as large."""
+        x_mm, y_mm = plane.spacing_mm
+        larger = replace(plane, spacing_mm=(x_mm * scale, y_mm * scale))
+        shown = canonical_image(
+            larger, middle.pixels(), mm_per_px=spec.mm_per_px, max_side_px=spec.max_canvas_px
+        )
+        (seen,) = chains_seen([shown.image], shown, predictor, candidates, chains)
+        return level_evidence(seen)[0]
 
     try:
         once, twice = evidence(1.0), evidence(2.0)
@@ -148,24 +155,10 @@ def region_seen(
 
 
 def _is_convincing(chain: Sequence[ChainDisc], config: RegionConfig) -> bool:
-    if len(chain) < config.sure_discs or level_evidence(tuple(chain))[0] < config.sure_evidence * len(chain):
+    if len(chain) < config.sure_discs or level_evidence(chain)[0] < config.sure_evidence * len(chain):
         return False
     gap_mm, depth_mm = _sizes_mm(chain)
     return gap_mm >= config.sure_gap_mm and depth_mm >= config.sure_depth_mm
-
-
-def _evidence(
-    item: Slice, scale: float, predictor: SlicePredictor, candidates: CandidateConfig, chains: ChainConfig
-) -> float:
-    """Of the chain that a slice shows when it is taken to be so many times as large."""
-    spec, plane = predictor.spec, item.plane
-    x_mm, y_mm = plane.spacing_mm
-    plane = replace(plane, spacing_mm=(x_mm * scale, y_mm * scale))
-    shown = canonical_image(plane, item.pixels(), mm_per_px=spec.mm_per_px, max_side_px=spec.max_canvas_px)
-    ((prediction, pad),) = predictor.predict([shown.image], 1)
-    seen = slice_candidates(prediction, shown, spec, candidates, series_id="", instance_number=0, pad_px=pad)
-    chain = best_chain(merge_candidates(seen, candidates, slices_seen=1), chains)
-    return level_evidence(chain)[0] if chain else 0.0
 
 
 def is_named_otherwise(series: Sequence[Series]) -> bool:

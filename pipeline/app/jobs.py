@@ -13,7 +13,7 @@ from typing import Any
 
 from data_prep.base.files import is_disk_error
 from data_prep.names import input_label, printable
-from data_prep.problems import ADVICE, DicomRejected, Reason, Rejection
+from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.archives import (
     DEFAULT_ARCHIVE_LIMITS,
     ArchiveLimits,
@@ -258,7 +258,7 @@ class Jobs:
             self._grade(job)
         except DicomRejected as rejected:
             named = " ".join(refusal_sentences(rejected.rejections))
-            message = f"{rejected.rejection.message}. What to do: {ADVICE[rejected.rejection.reason]}."
+            message = f"{rejected.rejection.message}. What to do: {rejected.rejection.reason.advice}."
             return "failed", message + (f" Not used: {named}" if named else "")
         except Stopped:
             return "failed", "stopped"

@@ -28,7 +28,7 @@ from rich.progress import (
 from rich.table import Table
 
 from data_prep.names import printable
-from data_prep.problems import ADVICE, LumbarError, Rejection, counted
+from data_prep.problems import LumbarError, Rejection, counted
 
 _LONGEST_NAME = 30
 NOTHING_DONE = 1
@@ -158,7 +158,7 @@ def list_rejections(rejections: Iterable[Rejection]) -> None:
         err.print(f"{rejection.standing} {printable(str(rejection))}{also}")
         reasons.append(rejection.reason)
     for reason in dict.fromkeys(reasons):
-        err.print(f"what to do about {reason.value}: {ADVICE[reason]}")
+        err.print(f"what to do about {reason.value}: {reason.advice}")
 
 
 def fail(message: str) -> NoReturn:

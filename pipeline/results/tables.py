@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from data_prep.base.files import atomic_write
 from data_prep.names import csv_cell
-from data_prep.problems import ADVICE, Rejection
+from data_prep.problems import Rejection
 from data_prep.vocabulary import LEVELS, SEVERITIES, Condition, GradeSource, Level, Target
 
 # Of the level's disc: what has a value for every side and condition of it.
@@ -62,7 +62,7 @@ def write_refused(rejections: Iterable[Rejection], path: Path) -> None:
                 "standing": item.standing,
                 "reason": item.reason.value,
                 "message": item.message,
-                "what_to_do": ADVICE[item.reason],
+                "what_to_do": item.reason.advice,
             }
             for item in rejections
         ),

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from data_prep.problems import ADVICE, Rejection, counted
+from data_prep.problems import Rejection, counted
 from data_prep.vocabulary import Condition, ConditionGroup, Target
 
 NOT_A_DEVICE: Final = "Research software, not a medical device."
@@ -120,7 +120,7 @@ def refusal_sentences(rejections: Iterable[Rejection]) -> list[str]:
     said = [
         f"{item.place or 'Input'}: {item.message}"
         + (f" (so are {more} more files of it)" if more else "")
-        + f". What to do: {ADVICE[item.reason]}."
+        + f". What to do: {item.reason.advice}."
         for item, more in counted(rejections)
     ]
     more = len(said) - _SAID

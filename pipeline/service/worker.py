@@ -11,7 +11,7 @@ from dataclasses import replace
 from pydicom.dataset import Dataset
 
 from data_prep.names import printable
-from data_prep.problems import ADVICE, DicomRejected, Rejection
+from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.vocabulary import Flag
@@ -131,4 +131,4 @@ def _list(key: str, rejections: Sequence[Rejection]) -> None:
     """Reason codes, how often, and what to do: file names of the spool would tell nobody anything."""
     counts = Counter((rejection.standing, rejection.reason) for rejection in rejections)
     for (standing, reason), count in counts.items():
-        log.warning("%s: %s [%s] × %d; what to do: %s", key, standing, reason.value, count, ADVICE[reason])
+        log.warning("%s: %s [%s] × %d; what to do: %s", key, standing, reason.value, count, reason.advice)

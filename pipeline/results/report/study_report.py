@@ -9,7 +9,7 @@ from classifier.measure.agreement import contradictions, target_of
 from classifier.measure.quantities import NOT_MEASURED_WORDS, Measured, Quantity
 from data_prep.base.files import write_whole
 from data_prep.levels import LevelPoint, SpineLevels
-from data_prep.problems import ADVICE, counted
+from data_prep.problems import counted
 from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, SEVERITIES, Condition, Level, Severity, Target
 from pipeline.prediction import StudyPrediction
@@ -101,7 +101,7 @@ def render_report(study: Study | None, prediction: StudyPrediction) -> str:
             *(flag_words(flag) for flag in prediction.flags),
             *(reading_words(shift, share) for shift, share in levels.other_readings.items()),
         ],
-        rejections=[(item, more, ADVICE[item.reason]) for item, more in said],
+        rejections=[(item, more, item.reason.advice) for item, more in said],
         columns=[place_words(condition) for condition, _ in COLUMNS],
         rows=rows,
         counts={source: sum(cell.source == source for cell in cells) for source in SOURCE_WORDS},

@@ -17,7 +17,7 @@ from detector.learn.study_slices import hard_phantom
 from detector.look.candidates import DiscCandidate
 from detector.look.choice import central_slices
 from detector.predict import LevelDetector
-from detector.spine.chain import ChainConfig, ChainDisc
+from detector.spine.chain import ChainDisc
 from detector.spine.orientation import OrientationConfig, is_clearly_better, level_evidence, plausibility
 
 PRONE = "prone for supine"
@@ -145,8 +145,8 @@ def test_few_discs_must_look_much_better_turned(discs: int, is_believed: bool) -
     chain = tuple(
         replace(disc(level, 0.9), canal_mm=np.array([0.0, 0.0, -33.0 * level])) for level in range(discs)
     )
-    evidence = plausibility(chain, OrientationConfig(), ChainConfig())
+    evidence = plausibility(chain, OrientationConfig())
     assert evidence > 1.0
-    assert is_clearly_better(chain, evidence / 1.35, OrientationConfig(), ChainConfig()) is is_believed
-    assert is_clearly_better(chain, evidence / 1.6, OrientationConfig(), ChainConfig())
-    assert not is_clearly_better(chain, evidence / 1.1, OrientationConfig(), ChainConfig())
+    assert is_clearly_better(chain, evidence / 1.35, OrientationConfig()) is is_believed
+    assert is_clearly_better(chain, evidence / 1.6, OrientationConfig())
+    assert not is_clearly_better(chain, evidence / 1.1, OrientationConfig())

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from data_prep.problems import ADVICE, Reason, Rejection
+from data_prep.problems import Reason, Rejection
 from pipeline.cli import app
 from pipeline.results.tables import REFUSED_COLUMNS, TARGET_COLUMNS, write_refused
 
@@ -68,7 +68,7 @@ def test_a_refused_study_has_rows_without_grades_and_its_reasons(graded: Path) -
 def test_a_cell_is_no_formula(tmp_path: Path) -> None:
     write_refused([Rejection(Reason.NOT_DICOM, "=1+1", study_id="@a")], tmp_path / "refused.csv")
     (row,) = pd.read_csv(tmp_path / "refused.csv", keep_default_na=False).to_dict("records")
-    assert tuple(row) == REFUSED_COLUMNS and row["what_to_do"] == ADVICE[Reason.NOT_DICOM]
+    assert tuple(row) == REFUSED_COLUMNS and row["what_to_do"] == Reason.NOT_DICOM.advice
     assert row["message"] == "'=1+1" and row["study_id"] == "'@a"
 
 
