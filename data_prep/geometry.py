@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
 
 _ORTHONORMAL_TOLERANCE = 1e-2
 # Axial slices follow the discs: an L5/S1 steeper than 64° is not known, nor a coronal slice tilted by 26°.

@@ -175,15 +175,12 @@ class Study:
 
     def of_kind(self, kind: SeriesKind) -> tuple[Series, ...]:
         """Series of a kind that may be used, the best first: see ``rank``."""
-        if kind not in self._of_kind:
-            found = [series for series in self.series if series.kind == kind and not series.unused]
-            self._of_kind[kind] = tuple(sorted(found, key=rank))
-        return self._of_kind[kind]
+        return tuple(item for item in self._ranked if item.kind == kind)
 
     @cached_property
-    def _of_kind(self) -> dict[SeriesKind, tuple[Series, ...]]:
-        """What ``of_kind`` found so far."""
-        return {}
+    def _ranked(self) -> list[Series]:
+        """All that may be used, the best first."""
+        return sorted((item for item in self.series if not item.unused), key=rank)
 
     def with_unused(self, series_ids: Collection[str], why: str) -> Study:
         """The study in which these series are neither looked at nor graded, for a reason (a code)."""

@@ -7,31 +7,26 @@ from enum import IntEnum
 
 
 class Image(IntEnum):
-    """What kind of image a series is, from the one that the networks know to what shows something else."""
+    """What kind of image a series is, from the one that the networks know to what shows something else.
 
-    PLAIN = 0
-    IN_PHASE = 1
-    WATER = 2
-    SUPPRESSED = 3
-    CONTRAST = 4
-    OPPOSED = 5
-    FAT = 6
+    Attributes:
+        words: for the table of series.
+    """
 
-    @property
-    def words(self) -> str:
-        """For the table of series."""
-        return _WORDS[self]
+    words: str
 
+    def __new__(cls, rank: int, words: str) -> Image:
+        image = int.__new__(cls, rank)
+        image._value_, image.words = rank, words
+        return image
 
-_WORDS = {
-    Image.PLAIN: "plain",
-    Image.IN_PHASE: "in-phase image",
-    Image.WATER: "water image",
-    Image.SUPPRESSED: "fat suppressed",
-    Image.CONTRAST: "with contrast agent",
-    Image.OPPOSED: "opposed-phase image",
-    Image.FAT: "fat image",
-}
+    PLAIN = 0, "plain"
+    IN_PHASE = 1, "in-phase image"
+    WATER = 2, "water image"
+    SUPPRESSED = 3, "fat suppressed"
+    CONTRAST = 4, "with contrast agent"
+    OPPOSED = 5, "opposed-phase image"
+    FAT = 6, "fat image"
 
 
 @dataclass(frozen=True)

@@ -229,10 +229,9 @@ def split_row_id(row_id: str) -> tuple[str, Target]:
     >>> study_id, target.condition.label, target.level.label
     ('4003253', 'Left Subarticular Stenosis', 'L4/L5')
     """
-    parts = str(row_id).split("_")
-    for first in range(1, len(parts)):
-        column = "_".join(parts[first:])
-        study_id = "_".join(parts[:first])
-        if study_id and column in TARGET_BY_COLUMN:
-            return study_id, TARGET_BY_COLUMN[column]
+    text = str(row_id)
+    for column, target in TARGET_BY_COLUMN.items():
+        study_id = text.removesuffix(f"_{column}")
+        if study_id not in ("", text):
+            return study_id, target
     raise ValueError(f"row id {row_id!r} is not '{{study_id}}_{{condition}}_{{level}}'")

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from data_prep.geometry import Float32Array, FloatArray
 from data_prep.phantom.posture import Posture, draw_posture
 from data_prep.phantom.spine import (
     FIRST_LUMBAR,
@@ -25,9 +25,6 @@ from data_prep.phantom.spine import (
 from data_prep.phantom.wear import draw_discs, draw_haemangioma
 from data_prep.synthetic import Transitional
 from data_prep.vocabulary import Condition, ConditionGroup, Level, Side, Target
-
-FloatArray = NDArray[np.float64]
-Float32Array = NDArray[np.float32]
 
 # One row per disc plane T3/T4 … S5/Co; lumbar values from docs/phantom.md ("Published measures").
 _HALF_DEPTH = [

@@ -8,10 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.phantom.body import FORAMEN_SIDE_MM, RECESS_BACK_MM, RECESS_SIDE_MM
-from data_prep.phantom.painter import Painter, ellipse, tunnel
+from data_prep.phantom.painter import Painter, RealArray, ellipse, tunnel
 from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL, SpineCoordinates
-
-RealArray = NDArray[np.floating]  # float32 in practice; numpy's stubs lose track of it
 
 ROOTLET_RADIUS_MM = 0.7
 

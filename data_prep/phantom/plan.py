@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from data_prep.geometry import Orientation, SlicePlane
+from data_prep.geometry import FloatArray, Orientation, SlicePlane
 from data_prep.phantom.body import Body
 from data_prep.phantom.scanner import USUAL_SCANNERS, Scanner, ScannerRange, draw_scanner
 from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL
@@ -16,7 +15,6 @@ from data_prep.phantom.tissue import Contrast, draw_contrast, randomise_tissues
 from data_prep.synthetic import Size, View
 from data_prep.vocabulary import LEVELS, SeriesKind, Side
 
-FloatArray = NDArray[np.float64]
 Stack = tuple[SlicePlane, ...]
 
 CUT_SHARE = 0.15  # of the studies of a mixed data set

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from data_prep.geometry import FloatArray
 from data_prep.phantom.body import Body, make_body
 from data_prep.phantom.severity import GRADE_SHARES, Grading, draw_grading
 from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL, SAMPLES_PER_LEVEL
@@ -22,8 +22,6 @@ from data_prep.vocabulary import (
     Side,
     Target,
 )
-
-FloatArray = NDArray[np.float64]
 
 _LUMBAR = slice(FIRST_LUMBAR, LUMBOSACRAL + 1)
 _HEALTHY_WEAR = 0.3

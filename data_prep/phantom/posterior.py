@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.phantom.painter import Painter, ellipse, tunnel
+from data_prep.phantom.painter import Painter, RealArray, ellipse, tunnel
 from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL, SpineCoordinates
 from data_prep.phantom.vertebrae import CORTEX_MM, marrow_signal
-
-RealArray = NDArray[np.floating]  # float32 in practice; numpy's stubs lose track of it
 
 
 def paint_posterior(painter: Painter) -> None:

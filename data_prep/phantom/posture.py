@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from data_prep.geometry import FloatArray
 from data_prep.synthetic import Transitional
-
-FloatArray = NDArray[np.float64]
 
 PLANE_NAMES = (
     "T3/T4", "T4/T5", "T5/T6", "T6/T7", "T7/T8",

@@ -10,9 +10,8 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from data_prep.geometry import SlicePlane
+from data_prep.geometry import Float32Array, SlicePlane
 from data_prep.phantom.body import Body
 from data_prep.phantom.canal import paint_canal
 from data_prep.phantom.painter import Painter, warped
@@ -20,8 +19,6 @@ from data_prep.phantom.posterior import paint_posterior
 from data_prep.phantom.soft_tissue import inside_torso, paint_soft_tissue
 from data_prep.phantom.tissue import Contrast
 from data_prep.phantom.vertebrae import paint_vertebrae
-
-Float32Array = NDArray[np.float32]
 
 FINEST_MM = 0.7
 

@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d, gaussian_filter
 
-from data_prep.geometry import Orientation, SlicePlane
+from data_prep.geometry import Float32Array, Orientation, SlicePlane
 from data_prep.phantom.body import Body
 from data_prep.phantom.soft_tissue import MUSCLE_BACK_MM
 from data_prep.phantom.tissue import TISSUE_SPREAD, Contrast
-
-Float32Array = NDArray[np.float32]
 
 MAX_STORED = 4095  # 12 bits
 CANAL_MM = 24.0  # about how far behind the L3/L4 disc centre the canal lies

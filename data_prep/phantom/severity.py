@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from data_prep.geometry import FloatArray
 from data_prep.vocabulary import SEVERITIES, TARGETS, ConditionGroup, Severity, Target
-
-FloatArray = NDArray[np.float64]
 
 # Share of (Moderate, Severe) by level L1/L2 … L5/S1, left and right pooled.
 # Computed from train.csv of the RSNA 2024 data (1,973 studies; empty labels left out).

@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.phantom.body import Body
-from data_prep.phantom.painter import Painter, ellipse
+from data_prep.phantom.painter import Painter, RealArray, ellipse
 from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL
-
-RealArray = NDArray[np.floating]  # float32 in practice; numpy's stubs lose track of it
 
 MUSCLE_BACK_MM = 40.0
 SPINE_BACK_MM = 24.0

@@ -13,10 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline
 
+from data_prep.geometry import Float32Array, FloatArray
 from data_prep.phantom.posture import FIRST_LUMBAR, LUMBOSACRAL, N_PLANES, PLANE_NAMES, Posture
-
-FloatArray = NDArray[np.float64]
-Float32Array = NDArray[np.float32]
 
 __all__ = [
     "FIRST_LUMBAR",

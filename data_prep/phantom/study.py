@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.geometry import SlicePlane
+from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.levels import LevelPoint, PointSource, Sight
 from data_prep.phantom.body import Body, make_body
 from data_prep.phantom.plan import SeriesPlan, plan_study
@@ -21,9 +21,6 @@ from data_prep.phantom.tissue import Contrast
 from data_prep.study import Series, Slice, Study
 from data_prep.synthetic import Appearance, Size, Transitional, View
 from data_prep.vocabulary import TARGETS, ConditionGroup, SeriesKind, Severity, Side, Target
-
-FloatArray = NDArray[np.float64]
-
 
 FIRST_STUDY_ID = 900_000_000
 ANNOTATED_DISCS = PLANE_NAMES[PLANE_NAMES.index("T10/T11") : PLANE_NAMES.index("S1/S2") + 1]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.phantom.painter import Painter, box, ellipse, rounded_both, tunnel
+from data_prep.phantom.painter import Painter, RealArray, box, ellipse, rounded_both, tunnel
 from data_prep.phantom.spine import LUMBOSACRAL, SpineCoordinates
-
-RealArray = NDArray[np.floating]  # float32 in practice; numpy's stubs lose track of it
 
 CORTEX_MM = 0.8
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.geometry import Float32Array
 from data_prep.phantom.posture import FIRST_LUMBAR, LUMBOSACRAL, N_PLANES, Posture
-
-Float32Array = NDArray[np.float32]
 
 # One row per disc plane T3/T4 … S5/Co; lumbar values from docs/phantom.md ("Published measures").
 _DISC_FRONT = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 from data_prep.read.slice_header import SliceHeader
 from data_prep.study import Series
@@ -25,7 +26,7 @@ def numberings_of(item: Series, source: Sequence[SliceHeader]) -> list[Numbering
     if None in own or len(own) != len(item.slices):
         return []
     found: list[Numbering] = []
-    for number_of in (_stated_number, _file_number, _stack_position):
+    for number_of in (attrgetter("instance_number"), _file_number, attrgetter("stack_position")):
         numbers = [number_of(header) for header in own if header is not None]
         taken = frozenset(n for header in source if (n := number_of(header)) is not None)
         if None not in numbers and len(set(numbers)) == len(numbers):
@@ -57,14 +58,6 @@ def holes_in(taken: frozenset[int], share: float) -> list[tuple[int, int, int]]:
     return found if len(order) - 1 - len(found) >= share * (len(order) - 1) else []
 
 
-def _stated_number(header: SliceHeader) -> int | None:
-    return header.instance_number
-
-
 def _file_number(header: SliceHeader) -> int | None:
     stem = header.path.stem
     return int(stem) if stem.isascii() and stem.isdigit() and len(stem) < 10 else None
-
-
-def _stack_position(header: SliceHeader) -> int | None:
-    return header.stack_position

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import ultralytics
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.utils import LOGGER, RANK
 
@@ -102,11 +103,7 @@ class LevelTrainer(PoseTrainer):
         """Random views for training; a token set for the unused built-in validation."""
         samples = self.config.samples_per_epoch if mode == "train" else self.config.batch_size_slices
         return LevelDataset(
-            self.sources,
-            self.spec,
-            self.config.augment,
-            samples_per_epoch=samples,
-            seed=self.config.seed,
+            self.sources, self.spec, self.config.augment, samples_per_epoch=samples, seed=self.config.seed
         )
 
     def get_dataloader(
@@ -326,16 +323,10 @@ def _export(trainer: LevelTrainer, run: Path) -> None:
         "choosing_patients": sorted({item.patient for item in trainer.choosing}),
         "within_6mm_choosing_single_maxima": trainer.fitness,
         "git_revision": git_revision(),
-        "versions": {"torch": torch.__version__, "ultralytics": _ultralytics_version()},
+        "versions": {"torch": torch.__version__, "ultralytics": ultralytics.__version__},
     }
     (run / f"{spec.kind.value}.json").write_text(json.dumps(description, indent=1, default=str))
     results = run / "training" / "results.csv"
     if results.is_file():
         shutil.copyfile(results, run / f"{spec.kind.value}_results.csv")
         draw_training(results, run / f"{spec.kind.value}_results.png")
-
-
-def _ultralytics_version() -> str:
-    import ultralytics
-
-    return str(ultralytics.__version__)

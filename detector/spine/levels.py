@@ -33,18 +33,16 @@ def spine_levels(
     for index, frame in zip(order, frames, strict=True):
         if index not in wanted:
             continue
-        disc = known[index]
-        seen = disc.candidate is not None
-        score = disc.candidate.score if disc.candidate is not None else 0.3
+        disc, seen = known[index], known[index].candidate
         levels[wanted[index]] = SpineLevel(
             disc_mm=disc.disc_mm,
             canal_mm=disc.canal_mm,
             frame=frame,
-            confidence=float(np.clip(score, 0, 1)) * chain.confidence,
-            uncertainty_mm=2.0 + disc.candidate.spread_mm if disc.candidate is not None else 7.0,
-            source=PointSource.SEEN if seen else PointSource.PREDICTED,
+            confidence=float(np.clip(0.3 if seen is None else seen.score, 0, 1)) * chain.confidence,
+            uncertainty_mm=7.0 if seen is None else 2.0 + seen.spread_mm,
+            source=PointSource.PREDICTED if seen is None else PointSource.SEEN,
         )
-    return {level: levels[level] for level in LEVELS if level in levels}
+    return levels
 
 
 def straightened(discs: tuple[ChainDisc, ...], across: FloatArray | None = None) -> tuple[ChainDisc, ...]:
@@ -100,8 +98,8 @@ def _extrapolated(
 
 
 def _shown(point_mm: FloatArray, series: tuple[Series, ...], margin_mm: float) -> bool:
-    for item in series:
-        plane = item.nearest(point_mm)[0].plane
-        if bool(plane.contains_px(plane.to_px(point_mm), margin_px=margin_mm / max(plane.spacing_mm))):
-            return True
-    return False
+    planes = (item.nearest(point_mm)[0].plane for item in series)
+    return any(
+        bool(plane.contains_px(plane.to_px(point_mm), margin_px=margin_mm / max(plane.spacing_mm)))
+        for plane in planes
+    )

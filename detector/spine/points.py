@@ -6,15 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from data_prep.geometry import FloatArray, SlicePlane
-from data_prep.levels import (
-    LevelPoint,
-    PointSource,
-    Sight,
-    SpineLevel,
-)
+from data_prep.levels import LevelPoint, PointSource, Sight, SpineLevel
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import TARGETS, ConditionGroup, Level, SeriesKind
 from detector.look.canonical import around
@@ -165,16 +159,11 @@ def agreed(
 
 def placed(point: LevelPoint, series: tuple[Series, ...]) -> LevelPoint:
     """The point on the nearest slice, over several series, that shows it within one slice gap."""
-    best = nearest_slice(series, point.xyz_mm)
-    return point if best is None else replace(point, sight=Sight.of(*best, point.xyz_mm))
-
-
-def nearest_slice(series: tuple[Series, ...], xyz_mm: ArrayLike) -> tuple[Series, Slice] | None:
-    """The slice over all series that shows a patient point and lies nearest to it, within one slice gap."""
-    best: tuple[float, Series, Slice] | None = None
+    nearest_mm = np.inf
     for candidate in series:
-        item, distance = candidate.nearest(xyz_mm)
-        shown = bool(item.plane.contains_px(item.plane.to_px(xyz_mm)))
-        if shown and distance <= candidate.gap_mm(item) and (best is None or distance < best[0]):
-            best = (distance, candidate, item)
-    return best[1:] if best is not None else None
+        item, distance_mm = candidate.nearest(point.xyz_mm)
+        sight = Sight.of(candidate, item, point.xyz_mm)
+        shown = bool(item.plane.contains_px(sight.xy_px))
+        if shown and distance_mm <= candidate.gap_mm(item) and distance_mm < nearest_mm:
+            point, nearest_mm = replace(point, sight=sight), distance_mm
+    return point
