@@ -38,7 +38,7 @@ from classifier.measure.training import inside_of
 from data_prep.crops import resample
 from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.levels import SpineFrame, SpineLevel, SpineLevels
-from data_prep.phantom.spine import FIRST_LUMBAR
+from data_prep.phantom.posture import FIRST_LUMBAR
 from data_prep.phantom.study import PhantomStudy, make_study
 from data_prep.vocabulary import LEVELS, GradeSource, Level, SeriesKind
 from pipeline.commands import console

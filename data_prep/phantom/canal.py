@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from data_prep.phantom.body import FORAMEN_SIDE_MM, RECESS_BACK_MM, RECESS_SIDE_MM
 from data_prep.phantom.painter import Painter, RealArray, ellipse, tunnel
-from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL, SpineCoordinates
+from data_prep.phantom.posture import FIRST_LUMBAR, LUMBOSACRAL
+from data_prep.phantom.spine import SpineCoordinates
 
 ROOTLET_RADIUS_MM = 0.7
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from data_prep.geometry import FloatArray, Orientation, SlicePlane
 from data_prep.phantom.body import Body
+from data_prep.phantom.posture import FIRST_LUMBAR, LUMBOSACRAL
 from data_prep.phantom.scanner import USUAL_SCANNERS, Scanner, ScannerRange, draw_scanner
-from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL
 from data_prep.phantom.tissue import Contrast, draw_contrast, randomise_tissues
 from data_prep.synthetic import Size, View
 from data_prep.vocabulary import LEVELS, SeriesKind, Side

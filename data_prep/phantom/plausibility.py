@@ -9,8 +9,9 @@ from scipy.stats import spearmanr
 
 from data_prep.geometry import FloatArray
 from data_prep.phantom.body import Body, make_body
+from data_prep.phantom.posture import FIRST_LUMBAR, LUMBOSACRAL
 from data_prep.phantom.severity import GRADE_SHARES, Grading, draw_grading
-from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL, SAMPLES_PER_LEVEL
+from data_prep.phantom.spine import SAMPLES_PER_LEVEL
 from data_prep.vocabulary import (
     LEVELS,
     SEVERITIES,

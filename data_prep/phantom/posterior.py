@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.phantom.painter import Painter, RealArray, ellipse, tunnel
-from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL, SpineCoordinates
+from data_prep.phantom.posture import FIRST_LUMBAR, LUMBOSACRAL
+from data_prep.phantom.spine import SpineCoordinates
 from data_prep.phantom.vertebrae import CORTEX_MM, marrow_signal
 
 

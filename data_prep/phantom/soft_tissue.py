@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from data_prep.phantom.body import Body
 from data_prep.phantom.painter import Painter, RealArray, ellipse
-from data_prep.phantom.spine import FIRST_LUMBAR, LUMBOSACRAL
+from data_prep.phantom.posture import FIRST_LUMBAR, LUMBOSACRAL
 
 MUSCLE_BACK_MM = 40.0
 SPINE_BACK_MM = 24.0

@@ -14,18 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline
 
 from data_prep.geometry import Float32Array, FloatArray
-from data_prep.phantom.posture import FIRST_LUMBAR, LUMBOSACRAL, N_PLANES, PLANE_NAMES, Posture
-
-__all__ = [
-    "FIRST_LUMBAR",
-    "LUMBOSACRAL",
-    "N_PLANES",
-    "PLANE_NAMES",
-    "SAMPLES_PER_LEVEL",
-    "Spine",
-    "make_spine",
-    "slip_forward",
-]
+from data_prep.phantom.posture import N_PLANES, PLANE_NAMES, Posture
 
 SAMPLES_PER_LEVEL = 64
 

@@ -13,10 +13,10 @@ from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.levels import LevelPoint, PointSource, Sight
 from data_prep.phantom.body import Body, make_body
 from data_prep.phantom.plan import SeriesPlan, plan_study
+from data_prep.phantom.posture import FIRST_LUMBAR, PLANE_NAMES
 from data_prep.phantom.render import render_tissue
 from data_prep.phantom.scanner import USUAL_SCANNERS, Scanner, ScannerRange, draw_scanner
 from data_prep.phantom.severity import draw_grading
-from data_prep.phantom.spine import FIRST_LUMBAR, PLANE_NAMES
 from data_prep.phantom.tissue import Contrast
 from data_prep.study import Series, Slice, Study
 from data_prep.synthetic import Appearance, Size, Transitional, View

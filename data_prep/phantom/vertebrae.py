@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.phantom.painter import Painter, RealArray, box, ellipse, rounded_both, tunnel
-from data_prep.phantom.spine import LUMBOSACRAL, SpineCoordinates
+from data_prep.phantom.posture import LUMBOSACRAL
+from data_prep.phantom.spine import SpineCoordinates
 
 CORTEX_MM = 0.8
 

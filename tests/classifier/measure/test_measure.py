@@ -24,7 +24,8 @@ from classifier.measure.strips import (
 from classifier.measure.study import lordosis, measure_study
 from data_prep.geometry import SlicePlane
 from data_prep.levels import SpineFrame, SpineLevel, SpineLevels
-from data_prep.phantom.spine import FIRST_LUMBAR, SAMPLES_PER_LEVEL
+from data_prep.phantom.posture import FIRST_LUMBAR
+from data_prep.phantom.spine import SAMPLES_PER_LEVEL
 from data_prep.phantom.study import PhantomStudy, make_study
 from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, Severity, Side, Target
