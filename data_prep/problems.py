@@ -33,7 +33,7 @@ class Reason(StrEnum):
     advice: str
     standing: str
 
-    def __new__(cls, code: str, advice: str, standing: str = "rejected") -> Reason:
+    def __new__(cls, code: str, advice: str = "", standing: str = "rejected") -> Reason:
         reason = str.__new__(cls, code)
         reason._value_, reason.advice, reason.standing = code, advice, standing
         return reason

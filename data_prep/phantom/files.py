@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from data_prep.base.workers import in_order
 from data_prep.geometry import SlicePlane
 from data_prep.levels import LevelPoint, Sight
 from data_prep.names import input_label
@@ -95,19 +94,11 @@ def write_dataset(
         view=view,
     )
     write = partial(_write_study, images=images, make=make, quirks=quirks, headers=headers)
-    seeds = range(seed, seed + studies)
     tables: list[_StudyRows] = []
-    if jobs == 1:
-        for done, rows in enumerate(map(write, seeds), start=1):
-            tables.append(rows)
-            if progress is not None:
-                progress(done)
-    else:
-        with ProcessPoolExecutor(min(jobs, studies), mp_context=get_context("spawn")) as pool:
-            for done, rows in enumerate(pool.map(write, seeds), start=1):
-                tables.append(rows)
-                if progress is not None:
-                    progress(done)
+    for rows in in_order(write, range(seed, seed + studies), min(jobs, studies)):
+        tables.append(rows)
+        if progress is not None:
+            progress(len(tables))
     parameters = {
         "version": PHANTOM_VERSION,
         "seed": seed,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from data_prep.base.files import atomic_write
+from data_prep.base.workers import in_order
 from data_prep.levels import LevelPoint
 from data_prep.partition import Part, part_of
 from data_prep.problems import DicomRejected
@@ -104,7 +105,7 @@ def cut_point_crops(
             and part_of(entry.study_id) is not Part.TEST
         ]
     parts = []
-    for study_id, crops in _each(partial(_cut, spec=spec), entries, jobs):
+    for study_id, crops in in_order(partial(_cut, spec=spec), entries, jobs):
         parts += [crops] if crops is not None and len(crops) else []
         progress(study_id)
     if not parts:
@@ -116,24 +117,11 @@ def cut_point_crops(
     return found.where(train), found.where(~train)
 
 
-_Cut = tuple[str, PointCrops | None]
-
-
-def _each(
-    work: Callable[..., _Cut], entries: Sequence[tuple[StudyEntry, object]], jobs: int
-) -> Iterator[_Cut]:
-    if jobs == 1:
-        yield from map(work, entries)
-        return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap(work, entries)
-
-
-def _cut(item: tuple[StudyEntry, object], spec: RefinerSpec) -> _Cut:
+def _cut(item: tuple[StudyEntry, pd.DataFrame], spec: RefinerSpec) -> tuple[str, PointCrops | None]:
     entry, coordinates = item
     try:
         study = entry.load()
     except DicomRejected:
         return entry.study_id, None
-    points, _ = annotated_points(study, coordinates)  # type: ignore[arg-type]
+    points, _ = annotated_points(study, coordinates)
     return entry.study_id, point_crops(study, points, spec)

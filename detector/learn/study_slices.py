@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
+from data_prep.base.workers import in_order
 from data_prep.geometry import FloatArray
 from data_prep.levels import RECESSES, LevelPoint
 from data_prep.phantom import PhantomStudy, make_study
@@ -120,12 +119,7 @@ def phantom_slices(kind: DetectorKind, *, studies: int, seed: int, jobs: int = 1
     third study is hard to number (``hard_phantom``).
     """
     work = partial(_slices_of_phantom, kind)
-    seeds = range(seed, seed + studies)
-    if jobs == 1:
-        return [item for one in seeds for item in work(one)]
-    # Not forked: a copy of a process whose threads are at work may wait for them for ever.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        return [item for found in pool.map(work, seeds, chunksize=4) for item in found]
+    return [item for found in in_order(work, range(seed, seed + studies), jobs) for item in found]
 
 
 def hard_phantom(seed: int, *, size: Size = "small", appearance: Appearance = "physics") -> PhantomStudy:
