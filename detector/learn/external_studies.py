@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from data_prep.levels import LevelPoint, PointSource, Sight
+from data_prep.levels import LevelPoint
 from data_prep.study import Series, Slice, Study
-from data_prep.vocabulary import LEVELS, Condition, Level, SeriesKind
-from detector.learn.slices import ExternalSlices
+from data_prep.vocabulary import LEVELS, Level, SeriesKind
+from detector.learn.slices import ExternalSlices, canal_point, picture_plane
 
 
 def external_study(
@@ -70,22 +70,12 @@ def _series(
     slices = []
     for index, file in files.items():
         image = source.read_averaged(file)
-        slices.append(Slice(source.plane(image, x_mm=index * slice_gap_mm), index, _reader(image)))
+        plane = picture_plane(image, source.mm_per_px, x_mm=index * slice_gap_mm)
+        slices.append(Slice(plane, index, partial(np.asarray, image)))
     return Series(study_id, series_id, SeriesKind.SAGITTAL_T2, (tuple(slices),), "table")
 
 
 def _annotated(series: Series, level: Level, row: pd.Series) -> LevelPoint:
     """The canal point of a row of the table, on its slice."""
-    xy = (float(row["canal_x"]), float(row["canal_y"]))
-    index = int(row["slice_index"])
-    return LevelPoint(
-        condition=Condition.SPINAL_CANAL_STENOSIS,
-        level=level,
-        xyz_mm=series.by_instance(index).plane.to_mm(xy),
-        source=PointSource.ANNOTATED,
-        sight=Sight(series.series_id, index, xy),
-    )
-
-
-def _reader(image: NDArray[np.float32]) -> Callable[[], NDArray[np.float32]]:
-    return lambda: image
+    xy_px = float(row["canal_x"]), float(row["canal_y"])
+    return canal_point(series, int(row["slice_index"]), level, xy_px)

@@ -10,18 +10,26 @@ left out.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from data_prep.geometry import SlicePlane
-from data_prep.levels import LevelPoint, PointSource, Sight
+from data_prep.levels import LevelPoint
 from data_prep.partition import Part, part_of
 from data_prep.study import Series, Slice, Study
-from data_prep.vocabulary import LEVELS, Condition, SeriesKind
-from detector.learn.slices import LabelledSlice, SlicesUnusable, slice_table
+from data_prep.vocabulary import LEVELS, Level, SeriesKind
+from detector.learn.slices import (
+    LabelledSlice,
+    SlicesUnusable,
+    canal_point,
+    picture_plane,
+    read_picture,
+    slice_table,
+)
 from detector.look.canonical import canonical_image
 from detector.spec import SAGITTAL
 
@@ -78,19 +86,15 @@ def labelled_point_slices(folder: Path, part: Part) -> list[LabelledSlice]:
     table = point_slice_table(folder, part)
     discs = folder / "discs.csv"
     boxes = slice_table(discs, DISC_COLUMNS, "it has the discs") if discs.is_file() else None
+    told = "canal" if boxes is None else "disc"
     found = []
     for name, rows in table.groupby("slice", sort=True):
-        pixels, plane = _read(folder, str(name), float(rows["spacing_mm"].iloc[0]))
-        if boxes is not None:
-            mine = boxes[(boxes["slice"] == name) & boxes["level"].isin(SAGITTAL.level_names)]
-            disc = mine[["disc_x", "disc_y"]].to_numpy(float)
-            points = np.stack([disc, np.full_like(disc, np.nan)], axis=1)
-            names = tuple(str(level) for level in mine["level"])
-        else:
-            mine = rows[rows["level"].isin(SAGITTAL.level_names)]
-            canal = mine[["canal_x", "canal_y"]].to_numpy(float)
-            points = np.stack([np.full_like(canal, np.nan), canal], axis=1)
-            names = tuple(str(level) for level in mine["level"])
+        pixels, plane = _read(folder, str(name), rows)
+        known = rows if boxes is None else boxes[boxes["slice"] == name]
+        known = known[known["level"].isin(SAGITTAL.level_names)]
+        points = np.full((len(known), len(SAGITTAL.keypoints), 2), np.nan)
+        points[:, SAGITTAL.keypoints.index(told)] = known[[f"{told}_x", f"{told}_y"]].to_numpy(float)
+        names = tuple(str(level) for level in known["level"])
         if names:
             patient = patient_id(folder, str(rows["patient"].iloc[0]))
             canonical = canonical_image(
@@ -105,19 +109,13 @@ def point_slice_cases(folder: Path, part: Part | None) -> list[tuple[Study, tupl
     """Every slice as a study of its own, with its points as canal points. Raises SlicesUnusable."""
     cases = []
     for name, rows in point_slice_table(folder, part).groupby("slice", sort=True):
-        pixels, plane = _read(folder, str(name), float(rows["spacing_mm"].iloc[0]))
+        pixels, plane = _read(folder, str(name), rows)
         kind = SeriesKind.SAGITTAL_T1 if rows["modality"].iloc[0] == "T1" else SeriesKind.SAGITTAL_T2
         study_id = Path(str(name)).stem
-        item = Slice(plane, 1, lambda pixels=pixels: pixels)  # type: ignore[misc]
+        item = Slice(plane, 1, partial(np.asarray, pixels))
         series = Series(study_id, f"{study_id}-series", kind, ((item,),), "table")
         points = tuple(
-            LevelPoint(
-                condition=Condition.SPINAL_CANAL_STENOSIS,
-                level=LEVELS[_LABELS.index(str(row["level"]))],
-                xyz_mm=plane.to_mm((float(row["canal_x"]), float(row["canal_y"]))),
-                source=PointSource.ANNOTATED,
-                sight=Sight(series.series_id, 1, (float(row["canal_x"]), float(row["canal_y"]))),
-            )
+            canal_point(series, 1, Level.parse(row["level"]), (float(row["canal_x"]), float(row["canal_y"])))
             for _, row in rows.drop_duplicates("level").iterrows()
             if row["level"] in _LABELS and np.isfinite(row["canal_x"])
         )
@@ -125,15 +123,7 @@ def point_slice_cases(folder: Path, part: Part | None) -> list[tuple[Study, tupl
     return cases
 
 
-def _read(folder: Path, name: str, spacing_mm: float) -> tuple[np.ndarray, SlicePlane]:
-    image = cv2.imread(str(folder / "images" / name), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise SlicesUnusable(f"images/{name} is named in {folder.name}/level_points.csv but cannot be read")
-    plane = SlicePlane(
-        origin_mm=np.zeros(3),
-        x_axis=np.array([0.0, 1.0, 0.0]),
-        y_axis=np.array([0.0, 0.0, -1.0]),
-        spacing_mm=(spacing_mm, spacing_mm),
-        shape=(image.shape[0], image.shape[1]),
-    )
-    return image.astype(np.float32), plane
+def _read(folder: Path, name: str, rows: pd.DataFrame) -> tuple[NDArray[np.float32], SlicePlane]:
+    """The picture of some rows of the table, and where it lies."""
+    pixels = read_picture(folder, name, f"{folder.name}/level_points.csv")
+    return pixels, picture_plane(pixels, float(rows["spacing_mm"].iloc[0]))

@@ -6,6 +6,7 @@ Two sources today: a folder of external images with a CSV of points, and studies
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,10 @@ from numpy.typing import NDArray
 
 from data_prep.base.csv_files import trouble_with_table
 from data_prep.geometry import FloatArray, SlicePlane
+from data_prep.levels import LevelPoint, PointSource, Sight
 from data_prep.problems import LumbarError
+from data_prep.study import Series
+from data_prep.vocabulary import Condition, Level
 from detector.look.canonical import canonical_image
 from detector.spec import SAGITTAL, DetectorSpec
 
@@ -124,9 +128,14 @@ class ExternalSlices:
                 found.append(str(patient))
         return frozenset(found)
 
-    def _shows_disc_below(self, file: str, y_px: float) -> bool:
+    def _mask(self, file: str) -> NDArray[np.uint8] | None:
+        """The tissue map as it is stored, or None when there is none."""
         path = self.root / "masks" / file
         mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
+        return None if mask is None else np.asarray(mask, dtype=np.uint8)
+
+    def _shows_disc_below(self, file: str, y_px: float) -> bool:
+        mask = self._mask(file)
         if mask is None:
             return False
         _, _, stats, centres = cv2.connectedComponentsWithStats((mask == DISC_LABEL).astype(np.uint8))
@@ -153,7 +162,7 @@ class ExternalSlices:
 
     def _load_slice(self, file: str, rows: pd.DataFrame, spec: DetectorSpec) -> LabelledSlice:
         image = self.read_averaged(file)
-        plane = self.plane(image)
+        plane = picture_plane(image, self.mm_per_px)
         canonical = canonical_image(plane, image, mm_per_px=spec.mm_per_px, max_side_px=spec.max_canvas_px)
         keypoints = rows[["disc_x", "disc_y", "canal_x", "canal_y"]].to_numpy(float).reshape(-1, 2, 2)
         return LabelledSlice(
@@ -165,16 +174,6 @@ class ExternalSlices:
             labels=self._labels(file, plane, canonical.plane),
         )
 
-    def plane(self, image: NDArray[np.float32], *, x_mm: float = 0.0) -> SlicePlane:
-        """The image as a sagittal slice at ``x_mm``, head up and front left."""
-        return SlicePlane(
-            origin_mm=np.array([x_mm, 0.0, 0.0]),
-            x_axis=np.array([0.0, 1.0, 0.0]),
-            y_axis=np.array([0.0, 0.0, -1.0]),
-            spacing_mm=(self.mm_per_px, self.mm_per_px),
-            shape=(image.shape[0], image.shape[1]),
-        )
-
     def files_of(self, file: str) -> dict[int, str]:
         """All images of the patient of ``file`` (names ``{patient}_{slice index}.ext``), by slice index."""
         prefix, suffix = Path(file).stem.rpartition("_")[0], Path(file).suffix
@@ -183,19 +182,19 @@ class ExternalSlices:
 
     def _labels(self, file: str, plane: SlicePlane, target: SlicePlane) -> NDArray[np.uint8] | None:
         """The tissue map on the canonical grid, or None when there is none."""
-        path = self.root / "masks" / file
-        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
+        mask = self._mask(file)
         if mask is None:
             return None
         rows, columns = target.shape
         xy = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1)
         at = np.rint(plane.to_px(target.to_mm(xy))).astype(int)
         at = np.clip(at, 0, np.array([mask.shape[1], mask.shape[0]]) - 1)
-        return np.asarray(mask[at[..., 1], at[..., 0]], dtype=np.uint8)
+        return mask[at[..., 1], at[..., 0]]
 
     def read_averaged(self, file: str) -> NDArray[np.float32]:
         """The image, averaged with its neighbours of the same patient that exist and have its shape."""
-        middle = self._read(file)
+        read = partial(read_picture, self.root, table=self.points_csv.name)
+        middle = read(file)
         stem, suffix = Path(file).stem, Path(file).suffix
         patient, _, number = stem.rpartition("_")
         if self.average_slices < 2 or not number.isdigit():
@@ -205,16 +204,40 @@ class ExternalSlices:
         for offset in (o for o in range(-half, half + 1) if o != 0):
             name = f"{patient}_{int(number) + offset:0{len(number)}d}{suffix}"
             if (self.root / "images" / name).is_file():
-                neighbour = self._read(name)
+                neighbour = read(name)
                 if neighbour.shape == middle.shape:
                     stack.append(neighbour)
         return np.mean(stack, axis=0, dtype=np.float32)
 
-    def _read(self, file: str) -> NDArray[np.float32]:
-        image = cv2.imread(str(self.root / "images" / file), cv2.IMREAD_GRAYSCALE)
-        if image is None:
-            raise SlicesUnusable(f"images/{file} is named in {self.points_csv.name} but cannot be read")
-        return image.astype(np.float32)
+
+def read_picture(folder: Path, name: str, table: str) -> NDArray[np.float32]:
+    """A picture (rows, columns) of ``images/`` that a table names. Raises SlicesUnusable."""
+    image = cv2.imread(str(folder / "images" / name), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise SlicesUnusable(f"images/{name} is named in {table} but cannot be read")
+    return image.astype(np.float32)
+
+
+def picture_plane(image: NDArray[np.float32], mm_per_px: float, *, x_mm: float = 0.0) -> SlicePlane:
+    """A picture as a sagittal slice at ``x_mm``, head up and front left."""
+    return SlicePlane(
+        origin_mm=np.array([x_mm, 0.0, 0.0]),
+        x_axis=np.array([0.0, 1.0, 0.0]),
+        y_axis=np.array([0.0, 0.0, -1.0]),
+        spacing_mm=(mm_per_px, mm_per_px),
+        shape=(image.shape[0], image.shape[1]),
+    )
+
+
+def canal_point(series: Series, instance_number: int, level: Level, xy_px: tuple[float, float]) -> LevelPoint:
+    """The annotated canal point of a level on a slice."""
+    return LevelPoint(
+        condition=Condition.SPINAL_CANAL_STENOSIS,
+        level=level,
+        xyz_mm=series.by_instance(instance_number).plane.to_mm(xy_px),
+        source=PointSource.ANNOTATED,
+        sight=Sight(series.series_id, instance_number, xy_px),
+    )
 
 
 def split_patients(
