@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 
 from data_prep.problems import LumbarError
 
@@ -53,4 +52,10 @@ class TablesInvalid(LumbarError, ValueError):
 def problem(code: str, message: str, places: Iterable[object], *, fatal: bool = False) -> Problem:
     """A problem counted by its places, the first of which are its examples."""
     named = [str(place) for place in places]
-    return Problem(code, message, len(named), tuple(islice(named, _EXAMPLES)), fatal)
+    return Problem(code, message, len(named), tuple(named[:_EXAMPLES]), fatal)
+
+
+def quirk(code: str, message: str, places: Iterable[object]) -> list[Problem]:
+    """The same of what can be survived; nothing without a place."""
+    found = problem(code, message, places)
+    return [found] if found.count else []

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.geometry import FloatArray
-from data_prep.rsna.table_problems import Problem, problem
+from data_prep.rsna.table_problems import Problem, problem, quirk
 from data_prep.vocabulary import LEVELS, TARGETS, Condition, ConditionGroup, SeriesKind, Side
 
 # Real placeholder points lie within 6 px of the corner; no true point is nearer than 40 px.
@@ -35,28 +35,22 @@ def label_quirks(train: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
         for column in columns
         for study_id in train.loc[train[column].isna(), "study_id"]
     ]
-    if places:
-        problems.append(problem("empty_label", "target without a label", places))
-    return train, problems
+    return train, problems + quirk("empty_label", "target without a label", places)
 
 
 def series_quirks(series: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
     """Series without duplicates, and their quirks."""
     series, problems = _without_duplicates(series, ["study_id", "series_id"], "the series table")
     kinds = [kind.value for kind in SeriesKind]
-    unknown = series[~series["series_description"].isin(kinds)]
-    if len(unknown):
-        message = "series whose description is none of the three kinds"
-        problems.append(problem("unknown_series_kind", message, unknown["series_id"]))
+    unknown = series.loc[~series["series_description"].isin(kinds), "series_id"]
+    problems += quirk("unknown_series_kind", "series whose description is none of the three kinds", unknown)
     counts = pd.crosstab(series["study_id"], series["series_description"]).reindex(
         columns=kinds, fill_value=0
     )
     for kind in kinds:
         several, none = counts.index[counts[kind] > 1], counts.index[counts[kind] == 0]
-        if len(several):
-            problems.append(problem("several_series_of_kind", f"study with several {kind} series", several))
-        if len(none):
-            problems.append(problem("missing_series_kind", f"study without {kind} series", none))
+        problems += quirk("several_series_of_kind", f"study with several {kind} series", several)
+        problems += quirk("missing_series_kind", f"study without {kind} series", none)
     return series, problems
 
 
@@ -66,9 +60,8 @@ def coordinate_quirks(
     """Points without duplicates, and their quirks; placeholders stay in the table."""
     coordinates, problems = _without_duplicates(coordinates, _POINT_KEY, "the coordinate table")
     placeholder = is_placeholder(coordinates)
-    if placeholder.any():
-        message = "placeholder point in the image corner"
-        problems.append(problem("placeholder_point", message, _places(coordinates[placeholder])))
+    corner = _places(coordinates[placeholder])
+    problems += quirk("placeholder_point", "placeholder point in the image corner", corner)
     if series is not None:
         problems += _series_of_points(coordinates, series)
     shown = coordinates[~placeholder]
@@ -78,14 +71,8 @@ def coordinate_quirks(
 def point_and_label_quirks(train: pd.DataFrame, coordinates: pd.DataFrame) -> list[Problem]:
     """Studies, labels and points that lack each other."""
     with_points, listed = set(coordinates["study_id"]), set(train["study_id"])
-    problems = []
     without = [study_id for study_id in train["study_id"] if study_id not in with_points]
-    if without:
-        problems.append(problem("study_without_points", "study without any point", without))
     strangers = sorted(with_points - listed)
-    if strangers:
-        message = "study with points but no row in train.csv"
-        problems.append(problem("study_without_labels", message, strangers))
     labelled = {
         target.row_id(study_id)
         for target in TARGETS
@@ -94,11 +81,12 @@ def point_and_label_quirks(train: pd.DataFrame, coordinates: pd.DataFrame) -> li
     pointed = set(_places(coordinates))
     no_point = sorted(place for place in labelled - pointed if place.split("_")[0] in with_points)
     no_label = sorted(place for place in pointed - labelled if place.split("_")[0] in listed)
-    if no_point:
-        problems.append(problem("label_without_point", "labelled target without a point", no_point))
-    if no_label:
-        problems.append(problem("point_without_label", "point of a target without a label", no_label))
-    return problems
+    return [
+        *quirk("study_without_points", "study without any point", without),
+        *quirk("study_without_labels", "study with points but no row in train.csv", strangers),
+        *quirk("label_without_point", "labelled target without a point", no_point),
+        *quirk("point_without_label", "point of a target without a label", no_label),
+    ]
 
 
 def studies_left_out(have: Mapping[str, Iterable[str]]) -> list[Problem]:
@@ -106,9 +94,9 @@ def studies_left_out(have: Mapping[str, Iterable[str]]) -> list[Problem]:
     sets = {name: set(ids) for name, ids in have.items()}
     every = set().union(*sets.values())
     return [
-        problem("left_out", f"study without {name}", sorted(every - ids))
+        found
         for name, ids in sets.items()
-        if every - ids
+        for found in quirk("left_out", f"study without {name}", sorted(every - ids))
     ]
 
 
@@ -138,41 +126,33 @@ def _places(points: pd.DataFrame) -> list[str]:
 
 def _series_of_points(coordinates: pd.DataFrame, series: pd.DataFrame) -> list[Problem]:
     joined = coordinates.merge(series, on=["study_id", "series_id"], how="left")
-    problems = []
     unlisted = joined["series_description"].isna()
-    if unlisted.any():
-        message = "point on a series that the series table does not list"
-        problems.append(problem("point_on_unlisted_series", message, _places(joined[unlisted])))
+    message = "point on a series that the series table does not list"
+    problems = quirk("point_on_unlisted_series", message, _places(joined[unlisted]))
     usual = joined["condition"].map({item.value: item.series_kind.value for item in Condition})
     other = ~unlisted & (joined["series_description"] != usual)
-    if other.any():
-        message = "point on a series of another kind than its condition is read on"
-        problems.append(problem("point_on_other_series_kind", message, _places(joined[other])))
-    return problems
+    message = "point on a series of another kind than its condition is read on"
+    return problems + quirk("point_on_other_series_kind", message, _places(joined[other]))
 
 
 def _canal_order(coordinates: pd.DataFrame) -> list[Problem]:
     """Series whose five canal points do not go down level by level, or do not lie on one smooth curve."""
-    inverted, displaced = canal_curve_faults(coordinates)
-    problems = []
-    if inverted:
-        message = "series whose canal points are not in the order of the levels"
-        problems.append(problem("level_order", message, map("/".join, inverted)))
-    if displaced:
-        message = "series with a canal point far from the curve of the other four"
-        problems.append(problem("displaced_point", message, map("/".join, displaced)))
-    return problems
+    inverted, displaced = (map("/".join, faults) for faults in canal_curve_faults(coordinates))
+    return [
+        *quirk("level_order", "series whose canal points are not in the order of the levels", inverted),
+        *quirk(
+            "displaced_point", "series with a canal point far from the curve of the other four", displaced
+        ),
+    ]
 
 
 def _sides_apart(coordinates: pd.DataFrame) -> list[Problem]:
-    return [
-        problem("sides_disagree", f"series whose left and right {words} are numbered a level apart", faults)
-        for group, words in (
-            (ConditionGroup.FORAMINAL, "foramina"),
-            (ConditionGroup.SUBARTICULAR, "recesses"),
-        )
-        if (faults := list(map("/".join, side_faults(coordinates, group))))
-    ]
+    words = {ConditionGroup.FORAMINAL: "foramina", ConditionGroup.SUBARTICULAR: "recesses"}
+    problems = []
+    for group, named in words.items():
+        message = f"series whose left and right {named} are numbered a level apart"
+        problems += quirk("sides_disagree", message, map("/".join, side_faults(coordinates, group)))
+    return problems
 
 
 def side_faults(coordinates: pd.DataFrame, group: ConditionGroup) -> list[tuple[str, str]]:
