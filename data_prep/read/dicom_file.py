@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -22,8 +19,7 @@ from numpy.typing import NDArray
 from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
 
-from data_prep.names import input_label
-from data_prep.problems import DicomRejected, Reason, Rejection
+from data_prep.problems import Reason
 from data_prep.read.dicom_bits import stored_values
 from data_prep.read.dicom_codestream import check_codestream
 from data_prep.read.dicom_cut import breaks_off, ends_in_zeros
@@ -32,12 +28,14 @@ from data_prep.read.dicom_header import HEADER_KEYWORDS, header_of
 from data_prep.read.dicom_limits import (
     DEFAULT_LIMITS,
     RLE,
+    KnownErrors,
     ReadLimits,
     Refused,
     check_claims,
     checked_file,
     checked_pixels,
     finite_number,
+    rejecting,
     whole_number,
 )
 from data_prep.read.dicom_limits import Elements as Stated
@@ -49,6 +47,10 @@ from data_prep.read.slice_header import PixelPlace, SliceHeader
 logging.getLogger("pydicom").propagate = False
 
 _CUT = "its pixels break off, and zeros follow, as an interrupted copy leaves them"
+_KNOWN: KnownErrors = (
+    (InvalidDicomError, Reason.NOT_DICOM, "not a DICOM file"),
+    (EOFError, Reason.TRUNCATED, "the file ends too early"),
+)
 _JPEG_FAMILY = "1.2.840.10008.1.2.4."
 # What the header says of the pixels; kept, so that the header of a plain file is parsed once.
 _STATED_KEYWORDS = (
@@ -83,7 +85,7 @@ def read_slices(
     Raises:
         DicomRejected: for every failure, with the reason.
     """
-    with _rejecting(path, study_id, series_id, Reason.UNREADABLE):
+    with rejecting(path, study_id, series_id, Reason.UNREADABLE, _KNOWN):
         status = checked_file(path, limits)
         with BoundedFile(path, limits) as file:
             dataset, syntax = parsed(
@@ -134,7 +136,7 @@ def read_pixels(header: SliceHeader, *, study_id: str = "", series_id: str = "")
         DicomRejected: for every failure, with the reason.
     """
     path, limits = header.path, DEFAULT_LIMITS
-    with _rejecting(path, study_id, series_id, Reason.BAD_PIXELS):
+    with rejecting(path, study_id, series_id, Reason.BAD_PIXELS, _KNOWN):
         plain = _plain_signal(header, checked_file(path, limits))
         if plain is not None:
             return plain
@@ -173,33 +175,6 @@ def _plain_signal(header: SliceHeader, status: os.stat_result) -> NDArray[np.flo
     if stored is not None and header.transfer_syntax != RLE and breaks_off(stored, first):
         raise Refused(Reason.TRUNCATED, _CUT)
     return None if stored is None else _signal(stored, place, shape)
-
-
-@contextmanager
-def _rejecting(path: Path, study_id: str, series_id: str, otherwise: Reason) -> Iterator[None]:
-    """Turn whatever is raised inside into DicomRejected.
-
-    Fuzzed files made pydicom and its decoders raise AttributeError, ValueError, NotImplementedError,
-    RuntimeError, RecursionError, TypeError, OSError, MemoryError and its own errors. Only our own messages
-    are passed on: theirs quote header values.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-        return
-    except Refused as refused:
-        reason, message = refused.reason, str(refused)
-    except InvalidDicomError:
-        reason, message = Reason.NOT_DICOM, "not a DICOM file"
-    except EOFError:
-        reason, message = Reason.TRUNCATED, "the file ends too early"
-    except BaseException as error:
-        # The RLE decoder is written in Rust; its panics are no Exception.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        reason, message = otherwise, f"cannot be read ({type(error).__name__})"
-    raise DicomRejected(Rejection(reason, message, study_id, series_id, input_label(path.name))) from None
 
 
 def _as_the_image_has_it(stored: NDArray[Any], elements: Stated) -> NDArray[Any]:

@@ -6,13 +6,16 @@ import math
 import os
 import stat
 import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from pydicom.dataset import Dataset
 
-from data_prep.problems import Reason
+from data_prep.problems import DicomRejected, Reason, Rejection
 
 RLE = "1.2.840.10008.1.2.5"
 IMPLICIT_LITTLE, EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
@@ -72,11 +75,43 @@ DEFAULT_LIMITS = ReadLimits()
 
 
 class Refused(Exception):
-    """A reason and a message on their way to ``_rejecting``, which knows the place."""
+    """A reason and a message on their way to ``rejecting``, which knows the place."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+# Kinds of errors, and what each of them means.
+KnownErrors = tuple[tuple[type[Exception] | tuple[type[Exception], ...], Reason, str], ...]
+
+
+@contextmanager
+def rejecting(
+    path: Path, study_id: str, series_id: str, otherwise: Reason, known: KnownErrors
+) -> Iterator[None]:
+    """Turn whatever is raised inside into DicomRejected.
+
+    Fuzzed files made pydicom and its decoders raise AttributeError, ValueError, NotImplementedError,
+    RuntimeError, RecursionError, TypeError, OSError, MemoryError and its own errors. Only our own messages
+    are passed on: theirs quote header values.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+        return
+    except Refused as refused:
+        reason, message = refused.reason, str(refused)
+    except BaseException as error:
+        # The RLE decoder is written in Rust; its panics are no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason, message = otherwise, f"cannot be read ({type(error).__name__})"
+        for kinds, known_reason, meaning in known:
+            if isinstance(error, kinds):
+                reason, message = known_reason, meaning
+    raise DicomRejected(Rejection.of(path, reason, message, study_id=study_id, series_id=series_id)) from None
 
 
 def checked_file(path: Path, limits: ReadLimits) -> os.stat_result:

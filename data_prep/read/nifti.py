@@ -12,8 +12,7 @@ import logging
 import math
 import re
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.problems import DicomRejected, Reason, Rejection
-from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits, Refused
+from data_prep.read.dicom_limits import DEFAULT_LIMITS, KnownErrors, ReadLimits, Refused, rejecting
 from data_prep.read.nifti_background import without_nan
 from data_prep.read.nifti_layout import Claims, Layout, affine_of, layout_of, plane_of
 from data_prep.read.nifti_sidecar import description_of, read_sidecar, stem_of
@@ -41,7 +40,8 @@ _SEGMENTATION = re.compile(
 _INTENT_LABEL = 1002
 # Grey values of an image are many more, and those of a map of labels hardly ever.
 _MOST_LABELS, _LABELS_LOOKED_AT = 32, (0.5, 0.35, 0.65)
-_BROKEN = (EOFError, gzip.BadGzipFile, zlib.error)
+_BROKEN = "the compressed file is damaged or ends too early"
+_KNOWN: KnownErrors = (((EOFError, gzip.BadGzipFile, zlib.error), Reason.TRUNCATED, _BROKEN),)
 
 
 def read_volume(
@@ -63,7 +63,7 @@ def read_volume(
     Raises:
         DicomRejected: for every failure, with the reason.
     """
-    with _rejecting(path, study_id, series_id, Reason.UNREADABLE):
+    with rejecting(path, study_id, series_id, Reason.UNREADABLE, _KNOWN):
         if _SEGMENTATION.search(stem_of(path)):
             raise Refused(Reason.UNKNOWN_KIND, "a segmentation by its name, not an image")
         claims = _claims(path, limits)
@@ -124,7 +124,7 @@ def read_voxels(
     Raises:
         DicomRejected: for every failure, with the reason.
     """
-    with _rejecting(path, study_id, series_id, Reason.BAD_PIXELS):
+    with rejecting(path, study_id, series_id, Reason.BAD_PIXELS, _KNOWN):
         status = path.stat()
         changed = status.st_size, status.st_mtime_ns
         dtype = claims.header.get_data_dtype()
@@ -220,18 +220,3 @@ def _claims(path: Path, limits: ReadLimits) -> Claims:
 
 def _starts_with(start: bytes, number: int, order: Literal["little", "big"]) -> bool:
     return int.from_bytes(start[:4], order) == number
-
-
-@contextmanager
-def _rejecting(path: Path, study_id: str, series_id: str, otherwise: Reason) -> Iterator[None]:
-    """Turn whatever is raised inside into DicomRejected; only our own messages are passed on."""
-    try:
-        yield
-        return
-    except Refused as refused:
-        reason, message = refused.reason, str(refused)
-    except _BROKEN:
-        reason, message = Reason.TRUNCATED, "the compressed file is damaged or ends too early"
-    except Exception as error:
-        reason, message = otherwise, f"cannot be read ({type(error).__name__})"
-    raise DicomRejected(Rejection.of(path, reason, message, study_id=study_id, series_id=series_id)) from None
