@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 import numpy as np
@@ -29,13 +29,23 @@ class PixelCache:
     """
 
     def __init__(self, study: Study, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
-        held = _held_by(study)
-        if held is not None:
-            self._decoded, self.study = held, study
+        slices = (item for series in study.series for item in series.slices)
+        if all(isinstance(item.read_pixels, _ReadOnce) for item in slices):
+            self.study = study
             return
-        self._decoded = _Decoded(max_bytes)
+        room = _Room(max_bytes)
         self.study = replace(
-            study, series=tuple(self._series(place, series) for place, series in enumerate(study.series))
+            study,
+            series=tuple(
+                replace(
+                    series,
+                    stacks=tuple(
+                        tuple(replace(item, read_pixels=_ReadOnce(item, room)) for item in stack)
+                        for stack in series.stacks
+                    ),
+                )
+                for series in study.series
+            ),
         )
 
     @property
@@ -44,81 +54,66 @@ class PixelCache:
 
         They could not be decoded, or are all of one grey though slices of their stack on both sides are not.
         """
-        found = {key: failure.rejection for key, failure in self._decoded.failures.items()}
-        for place, series in enumerate(self.study.series):
-            first = 0
-            for stack in series.stacks:
-                keys = [(place, first + index) for index in range(len(stack))]
-                first += len(stack)
-                shown = [key for key in keys if key in self._decoded.shown]
-                for key, item in zip(keys, stack, strict=True):
-                    if key in self._decoded.empty and shown and shown[0] < key < shown[-1]:
-                        found[key] = Rejection(
-                            Reason.BAD_PIXELS,
-                            "all of one grey, between slices that are not",
-                            self.study.study_id,
-                            series.series_id,
-                            input_label(item.path.name) if item.path is not None else "",
-                        )
-        return tuple(found[key] for key in sorted(found))
-
-    def _series(self, place: int, series: Series) -> Series:
-        stacks, first = [], 0
-        for stack in series.stacks:
-            stacks.append(
-                tuple(
-                    replace(item, read_pixels=partial(self._decoded.read, (place, first + index), item))
-                    for index, item in enumerate(stack)
-                )
-            )
-            first += len(stack)
-        return replace(series, stacks=tuple(stacks))
+        return tuple(
+            rejection
+            for series in self.study.series
+            for stack in series.stacks
+            for rejection in _rejections(series, stack)
+        )
 
 
-class _Decoded:
-    """The pixels and failures of a study.
+def _rejections(series: Series, stack: tuple[Slice, ...]) -> Iterator[Rejection]:
+    reads = [item.read_pixels for item in stack]
+    shown = [at for at, read in enumerate(reads) if isinstance(read, _ReadOnce) and read.shows_something]
+    for at, (item, read) in enumerate(zip(stack, reads, strict=True)):
+        if not isinstance(read, _ReadOnce):
+            continue
+        if read.failure is not None:
+            yield read.failure.rejection
+        elif read.shows_something is False and shown and shown[0] < at < shown[-1]:
+            message = "all of one grey, between slices that are not"
+            file = input_label(item.path.name) if item.path is not None else ""
+            yield Rejection(Reason.BAD_PIXELS, message, series.study_id, series.series_id, file)
 
-    Apart from the study, whose slices refer to it: a circle would keep the pixels of many studies in memory
-    until Python looks for circles.
+
+@dataclass
+class _Room:
+    """What pixels may still be kept of the slices of a study together."""
+
+    left_bytes: int
+    lock: Lock = field(default_factory=Lock)
+
+
+class _ReadOnce:
+    """Reads the pixels of a slice, and keeps them where there is room.
+
+    Attributes:
+        failure: why it could not be decoded, if it could not.
+        shows_something: whether it is not all of one grey; None before it was decoded.
     """
 
-    def __init__(self, max_bytes: int) -> None:
-        self.failures: dict[tuple[int, int], DicomRejected] = {}
-        self.shown: set[tuple[int, int]] = set()
-        self.empty: set[tuple[int, int]] = set()
-        self._left_bytes = max_bytes
-        self._pixels: dict[tuple[int, int], NDArray[np.float32]] = {}
-        self._keeping = Lock()
+    def __init__(self, item: Slice, room: _Room) -> None:
+        self.failure: DicomRejected | None = None
+        self.shows_something: bool | None = None
+        self._item, self._room = item, room
+        self._pixels: NDArray[np.float32] | None = None
 
-    def read(self, key: tuple[int, int], item: Slice) -> NDArray[np.float32]:
-        """The pixels of a slice; raises DicomRejected again for one that could not be decoded."""
-        if key in self.failures:
-            raise self.failures[key]
-        if key in self._pixels:
-            return self._pixels[key]
+    def __call__(self) -> NDArray[np.float32]:
+        """The pixels; raises DicomRejected again for a slice that could not be decoded."""
+        if self.failure is not None:
+            raise self.failure
+        if self._pixels is not None:
+            return self._pixels
         try:
-            pixels = item.pixels()
+            pixels = self._item.pixels()
         except DicomRejected as rejected:
-            self.failures[key] = rejected
+            self.failure = rejected
             raise
-        (self.empty if is_of_one_grey(pixels) else self.shown).add(key)
+        self.shows_something = not is_of_one_grey(pixels)
         pixels = pixels.view()
         pixels.flags.writeable = False
-        with self._keeping:
-            if pixels.nbytes <= self._left_bytes and key not in self._pixels:
-                self._left_bytes -= pixels.nbytes
-                self._pixels[key] = pixels
+        with self._room.lock:
+            if pixels.nbytes <= self._room.left_bytes and self._pixels is None:
+                self._room.left_bytes -= pixels.nbytes
+                self._pixels = pixels
         return pixels
-
-
-def _held_by(study: Study) -> _Decoded | None:
-    """What decodes every slice of a study already, if one thing does."""
-    readers = [item.read_pixels for series in study.series for item in series.slices]
-    holders = {id(holder): holder for read in readers if (holder := _holder(read)) is not None}
-    alone = len(holders) == 1 and all(_holder(read) is not None for read in readers)
-    return next(iter(holders.values())) if alone else None
-
-
-def _holder(read: object) -> _Decoded | None:
-    holder = getattr(read.func, "__self__", None) if isinstance(read, partial) else None
-    return holder if isinstance(holder, _Decoded) else None
