@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from data_prep.base.files import atomic_write
+from data_prep.base.files import write_json
 from data_prep.problems import LumbarError
 
 MANIFEST_NAME = "manifest.json"
@@ -49,8 +49,7 @@ def write_manifest(
     told = {"learned_from": learned_from, "licence": licence}
     told = {key: value for key, value in told.items() if value is not None}
     content = _told(folder) | told | {"files": {name: file_sha256(folder / name) for name in listed}}
-    with atomic_write(folder / MANIFEST_NAME) as stream:
-        stream.write(json.dumps(content, indent=2) + "\n")
+    write_json(folder / MANIFEST_NAME, content, indent=2)
     return folder / MANIFEST_NAME
 
 

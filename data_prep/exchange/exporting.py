@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_prep.base.csv_files import read_text_table
-from data_prep.base.files import atomic_write
+from data_prep.base.files import atomic_write, write_whole
 from data_prep.exchange.coco import coco_text
 from data_prep.exchange.layout import (
     COCO_FILE,
@@ -198,12 +198,7 @@ def _write_tables(
     objects = objects_of(labelled)
     for image in images:
         text = yolo_text(image, objects, margins[image.file])
-        _write(text, (out / LABELS_FOLDER / image.file).with_suffix(".txt"))
-    _write(yolo_yaml(), out / YOLO_FILE)
-    _write(coco_text(images, objects, margins), out / COCO_FILE)
+        write_whole((out / LABELS_FOLDER / image.file).with_suffix(".txt"), text)
+    write_whole(out / YOLO_FILE, yolo_yaml())
+    write_whole(out / COCO_FILE, coco_text(images, objects, margins))
     write_images_table(images, out / IMAGES_FILE)
-
-
-def _write(text: str, path: Path) -> None:
-    with atomic_write(path) as stream:
-        stream.write(text)

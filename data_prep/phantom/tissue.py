@@ -79,22 +79,18 @@ def draw_contrast(
     kind: SeriesKind,
     rng: np.random.Generator,
     field_t: float,
-    stir: bool | None = None,
     tissue_spread: float = TISSUE_SPREAD,
 ) -> Contrast:
     """Draw a sequence with TR and TE in the ranges of docs/phantom.md.
 
-    ``stir`` forces or forbids STIR on a sagittal T2 series (None: at its usual share). ``tissue_spread`` is
-    the log-normal scatter of each tissue's signal between patients; raise it (0.3–0.5) to train on contrasts
-    that no textbook has.
+    ``tissue_spread`` is the log-normal scatter of each tissue's signal between patients; raise it (0.3–0.5)
+    to train on contrasts that no textbook has.
     """
     factors = rng.lognormal(0.0, tissue_spread, len(TISSUES))
     tissue_factors = tuple(zip(TISSUES, (float(factor) for factor in factors), strict=True))
     if kind is SeriesKind.SAGITTAL_T1:
         return Contrast(kind, rng.uniform(400, 700), rng.uniform(8, 15), None, field_t, tissue_factors)
-    if stir is None:
-        stir = bool(rng.random() < STIR_SHARE)
-    if stir and kind is SeriesKind.SAGITTAL_T2:
+    if rng.random() < STIR_SHARE and kind is SeriesKind.SAGITTAL_T2:
         fat_t1 = TISSUES["fat"][1 if field_t < 2 else 2]
         # Fat is nulled at TI = T1·ln 2 for long TR; scanners are set a little beside it.
         inversion = fat_t1 * float(np.log(2)) * rng.uniform(0.85, 1.0)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data_prep.base.files import arrays_digest, atomic_write
+from data_prep.base.files import arrays_digest, write_json
 from data_prep.base.version import git_revision
 from data_prep.crops import normalise, seen_rows
 from detector.learn.point_crops import PointCrops
@@ -178,8 +178,7 @@ def train_refiner(
         "watched": None if errors is None else asdict(errors),
         "git_revision": git_revision(),
     }
-    with atomic_write(folder / f"{spec.stem}.json") as stream:
-        stream.write(json.dumps(description, indent=1) + "\n")
+    write_json(folder / f"{spec.stem}.json", description, indent=1)
     return network
 
 

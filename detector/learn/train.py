@@ -19,7 +19,7 @@ import ultralytics
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.utils import LOGGER, RANK
 
-from data_prep.base.files import arrays_digest, atomic_write
+from data_prep.base.files import arrays_digest, write_whole
 from data_prep.base.version import git_revision
 from detector.figures import draw_training
 from detector.learn.dataset import LevelDataset, views_ahead
@@ -244,8 +244,7 @@ def train_detector(
                 "or begin anew without --resume"
             )
         overrides["resume"] = str(checkpoint)
-    with atomic_write(run / _BEGUN_FILE) as stream:
-        stream.write(described)
+    write_whole(run / _BEGUN_FILE, described)
     with _library_at(logging.INFO if talkative else logging.WARNING):
         trainer = LevelTrainer(config, sources, choosing, overrides, start_from)
         _train(trainer, on_epoch, on_batch)

@@ -15,6 +15,7 @@ from detector.spec import DetectorSpec
 
 # Of its best score: what a slice that shows a disc clearly gives it.
 _CLEAR_SHARE = 0.3
+_BEST_SLICES = 3
 
 
 @dataclass(frozen=True)
@@ -125,12 +126,12 @@ def slice_candidates(
 
 
 def merge_candidates(
-    candidates: list[SliceCandidate], config: CandidateConfig, *, slices_seen: int, best_slices: int = 3
+    candidates: list[SliceCandidate], config: CandidateConfig, *, slices_seen: int
 ) -> list[DiscCandidate]:
     """Join candidates of all sagittal slices into discs, best first.
 
-    A disc's score is the mean over its ``best_slices`` best slices, or over all ``slices_seen`` if fewer were
-    looked at; a slice that does not show it counts 0.
+    A disc's score is the mean over its three best slices, or over all ``slices_seen`` if fewer were looked
+    at; a slice that does not show it counts 0.
 
     Distances are measured in the patient's y–z plane: one disc is seen at many x. What is left of a disc that
     tilts so much that it stands at two heights is joined afterwards (``detector.look.tilted``).
@@ -155,7 +156,7 @@ def merge_candidates(
     for upper, lower in halves([_seen(*one) for one in zip(groups, centres, strict=True)]):
         groups[upper] += groups[lower]
         groups[lower] = []
-    discs = [_join(group, min(best_slices, slices_seen)) for group in groups if group]
+    discs = [_join(group, min(_BEST_SLICES, slices_seen)) for group in groups if group]
     return sorted(discs, key=lambda disc: -disc.score)
 
 

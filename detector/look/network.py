@@ -199,11 +199,10 @@ def save_network(model: torch.nn.Module, path: Path) -> None:
     """Write weights as fp16 safetensors. Buffers that are counters stay integers."""
     from safetensors.torch import save
 
-    from data_prep.base.files import atomic_write
+    from data_prep.base.files import write_whole
 
     tensors = {
         name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
         for name, value in model.state_dict().items()
     }
-    with atomic_write(path, binary=True) as handle:
-        handle.write(save(tensors))
+    write_whole(path, save(tensors))
