@@ -44,7 +44,7 @@ def series_for(study: Study, point: LevelPoint, kind: SeriesKind | None = None) 
 
     def cost(series: Series) -> tuple[bool, float]:
         item, distance_mm = series.nearest(point.xyz_mm)
-        return not item.plane.contains_px(item.plane.to_px(point.xyz_mm)), distance_mm
+        return not item.plane.shows(point.xyz_mm), distance_mm
 
     return min(candidates, key=cost, default=None)
 

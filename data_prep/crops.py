@@ -86,8 +86,7 @@ def crop_plane(
 
     The middle is the pixel position ((size_px - 1) / 2, (size_px - 1) / 2).
     """
-    centre = np.asarray(centre_mm, dtype=np.float64)
-    middle = centre - plane.normal * float(plane.distance_mm(centre))
+    middle = plane.projected(np.asarray(centre_mm, dtype=np.float64))
     rightwards, downwards = display_axes(plane, mirror=mirror)
     step_mm = size_mm / size_px
     origin = middle - (size_px - 1) / 2 * step_mm * (rightwards + downwards)
@@ -301,6 +300,6 @@ def extract_crop(
         valid=valid,
         planes=tuple(planes),
         distance_mm=distance_mm,
-        inside=bool(item.plane.contains_px(item.plane.to_px(centre))),
+        inside=item.plane.shows(centre),
         signal=raw[slices // 2].copy(),
     )

@@ -190,6 +190,14 @@ class SlicePlane:
             & (xy[..., 1] <= rows - 0.5 - margin_px)
         )
 
+    def shows(self, xyz_mm: ArrayLike, margin_px: float = 0.0) -> bool:
+        """Whether a patient point (3,) lies before or behind the image, ``margin_px`` from its border."""
+        return bool(self.contains_px(self.to_px(xyz_mm), margin_px))
+
+    def projected(self, xyz_mm: FloatArray) -> FloatArray:
+        """A patient point (3,) moved onto the plane, along its normal."""
+        return xyz_mm - float(self.distance_mm(xyz_mm)) * self.normal
+
     def is_parallel_to(self, other: SlicePlane, tolerance_deg: float = 3.0) -> bool:
         """Whether the normals agree (either sign) within ``tolerance_deg`` degrees."""
         cosine = min(1.0, abs(float(self.normal @ other.normal)))

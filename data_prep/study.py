@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +60,18 @@ def is_of_one_grey(pixels: NDArray[np.float32]) -> bool:
     return not (pixels[rows // 2, columns // 2] != first or (pixels != first).any())
 
 
+def places_mm(stack: Sequence[Slice]) -> FloatArray:
+    """(n,) where the slices of a stack lie, along the normal of its first one."""
+    normal = stack[0].plane.normal
+    return np.array([float(item.plane.centre_mm @ normal) for item in stack])
+
+
+def from_middle_mm(stack: Sequence[Slice]) -> FloatArray:
+    """(n,) how far the slices of a stack lie from its middle, the first ones before it."""
+    places = places_mm(stack)
+    return np.asarray(places - (places.min() + places.max()) / 2)
+
+
 @dataclass(frozen=True, eq=False)
 class Series:
     """Slices of one acquisition.
@@ -110,8 +122,7 @@ class Series:
     @cached_property
     def is_thin(self) -> bool:
         """Whether its slices lie as near to each other as those of 3-D acquisitions."""
-        stack = self.main_stack
-        places = np.sort([float(item.plane.centre_mm @ stack[0].plane.normal) for item in stack])
+        places = np.sort(places_mm(self.main_stack))
         return len(places) > 1 and float(np.median(np.diff(places))) < _THIN_MM
 
     def by_instance(self, instance_number: int) -> Slice:
@@ -132,7 +143,7 @@ class Series:
         x, y, z = (point[:, None] - origins) * normals
         away, slices = np.abs(x + y + z), self.slices
         order = np.argsort(away, kind="stable").tolist()
-        shown = (i for i in order if slices[i].plane.contains_px(slices[i].plane.to_px(point)))
+        shown = (i for i in order if slices[i].plane.shows(point))
         nearest = next(shown, order[0])
         return slices[nearest], float(away[nearest])
 

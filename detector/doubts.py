@@ -8,7 +8,7 @@ import numpy as np
 
 from data_prep.levels import SpineLevel
 from data_prep.problems import DicomRejected
-from data_prep.study import Series, Study
+from data_prep.study import Series, Slice, Study, places_mm
 from data_prep.vocabulary import Flag, Level, SeriesKind
 from detector.config import PredictConfig
 from detector.look.canonical import without_border
@@ -18,7 +18,6 @@ from detector.spine.agreement import shift_between
 from detector.spine.chain import ChainDisc
 from detector.spine.noise import signal_to_noise
 from detector.spine.orientation import orientation_is_doubtful
-from detector.spine.region import Region, region_seen
 from detector.spine.wrong_way import WrongWay, wrong_way_round
 
 # Fewer slices have no inner ones to speak of.
@@ -28,13 +27,12 @@ _EDGE_GAPS = 0.75
 
 
 def noisy_or_turned(
-    leading: Series, chain: tuple[ChainDisc, ...], predictor: SlicePredictor, config: PredictConfig
+    middle: Slice, chain: tuple[ChainDisc, ...], predictor: SlicePredictor, config: PredictConfig
 ) -> tuple[tuple[str, ...], bool]:
     """Flags of a leading series that is not what the networks have learned from: noisy, or turned.
 
-    And whether such a series leaves the numbering in doubt.
+    And whether such a series leaves the numbering in doubt. Told by its middle slice.
     """
-    (middle,) = central_slices(leading, 1, config.max_offset_mm)
     try:
         _, pixels = without_border(middle.plane, middle.pixels())
         ratio = signal_to_noise(pixels)
@@ -46,14 +44,6 @@ def noisy_or_turned(
     )
     flags = ((Flag.NOISY,) if noisy else ()) + ((Flag.ORIENTATION_DOUBTFUL,) if turned else ())
     return flags, turned or ratio < config.least_signal_to_noise
-
-
-def region_of(
-    leading: Series, chain: tuple[ChainDisc, ...], predictor: SlicePredictor, config: PredictConfig
-) -> Region:
-    """Whether the leading series looks like the lumbar spine, whatever its headers say."""
-    (middle,) = central_slices(leading, 1, config.max_offset_mm)
-    return region_seen(chain, middle, predictor, config.region, config.candidates, config.chain)
 
 
 def sees_beside_the_canal_alone(leading: Series, config: PredictConfig) -> bool:
@@ -100,8 +90,7 @@ def series_wrong_way_round(
 
 def is_shown(level: SpineLevel, leading: Series) -> bool:
     """Whether disc and canal lie inside the images: beyond their edge the network can only guess."""
-    planes = [(point, leading.nearest(point)[0].plane) for point in (level.disc_mm, level.canal_mm)]
-    return all(bool(plane.contains_px(plane.to_px(point))) for point, plane in planes)
+    return all(leading.nearest(point)[0].plane.shows(point) for point in (level.disc_mm, level.canal_mm))
 
 
 def canal_at_edge(levels: Mapping[Level, SpineLevel], leading: Series) -> bool:
@@ -113,8 +102,7 @@ def canal_at_edge(levels: Mapping[Level, SpineLevel], leading: Series) -> bool:
     stack = leading.main_stack
     if len(stack) < _FEWEST_WITH_EDGES:
         return False
-    places = [float(item.plane.centre_mm @ stack[0].plane.normal) for item in stack]
-    reach = _EDGE_GAPS * leading.gap_mm(stack[0])
-    first, last = min(places) + reach, max(places) - reach
+    places, reach = places_mm(stack), _EDGE_GAPS * leading.gap_mm(stack[0])
+    first, last = places.min() + reach, places.max() - reach
     canal = [float(level.canal_mm @ stack[0].plane.normal) for level in levels.values()]
     return any(not first <= at <= last for at in canal)

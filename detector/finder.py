@@ -9,7 +9,7 @@ import numpy as np
 
 from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.levels import SpineLevel
-from data_prep.study import Series, Slice, Study
+from data_prep.study import Series, Slice, Study, from_middle_mm
 from data_prep.vocabulary import Level, SeriesKind
 from detector.config import PredictConfig
 from detector.look.candidates import DiscCandidate, merge_candidates
@@ -17,14 +17,7 @@ from detector.look.canonical import strip
 from detector.look.choice import central_slices, sagittal_series
 from detector.look.inference import SlicePredictor
 from detector.look.sightings import Part, SliceSighting, look_at
-from detector.spine.aside import (
-    aside_by_level,
-    beyond_mm,
-    fading,
-    leaning,
-    outer_slices,
-    seen_across,
-)
+from detector.spine.aside import aside_by_level, beyond_mm, fading, leaning, outer_slices, seen_across
 from detector.spine.chain import ChainDisc, NumberedChain, best_chain
 from detector.spine.levels import straightened
 from detector.spine.region import is_named_otherwise, lumbar_evidence, views_apart
@@ -224,13 +217,11 @@ def _wanted_later(series: Series, slices: Sequence[Slice]) -> list[Slice]:
         return []
     stack = series.main_stack
     known = {id(item) for item in slices}
-    places = [float(item.plane.centre_mm @ stack[0].plane.normal) for item in stack]
-    middle = (min(places) + max(places)) / 2
     low, high = _FORAMINA_MM
     return [
         item
-        for item, place in zip(stack, places, strict=True)
-        if low <= abs(place - middle) <= high and id(item) not in known
+        for item, away_mm in zip(stack, np.abs(from_middle_mm(stack)), strict=True)
+        if low <= away_mm <= high and id(item) not in known
     ]
 
 

@@ -20,18 +20,18 @@ from detector.doubts import (
     canal_at_edge,
     is_shown,
     noisy_or_turned,
-    region_of,
     sees_beside_the_canal_alone,
     series_wrong_way_round,
 )
 from detector.finder import SpineFinder
+from detector.look.choice import central_slices
 from detector.look.inference import SlicePredictor
 from detector.look.refiner import PointRefiner
 from detector.spec import AXIAL, FORAMEN, REFINERS, SAGITTAL, DetectorSpec
 from detector.spine.bows import foramina_tell_a_bend, lies_along_a_bow, recesses_tell_a_bend
 from detector.spine.chain import NumberedChain, number_chain
 from detector.spine.levels import spine_levels
-from detector.spine.region import Region, is_named_otherwise, shows_lumbar_spine
+from detector.spine.region import Region, is_named_otherwise, region_seen, shows_lumbar_spine
 from detector.spine.wrong_way import WrongWay
 from detector.target_points import target_points
 
@@ -122,14 +122,15 @@ class LevelDetector:
         leading, flags = series[0], list(view.flags)
         if len(leading.slices) < config.few_slices:
             flags.append(Flag.FEW_SLICES)
-        doubts, uncertain = noisy_or_turned(leading, discs, self.sagittal, config)
+        (middle,) = central_slices(leading, 1, config.max_offset_mm)
+        doubts, uncertain = noisy_or_turned(middle, discs, self.sagittal, config)
         flags.extend(doubts)
         if is_named_otherwise(series):
             flags.append(Flag.REGION_DOUBTFUL)
             uncertain = True
         if not discs:
             return SpineLevels(study.study_id, flags=(*flags, Flag.NO_LEVEL_FOUND, Flag.NUMBERING_UNCERTAIN))
-        region = region_of(leading, discs, self.sagittal, config)
+        region = region_seen(discs, middle, self.sagittal, config.region, config.candidates, config.chain)
         # Of a patient who lies otherwise than the coordinates say, no size tells the part of the body.
         if region is Region.DOUBTFUL and not {Flag.REGION_DOUBTFUL, Flag.ORIENTATION_DOUBTFUL} & set(flags):
             flags.append(Flag.REGION_DOUBTFUL)

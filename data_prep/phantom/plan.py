@@ -228,7 +228,7 @@ def plan_study(
 def _seen_levels(body: Body, planes: Stack) -> tuple[int, ...]:
     """The lumbar disc planes whose canal point is in a sagittal field of view, at least one."""
     plane = planes[len(planes) // 2]
-    seen = [i for i in LUMBAR_PLANES if plane.contains_px(plane.to_px(body.canal_mm(i)))]
+    seen = [i for i in LUMBAR_PLANES if plane.shows(body.canal_mm(i))]
     return tuple(seen) or LUMBAR_PLANES[2:3]
 
 

@@ -277,11 +277,9 @@ def _is_whole(ratio: float, tolerance: float) -> bool:
 
 def _shows(other: Slice, pair: _Pair, place: FloatArray) -> bool:
     """Whether a slice at a place between two others is of their kind, and shows what they do."""
-    plane = other.plane
-    return bool(
-        other is not pair.first
-        and other is not pair.second
-        and plane.spacing_mm == pair.first.plane.spacing_mm
-        and plane.is_parallel_to(pair.first.plane)
-        and plane.contains_px(plane.to_px(place))
+    return (
+        other not in (pair.first, pair.second)
+        and other.plane.spacing_mm == pair.first.plane.spacing_mm
+        and other.plane.is_parallel_to(pair.first.plane)
+        and other.plane.shows(place)
     )

@@ -70,7 +70,7 @@ def fewer_than_beside(item: Series, all_series: Sequence[Series], numberings: Se
         for series in all_series
         if series.kind is item.kind and series.traits.image is item.traits.image
         for part in series.slices
-        if part.plane.is_parallel_to(first) and part.plane.contains_px(part.plane.to_px(first.centre_mm))
+        if part.plane.is_parallel_to(first) and part.plane.shows(first.centre_mm)
     ]
     return max((_cut_off(item.slices, alike, other.slices, numberings) for other in others), default=0)
 

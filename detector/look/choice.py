@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from data_prep.study import Series, Slice, Study
+from data_prep.study import Series, Slice, Study, from_middle_mm, places_mm
 from data_prep.vocabulary import SeriesKind
 
 _TIE_MM = 1e-3
@@ -18,15 +18,13 @@ def central_slices(series: Series, count: int, max_offset_mm: float) -> list[Sli
     Of a stack of thin slices every second or third one, and so on: neighbours show the same.
     """
     stack = series.main_stack
-    normal = stack[0].plane.normal
-    places = np.array([float(item.plane.centre_mm @ normal) for item in stack])
-    middle = (places.min() + places.max()) / 2
+    away = np.abs(from_middle_mm(stack))
     # Of an even number, two lie equally near: the first of them, whatever rounding says.
-    order = np.argsort(np.abs(places - middle) + _TIE_MM * np.arange(len(places)), kind="stable")
-    gap_mm = float(np.median(np.abs(np.diff(places)))) if len(places) > 1 else _APART_MM
+    order = np.argsort(away + _TIE_MM * np.arange(len(stack)), kind="stable")
+    gap_mm = float(np.median(np.abs(np.diff(places_mm(stack))))) if len(stack) > 1 else _APART_MM
     step = max(1, int(_APART_MM / max(gap_mm, _TIE_MM)))
     order = order[(order - order[0]) % step == 0]
-    chosen = [int(i) for i in order[:count] if abs(places[i] - middle) <= max_offset_mm]
+    chosen = [int(i) for i in order[:count] if away[i] <= max_offset_mm]
     return [stack[i] for i in sorted(chosen or [int(order[0])])]
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from data_prep.geometry import FloatArray
 from data_prep.levels import SpineLevel
-from data_prep.study import Series, Slice
+from data_prep.study import Series, Slice, from_middle_mm
 from data_prep.vocabulary import Level
 from detector.look.sightings import SliceSighting
 from detector.spine.chain import FIRST_LUMBAR, NumberedChain
@@ -81,12 +81,10 @@ def fading(chain: NumberedChain, instances: Sequence[int], series_id: str, confi
 
 def outer_slices(stack: Sequence[Slice], config: AsideConfig) -> list[Slice]:
     """The slices nearest to ``outer_mm`` on both sides of the middle of a stack; none of a narrow one."""
-    normal = stack[0].plane.normal
-    places = np.array([float(item.plane.centre_mm @ normal) for item in stack])
-    middle = (places.min() + places.max()) / 2
-    if places.max() - middle < config.outer_mm:
+    places = from_middle_mm(stack)
+    if places.max() < config.outer_mm:
         return []
-    return [stack[int(np.argmin(np.abs(places - middle - side * config.outer_mm)))] for side in (-1, 1)]
+    return [stack[int(np.argmin(np.abs(places - side * config.outer_mm)))] for side in (-1, 1)]
 
 
 def seen_across(
@@ -104,9 +102,7 @@ def seen_across(
         series: of the stack.
         look: looks at slices; leaves out what cannot be decoded.
     """
-    normal = stack[0].plane.normal
-    places = np.array([float(item.plane.centre_mm @ normal) for item in stack])
-    near = np.abs(places - (places.min() + places.max()) / 2) <= config.first_mm
+    near = np.abs(from_middle_mm(stack)) <= config.first_mm
     seen = look([item for item, is_near in zip(stack, near, strict=True) if is_near])
     if not seen:
         return []

@@ -115,8 +115,8 @@ def _read_on_both(study: Study, middle_mm: FloatArray, point: LevelPoint, config
         if away_mm * beyond_mm >= 0:  # not between the two
             continue
         share = (away_mm / (away_mm - beyond_mm) - config.both_from) / (1 - 2 * config.both_from)
-        xyz_mm = point.xyz_mm - float(other.plane.distance_mm(point.xyz_mm)) * other.plane.normal
-        if 0 < share < 1 and bool(other.plane.contains_px(other.plane.to_px(xyz_mm))):
+        xyz_mm = other.plane.projected(point.xyz_mm)
+        if 0 < share < 1 and other.plane.shows(xyz_mm):
             there = replace(point, xyz_mm=xyz_mm, sight=Sight.of(series, other, xyz_mm), share=share)
             return replace(point, also=(there,), share=1.0 - share)
     return point
@@ -152,7 +152,7 @@ def _slices_near(study: Study, middle_mm: np.ndarray, config: AxialConfig) -> li
         (abs(float(item.plane.distance_mm(middle_mm))), series.series_id, item.instance_number, series, item)
         for series in study.of_kind(SeriesKind.AXIAL_T2)
         for item in series.slices
-        if bool(item.plane.contains_px(item.plane.to_px(middle_mm)))
+        if item.plane.shows(middle_mm)
     ]
     near = [entry for entry in near if entry[0] <= config.max_slice_distance_mm]
     near.sort(key=lambda entry: entry[:3])

@@ -191,7 +191,7 @@ def _scores(
     found = np.zeros(len(sightings))
     for place, one in enumerate(sightings):
         plane = one.item.plane
-        in_plane = [xyz - float(plane.distance_mm(xyz)) * plane.normal for xyz in expected]
+        in_plane = [plane.projected(xyz) for xyz in expected]
         found[place] = max(
             (
                 candidate.score

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.problems import DicomRejected
-from data_prep.study import Series, Slice
+from data_prep.study import Series, Slice, from_middle_mm
 from detector.spine.ways_round import GIVEN, CrossingConfig, Order, Reach, Way
 
 _Values = NDArray[np.float32]
@@ -204,8 +204,7 @@ def slices_beside(
     Args:
         most_mm: how far from the middle.
     """
-    at = np.array([float(item.plane.centre_mm @ stack[0].plane.normal) for item in stack])
-    away = np.abs(at - (at.min() + at.max()) / 2)
+    away = np.abs(from_middle_mm(stack))
     beside = [
         item for item, at_mm in zip(stack, away.tolist(), strict=True) if config.from_mm <= at_mm <= most_mm
     ]

@@ -115,10 +115,9 @@ def _ranked(
     found: list[tuple[float, SliceSighting, SliceCandidate]] = []
     for sighting in seen:
         plane = sighting.item.plane
-        distance = float(plane.distance_mm(point.xyz_mm))
-        if abs(distance) > config.max_slice_distance_mm:
+        if abs(float(plane.distance_mm(point.xyz_mm))) > config.max_slice_distance_mm:
             continue
-        in_plane = point.xyz_mm - distance * plane.normal
+        in_plane = plane.projected(point.xyz_mm)
         near = [
             candidate
             for candidate in sighting.candidates
@@ -158,6 +157,5 @@ def _items(ranked: list[tuple[float, SliceSighting, SliceCandidate]]) -> list[Sl
 def _seen_on(
     point: LevelPoint, sighting: SliceSighting, candidate: SliceCandidate, config: ForamenConfig
 ) -> LevelPoint:
-    plane = sighting.item.plane
-    expected = point.xyz_mm - float(plane.distance_mm(point.xyz_mm)) * plane.normal
+    expected = sighting.item.plane.projected(point.xyz_mm)
     return config.seen(point, expected, candidate.points_mm[0], sighting.series, sighting.item)

@@ -99,7 +99,4 @@ def _extrapolated(
 
 def _shown(point_mm: FloatArray, series: tuple[Series, ...], margin_mm: float) -> bool:
     planes = (item.nearest(point_mm)[0].plane for item in series)
-    return any(
-        bool(plane.contains_px(plane.to_px(point_mm), margin_px=margin_mm / max(plane.spacing_mm)))
-        for plane in planes
-    )
+    return any(plane.shows(point_mm, margin_mm / max(plane.spacing_mm)) for plane in planes)
