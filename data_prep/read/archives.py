@@ -167,17 +167,19 @@ def _extract_members(
         if refusal is None:
             try:
                 with archive.open(member) as source:
-                    left -= _copy(source, target, min(limits.max_member_bytes, left), member.file_size)
-                if target.exists():
-                    spoilt.beside.add(target.parent)
-                    os.utime(target, ns=(changed_ns, changed_ns))
-                continue
-            except _OtherFormat as other:
-                if not is_picture_of(target, there):
-                    others.note(target, str(other))
-                continue
-            except _NoImage as content:
-                spoilt.note(target, content.start)
+                    start = source.read(LOOKED_AT_BYTES)
+                    looks = format_of_content(start, target.name, member.file_size)
+                    if looks in (DICOM, DIRECTORY) or target.name.lower().endswith(_UNPACKED_NAMES):
+                        left -= _copy(start, source, target, min(limits.max_member_bytes, left))
+                        spoilt.beside.add(target.parent)
+                        os.utime(target, ns=(changed_ns, changed_ns))
+                    elif looks:
+                        if not is_picture_of(target, there):
+                            others.note(target, looks)
+                    elif may_be_image(target.name):
+                        spoilt.note(target, start)
+                    else:
+                        left -= len(start)
                 continue
             except _Grows:
                 target.unlink(missing_ok=True)
@@ -216,18 +218,6 @@ def _start_of(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         return b""
 
 
-class _OtherFormat(Exception):
-    """A member of a format that is not read; the text names it."""
-
-
-class _NoImage(Exception):
-    """A member without DICOM content that has the name of an image."""
-
-    def __init__(self, start: bytes) -> None:
-        super().__init__()
-        self.start = start
-
-
 class _Grows(Exception):
     """A member that unpacks to more than it may."""
 
@@ -250,20 +240,8 @@ def _refusal(member: zipfile.ZipInfo, target: Path, limits: ArchiveLimits) -> tu
     return None
 
 
-def _copy(source: IO[bytes], target: Path, limit: int, size: int) -> int:
-    """Write a member if it is an image or a table; returns the bytes that were unpacked.
-
-    Raises _Grows, _OtherFormat for images and archives that are not read, and _NoImage for what has the
-    name of an image alone.
-    """
-    start = source.read(LOOKED_AT_BYTES)
-    looks = format_of_content(start, target.name, size)
-    if looks not in (DICOM, DIRECTORY) and not target.name.lower().endswith(_UNPACKED_NAMES):
-        if looks:
-            raise _OtherFormat(looks)
-        if may_be_image(target.name):
-            raise _NoImage(start)
-        return len(start)
+def _copy(start: bytes, source: IO[bytes], target: Path, limit: int) -> int:
+    """Write a member, of which the start was read; returns the bytes that were unpacked. Raises _Grows."""
     target.parent.mkdir(parents=True, exist_ok=True)
     unpacked = 0
     with target.open("xb") as file:

@@ -189,7 +189,7 @@ def is_shadow(path: Path) -> bool:
         return False
 
 
-def image_files(paths: Iterable[Path], others: Others | None = None) -> Iterator[Path]:
+def image_files(paths: Iterable[Path], others: Others) -> Iterator[Path]:
     """Files that are, or by their name claim to be, DICOM images.
 
     What the program has written itself is none.
@@ -207,7 +207,7 @@ def image_files(paths: Iterable[Path], others: Others | None = None) -> Iterator
         if not is_clear and looks and is_own(path):
             continue
         if path.name.startswith("."):
-            if others is not None and looks == DICOM:
+            if looks == DICOM:
                 others.note(path, "hidden DICOM file")
             continue
         if looks == DIRECTORY:
@@ -215,12 +215,11 @@ def image_files(paths: Iterable[Path], others: Others | None = None) -> Iterator
         if looks == DICOM or is_named:
             spoilt.beside.add(path.parent)
             yield path
-        elif others is not None and looks:
+        elif looks:
             others.note(path, looks, Reason.LINK if looks == DEAD_LINK else Reason.OTHER_FORMAT)
         elif may_be_image(path.name):
             spoilt.look(path)
-    if others is not None:
-        spoilt.tell(others)
+    spoilt.tell(others)
 
 
 def format_of(path: Path) -> str:

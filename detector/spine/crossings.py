@@ -39,21 +39,14 @@ class Images:
         self._pixel_mm = pixel_mm
         self._made: dict[int, _Small | None] = {}
 
-    def can_be_seen(self, item: Slice) -> bool:
-        """Whether it can be decoded."""
+    def of(self, item: Slice) -> _Small | None:
+        """The image of a slice; None of one that cannot be decoded."""
         if id(item) not in self._made:
             try:
                 self._made[id(item)] = _small(item, self._pixel_mm)
             except DicomRejected:
                 self._made[id(item)] = None
-        return self._made[id(item)] is not None
-
-    def of(self, item: Slice) -> _Small:
-        """The image of a slice that can be seen."""
-        small = self._made[id(item)] if self.can_be_seen(item) else None
-        if small is None:
-            raise ValueError("an image that cannot be decoded")
-        return small
+        return self._made[id(item)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +105,7 @@ class Crossings:
             return False
         cosine = float(self._slices[place].plane.normal @ self._sagittal[0].plane.normal)
         sources = (self._slices[order[place]] for order in self._sources.values())
-        return abs(cosine) < _STEEPEST_COSINE and all(map(self._images.can_be_seen, sources))
+        return abs(cosine) < _STEEPEST_COSINE and None not in map(self._images.of, sources)
 
     def likenesses(self, ways: Sequence[Way], reach: Reach) -> dict[Way, FloatArray]:
         """Mean correlation of the edges on the lines of each axial slice (slices,), for every way round.
@@ -179,6 +172,7 @@ class Crossings:
             start_mm, along: (shifts, lines, 3) and (lines, 3), of the lines.
         """
         small = self._images.of(source)
+        assert small is not None  # only what can be decoded is compared
         ends = plane.to_px(start_mm[..., None, :] + self._inner_mm[:, None] * along[..., None, :])
         ends = _turned(ends, small.shape, way)
         unmoved = ends[len(ends) // 2]
@@ -209,7 +203,7 @@ def slices_beside(
         item for item, at_mm in zip(stack, away.tolist(), strict=True) if config.from_mm <= at_mm <= most_mm
     ]
     chosen = [beside[place] for place in _symmetric(len(beside), config.sagittal_slices)]
-    seen = [images.can_be_seen(item) for item in chosen]
+    seen = [images.of(item) is not None for item in chosen]
     return [item for item, one, other in zip(chosen, seen, seen[::-1], strict=True) if one and other]
 
 
