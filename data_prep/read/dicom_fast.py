@@ -20,8 +20,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from data_prep.read.dicom_bits import stored_values
-from data_prep.read.dicom_limits import EXPLICIT_LITTLE, IMPLICIT_LITTLE, RLE
-from data_prep.read.dicom_limits import Elements as Stated
+from data_prep.read.dicom_limits import EXPLICIT_LITTLE, IMPLICIT_LITTLE, RLE, Stated
 
 # What the texts of a kind of element stand for.
 _OF_TEXT: dict[str, type] = {"DS": float, "IS": int} | dict.fromkeys(

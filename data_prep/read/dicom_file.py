@@ -31,6 +31,7 @@ from data_prep.read.dicom_limits import (
     KnownErrors,
     ReadLimits,
     Refused,
+    Stated,
     check_claims,
     checked_file,
     checked_pixels,
@@ -38,7 +39,6 @@ from data_prep.read.dicom_limits import (
     rejecting,
     whole_number,
 )
-from data_prep.read.dicom_limits import Elements as Stated
 from data_prep.read.dicom_parse import BoundedFile, parsed
 from data_prep.read.enhanced import GROUP_KEYWORDS, Frame, frames_of, group_limits
 from data_prep.read.slice_header import PixelPlace, SliceHeader

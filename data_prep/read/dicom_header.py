@@ -12,8 +12,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 from data_prep.geometry import SlicePlane
 from data_prep.problems import Reason
 from data_prep.read.dicom_fast import Elements
-from data_prep.read.dicom_limits import LOSSY_SYNTAXES, Refused, finite_number, whole_number
-from data_prep.read.dicom_limits import Elements as Stated
+from data_prep.read.dicom_limits import LOSSY_SYNTAXES, Refused, Stated, finite_number, whole_number
 from data_prep.read.enhanced import Frame
 from data_prep.read.slice_header import PixelPlace, SliceHeader
 
@@ -120,7 +119,7 @@ def header_of(path: Path, elements: Elements | Frame, syntax: str, place: PixelP
         has_contrast=text("ContrastBolusAgent").upper() not in _NO_CONTRAST
         or any((finite_number(elements, keyword) or 0) > 0 for keyword in _CONTRAST_AMOUNTS),
         is_capture=_is_of(sop_class, _CAPTURES),
-        b_value=_diffusion(elements),
+        b_value=finite_number(elements, "DiffusionBValue") or 0.0,
         acquired=_acquired(
             text("AcquisitionDate") or text("SeriesDate"),
             text("AcquisitionTime") or text("SeriesTime"),
@@ -185,11 +184,6 @@ def _refuse_other_modality(modality: str, sop_class: str) -> None:
 
 def _is_of(sop_class: str, family: str) -> bool:
     return sop_class == family or sop_class.startswith(f"{family}.")
-
-
-def _diffusion(elements: Stated) -> float:
-    value = elements.get("DiffusionBValue")
-    return 0.0 if value is None else finite_number(elements, "DiffusionBValue") or 0.0
 
 
 def _acquired(date: str, time: str, number: str) -> float:

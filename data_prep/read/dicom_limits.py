@@ -42,7 +42,7 @@ _UNDEFINED_LENGTH = 0xFFFFFFFF
 _MAX_OFFSET_TABLE_BYTES = 64 * 1024
 
 
-class Elements(Protocol):
+class Stated(Protocol):
     """Values of a parsed file by keyword."""
 
     def get(self, keyword: str, default: Any = None, /) -> Any: ...
@@ -124,7 +124,7 @@ def checked_file(path: Path, limits: ReadLimits) -> os.stat_result:
     return status
 
 
-def check_claims(elements: Elements, limits: ReadLimits, *, many_frames: bool = False) -> None:
+def check_claims(elements: Stated, limits: ReadLimits, *, many_frames: bool = False) -> None:
     """Refuse what is no greyscale image within the limits; of several frames only if ``many_frames``."""
     rows, columns = (whole_number(elements, keyword, 0) for keyword in ("Rows", "Columns"))
     frames, samples = (
@@ -211,13 +211,13 @@ def _ends_within_pixels() -> Refused:
     return Refused(Reason.TRUNCATED, "the file ends within its pixel data")
 
 
-def whole_number(elements: Elements, keyword: str, default: Any) -> Any:
+def whole_number(elements: Stated, keyword: str, default: Any) -> Any:
     """An int, or the default for an element that is missing or empty. Raises ValueError for other text."""
     value = elements.get(keyword)
     return default if value is None or value == "" else int(value)
 
 
-def finite_number(elements: Elements, keyword: str) -> float | None:
+def finite_number(elements: Stated, keyword: str) -> float | None:
     """A finite float, or None for an element that is missing, empty or no number."""
     try:
         number = float(elements.get(keyword))

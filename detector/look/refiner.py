@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -76,17 +77,10 @@ class PointRefiner:
         crops: list[tuple[int, Crop]] = []
 
         def passes() -> Iterator[Pass]:
-            waiting: list[tuple[int, Crop]] = []
-            for place, point in enumerate(points):
-                crop = self._crop(study, point)
-                if crop is None:
-                    continue
-                crops.append((place, crop))
-                waiting.append((place, crop))
-                if len(waiting) == _TOGETHER:
-                    yield _arrays(waiting, points)
-                    waiting = []
-            if waiting:
+            made = ((place, self._crop(study, point)) for place, point in enumerate(points))
+            shown = ((place, crop) for place, crop in made if crop is not None)
+            while waiting := list(islice(shown, _TOGETHER)):
+                crops.extend(waiting)
                 yield _arrays(waiting, points)
 
         found = self._run(passes())

@@ -133,10 +133,12 @@ def _ranked(
 def _refined(point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig) -> LevelPoint | None:
     """The point where the best detection sees it, with its rivals; None without one."""
     ranked: list[tuple[float, SliceSighting, SliceCandidate]] = []
+    places_mm: list[float] = []
     for entry in _ranked(point, seen, config):
-        at = [float(item.plane.distance_mm(point.xyz_mm)) for item in (entry[1].item, *_items(ranked))]
-        if all(abs(at[0] - taken) >= config.rivals_apart_mm for taken in at[1:]):
+        at_mm = float(entry[1].item.plane.distance_mm(point.xyz_mm))
+        if all(abs(at_mm - taken) >= config.rivals_apart_mm for taken in places_mm):
             ranked.append(entry)
+            places_mm.append(at_mm)
     if not ranked:
         return None
     ranked = ranked[: 1 + config.rivals]
@@ -148,10 +150,6 @@ def _refined(point: LevelPoint, seen: list[SliceSighting], config: ForamenConfig
         if weight > 0
     ]
     return replace(first, also=tuple(others))
-
-
-def _items(ranked: list[tuple[float, SliceSighting, SliceCandidate]]) -> list[Slice]:
-    return [sighting.item for _, sighting, _ in ranked]
 
 
 def _seen_on(

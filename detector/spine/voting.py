@@ -55,13 +55,7 @@ def join_votes(
         return lead, True
     if not near or len(near) < config.agree_share * len(shown) or np.median(distances) > config.agree_mm:
         return lead, False
-    joined = []
-    for disc in lead:
-        if id(disc) not in near:
-            joined.append(disc)
-            continue
-        joined.append(_joined(disc, near[id(disc)][0], config))
-    return joined, True
+    return [_joined(disc, near[id(disc)][0], config) if id(disc) in near else disc for disc in lead], True
 
 
 def _joined(disc: DiscCandidate, voter: DiscCandidate, config: VotingConfig) -> DiscCandidate:
