@@ -7,13 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from data_prep.levels import (
-    RECESSES,
-    LevelPoint,
-    PointSource,
-    Sight,
-    SpineLevels,
-)
+from data_prep.levels import RECESSES, LevelPoint, PointSource, Sight, SpineLevels
 from data_prep.rsna.annotations import contradict_themselves
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import ConditionGroup, Flag, Level, SeriesKind

@@ -18,12 +18,7 @@ from pydicom.filereader import read_sequence
 from pydicom.tag import Tag
 
 from data_prep.problems import Reason
-from data_prep.read.dicom_limits import (
-    BIG_ENDIAN,
-    IMPLICIT_LITTLE,
-    ReadLimits,
-    Refused,
-)
+from data_prep.read.dicom_limits import BIG_ENDIAN, IMPLICIT_LITTLE, ReadLimits, Refused
 from data_prep.read.dicom_parse import BoundedFile
 
 SHARED, PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"

@@ -24,13 +24,7 @@ from detector.learn.external_studies import external_slice_studies, external_stu
 from detector.learn.numbering import NumberedCase, numbered_case
 from detector.learn.point_slices import labelled_point_slices, patient_id, point_slice_cases
 from detector.learn.slice_cache import cached_slices
-from detector.learn.slices import (
-    ExternalSlices,
-    LabelledSlice,
-    SlicesUnusable,
-    slice_table,
-    split_patients,
-)
+from detector.learn.slices import ExternalSlices, LabelledSlice, SlicesUnusable, slice_table, split_patients
 from detector.learn.study_slices import (
     MIXTURE,
     canal_objects,
