@@ -74,18 +74,15 @@ _STATED_KEYWORDS = (
 _PIXEL_KEYWORDS = (*_STATED_KEYWORDS, "FloatPixelData", "DoubleFloatPixelData", "PixelData")
 
 
-def read_slices(
-    path: Path, *, limits: ReadLimits = DEFAULT_LIMITS, study_id: str = "", series_id: str = ""
-) -> tuple[SliceHeader, ...]:
+def read_slices(path: Path, *, limits: ReadLimits = DEFAULT_LIMITS) -> tuple[SliceHeader, ...]:
     """Read the headers of all frames of a greyscale image; no pixel is decoded.
 
     Several frames, or a single one of an enhanced object, are described by functional groups.
-    ``study_id`` and ``series_id`` only name the place in a rejection.
 
     Raises:
         DicomRejected: for every failure, with the reason.
     """
-    with rejecting(path, study_id, series_id, Reason.UNREADABLE, _KNOWN):
+    with rejecting(path, Reason.UNREADABLE, _KNOWN):
         status = checked_file(path, limits)
         with BoundedFile(path, limits) as file:
             dataset, syntax = parsed(
@@ -136,7 +133,7 @@ def read_pixels(header: SliceHeader, *, study_id: str = "", series_id: str = "")
         DicomRejected: for every failure, with the reason.
     """
     path, limits = header.path, DEFAULT_LIMITS
-    with rejecting(path, study_id, series_id, Reason.BAD_PIXELS, _KNOWN):
+    with rejecting(path, Reason.BAD_PIXELS, _KNOWN, study_id, series_id):
         plain = _plain_signal(header, checked_file(path, limits))
         if plain is not None:
             return plain

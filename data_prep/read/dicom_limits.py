@@ -88,7 +88,7 @@ KnownErrors = tuple[tuple[type[Exception] | tuple[type[Exception], ...], Reason,
 
 @contextmanager
 def rejecting(
-    path: Path, study_id: str, series_id: str, otherwise: Reason, known: KnownErrors
+    path: Path, otherwise: Reason, known: KnownErrors, study_id: str = "", series_id: str = ""
 ) -> Iterator[None]:
     """Turn whatever is raised inside into DicomRejected.
 

@@ -169,6 +169,8 @@ class StudyEntry:
                 message = "it holds a few values alone: a segmentation, not an image"
                 rejections.append(Rejection(Reason.UNKNOWN_KIND, message, self.study_id, series_id))
                 continue
+            series: Series | None = None
+            unused: tuple[Rejection, ...]
             try:
                 series, unused = build_series(
                     self.study_id,
@@ -179,10 +181,10 @@ class StudyEntry:
                     protocol_tells=protocol_tells,
                 )
             except DicomRejected as rejected:
-                rejections.extend((*rejected.rejections, rejected.rejection))
-                continue
-            rejections.extend(unused)
-            yield series
+                unused = (*rejected.rejections, rejected.rejection)
+            rejections += [replace(item, study_id=self.study_id, series_id=series_id) for item in unused]
+            if series is not None:
+                yield series
 
 
 def _note_volumes(files: Iterable[Path], others: Others) -> None:
@@ -215,9 +217,9 @@ def read_headers(
     headers: list[SliceHeader] = []
     for path in paths:
         try:
-            headers += read_slices(path, study_id=study_id, series_id=series_id)
+            headers += read_slices(path)
         except DicomRejected as rejected:
-            why = rejected.rejection
+            why = replace(rejected.rejection, study_id=study_id, series_id=series_id)
             if others is not None and why.reason is Reason.OTHER_MODALITY:
                 others.note(path, why.message, why.reason)
             else:

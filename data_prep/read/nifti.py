@@ -63,7 +63,7 @@ def read_volume(
     Raises:
         DicomRejected: for every failure, with the reason.
     """
-    with rejecting(path, study_id, series_id, Reason.UNREADABLE, _KNOWN):
+    with rejecting(path, Reason.UNREADABLE, _KNOWN, study_id, series_id):
         if _SEGMENTATION.search(stem_of(path)):
             raise Refused(Reason.UNKNOWN_KIND, "a segmentation by its name, not an image")
         claims = _claims(path, limits)
@@ -124,7 +124,7 @@ def read_voxels(
     Raises:
         DicomRejected: for every failure, with the reason.
     """
-    with rejecting(path, study_id, series_id, Reason.BAD_PIXELS, _KNOWN):
+    with rejecting(path, Reason.BAD_PIXELS, _KNOWN, study_id, series_id):
         status = path.stat()
         changed = status.st_size, status.st_mtime_ns
         dtype = claims.header.get_data_dtype()

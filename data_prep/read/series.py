@@ -56,38 +56,35 @@ def build_series(
     instance number is the file name (``numbered_by_name``), else InstanceNumber.
 
     Returns:
-        The series, and what of it was not used.
+        The series, and what of it was not used, which does not name study and series again.
 
     Raises:
         DicomRejected: nothing given, a localiser, all images at one place, or none of the three kinds.
     """
-    unique, rejections = _without_duplicates(study_id, series_id, headers)
+    unique, rejections = _without_duplicates(headers)
     kept = _numbered_by_name(unique) if numbered_by_name else _numbered_by_header(unique)
     if not kept:
-        raise DicomRejected(Rejection(Reason.NO_SLICES, "no image can be read", study_id, series_id))
-    orientation = _main_orientation(study_id, series_id, unique, listed_kind)
+        raise DicomRejected(Rejection(Reason.NO_SLICES, "no image can be read"))
+    orientation = _main_orientation(unique, listed_kind)
     axis = _AXIS[orientation]
     across = [pair for pair in kept if abs(pair[1].plane.normal[axis]) < SAME_ORIENTATION_COSINE]
     message = f"lies across the {orientation.value} slices of its series"
-    rejections += [
-        Rejection.of(header.path, Reason.LOCALISER, message, study_id=study_id, series_id=series_id)
-        for _, header in across
-    ]
+    rejections += [Rejection.of(header.path, Reason.LOCALISER, message) for _, header in across]
     along = [pair for pair in kept if pair not in across]
     if _claim_one_place(along):
         message = f"its {len(along)} images claim to lie at one place"
-        raise DicomRejected(Rejection(Reason.BAD_GEOMETRY, message, study_id, series_id), tuple(rejections))
+        raise DicomRejected(Rejection(Reason.BAD_GEOMETRY, message), tuple(rejections))
     stacks = tuple(
         tuple(_slice(number, header, study_id, series_id) for number, header in stack)
         for stack in _stacks(along, axis)
     )
     shown = [header for _, header in along]
     told = told_by_headers(shown, protocol_tells=protocol_tells)
-    kind, source = _typed(study_id, series_id, orientation, told, stacks, listed_kind)
+    kind, source = _typed(orientation, told, stacks, listed_kind)
     named = told.weighting if source == "table" else None
     if named in (Weighting.T1, Weighting.T2) and _KIND.get((orientation, named)) is not kind:
         message = f"{kind.value} by the series table, {named.value} by its headers: the table was followed"
-        rejections.append(Rejection(Reason.KIND_DISAGREES, message, study_id, series_id))
+        rejections.append(Rejection(Reason.KIND_DISAGREES, message))
     traits = replace(traits_of(shown), is_degraded=_is_degraded(shown))
     series = Series(study_id, series_id, kind, stacks, source, traits)
     return series, tuple(rejections)
@@ -132,9 +129,7 @@ def _is_degraded(headers: Sequence[SliceHeader]) -> bool:
     return differ or oblong or coarse or any(header.is_lossy for header in headers)
 
 
-def _without_duplicates(
-    study_id: str, series_id: str, headers: Sequence[SliceHeader]
-) -> tuple[list[SliceHeader], list[Rejection]]:
+def _without_duplicates(headers: Sequence[SliceHeader]) -> tuple[list[SliceHeader], list[Rejection]]:
     """Drop later files with the identifier AND the place of an earlier one.
 
     The identifier alone is not enough: anonymisers have given one to all images of a series.
@@ -149,9 +144,7 @@ def _without_duplicates(
             message = "the same image was read from an earlier file"
             if _show_something_else(header, same):
                 message = "an earlier file has its identifier and place, and shows something else"
-            rejections.append(
-                Rejection.of(header.path, Reason.DUPLICATE, message, study_id=study_id, series_id=series_id)
-            )
+            rejections.append(Rejection.of(header.path, Reason.DUPLICATE, message))
             continue
         earlier.append(header)
         kept.append(header)
@@ -201,9 +194,7 @@ def _claim_one_place(pairs: Sequence[Numbered]) -> bool:
     )
 
 
-def _main_orientation(
-    study_id: str, series_id: str, headers: Sequence[SliceHeader], listed_kind: SeriesKind | None
-) -> Orientation:
+def _main_orientation(headers: Sequence[SliceHeader], listed_kind: SeriesKind | None) -> Orientation:
     """The orientation of most slices; that of the listed kind if any slice has it."""
     counts = Counter(header.plane.orientation for header in headers)
     listed = _ORIENTATION_OF_KIND.get(listed_kind) if listed_kind else None
@@ -214,15 +205,11 @@ def _main_orientation(
     share = np.mean([abs(h.plane.normal[axis]) >= SAME_ORIENTATION_COSINE for h in headers])
     named = any({"LOCALIZER", "LOCALISER"} & set(header.image_type) for header in headers)
     if named or share < _MIN_SHARE_OF_MAIN_ORIENTATION:
-        raise DicomRejected(
-            Rejection(Reason.LOCALISER, "a localiser, not a diagnostic series", study_id, series_id)
-        )
+        raise DicomRejected(Rejection(Reason.LOCALISER, "a localiser, not a diagnostic series"))
     return main
 
 
 def _typed(
-    study_id: str,
-    series_id: str,
     orientation: Orientation,
     told: Told,
     stacks: tuple[tuple[Slice, ...], ...],
@@ -241,9 +228,9 @@ def _typed(
         return kind, source
     if told.contradicts:
         message = "its name says one weighting and its times another"
-        raise DicomRejected(Rejection(Reason.UNKNOWN_KIND, message, study_id, series_id))
+        raise DicomRejected(Rejection(Reason.UNKNOWN_KIND, message))
     seen = f"{orientation.value} {weighting.value if weighting else 'of unknown weighting'}"
-    raise DicomRejected(Rejection(Reason.UNKNOWN_KIND, f"{seen} is not used", study_id, series_id))
+    raise DicomRejected(Rejection(Reason.UNKNOWN_KIND, f"{seen} is not used"))
 
 
 def _stacks(pairs: Sequence[Numbered], axis: int) -> list[list[Numbered]]:

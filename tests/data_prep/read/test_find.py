@@ -334,6 +334,20 @@ def test_a_file_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     assert [item.reason for item in study.rejections] == [Reason.DUPLICATE] * 5
 
 
+def test_what_is_not_used_is_named_by_study_series_and_file(tmp_path: Path) -> None:
+    """A damaged file, a copy, and a series that is none of the three kinds."""
+    study = write_study(tmp_path / "100")
+    (study / "11" / "9.dcm").write_bytes(b"no image")
+    shutil.copy(study / "12" / "1.dcm", study / "12" / "8.dcm")
+    write_series(study / "14", 4, orientation=CORONAL, description="T2")
+    said = {(item.reason, item.place) for item in load_only(study).rejections}
+    assert said == {
+        (Reason.NOT_DICOM, "100/11/9.dcm"),
+        (Reason.DUPLICATE, "100/12/8.dcm"),
+        (Reason.UNKNOWN_KIND, "100/14"),
+    }
+
+
 def test_equal_identifiers_of_different_places_are_no_duplicates(tmp_path: Path) -> None:
     write_series(tmp_path / "a", SOPInstanceUID="1.1")
     study = load_only(tmp_path)
