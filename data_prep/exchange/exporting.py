@@ -117,12 +117,12 @@ def export_annotations(
     rejections: list[Rejection] = []
     for entry in entries:
         mine = points[points["study_id"] == entry.study_id]
-        if not mine.empty:
-            try:
-                study = entry.load()
-            except DicomRejected as rejected:
-                rejections += [*rejected.rejections, rejected.rejection]
-                continue
+        study = None
+        try:
+            study = None if mine.empty else entry.load()
+        except DicomRejected as rejected:
+            rejections += [*rejected.rejections, rejected.rejection]
+        if study is not None:
             rejections += study.rejections
             found, missed = _of_study(study, mine)
             problems += missed

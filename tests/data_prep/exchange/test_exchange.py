@@ -24,6 +24,8 @@ from data_prep.exchange import (
 )
 from data_prep.exchange.layout import FLIP_INDEX, KEYPOINTS
 from data_prep.phantom import write_dataset
+from data_prep.problems import Reason
+from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.vocabulary import Condition
 
@@ -132,6 +134,16 @@ def test_detections_go_out_too_and_rows_without_a_slice_are_named(data: Path, tm
     report = export_annotations(find_studies(data), read_points(tmp_path / "levels.csv"), tmp_path / "out")
     assert report.points == 24
     assert [problem.split(":")[0] for problem in report.problems] == ["instance_not_found"]
+
+
+def test_a_study_that_cannot_be_read_is_done_too(data: Path, tmp_path: Path) -> None:
+    """Or a bar would never reach its end."""
+    table = read_points(data / TABLE)
+    table = pd.concat([table.head(1).assign(study_id="7"), table])
+    entries, told = [StudyEntry("7"), *find_studies(data)], list[str]()
+    report = export_annotations(entries, table, tmp_path, progress=told.append)
+    assert told == [entry.study_id for entry in entries]
+    assert [(item.reason, item.study_id) for item in report.rejections] == [(Reason.NO_IMAGES, "7")]
 
 
 def test_a_flip_swaps_left_and_right() -> None:
