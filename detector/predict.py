@@ -62,14 +62,13 @@ class LevelDetector:
     @classmethod
     def load_bundled(
         cls,
-        config: PredictConfig | None = None,
         *,
         bundle: Bundle = DEFAULT_BUNDLE,
         backend: Backend | str = Backend.AUTO,
         threads: int | None = None,
     ) -> LevelDetector:
         """The detectors that ship with the project. Raises WeightsRejected."""
-        return cls.load(BUNDLED_WEIGHTS[bundle], config, backend=backend, threads=threads)
+        return cls.load(BUNDLED_WEIGHTS[bundle], backend=backend, threads=threads)
 
     @classmethod
     def load(

@@ -23,11 +23,11 @@ def target_points(
     leading: Series,
     config: PredictConfig,
     *,
-    is_curved: bool = False,
-    axial: SlicePredictor | None = None,
-    foramen: SlicePredictor | None = None,
-    refiners: Sequence[PointRefiner] = (),
-    thread: Beside | None = None,
+    is_curved: bool,
+    axial: SlicePredictor | None,
+    foramen: SlicePredictor | None,
+    refiners: Sequence[PointRefiner],
+    thread: Beside,
 ) -> tuple[dict[Level, SpineLevel], tuple[LevelPoint, ...]]:
     """The levels, and a point for each of their targets.
 
@@ -42,7 +42,6 @@ def target_points(
         thread: looks for recesses while foramina are looked for beside where the canal is expected, and once
             more where it turns out to lie elsewhere.
     """
-    thread = thread or Beside(None)
     points = all_points(study, levels, leading)
     again, seen = tuple(refiners), None
     if axial is not None:

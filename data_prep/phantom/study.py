@@ -72,7 +72,6 @@ def make_study(
     seed: int,
     *,
     size: Size = "small",
-    study_id: str | None = None,
     latents: Mapping[Target, float] | None = None,
     scanners: ScannerRange = USUAL_SCANNERS,
     appearance: Appearance = "physics",
@@ -90,7 +89,7 @@ def make_study(
     """
     grading = draw_grading(seed, latents)
     body = make_body(seed, grading.latents, transitional)
-    name = study_id or str(FIRST_STUDY_ID + seed)
+    name = str(FIRST_STUDY_ID + seed)
     rng = np.random.default_rng([seed, 3])
     randomised = appearance == "randomised" or (appearance == "mixed" and rng.random() < 0.5)
     plans = plan_study(body, rng, size, scanners, view, randomised)

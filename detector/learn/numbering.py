@@ -19,6 +19,8 @@ from detector.spine.chain import ChainConfig, ChainDisc, number_chain, numbering
 NEAR_MM = 14.0
 # Of a confidence: from .3 on in steps of .01, then finer towards 1.
 _THRESHOLDS = np.round(np.concatenate([np.linspace(0.3, 0.98, 69), np.linspace(0.982, 0.998, 9)]), 3)
+# See ``choose_uncertain_below``.
+_CATCH_SHARE, _FALSE_SHARE, _ENOUGH_WRONG, _FALSE_SHARE_OF_FEW = 0.9, 0.08, 5, 0.03
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,21 +144,14 @@ class FlagChoice:
 
 
 def choose_uncertain_below(
-    cases: list[NumberedCase],
-    config: ChainConfig,
-    *,
-    transitional_score: float,
-    catch_share: float = 0.9,
-    false_share: float = 0.08,
-    enough_wrong: int = 5,
-    few_share: float = 0.03,
+    cases: list[NumberedCase], config: ChainConfig, *, transitional_score: float
 ) -> FlagChoice:
-    """The lowest threshold that flags ``catch_share`` of the wrong studies, if few right ones are flagged.
+    """The lowest threshold that flags 90 % of the wrong studies, if few right ones are flagged.
 
-    Where that would flag more than ``false_share`` of the right ones, the highest threshold that does not;
-    so, too, with ``few_share`` of the right patients (of all, if there are none), where fewer than
-    ``enough_wrong`` are wrong and say little: of patients whom nothing chose some will be wrong, and surer
-    than these. Hard studies alone are counted when there are some: on the others hardly anything is flagged.
+    Where that would flag more than 8 % of the right ones, the highest threshold that does not; so, too, with
+    3 % of the right patients (of all, if there are none), where fewer than five are wrong and say little: of
+    patients whom nothing chose some will be wrong, and surer than these. Hard studies alone are counted when
+    there are some: on the others hardly anything is flagged.
     """
     cases = [case for case in cases if case.hard] or cases
     chains = [number_chain(case.discs, config, view_z_mm=case.view_z_mm) for case in cases]
@@ -164,10 +159,10 @@ def choose_uncertain_below(
     right = np.array([chain.offset == truth for chain, truth in zip(chains, truths, strict=True)])
     suspected = np.array([chain.suspects_transition(transitional_score) for chain in chains])
     confidence = np.array([chain.confidence for chain in chains])
-    are_few = int((~right).sum()) < enough_wrong
+    are_few = int((~right).sum()) < _ENOUGH_WRONG
     patients = np.array([case.real for case in cases])
     counted = right & patients if are_few and patients.any() else right
-    share = few_share if are_few else false_share
+    share = _FALSE_SHARE_OF_FEW if are_few else _FALSE_SHARE
     best = None
     for threshold in _THRESHOLDS:
         flagged = suspected | (confidence < threshold)
@@ -180,7 +175,7 @@ def choose_uncertain_below(
             int(flagged[~right].sum()),
             int(flagged[right].sum()),
         )
-        if not are_few and best.flagged_wrong >= catch_share * best.wrong:
+        if not are_few and best.flagged_wrong >= _CATCH_SHARE * best.wrong:
             break
     assert best is not None
     return best

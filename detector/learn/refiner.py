@@ -109,7 +109,7 @@ def train_refiner(
     train: PointCrops,
     watched: PointCrops,
     folder: Path,
-    training: RefinerTraining | None = None,
+    training: RefinerTraining,
     *,
     report: Callable[[int, Errors | None], None] = lambda *_: None,
 ) -> RefinerNetwork:
@@ -122,7 +122,6 @@ def train_refiner(
     Raises:
         SlicesUnusable: a checkpoint of another training is in the folder.
     """
-    training = training or RefinerTraining()
     torch.set_num_threads(training.threads)
     torch.manual_seed(training.seed)
     network = RefinerNetwork(spec).to(memory_format=torch.channels_last)

@@ -240,9 +240,7 @@ def canal_point(series: Series, instance_number: int, level: Level, xy_px: tuple
     )
 
 
-def split_patients(
-    patients: tuple[str, ...], *, every: int = 5, offset: int = 2
-) -> tuple[frozenset[str], frozenset[str]]:
-    """Patients that train, and every ``every``-th that only chooses (thresholds, epochs, calibration)."""
-    choosing = frozenset(patients[offset::every])
+def split_patients(patients: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str]]:
+    """Patients that train, and every fifth that only chooses (thresholds, epochs, calibration)."""
+    choosing = frozenset(patients[2::5])
     return frozenset(patients) - choosing, choosing
