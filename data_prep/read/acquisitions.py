@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 
@@ -148,11 +149,9 @@ def are_parts_of_one(a: Sequence[SliceHeader], b: Sequence[SliceHeader]) -> bool
 
 def conflicts(parts: Sequence[Sequence[Acquisition]]) -> list[tuple[str, ...]]:
     """Labels that two of several parts both have in the same part of the body."""
-    found = []
-    for place, part in enumerate(parts):
-        for other in parts[place + 1 :]:
-            found += [a.label for a in part for b in other if conflict(a, b)]
-    return sorted(set(found))
+    return sorted(
+        {a.label for part, other in combinations(parts, 2) for a in part for b in other if conflict(a, b)}
+    )
 
 
 def _overlap(a: FloatArray, b: FloatArray) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from data_prep.geometry import Orientation
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_file import read_pixels
+from data_prep.read.parts import grouped
 from data_prep.read.series_names import traits_of
 from data_prep.read.slice_header import SliceHeader
 from data_prep.read.weighting import told_by_headers
@@ -183,10 +184,8 @@ def _is_mostly_shared(headers: Headers) -> bool:
 
 def _shared(headers: Headers) -> list[Headers]:
     """The images of each place that has several, copies of one file not counted."""
-    by_place: dict[Hashable, Headers] = defaultdict(list)
-    for header in headers:
-        by_place[header.place].append(header)
-    return [group for group in by_place.values() if len({h.sop_uid or id(h) for h in group}) > 1]
+    by_place = grouped(headers, lambda header: header.place).values()
+    return [group for group in by_place if len({h.sop_uid or id(h) for h in group}) > 1]
 
 
 def _differ(group: Headers) -> bool:

@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import combinations
 
 import numpy as np
 
@@ -149,11 +150,8 @@ def _complementing(parts: list[Part]) -> list[Part]:
     if len(parts) < 2:
         return parts
     number = clusters([part.identity for part in parts])
-    groups: dict[int, list[Part]] = defaultdict(list)
-    for part in parts:
-        groups[number[part.identity]].append(part)
     result = []
-    for group in groups.values():
+    for group in grouped(parts, lambda part: number[part.identity]).values():
         names = {(part.identity.patient_id or part.identity.name_digest) for part in group}
         linked = len(names) == 1 and "" not in names
         single = all(len(part.labels) == 1 for part in group)
@@ -225,13 +223,14 @@ def _take_out_copies(part: Part) -> bool:
     An image is a copy if it shows at its place, pixel for pixel, what an earlier one of its series shows:
     two patients never do. Nearly all of a part must have one.
     """
-    by_place: dict[Hashable, list[Found]] = defaultdict(list)
-    for item in part.found:
+
+    def place(item: Found) -> Hashable:
         header = item.header
         own = header.series_uid, header.description, header.echo_time_ms
-        by_place[own, header.place, header.plane.shape].append(item)
+        return own, header.place, header.plane.shape
+
     copies: set[Found] = set()
-    for group in by_place.values():
+    for group in grouped(part.found, place).values():
         for number, item in enumerate(group[1:], start=1):
             if any(_show_the_same(item, other) for other in group[:number] if other not in copies):
                 copies.add(item)
@@ -270,10 +269,9 @@ def _doubt(headers: list[SliceHeader]) -> Doubt:
     doubled = {item.label for item in found if item.is_doubled}
     other_grid: set[tuple[str, ...]] = set()
     same_grid: set[tuple[str, ...]] = set()
-    for place, a in enumerate(found):
-        for b in found[place + 1 :]:
-            if conflict(a, b):
-                (same_grid if a.grid == b.grid else other_grid).add(a.label)
+    for a, b in combinations(found, 2):
+        if conflict(a, b):
+            (same_grid if a.grid == b.grid else other_grid).add(a.label)
     twice = doubled | other_grid
     if len(doubled) > 1 or (len(labels) > 1 and twice == labels):
         return Doubt.TWO_PATIENTS

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TypeVar
 
 from data_prep.problems import Rejection
 from data_prep.read.acquisitions import acquisitions_of, conflict, conflicts
@@ -13,6 +15,7 @@ from data_prep.read.slice_header import SliceHeader
 
 # More parts than this are not compared pair by pair: each is an image, and they are looked at together.
 MANY = 24
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +69,14 @@ def fit(parts: Sequence[Sequence[SliceHeader]]) -> bool:
     if len(parts) <= MANY:
         return not conflicts([acquisitions_of(part) for part in parts])
     found = acquisitions_of((header for part in parts for header in part), by_series=False)
-    pairs = ((a, b) for place, a in enumerate(found) for b in found[place + 1 :])
-    return not any(item.has_shared_places for item in found) and not any(conflict(*pair) for pair in pairs)
+    if any(item.has_shared_places for item in found):
+        return False
+    return not any(conflict(a, b) for a, b in combinations(found, 2))
 
 
-def grouped(found: Iterable[Found], key: Callable[[Found], Hashable]) -> dict[Hashable, list[Found]]:
-    """Images by what a key gives, in their order."""
-    groups: dict[Hashable, list[Found]] = defaultdict(list)
+def grouped(found: Iterable[_T], key: Callable[[_T], Hashable]) -> dict[Hashable, list[_T]]:
+    """Things by what a key gives, in their order."""
+    groups: dict[Hashable, list[_T]] = defaultdict(list)
     for item in found:
         groups[key(item)].append(item)
     return groups

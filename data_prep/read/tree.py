@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
 
@@ -165,11 +166,9 @@ def _by_series(found: Iterable[Found]) -> dict[str, tuple[SliceHeader, ...]]:
         if name:
             named.add(series_id)
     for of_one_name in ([s for s in series if s in named], [s for s in series if s not in named]):
-        for number, series_id in enumerate(of_one_name[:_MOST_COMPARED]):
-            own = series.get(series_id)
-            for other in of_one_name[number + 1 : _MOST_COMPARED]:
-                if own and other in series and are_parts_of_one(own, series[other]):
-                    own += series.pop(other)
+        for one, other in combinations(of_one_name[:_MOST_COMPARED], 2):
+            if one in series and other in series and are_parts_of_one(series[one], series[other]):
+                series[one] += series.pop(other)
     return {series_id: tuple(headers) for series_id, headers in series.items()}
 
 
