@@ -34,7 +34,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
         "pipeline.results.report": "pipeline.results pipeline.results.pictures",
         "pipeline.results.dicom": "pipeline.results pipeline.results.pictures",
         "pipeline.batch": "pipeline.results pipeline.results.report pipeline.results.dicom",
-        "pipeline.app": "pipeline.batch pipeline.results.report",
+        "pipeline.app": "pipeline.batch pipeline.results pipeline.results.report",
         "pipeline.service": "pipeline.results.dicom",
         "pipeline.export": "",
         "pipeline.training": "pipeline.results pipeline.export",
