@@ -26,7 +26,7 @@ from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.manifest import read_verified
 from data_prep.vocabulary import LEVELS, SEVERITIES, SUBMISSION_COLUMNS, TARGETS, SeriesKind, Target
 from detector import BUNDLED_WEIGHTS
-from detector.look.inference import STRIDES
+from detector.look.inference import COARSEST
 from detector.look.network import network_from_bytes
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorSpec
 
@@ -103,7 +103,7 @@ class NaiveLoop:
         """On the canvas that our own detection pads the slice to: the same number of pixels."""
         size_mm = image.shape[0] * float(spacing[0]), image.shape[1] * float(spacing[1])
         height, width = (
-            -(-min(round(side / spec.mm_per_px), spec.max_canvas_px) // STRIDES[-1]) * STRIDES[-1]
+            -(-min(round(side / spec.mm_per_px), spec.max_canvas_px) // COARSEST) * COARSEST
             for side in size_mm
         )
         canvas = cv2.resize(image, (width, height))[..., None]

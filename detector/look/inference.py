@@ -20,7 +20,8 @@ from detector.spec import DetectorSpec
 if TYPE_CHECKING:
     from detector.look.network import LevelPoseModel
 
-STRIDES = (8, 16, 32)
+# Pixels of a cell of the grid on which objects are found, and of the coarsest grid within a network.
+STRIDE, COARSEST = 8, 32
 GPU_BATCH = 16
 # Measured with ONNX Runtime on AVX2, ms per image alone and four together: 19.6 and 18.5 at 320 × 288,
 # 5.3 and 4.2 at 160 × 128.
@@ -123,26 +124,25 @@ class SlicePredictor:
 def decode_keypoints(evidence: Evidence, spec: DetectorSpec, shape: tuple[int, int]) -> Evidence:
     """The evidence of an image of ``shape`` (rows, columns) with its keypoints in pixels.
 
-    As ultralytics decodes them: pixel = (2 × output + column of the anchor's cell) × stride.
+    As ultralytics decodes them: pixel = (2 × output + column of the anchor's cell) × stride. Graph files that
+    earlier versions wrote go on with coarser grids, on which nothing is found.
     """
-    decoded = evidence.copy()
-    columns, rows, strides = _anchors(shape)
+    columns, rows = _anchors(shape)
+    decoded = evidence[:, : columns.size].copy()
     first = len(spec.class_names)
     for keypoint in range(len(spec.keypoints)):
         x, y = first + 3 * keypoint, first + 3 * keypoint + 1
-        decoded[x] = (decoded[x] * np.float32(2) + columns) * strides
-        decoded[y] = (decoded[y] * np.float32(2) + rows) * strides
+        decoded[x] = (decoded[x] * np.float32(2) + columns) * np.float32(STRIDE)
+        decoded[y] = (decoded[y] * np.float32(2) + rows) * np.float32(STRIDE)
     return decoded
 
 
 @lru_cache(maxsize=64)
-def _anchors(shape: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Column, row and stride (anchors,) of each anchor's cell."""
-    grids = [(shape[0] // stride, shape[1] // stride, stride) for stride in STRIDES]
-    columns = [np.tile(np.arange(width, dtype=np.float32), height) for height, width, _ in grids]
-    rows = [np.repeat(np.arange(height, dtype=np.float32), width) for height, width, _ in grids]
-    strides = [np.full(height * width, stride, dtype=np.float32) for height, width, stride in grids]
-    return np.concatenate(columns), np.concatenate(rows), np.concatenate(strides)
+def _anchors(shape: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Column and row (anchors,) of each anchor's cell."""
+    height, width = (side // STRIDE for side in shape)
+    columns = np.tile(np.arange(width, dtype=np.float32), height)
+    return columns, np.repeat(np.arange(height, dtype=np.float32), width)
 
 
 def _compiled(spec: DetectorSpec, content: bytes, graph: bytes | None, threads: int | None) -> Run:
@@ -170,7 +170,7 @@ def _batches(images: Iterable[Padded], size: int) -> Iterator[NDArray[np.float32
 
 def _padded(image: NDArray[np.uint8]) -> tuple[Padded, tuple[int, int]]:
     """The image in [0, 1] in the middle of a canvas that the coarsest stride divides, and its (left, top)."""
-    height, width = (-(-side // STRIDES[-1]) * STRIDES[-1] for side in image.shape)
+    height, width = (-(-side // COARSEST) * COARSEST for side in image.shape)
     left, top = (width - image.shape[1]) // 2, (height - image.shape[0]) // 2
     canvas = np.zeros((height, width), dtype=np.float32)
     canvas[top : top + image.shape[0], left : left + image.shape[1]] = image.astype(np.float32) / 255

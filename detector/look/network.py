@@ -19,17 +19,30 @@ from ultralytics.utils.tal import TaskAlignedAssigner
 
 from data_prep.base.graph import convert_torch
 from data_prep.base.manifest import WeightsRejected
+from detector.look.inference import STRIDE
 from detector.spec import DetectorSpec
 
 
 class LevelAssigner(TaskAlignedAssigner):
     """Task-aligned assignment that also fills the ``disc`` column, and leaves open what nobody labelled.
 
+    All objects belong to the finest grid, the only one that is looked at afterwards. Without being told,
+    trainings chose it, too: boxes of 24 to 40 mm have some twenty of its cells.
+
     An object of a negative class may be one or not: an anchor that is assigned to it, or lies in its box, is
         no positive, and its target is what it says already, so that it adds nothing to the gradient.
     """
 
     disc_class: int | None
+
+    def select_candidates_in_gts(self, xy_centers: torch.Tensor, *boxes: Any, **extra: Any) -> Any:
+        """As the parent's, (batch, objects, anchors), without anchors of coarser grids.
+
+        Args:
+            xy_centers: (anchors, 2) px: of the finest grid 4, 12, 20, …, of the others multiples of 8.
+        """
+        finest = (xy_centers % STRIDE == STRIDE / 2).all(dim=-1)
+        return super().select_candidates_in_gts(xy_centers, *boxes, **extra) & finest
 
     def forward(
         self,
@@ -90,35 +103,35 @@ class LevelPoseModel(PoseModel):
 
 
 class EvidenceNetwork(torch.nn.Module):
-    """What of a PoseModel decides about candidates: class probabilities and keypoints, without the boxes.
+    """What of a PoseModel decides about candidates: class probabilities and keypoints of its finest grid.
 
-    Keypoints stay as the head gives them; ``detector.look.inference.decode_keypoints`` makes them pixels.
+    Boxes are left out, and the two coarser grids, which are for larger objects (``LevelAssigner`` gives them
+    none). Keypoints stay as the head gives them; ``detector.look.inference.decode_keypoints`` makes them
+    pixels.
     """
 
     def __init__(self, model: LevelPoseModel) -> None:
         super().__init__()
-        self.layers: Any = model.model
+        whole: Any = model.model
         kept: Any = model.save
+        head = whole[-1]
+        self.layers: Any = torch.nn.ModuleList(whole[: head.f[0] + 1])
+        self.classes, self.keypoints = head.cv3[0], head.cv4[0]
         self.kept = frozenset(kept)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 1, H, W) in [0, 1] → (B, classes + 3 × keypoints, anchors)."""
         outputs: list[Any] = []
         x: Any = images
-        for layer in self.layers[:-1]:
-            if layer.f != -1:
-                x = outputs[layer.f] if isinstance(layer.f, int) else self._joined(layer, x, outputs)
+        for layer in self.layers:
+            if isinstance(layer.f, list):
+                x = [x if source == -1 else outputs[source] for source in layer.f]
+            elif layer.f != -1:
+                x = outputs[layer.f]
             x = layer(x)
             outputs.append(x if layer.i in self.kept else None)
-        head = self.layers[-1]
-        features = self._joined(head, x, outputs)
-        scores = [branch(each).flatten(2) for branch, each in zip(head.cv3, features, strict=True)]
-        keypoints = [branch(each).flatten(2) for branch, each in zip(head.cv4, features, strict=True)]
-        return torch.cat([torch.cat(scores, dim=2).sigmoid(), torch.cat(keypoints, dim=2)], dim=1)
-
-    @staticmethod
-    def _joined(layer: Any, x: torch.Tensor, outputs: list[Any]) -> list[torch.Tensor]:
-        return [x if source == -1 else outputs[source] for source in layer.f]
+        scores, keypoints = self.classes(x), self.keypoints(x)
+        return torch.cat([scores.flatten(2).sigmoid(), keypoints.flatten(2)], dim=1)
 
 
 class HalvedBlock(torch.nn.Module):

@@ -19,7 +19,9 @@ from data_prep.phantom import PhantomStudy, make_study
 from data_prep.pixel_cache import PixelCache
 from data_prep.study import Study
 from detector import BUNDLED_WEIGHTS
-from detector.look.inference import SlicePredictor, decode_keypoints
+from detector.learn.study_slices import phantom_slices
+from detector.look.candidates import CandidateConfig
+from detector.look.inference import STRIDE, SlicePredictor, _padded, decode_keypoints
 from detector.look.network import EvidenceNetwork, converted_network, network_from_bytes
 from detector.predict import LevelDetector
 from detector.spec import SAGITTAL, SPECS, DetectorSpec
@@ -76,7 +78,7 @@ def test_onnx_runtime_finds_what_torch_finds(
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.kind.value)
 def test_the_evidence_is_that_of_the_whole_network(spec: DetectorSpec) -> None:
-    """Boxes left out, keypoints decoded by hand: class probabilities and keypoints are ultralytics' own."""
+    """Boxes and coarser grids left out, keypoints decoded by hand: the rest is what ultralytics gives."""
     model = network_from_bytes(
         spec, read_verified(BUNDLED_WEIGHTS[DEFAULT_BUNDLE], f"{spec.kind.value}.safetensors")
     )
@@ -88,7 +90,27 @@ def test_the_evidence_is_that_of_the_whole_network(spec: DetectorSpec) -> None:
     rows = [
         i for i in range(len(decoded)) if i < len(spec.class_names) or (i - len(spec.class_names)) % 3 < 2
     ]
-    np.testing.assert_allclose(decoded[rows], whole[4:][rows], atol=1e-4)
+    np.testing.assert_allclose(decoded[rows], whole[4:][rows, : 96 // 8 * (64 // 8)], atol=1e-4)
+
+
+@pytest.mark.parametrize("bundle", Bundle)
+@pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.kind.value)
+def test_the_coarser_grids_of_a_bundled_detector_say_nothing(bundle: Bundle, spec: DetectorSpec) -> None:
+    """They are not looked at: what they said would be lost."""
+    content = read_verified(BUNDLED_WEIGHTS[bundle], f"{spec.kind.value}.safetensors")
+    model = network_from_bytes(spec, content)
+    slices = [item.image for item in phantom_slices(spec.kind, studies=1, seed=6)[:4]]
+    noise = [np.random.default_rng(2).integers(0, 256, (256, 192), dtype=np.uint8)]
+    finest, coarser = [], []
+    for image in (*slices, *noise):
+        canvas, _ = _padded(image)
+        with torch.inference_mode():
+            scores = model(torch.from_numpy(canvas)[None, None])[0][0, 4 : 4 + len(spec.class_names)]
+        anchors = canvas.size // STRIDE**2
+        finest.append(float(scores[:, :anchors].max()))
+        coarser.append(float(scores[:, anchors:].max()))
+    assert max(finest) > 0.5
+    assert max(coarser) < CandidateConfig.min_score / 20
 
 
 @pytest.mark.parametrize("bundle", Bundle)

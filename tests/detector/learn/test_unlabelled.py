@@ -43,7 +43,7 @@ def test_an_anchor_on_an_unlabelled_object_keeps_what_it_says() -> None:
 
 def test_without_unlabelled_objects_nothing_changes() -> None:
     torch.manual_seed(0)
-    anchors = torch.rand(30, 2) * 100
+    anchors = torch.randint(0, 12, (30, 2)) * 8.0 + 4
     scores, boxes = torch.rand(1, 30, 2), torch.cat([anchors - 8, anchors + 8], dim=1)[None]
     objects, labels = torch.tensor([[[20.0, 20.0, 60.0, 60.0]]]), torch.tensor([[[1.0]]])
     found = assigner(2)(scores, boxes, anchors, labels, objects, torch.ones(1, 1, 1))
@@ -52,6 +52,25 @@ def test_without_unlabelled_objects_nothing_changes() -> None:
     )
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
+
+
+def test_objects_belong_to_the_finest_grid() -> None:
+    """The others are not looked at afterwards, however well they know an object."""
+    anchors = torch.cat(
+        [torch.cartesian_prod(*2 * [torch.arange(128 // s) * s + s / 2]) for s in (8.0, 16.0, 32.0)]
+    )
+    finest = torch.arange(len(anchors)) < 16 * 16
+    objects = torch.tensor([[[20.0, 20.0, 44.0, 44.0], [40.0, 60.0, 112.0, 120.0]]])
+    labels, mask = torch.zeros(1, 2, 1), torch.ones(1, 2, 1)
+    scores = torch.where(finest, 0.1, 0.9)[None, :, None]
+    boxes = torch.cat([anchors - 16, anchors + 16], dim=1)[None]
+    made = assigner(1)
+    foreground = made(scores, boxes, anchors, labels, objects, mask)[3].bool()[0]
+    plain = super(LevelAssigner, made)
+    everywhere = plain.select_candidates_in_gts(anchors, objects, mask)
+    assert everywhere[0][:, ~finest].any(dim=-1).all(), "coarser anchors lie within both"
+    assert foreground[finest].any() and not foreground[~finest].any()
+    assert set(made(scores, boxes, anchors, labels, objects, mask)[4][0][foreground].tolist()) == {0, 1}
 
 
 def test_a_training_step_takes_unlabelled_foramina() -> None:
