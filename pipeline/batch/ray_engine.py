@@ -21,9 +21,17 @@ from typing import Any
 from data_prep.base.backend import BackendUnusable
 from data_prep.base.manifest import WeightsRejected
 from data_prep.base.workers import on_one_thread
+from data_prep.problems import LumbarError
 from data_prep.read.entry import StudyEntry
 from pipeline.batch.engines import Crew, Died, EngineFailed, Event, LoadPipeline, Ready, WorkerEngine
-from pipeline.batch.study_work import FinishedStudy, StudyWork, clean_up_after_workers, input_files
+from pipeline.batch.study_work import (
+    FinishedStudy,
+    StudyWork,
+    clean_up_after_workers,
+    file_size,
+    files_seen,
+    input_files,
+)
 from pipeline.prediction import Provenance
 from pipeline.quiet import silence_libraries
 
@@ -99,13 +107,8 @@ class Expected:
 
     def differences(self, provenance: Provenance) -> str:
         """Why a node cannot be used, or nothing."""
-        if self.image is not None:
-            try:
-                same = self.image.stat().st_size == self.image_bytes
-            except OSError:
-                same = False
-            if not same:
-                return "it does not see the images: put them on a disk that every node has at the same path"
+        if self.image is not None and file_size(self.image) != self.image_bytes:
+            return "it does not see the images: put them on a disk that every node has at the same path"
         mine, theirs = json.loads(_plain(provenance)), json.loads(self.provenance)
         for part in ("software", "models", "configuration"):
             for name in sorted({*mine[part], *theirs[part]}):
@@ -132,9 +135,22 @@ class StudyActor:
         self._pipeline = self._load()
         return expected.differences(self._pipeline.provenance)
 
-    def finish(self, entry: StudyEntry) -> FinishedStudy:
-        """Do one study."""
+    def finish(self, entry: StudyEntry, seen: str) -> FinishedStudy:
+        """Do one study.
+
+        Raises:
+            OtherFiles: they are not those that the driver saw, of which ``seen`` is the digest. What lacks
+                here would be graded as if it had never been.
+        """
+        if files_seen(entry) != seen:
+            raise OtherFiles("it sees other files of this study than the machine that asks")
         return self._work.do_in_memory(self._pipeline, entry)
+
+
+class OtherFiles(LumbarError):
+    """A node that does not see the files of a study, or a part of them alone."""
+
+    advice = "put the images on a disk that every node has at the same path"
 
 
 class RayEngine(WorkerEngine):
@@ -194,7 +210,7 @@ class _ActorCrew:
         return worker
 
     def give(self, worker: Any, entry: StudyEntry) -> None:
-        self._in_hand[worker.finish.remote(entry)] = worker
+        self._in_hand[worker.finish.remote(entry, files_seen(entry))] = worker
 
     def wait(self) -> Sequence[tuple[Hashable, Event]]:
         ready, _ = self._ray.wait(list(self._in_hand), timeout=_PATIENCE_S)
@@ -211,7 +227,8 @@ class _ActorCrew:
             result = self._ray.get(reference)
             event = result if isinstance(result, FinishedStudy) else Died(result) if result else Ready()
         except self._ray.exceptions.RayTaskError as error:
-            said = f": {error.cause}" if isinstance(error.cause, (WeightsRejected, BackendUnusable)) else ""
+            known = isinstance(error.cause, (WeightsRejected, BackendUnusable, OtherFiles))
+            said = f": {error.cause}" if known else ""
             event = Died(f"it failed ({type(error.cause).__name__}){said}")
         except self._ray.exceptions.RayError as error:
             hint = "; is lumbar installed on its node?" if starts else ""

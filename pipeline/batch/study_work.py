@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -153,6 +155,20 @@ def input_files(entry: StudyEntry) -> Iterator[tuple[Path, Path]]:
     beside = {sidecar for path in paths if is_nifti(path) and (sidecar := sidecar_of(path)).is_file()}
     for path in sorted(paths | beside):
         yield path.parent.parent, path
+
+
+def files_seen(entry: StudyEntry) -> str:
+    """SHA-256 of the places and sizes of a study's files, as they are seen from here."""
+    seen = [(str(path.relative_to(top)), file_size(path)) for top, path in input_files(entry)]
+    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file; -1 if it is not there."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def clean_up_after_workers() -> None:

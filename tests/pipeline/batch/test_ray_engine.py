@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,8 +24,16 @@ from data_prep.problems import Reason
 from data_prep.read.find import find_studies
 from data_prep.study import Study
 from pipeline.batch.engines import EngineFailed
-from pipeline.batch.ray_engine import Expected, RayEngine, connected, is_installed
+from pipeline.batch.ray_engine import (
+    Expected,
+    OtherFiles,
+    RayEngine,
+    StudyActor,
+    connected,
+    is_installed,
+)
 from pipeline.batch.run import run_batch
+from pipeline.batch.study_work import StudyWork, files_seen
 from pipeline.grade import Pipeline
 from pipeline.prediction import Provenance
 from tests.command_line import lumbar
@@ -194,6 +203,37 @@ def test_a_node_that_would_give_other_results_is_not_used(images: Path, tmp_path
         assert f"it has another {name}" in expected.differences(other)
     elsewhere = Expected(expected.provenance, tmp_path / "not-mounted.dcm", 10)
     assert "does not see the images" in elsewhere.differences(provenance)
+
+
+def test_a_node_that_sees_a_part_of_a_study_does_not_grade_that(
+    cluster: Any, images: Path, tmp_path: Path
+) -> None:
+    """A copy under way, a stale mount: the part would be graded, and pass for the study."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    shutil.copytree(images, here)
+    entry = find_studies(here)[0]
+    actor = StudyActor(stand_in_pipeline, StudyWork())
+    assert actor.start(Expected.of(stand_in_pipeline().provenance, entry)) == ""
+    seen = files_seen(entry)
+    assert actor.finish(entry, seen).record["study_id"] == entry.study_id
+    next((here / entry.study_id / "13").iterdir()).unlink()
+    with pytest.raises(OtherFiles, match="sees other files of this study"):
+        actor.finish(entry, seen)
+    # In a cluster: the study is named and given up, and the others are done.
+    shutil.copytree(images, there)
+    said: list[str] = []
+    provenance = stand_in_pipeline().provenance
+    engine = RayEngine(stand_in_pipeline, provenance, cluster.address, 1, say=said.append)
+    with pytest.MonkeyPatch.context() as patch:
+        as_seen = pipeline.batch.ray_engine.files_seen
+        patch.setattr(
+            pipeline.batch.ray_engine,
+            "files_seen",
+            lambda entry: "other" if entry.study_id == "502" else as_seen(entry),
+        )
+        report = run(there, tmp_path / "out", engine)
+    assert any("study 502 is lost: it failed (OtherFiles): it sees other files" in line for line in said)
+    assert [item.study_id for item in report.rejections if item.reason is Reason.WORKER_DIED] == ["502"]
 
 
 def test_an_address_where_nobody_answers_is_said_at_once(images: Path, tmp_path: Path) -> None:
