@@ -165,7 +165,7 @@ class Pipeline:
         except DicomRejected as rejected:
             return self.facts.rejected(entry.study_id, rejected.rejection, rejected.rejections), None
         except Exception as error:  # one study must never end a batch
-            return self.facts.rejected(entry.study_id, _failure(error, "reading", entry.study_id)), None
+            return self.facts.rejected(entry.study_id, failure_of(error, "reading", entry.study_id)), None
         cache = PixelCache(study)
         return self._predict(cache, on_stage)
 
@@ -185,17 +185,14 @@ class Pipeline:
         stage = "detection"
         on_stage(stage)
         try:
-            levels = self.detector.predict(study)
-            if (seen := kinds_as_seen(study, levels)) is not study:
-                study, levels = seen, self.detector.predict(seen)
-            study = study.with_unused(levels.turned, TURNED)
+            study, levels = find_levels(self.detector, study)
             stage = "grading"
             on_stage(stage)
             grades, (measurements, failed) = self._graded(study, levels)
         except BackendUnusable:  # no study's fault
             raise
         except Exception as error:  # one study must never end a batch
-            failure = _failure(error, stage, study.study_id)
+            failure = failure_of(error, stage, study.study_id)
             rejected = self.facts.rejected(
                 study.study_id, failure, (*study.rejections, *cache.rejections), levels
             )
@@ -232,6 +229,20 @@ class Pipeline:
         with beside(self.has_threads) as thread:
             measured = thread.begin(_measured, study, levels)
             return self.grader.grade(study, levels), measured()
+
+
+def find_levels(detector: LevelFinder, study: Study) -> tuple[Study, SpineLevels]:
+    """The levels, and the study as it was read: with T1 and T2 exchanged where the images say so."""
+    levels = detector.predict(study)
+    if (seen := kinds_as_seen(study, levels)) is not study:
+        study, levels = seen, detector.predict(seen)
+    return study.with_unused(levels.turned, TURNED), levels
+
+
+def failure_of(error: Exception, stage: str, study_id: str) -> Rejection:
+    """What is said of a study that failed within the program: one study must never end a batch."""
+    # The type only: messages of foreign code may quote headers or paths.
+    return Rejection(Reason.FAILED, f"{stage} failed ({type(error).__name__})", study_id)
 
 
 def _measured(study: Study, levels: SpineLevels) -> tuple[tuple[Measured, ...], tuple[str, ...]]:
@@ -304,8 +315,3 @@ def _limit_threads(threads: int, backend: Backend) -> None:
         import torch
 
         torch.set_num_threads(threads)
-
-
-def _failure(error: Exception, stage: str, study_id: str) -> Rejection:
-    # The type only: messages of foreign code may quote headers or paths.
-    return Rejection(Reason.FAILED, f"{stage} failed ({type(error).__name__})", study_id)

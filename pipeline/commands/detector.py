@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,9 @@ from pipeline.commands.options import (
 from pipeline.commands.summaries import tell_of_known, tell_of_points
 
 if TYPE_CHECKING:
+    from data_prep.levels import SpineLevels
     from data_prep.problems import Rejection
+    from data_prep.read.entry import StudyEntry
     from detector.predict import LevelDetector
 
 app = typer.Typer(help="Find levels: train, evaluate, predict.", no_args_is_help=True)
@@ -53,35 +56,59 @@ def predict(
     series_table: SeriesTable = None,
 ) -> None:
     """Find the levels of every study and write their points as levels.csv."""
-    from data_prep.problems import DicomRejected
-    from data_prep.read.find import find_studies
-    from data_prep.read.opening import opened_input
+    from data_prep.read.find import find_all_studies
     from detector.levels_table import write_levels
+    from pipeline.commands.grading_steps import make_writable, opened
 
     rejections: list[Rejection] = []
-    predictions = []
-    with opened_input(path) as (folder, unpacked):
+    found = []
+    with opened(path) as (folder, unpacked):
         rejections += unpacked
-        entries = find_studies(folder, series_table=series_table)
+        entries = find_all_studies([folder], series_table=series_table)
+        make_writable(output.parent)
         detector = _detector(weights)
         with console.progress("finding levels", len(entries)) as done:
             for entry in entries:
-                try:
-                    study = entry.load()
-                    rejections += study.rejections
-                    predictions.append(detector.predict(study))
-                except DicomRejected as error:
-                    rejections += [error.rejection, *error.rejections]
+                levels, flags, refused = _levels_of(detector, entry)
+                rejections += refused
+                if levels is not None:
+                    found.append((levels, flags))
                 done(entry.study_id)
     console.list_rejections(rejections)
-    if not predictions:
+    if not found:
         console.fail("no study could be used")
-    write_levels(predictions, output)
-    for levels in predictions:
-        flags = f" [{', '.join(levels.flags)}]" if levels.flags else ""
+    write_levels([levels for levels, _ in found], output)
+    for levels, flags in found:
+        said = f" [{', '.join(flags)}]" if flags else ""
         confidence = f"numbering {levels.numbering_confidence:.2f}"
-        console.tell(f"{levels.study_id}: {len(levels.levels)} levels, {confidence}{flags}")
+        console.tell(f"{levels.study_id}: {len(levels.levels)} levels, {confidence}{said}")
     console.exit_by(rejections)
+
+
+def _levels_of(
+    detector: LevelDetector, entry: StudyEntry
+) -> tuple[SpineLevels | None, tuple[str, ...], Sequence[Rejection]]:
+    """Levels of a study, its flags, and what was not used: what ``lumbar predict`` says of them, too."""
+    from data_prep.base.backend import BackendUnusable
+    from data_prep.pixel_cache import PixelCache
+    from data_prep.problems import DicomRejected
+    from pipeline.grade import failure_of, find_levels
+
+    try:
+        cache = PixelCache(entry.load())
+    except DicomRejected as rejected:
+        return None, (), (*rejected.rejections, rejected.rejection)
+    except Exception as error:
+        return None, (), (failure_of(error, "reading", entry.study_id),)
+    study = cache.study
+    try:
+        study, levels = find_levels(detector, study)
+    except BackendUnusable:  # no study's fault
+        raise
+    except Exception as error:
+        failure = failure_of(error, "detection", entry.study_id)
+        return None, (), (*study.rejections, *cache.rejections, failure)
+    return levels, (*levels.flags, *study.flags), (*study.rejections, *cache.rejections)
 
 
 @app.command(epilog="Example: lumbar detector evaluate rsna/ --json")

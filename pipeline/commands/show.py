@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_prep.base.files import is_disk_error
 from data_prep.names import input_label, safe_id
 from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.entry import StudyEntry
@@ -14,7 +15,7 @@ from data_prep.study import Study
 from pipeline.commands import console
 from pipeline.commands.grading_steps import find_entries, load_pipeline, make_writable, opened
 from pipeline.commands.options import ChosenModels
-from pipeline.grade import Pipeline
+from pipeline.grade import Pipeline, failure_of
 from pipeline.results.pictures.canvas import PRINT_SCALE
 from pipeline.results.pictures.montage import draw_readings
 from pipeline.results.pictures.overlays import draw_overlays
@@ -90,6 +91,8 @@ def _draw_study(
             study = entry.load()
         except DicomRejected as rejected:
             return (*rejected.rejections, rejected.rejection)
+        except Exception as error:
+            return (failure_of(error, "reading", entry.study_id),)
         rejections = study.rejections
     else:
         prediction, study = pipeline.predict_entry(entry)
@@ -97,9 +100,14 @@ def _draw_study(
         readings.append(reading_of_prediction(prediction))
     if tables is not None and study is not None:
         readings.insert(0, reading_of_annotations(study, tables))
-    draw_readings(study, readings, output / f"{safe_id(entry.study_id)}.png", scale=PRINT_SCALE)
-    if study is not None:
-        draw_overlays(study, readings, output, scale=PRINT_SCALE)
+    try:
+        draw_readings(study, readings, output / f"{safe_id(entry.study_id)}.png", scale=PRINT_SCALE)
+        if study is not None:
+            draw_overlays(study, readings, output, scale=PRINT_SCALE)
+    except Exception as error:
+        if is_disk_error(error):
+            raise
+        rejections = (*rejections, failure_of(error, "drawing", entry.study_id))
     for reading in readings:
         console.note(f"{entry.study_id} {reading.who}: {reading.summary}")
     return rejections

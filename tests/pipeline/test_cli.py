@@ -13,6 +13,7 @@ import textwrap
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -24,10 +25,12 @@ from classifier.prior import level_prior
 from data_prep.base.manifest import WeightsRejected
 from data_prep.phantom import write_dataset
 from data_prep.problems import Reason
+from data_prep.study import Study
 from data_prep.vocabulary import TARGETS
 from pipeline.cli import app
 from pipeline.commands import console
 from pipeline.grade import Pipeline
+from pipeline.results.pictures.overlays import draw_overlays
 from pipeline.results.submission import build_submission, write_submission
 from tests.command_line import lumbar
 from tests.pipeline.stand_in import CANARY, write_study
@@ -217,6 +220,25 @@ def test_show_draws_every_series_and_the_study(images: Path, tmp_path: Path) -> 
     assert result.exit_code == 0, result.output
     names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert names == ["501.png", "501_11.png", "501_12.png", "501_13.png"]
+
+
+@pytest.mark.parametrize("truth", ["none", "only"])
+def test_a_study_that_cannot_be_drawn_ends_no_other(
+    phantom_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, truth: str
+) -> None:
+    """For a reason that nobody foresaw: it is named without what the failure quotes."""
+    first, second = sorted(path.name for path in (phantom_data / "train_images").iterdir())
+
+    def failing(study: Study, *more: Any, **options: Any) -> list[Path]:
+        if study.study_id == first:
+            raise RuntimeError("CANARY")
+        return draw_overlays(study, *more, **options)
+
+    monkeypatch.setattr("pipeline.commands.show.draw_overlays", failing)
+    shown = lumbar("show", phantom_data, "-o", tmp_path, "--truth", truth)
+    assert shown.exit_code == 3 and "CANARY" not in shown.stderr
+    assert f"[internal_failure] {first}: drawing failed (RuntimeError)" in shown.stderr
+    assert list(tmp_path.glob(f"{second}_*.png"))
 
 
 def test_check_lists_quirks_and_rejections(images: Path) -> None:

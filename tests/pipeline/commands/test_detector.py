@@ -10,9 +10,12 @@ from typer.testing import CliRunner
 
 import detector.learn.sources
 from data_prep.base.bundles import Bundle
+from data_prep.levels import SpineLevels
 from data_prep.partition import Part, part_of
 from data_prep.phantom import write_dataset
+from data_prep.study import Study
 from detector import BUNDLED_WEIGHTS
+from detector.predict import LevelDetector
 from pipeline.cli import app as lumbar
 from pipeline.commands.detector import app
 
@@ -59,6 +62,47 @@ def test_a_bad_study_is_named_and_the_others_are_done(data: Path, tmp_path: Path
     result = runner.invoke(app, ["evaluate", str(tmp_path / "data"), "--json"])
     assert result.exit_code == 3 and json.loads(result.stdout)["studies"] == 1
     assert "[no_usable_series]" in result.stderr
+
+
+def test_levels_are_those_that_are_graded_and_so_is_what_is_said(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T1 and T2 under each other's name, a black slice, a study that fails within the program."""
+    t1, t2 = "Sagittal T1", "Sagittal T2/STIR"
+    table = tmp_path / "exchanged.csv"
+    text = (data / "train_series_descriptions.csv").read_text()
+    table.write_text(text.replace(t1, "?").replace(t2, t1).replace("?", t2))
+    first, second = sorted(path.name for path in (data / "train_images").iterdir())
+    options = ("--series-table", table)
+    detect = LevelDetector.predict
+
+    def failing(self: LevelDetector, study: Study) -> SpineLevels:
+        if study.study_id == second:
+            raise RuntimeError("CANARY")
+        return detect(self, study)
+
+    monkeypatch.setattr(LevelDetector, "predict", failing)
+    graded, alone = (
+        runner.invoke(lumbar, list(map(str, (*words, data / "train_images", "-o", out, *options))))
+        for words, out in (
+            (("predict", "--no-pictures"), tmp_path / "out"),
+            (("detector", "predict"), tmp_path / "levels.csv"),
+        )
+    )
+    assert graded.exit_code == alone.exit_code == 3
+
+    def said(stderr: str) -> list[str]:
+        return sorted(line for line in stderr.splitlines() if line.startswith(("rejected", "doubtful")))
+
+    assert said(alone.stderr) == said(graded.stderr)
+    assert f"rejected [internal_failure] {second}: detection failed (RuntimeError)" in alone.stderr
+    assert "CANARY" not in alone.stderr and alone.stderr.count("[series_kind_disagrees]") == 4
+    studies = json.loads((tmp_path / "out" / "predictions.json").read_text())["studies"]
+    points = [row["point"] for row in studies[0]["targets"] if row["point"] and row["point"]["series_id"]]
+    wanted = {(one["series_id"], *one["xy_px"]) for one in points}
+    rows = pd.read_csv(tmp_path / "levels.csv", dtype={"study_id": str, "series_id": str})
+    assert set(rows["study_id"]) == {first} and len(wanted) >= 20
+    assert set(rows[["series_id", "x", "y"]].itertuples(index=False, name=None)) == wanted
 
 
 def test_evaluate_names_what_it_leaves_out(data: Path, tmp_path: Path) -> None:
