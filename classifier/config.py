@@ -55,8 +55,7 @@ class CropConfig:
         margin_px: cached training crops are larger by this much on every side, to jitter in.
         margin_slices: and by this many slices at both ends.
         resolution_mm: finer images are smoothed to this pixel size, so that one grader serves slices that
-            were
-            stored coarsely and full series alike; None leaves them as they are.
+            were stored coarsely and full series alike; None leaves them as they are.
         seen_height_mm: what lies farther above or below the point than half of this is black; None shows all.
     """
 

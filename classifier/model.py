@@ -119,8 +119,7 @@ class TimmFeatures(nn.Module):
         net: Any = timm.create_model(
             name, pretrained=False, in_chans=channels, features_only=True, out_indices=(stage,)
         )
-        # The families of EfficientNet and MobileNet keep the blocks beyond the wanted map: nobody looks at
-        # them.
+        # EfficientNet's and MobileNet's families keep the blocks beyond the wanted map: nobody sees them.
         wanted = re.fullmatch(r"blocks\.(\d+)(?:\..*)?", net.feature_info.module_name()[-1])
         if wanted is not None:
             del net.blocks[int(wanted[1]) + 1 :]

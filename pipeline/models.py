@@ -43,9 +43,8 @@ def model_folders(
     """The folders of the weights to use.
 
     Args:
-        models: ``research``, ``open``, or a folder that holds ``detector/`` and ``graders/`` as ``lumbar
-            train``
-            writes them (its run folder will do); None is the default bundle.
+        models: ``research``, ``open``, or a folder that holds ``detector/`` and ``graders/`` as
+            ``lumbar train`` writes them (its run folder will do); None is the default bundle.
         detector_weights, classifier_weights: a folder for one stage, whatever ``models`` says of it.
 
     Raises:

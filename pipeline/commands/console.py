@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import IntEnum
 from typing import Any, NoReturn
 
@@ -82,10 +82,7 @@ def note(text: str) -> None:
 @contextmanager
 def status(text: str) -> Iterator[None]:
     """Something short is going on, on stderr; not when quiet."""
-    if _verbosity == Verbosity.QUIET:
-        yield
-        return
-    with err.status(text):
+    with nullcontext() if _verbosity == Verbosity.QUIET else err.status(text):
         yield
 
 

@@ -57,7 +57,7 @@ def train(
     ranks = Ranks.taken_from_environment()
     # Only now: these bring ultralytics, which reads torchrun's variables when it is imported.
     from classifier.learn.devices import resolve_device
-    from pipeline.training.plan import Preset, TrainSettings, load_plan
+    from pipeline.training.plan import TrainSettings, load_plan
     from pipeline.training.run import train_all
 
     started = time.monotonic()
@@ -70,7 +70,7 @@ def train(
         settings = TrainSettings(
             data,
             output,
-            load_plan(Preset(preset), config, {"folds": folds, "seed": seed}),
+            load_plan(preset, config, {"folds": folds, "seed": seed}),
             cache=cache,
             device=device,
             processes=processes,

@@ -96,11 +96,8 @@ def _name(study_id: str) -> str:
     if _SUBJECT.fullmatch(study_id):
         return study_id
     kept = re.sub(r"[^A-Za-z0-9]", "", study_id)
-    return (
-        f"sub-{kept}"
-        if kept == study_id
-        else f"sub-{kept}{hashlib.sha256(study_id.encode()).hexdigest()[:8]}"
-    )
+    digest = "" if kept == study_id else hashlib.sha256(study_id.encode()).hexdigest()[:8]
+    return f"sub-{kept}{digest}"
 
 
 def _points(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -62,31 +62,29 @@ def labelled_slices(study: Study, points: tuple[LevelPoint, ...]) -> Slices:
     }
 
 
-def slices_file(folder: Path, study_id: str, kind: DetectorKind) -> Path:
-    """Where the labelled slices of a study for one detector are kept."""
-    return folder / f"{safe_id(study_id)}-{kind.value}.npz"
+def file_of(folder: Path, study_id: str, stem: str) -> Path:
+    """Where labelled slices of a study for a detector, or crops for a second look, are kept.
 
-
-def crops_file(folder: Path, study_id: str, spec: RefinerSpec) -> Path:
-    """Where the crops of a study for one second look are kept; none of a study that was rejected."""
-    return folder / f"{safe_id(study_id)}-{spec.stem}.npz"
+    There are no crops of a study that was rejected.
+    """
+    return folder / f"{safe_id(study_id)}-{stem}.npz"
 
 
 def cut_slices(data: TrainingData, study_ids: Iterable[str], folder: Path) -> None:
     """Write slices and point crops of studies that have none yet; a rejected study has none to give."""
     for study_id in study_ids:
         # The last kind is written last: a study with it is done.
-        if slices_file(folder, study_id, list(DetectorKind)[-1]).exists():
+        if file_of(folder, study_id, list(DetectorKind)[-1].value).exists():
             continue
         slices: Slices = {}
         with suppress(DicomRejected):
             study = data.cache.load(study_id)
             annotated = data.annotated(study)
             for spec in SECOND_LOOKS:
-                point_crops(study, annotated, spec).save(crops_file(folder, study_id, spec))
+                point_crops(study, annotated, spec).save(file_of(folder, study_id, spec.stem))
             slices = labelled_slices(study, annotated)
         for kind in DetectorKind:
-            save_slices(slices.get(kind, []), slices_file(folder, study_id, kind))
+            save_slices(slices.get(kind, []), file_of(folder, study_id, kind.value))
 
 
 def make_phantoms(plan: DetectorPlan, kind: DetectorKind, path: Path, _: Path) -> None:

@@ -60,7 +60,7 @@ def train_detectors(
     for fold in (*range(plan.folds), FINAL):
         others = [study_id for study_id in data.study_ids if folds[study_id] != fold]
         for kind in DetectorKind:
-            mine = {study_id: detecting.slices_file(folder, study_id, kind) for study_id in others}
+            mine = {study_id: detecting.file_of(folder, study_id, kind.value) for study_id in others}
             made_of = digest_of(
                 [
                     cut,
@@ -85,7 +85,7 @@ def train_detectors(
             )
             jobs.append(Job(f"{fold_name(fold)}/detector/{kind.value}", made_of, train))
         for spec in second_looks:
-            crops = {study_id: detecting.crops_file(folder, study_id, spec) for study_id in others}
+            crops = {study_id: detecting.file_of(folder, study_id, spec.stem) for study_id in others}
             made_of = digest_of([cut, fold, spec.stem, asdict(spec), plan.to_dict()["detectors"], plan.seed])
             digests[fold, spec.stem] = made_of
             look = partial(detecting.train_second_look, plan, spec, crops, say=stages.say)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -156,13 +155,6 @@ class TrainSettings:
     pretrained: Path | None = None
 
 
-class Preset(StrEnum):
-    """Plans for known machines."""
-
-    FULL = "full"
-    LAPTOP = "laptop"
-
-
 # The RSNA set of 1,975 studies on one GPU.
 FULL = TrainPlan(
     graders=GraderPlan(
@@ -196,10 +188,10 @@ LAPTOP = TrainPlan(
         },
     ),
 )
-PRESETS = {Preset.FULL: FULL, Preset.LAPTOP: LAPTOP}
+PRESETS = {"full": FULL, "laptop": LAPTOP}
 
 
-def load_plan(preset: Preset, changes: Path | None, given: Mapping[str, Any]) -> TrainPlan:
+def load_plan(preset: str, changes: Path | None, given: Mapping[str, Any]) -> TrainPlan:
     """A preset with the changes of a JSON file, then those of the command line.
 
     Raises:

@@ -44,16 +44,11 @@ class Job:
 
 
 class Stages:
-    """The jobs of a run.
-
-    Attributes:
-        run: folder of the run.
-        seconds: of every job that this process did, by name.
-    """
+    """The jobs of a run, in its folder."""
 
     def __init__(self, run: Path, ranks: Ranks, say: Callable[[str], None]) -> None:
         self.run, self.say = run, say
-        self.seconds: dict[str, float] = {}
+
         run.mkdir(parents=True, exist_ok=True)
         self._peers = Peers(run, ranks)
         self.ranks = replace(ranks, check=self._check(ranks.check))
@@ -72,7 +67,7 @@ class Stages:
             started = time.monotonic()
             job.work(folder)
             seconds = time.monotonic() - started
-            self.seconds[job.name] = seconds
+
             done = {"digest": job.digest, "seconds": round(seconds, 1)}
             write_whole(folder / DONE_FILE, json.dumps(done))
             self.say(f"{job.name}: {seconds:.0f} s")

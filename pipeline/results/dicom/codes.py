@@ -1,4 +1,4 @@
-"""Every code of the structured report in one table, with where it comes from.
+"""Every code of the structured report, with where it comes from.
 
 Standard codes are those of pydicom's dictionary, which is made from DICOM PS3.16; the tests look every one
 of them up there. What that dictionary does not have is not guessed: it gets a private code of the scheme
@@ -122,34 +122,6 @@ QUANTITY_CODES: Final = {
     }.items()
 }
 DISC: Final = _private("DISC", "Intervertebral disc", "finding of a group of measurements")
-TABLE: Final[tuple[CodeEntry, ...]] = (
-    TITLE,
-    PROCEDURE,
-    FINDING,
-    *SITE_CODES.values(),
-    *LEVEL_CODES.values(),
-    *SIDE_CODES.values(),
-    SEVERITY,
-    *SEVERITY_CODES.values(),
-    NOT_EVALUATED,
-    PROBABILITY,
-    NUMBERING,
-    UNCERTAIN,
-    NOT_FLAGGED,
-    PERCENT,
-    POINT_SEEN,
-    POINT_PREDICTED,
-    ORIGINAL_SOURCE,
-    QUALITATIVE,
-    COMMENT,
-    KEY_IMAGES,
-    UNCERTAINTY,
-    USUAL_LOW,
-    USUAL_HIGH,
-    *(entry for entry in UNITS.values() if entry is not PERCENT),
-    *QUANTITY_CODES.values(),
-    DISC,
-)
 
 _PLACES: Final = {
     ConditionGroup.SPINAL: "CAN",

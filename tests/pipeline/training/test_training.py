@@ -41,7 +41,7 @@ from pipeline.training.detecting import read_points, save_points
 from pipeline.training.folds import assign_folds, share_of_severe, without_severe
 from pipeline.training.grading import OutOfFold, cleaned, find_doubts
 from pipeline.training.peers import RunInUse
-from pipeline.training.plan import FULL, LAPTOP, CleaningPlan, Preset, TrainPlan, load_plan
+from pipeline.training.plan import FULL, LAPTOP, CleaningPlan, TrainPlan, load_plan
 from pipeline.training.ranks import RankFailed, Ranks
 from pipeline.training.stages import Job, Stages, seconds_of
 from tests.classifier.synthetic import disc_cache, tiny_config
@@ -361,20 +361,20 @@ def test_points_come_back_from_the_disk(tmp_path: Path) -> None:
 def test_plans_are_presets_with_changes(tmp_path: Path) -> None:
     path = tmp_path / "changes.json"
     path.write_text('{"cleaning": {"points": {"displaced": false}}, "graders": {"start": "bundled"}}')
-    plan = load_plan(Preset.FULL, path, {"folds": 4, "seed": None})
+    plan = load_plan("full", path, {"folds": 4, "seed": None})
     assert (plan.folds, plan.seed, plan.cleaning.points.displaced) == (4, 0, False)
     assert plan.cleaning.noise == FULL.cleaning.noise == "soften" and LAPTOP.cleaning.noise == "off"
     path.write_text('{"graders": {"changes": {"training": {"epochs": 2}, "crop": {"slices": 3}}}}')
-    spinal = load_plan(Preset.LAPTOP, path, {}).graders.config(ConditionGroup.SPINAL)
+    spinal = load_plan("laptop", path, {}).graders.config(ConditionGroup.SPINAL)
     assert (spinal.training.epochs, spinal.crop.slices) == (2, 3)
     path.write_text('{"graders": {"changes": "epochs"}}')
     with pytest.raises(ValueError):
-        load_plan(Preset.FULL, path, {})
+        load_plan("full", path, {})
     path.write_text("[1]")
     with pytest.raises(ValueError, match="JSON object"):
-        load_plan(Preset.FULL, path, {})
+        load_plan("full", path, {})
     with pytest.raises(ValueError, match="start must be one of"):
-        load_plan(Preset.FULL, None, {"detectors": {"start": "elsewhere"}})
+        load_plan("full", None, {"detectors": {"start": "elsewhere"}})
     config = TrainPlan(graders=replace(FULL.graders, changes_by_group={"spinal": {"crop": {"slices": 7}}}))
     assert config.graders.config(ConditionGroup.SPINAL).crop.slices == 7
     assert config.graders.config(ConditionGroup.FORAMINAL).crop.slices == 5
