@@ -70,7 +70,9 @@ def _fill(backbone: TimmFeatures, state: Mapping[str, Tensor], file: str) -> int
         # The names are others: in order, as long as every shape agrees (the head is left over at the end).
         pairs = dict(zip(own, state.values(), strict=False))
         found = pairs if all(_fits(own[name], value) for name, value in pairs.items()) else {}
-    found = {name: _grey(value) if _is_colour(own[name], value) else value for name, value in found.items()}
+    # A grey image is the same in every colour: the sum gives the same answer.
+    in_colour = [name for name, value in found.items() if _is_colour(own[name], value)]
+    found |= {name: found[name].sum(dim=1, keepdim=True) for name in in_colour}
     found = {name: value for name, value in found.items() if value.shape == own[name].shape}
     if len(found) < _MIN_SHARE * len(own):
         raise PretrainedUnusable(
@@ -86,8 +88,3 @@ def _is_colour(own: Tensor, value: Tensor) -> bool:
 
 def _fits(own: Tensor, value: Tensor) -> bool:
     return own.shape == value.shape or (_is_colour(own, value) and own.shape[2:] == value.shape[2:])
-
-
-def _grey(weight: Tensor) -> Tensor:
-    """A grey image is the same in every colour: the sum gives the same answer."""
-    return weight.sum(dim=1, keepdim=True)

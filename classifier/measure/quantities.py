@@ -53,12 +53,6 @@ class Kind:
     usual_at: Mapping[Level, Range] | None = None
     source: str = ""
 
-    def range_at(self, level: Level | None) -> Range:
-        """The usual range at a level."""
-        if self.usual_at is not None and level is not None:
-            return self.usual_at[level]
-        return self.usual
-
     def figure(self, value: float) -> str:
         """A value with the decimals that are worth showing, and a minus that is one."""
         return f"{value:.{self.decimals}f}".replace("-", "−")
@@ -153,7 +147,8 @@ class Measured:
 
     @property
     def usual(self) -> Range:
-        return self.kind.range_at(self.level)
+        by_level = self.kind.usual_at
+        return self.kind.usual if by_level is None or self.level is None else by_level[self.level]
 
     @property
     def verdict(self) -> str:

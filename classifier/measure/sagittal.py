@@ -202,16 +202,11 @@ def read_sagittal(planar: PlanarSlice, canal_mm: FloatArray, disc_mm: FloatArray
     strip, rows = canal_strip(canal_mm, disc_mm)
     tissues = find_tissues(planar, canal_mm, disc_mm)
     sac = extent_of(tissues.at("sac", strip.at_mm()), strip.across_mm, _USUAL_SAC_MM)
-    ups = chain_directions(disc_mm)
+    downwards = np.gradient(disc_mm, axis=0)
+    ups = -downwards / np.linalg.norm(downwards, axis=1, keepdims=True)
     to_back = (canal_mm - disc_mm).mean(axis=0)
     discs = tuple(_disc(tissues, disc_mm[i], ups[i], to_back) for i in range(len(disc_mm)))
     return SagittalReading(strip, strip.read(planar.pixels, planar.spacing_mm), rows, sac, discs)
-
-
-def chain_directions(disc_mm: FloatArray) -> FloatArray:
-    """(levels, 2) unit vectors to the head along a chain of discs, head to foot."""
-    steps = -np.gradient(disc_mm, axis=0)
-    return np.asarray(steps / np.linalg.norm(steps, axis=1, keepdims=True))
 
 
 def _disc(tissues: Tissues, centre: FloatArray, up: FloatArray, back: FloatArray) -> _Disc | None:

@@ -107,7 +107,8 @@ def calibrate(
         console.print_json(figures)
     else:
         if all(part["oracle_log_loss"] < 1e-6 for part in figures.values()):  # labels that are certain
-            figures = {group: _without_oracle(part) for group, part in figures.items()}
+            for part in figures.values():
+                del part["oracle_log_loss"]
         _print_groups("calibration, on the crops that it was fitted on", figures)
         console.tell(
             f"weights: {output or runs[0]}; next: lumbar predict INPUT -o OUT --classifier-weights …, "
@@ -225,10 +226,6 @@ def _print_scores(figures: Mapping[str, Any]) -> None:
     ]
     if rows:
         console.print_rows("official metric, lower is better", rows)
-
-
-def _without_oracle(figures: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in figures.items() if name != "oracle_log_loss"}
 
 
 def _print_groups(title: str, figures: Mapping[str, Mapping[str, Any]]) -> None:

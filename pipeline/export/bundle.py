@@ -15,7 +15,7 @@ from classifier import BUNDLED_WEIGHTS as BUNDLED_GRADERS
 from classifier.calibration import Calibration
 from classifier.config import GraderName
 from classifier.prior import level_prior
-from classifier.storage import StoredGrader, graders_of, load_grader, member_stem, read_grader
+from classifier.storage import StoredGrader, graders_of, load_grader, member_stem
 from data_prep import crops
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.files import write_json, write_whole
@@ -152,37 +152,22 @@ def _remove_earlier(out: Path) -> None:
 
 
 def count_models(source: WeightsSource) -> int:
-    """How many networks ``export_weights`` writes."""
-    detectors = source.detectors
-    found = [spec for spec in SPECS.values() if detectors and _weights_of(detectors, spec).is_file()]
-    return len(found) + len(_refiners_of(detectors)) + _count_graders(source.graders)
-
-
-def _count_graders(folder: Path | None) -> int:
-    if folder is None:
-        return 0
-    return sum(len(read_grader(folder, name).members) for name in graders_of(folder))
-
-
-def _refiners_of(folder: Path | None) -> list[RefinerSpec]:
-    return [spec for spec in REFINERS if folder and (folder / f"{spec.stem}.safetensors").is_file()]
-
-
-def _weights_of(folder: Path, spec: DetectorSpec) -> Path:
-    return folder / f"{spec.kind.value}.safetensors"
+    """How many networks ``export_weights`` writes: a file of weights each."""
+    return sum(len([*folder.glob("*.safetensors")]) for folder in vars(source).values() if folder)
 
 
 def _models(source: WeightsSource) -> Iterator[tuple[str, ExportedModel, dict[str, Any]]]:
-    if source.detectors is not None:
+    if (folder := source.detectors) is not None:
         for kind, spec in SPECS.items():
-            if kind is DetectorKind.SAGITTAL or _weights_of(source.detectors, spec).is_file():
-                content = read_verified(source.detectors, f"{kind.value}.safetensors")
+            if kind is DetectorKind.SAGITTAL or (folder / f"{kind.value}.safetensors").is_file():
+                content = read_verified(folder, f"{kind.value}.safetensors")
                 model = detector_model(network_from_bytes(spec, content), spec)
                 yield kind.value, model, _detector_description(spec)
-        for refiner in _refiners_of(source.detectors):
-            content = read_verified(source.detectors, f"{refiner.stem}.safetensors")
-            model = refiner_model(refiner_from_bytes(refiner, content), refiner)
-            yield refiner.stem, model, _refiner_description(refiner)
+        for refiner in REFINERS:
+            if (folder / f"{refiner.stem}.safetensors").is_file():
+                content = read_verified(folder, f"{refiner.stem}.safetensors")
+                model = refiner_model(refiner_from_bytes(refiner, content), refiner)
+                yield refiner.stem, model, _refiner_description(refiner)
     if source.graders is not None:
         for name in graders_of(source.graders):
             stored = load_grader(source.graders, name)
