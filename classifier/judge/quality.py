@@ -82,7 +82,16 @@ def score_with_intervals(
 ) -> dict[str, dict[str, Any]] | None:
     """Term → ``value`` and ``interval`` [low, high] (95 %, over studies); None when it is not defined."""
     terms = official_terms(rows, resamples=resamples)
-    return None if terms is None else {name: _as_dict(draws) for name, draws in terms.items()}
+    return None if terms is None else with_intervals(terms)
+
+
+def with_intervals(figures: Mapping[str, FloatArray]) -> dict[str, dict[str, Any]]:
+    """Of each figure, in the data and in each resample, ``value`` and ``interval`` [low, high]."""
+    found = {name: value_and_interval(draws) for name, draws in figures.items()}
+    return {
+        name: {"value": value, "interval": None if interval is None else list(interval)}
+        for name, (value, interval) in found.items()
+    }
 
 
 def quality_tables(
@@ -102,7 +111,6 @@ def quality_tables(
     tables = []
     for name, level, mask in _parts(rows):
         part, numbers = rows.where(mask), study[mask]
-        figures = {figure: _as_dict(values) for figure, values in _figures(part, numbers, draws).items()}
         tables.append(
             {
                 "condition": name,
@@ -110,7 +118,7 @@ def quality_tables(
                 "n": len(part),
                 "moderate": int((part.label == Severity.MODERATE.index).sum()),
                 "severe": int((part.label == _SEVERE).sum()),
-                **figures,
+                **with_intervals(_figures(part, numbers, draws)),
             }
         )
     return tables
@@ -264,8 +272,3 @@ def _numbered(rows: GradedRows) -> tuple[int, NDArray[np.int64]]:
 def _minus_log(probability: FloatArray) -> FloatArray:
     eps = np.finfo(np.float64).eps
     return -np.log(np.clip(probability, eps, 1 - eps))
-
-
-def _as_dict(draws: FloatArray) -> dict[str, Any]:
-    value, interval = value_and_interval(draws)
-    return {"value": value, "interval": None if interval is None else list(interval)}

@@ -46,9 +46,7 @@ class GradedRows:
 
     def where(self, mask: NDArray[np.bool_]) -> GradedRows:
         """Only these rows."""
-        return GradedRows(
-            self.study_ids[mask], self.condition[mask], self.level[mask], self.label[mask], self.p[mask]
-        )
+        return GradedRows(*(column[mask] for column in vars(self).values()))
 
     @classmethod
     def join(cls, parts: Sequence[GradedRows]) -> GradedRows:

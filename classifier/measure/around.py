@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from classifier.measure.borders import find_borders
+from classifier.measure.borders import find_border
 from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import Quantity
 from classifier.measure.strips import ANGLES, round_strip
@@ -29,7 +29,7 @@ def sac_area(planar: PlanarSlice, canal_mm: FloatArray, cosine: float) -> tuple[
         cosine: between the normal of the slice and the canal.
     """
     strip = round_strip(planar.to_mm2(canal_mm), *planar.displayed())
-    (border,) = find_borders("sac", strip, strip.read(planar.pixels, planar.spacing_mm))
+    border = find_border("sac", strip, strip.read(planar.pixels, planar.spacing_mm))
     if border.sharpness.mean() < _LEAST_SHARPNESS:
         return None
     step = float(ANGLES[1] - ANGLES[0])
@@ -50,7 +50,7 @@ def foramen_measures(
         up: (3,) unit vector to the head along the canal at its level.
     """
     strip = round_strip(planar.to_mm2(point_mm), *planar.displayed())
-    (border,) = find_borders("foramen", strip, strip.read(planar.pixels, planar.spacing_mm))
+    border = find_border("foramen", strip, strip.read(planar.pixels, planar.spacing_mm))
     if border.sharpness.mean() < _LEAST_SHARPNESS:
         return {}
     contour = border.across_mm[:, None] * strip.across

@@ -45,26 +45,26 @@ class Border:
     sharpness: FloatArray
 
 
-def find_borders(kind: str, strip: Strip, values: RealArray) -> tuple[Border, ...]:
+def find_border(kind: str, strip: Strip, values: RealArray) -> Border:
     """The border around a ``sac`` on an axial slice or a ``foramen``.
 
     Args:
         values: (rows, columns) that ``Strip.read`` gave.
     """
     weights = _weights()
-    scores = border_scores(weights, kind, values, is_round=strip.is_round)
-    place = weights[f"{kind}.place"]
-    off = (strip.across_mm - place[..., :1]) / place[..., 1:]
-    return tuple(_border(score, strip) for score in scores - 0.5 * off**2)
+    score = border_scores(weights, kind, values, is_round=strip.is_round)
+    place = weights[f"{kind}.place"][0]
+    off = (strip.across_mm - place[:, :1]) / place[:, 1:]
+    return _border(score - 0.5 * off**2, strip)
 
 
 def border_scores(
     weights: dict[str, RealArray], kind: str, values: RealArray, *, is_round: bool
 ) -> RealArray:
-    """(borders, rows, columns) scores."""
+    """(rows, columns) scores for being the border."""
     kernel, bias = weights[f"{kind}.filter"], weights[f"{kind}.threshold"]
     answers = np.maximum(_convolved(values[None], kernel, 1, is_round) + bias[:, None, None], 0.0)
-    return _convolved(answers, weights[f"{kind}.regression"], DILATION, is_round)
+    return _convolved(answers, weights[f"{kind}.regression"], DILATION, is_round)[0]
 
 
 def _convolved(values: RealArray, kernel: RealArray, dilation: int, is_round: bool) -> RealArray:

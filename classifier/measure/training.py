@@ -37,9 +37,8 @@ _COVARIANCE_PIXELS = 12_000
 
 RealArray = NDArray[np.float32]
 Inside = Callable[[FloatArray], NDArray[np.bool_]]
-Sample = tuple[
-    str, RealArray, FloatArray
-]  # kind, values (rows, columns), borders (k, rows) in mm, NaN: unknown
+# Kind, values (rows, columns), border (rows,) in mm, NaN: unknown.
+Sample = tuple[str, RealArray, FloatArray]
 
 
 class _Painted:
@@ -77,7 +76,7 @@ def inside_of(body: Body, kind: str) -> Inside:
 
 
 def ends_of(strip: Strip, inside: Callable[[FloatArray], NDArray[np.bool_]]) -> FloatArray:
-    """(1, rows) where a structure around the middle of a round strip ends in each row, NaN where it is not.
+    """(rows,) where a structure around the middle of a round strip ends in each row, NaN where it is not.
 
     The strip is looked at four times as finely.
     """
@@ -86,13 +85,13 @@ def ends_of(strip: Strip, inside: Callable[[FloatArray], NDArray[np.bool_]]) -> 
     fine = Strip(strip.centres_mm, strip.across, across, strip.is_round)
     at = fine.at_mm()
     found = inside(at.reshape(-1, 2)).reshape(at.shape[:2])
-    ends = np.full((1, len(found)), np.nan)
+    ends = np.full(len(found), np.nan)
     for row, line in enumerate(found):
         edges = np.flatnonzero(np.diff(np.concatenate([[0], line.astype(np.int8), [0]])))
         runs = edges.reshape(-1, 2)
         runs = runs[(runs[:, 1] - runs[:, 0]) * step > 1.0]
         if len(runs) and across[runs[0, 0]] <= 3.0 and runs[0, 1] < len(line):
-            ends[0, row] = across[runs[0, 1] - 1] + step / 2
+            ends[row] = across[runs[0, 1] - 1] + step / 2
     return ends
 
 
@@ -150,13 +149,13 @@ def train(samples: list[Sample], kind: str, *, rows: int, seed: int) -> dict[str
     filters, thresholds = _filters([values for values, _ in mine], rng)
     found, borders = [], []
     for values, truth in mine:
-        known = np.flatnonzero(np.isfinite(truth).all(axis=0))
+        known = np.flatnonzero(np.isfinite(truth))
         chosen = rng.choice(known, min(rows // len(mine) + 1, len(known)), replace=False)
         windows = around(values[None], filters.shape[2:], 1, is_round=True)
         answers = np.einsum("crsij,ocij->ors", windows, filters, optimize=True) + thresholds[:, None, None]
         near = around(np.maximum(answers, 0.0), _NEAR, DILATION, is_round=True)[:, chosen]
         found.append(near.transpose(1, 2, 0, 3, 4).reshape(len(chosen), len(RADII_MM), -1))
-        borders.append(truth[0, chosen])
+        borders.append(truth[chosen])
     x, y = np.concatenate(found).astype(np.float32), np.concatenate(borders)
     return {
         f"{kind}.filter": filters,
@@ -171,7 +170,7 @@ def train(samples: list[Sample], kind: str, *, rows: int, seed: int) -> dict[str
 def _places(borders: list[FloatArray]) -> RealArray:
     """(1, rows, 2) mean and spread of where borders are."""
     found = np.stack(borders)
-    return np.stack([np.nanmean(found, axis=0), np.nanstd(found, axis=0)], axis=-1).astype(np.float32)
+    return np.stack([np.nanmean(found, axis=0), np.nanstd(found, axis=0)], axis=-1).astype(np.float32)[None]
 
 
 def _filters(images: list[RealArray], rng: np.random.Generator) -> tuple[RealArray, RealArray]:

@@ -191,25 +191,25 @@ class Spool:
     def clean(self, keep_s: float) -> None:
         """Delete the images of graded studies whose last one came ``keep_s`` ago; their state stays."""
         with self._lock:
-            for key, newest, _ in self._graded():
+            for newest, key in self._graded():
                 if time.time() - newest >= keep_s:
                     self._delete_images(key)
 
     def _make_room(self, wanted: int) -> None:
         """Delete images of graded studies, oldest first, until there is room. Raises SpoolFull."""
-        for key, _, _ in sorted(self._graded(), key=lambda item: item[1]):
+        for _, key in sorted(self._graded()):
             self._delete_images(key)
             if self._bytes + wanted <= self._max_bytes:
                 return
         raise SpoolFull
 
-    def _graded(self) -> list[tuple[str, float, int]]:
-        """Key, newest arrival and number of images of the studies with nothing left to do."""
+    def _graded(self) -> list[tuple[float, str]]:
+        """Newest arrival and key of the studies with nothing left to do."""
         found = []
         for folder in self._studies.iterdir():
             newest, study = self._look(folder.name)
             if study is None and newest:
-                found.append((folder.name, newest, len(list((folder / "images").iterdir()))))
+                found.append((newest, folder.name))
         return found
 
     def _delete_images(self, key: str) -> None:

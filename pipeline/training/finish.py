@@ -13,8 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from classifier.config import GROUP_GRADERS, GraderName
-from classifier.judge.bootstrap import value_and_interval
-from classifier.judge.quality import official_terms, quality_tables
+from classifier.judge.quality import official_terms, quality_tables, with_intervals
 from classifier.judge.rows import GradedRows
 from classifier.metric import PROBABILITY_COLUMNS
 from classifier.metric import score as official_score
@@ -131,21 +130,15 @@ def scores(
     if ours is None or prior is None:
         return {"out_of_fold": None, "level_prior": None, "saved": None, "by_fold": {}}
 
-    def named(draws: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
-        return {
-            name: dict(zip(("value", "interval"), value_and_interval(values), strict=True))
-            for name, values in draws.items()
-        }
-
     fold_of = np.array([folds[study_id] for study_id in rows.study_ids.tolist()])
     by_fold = {}
     for fold in sorted(set(folds.values())):
         terms = official_terms(rows.where(fold_of == fold), resamples=0)
         by_fold[str(fold)] = None if terms is None else {name: float(v[0]) for name, v in terms.items()}
     result: dict[str, Any] = {
-        "out_of_fold": named(ours),
-        "level_prior": named(prior),
-        "saved": named({name: prior[name] - ours[name] for name in ours}),
+        "out_of_fold": with_intervals(ours),
+        "level_prior": with_intervals(prior),
+        "saved": with_intervals({name: prior[name] - ours[name] for name in ours}),
         "by_fold": by_fold,
     }
     oracle = settings.data / "oracle.csv"

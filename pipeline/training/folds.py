@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -53,18 +54,11 @@ def share_of_severe(labels: pd.DataFrame, folds: Mapping[str, int]) -> dict[int,
     """Per fold: studies, and severe labels per condition group."""
     long = long_labels(labels)
     long["fold"] = long["study_id"].map(dict(folds))
-    severe = long[long["severity"] == len(SEVERITIES) - 1]
+    severe = long[long["severity"] == len(SEVERITIES) - 1].groupby(["fold", "group"]).size()
     return {
-        fold: {
-            "studies": sum(value == fold for value in folds.values()),
-            **{
-                f"severe {group.value}": int(
-                    ((severe["fold"] == fold) & (severe["group"] == group.value)).sum()
-                )
-                for group in ConditionGroup
-            },
-        }
-        for fold in sorted(set(folds.values()))
+        fold: {"studies": count}
+        | {f"severe {group.value}": int(severe.get((fold, group.value), 0)) for group in ConditionGroup}
+        for fold, count in sorted(Counter(folds.values()).items())
     }
 
 

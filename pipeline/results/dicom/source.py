@@ -175,16 +175,6 @@ class SourceStudy:
         return found
 
 
-@dataclass(frozen=True, eq=False)
-class _Header:
-    """What the file of a slice says; "" where it says nothing. ``place`` names it in derived identifiers."""
-
-    place: tuple[str, str, str]
-    values: dict[str, str] = field(repr=False)
-    plane: SlicePlane = field(repr=False)
-    frame: int | None
-
-
 def read_source(study: Study) -> SourceStudy:
     """Read identifiers, patient and study of every image of a study.
 
@@ -192,39 +182,35 @@ def read_source(study: Study) -> SourceStudy:
         DicomRejected: ``dicom_result_refused``, naming the attribute: an image cannot be read any more,
             PatientID is no valid value, or images name different patients or studies.
     """
-    read: dict[Path, dict[str, str]] = {}
-    headers = {
-        (series.series_id, item.instance_number): _header(study.study_id, series.series_id, item, read)
-        for series in study.series
-        for item in series.slices
+    slices = {
+        (series.series_id, item.instance_number): item for series in study.series for item in series.slices
     }
-    if not headers:
+    if not slices:
         raise _refused(study.study_id, "the study has no image that a result could refer to")
+    read: dict[Path, dict[str, str]] = {}
+    headers = {key: _values_of(study.study_id, key, item.path, read) for key, item in slices.items()}
     for keyword in ("StudyInstanceUID", *_SAME_IN_ALL):
-        if len({_compared(keyword, header.values[keyword]) for header in headers.values()} - {""}) > 1:
+        if len({_compared(keyword, values[keyword]) for values in headers.values()} - {""}) > 1:
             raise _refused(study.study_id, f"{keyword} differs between the images of the study")
     attributes = {keyword: _first(keyword, headers.values(), study.study_id) for keyword in _COPIED}
-    written = next(filter(None, (header.values["StudyInstanceUID"] for header in headers.values())), "")
+    written = next(filter(None, (values["StudyInstanceUID"] for values in headers.values())), "")
     study_uid = (
         written if is_usable_uid(written, rooted=True) else derived_uid("study", written or study.study_id)
     )
     counts = Counter(values["SOPInstanceUID"] for values in read.values())
-    images = {key: _image(header, counts) for key, header in headers.items()}
+    images = {key: _image((study.study_id, *key), item, headers[key], counts) for key, item in slices.items()}
     return SourceStudy(study_uid, attributes, images)
 
 
-def _header(study_id: str, series_id: str, item: Slice, read: dict[Path, dict[str, str]]) -> _Header:
-    """The header of a slice; ``read``: what was read before, by file."""
-    path, number = item.path, item.instance_number
-    where = f"image {number} of series {series_id}"
+def _values_of(
+    study_id: str, key: tuple[str, int], path: Path | None, read: dict[Path, dict[str, str]]
+) -> dict[str, str]:
+    """What the file of a slice says, "" where it says nothing; ``read``: what was read before, by file."""
+    where = f"image {key[1]} of series {key[0]}"
     if path is None:
         raise _refused(study_id, f"{where} is no file")
-    if path not in read:
-        read[path] = _values_of(study_id, where, path)
-    return _Header((study_id, series_id, str(number)), read[path], item.plane, item.frame)
-
-
-def _values_of(study_id: str, where: str, path: Path) -> dict[str, str]:
+    if path in read:
+        return read[path]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote values
@@ -235,21 +221,23 @@ def _values_of(study_id: str, where: str, path: Path) -> dict[str, str]:
     except Exception as error:
         # From None: the cause may quote the header.
         raise _refused(study_id, f"{where} cannot be read again ({type(error).__name__})") from None
+    read[path] = values
     return values
 
 
-def _image(header: _Header, counts: Counter[str]) -> SourceImage:
+def _image(
+    place: tuple[str, str, int], item: Slice, values: Mapping[str, str], counts: Counter[str]
+) -> SourceImage:
     """Keep each valid identifier; derive the others from what is written there, or from the place.
 
     A SOPInstanceUID that several images have says nothing about which one is meant: all get another.
     """
-    study_id, series_id, _ = header.place
-    values = header.values
+    study_id, series_id, number = place
     instance, series = values["SOPInstanceUID"], values["SeriesInstanceUID"]
     frame, sop_class = values["FrameOfReferenceUID"], values["SOPClassUID"]
     if counts[instance] > 1 or not instance:
-        place = header.place if header.frame is None else header.place[:2]
-        instance = derived_uid("instance", instance, *place)
+        own = () if item.frame is not None else (str(number),)
+        instance = derived_uid("instance", instance, study_id, series_id, *own)
     elif not is_usable_uid(instance, rooted=True):
         instance = derived_uid("instance", instance)
     if not is_usable_uid(series, rooted=True):
@@ -261,8 +249,8 @@ def _image(header: _Header, counts: Counter[str]) -> SourceImage:
         instance,
         series,
         frame,
-        header.plane,
-        header.frame,
+        item.plane,
+        item.frame,
         thickness if (thickness := _number(values["SliceThickness"])) and 0.0 < thickness < 1000.0 else None,
         _shown(values),
     )
@@ -292,10 +280,10 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _first(keyword: str, headers: Iterable[_Header], study_id: str) -> str:
+def _first(keyword: str, headers: Iterable[Mapping[str, str]], study_id: str) -> str:
     """The first valid value that is not empty; "" without one."""
     longest, pattern = _COPIED[keyword]
-    values: Sequence[str] = [header.values[keyword] for header in headers if header.values[keyword]]
+    values: Sequence[str] = list(filter(None, (header[keyword] for header in headers)))
     for value in values:
         if len(value) <= longest and re.fullmatch(pattern, value):
             return value

@@ -7,7 +7,7 @@ import pytest
 
 from classifier.grade import Grade
 from classifier.measure.agreement import LIMITS, contradictions, target_of
-from classifier.measure.borders import border_scores, find_borders
+from classifier.measure.borders import border_scores, find_border
 from classifier.measure.extents import Extent
 from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import KINDS, Measured, Quantity
@@ -192,11 +192,11 @@ def test_the_scores_are_convolutions_that_repeat_the_edge_or_go_round(is_round: 
     weights = {
         "k.filter": rng.normal(0, 0.2, (4, 1, 5, 7)).astype(np.float32),
         "k.threshold": rng.normal(0, 0.2, 4).astype(np.float32),
-        "k.regression": rng.normal(0, 0.2, (2, 4, 5, 5)).astype(np.float32),
+        "k.regression": rng.normal(0, 0.2, (1, 4, 5, 5)).astype(np.float32),
     }
     image = rng.normal(0, 1, (30, 40)).astype(np.float32)
     found = border_scores(weights, "k", image, is_round=is_round)
-    assert found.shape == (2, 30, 40)
+    assert found.shape == (30, 40)
     row, column = 1, 38
 
     def at(r: int, c: int) -> float:
@@ -209,12 +209,12 @@ def test_the_scores_are_convolutions_that_repeat_the_edge_or_go_round(is_round: 
         return max(0.0, float(np.sum(weights["k.filter"][o, 0] * patch) + weights["k.threshold"][o]))
 
     expected = sum(
-        float(weights["k.regression"][1, o, i, j]) * answer(o, row + 2 * (i - 2), column + 2 * (j - 2))
+        float(weights["k.regression"][0, o, i, j]) * answer(o, row + 2 * (i - 2), column + 2 * (j - 2))
         for o in range(4)
         for i in range(5)
         for j in range(5)
     )
-    assert found[1, row, column] == pytest.approx(expected, abs=1e-4)
+    assert found[row, column] == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_round_border_is_found_where_it_is_whatever_the_pixels() -> None:
@@ -224,7 +224,7 @@ def test_a_round_border_is_found_where_it_is_whatever_the_pixels() -> None:
         disc = np.where(np.hypot(x - 30, y - 30) < 7.0, 900.0, 200.0).astype(np.float32)
         strip = round_strip(np.array([30.5, 29.0]), np.array([1.0, 0.0]), np.array([0.0, 1.0]))
         assert strip.at_mm().shape == (36, len(RADII_MM), 2)
-        (border,) = find_borders("sac", strip, strip.read(disc, (spacing, spacing)))
+        border = find_border("sac", strip, strip.read(disc, (spacing, spacing)))
         contour = strip.centres_mm + border.across_mm[:, None] * strip.across
         assert np.abs(np.hypot(*(contour - 30).T) - 7.0).mean() < 1.2
 
