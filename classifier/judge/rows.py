@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -53,6 +53,10 @@ class GradedRows:
         """Several sets of rows as one."""
         names = ("study_ids", "condition", "level", "label", "p")
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def with_p(self, p: FloatArray) -> GradedRows:
+        """The same targets with other probabilities (n, 3)."""
+        return replace(self, p=p)
 
     @property
     def group(self) -> NDArray[np.int64]:

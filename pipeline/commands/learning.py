@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -184,7 +183,7 @@ def score(
         with atomic_write(cases) as stream:
             worst_cases(rows).to_csv(stream, index=False, lineterminator="\n")
     intervals = score_with_intervals(rows, resamples=resamples)
-    prior = score_with_intervals(replace(rows, p=rows.prior), resamples=resamples if as_json else 0)
+    prior = score_with_intervals(rows.with_p(rows.prior), resamples=resamples if as_json else 0)
     tables, review = quality_tables(rows, resamples=resamples), review_curve(rows)
     if as_json:
         more = {"intervals": intervals, "level_prior": prior, "tables": tables, "review": review}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ def scores(
     """Every term with its interval, the level prior's, what is saved, and the score fold by fold."""
     plan = settings.plan
     ours = official_terms(rows, resamples=plan.resamples, seed=plan.seed)
-    prior = official_terms(replace(rows, p=rows.prior), resamples=plan.resamples, seed=plan.seed)
+    prior = official_terms(rows.with_p(rows.prior), resamples=plan.resamples, seed=plan.seed)
     if ours is None or prior is None:
         return {"out_of_fold": None, "level_prior": None, "saved": None, "by_fold": {}}
 

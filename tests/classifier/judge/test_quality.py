@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,7 @@ def rows() -> GradedRows:
     generator = np.random.default_rng(0)
     sharp = as_rows(graded(0.5, STUDIES))
     noisy = generator.dirichlet((6, 2, 1), len(sharp))
-    return replace(sharp, p=0.5 * sharp.p + 0.5 * noisy)
+    return sharp.with_p(0.5 * sharp.p + 0.5 * noisy)
 
 
 def tables_of(rows: GradedRows) -> tuple[pd.DataFrame, pd.DataFrame]:
