@@ -34,7 +34,7 @@ from data_prep.study import Series, Study
 from data_prep.vocabulary import SeriesKind
 from detector.config import PredictConfig
 from detector.finder import SpineFinder
-from detector.learn.sources import external_cases, external_slice_cases, training_slices
+from detector.learn.sources import SliceSources, external_cases, external_slice_cases, training_slices
 from detector.learn.synthesis import NO_SYNTHESIS
 from detector.learn.train import TrainConfig, train_detector
 from detector.learn.views import AugmentConfig
@@ -135,16 +135,10 @@ def trained(row: Row, external: Path, runs: Path, *, epochs: int, samples: int, 
     """The weights folder of a row, trained unless it is there."""
     folder = runs / row.name.replace(",", "").replace(" ", "-")
     if not (folder / f"{SAGITTAL.kind.value}.safetensors").is_file():
-        sources, choosing = training_slices(
-            None,
-            DetectorKind.SAGITTAL,
-            external if row.external else None,
-            MM_PER_PX,
-            row.phantoms,
-            0,
-            jobs,
-            cache=runs / "slices",
+        wanted = SliceSources(
+            external=external if row.external else None, external_mm_per_px=MM_PER_PX, phantoms=row.phantoms
         )
+        sources, choosing = training_slices(wanted, DetectorKind.SAGITTAL, jobs=jobs, cache=runs / "slices")
         config = TrainConfig(
             epochs=epochs,
             samples_per_epoch=samples,

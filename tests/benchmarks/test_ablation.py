@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import ablation_graders
+from benchmarks import ablation_detector, ablation_graders
 from benchmarks.ablation_graders import rows_of, run, seen_by
 from classifier.config import GraderName, default_config
 from classifier.learn.crop_cache import load_cache
@@ -59,3 +59,18 @@ def test_two_rows_are_trained_judged_and_not_done_again(
     right = np.array(["right" in str(row_id) for row_id in cache.row_ids])
     assert np.array_equal(flipped.crops[~right], cache.crops[~right])
     assert np.array_equal(flipped.crops[right][:, ::-1], cache.crops[right])
+
+
+def test_a_row_of_the_detectors_learns_from_the_slices_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[int] = []
+
+    def train(config: object, sources: list, choosing: list, folder: Path, **_: object) -> None:
+        learned.extend(len(slices) for _, slices in sources)
+        folder.mkdir(parents=True)
+
+    monkeypatch.setattr(ablation_detector, "train_detector", train)
+    row = ablation_detector.Row("one phantom, alone", external=False, phantoms=1)
+    folder = ablation_detector.trained(row, tmp_path, tmp_path / "runs", epochs=1, samples=1, jobs=1)
+    assert folder.name == "one-phantom-alone" and len(learned) == 1 and learned[0] > 0
