@@ -32,7 +32,6 @@ def draw_worst(
     """Write a picture of each of the ``count`` targets with the largest 3-D errors, worst first.
 
     Args:
-        cases: studies with detected and annotated points.
         errors: rows of ``point_errors`` of these studies.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +87,6 @@ def draw_training(results: Path, path: Path) -> None:
 
     Args:
         results: CSV with the columns ``epoch``, ``train/…`` and ``metrics/within_6mm``.
-        path: PNG to write.
     """
     from matplotlib.figure import Figure
 

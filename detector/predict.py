@@ -84,7 +84,6 @@ class LevelDetector:
 
         Args:
             device: as torch spells it.
-            backend: what runs the networks, see ``data_prep.base.backend``.
             threads: of ONNX Runtime; None for all that this process may use.
 
         Raises:

@@ -39,7 +39,6 @@ class CompiledNetwork:
         """Begin to prepare an ONNX model for this processor: with several threads beside the caller.
 
         Args:
-            constants: those that the model refers to.
             threads: that compute inputs beside each other; networks with the same number share them.
         """
         self.threads = threads
@@ -149,7 +148,6 @@ def load_network(
     """The network of a safetensors file.
 
     Args:
-        weights: the file's bytes.
         graph: of the file beside it; None if there is none.
         convert: makes an ONNX model by torch, for weights without a graph.
         threads: None for all that this process may use.

@@ -35,7 +35,6 @@ def coco_text(
 
     Args:
         images: in the order of their ids, which count from 1.
-        objects: the points of each level on each image.
         margins_px: file name → width of the rim of a box beyond its points, (x, y).
     """
     ids = {image.file: number for number, image in enumerate(images, start=1)}
@@ -87,7 +86,6 @@ def points_of_coco(text: str, known: Mapping[str, ImageRecord]) -> list[Labelled
     """The keypoints of a COCO file, whoever wrote it: categories and keypoints count by their names.
 
     Args:
-        text: the file.
         known: file name → slice; a name that is not in it must tell the slice itself.
 
     Raises:

@@ -101,9 +101,7 @@ def export_annotations(
     same bytes.
 
     Args:
-        entries: the studies.
         points: what ``read_points`` returned.
-        out: folder to write into.
         neighbours: slices beside each that has a point, so that a point can be moved there.
         progress: called with each study id when it is done.
 

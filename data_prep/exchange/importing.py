@@ -36,7 +36,6 @@ def import_annotations(
     Args:
         path: ``coco``: the JSON file, or a folder with ``annotations/*.json``; ``yolo``: the folder with
             ``data.yaml`` and ``labels/``.
-        kind: which of the two to read.
         images_table: ``images.csv`` of the export; looked for in the folder if left out. Without it, the file
             names of the images tell which slices they are.
 

@@ -19,7 +19,6 @@ def complete_headers(dataset: FileDataset, study_id: str, plan: SeriesPlan, numb
     Args:
         dataset: what the bare writer made; changed in place.
         study_id, number: whose UIDs are derived, so that the same study always has the same ones.
-        plan: series and contrast of the slice.
     """
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SOPClassUID = MRImageStorage

@@ -114,9 +114,7 @@ def extract_archive(
     time of change of the archive, so that a batch that is started again finds the same input.
 
     Args:
-        path: the archive.
         folder: made here; must not exist or be empty.
-        limits: bounds, checked while unpacking.
         progress: called with members done and in all.
 
     Returns:

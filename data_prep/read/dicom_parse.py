@@ -87,7 +87,6 @@ def dataset_start(start: bytes, size: int) -> int | None:
 
     Args:
         start: its first bytes, 160 at least if it has as many.
-        size: of the file.
     """
     if start[128:132] == _PREFIX:
         return 132

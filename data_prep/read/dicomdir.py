@@ -26,7 +26,6 @@ def missing_images(path: Path, files: Iterable[Path]) -> Rejection | None:
     Nothing is said of one that none of the files belongs to.
 
     Args:
-        path: the DICOMDIR.
         files: of the tree that it lies in.
     """
     try:

@@ -89,7 +89,6 @@ def frames_of(dataset: Dataset, elements: Any, syntax: str, frames: int, limits:
 
     Args:
         dataset: with the two sequences as they are in the file.
-        elements: of the file.
         limits: of ``group_limits``.
 
     Raises:

@@ -28,7 +28,6 @@ def opened_input(
     For a folder with zips in it, that is a temporary folder of links in which each zip is a folder.
 
     Args:
-        path: what the user named.
         progress: called with members done and in all while an archive is unpacked.
 
     Yields:

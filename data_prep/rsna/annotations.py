@@ -25,7 +25,6 @@ def annotated_points(
     """The annotated points of a study in patient space.
 
     Args:
-        study: with its slices.
         coordinates: ``study_id, series_id, instance_number, condition, level, x, y`` as in
             ``train_label_coordinates.csv`` or ``RsnaTables.coordinates``: ids as text or whole numbers, x and
             y zero-based pixels (column, row).

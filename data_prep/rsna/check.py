@@ -68,7 +68,6 @@ def check_data(
 
     Args:
         data: a folder in the RSNA layout.
-        images: whether to look at the images.
         progress: called with (studies done, studies in all).
     """
     tables, problems = _tables(data)

@@ -55,7 +55,6 @@ class SlicePredictor:
         """Weights ``{kind}.safetensors`` of a folder, checked against its manifest.
 
         Args:
-            backend: see ``data_prep.base.backend``.
             threads: of ONNX Runtime; torch has its own setting.
 
         Raises:

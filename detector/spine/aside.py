@@ -99,7 +99,6 @@ def seen_across(
     Those that are left out keep their place, without candidates.
 
     Args:
-        series: of the stack.
         look: looks at slices; leaves out what cannot be decoded.
     """
     near = np.abs(from_middle_mm(stack)) <= config.first_mm
