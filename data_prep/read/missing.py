@@ -9,7 +9,7 @@ are missing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -71,7 +71,8 @@ def slices_missing(study_id: str, series: Sequence[Series], sources: Sources) ->
             for series_id, source in sources.items()
             if series_id != item.series_id
         ]
-        count, why = _Looked(item, sources.get(item.series_id, ()), series, images, others).missing()
+        looked = _Looked(item, sources.get(item.series_id, ()), series, images, others)
+        count, why = next((told for told in looked.told() if told[0]), (0, ""))
         if count:
             slices, are = ("slice", "is") if count == 1 else ("slices", "are")
             message = f"at least {count} {slices} of the {item.orientation.value} series {are} missing: {why}"
@@ -96,22 +97,17 @@ class _Looked:
     images: int
     others: Sequence[frozenset[int]]
 
-    def missing(self) -> tuple[int, str]:
-        """How many slices, and what shows it."""
-        gaps = self._gaps()
-        if gaps:
-            return sum(count for _, count in gaps), "there are gaps between its images"
-        stated = stated_beyond(self.item, self.source, self.images)
-        if stated:
-            return stated, "its headers state more images than were found"
-        late = begin_late(self.item, self.all_series, self.numberings, self.others)
-        if late:
-            return late, "its numbers begin behind the first"
-        shuffled = lost_of_shuffled(self.item, self.numberings, self.others)
-        if shuffled:
-            return shuffled, "its numbers lack as many as its gaps have room for"
-        fewer = fewer_than_beside(self.item, self.all_series, self.numberings)
-        return fewer, "it ends before the series that was planned alike"
+    def told(self) -> Iterator[tuple[int, str]]:
+        """How many slices are missing by one sign after the other, 0 where it is not there, and the sign."""
+        item, all_series, numberings = self.item, self.all_series, self.numberings
+        yield sum(count for _, count in self._gaps()), "there are gaps between its images"
+        stated = stated_beyond(item, self.source, self.images)
+        yield stated, "its headers state more images than were found"
+        yield begin_late(item, all_series, numberings, self.others), "its numbers begin behind the first"
+        shuffled = lost_of_shuffled(item, numberings, self.others)
+        yield shuffled, "its numbers lack as many as its gaps have room for"
+        fewer = fewer_than_beside(item, all_series, numberings)
+        yield fewer, "it ends before the series that was planned alike"
 
     def _gaps(self) -> list[tuple[_Pair, int]]:
         """Pairs with missing slices between them, and how many."""

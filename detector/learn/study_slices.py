@@ -64,14 +64,9 @@ def slices_of_study(
     An object belongs to a slice when its keypoints lie within ``MAX_DISTANCE_MM`` of the slice's plane
     (axial: about one slice gap; sagittal: as far as disc and canal are still seen).
     """
-    found = []
-    for kind in kinds:
-        for series in study.of_kind(kind):
-            for item in series.slices:
-                labelled = _labelled(study, series, item, objects, spec)
-                if labelled is not None:
-                    found.append(labelled)
-    return found
+    shown = ((series, item) for kind in kinds for series in study.of_kind(kind) for item in series.slices)
+    labelled = (_labelled(study, series, item, objects, spec) for series, item in shown)
+    return [item for item in labelled if item is not None]
 
 
 def _labelled(
