@@ -26,9 +26,8 @@ from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.manifest import read_verified
 from data_prep.vocabulary import LEVELS, SEVERITIES, SUBMISSION_COLUMNS, TARGETS, SeriesKind, Target
 from detector import BUNDLED_WEIGHTS
-from detector.look.inference import COARSEST
 from detector.look.network import network_from_bytes
-from detector.spec import AXIAL, FORAMEN, SAGITTAL, DetectorSpec
+from detector.spec import AXIAL, COARSEST, FORAMEN, SAGITTAL, DetectorSpec
 
 CONFIDENCE = 0.1
 DETECTOR_OF_KIND: dict[SeriesKind, DetectorSpec] = {

@@ -9,6 +9,8 @@ from data_prep.vocabulary import LEVELS, ConditionGroup, SeriesKind
 
 # What may be an object or not: nobody says. It is kept out of a training's loss.
 UNLABELLED = "unlabelled"
+# Pixels of a cell of the grid on which objects are found, and of the coarsest grid within a network.
+STRIDE, COARSEST = 8, 32
 
 
 class DetectorKind(StrEnum):

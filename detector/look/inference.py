@@ -15,13 +15,11 @@ from data_prep.base.backend import Backend, resolve_backend
 from data_prep.base.graph import SUFFIX
 from data_prep.base.manifest import read_listed, read_verified
 from data_prep.base.networks import load_network
-from detector.spec import DetectorSpec
+from detector.spec import COARSEST, STRIDE, DetectorSpec
 
 if TYPE_CHECKING:
     from detector.look.network import LevelPoseModel
 
-# Pixels of a cell of the grid on which objects are found, and of the coarsest grid within a network.
-STRIDE, COARSEST = 8, 32
 GPU_BATCH = 16
 # Measured with ONNX Runtime on AVX2, ms per image alone and four together: 19.6 and 18.5 at 320 × 288,
 # 5.3 and 4.2 at 160 × 128.

@@ -19,8 +19,7 @@ from ultralytics.utils.tal import TaskAlignedAssigner
 
 from data_prep.base.graph import convert_torch
 from data_prep.base.manifest import WeightsRejected
-from detector.look.inference import STRIDE
-from detector.spec import DetectorSpec
+from detector.spec import STRIDE, DetectorSpec
 
 
 class LevelAssigner(TaskAlignedAssigner):

@@ -21,10 +21,10 @@ from data_prep.study import Study
 from detector import BUNDLED_WEIGHTS
 from detector.learn.study_slices import phantom_slices
 from detector.look.candidates import CandidateConfig
-from detector.look.inference import STRIDE, SlicePredictor, _padded, decode_keypoints
+from detector.look.inference import SlicePredictor, _padded, decode_keypoints
 from detector.look.network import EvidenceNetwork, converted_network, network_from_bytes
 from detector.predict import LevelDetector
-from detector.spec import SAGITTAL, SPECS, DetectorSpec
+from detector.spec import SAGITTAL, SPECS, STRIDE, DetectorSpec
 
 pytestmark = pytest.mark.usefixtures("really_computed")
 
