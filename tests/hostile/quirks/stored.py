@@ -38,6 +38,7 @@ class StoredImage:
     series_id: str
     path: str
     dataset: Dataset
+    _written: list[tuple[Dataset, bytes]] = field(default_factory=list, repr=False)
 
     @property
     def name(self) -> str:
@@ -67,13 +68,24 @@ class StoredImage:
 
     def changed(self, **elements: Any) -> StoredImage:
         """The image with other elements by keyword; None takes an element out."""
-        dataset = copy.deepcopy(self.dataset)
+        dataset = _with_own_elements(self.dataset)
         for keyword, value in elements.items():
             if value is None:
                 dataset.pop(keyword, None)
             else:
                 setattr(dataset, keyword, value)
         return replace(self, dataset=dataset)
+
+    def content(self) -> bytes:
+        """The file; made once for all studies that have the same data set."""
+        for dataset, written in self._written:
+            if dataset is self.dataset:
+                return written
+        with io.BytesIO() as stream:
+            self.dataset.save_as(stream, enforce_file_format=True)
+            written = stream.getvalue()
+        self._written[:] = [(self.dataset, written)]
+        return written
 
     def with_pixels(self, pixels: NDArray[Any], **elements: Any) -> StoredImage:
         """The image with other 12-bit values (rows, columns), clipped and rounded, and other elements."""
@@ -203,7 +215,7 @@ def write_study(study: StoredStudy, out: Path) -> Path:
     for image in study.images:
         path = out / image.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        image.dataset.save_as(path, enforce_file_format=True)
+        path.write_bytes(image.content())
     for name, content in study.others.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(content)
@@ -219,6 +231,17 @@ def write_study(study: StoredStudy, out: Path) -> Path:
 def change_study(data: Path, study_id: str, quirk: Quirk, out: Path, *, seed: int = 0) -> Path:
     """Write one study of a data set with a quirk into another folder, which is returned."""
     return write_study(quirk(read_study(data, study_id), np.random.default_rng(seed)), out)
+
+
+def _with_own_elements(dataset: Dataset) -> Dataset:
+    """A copy whose elements may be set; what they hold is shared, which pydicom would copy, too."""
+    made: Dataset = object.__new__(type(dataset))
+    made.__dict__.update(dataset.__dict__)
+    made.__dict__["_dict"] = {tag: copy.copy(element) for tag, element in dataset._dict.items()}
+    made.__dict__["_private_blocks"] = {}
+    if "file_meta" in made.__dict__:
+        made.__dict__["file_meta"] = _with_own_elements(dataset.file_meta)
+    return made
 
 
 def _numbers(path: Path) -> list[tuple[int, str]]:

@@ -180,8 +180,12 @@ def test_a_pool_of_the_command_line_writes_the_bytes_of_one_process(
     phantom_data: Path, tmp_path: Path, bundled_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bundled models on synthetic studies, with everything that a study gets by default."""
-    monkeypatch.setattr(Pipeline, "load", classmethod(lambda cls, **_: bundled_pipeline))
-    for jobs in ("1", "2"):  # the workers of two load the models themselves
+
+    def load(cls: type[Pipeline], **_: object) -> Pipeline:
+        return bundled_pipeline
+
+    monkeypatch.setattr(Pipeline, "load", classmethod(load))
+    for jobs in ("1", "2"):  # the workers of two are told its name, and load the models themselves
         arguments = ["predict", str(phantom_data), "-o", str(tmp_path / jobs), "--jobs", jobs, "--json"]
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, result.output
