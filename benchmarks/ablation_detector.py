@@ -154,7 +154,7 @@ def share_right(finder: SpineFinder, cases: list[Case], decoding: str) -> tuple[
     """Share of canal points found at the right level, and how many there are."""
     hits = total = 0
     for study, points in cases:
-        found = DECODINGS[decoding](finder, sagittal_series(study)[0])
+        found = DECODINGS[decoding](finder, sagittal_series(study))
         for point in points:
             at = found.get(point.level.label)
             total += 1

@@ -79,7 +79,7 @@ def registered(series: Series, signs: tuple[int, int, int]) -> Series:
 def looked_at(detector: LevelDetector, study: Study, studies: str) -> Iterator[Looked]:
     """A study at every registration."""
     config = detector.config
-    (leading, *_), _ = sagittal_series(study)
+    leading, *_ = sagittal_series(study)
     kept = central_slices(leading, SLICES, config.max_offset_mm)
     leading = replace(leading, stacks=(tuple(kept),))
     for name, signs in REGISTRATIONS.items():

@@ -50,13 +50,11 @@ class LumbarView:
 
     Attributes:
         series: the leading one first.
-        flags: what is missing of them.
         sighting: what they show.
         set_aside: ids of series that show other parts of the patient.
     """
 
     series: tuple[Series, ...]
-    flags: tuple[str, ...]
     sighting: Sighting
     set_aside: tuple[str, ...]
 
@@ -76,19 +74,18 @@ class SpineFinder:
         kinds = (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1)
         sagittal = [item for kind in kinds for item in study.of_kind(kind)]
         views = views_apart([item for item in sagittal if self._shows_something(item)] or sagittal)
-        best: tuple[float, LumbarView] | None = None
+        found: list[tuple[float, LumbarView]] = []
         for view in views:
             ids = {item.series_id for item in view}
-            series, flags = sagittal_series(
+            series = sagittal_series(
                 replace(study, series=tuple(item for item in study.series if item.series_id in ids))
             )
             seen = self.look(series)
             evidence = lumbar_evidence(seen.discs) if len(views) > 1 else 0.0
             evidence *= 0.5 if is_named_otherwise(series) else 1.0
-            if best is None or evidence > best[0]:
-                aside = tuple(item.series_id for other in views if other is not view for item in other)
-                best = evidence, LumbarView(series, flags, seen, aside)
-        return None if best is None else best[1]
+            aside = tuple(item.series_id for other in views if other is not view for item in other)
+            found.append((evidence, LumbarView(series, seen, aside)))
+        return max(found, key=lambda one: one[0])[1] if found else None
 
     def look(self, series: tuple[Series, ...]) -> Sighting:
         """The chain of discs seen in sagittal series of one study, not yet numbered; the first leads."""

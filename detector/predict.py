@@ -117,7 +117,9 @@ class LevelDetector:
         if view is None:
             return SpineLevels(study.study_id, flags=(Flag.NO_SAGITTAL, Flag.NUMBERING_UNCERTAIN))
         config, series, discs = self.config, view.series, view.sighting.discs
-        leading, flags = series[0], list(view.flags)
+        leading, flags = series[0], list[str]()
+        if leading.kind is not SeriesKind.SAGITTAL_T2:
+            flags.append(Flag.NO_SAGITTAL_T2)
         if len(leading.slices) < config.few_slices:
             flags.append(Flag.FEW_SLICES)
         (middle,) = central_slices(leading, 1, config.max_offset_mm)

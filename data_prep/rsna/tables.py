@@ -10,13 +10,13 @@ import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
 from data_prep.base.csv_files import read_text_table
+from data_prep.read.series_table import SERIES_TABLES
 from data_prep.rsna.table_problems import Problem, TablesInvalid, problem
 from data_prep.rsna.table_quirks import coordinate_quirks, label_quirks, point_and_label_quirks, series_quirks
 from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, TARGETS, Condition, Level
 
 LABELS_FILE = "train.csv"
 COORDINATES_FILE = "train_label_coordinates.csv"
-SERIES_FILES = ("train_series_descriptions.csv", "test_series_descriptions.csv")
 
 _ID = pa.Check.str_matches(r"^[0-9]{1,18}$", error="a whole number")
 _NUMBER = pa.Check.str_matches(
@@ -89,7 +89,7 @@ def read_tables(data: Path) -> RsnaTables:
     problems: list[Problem] = []
     train = _read(data / LABELS_FILE, "labels", problems)
     coordinates = _read(data / COORDINATES_FILE, "coordinates", problems)
-    series_file = next((name for name in SERIES_FILES if (data / name).is_file()), SERIES_FILES[0])
+    series_file = next((name for name in SERIES_TABLES if (data / name).is_file()), SERIES_TABLES[0])
     series = _read(data / series_file, "series", problems)
     if train is None and coordinates is None and series is None and not problems:
         problems.append(

@@ -292,7 +292,7 @@ def _numbered(
     hard: bool = False,
     real: bool = False,
 ) -> NumberedCase | None:
-    series, _ = sagittal_series(PixelCache(study).study)
+    series = sagittal_series(PixelCache(study).study)
     if not series:  # as of a data set that holds axial slices alone
         return None
     sighting = detector.finder.look(series)

@@ -28,9 +28,7 @@ def central_slices(series: Series, count: int, max_offset_mm: float) -> list[Sli
     return [stack[i] for i in sorted(chosen or [int(order[0])])]
 
 
-def sagittal_series(study: Study) -> tuple[tuple[Series, ...], tuple[str, ...]]:
-    """The series that decide the levels, the leading one first, and flags."""
+def sagittal_series(study: Study) -> tuple[Series, ...]:
+    """The series that decide the levels, the leading one first."""
     t2, t1 = study.of_kind(SeriesKind.SAGITTAL_T2), study.of_kind(SeriesKind.SAGITTAL_T1)
-    if t2:
-        return (*t2[:2], *t1[:1]), ()
-    return t1[:2], ("no_sagittal_t2",)
+    return (*t2[:2], *t1[:1]) if t2 else t1[:2]

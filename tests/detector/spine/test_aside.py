@@ -152,7 +152,7 @@ def test_a_disc_beyond_is_told_whether_the_levels_are_moved_or_not(
     across = stack[0].plane.normal
     levels = levels_at(np.full(5, np.mean([float(item.plane.centre_mm @ across) for item in stack])), across)
     first, *others = levels
-    view = LumbarView((series,), (), Sighting((), None, (), ()), ())
+    view = LumbarView((series,), Sighting((), None, (), ()), ())
     chain = NumberedChain((), 0, 1.0, {0: 1.0})
     monkeypatch.setattr(finder, "fading", lambda *_: faded)
     for last, is_beyond in ((slice(-2, None), True), (slice(-9, -3), False)):
