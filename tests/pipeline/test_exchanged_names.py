@@ -60,11 +60,12 @@ def test_a_table_with_t1_and_t2_exchanged_gives_the_same_grades(dataset: Path, t
     assert "series_kind_doubtful" not in study["flags"]
 
 
-@pytest.mark.parametrize(("shown", "called"), [(T1, T2), (T2, T1)])
+@pytest.mark.parametrize(("shown", "called", "seed"), [(T1, T2, SEED), (T2, T1, SEED), (T1, T2, 200_420)])
 def test_one_series_alone_under_the_other_name_is_told(
-    shown: SeriesKind, called: SeriesKind, bundled_pipeline: Pipeline
+    shown: SeriesKind, called: SeriesKind, seed: int, bundled_pipeline: Pipeline
 ) -> None:
-    study = make_study(SEED).study
+    """Of the last one the discs tell, which are brighter, too: over the vertebrae the canal is at .61."""
+    study = make_study(seed).study
     alone = [item for item in study.series if item.kind not in (T1, T2) or item.kind is shown]
     named = [replace(item, kind=called) if item.kind is shown else item for item in alone]
     for series, is_told in ((alone, False), (named, True)):
