@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from data_prep.base.bundles import Bundle
+from data_prep.base.manifest import MANIFEST_NAME
 
-MANIFEST: Final = "manifest.json"
 SYNTHETIC_ONLY: Final = (
     "The graders learned from synthetic anatomy alone: how well they grade real patients has not been shown."
 )
@@ -35,7 +35,7 @@ class Learned:
 def read_learned(folder: Path) -> Learned:
     """What the manifest of a weights folder says; nothing where it cannot be read."""
     try:
-        told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        told = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
         return Learned(str(told.get("learned_from", "")), str(told.get("licence", "")))
     except (OSError, ValueError, AttributeError):
         return Learned()
@@ -85,7 +85,7 @@ def _research() -> Mapping[str, str]:
 @cache
 def _listed(stage: str, bundle: Bundle) -> dict[str, str]:
     """The files of a stage of a bundle; none in a copy of the project without it."""
-    manifest = files(stage).joinpath("weights", bundle.value, MANIFEST)
+    manifest = files(stage).joinpath("weights", bundle.value, MANIFEST_NAME)
     if not manifest.is_file():
         return {}
     listed = json.loads(manifest.read_text(encoding="utf-8"))["files"]

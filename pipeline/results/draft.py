@@ -19,13 +19,12 @@ HEADING: Final = (
     "DRAFT OF RESEARCH SOFTWARE - NOT A MEDICAL REPORT. To be checked and changed by a radiologist."
 )
 _GRADE_WORDS: Final = {
-    Severity.NORMAL_MILD: "no more than mild",
-    Severity.MODERATE: "moderate",
-    Severity.SEVERE: "severe",
+    Severity.NORMAL_MILD: "No more than mild",
+    Severity.MODERATE: "Moderate",
+    Severity.SEVERE: "Severe",
 }
 # Beyond the uncertainty: a slip that is not surely one is not worth a sentence.
 _LISTHESIS_MM: Final = 3.0
-_SHOWN: Final = (Severity.SEVERE, Severity.MODERATE)
 
 
 def usual_words(item: Measured) -> str:
@@ -50,7 +49,11 @@ def draft_text(prediction: StudyPrediction) -> str:
         f"{numbering_words(levels.numbering_confidence, prediction.flags)})."
     )
     lines += [flag_words(flag) for flag in prediction.flags]
-    lines += _whole(prediction.measurements)
+    lines += [
+        f"Lordosis {item.words}, lower endplate of L1 to upper endplate of S1."
+        for item in prediction.measurements
+        if item.quantity is Quantity.LORDOSIS
+    ]
     for level in LEVELS:
         lines.append(f"{level.label}: {' '.join(_level(prediction, level, level in levels.levels))}")
     lines += ["", "IMPRESSION", *_impression(prediction)]
@@ -60,11 +63,6 @@ def draft_text(prediction: StudyPrediction) -> str:
         lines += [f"{d.target.level.label} {_place(d.target.condition)}: {d.words}." for d in doubts]
     lines += ["", f"{NOT_A_DEVICE} {prediction.provenance.learned_from}"]
     return "\n".join(lines) + "\n"
-
-
-def _whole(measured: Sequence[Measured]) -> list[str]:
-    found = [item for item in measured if item.quantity is Quantity.LORDOSIS]
-    return [f"Lordosis {item.words}, lower endplate of L1 to upper endplate of S1." for item in found]
 
 
 def _level(prediction: StudyPrediction, level: Level, is_found: bool) -> list[str]:
@@ -109,7 +107,7 @@ def _canal(prediction: StudyPrediction, target: Target) -> str:
     grade = prediction.grades[target]
     if grade.source == "prior":
         return f"Central canal not assessed{beside}."
-    return f"{_sentence(grade.severity)} central canal stenosis{beside}."
+    return f"{_GRADE_WORDS[grade.severity]} central canal stenosis{beside}."
 
 
 def _pair(prediction: StudyPrediction, group: ConditionGroup, level: Level, name: str) -> list[str]:
@@ -121,7 +119,7 @@ def _pair(prediction: StudyPrediction, group: ConditionGroup, level: Level, name
         grade = prediction.grades[Target(Condition.of(group, side), level)]
         said.append(None if grade.source == "prior" else grade.severity)
     if said[0] == said[1] and said[0] is not None:
-        return [f"{_sentence(said[0])} {what} on both sides{_sizes(prediction, level, sides, name)}."]
+        return [f"{_GRADE_WORDS[said[0]]} {what} on both sides{_sizes(prediction, level, sides, name)}."]
     if said[0] is said[1] is None:
         return [f"{what.capitalize()} not assessed."]
     sentences = []
@@ -130,7 +128,7 @@ def _pair(prediction: StudyPrediction, group: ConditionGroup, level: Level, name
         if severity is None:
             sentences.append(f"{side.value.capitalize()} {what} not assessed{sizes}.")
         else:
-            sentences.append(f"{_sentence(severity)} {what} on the {side.value}{sizes}.")
+            sentences.append(f"{_GRADE_WORDS[severity]} {what} on the {side.value}{sizes}.")
     return sentences
 
 
@@ -148,7 +146,7 @@ def _sizes(prediction: StudyPrediction, level: Level, sides: Sequence[Side], nam
 def _impression(prediction: StudyPrediction) -> list[str]:
     """The worst first; that nothing is worse than mild, where all was seen."""
     lines = []
-    for severity in _SHOWN:
+    for severity in (Severity.SEVERE, Severity.MODERATE):
         places = [
             f"{target.level.label} {_place(target.condition)}"
             for target, grade in sorted(prediction.grades.items(), key=lambda pair: pair[0].level.index)
@@ -162,11 +160,6 @@ def _impression(prediction: StudyPrediction) -> list[str]:
     if missing:
         lines.append(f"{missing} of {len(prediction.grades)} places not assessed.")
     return lines
-
-
-def _sentence(severity: Severity) -> str:
-    words = _GRADE_WORDS[severity]
-    return words[0].upper() + words[1:]
 
 
 def _place(condition: Condition) -> str:
