@@ -191,6 +191,9 @@ def test_a_file_that_cannot_be_taken_in_is_named_and_ends_nothing(
     page_of.set_input_files("#folder", str(folder))
     assert _state(page_of, "Done|Not").startswith("Done: 1 study. Files, series or studies")
     assert page_of.locator("iframe.result").count() == 1
+    page_of.set_viewport_size({"width": 360, "height": 740})
+    assert page_of.evaluate("document.documentElement.scrollWidth") == 360, "wider than the screen"
+    assert page_of.evaluate(CONTRAST)["failures"] == []
     said = page_of.locator(".of-no-study li").all_inner_texts()
     assert sorted(words.partition(": ")[0] for words in said) == [
         ".8.dcm", "7.dcm", "9.dcm", "broken.zip",

@@ -166,7 +166,7 @@
     const main = reports.length === 1 && state.studies === 1 ? reports[0] : "index.html";
     view.end(outcome(state), state.graded < state.studies);
     const list = view.article.querySelector(".of-no-study");
-    list.hidden = !state.of_no_study.length;
+    list.hidden = main === "index.html" || !state.of_no_study.length; // that page says it, too
     for (const words of state.of_no_study) {
       const item = document.createElement("li");
       item.textContent = words;
@@ -177,7 +177,6 @@
       const link = document.createElement("a");
       link.href = base + name;
       link.textContent = text;
-      link.style.marginRight = "18px";
       if (name === main) link.target = "_blank";
       else link.download = name;
       view.remove.before(link);
