@@ -99,7 +99,9 @@ class StudyWork:
         """Whether an earlier run made every file of a record; one that failed is tried again."""
         study_id = record["study_id"]
         there = all((out / place_of(output.place, study_id)).is_file() for output in self.outputs)
-        return there and (self.dicom is None or self.dicom.are_there(dict(record), out))
+        return there and (
+            self.dicom is None or self.dicom.are_there(StudyPrediction.from_record(record), out)
+        )
 
     def remove_earlier(self, study_id: str, out: Path, *, made_again: bool) -> None:
         """Remove what an earlier run left of a study, in the places of what is made now or of what is not.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
 from pydicom.dataset import Dataset
 
-from data_prep.vocabulary import TARGETS, Severity
+from data_prep.levels import LevelPoint
+from data_prep.vocabulary import TARGETS, Severity, Target
 from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import codes
 from pipeline.results.dicom.identity import identify, note, set_times
@@ -20,14 +18,11 @@ from pipeline.results.words import flag_lines, target_words
 def build_key_images(source: SourceStudy, prediction: StudyPrediction) -> Dataset | None:
     """The selection of one study, or None where nothing is worse than mild."""
     images, words = {}, []
-    for target in TARGETS:
-        grade, point = prediction.grades[target], prediction.found.point(target.condition, target.level)
-        if grade.source == "prior" or grade.severity is Severity.NORMAL_MILD or point is None:
-            continue
+    for target, point in key_points(prediction).items():
         image = source.image_of(point)
         if image is not None:
             images[image.sop_instance_uid] = image
-            words.append(f"{target_words(target)}: {grade.severity.value}")
+            words.append(f"{target_words(target)}: {prediction.grades[target].severity.value}")
     if not images:
         return None
     evidence = source.evidence(images.values())
@@ -47,12 +42,12 @@ def build_key_images(source: SourceStudy, prediction: StudyPrediction) -> Datase
     return selection
 
 
-def has_key_images(record: Mapping[str, Any]) -> bool:
-    """Whether a study gets a selection, from its record."""
-    return any(
-        target["source"] != "prior"
-        and target["severity"] != Severity.NORMAL_MILD.value
-        and target["point"] is not None
-        and target["point"]["xy_px"] is not None
-        for target in record["targets"]
-    )
+def key_points(prediction: StudyPrediction) -> dict[Target, LevelPoint]:
+    """Points on slices of what is graded Moderate or Severe; a study without any gets no selection."""
+    found = {}
+    for target in TARGETS:
+        grade, point = prediction.grades[target], prediction.found.point(target.condition, target.level)
+        is_worse = grade.source != "prior" and grade.severity is not Severity.NORMAL_MILD
+        if is_worse and point is not None and point.sight is not None:
+            found[target] = point
+    return found

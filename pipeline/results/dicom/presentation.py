@@ -6,7 +6,6 @@ DICOM PS3.3 section A.33.1: points, level names and grades as graphics and text 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from highdicom.pr import (
@@ -97,10 +96,9 @@ def _name_classes(dataset: Dataset, classes: Mapping[str, str]) -> None:
                 _name_classes(item, classes)
 
 
-def presented_series(record: Mapping[str, Any]) -> list[str]:
-    """Ids of the series that get a presentation state, from a study's record."""
-    points = [target["point"] for target in record["targets"] if target["point"] is not None]
-    return sorted({point["series_id"] for point in points if point["xy_px"] is not None})
+def presented_series(prediction: StudyPrediction) -> list[str]:
+    """Ids of the series that get a presentation state."""
+    return sorted({point.sight.series_id for point in prediction.found.points if point.sight is not None})
 
 
 def _annotations(

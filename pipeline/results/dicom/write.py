@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -18,7 +17,7 @@ from data_prep.study import Study
 from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import ResultObject
 from pipeline.results.dicom.capture import build_capture
-from pipeline.results.dicom.key_images import build_key_images, has_key_images
+from pipeline.results.dicom.key_images import build_key_images, key_points
 from pipeline.results.dicom.presentation import build_presentations, presented_series
 from pipeline.results.dicom.source import read_source
 from pipeline.results.dicom.structured_report import build_report
@@ -52,22 +51,22 @@ class DicomResults:
         """Names of the folders that they go to."""
         return frozenset(item.folder for item in self.objects)
 
-    def paths(self, record: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
-        """The files of a study, from its record (``StudyPrediction.to_dict``)."""
-        name = safe_id(record["study_id"])
+    def paths(self, prediction: StudyPrediction, folder: Path) -> tuple[Path, ...]:
+        """The files of a study."""
+        name = safe_id(prediction.study_id)
         single = [
             folder / item.folder / f"{name}.dcm"
             for item in _ONE_A_STUDY
-            if item in self.objects and (item is not ResultObject.KOS or has_key_images(record))
+            if item in self.objects and (item is not ResultObject.KOS or key_points(prediction))
         ]
-        series = presented_series(record) if ResultObject.GSPS in self.objects else []
+        series = presented_series(prediction) if ResultObject.GSPS in self.objects else []
         return (*single, *(folder / "gsps" / name / f"{safe_id(item)}.dcm" for item in series))
 
-    def are_there(self, record: dict[str, Any], folder: Path) -> bool:
+    def are_there(self, prediction: StudyPrediction, folder: Path) -> bool:
         """Whether the files of a study that was done before are there, or it was refused that it has any."""
-        refused = any(row["reason"] == Reason.NO_RESULT.value for row in record["rejections"])
-        done = all(path.is_file() for path in self.paths(record, folder))
-        return done or refused or bool(record["rejected"])
+        refused = any(item.reason is Reason.NO_RESULT for item in prediction.rejections)
+        done = all(path.is_file() for path in self.paths(prediction, folder))
+        return done or refused or prediction.rejected
 
     def write(
         self, study: Study | None, prediction: StudyPrediction, folder: Path, picture: Path | None = None
@@ -84,7 +83,7 @@ class DicomResults:
             return None
         try:
             objects = self.build(study, prediction, picture)
-            for path, dataset in zip(self.paths(prediction.to_dict(), folder), objects, strict=True):
+            for path, dataset in zip(self.paths(prediction, folder), objects, strict=True):
                 write_object(dataset, path)
         except DicomRejected as refused:
             return refused.rejection
@@ -118,7 +117,7 @@ class DicomResults:
             objects.append(selection)
         if ResultObject.GSPS in self.objects:
             states = build_presentations(source, prediction, study)
-            objects += [states[series] for series in presented_series(prediction.to_dict())]
+            objects += [states[series] for series in presented_series(prediction)]
         return tuple(objects)
 
 

@@ -39,7 +39,7 @@ def results_of(images: Path, pipeline: Pipeline, folder: Path) -> tuple[Path, ..
     prediction, study = pipeline.predict_entry(entry)
     results = DicomResults(set(ResultObject) - {ResultObject.COMPREHENSIVE_SR})
     assert results.write(study, prediction, folder) is None
-    paths = results.paths(prediction.to_dict(), folder)
+    paths = results.paths(prediction, folder)
     (report,) = (path for path in paths if path.parent.name == "sr")
     (DOCS / "dsrdump" / f"{entry.study_id}.txt").write_text(dsrdump(report), encoding="utf-8")
     return paths

@@ -59,7 +59,7 @@ def graded(
     results = DicomResults(set(ResultObject) - {ResultObject.SC})
     folder = tmp_path_factory.mktemp("results")
     assert results.write(study, prediction, folder) is None
-    return prediction, results.paths(prediction.to_dict(), folder)
+    return prediction, results.paths(prediction, folder)
 
 
 @pytest.fixture

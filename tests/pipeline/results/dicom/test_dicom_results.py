@@ -192,7 +192,7 @@ def test_the_same_study_gives_the_same_bytes_and_other_models_other_objects(
         prediction, study = pipeline.predict_entry(entry)
         results = DicomResults({ResultObject.SR} | ({ResultObject.SC} if name != "c" else set()))
         assert results.write(study, prediction, tmp_path / name) is None
-        made.append([path.read_bytes() for path in results.paths(prediction.to_dict(), tmp_path / name)])
+        made.append([path.read_bytes() for path in results.paths(prediction, tmp_path / name)])
     assert made[0] == made[1] and len(made[0]) == 2
     first, other = (pydicom.dcmread(tmp_path / name / "sr" / "501.dcm") for name in ("a", "c"))
     assert first.StudyInstanceUID == other.StudyInstanceUID
@@ -226,7 +226,7 @@ def test_values_that_break_the_standard_do_not_get_into_a_result(images: Path, t
     prediction, study = graded(images)
     results = DicomResults({ResultObject.SR})
     assert results.write(study, prediction, tmp_path) is None
-    (path,) = results.paths(prediction.to_dict(), tmp_path)
+    (path,) = results.paths(prediction, tmp_path)
     assert dciodvfy_errors(path) == []
     dataset = pydicom.dcmread(path)
     assert [str(dataset[keyword].value or "") for keyword in bad] == ["", "", ""]
@@ -358,7 +358,7 @@ def test_real_studies_without_half_of_the_attributes_give_valid_objects(
     prediction, study = bundled_pipeline.predict_entry(entry)
     results = DicomResults(tuple(ResultObject))
     assert results.write(study, prediction, tmp_path) is None
-    paths = results.paths(prediction.to_dict(), tmp_path)
+    paths = results.paths(prediction, tmp_path)
     assert {path.relative_to(tmp_path).parts[0] for path in paths} >= {"sr", "sr-comprehensive", "sc", "gsps"}
     for path in paths:
         assert dciodvfy_errors(path) == []

@@ -26,7 +26,7 @@ def objects(bundled_pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory
     prediction, study = bundled_pipeline.predict_entry(entry)
     results = DicomResults(tuple(ResultObject))
     assert results.write(study, prediction, folder) is None
-    return results.paths(prediction.to_dict(), folder)
+    return results.paths(prediction, folder)
 
 
 def test_dciodvfy_finds_no_error_in_any_object(objects: tuple[Path, ...]) -> None:
