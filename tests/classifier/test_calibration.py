@@ -8,6 +8,7 @@ from scipy.special import softmax
 
 from classifier.calibration import (
     Calibration,
+    JointCalibration,
     calibration_error_by_chance,
     expected_calibration_error,
     fit_calibration,
@@ -86,3 +87,12 @@ def test_calibration_error_by_chance_is_what_right_predictions_show() -> None:
     assert expected_calibration_error(too_sure, rng.random(1000) < p) > 2 * calibration_error_by_chance(
         too_sure
     )
+
+
+@pytest.mark.parametrize("bias", [[0.1, -0.1], [0.1, -0.1, 0.0, 0.0]])
+def test_a_description_with_another_number_of_biases_is_refused(bias: list[float]) -> None:
+    """A longer one used to lose its end, a shorter one to end the program."""
+    with pytest.raises(ValueError, match="values to unpack"):
+        Calibration.from_dict({"temperature": 1.0, "bias": bias})
+    with pytest.raises(ValueError, match="values to unpack"):
+        JointCalibration.from_dict({"weights": [0.5, 0.5], "bias": bias})
