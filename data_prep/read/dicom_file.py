@@ -123,7 +123,7 @@ def _frame_header(path: Path, frame: Frame, syntax: str, place: PixelPlace) -> S
     )
 
 
-def read_pixels(header: SliceHeader, *, study_id: str = "", series_id: str = "") -> NDArray[np.float32]:
+def read_pixels(header: SliceHeader) -> NDArray[np.float32]:
     """Decode one image: float32, shape ``header.plane.shape``, bright = high signal.
 
     RescaleSlope and RescaleIntercept are applied. MONOCHROME1 is turned round its own maximum, so that
@@ -133,7 +133,7 @@ def read_pixels(header: SliceHeader, *, study_id: str = "", series_id: str = "")
         DicomRejected: for every failure, with the reason.
     """
     path, limits = header.path, DEFAULT_LIMITS
-    with rejecting(path, Reason.BAD_PIXELS, _KNOWN, study_id, series_id):
+    with rejecting(path, Reason.BAD_PIXELS, _KNOWN):
         plain = _plain_signal(header, checked_file(path, limits))
         if plain is not None:
             return plain

@@ -87,10 +87,8 @@ KnownErrors = tuple[tuple[type[Exception] | tuple[type[Exception], ...], Reason,
 
 
 @contextmanager
-def rejecting(
-    path: Path, otherwise: Reason, known: KnownErrors, study_id: str = "", series_id: str = ""
-) -> Iterator[None]:
-    """Turn whatever is raised inside into DicomRejected.
+def rejecting(path: Path, otherwise: Reason, known: KnownErrors) -> Iterator[None]:
+    """Turn whatever is raised inside into DicomRejected, which names the file alone.
 
     Fuzzed files made pydicom and its decoders raise AttributeError, ValueError, NotImplementedError,
     RuntimeError, RecursionError, TypeError, OSError, MemoryError and its own errors. Only our own messages
@@ -111,7 +109,7 @@ def rejecting(
         for kinds, known_reason, meaning in known:
             if isinstance(error, kinds):
                 reason, message = known_reason, meaning
-    raise DicomRejected(Rejection.of(path, reason, message, study_id=study_id, series_id=series_id)) from None
+    raise DicomRejected(Rejection.of(path, reason, message)) from None
 
 
 def checked_file(path: Path, limits: ReadLimits) -> os.stat_result:

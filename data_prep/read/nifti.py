@@ -48,7 +48,6 @@ def read_volume(
     path: Path,
     *,
     limits: ReadLimits = DEFAULT_LIMITS,
-    study_id: str = "",
     series_id: str = "",
     folder_name: str = "",
 ) -> tuple[tuple[SliceHeader, ...], tuple[Rejection, ...]]:
@@ -63,7 +62,7 @@ def read_volume(
     Raises:
         DicomRejected: for every failure, with the reason.
     """
-    with rejecting(path, Reason.UNREADABLE, _KNOWN, study_id, series_id):
+    with rejecting(path, Reason.UNREADABLE, _KNOWN):
         if _SEGMENTATION.search(stem_of(path)):
             raise Refused(Reason.UNKNOWN_KIND, "a segmentation by its name, not an image")
         claims = _claims(path, limits)
@@ -74,25 +73,22 @@ def read_volume(
         affine = affine_of(claims.header)
         layout = layout_of(affine, claims, stem_of(path))
         described = description_of(path, told, folder_name)
-        read = partial(read_voxels, path, claims, limits=limits, study_id=study_id, series_id=series_id)
-        headers = []
-        for index in range(claims.shape[layout.slice_axis]):
-            reader = partial(read, layout=layout, index=index)
-            headers.append(
-                SliceHeader(
-                    path=path,
-                    plane=plane_of(affine, claims.shape, layout, index),
-                    instance_number=index + 1,
-                    series_uid=series_id,
-                    reader=reader,
-                    **described,
-                )
+        headers = tuple(
+            SliceHeader(
+                path=path,
+                plane=plane_of(affine, claims.shape, layout, index),
+                instance_number=index + 1,
+                series_uid=series_id,
+                reader=partial(read_voxels, path, claims, layout, index, limits),
+                **described,
             )
+            for index in range(claims.shape[layout.slice_axis])
+        )
     unused: tuple[Rejection, ...] = ()
     if sidecar is None:
         message = "its JSON sidecar cannot be read and was not used"
-        unused = (Rejection.of(path, Reason.UNREADABLE, message, study_id=study_id, series_id=series_id),)
-    return tuple(headers), unused
+        unused = (Rejection.of(path, Reason.UNREADABLE, message),)
+    return headers, unused
 
 
 def holds_labels(headers: Sequence[SliceHeader]) -> bool:
@@ -110,21 +106,14 @@ def holds_labels(headers: Sequence[SliceHeader]) -> bool:
 
 
 def read_voxels(
-    path: Path,
-    claims: Claims,
-    *,
-    layout: Layout,
-    index: int,
-    limits: ReadLimits = DEFAULT_LIMITS,
-    study_id: str = "",
-    series_id: str = "",
+    path: Path, claims: Claims, layout: Layout, index: int, limits: ReadLimits
 ) -> NDArray[np.float32]:
     """One slice as float32 (rows, columns), scaled as the header says.
 
     Raises:
         DicomRejected: for every failure, with the reason.
     """
-    with rejecting(path, Reason.BAD_PIXELS, _KNOWN, study_id, series_id):
+    with rejecting(path, Reason.BAD_PIXELS, _KNOWN):
         status = path.stat()
         changed = status.st_size, status.st_mtime_ns
         dtype = claims.header.get_data_dtype()

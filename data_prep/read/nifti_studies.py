@@ -229,15 +229,11 @@ def _study(study_id: str, members: Sequence[tuple[Path, str]], homes: Mapping[Pa
         folder_name = "" if homes[path.parent] == path.parent else path.parent.name
         series_id = _series_id(f"{folder_name}_{rest}" if folder_name else rest, path, headers)
         try:
-            slices, unused = read_volume(
-                path, study_id=study_id, series_id=series_id, folder_name=folder_name
-            )
+            headers[series_id], unused = read_volume(path, series_id=series_id, folder_name=folder_name)
         except DicomRejected as rejected:
-            rejections.append(rejected.rejection)
-            continue
-        headers[series_id] = slices
-        rejections += unused
-        if _named_otherwise(path):
+            unused = (rejected.rejection,)
+        rejections += [replace(item, study_id=study_id, series_id=series_id) for item in unused]
+        if series_id in headers and _named_otherwise(path):
             message = "its name and its folder name two patients: the name was believed"
             rejections.append(Rejection.of(path, Reason.IDENTIFIERS, message, study_id=study_id))
     return VolumeStudy(study_id, headers, frozenset(path.parent for path, _ in members), tuple(rejections))

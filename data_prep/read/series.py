@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_prep.geometry import SAME_ORIENTATION_COSINE, FloatArray, Orientation, SlicePlane
 from data_prep.problems import DicomRejected, Reason, Rejection
@@ -115,9 +116,18 @@ def weightings_compared(series: Sequence[Series]) -> tuple[Series, ...]:
 
 
 def _slice(number: int, header: SliceHeader, study_id: str, series_id: str) -> Slice:
-    reader = header.reader or partial(read_pixels, header, study_id=study_id, series_id=series_id)
     frame = None if header.frame is None else header.frame + 1
-    return Slice(header.plane, number, reader, header.path, frame)
+    read = partial(_pixels, header, study_id, series_id)
+    return Slice(header.plane, number, read, header.path, frame)
+
+
+def _pixels(header: SliceHeader, study_id: str, series_id: str) -> NDArray[np.float32]:
+    """The pixels of an image; a rejection names study and series, which readers do not know."""
+    try:
+        return read_pixels(header) if header.reader is None else header.reader()
+    except DicomRejected as rejected:
+        placed = replace(rejected.rejection, study_id=study_id, series_id=series_id)
+        raise DicomRejected(placed) from None
 
 
 def _is_degraded(headers: Sequence[SliceHeader]) -> bool:

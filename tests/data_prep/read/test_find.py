@@ -348,6 +348,16 @@ def test_what_is_not_used_is_named_by_study_series_and_file(tmp_path: Path) -> N
     }
 
 
+def test_a_slice_that_cannot_be_decoded_is_named_so_too(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "100")
+    item = load_only(study).series[0].slices[0]
+    path = study / "11" / f"{item.instance_number}.dcm"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DicomRejected) as caught:
+        item.pixels()
+    assert caught.value.rejection.place == f"100/11/{path.name}" and path.name in str(caught.value)
+
+
 def test_equal_identifiers_of_different_places_are_no_duplicates(tmp_path: Path) -> None:
     write_series(tmp_path / "a", SOPInstanceUID="1.1")
     study = load_only(tmp_path)

@@ -320,7 +320,7 @@ def test_a_sidecar_that_cannot_be_used_does_not_cost_the_volume(content: str, tm
     path = saved(sagittal(), tmp_path / "t2_sag.nii")
     path.with_name("t2_sag.json").write_text(content)
 
-    headers, unused = read_volume(path, study_id="a", series_id="b")
+    headers, unused = read_volume(path, series_id="b")
 
     assert len(headers) == 7
     assert headers[0].echo_time_ms is None
