@@ -149,4 +149,5 @@ def test_the_kaggle_notebook_writes_a_valid_submission(
     studies = sorted(path.name for path in (data / "train_images").iterdir())
     validate_submission(submission, [*studies, "111"])
     assert f"{len(submission)} rows written" in text and len(submission) == 75
+    assert "none in BUNDLE, so the bundled ones grade" in text
     assert "25 rows of the sample have no images and get the level prior: studies 111" in text
