@@ -51,7 +51,7 @@ SHOWN = {
 @app.command(epilog="Example: lumbar detector predict train_images/100206310 -o levels.csv")
 def predict(
     path: Input,
-    output: Annotated[Path, typer.Option("--output", "-o", help="levels.csv to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="levels.csv to write.", dir_okay=False)],
     weights: NamedWeights = None,
     series_table: SeriesTable = None,
 ) -> None:

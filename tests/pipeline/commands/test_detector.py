@@ -40,6 +40,11 @@ def test_predict_writes_levels_in_the_form_of_the_coordinate_table(data: Path, t
     assert "numbering" in result.stderr
 
 
+def test_a_folder_in_the_place_of_the_table_is_said_before_hours_of_work(data: Path, tmp_path: Path) -> None:
+    result = runner.invoke(app, ["predict", str(data), "-o", str(tmp_path)])
+    assert result.exit_code == 2 and "is a directory" in result.stderr
+
+
 def test_evaluate_reports_figures_as_json_and_draws_the_worst(data: Path, tmp_path: Path) -> None:
     result = runner.invoke(app, ["evaluate", str(data), "--json", "--pictures", str(tmp_path)])
     assert result.exit_code == 0, result.output
