@@ -52,7 +52,9 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "2",
     )
     for name in ("ca", "other"):
-        openssl(*new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem")
+        # Python 3.13 trusts no authority that does not say that it signs.
+        signs = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+        openssl(*new, *signs, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem")
     for name, authority in (("node", "ca"), ("archive", "ca"), ("stranger", "other")):
         signed = (
             "-CA",
