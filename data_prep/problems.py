@@ -42,7 +42,10 @@ class Reason(StrEnum):
     TRUNCATED = "truncated", "copy or export the file again: its end is missing"
     UNREADABLE = "unreadable", "export the file again, and check that it may be read"
     TOO_LARGE = "too_large", "leave the file out, or export single-frame slices"
-    MULTI_FRAME = "multi_frame_not_supported", "export the series as one file per slice"
+    MULTI_FRAME = (
+        "multi_frame_not_supported",
+        "export the series as one file per slice, or each NIfTI volume as a file of its own",
+    )
     TRANSFER_SYNTAX = "transfer_syntax_not_supported", "export uncompressed, or with RLE, JPEG or JPEG 2000"
     MISSING_GEOMETRY = (
         "missing_geometry",

@@ -264,7 +264,6 @@ class Jobs:
             return "failed", "stopped"
         except Exception as error:  # one job must never end the app; messages may quote headers
             if is_disk_error(error):
-                assert isinstance(error, OSError)
                 return "failed", f"{error.strerror}: make room on the disk, and try again"
             return "failed", failure_in_words(type(error), error.__traceback__)
         return "done", "done"

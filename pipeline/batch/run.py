@@ -12,19 +12,28 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from data_prep.base.files import file_state, write_whole
-from data_prep.names import input_label, safe_id
-from data_prep.problems import LumbarError, Reason, Rejection
+from data_prep.problems import Reason, Rejection
 from data_prep.read.entry import StudyEntry
-from data_prep.read.own import is_record
 from data_prep.vocabulary import Flag, GradeSource
 from pipeline.batch.engines import Engine, InThisProcess
+from pipeline.batch.output import (
+    COMPACT,
+    INDEX_FILE,
+    PREDICTIONS_FILE,
+    PREDICTIONS_FORMAT,
+    REFUSED_FILE,
+    SUBMISSION_FILE,
+    TARGETS_FILE,
+    all_rejections,
+    read_stored,
+    record_path,
+    write_tables,
+)
 from pipeline.batch.study_work import (
     PICTURE_PLACE,
     REPORT_PLACE,
@@ -37,24 +46,13 @@ from pipeline.batch.study_work import (
 )
 from pipeline.grade import Pipeline
 from pipeline.model_facts import ModelFacts
-from pipeline.prediction import StudyPrediction, probabilities_in
-from pipeline.results.report.index import is_index, remove_index, write_index
-from pipeline.results.submission import submission_rows, validate_rows, write_rows
-from pipeline.results.tables import REFUSED_COLUMNS, TARGET_COLUMNS, write_refused, write_targets
+from pipeline.prediction import StudyPrediction
+from pipeline.results.report.index import remove_index, write_index
 
 if TYPE_CHECKING:
     from pipeline.results.dicom.write import DicomResults
 
-PREDICTIONS_FORMAT = "lumbar-predictions/1"
-INDEX_FILE = "index.html"
-SUBMISSION_FILE, PREDICTIONS_FILE = "submission.csv", "predictions.json"
-TARGETS_FILE, REFUSED_FILE = "targets.csv", "refused.csv"
-_LOOKED_AT_BYTES = 4096
 _PERHAPS_ONCE = frozenset({Reason.WORKER_DIED, Reason.FAILED, Reason.UNREADABLE})
-
-_COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
-# The file, its studies, a study, its targets: each of these has a line.
-_LINES_DOWN_TO = 4
 
 # Called with studies done (a half for half of one), and what is being done to which study.
 OnStage = Callable[[float, str], None]
@@ -155,7 +153,7 @@ def run_batch(
         outputs.append(StudyOutput(REPORT_PLACE, report, Flag.REPORT_FAILED))
     work = StudyWork(tuple(outputs), dicom)
     records, n_resumed = _finish_all(facts, entries, out, work, engine, on_stage)
-    _write_tables(facts, records, out, rejections)
+    write_tables(facts, records, out, rejections)
     reports: dict[str, str] = {}
     if report is not None:
         places = {record["study_id"]: place_of(REPORT_PLACE, record["study_id"]) for record in records}
@@ -178,7 +176,7 @@ def run_batch(
         n_studies=len(records),
         n_resumed=n_resumed,
         n_rejected=sum(record["rejected"] for record in records),
-        rejections=_all_rejections(records, rejections),
+        rejections=all_rejections(records, rejections),
         index=out / INDEX_FILE if report is not None else None,
         reports=tuple(out / place for place in reports.values()),
         counts=Counter(row["source"] for record in records for row in record["targets"]),
@@ -212,7 +210,7 @@ def _finish_all(
         """The studies that no earlier run finished, looked at when somebody is free to do one."""
         for entry in entries:
             marker = _marker(facts, entry, work.dicom)
-            record = _record_of(_record_path(out, entry.study_id), marker)
+            record = _record_of(record_path(out, entry.study_id), marker)
             if record is not None and work.is_made(record, out):
                 keep(entry.study_id, record)
                 continue
@@ -226,49 +224,14 @@ def _finish_all(
                 done = FinishedStudy(work.give_up(facts, entry.study_id, done, out))
             for place, content in done.files.items():
                 write_whole(out / place, content)
-            path = _record_path(out, entry.study_id)
-            if _stored(path).get("study") != done.record:
+            path = record_path(out, entry.study_id)
+            if read_stored(path).get("study") != done.record:
                 work.remove_earlier(entry.study_id, out, made_again=False)
             # The record comes last: a study without it is not done.
             stored = {"marker": markers[entry.study_id], "study": done.record}
-            write_whole(path, _COMPACT.encode(stored) + "\n")
+            write_whole(path, COMPACT.encode(stored) + "\n")
             keep(entry.study_id, done.record)
     return [found[entry.study_id] for entry in entries], len(entries) - len(markers)
-
-
-def _write_tables(
-    facts: ModelFacts, records: Sequence[dict[str, Any]], out: Path, rejections: Sequence[Rejection]
-) -> None:
-    """``submission.csv``, ``targets.csv``, ``refused.csv`` and ``predictions.json``."""
-    row_ids, q = submission_rows(
-        {
-            record["study_id"]: {target: np.array(p) for target, p in probabilities_in(record).items()}
-            for record in records
-        },
-        any_severe_pull=facts.any_severe_pull,
-    )
-    validate_rows(row_ids, q, [record["study_id"] for record in records])
-    write_rows(row_ids, q, out / SUBMISSION_FILE)
-    write_targets(records, out / TARGETS_FILE, learned_from=facts.provenance.learned_from)
-    write_refused(_all_rejections(records, rejections), out / REFUSED_FILE)
-    content = {
-        "format": PREDICTIONS_FORMAT,
-        "provenance": facts.provenance.to_dict(),
-        "rejections": [asdict(rejection) for rejection in rejections],
-        "studies": records,
-    }
-    write_whole(out / PREDICTIONS_FILE, _readable(content, _LINES_DOWN_TO) + "\n")
-
-
-def _all_rejections(
-    records: Sequence[dict[str, Any]], rejections: Sequence[Rejection]
-) -> tuple[Rejection, ...]:
-    """Those of the input as a whole, then those of its studies."""
-    return (*rejections, *(Rejection.from_record(row) for record in records for row in record["rejections"]))
-
-
-def _record_path(out: Path, study_id: str) -> Path:
-    return out / "studies" / f"{safe_id(study_id)}.json"
 
 
 def _marker(facts: ModelFacts, entry: StudyEntry, dicom: DicomResults | None) -> str:
@@ -296,7 +259,7 @@ def _record_of(path: Path, marker: str) -> dict[str, Any] | None:
     A study whose worker died, that failed within the program, or a file of which could not be read, is not
     taken over: memory, a disk or a network may have been the reason.
     """
-    stored = _stored(path)
+    stored = read_stored(path)
     if stored.get("marker") != marker:
         return None
     try:
@@ -307,75 +270,3 @@ def _record_of(path: Path, marker: str) -> dict[str, Any] | None:
         return record
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _stored(path: Path) -> dict[str, Any]:
-    """What an earlier run wrote of a study; nothing if it cannot be read."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return stored if isinstance(stored, dict) else {}
-
-
-class OutputTaken(LumbarError):
-    """A folder to write into holds a file of somebody else, under a name that would be overwritten."""
-
-    advice = "choose another folder, or move the file away"
-
-
-def check_output(out: Path) -> None:
-    """Look that no table or page of somebody else's would be overwritten.
-
-    A table of probabilities does not say who wrote it: where an earlier run has left a record or
-    ``predictions.json``, the other files are its own, too.
-
-    Raises:
-        OutputTaken: one would be.
-    """
-    if any(map(is_record, (out / "studies").glob("*.json"))) or _begins_with(
-        out / PREDICTIONS_FILE, PREDICTIONS_FORMAT
-    ):
-        return
-    own = {
-        PREDICTIONS_FILE: False,
-        SUBMISSION_FILE: False,
-        TARGETS_FILE: _begins_with(out / TARGETS_FILE, ",".join(TARGET_COLUMNS)),
-        REFUSED_FILE: _begins_with(out / REFUSED_FILE, ",".join(REFUSED_COLUMNS)),
-        INDEX_FILE: is_index(out / INDEX_FILE),
-    }
-    for name, is_own in own.items():
-        if not is_own and (out / name).exists():
-            raise OutputTaken(f"{input_label(out.name)!r} holds a {name} that this program did not write")
-
-
-def _begins_with(path: Path, text: str) -> bool:
-    """Whether a text is among the first bytes of a file."""
-    try:
-        with path.open("rb") as file:
-            return text.encode() in file.read(_LOOKED_AT_BYTES)
-    except OSError:
-        return False
-
-
-def others_in(out: Path, entries: Sequence[StudyEntry]) -> int:
-    """How many studies of earlier runs, that are none of these, have results in a folder."""
-    mine = {_record_path(out, entry.study_id).name for entry in entries}
-    return sum(is_record(path) and path.name not in mine for path in (out / "studies").glob("*.json"))
-
-
-def _readable(value: Any, depth: int, indent: str = "\n") -> str:
-    """JSON with a line for each member of the outer ``depth`` arrays and objects.
-
-    A target is then a line. With a line for every number, which json can do by itself, it takes five times as
-    long, and nobody sees a study at once.
-    """
-    if not depth or not value or not isinstance(value, dict | list):
-        return _COMPACT.encode(value)
-    inner = indent + " "
-    if isinstance(value, dict):
-        members = [
-            f"{_COMPACT.encode(key)}: {_readable(item, depth - 1, inner)}" for key, item in value.items()
-        ]
-        return "{" + inner + f",{inner}".join(members) + indent + "}"
-    return "[" + inner + f",{inner}".join(_readable(item, depth - 1, inner) for item in value) + indent + "]"

@@ -19,9 +19,10 @@ from data_prep.read.find import find_all_studies
 from data_prep.read.opening import archives_in, opened_input
 from data_prep.study import Study
 from pipeline.batch.engines import Engine, LoadPipeline
+from pipeline.batch.output import check_output, others_in
 from pipeline.batch.processes import LocalPool, jobs_for
 from pipeline.batch.ray_engine import RayEngine
-from pipeline.batch.run import BatchReport, check_output, others_in, run_batch
+from pipeline.batch.run import BatchReport, run_batch
 from pipeline.commands import console
 from pipeline.commands.options import DEFAULT_MODELS, ChosenModels
 from pipeline.commands.signals import ended_by_signals

@@ -48,7 +48,6 @@ class Stages:
 
     def __init__(self, run: Path, ranks: Ranks, say: Callable[[str], None]) -> None:
         self.run, self.say = run, say
-
         run.mkdir(parents=True, exist_ok=True)
         self._peers = Peers(run, ranks)
         self.ranks = replace(ranks, check=self._check(ranks.check))
@@ -67,7 +66,6 @@ class Stages:
             started = time.monotonic()
             job.work(folder)
             seconds = time.monotonic() - started
-
             done = {"digest": job.digest, "seconds": round(seconds, 1)}
             write_whole(folder / DONE_FILE, json.dumps(done))
             self.say(f"{job.name}: {seconds:.0f} s")

@@ -113,6 +113,15 @@ def test_the_coarser_grids_of_a_bundled_detector_say_nothing(bundle: Bundle, spe
     assert max(coarser) < CandidateConfig.min_score / 20
 
 
+def test_graphs_of_earlier_versions_go_on_with_coarser_grids() -> None:
+    rows, shape = len(SAGITTAL.class_names) + 3 * len(SAGITTAL.keypoints), (96, 64)
+    anchors = [shape[0] * shape[1] // stride**2 for stride in (8, 16, 32)]
+    evidence = np.random.default_rng(4).random((rows, sum(anchors)), dtype=np.float32)
+    found = decode_keypoints(evidence, SAGITTAL, shape)
+    assert found.shape == (rows, anchors[0])
+    np.testing.assert_array_equal(found, decode_keypoints(evidence[:, : anchors[0]], SAGITTAL, shape))
+
+
 @pytest.mark.parametrize("bundle", Bundle)
 @pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.kind.value)
 def test_the_graph_of_a_bundled_detector_gives_what_torch_gives(bundle: Bundle, spec: DetectorSpec) -> None:

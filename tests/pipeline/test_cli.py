@@ -24,7 +24,6 @@ import pipeline.cli
 from classifier.prior import level_prior
 from data_prep.base.manifest import WeightsRejected
 from data_prep.phantom import write_dataset
-from data_prep.problems import Reason
 from data_prep.study import Study
 from data_prep.vocabulary import TARGETS
 from pipeline.cli import app
@@ -339,10 +338,6 @@ def test_a_bar_has_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
             at(share, "7: \x1b[2Jgrading")
     assert re.search(r"studies 7: \?\[2Jgrading .*1/2.*left .*\d:\d\d:\d\d", screen.getvalue())
     assert "\x1b[2J" not in screen.getvalue()
-
-
-def test_every_reason_has_advice() -> None:
-    assert all(reason.advice for reason in Reason)
 
 
 def test_show_draws_annotations_without_loading_models(
