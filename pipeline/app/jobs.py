@@ -146,9 +146,7 @@ class Jobs:
     def create(self, title: str = "") -> Job:
         """A new job to upload to. Raises Refused when too many are under way."""
         with self._lock:
-            for job in [*self._jobs.values()]:
-                if job.state == "uploading" and time.monotonic() - job.touched > self.limits.idle_s:
-                    self._drop(job)
+            self._drop_idle()
             busy = [job for job in self._jobs.values() if job.state in ("uploading", "waiting", "working")]
             if len(busy) >= self.limits.max_jobs:
                 raise Refused(f"{len(busy)} jobs are under way: wait until one of them is done")
@@ -235,6 +233,12 @@ class Jobs:
         self._waiting.put(None)
         self._worker.join(timeout=60)
 
+    def _drop_idle(self) -> None:
+        """Give up uploads that stand still, as of a tab that crashed."""
+        for job in [*self._jobs.values()]:
+            if job.state == "uploading" and time.monotonic() - job.touched > self.limits.idle_s:
+                self._drop(job)
+
     def _drop(self, job: Job) -> None:
         self._jobs.pop(job.id, None)
         job.removed = True
@@ -242,7 +246,7 @@ class Jobs:
             shutil.rmtree(job.folder, ignore_errors=True)
 
     def _work(self) -> None:
-        while (job := self._waiting.get()) is not None and not self._closing.is_set():
+        while (job := self._next()) is not None and not self._closing.is_set():
             if job.removed:
                 continue
             job.state = "working"
@@ -251,6 +255,15 @@ class Jobs:
             job.message, job.state = message, state  # last: who sees the end finds the images gone
             if job.removed:
                 shutil.rmtree(job.folder, ignore_errors=True)
+
+    def _next(self) -> Job | None:
+        """The next job that waits; meanwhile uploads that stand still are given up."""
+        while True:
+            try:
+                return self._waiting.get(timeout=self.limits.idle_s)
+            except queue.Empty:
+                with self._lock:
+                    self._drop_idle()
 
     def _outcome(self, job: Job) -> tuple[str, str]:
         """Grade a job; its last state and message, whatever happens."""

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from http.client import HTTPConnection
@@ -130,10 +131,9 @@ def test_a_folder_and_a_zip_dropped_in_chromium_are_graded_and_reported(
         both.get_by_role("link", name=studies[1].name).click()
         both.locator("#cell-spinal_canal_stenosis_l4_l5").wait_for()
         assert both.locator("h1").inner_text() == f"Study {studies[1].name}"
-        for _ in range(2):
+        for left in (1, 0):
             page.get_by_role("button", name="Remove images and results").first.click()
-            page.wait_for_timeout(100)
-        assert page.locator("article").count() == 0
+            page.wait_for_function(f"document.querySelectorAll('article').length === {left}")
         assert not list((tmp_path / "app").iterdir())
         assert messages == []
         assert all(url.startswith((address, "data:")) for url in requests)
@@ -258,6 +258,46 @@ def test_an_upload_ends_with_its_page(page_of: Page, running: Running, tmp_path:
             break
         page_of.wait_for_timeout(50)
     assert not list(running.folder.iterdir())
+
+
+def test_an_upload_that_stands_still_is_given_up_though_no_other_begins(tmp_path: Path) -> None:
+    app = Running(stand_in_pipeline(), tmp_path / "app", UploadLimits(idle_s=0.3))
+    try:
+        identifier = app.ask("POST", "/api/jobs")[1]["id"]
+        assert app.ask("PUT", f"/api/jobs/{identifier}/files?name=1/2/1.dcm", bytes(900))[0] == 200
+        for _ in range(100):
+            if not list(app.folder.iterdir()):
+                break
+            time.sleep(0.05)
+        assert not list(app.folder.iterdir())
+        assert app.ask("GET", f"/api/jobs/{identifier}")[0] == 404
+    finally:
+        app.close()
+
+
+# What a browser gives of two folders with one name, dropped together.
+_TWO_OF_ONE_NAME = """files => {
+  const child = (name, data) => ({ isFile: true, name, file: (good) =>
+    good(new File([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))], name)) });
+  const folder = (some) => {
+    const batches = [some.map(([name, data]) => child(name, data)), []];
+    return { isFile: false, name: "DICOM", createReader: () => ({ readEntries: (good) => good(batches.shift()) }) };
+  };
+  const event = new Event("drop", { cancelable: true });
+  const items = files.map((some) => ({ webkitGetAsEntry: () => folder(some) }));
+  Object.defineProperty(event, "dataTransfer", { value: { items } });
+  document.getElementById("drop").dispatchEvent(event);
+}"""
+
+
+def test_two_folders_of_one_name_are_both_taken_in(page_of: Page, tmp_path: Path) -> None:
+    folders = []
+    for study in ("501", "502"):
+        write_study(tmp_path, study)
+        files = sorted((tmp_path / study).rglob("*.dcm"))
+        folders.append([(f"{i}.dcm", b64encode(path.read_bytes()).decode()) for i, path in enumerate(files)])
+    page_of.evaluate(_TWO_OF_ONE_NAME, folders)
+    assert "Done: 2 studies" in _state(page_of, "Done|Nothing|Not graded")
 
 
 def test_a_refusal_while_others_are_sent_stays_on_the_page(page_of: Page, tmp_path: Path) -> None:

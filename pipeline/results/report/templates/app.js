@@ -271,7 +271,9 @@
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
     run(entries.map((entry) => entry.name).join(", ") || "nothing", async () => {
       const found = [];
-      for (const entry of entries) await walk(entry, "", found);
+      const names = entries.map((entry) => entry.name);
+      // Of two with one name from different places, the second goes into a folder of its own.
+      for (const [place, entry] of entries.entries()) await walk(entry, names.indexOf(entry.name) === place ? "" : `${place + 1}/`, found);
       return found;
     });
   });
