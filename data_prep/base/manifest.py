@@ -75,8 +75,8 @@ def read_manifest(folder: str | Path) -> dict[str, str]:
     except FileNotFoundError:
         raise WeightsRejected(
             f"no weights in '{path.parent.name}/' ({MANIFEST_NAME} is missing): "
-            "`lumbar detector bundle` makes them of a detector's run, `lumbar classifier calibrate` of graders'; "
-            "bundled ones come with a complete copy of the project, or of `make models`"
+            "`lumbar detector bundle` makes them of a detector's run, `lumbar classifier calibrate` of "
+            "graders'; bundled ones come with a complete copy of the project, or of `make models`"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsRejected(

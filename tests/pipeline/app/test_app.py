@@ -127,6 +127,7 @@ def test_a_folder_and_a_zip_dropped_in_chromium_are_graded_and_reported(
         page.set_input_files("#zip", str(archive))
         page.wait_for_selector("article:first-child iframe.result", timeout=120_000)
         both = page.frame_locator("article:first-child iframe.result")
+        both.locator("tbody tr").nth(1).wait_for()
         assert both.locator("tbody tr").count() == 2
         both.get_by_role("link", name=studies[1].name).click()
         both.locator("#cell-spinal_canal_stenosis_l4_l5").wait_for()
@@ -281,7 +282,8 @@ _TWO_OF_ONE_NAME = """files => {
     good(new File([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))], name)) });
   const folder = (some) => {
     const batches = [some.map(([name, data]) => child(name, data)), []];
-    return { isFile: false, name: "DICOM", createReader: () => ({ readEntries: (good) => good(batches.shift()) }) };
+    const reader = { readEntries: (good) => good(batches.shift()) };
+    return { isFile: false, name: "DICOM", createReader: () => reader };
   };
   const event = new Event("drop", { cancelable: true });
   const items = files.map((some) => ({ webkitGetAsEntry: () => folder(some) }));
