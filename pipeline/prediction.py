@@ -15,7 +15,7 @@ from classifier.measure.quantities import Measured, Quantity
 from data_prep.base.version import version_of
 from data_prep.levels import SpineLevels, level_of, level_record, point_of, point_record
 from data_prep.problems import Rejection
-from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, GradeSource, Level, Side, Target
+from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, GradeSource, Level, Target
 from detector.spine.anatomy import frames_along
 from pipeline import __version__
 from pipeline.learned import Learned, learned_words
@@ -214,7 +214,6 @@ def _measurement_in(row: Mapping[str, Any]) -> Measured:
         row["value"],
         row["uncertainty"],
         None if row["level"] is None else Level(row["level"]),
-        None if row["side"] is None else Side(row["side"]),
         row["series_id"],
         row["instance_number"],
         None if row["ends_mm"] is None else np.array(row["ends_mm"]),
@@ -226,7 +225,7 @@ def _measurement_record(item: Measured) -> dict[str, Any]:
     return {
         "quantity": item.quantity.value,
         "level": None if item.level is None else item.level.value,
-        "side": None if item.side is None else item.side.value,
+        "side": None,  # no quantity is of one, so far
         "value": round(item.value, _DECIMALS),
         "uncertainty": round(item.uncertainty, _DECIMALS),
         "unit": item.kind.ucum,

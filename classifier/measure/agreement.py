@@ -12,14 +12,13 @@ from typing import Final
 
 from classifier.grade import Grade
 from classifier.measure.quantities import Measured, Quantity
-from data_prep.vocabulary import Condition, ConditionGroup, Level, Severity, Target
+from data_prep.vocabulary import Condition, Level, Severity, Target
 
 _SURE: Final = 2.0
 # Quantity → (Normal/Mild is contradicted below, Severe is contradicted above).
 LIMITS: Final[Mapping[Quantity, tuple[float, float]]] = {
     Quantity.CANAL_DEPTH: (8.0, 12.0),
     Quantity.SAC_AREA: (75.0, 130.0),
-    Quantity.FORAMEN_HEIGHT: (8.0, 15.0),
 }
 
 # The sac tapers at the sacrum: a small one is no stenosis there.
@@ -59,9 +58,5 @@ def contradictions(grades: Mapping[Target, Grade], measured: Iterable[Measured])
 
 def target_of(item: Measured) -> Target | None:
     """The target that a measurement stands beside, or None: the disc, or the whole spine."""
-    group = item.kind.beside
-    if group is None or item.level is None:
-        return None
-    if group is ConditionGroup.SPINAL:
-        return Target(Condition.SPINAL_CANAL_STENOSIS, item.level)
-    return None if item.side is None else Target(Condition.of(group, item.side), item.level)
+    group, level = item.kind.beside, item.level
+    return None if group is None or level is None else Target(Condition.of(group, None), level)

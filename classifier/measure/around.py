@@ -1,4 +1,4 @@
-"""What is measured around a point: the dural sac on axial T2, the fat of a foramen on sagittal T1."""
+"""What is measured around a point on axial T2: the dural sac."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 
 from classifier.measure.borders import find_border
 from classifier.measure.planar import PlanarSlice
-from classifier.measure.quantities import Quantity
 from classifier.measure.strips import ANGLES, round_strip
 from data_prep.geometry import FloatArray
 
@@ -18,7 +17,6 @@ _FLOOR_SHARE: Final = 0.08
 # The usual place of the border draws large sacs smaller: area = true * (read / usual) ** power, fitted on 36
 # synthetic patients (seeds 520000 …) that nothing is reported on.
 _USUAL_MM2, _TRUE_MM2, _POWER = 150.0, 153.0, 1.074
-_FLOOR_MM: Final = {Quantity.FORAMEN_HEIGHT: 3.0, Quantity.FORAMEN_WIDTH: 1.5}
 
 
 def sac_area(planar: PlanarSlice, canal_mm: FloatArray, cosine: float) -> tuple[float, float] | None:
@@ -29,7 +27,7 @@ def sac_area(planar: PlanarSlice, canal_mm: FloatArray, cosine: float) -> tuple[
         cosine: between the normal of the slice and the canal.
     """
     strip = round_strip(planar.to_mm2(canal_mm), *planar.displayed())
-    border = find_border("sac", strip, strip.read(planar.pixels, planar.spacing_mm))
+    border = find_border(strip, strip.read(planar.pixels, planar.spacing_mm))
     if border.sharpness.mean() < _LEAST_SHARPNESS:
         return None
     step = float(ANGLES[1] - ANGLES[0])
@@ -38,27 +36,3 @@ def sac_area(planar: PlanarSlice, canal_mm: FloatArray, cosine: float) -> tuple[
     area = _TRUE_MM2 * (area / _USUAL_MM2) ** _POWER
     around = float(np.sum(radius) * step)
     return area, float(np.hypot(_FLOOR_SHARE * area, 0.2 * around * border.spread_mm.mean()))
-
-
-def foramen_measures(
-    planar: PlanarSlice, point_mm: FloatArray, up: FloatArray
-) -> dict[Quantity, tuple[float, float]]:
-    """Height and width (mm) of the fat of a foramen with standard deviations; empty where it is not seen.
-
-    Args:
-        point_mm: (3,) point in the foramen.
-        up: (3,) unit vector to the head along the canal at its level.
-    """
-    strip = round_strip(planar.to_mm2(point_mm), *planar.displayed())
-    border = find_border("foramen", strip, strip.read(planar.pixels, planar.spacing_mm))
-    if border.sharpness.mean() < _LEAST_SHARPNESS:
-        return {}
-    contour = border.across_mm[:, None] * strip.across
-    upwards = planar.along(up)
-    across = np.array([-upwards[1], upwards[0]])
-    found = {}
-    for quantity, axis in ((Quantity.FORAMEN_HEIGHT, upwards), (Quantity.FORAMEN_WIDTH, across)):
-        extent = contour @ axis
-        value = float(extent.max() - extent.min())
-        found[quantity] = value, float(np.hypot(_FLOOR_MM[quantity], 0.3 * border.spread_mm.mean()))
-    return found

@@ -1,4 +1,4 @@
-"""Finds the borders of a structure in a strip: filters, softmax regression, the best path through the rows.
+"""Finds the border of the dural sac in a strip around a point: filters, softmax regression, the best path.
 
 The filters are the principal components of small patches, with a threshold; on their answers around a pixel,
 softmax regression gives its score for being the border in its row, to which the usual place of the border is
@@ -32,7 +32,7 @@ RealArray = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Border:
-    """One border of a structure.
+    """One border.
 
     Attributes:
         across_mm: (rows,) where it crosses each row.
@@ -45,37 +45,35 @@ class Border:
     sharpness: FloatArray
 
 
-def find_border(kind: str, strip: Strip, values: RealArray) -> Border:
-    """The border around a ``sac`` on an axial slice or a ``foramen``.
+def find_border(strip: Strip, values: RealArray) -> Border:
+    """The border of the sac on an axial slice.
 
     Args:
         values: (rows, columns) that ``Strip.read`` gave.
     """
     weights = _weights()
-    score = border_scores(weights, kind, values, is_round=strip.is_round)
-    place = weights[f"{kind}.place"][0]
+    score = border_scores(weights, values)
+    place = weights["sac.place"][0]
     off = (strip.across_mm - place[:, :1]) / place[:, 1:]
     return _border(score - 0.5 * off**2, strip)
 
 
-def border_scores(
-    weights: dict[str, RealArray], kind: str, values: RealArray, *, is_round: bool
-) -> RealArray:
+def border_scores(weights: dict[str, RealArray], values: RealArray) -> RealArray:
     """(rows, columns) scores for being the border."""
-    kernel, bias = weights[f"{kind}.filter"], weights[f"{kind}.threshold"]
-    answers = np.maximum(_convolved(values[None], kernel, 1, is_round) + bias[:, None, None], 0.0)
-    return _convolved(answers, weights[f"{kind}.regression"], DILATION, is_round)[0]
+    kernel, bias = weights["sac.filter"], weights["sac.threshold"]
+    answers = np.maximum(_convolved(values[None], kernel, 1) + bias[:, None, None], 0.0)
+    return _convolved(answers, weights["sac.regression"], DILATION)[0]
 
 
-def _convolved(values: RealArray, kernel: RealArray, dilation: int, is_round: bool) -> RealArray:
-    """As a convolution with edges repeated, or wrapped around where the first row follows the last."""
+def _convolved(values: RealArray, kernel: RealArray, dilation: int) -> RealArray:
+    """As a convolution: the first row follows the last, and columns at the edge are repeated."""
     if len(values) == 1:
-        windows = around(values, kernel.shape[2:], dilation, is_round=is_round)
+        windows = around(values, kernel.shape[2:], dilation)
         return np.tensordot(kernel, windows, axes=((1, 2, 3), (0, 3, 4)))
     # Every place of the kernel looks at all channels at once; what it sees is then moved and added. To write
     # out the windows of many channels takes longer.
     rows, columns = values.shape[1:]
-    padded = _padded(values, kernel.shape[2:], dilation, is_round=is_round)
+    padded = _padded(values, kernel.shape[2:], dilation)
     seen = np.tensordot(kernel, padded, axes=(1, 0))
     found = np.zeros((len(kernel), rows, columns), dtype=np.float32)
     for i in range(kernel.shape[2]):
@@ -85,19 +83,18 @@ def _convolved(values: RealArray, kernel: RealArray, dilation: int, is_round: bo
     return found
 
 
-def _padded(values: RealArray, shape: Sequence[int], dilation: int, *, is_round: bool) -> RealArray:
+def _padded(values: RealArray, shape: Sequence[int], dilation: int) -> RealArray:
     # As np.pad, without its detours.
     above, before = (dilation * (side // 2) for side in shape)
     rows, columns = values.shape[1:]
-    row, column = np.arange(-above, rows + above), np.arange(-before, columns + before)
-    row = row % rows if is_round else row.clip(0, rows - 1)
+    row, column = np.arange(-above, rows + above) % rows, np.arange(-before, columns + before)
     return values[:, row[:, None], column.clip(0, columns - 1)]
 
 
-def around(values: RealArray, shape: Sequence[int], dilation: int, *, is_round: bool) -> RealArray:
+def around(values: RealArray, shape: Sequence[int], dilation: int) -> RealArray:
     """(channels, rows, columns, *shape): what lies around every pixel of ``values``."""
     high, wide = shape
-    padded = _padded(values, shape, dilation, is_round=is_round)
+    padded = _padded(values, shape, dilation)
     size = ((high - 1) * dilation + 1, (wide - 1) * dilation + 1)
     windows = np.lib.stride_tricks.sliding_window_view(padded, size, axis=(1, 2))
     return windows[..., ::dilation, ::dilation]
@@ -107,7 +104,7 @@ def _border(score: RealArray, strip: Strip) -> Border:
     """The path with the highest sum of scores that does not jump, refined within a pixel and a half."""
     shares = np.exp(score - score.max(axis=1, keepdims=True)).astype(np.float64)
     shares /= shares.sum(axis=1, keepdims=True)
-    path = _best_path(np.log(shares + 1e-6), is_round=strip.is_round)
+    path = _best_path(np.log(shares + 1e-6))
     across = strip.across_mm
     near = np.abs(across[None] - across[path][:, None]) <= 1.0 + 1e-9
     weight = np.where(near, shares, 0.0) + 1e-12 * near
@@ -118,9 +115,9 @@ def _border(score: RealArray, strip: Strip) -> Border:
     return Border(place, spread, sharp)
 
 
-def _best_path(score: FloatArray, *, is_round: bool) -> NDArray[np.intp]:
-    """Column of each row (Viterbi); a round path is run twice, so that its ends meet."""
-    rows = np.concatenate([score, score]) if is_round else score
+def _best_path(score: FloatArray) -> NDArray[np.intp]:
+    """Column of each row (Viterbi); the round path is run twice, so that its ends meet."""
+    rows = np.concatenate([score, score])
     count, columns = rows.shape
     options = np.empty((count, 2 * _MAX_STEP + 1, columns))
     costs = (_STEP_COST * np.abs(np.arange(-_MAX_STEP, _MAX_STEP + 1)))[:, None]
@@ -137,7 +134,7 @@ def _best_path(score: FloatArray, *, is_round: bool) -> NDArray[np.intp]:
     for before in reversed(came):
         backwards.append(before[backwards[-1]])
     path, half = np.array(backwards[::-1]), len(score) // 2
-    return np.roll(path[half : half + len(score)], half) if is_round else path
+    return np.roll(path[half : half + len(score)], half)
 
 
 @cache

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from data_prep.geometry import FloatArray
-from data_prep.vocabulary import ConditionGroup, Level, Side
+from data_prep.vocabulary import ConditionGroup, Level
 
 
 class Quantity(StrEnum):
@@ -19,9 +19,6 @@ class Quantity(StrEnum):
     CSF_SHARE = "csf_share"
     DISC_HEIGHT = "disc_height"
     DISC_HEIGHT_INDEX = "disc_height_index"
-    FORAMEN_HEIGHT = "foramen_height"
-    FORAMEN_WIDTH = "foramen_width"
-    FORAMEN_DIFFERENCE = "foramen_difference"
     SLIP = "slip"
     LORDOSIS = "lordosis"
 
@@ -66,7 +63,7 @@ class Kind:
 # Disc heights in the middle, healthy adults on MRI, ± 2 sd (2 mm), over a vertebral height of 27.8 mm.
 _DISC_MM: Final = dict(zip(Level, (10.0, 11.6, 12.5, 13.8, 13.0), strict=True))
 _BODY_MM: Final = 27.8
-_SPINAL, _FORAMINAL = ConditionGroup.SPINAL, ConditionGroup.FORAMINAL
+_SPINAL = ConditionGroup.SPINAL
 
 KINDS: Final[Mapping[Quantity, Kind]] = {
     Quantity.CANAL_DEPTH: Kind(
@@ -93,18 +90,6 @@ KINDS: Final[Mapping[Quantity, Kind]] = {
         },
         source="healthy adults, mean ± 2 sd, over 27.8 mm",
     ),
-    Quantity.FORAMEN_HEIGHT: Kind(
-        "neural foramen, height of its fat", "height", "mm", "mm", 1, _FORAMINAL, (15.0, None),
-        source="15 mm and more is normal",
-    ),
-    Quantity.FORAMEN_WIDTH: Kind(
-        "neural foramen, width of its fat", "width", "mm", "mm", 1, _FORAMINAL, (6.0, None),
-        source="6.0 to 8.1 mm on CT",
-    ),
-    Quantity.FORAMEN_DIFFERENCE: Kind(
-        "height of the right foramen minus the left", "right − left", "mm", "mm", 1, None, (-3.0, 3.0),
-        source="no published range: twice the uncertainty",
-    ),
     Quantity.SLIP: Kind(
         "slip of the upper vertebra to the front", "slip", "mm", "mm", 1, None, (-3.0, 3.0),
         source="3 mm and more counts as listhesis",
@@ -126,7 +111,7 @@ class Measured:
     """One measurement.
 
     Attributes:
-        level, side: where; None: of the whole spine, or of no side. The PATIENT's side.
+        level: where; None: of the whole spine.
         value, uncertainty: in the unit of the quantity; the uncertainty is one standard deviation.
         series_id, instance_number: the slice that it was read from.
         ends_mm: (2, 3) patient points that it was measured between, where there are two.
@@ -136,7 +121,6 @@ class Measured:
     value: float
     uncertainty: float
     level: Level | None = None
-    side: Side | None = None
     series_id: str | None = None
     instance_number: int | None = None
     ends_mm: FloatArray | None = None

@@ -36,13 +36,11 @@ class Strip:
         centres_mm: (rows, 2) in-plane millimetres where each row crosses the line, at ``across_mm`` 0.
         across: (rows, 2) in-plane unit vectors of increasing column.
         across_mm: (columns,) distance of each column from the line.
-        is_round: whether the last row is a neighbour of the first.
     """
 
     centres_mm: FloatArray
     across: FloatArray
     across_mm: FloatArray
-    is_round: bool = False
 
     def at_mm(self) -> FloatArray:
         """(rows, columns, 2) in-plane millimetres of every pixel of the strip."""
@@ -144,4 +142,4 @@ def disc_strip(disc_mm: FloatArray, up: FloatArray, back: FloatArray) -> Strip:
 def round_strip(centre_mm: FloatArray, rightwards: FloatArray, downwards: FloatArray) -> Strip:
     """The strip around a point: a row for every angle, from ``rightwards`` over ``downwards``."""
     across = np.cos(ANGLES)[:, None] * rightwards + np.sin(ANGLES)[:, None] * downwards
-    return Strip(np.repeat(centre_mm[None], len(across), axis=0), across, RADII_MM, is_round=True)
+    return Strip(np.repeat(centre_mm[None], len(across), axis=0), across, RADII_MM)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from classifier.measure.around import foramen_measures, sac_area
+from classifier.measure.around import sac_area
 from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import NOT_MEASURED, Measured, Quantity
 from classifier.measure.sagittal import FLOOR_DEG, SagittalReading, read_sagittal
@@ -14,21 +14,20 @@ from data_prep.geometry import FloatArray
 from data_prep.levels import SpineLevels
 from data_prep.problems import DicomRejected
 from data_prep.study import Series, Slice, Study
-from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, SeriesKind, Side
+from data_prep.vocabulary import LEVELS, Level, SeriesKind
 
 # An axial slice farther from the disc than this does not show its level.
 _AXIAL_REACH_MM = 4.0
 _LEAST_LEVELS = 3
 
 
-def measure_study(study: Study, levels: SpineLevels, *, with_foramina: bool = False) -> tuple[Measured, ...]:
+def measure_study(study: Study, levels: SpineLevels) -> tuple[Measured, ...]:
     """Everything that can be measured at the levels that were found; nothing where they were not.
 
-    A slice that cannot be decoded is left out. Foramina are measured when asked for only: they are not yet
-    measured well enough to be shown (docs/measurements.md).
+    A slice that cannot be decoded is left out.
     """
     found: list[Measured] = []
-    for parts in (_sagittal, _axial, *((_foramina,) if with_foramina else ())):
+    for parts in (_sagittal, _axial):
         try:
             found += parts(study, levels)
         except DicomRejected:
@@ -101,7 +100,7 @@ def _of_reading(
                 continue
             ends = None if found.ends_mm is None else planar.to_patient(found.ends_mm)
             yield Measured(
-                quantity, found.value, found.uncertainty, level, None, series_id, item.instance_number, ends
+                quantity, found.value, found.uncertainty, level, series_id, item.instance_number, ends
             )
 
 
@@ -119,29 +118,5 @@ def _axial(study: Study, levels: SpineLevels) -> Iterator[Measured]:
         if area is not None:
             value, uncertainty = area
             yield Measured(
-                Quantity.SAC_AREA, value, uncertainty, level, None, series.series_id, item.instance_number
-            )
-
-
-def _foramina(study: Study, levels: SpineLevels) -> Iterator[Measured]:
-    """The fat of each foramen on the T1 slice of its point."""
-    by_id = {series.series_id: series for series in study.of_kind(SeriesKind.SAGITTAL_T1)}
-    for level in levels.levels:
-        heights: dict[Side, tuple[float, float]] = {}
-        for side in Side:
-            point = levels.point(Condition.of(ConditionGroup.FORAMINAL, side), level)
-            if point is None or point.sight is None or point.sight.series_id not in by_id:
-                continue
-            item = by_id[point.sight.series_id].by_instance(point.sight.instance_number)
-            planar = PlanarSlice.of(item)
-            for quantity, (value, sd) in foramen_measures(
-                planar, point.xyz_mm, levels.levels[level].frame.up
-            ).items():
-                if quantity is Quantity.FORAMEN_HEIGHT:
-                    heights[side] = (value, sd)
-                yield Measured(quantity, value, sd, level, side, point.sight.series_id, item.instance_number)
-        if len(heights) == len(Side):
-            (right, right_sd), (left, left_sd) = heights[Side.RIGHT], heights[Side.LEFT]
-            yield Measured(
-                Quantity.FORAMEN_DIFFERENCE, right - left, float(np.hypot(right_sd, left_sd)), level
+                Quantity.SAC_AREA, value, uncertainty, level, series.series_id, item.instance_number
             )

@@ -108,7 +108,7 @@ def _labelled(phantom: PhantomStudy, planar: PlanarSlice, seed: int) -> Labelled
         (((np.stack([x, y], axis=-1) + 0.5) / finer - 0.5 + first) * spacing).reshape(-1, 2)
     )
     mask = np.zeros(x.shape, np.uint8)
-    for value, kind in ((1, "disc"), (3, "canal")):
+    for value, kind in ((1, "disc"), (3, "sac")):
         mask[inside_of(phantom.body, kind)(at).reshape(x.shape)] = value
     off = first * spacing
     return Labelled(

@@ -1,6 +1,6 @@
 """Trains ``borders.safetensors``: python -m classifier.measure.training -o FILE.
 
-The borders of sacs on axial slices and of foramina, from synthetic spines, whose borders are known exactly.
+The border of the sac on axial slices, from synthetic spines, whose borders are known exactly.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from classifier.measure.planar import PlanarSlice
 from classifier.measure.strips import RADII_MM, Strip, round_strip
 from data_prep.geometry import FloatArray
 from data_prep.phantom.body import Body
-from data_prep.phantom.painter import ellipse, tunnel, warped
+from data_prep.phantom.painter import ellipse, warped
 from data_prep.phantom.study import PhantomStudy, make_study
 from data_prep.phantom.vertebrae import body_outline, disc_half_height
-from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, SeriesKind, Side
+from data_prep.vocabulary import LEVELS, SeriesKind
 
-KINDS = ("sac", "foramen")
 _FINER = 4
 _JITTER_MM = 1.5
 # Patches of the filters, how many principal components (each with both signs), and how many of these with a
@@ -37,8 +36,8 @@ _COVARIANCE_PIXELS = 12_000
 
 RealArray = NDArray[np.float32]
 Inside = Callable[[FloatArray], NDArray[np.bool_]]
-# Kind, values (rows, columns), border (rows,) in mm, NaN: unknown.
-Sample = tuple[str, RealArray, FloatArray]
+# Values (rows, columns), border (rows,) in mm, NaN: unknown.
+Sample = tuple[RealArray, FloatArray]
 
 
 class _Painted:
@@ -52,25 +51,19 @@ class _Painted:
 
 
 def inside_of(body: Body, kind: str) -> Inside:
-    """Whether patient points (n, 3) lie in the sac, in a disc or in the free foramen, as images show them."""
+    """Whether patient points (n, 3) lie in the ``sac`` or in a ``disc``, as images show them."""
     painted = _Painted(body)
 
     def inside(xyz_mm: FloatArray) -> NDArray[np.bool_]:
         at = body.spine.coordinates(warped(body, body.spine.to_body(xyz_mm).astype(np.float32).T))
-        behind = at.back_mm - painted.profile("sac_centre", at)
-        if kind in ("canal", "sac"):
+        if kind == "sac":
+            behind = at.back_mm - painted.profile("sac_centre", at)
             depth, width = painted.profile("sac_depth", at), painted.profile("sac_width", at)
             return np.asarray(ellipse(at.left_mm, behind, width, depth) < 0)
-        if kind == "disc":
-            half = disc_half_height(painted, at, at.back_mm / painted.profile("back_wall", at))  # type: ignore[arg-type]
-            return np.asarray(
-                (np.abs(at.above_mm) < half) & (body_outline(painted, at, np.float32(0)) < 0)  # type: ignore[arg-type]
-            )
-        side = (at.left_mm > 0).astype(np.intp)
-        half_back, half_up, middle, back, _, _ = body.foramen[side, at.disc].T
-        out, scale = np.abs(at.left_mm) - 19.0 * body.spine.stature, body.spine.stature
-        free = tunnel(behind - back, at.above_mm - middle, half_back, half_up, out, 9.5 * scale)
-        return np.asarray(free < 0)
+        half = disc_half_height(painted, at, at.back_mm / painted.profile("back_wall", at))  # type: ignore[arg-type]
+        return np.asarray(
+            (np.abs(at.above_mm) < half) & (body_outline(painted, at, np.float32(0)) < 0)  # type: ignore[arg-type]
+        )
 
     return inside
 
@@ -82,7 +75,7 @@ def ends_of(strip: Strip, inside: Callable[[FloatArray], NDArray[np.bool_]]) -> 
     """
     step = (strip.across_mm[1] - strip.across_mm[0]) / _FINER
     across = np.arange(strip.across_mm[0], strip.across_mm[-1] + step / 2, step)
-    fine = Strip(strip.centres_mm, strip.across, across, strip.is_round)
+    fine = Strip(strip.centres_mm, strip.across, across)
     at = fine.at_mm()
     found = inside(at.reshape(-1, 2)).reshape(at.shape[:2])
     ends = np.full(len(found), np.nan)
@@ -96,7 +89,7 @@ def ends_of(strip: Strip, inside: Callable[[FloatArray], NDArray[np.bool_]]) -> 
 
 
 def phantom_samples(phantom: PhantomStudy, rng: np.random.Generator) -> Iterator[Sample]:
-    """Strips of both kinds of one synthetic patient."""
+    """Strips around the canal points of one synthetic patient."""
     by_name = {disc.name: disc for disc in phantom.discs}
     discs = [by_name[level.label] for level in LEVELS]
     study = phantom.study
@@ -104,26 +97,16 @@ def phantom_samples(phantom: PhantomStudy, rng: np.random.Generator) -> Iterator
     for disc_here in discs if axial else []:
         item, away = min((s.nearest(disc_here.canal_mm) for s in axial), key=lambda pair: pair[1])
         if away < 4.0:
-            yield _round_sample("sac", item, disc_here.canal_mm, phantom.body, rng)
-    points = {(p.condition, p.level): p for p in phantom.points}
-    for series in study.of_kind(SeriesKind.SAGITTAL_T1)[:1]:
-        for level in LEVELS:
-            for side in Side:
-                point = points.get((Condition.of(ConditionGroup.FORAMINAL, side), level))
-                if point is not None:
-                    item, _ = series.nearest(point.xyz_mm)
-                    yield _round_sample("foramen", item, point.xyz_mm, phantom.body, rng)
+            yield _round_sample(item, disc_here.canal_mm, phantom.body, rng)
 
 
-def _round_sample(
-    kind: str, item: object, xyz_mm: FloatArray, body: Body, rng: np.random.Generator
-) -> Sample:
+def _round_sample(item: object, xyz_mm: FloatArray, body: Body, rng: np.random.Generator) -> Sample:
     planar = PlanarSlice.of(item)  # type: ignore[arg-type]
     centre = planar.to_mm2(xyz_mm) + rng.normal(0, _JITTER_MM * 0.7, 2)
     strip = round_strip(centre, *planar.displayed())
-    inside = inside_of(body, kind)
+    inside = inside_of(body, "sac")
     truth = ends_of(strip, lambda xy_mm: inside(planar.to_patient(xy_mm)))
-    return kind, strip.read(planar.pixels, planar.spacing_mm), truth
+    return strip.read(planar.pixels, planar.spacing_mm), truth
 
 
 def augmented(values: RealArray, rng: np.random.Generator) -> RealArray:
@@ -138,32 +121,32 @@ def augmented(values: RealArray, rng: np.random.Generator) -> RealArray:
     return np.clip((share - low) / max(high - low, 1e-6), -1, 2).astype(np.float32)
 
 
-def train(samples: list[Sample], kind: str, *, rows: int, seed: int) -> dict[str, RealArray]:
-    """Weights of one kind: filters from patches, softmax regression on their answers in some rows of a strip.
+def train(samples: list[Sample], *, rows: int, seed: int) -> dict[str, RealArray]:
+    """The weights: filters from patches, softmax regression on their answers in some rows of a strip.
 
     The regression is fitted by gradient descent, preconditioned with the covariance of the answers, and
     stopped where rows that are kept apart fit best.
     """
     rng = np.random.default_rng(seed)
-    mine = [(augmented(values, rng), truth) for name, values, truth in samples if name == kind]
+    mine = [(augmented(values, rng), truth) for values, truth in samples]
     filters, thresholds = _filters([values for values, _ in mine], rng)
     found, borders = [], []
     for values, truth in mine:
         known = np.flatnonzero(np.isfinite(truth))
         chosen = rng.choice(known, min(rows // len(mine) + 1, len(known)), replace=False)
-        windows = around(values[None], filters.shape[2:], 1, is_round=True)
+        windows = around(values[None], filters.shape[2:], 1)
         answers = np.einsum("crsij,ocij->ors", windows, filters, optimize=True) + thresholds[:, None, None]
-        near = around(np.maximum(answers, 0.0), _NEAR, DILATION, is_round=True)[:, chosen]
+        near = around(np.maximum(answers, 0.0), _NEAR, DILATION)[:, chosen]
         found.append(near.transpose(1, 2, 0, 3, 4).reshape(len(chosen), len(RADII_MM), -1))
         borders.append(truth[chosen])
     x, y = np.concatenate(found).astype(np.float32), np.concatenate(borders)
     return {
-        f"{kind}.filter": filters,
-        f"{kind}.threshold": thresholds,
-        f"{kind}.regression": _regression(x, y, RADII_MM, rng)
+        "sac.filter": filters,
+        "sac.threshold": thresholds,
+        "sac.regression": _regression(x, y, RADII_MM, rng)
         .reshape(1, len(filters), *_NEAR)
         .astype(np.float32),
-        f"{kind}.place": _places([truth for _, truth in mine]),
+        "sac.place": _places([truth for _, truth in mine]),
     }
 
 
@@ -177,7 +160,7 @@ def _filters(images: list[RealArray], rng: np.random.Generator) -> tuple[RealArr
     """Both signs of the first principal components of patches, some of them with a threshold."""
     patches = []
     for values in images:
-        windows = around(values[None], _PATCH, 1, is_round=True)[0]
+        windows = around(values[None], _PATCH, 1)[0]
         at = rng.integers(0, windows.shape[0], 60), rng.integers(0, windows.shape[1], 60)
         patches.append(windows[at].reshape(60, -1))
     all_patches = np.concatenate(patches)
@@ -219,7 +202,7 @@ def _regression(x: RealArray, truth: FloatArray, across: FloatArray, rng: np.ran
 
 
 def main() -> None:
-    """Make the samples, train both kinds, write one file."""
+    """Make the samples, train, write one file."""
     from safetensors.numpy import save_file
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -232,10 +215,7 @@ def main() -> None:
     samples: list[Sample] = []
     for number in range(given.phantoms):
         samples += phantom_samples(make_study(given.seed + number, appearance="physics"), rng)
-    weights: dict[str, RealArray] = {}
-    for kind in KINDS:
-        weights |= train(samples, kind, rows=given.rows, seed=given.seed)
-    save_file(weights, str(given.output))
+    save_file(train(samples, rows=given.rows, seed=given.seed), str(given.output))
 
 
 if __name__ == "__main__":

@@ -72,8 +72,8 @@ def _level(prediction: StudyPrediction, level: Level, is_found: bool) -> list[st
     sentences = _disc(prediction.measurements, level)
     canal = Target(Condition.SPINAL_CANAL_STENOSIS, level)
     sentences.append(_canal(prediction, canal))
-    for group, name in ((ConditionGroup.SUBARTICULAR, "recess"), (ConditionGroup.FORAMINAL, "foramen")):
-        sentences += _pair(prediction, group, level, name)
+    sentences += _pair(prediction, ConditionGroup.SUBARTICULAR, level, "lateral recess stenosis")
+    sentences += _pair(prediction, ConditionGroup.FORAMINAL, level, "neural foraminal narrowing")
     return sentences
 
 
@@ -110,37 +110,24 @@ def _canal(prediction: StudyPrediction, target: Target) -> str:
     return f"{_GRADE_WORDS[grade.severity]} central canal stenosis{beside}."
 
 
-def _pair(prediction: StudyPrediction, group: ConditionGroup, level: Level, name: str) -> list[str]:
+def _pair(prediction: StudyPrediction, group: ConditionGroup, level: Level, what: str) -> list[str]:
     """One sentence for both sides where they agree, else one for each; right before left."""
-    what = "lateral recess stenosis" if name == "recess" else "neural foraminal narrowing"
     sides = (Side.RIGHT, Side.LEFT)
     said = []
     for side in sides:
         grade = prediction.grades[Target(Condition.of(group, side), level)]
         said.append(None if grade.source == "prior" else grade.severity)
     if said[0] == said[1] and said[0] is not None:
-        return [f"{_GRADE_WORDS[said[0]]} {what} on both sides{_sizes(prediction, level, sides, name)}."]
+        return [f"{_GRADE_WORDS[said[0]]} {what} on both sides."]
     if said[0] is said[1] is None:
         return [f"{what.capitalize()} not assessed."]
     sentences = []
     for side, severity in zip(sides, said, strict=True):
-        sizes = _sizes(prediction, level, (side,), name)
         if severity is None:
-            sentences.append(f"{side.value.capitalize()} {what} not assessed{sizes}.")
+            sentences.append(f"{side.value.capitalize()} {what} not assessed.")
         else:
-            sentences.append(f"{_GRADE_WORDS[severity]} {what} on the {side.value}{sizes}.")
+            sentences.append(f"{_GRADE_WORDS[severity]} {what} on the {side.value}.")
     return sentences
-
-
-def _sizes(prediction: StudyPrediction, level: Level, sides: Sequence[Side], name: str) -> str:
-    if name == "recess":
-        return ""
-    found = []
-    for side in sides:
-        height = _of(prediction.measurements, Quantity.FORAMEN_HEIGHT, level, side)
-        if height is not None:
-            found.append(f"{side.value} height {height.words}")
-    return f" ({', '.join(found)})" if found else ""
 
 
 def _impression(prediction: StudyPrediction) -> list[str]:
@@ -167,10 +154,5 @@ def _place(condition: Condition) -> str:
     return " ".join(filter(None, (condition.side, names[condition.group.value])))
 
 
-def _of(
-    measured: Sequence[Measured], quantity: Quantity, level: Level, side: Side | None = None
-) -> Measured | None:
-    for item in measured:
-        if (item.quantity, item.level, item.side) == (quantity, level, side):
-            return item
-    return None
+def _of(measured: Sequence[Measured], quantity: Quantity, level: Level) -> Measured | None:
+    return next((item for item in measured if (item.quantity, item.level) == (quantity, level)), None)

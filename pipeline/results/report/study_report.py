@@ -173,15 +173,14 @@ def _measured_rows(prediction: StudyPrediction) -> list[tuple[str, str, str, str
     """Every measurement for the table: level, name, value, what is usual, ``low``, ``usual`` or ``high``."""
     rows = []
     for item in sorted(prediction.measurements, key=_order):
-        side = "" if item.side is None else f", {item.side.value}"
         level = "L1 – S1" if item.level is None else item.level.label
-        rows.append((level, item.kind.words + side, item.words, usual_words(item), item.verdict))
+        rows.append((level, item.kind.words, item.words, usual_words(item), item.verdict))
     return rows
 
 
-def _order(item: Measured) -> tuple[int, int, str]:
+def _order(item: Measured) -> tuple[int, int]:
     level = -1 if item.level is None else item.level.index
-    return level, list(Quantity).index(item.quantity), item.side or ""
+    return level, list(Quantity).index(item.quantity)
 
 
 def _place_of(name: str, series: tuple[ShownSeries, ...]) -> tuple[int, int] | None:

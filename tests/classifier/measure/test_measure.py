@@ -28,7 +28,7 @@ from data_prep.phantom.posture import FIRST_LUMBAR
 from data_prep.phantom.spine import SAMPLES_PER_LEVEL
 from data_prep.phantom.study import PhantomStudy, make_study
 from data_prep.study import Study
-from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, Severity, Side, Target
+from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, Severity, Target
 
 SEEDS = (200_001, 200_002)
 
@@ -53,13 +53,11 @@ def phantom(request: pytest.FixtureRequest) -> PhantomStudy:
 
 @pytest.fixture(scope="module")
 def measured(phantom: PhantomStudy) -> tuple[Measured, ...]:
-    return measure_study(phantom.study, levels_of(phantom), with_foramina=True)
+    return measure_study(phantom.study, levels_of(phantom))
 
 
-def values(
-    measured: tuple[Measured, ...], quantity: Quantity
-) -> dict[tuple[Level | None, Side | None], Measured]:
-    return {(item.level, item.side): item for item in measured if item.quantity is quantity}
+def values(measured: tuple[Measured, ...], quantity: Quantity) -> dict[Level | None, Measured]:
+    return {item.level: item for item in measured if item.quantity is quantity}
 
 
 def test_the_sac_is_as_deep_and_as_large_as_it_was_made(
@@ -69,37 +67,34 @@ def test_the_sac_is_as_deep_and_as_large_as_it_was_made(
     rows = {level: (FIRST_LUMBAR + level.index) * SAMPLES_PER_LEVEL for level in LEVELS}
     errors = [
         item.value - 2 * float(depth[rows[level]])
-        for (level, _), item in values(measured, Quantity.CANAL_DEPTH).items()
+        for level, item in values(measured, Quantity.CANAL_DEPTH).items()
         if level is not None
     ]
     assert len(errors) == len(LEVELS) and np.mean(np.abs(errors)) < 1.3
     areas = [
         item.value / (np.pi * float(depth[rows[level]] * width[rows[level]])) - 1
-        for (level, _), item in values(measured, Quantity.SAC_AREA).items()
+        for level, item in values(measured, Quantity.SAC_AREA).items()
         if level is not None
     ]
     assert not areas or np.mean(np.abs(areas)) < 0.25
 
 
 def test_every_measurement_has_a_place_a_unit_and_an_uncertainty(measured: tuple[Measured, ...]) -> None:
-    assert len({(item.quantity, item.level, item.side) for item in measured}) == len(measured) > 20
+    assert len({(item.quantity, item.level) for item in measured}) == len(measured) > 20
     for item in measured:
         assert np.isfinite(item.value) and item.uncertainty > 0
         assert item.words.startswith(f"{item.value:.{item.kind.decimals}f} ± ".replace("-", "−"))
-        assert item.series_id is not None or item.quantity is Quantity.FORAMEN_DIFFERENCE
+        assert item.series_id is not None
 
 
 def test_another_grid_of_the_same_slice_gives_the_same_within_the_uncertainty(phantom: PhantomStudy) -> None:
     levels = levels_of(phantom)
     first = measure_study(phantom.study, levels)
-    again = {
-        (item.quantity, item.level, item.side): item
-        for item in measure_study(_resampled(phantom.study), levels)
-    }
+    again = {(item.quantity, item.level): item for item in measure_study(_resampled(phantom.study), levels)}
     differences = [
-        abs(item.value - again[item.quantity, item.level, item.side].value) / item.uncertainty
+        abs(item.value - again[item.quantity, item.level].value) / item.uncertainty
         for item in first
-        if (item.quantity, item.level, item.side) in again
+        if (item.quantity, item.level) in again
     ]
     assert len(differences) > 20
     assert np.mean(np.array(differences) < 1.0) > 0.85 and np.mean(np.array(differences) < 2.0) > 0.95
@@ -186,30 +181,29 @@ def test_without_levels_or_series_nothing_is_measured(phantom: PhantomStudy) -> 
     assert measure_study(Study("1", ()), levels_of(phantom)) == ()
 
 
-@pytest.mark.parametrize("is_round", [False, True])
-def test_the_scores_are_convolutions_that_repeat_the_edge_or_go_round(is_round: bool) -> None:
+def test_the_scores_are_convolutions_that_repeat_the_edge_and_go_round() -> None:
     rng = np.random.default_rng(0)
     weights = {
-        "k.filter": rng.normal(0, 0.2, (4, 1, 5, 7)).astype(np.float32),
-        "k.threshold": rng.normal(0, 0.2, 4).astype(np.float32),
-        "k.regression": rng.normal(0, 0.2, (1, 4, 5, 5)).astype(np.float32),
+        "sac.filter": rng.normal(0, 0.2, (4, 1, 5, 7)).astype(np.float32),
+        "sac.threshold": rng.normal(0, 0.2, 4).astype(np.float32),
+        "sac.regression": rng.normal(0, 0.2, (1, 4, 5, 5)).astype(np.float32),
     }
     image = rng.normal(0, 1, (30, 40)).astype(np.float32)
-    found = border_scores(weights, "k", image, is_round=is_round)
+    found = border_scores(weights, image)
     assert found.shape == (30, 40)
     row, column = 1, 38
 
     def at(r: int, c: int) -> float:
-        return float(image[r % 30 if is_round else min(max(r, 0), 29), min(max(c, 0), 39)])
+        return float(image[r % 30, min(max(c, 0), 39)])
 
     def answer(o: int, r: int, c: int) -> float:
         # Beyond the edge, answers are repeated, not computed from a repeated image.
-        r, c = (r % 30 if is_round else min(max(r, 0), 29)), min(max(c, 0), 39)
+        r, c = r % 30, min(max(c, 0), 39)
         patch = [[at(r + i - 2, c + j - 3) for j in range(7)] for i in range(5)]
-        return max(0.0, float(np.sum(weights["k.filter"][o, 0] * patch) + weights["k.threshold"][o]))
+        return max(0.0, float(np.sum(weights["sac.filter"][o, 0] * patch) + weights["sac.threshold"][o]))
 
     expected = sum(
-        float(weights["k.regression"][0, o, i, j]) * answer(o, row + 2 * (i - 2), column + 2 * (j - 2))
+        float(weights["sac.regression"][0, o, i, j]) * answer(o, row + 2 * (i - 2), column + 2 * (j - 2))
         for o in range(4)
         for i in range(5)
         for j in range(5)
@@ -224,7 +218,7 @@ def test_a_round_border_is_found_where_it_is_whatever_the_pixels() -> None:
         disc = np.where(np.hypot(x - 30, y - 30) < 7.0, 900.0, 200.0).astype(np.float32)
         strip = round_strip(np.array([30.5, 29.0]), np.array([1.0, 0.0]), np.array([0.0, 1.0]))
         assert strip.at_mm().shape == (36, len(RADII_MM), 2)
-        border = find_border("sac", strip, strip.read(disc, (spacing, spacing)))
+        border = find_border(strip, strip.read(disc, (spacing, spacing)))
         contour = strip.centres_mm + border.across_mm[:, None] * strip.across
         assert np.abs(np.hypot(*(contour - 30).T) - 7.0).mean() < 1.2
 
@@ -256,12 +250,12 @@ def test_grades_that_their_measurement_contradicts_are_named() -> None:
         return {target: Grade(p, source) for target in TARGETS}  # type: ignore[arg-type]
 
     wide = Measured(Quantity.CANAL_DEPTH, 16.0, 1.0, Level.L4_L5)
-    narrow = Measured(Quantity.FORAMEN_HEIGHT, 4.0, 1.0, Level.L4_L5, Side.LEFT)
+    narrow = Measured(Quantity.CANAL_DEPTH, 4.0, 1.0, Level.L3_L4)
     (found,) = contradictions(grades(Severity.SEVERE), (wide, narrow))
     assert found.target == Target(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
     assert found.words == "graded Severe, but dural sac, front to back is 16.0 ± 1.0 mm"
     (found,) = contradictions(grades(Severity.NORMAL_MILD), (wide, narrow))
-    assert found.target == Target(Condition.LEFT_NEURAL_FORAMINAL_NARROWING, Level.L4_L5)
+    assert found.target == Target(Condition.SPINAL_CANAL_STENOSIS, Level.L3_L4)
     assert contradictions(grades(Severity.MODERATE), (wide, narrow)) == ()
     assert contradictions(grades(Severity.SEVERE, "prior"), (wide, narrow)) == ()
     unsure = Measured(Quantity.CANAL_DEPTH, 13.0, 1.0, Level.L4_L5)

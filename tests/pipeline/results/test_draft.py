@@ -9,7 +9,7 @@ import numpy as np
 from classifier.grade import Grade
 from classifier.measure.quantities import Measured, Quantity
 from data_prep.levels import SpineFrame, SpineLevel, SpineLevels
-from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, Side, Target
+from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, Target
 from pipeline.prediction import StudyPrediction
 from pipeline.results.draft import HEADING, draft_text, usual_words
 
@@ -55,7 +55,6 @@ def test_no_figure_stands_beside_a_flag_that_leaves_the_numbering_in_doubt() -> 
 def test_measurements_stand_beside_grades_and_contradictions_come_first() -> None:
     measurements = (
         Measured(Quantity.CANAL_DEPTH, 15.2, 0.9, Level.L4_L5),
-        Measured(Quantity.FORAMEN_HEIGHT, 11.0, 1.5, Level.L5_S1, Side.RIGHT),
         Measured(Quantity.DISC_HEIGHT, 5.0, 0.8, Level.L4_L5),
         Measured(Quantity.SLIP, 4.5, 1.0, Level.L4_L5),
         Measured(Quantity.DISC_HEIGHT, 8.5, 0.8, Level.L5_S1),
@@ -63,7 +62,6 @@ def test_measurements_stand_beside_grades_and_contradictions_come_first() -> Non
     )
     text = draft_text(replace(prediction(), measurements=measurements))
     assert "Severe central canal stenosis (sac depth 15.2 ± 0.9 mm)." in text
-    assert "on the right (right height 11.0 ± 1.5 mm)." in text
     assert "Disc height 5.0 ± 0.8 mm, low for its level." in text
     assert "The vertebra above stands 4.5 ± 1.0 mm forwards." in text
     assert "L5/S1: Disc height 8.5 ± 0.8 mm. Slip not measured." in text
