@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,11 +12,12 @@ from classifier.grade import SEVERITY_WEIGHTS
 from classifier.judge.bootstrap import FloatArray
 from classifier.metric import PROBABILITY_COLUMNS, long_labels
 from classifier.prior import level_prior_counts
+from data_prep.base.rows import Rows
 from data_prep.vocabulary import CONDITIONS, TARGET_BY_COLUMN, ConditionGroup
 
 
 @dataclass(frozen=True, eq=False)
-class GradedRows:
+class GradedRows(Rows):
     """Labelled targets and their probabilities, as columns.
 
     Attributes:
@@ -25,9 +25,6 @@ class GradedRows:
         condition, level: (n,) index in CONDITIONS and LEVELS.
         label: (n,) severity index that a reader gave.
         p: float64 (n, 3) calibrated, unweighted probabilities.
-
-    Raises:
-        ValueError: lengths differ.
     """
 
     study_ids: NDArray[np.str_]
@@ -35,24 +32,6 @@ class GradedRows:
     level: NDArray[np.int64]
     label: NDArray[np.int64]
     p: FloatArray
-
-    def __post_init__(self) -> None:
-        n = len(self.study_ids)
-        if any(len(part) != n for part in (self.condition, self.level, self.label)) or self.p.shape != (n, 3):
-            raise ValueError(f"expected {n} rows in every column, but p has shape {self.p.shape}")
-
-    def __len__(self) -> int:
-        return len(self.study_ids)
-
-    def where(self, mask: NDArray[np.bool_]) -> GradedRows:
-        """Only these rows."""
-        return GradedRows(*(column[mask] for column in vars(self).values()))
-
-    @classmethod
-    def join(cls, parts: Sequence[GradedRows]) -> GradedRows:
-        """Several sets of rows as one."""
-        names = ("study_ids", "condition", "level", "label", "p")
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def with_p(self, p: FloatArray) -> GradedRows:
         """The same targets with other probabilities (n, 3)."""

@@ -23,6 +23,7 @@ from classifier.config import CropConfig, GraderName
 from classifier.prior import level_prior
 from classifier.target_crops import grader_point, target_crop
 from data_prep.base.files import atomic_write, write_json
+from data_prep.base.rows import Rows
 from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.names import safe_id
 from data_prep.pixel_cache import PixelCache
@@ -94,7 +95,7 @@ class Source(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class CropCache:
+class CropCache(Rows):
     """The crops of one condition group, all studies together.
 
     Attributes:
@@ -114,32 +115,6 @@ class CropCache:
     label: NDArray[np.int64]
     log_prior: NDArray[np.float32]
     row_ids: NDArray[np.str_]
-
-    def __post_init__(self) -> None:
-        lengths = {name: len(value) for name, value in self.arrays().items()}
-        if len(set(lengths.values())) != 1:
-            raise ValueError(f"a crop cache needs arrays of equal length, but got {lengths}")
-
-    def __len__(self) -> int:
-        return len(self.crops)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-    @classmethod
-    def join(cls, parts: Sequence[CropCache]) -> CropCache:
-        """Several caches as one. Raises ValueError when there is none."""
-        if not parts:
-            raise ValueError("no crop cache to join")
-        return cls(**{
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in parts[0].arrays()
-        })  # fmt: skip
-
-    def where(self, chosen: NDArray[Any]) -> CropCache:
-        """Some of the crops, by mask or index."""
-        return CropCache(**{name: value[chosen] for name, value in self.arrays().items()})
 
     @cached_property
     def study_ids(self) -> NDArray[np.str_]:

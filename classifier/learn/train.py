@@ -214,7 +214,7 @@ def made_of(
     """Digest of what a training learns from and begins with."""
     begun = [] if start_from is None else [value.cpu().numpy() for value in start_from.values()]
     weights = None if pretrained is None else file_sha256(pretrained)
-    return arrays_digest([*train.arrays().values(), *begun], weights)
+    return arrays_digest([*train.columns().values(), *begun], weights)
 
 
 def _loss(logits: Tensor, batch: Batch, weights: Tensor, config: GraderConfig) -> Tensor:

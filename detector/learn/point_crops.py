@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data_prep.base.files import atomic_write
+from data_prep.base.rows import Rows
 from data_prep.base.workers import in_order
 from data_prep.levels import LevelPoint
 from data_prep.partition import Part, part_of
@@ -27,38 +27,12 @@ from detector.spec import RefinerSpec
 
 
 @dataclass(frozen=True, eq=False)
-class PointCrops:
+class PointCrops(Rows):
     """Crops with their point in the middle: uint8 (n, side, side), level int64 (n,), study (n,)."""
 
     pixels: NDArray[np.uint8]
     level: NDArray[np.int64]
     study: NDArray[np.str_]
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def where(self, chosen: NDArray[np.bool_]) -> PointCrops:
-        """Some of them."""
-        return PointCrops(self.pixels[chosen], self.level[chosen], self.study[chosen])
-
-    @classmethod
-    def join(cls, parts: Sequence[PointCrops]) -> PointCrops:
-        """Several as one; at least one."""
-        return cls(**{
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in cls.__dataclass_fields__
-        })  # fmt: skip
-
-    @classmethod
-    def load(cls, path: Path) -> PointCrops:
-        """What ``save`` wrote."""
-        with np.load(path, allow_pickle=False) as stored:
-            return cls(**stored)
-
-    def save(self, path: Path) -> None:
-        """Write the arrays."""
-        with atomic_write(path, binary=True) as stream:
-            np.savez(stream, **vars(self))
 
 
 def point_crops(study: Study, points: Sequence[LevelPoint], spec: RefinerSpec) -> PointCrops:

@@ -17,7 +17,7 @@ from classifier.learn.crop_cache import CropCache, LabelledStudy, NoCrops, Sourc
 from classifier.learn.train import EpochReport, Machine, grade_cache, train_grader
 from classifier.storage import StoredGrader, graders_of, load_grader
 from data_prep.base.bundles import Bundle
-from data_prep.base.files import atomic_write
+from data_prep.base.rows import Rows
 from data_prep.levels import LevelPoint
 from data_prep.names import safe_id
 from pipeline.training.data import TrainingData
@@ -32,7 +32,7 @@ _OOF_FILE = "oof.npz"
 
 
 @dataclass(frozen=True, eq=False)
-class OutOfFold:
+class OutOfFold(Rows):
     """What graders said of crops of studies that they had not seen.
 
     Attributes:
@@ -48,9 +48,6 @@ class OutOfFold:
     log_prior: NDArray[np.float64]
     label: NDArray[np.int64]
     fold: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.row_ids)
 
 
 def graders_plan(plan: TrainPlan) -> dict[GraderName, GraderConfig]:
@@ -206,15 +203,9 @@ def train_one(
     unseen = found.where(np.isin(found.study_ids, list(held_out)))
     logits = grade_cache(network, unseen, config) if len(unseen) else np.zeros((0, 3))
     log_prior, folds = unseen.log_prior.astype(np.float64), np.full(len(unseen), fold, np.int64)
-    found_out = OutOfFold(unseen.row_ids, logits, log_prior, unseen.label, folds)
-    with atomic_write(folder / _OOF_FILE, binary=True) as stream:
-        np.savez(stream, **vars(found_out))
+    OutOfFold(unseen.row_ids, logits, log_prior, unseen.label, folds).save(folder / _OOF_FILE)
 
 
 def read_out_of_fold(folders: Sequence[Path]) -> OutOfFold:
     """The out-of-fold logits of one grader, fold after fold."""
-    parts: list[dict[str, NDArray[Any]]] = []
-    for folder in folders:
-        with np.load(folder / _OOF_FILE, allow_pickle=False) as stored:
-            parts.append({name: stored[name] for name in stored.files})
-    return OutOfFold(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    return OutOfFold.join([OutOfFold.load(folder / _OOF_FILE) for folder in folders])
