@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--models", default="research", help="research, open, or a folder")
     parser.add_argument("-o", "--output", type=Path, help="folder for same_target.json")
     arguments = parser.parse_args()
-    grader = Grader.load(model_folders(arguments.models).classifier, threads=1)
+    grader = Grader.load(model_folders(arguments.models)["classifier"], threads=1)
     coordinates = read_tables(arguments.data).coordinates
     found: dict[str, list[float]] = {}
     for entry in find_studies(arguments.data):

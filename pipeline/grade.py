@@ -93,7 +93,7 @@ class Pipeline:
 
         folders = model_folders(
             models, detector_weights=detector_weights, classifier_weights=classifier_weights
-        ).by_stage()
+        )
         device = resolve_device(device)
         backend = resolve_backend(backend, device=device)
         if threads is not None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from data_prep.base.bundles import Bundle
-from data_prep.base.manifest import MANIFEST_NAME
+from data_prep.base.manifest import MANIFEST_NAME, read_told
 
 SYNTHETIC_ONLY: Final = (
     "The graders learned from synthetic anatomy alone: how well they grade real patients has not been shown."
@@ -34,11 +34,8 @@ class Learned:
 
 def read_learned(folder: Path) -> Learned:
     """What the manifest of a weights folder says; nothing where it cannot be read."""
-    try:
-        told = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
-        return Learned(str(told.get("learned_from", "")), str(told.get("licence", "")))
-    except (OSError, ValueError, AttributeError):
-        return Learned()
+    told = read_told(folder)
+    return Learned(told.get("learned_from", ""), told.get("licence", ""))
 
 
 def learned_words(models: Mapping[str, str], learned: Learned) -> str:

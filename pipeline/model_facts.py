@@ -53,7 +53,7 @@ class ModelFacts:
 
         folders = model_folders(
             models, detector_weights=detector_weights, classifier_weights=classifier_weights
-        ).by_stage()
+        )
         read_verified(folders["detector"], detector.predict.LEADING_WEIGHTS)
         config = detector.config.read_config(folders["detector"])
         graders = {

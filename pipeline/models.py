@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import classifier
@@ -10,28 +9,17 @@ import detector
 from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
 from data_prep.base.manifest import MANIFEST_NAME, WeightsRejected
 
+_BUNDLED = {"detector": detector.BUNDLED_WEIGHTS, "classifier": classifier.BUNDLED_WEIGHTS}
+
 
 def bundled_folders() -> dict[str, Path]:
     """``detector/open`` … → folder of the weights that ship with the project, in whole or in part."""
-    stages = {"detector": detector.BUNDLED_WEIGHTS, "classifier": classifier.BUNDLED_WEIGHTS}
     return {
         f"{stage}/{bundle.value}": folder
-        for stage, bundles in stages.items()
+        for stage, bundles in _BUNDLED.items()
         for bundle, folder in bundles.items()
         if folder.is_dir() or bundle is DEFAULT_BUNDLE
     }
-
-
-@dataclass(frozen=True)
-class ModelFolders:
-    """The folders of both stages."""
-
-    detector: Path
-    classifier: Path
-
-    def by_stage(self) -> dict[str, Path]:
-        """Stage → folder."""
-        return {"detector": self.detector, "classifier": self.classifier}
 
 
 def model_folders(
@@ -39,8 +27,8 @@ def model_folders(
     *,
     detector_weights: Path | None = None,
     classifier_weights: Path | None = None,
-) -> ModelFolders:
-    """The folders of the weights to use.
+) -> dict[str, Path]:
+    """The folders of the weights to use: those of the stages ``detector`` and ``classifier``.
 
     Args:
         models: ``research``, ``open``, or a folder that holds ``detector/`` and ``graders/`` as
@@ -53,16 +41,17 @@ def model_folders(
     name = str(DEFAULT_BUNDLE if models is None else models)
     if name in set(Bundle):
         bundle = Bundle(name)
-        found = ModelFolders(detector.BUNDLED_WEIGHTS[bundle], classifier.BUNDLED_WEIGHTS[bundle])
+        found = {stage: bundles[bundle] for stage, bundles in _BUNDLED.items()}
     else:
         found = _in_folder(Path(name))
-    return ModelFolders(detector_weights or found.detector, classifier_weights or found.classifier)
+    given = {"detector": detector_weights, "classifier": classifier_weights}
+    return {stage: given[stage] or folder for stage, folder in found.items()}
 
 
-def _in_folder(folder: Path) -> ModelFolders:
+def _in_folder(folder: Path) -> dict[str, Path]:
     for place in (folder / "weights", folder):
-        both = ModelFolders(place / "detector", place / "graders")
-        if all((part / MANIFEST_NAME).is_file() for part in both.by_stage().values()):
+        both = {"detector": place / "detector", "classifier": place / "graders"}
+        if all((part / MANIFEST_NAME).is_file() for part in both.values()):
             return both
     raise WeightsRejected(
         f"models '{folder.name}': neither research nor open, nor a folder with detector/ and graders/ as "

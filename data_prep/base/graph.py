@@ -138,14 +138,29 @@ def convert_torch(
         free_axes: of each input, the axes that may have any length.
         free_of_output: the same of the output.
     """
+    import torch
+
+    names = [f"input_{number}" for number in range(len(example))]
+    axes = {name: list(free) for name, free in zip(names, free_axes, strict=True)}
+    return exported_torch(
+        module,
+        example,
+        training=torch.onnx.TrainingMode.PRESERVE,
+        do_constant_folding=False,
+        input_names=names,
+        output_names=["output"],
+        dynamic_axes={**axes, "output": list(free_of_output)},
+    )
+
+
+def exported_torch(module: Any, example: tuple[Any, ...], **options: Any) -> bytes:
+    """A torch module as ONNX, traced with ``example``; the options are those of ``torch.onnx.export``."""
     import tempfile
     import warnings
     from pathlib import Path
 
     import torch
 
-    names = [f"input_{number}" for number in range(len(example))]
-    axes = {name: list(free) for name, free in zip(names, free_axes, strict=True)}
     with (
         _EXPORTING,
         tempfile.TemporaryDirectory(prefix="lumbar-") as folder,
@@ -156,16 +171,5 @@ def convert_torch(
         # The exporter that traces needs no further package, and says at length that there is another.
         warnings.simplefilter("ignore")
         path = Path(folder) / "network.onnx"
-        torch.onnx.export(
-            module,
-            example,
-            path,
-            dynamo=False,
-            opset_version=OPSET,
-            training=torch.onnx.TrainingMode.PRESERVE,
-            do_constant_folding=False,
-            input_names=names,
-            output_names=["output"],
-            dynamic_axes={**axes, "output": list(free_of_output)},
-        )
+        torch.onnx.export(module, example, path, dynamo=False, opset_version=OPSET, **options)
         return path.read_bytes()

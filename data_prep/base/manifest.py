@@ -48,13 +48,13 @@ def write_manifest(
     )
     told = {"learned_from": learned_from, "licence": licence}
     told = {key: value for key, value in told.items() if value is not None}
-    content = _told(folder) | told | {"files": {name: file_sha256(folder / name) for name in listed}}
+    content = read_told(folder) | told | {"files": {name: file_sha256(folder / name) for name in listed}}
     write_json(folder / MANIFEST_NAME, content, indent=2)
     return folder / MANIFEST_NAME
 
 
-def _told(folder: Path) -> dict[str, str]:
-    """What an earlier manifest of the folder says beside its files."""
+def read_told(folder: Path) -> dict[str, str]:
+    """What the manifest of a folder says beside its files; nothing where it cannot be read."""
     try:
         earlier = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
         return {key: str(earlier[key]) for key in ("learned_from", "licence") if key in earlier}

@@ -159,7 +159,7 @@ class ChosenModels:
             )
         except WeightsRejected as error:
             raise typer.BadParameter(str(error), param_hint="--models") from None
-        return cls(found.detector, found.classifier, backend, device)
+        return cls(found["detector"], found["classifier"], backend, device)
 
     def absolute(self) -> ChosenModels:
         """The same, wherever a process runs."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from classifier.storage import StoredGrader, graders_of, load_grader, member_ste
 from data_prep import crops
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.files import write_json, write_whole
+from data_prep.base.graph import OPSET
 from data_prep.base.manifest import MANIFEST_NAME, WeightsRejected, read_verified, verify_manifest
 from data_prep.base.version import git_revision, version_of
 from data_prep.problems import LumbarError
@@ -30,7 +30,6 @@ from detector.look.refiner_network import refiner_from_bytes
 from detector.spec import REFINERS, SPECS, DetectorKind, DetectorSpec, RefinerSpec
 from pipeline import __version__
 from pipeline.export.onnx_models import (
-    OPSET,
     STRIDE,
     ExportedModel,
     detector_model,
@@ -59,16 +58,12 @@ _CROP_WINDOW = {
 }
 
 
+# Stage, ``detector`` or ``graders``, → folder of weights; one that is not there is not exported.
+WeightsSource = Mapping[str, Path]
+
+
 class ExportFailed(LumbarError):
     """ONNX Runtime does not give what torch gives. The message says which network and by how much."""
-
-
-@dataclass(frozen=True)
-class WeightsSource:
-    """Folders of weights; a stage that is None is not exported."""
-
-    detectors: Path | None
-    graders: Path | None
 
 
 def find_weights(run: Path | None) -> WeightsSource:
@@ -78,16 +73,15 @@ def find_weights(run: Path | None) -> WeightsSource:
         WeightsRejected: there are none.
     """
     if run is None:
-        return WeightsSource(BUNDLED_DETECTORS[DEFAULT_BUNDLE], BUNDLED_GRADERS[DEFAULT_BUNDLE])
+        return {"detector": BUNDLED_DETECTORS[DEFAULT_BUNDLE], "graders": BUNDLED_GRADERS[DEFAULT_BUNDLE]}
     for folder in (run / "weights", run):
-        both = (folder / "detector", folder / "graders")
-        if any((part / MANIFEST_NAME).is_file() for part in both):
-            detectors, graders = (part if (part / MANIFEST_NAME).is_file() else None for part in both)
-            return WeightsSource(detectors, graders)
+        parts = {stage: folder / stage for stage in ("detector", "graders")}
+        if found := {stage: part for stage, part in parts.items() if (part / MANIFEST_NAME).is_file()}:
+            return found
     if (run / "sagittal.safetensors").is_file():
-        return WeightsSource(run, None)
+        return {"detector": run}
     if (run / f"{GraderName.SPINAL.value}.safetensors").is_file():
-        return WeightsSource(None, run)
+        return {"graders": run}
     raise WeightsRejected(
         f"no weights in '{run.name}': give a run of `lumbar train` that is finished, its folder weights, "
         "or a folder of `lumbar detector bundle` or `lumbar classifier calibrate`"
@@ -153,11 +147,11 @@ def _remove_earlier(out: Path) -> None:
 
 def count_models(source: WeightsSource) -> int:
     """How many networks ``export_weights`` writes: a file of weights each."""
-    return sum(len([*folder.glob("*.safetensors")]) for folder in vars(source).values() if folder)
+    return sum(len([*folder.glob("*.safetensors")]) for folder in source.values())
 
 
 def _models(source: WeightsSource) -> Iterator[tuple[str, ExportedModel, dict[str, Any]]]:
-    if (folder := source.detectors) is not None:
+    if (folder := source.get("detector")) is not None:
         for kind, spec in SPECS.items():
             if kind is DetectorKind.SAGITTAL or (folder / f"{kind.value}.safetensors").is_file():
                 content = read_verified(folder, f"{kind.value}.safetensors")
@@ -168,9 +162,9 @@ def _models(source: WeightsSource) -> Iterator[tuple[str, ExportedModel, dict[st
                 content = read_verified(folder, f"{refiner.stem}.safetensors")
                 model = refiner_model(refiner_from_bytes(refiner, content), refiner)
                 yield refiner.stem, model, _refiner_description(refiner)
-    if source.graders is not None:
-        for name in graders_of(source.graders):
-            stored = load_grader(source.graders, name)
+    if (folder := source.get("graders")) is not None:
+        for name in graders_of(folder):
+            stored = load_grader(folder, name)
             for number, member in enumerate(stored.members, start=1):
                 model = grader_model(member.network, member.config)
                 described = _grader_description(member, stored.calibration)
@@ -276,10 +270,8 @@ def _calibration(calibration: Calibration) -> dict[str, Any]:
 
 
 def _hashes(source: WeightsSource) -> dict[str, str]:
-    stages = {"detector": source.detectors, "graders": source.graders}
     return {
         f"{stage}/{name}": digest
-        for stage, folder in stages.items()
-        if folder is not None
+        for stage, folder in source.items()
         for name, digest in verify_manifest(folder).items()
     }

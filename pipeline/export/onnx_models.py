@@ -6,11 +6,8 @@ A graph is the network alone: images are prepared, and results decoded and calib
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,11 +17,12 @@ from torch import Tensor, nn
 
 from classifier.config import GraderConfig
 from classifier.model import GraderNetwork, for_graph
+from data_prep.base.graph import exported_torch
+from data_prep.base.networks import CompiledNetwork
 from data_prep.vocabulary import LEVELS
 from detector.look.refiner_network import RefinerNetwork
 from detector.spec import DetectorSpec, RefinerSpec
 
-OPSET = 17
 # Sides of a detector's image are multiples of this: the coarsest grid of its anchors.
 STRIDE = 32
 Arrays = Mapping[str, NDArray[Any]]
@@ -71,21 +69,13 @@ class ExportedModel:
             port.name: {axis: name for axis, name in enumerate(port.shape) if isinstance(name, str)}
             for port in (*self.inputs, self.output)
         }
-        with TemporaryDirectory() as folder, warnings.catch_warnings():
-            # The exporter that traces needs no further package, and says at length that there is another.
-            warnings.simplefilter("ignore")
-            path = Path(folder) / "model.onnx"
-            torch.onnx.export(
-                self.network,
-                arguments,
-                path,
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=[port.name for port in self.inputs],
-                output_names=[self.output.name],
-                dynamic_axes=axes,
-            )
-            return path.read_bytes()
+        return exported_torch(
+            self.network,
+            arguments,
+            input_names=[port.name for port in self.inputs],
+            output_names=[self.output.name],
+            dynamic_axes=axes,
+        )
 
     def example(self, batch: int, seed: int, side: int = 8 * STRIDE) -> dict[str, NDArray[Any]]:
         """Random inputs; ``side``: of free image axes, in pixels."""
@@ -157,22 +147,11 @@ class _TraceableGrader(nn.Module):
         return logits
 
 
-def runtime_output(graph: bytes, inputs: Arrays, output: str) -> NDArray[np.float32]:
-    """What ONNX Runtime gives on the processor. Raises ImportError without it."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    (found,) = session.run([output], dict(inputs))
-    return np.asarray(found, dtype=np.float32)
-
-
 def largest_difference(model: ExportedModel, graph: bytes) -> float:
     """Between ONNX Runtime and torch, on random inputs of other sizes than the graph was traced with."""
-    found = 0.0
+    found, runtime = 0.0, CompiledNetwork(graph, threads=1)
     for batch, side in ((1, 5 * STRIDE), (7, 6 * STRIDE)):
         inputs = model.example(batch, batch, side)
-        difference = runtime_output(graph, inputs, model.output.name) - model.torch_output(inputs)
-        found = max(found, float(np.abs(difference).max()))
+        (output,) = runtime([list(inputs.values())])
+        found = max(found, float(np.abs(output - model.torch_output(inputs)).max()))
     return found

@@ -18,7 +18,7 @@ from pipeline.models import model_folders
 @pytest.mark.parametrize("bundle", list(Bundle))
 def test_every_bundle_is_whole_and_says_what_it_learned_from(bundle: Bundle) -> None:
     folders = model_folders(bundle)
-    for folder in folders.by_stage().values():
+    for folder in folders.values():
         assert folder.name == bundle.value and verify_manifest(folder)
         learned = read_learned(folder)
         assert learned.source and learned.licence
@@ -30,7 +30,7 @@ def test_every_bundle_is_whole_and_says_what_it_learned_from(bundle: Bundle) -> 
 
 
 def test_both_bundles_together_stay_small() -> None:
-    folders = [folder for bundle in Bundle for folder in model_folders(bundle).by_stage().values()]
+    folders = [folder for bundle in Bundle for folder in model_folders(bundle).values()]
     total = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
     assert total < 60e6
 
@@ -44,10 +44,10 @@ def test_a_training_run_is_models(tmp_path: Path) -> None:
     shutil.copytree(detector.BUNDLED_WEIGHTS[Bundle.OPEN], run / "weights" / "detector")
     shutil.copytree(classifier.BUNDLED_WEIGHTS[Bundle.OPEN], run / "weights" / "graders")
     found = model_folders(run)
-    assert found.detector == run / "weights" / "detector"
+    assert found["detector"] == run / "weights" / "detector"
     assert model_folders(run / "weights") == found
     other = model_folders(run, classifier_weights=tmp_path)
-    assert (other.detector, other.classifier) == (found.detector, tmp_path)
+    assert other == {"detector": found["detector"], "classifier": tmp_path}
 
 
 def test_what_is_neither_is_refused(tmp_path: Path) -> None:
