@@ -1,12 +1,6 @@
-"""A grader that ONNX Runtime runs; see ``data_prep.base.networks``. Importable without torch."""
+"""A grader as ONNX Runtime runs it; see ``data_prep.base.networks``. Importable without torch."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from classifier.storage import StoredGrader
 from data_prep.base.graph import convert_torch
@@ -16,31 +10,13 @@ from data_prep.base.networks import CompiledNetwork, load_network
 CROPS_OF_A_PASS = 5
 
 
-class CompiledGrader:
-    """Logits of crops from a compiled network."""
-
-    def __init__(self, network: CompiledNetwork) -> None:
-        self._network = network
-
-    def start(self, passes: Iterable[Sequence[NDArray[Any]]]) -> Callable[[], NDArray[np.float64]]:
-        """Draw passes; what is returned waits for their logits (B, 3), see ``CompiledNetwork.start``.
-
-        Args:
-            passes: at least one: pixels (b, S, H, W), valid (b, S), level (b,).
-        """
-        finish = self._network.start(passes)
-        return lambda: np.concatenate(finish()).astype(np.float64)
-
-
-def compiled_grader(stored: StoredGrader, threads: int | None = None) -> CompiledGrader:
-    """The grader prepared for this processor.
+def compiled_grader(stored: StoredGrader, threads: int | None = None) -> CompiledNetwork:
+    """The grader prepared for this processor: pixels (b, S, H, W), valid (b, S), level (b,) in, logits out.
 
     Raises:
         WeightsRejected: the weights are not those of the described network.
     """
-    return CompiledGrader(
-        load_network(stored.weights, stored.graph, lambda: converted_grader(stored), threads=threads)
-    )
+    return load_network(stored.weights, stored.graph, lambda: converted_grader(stored), threads=threads)
 
 
 def converted_grader(stored: StoredGrader) -> bytes:

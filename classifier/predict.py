@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier import BUNDLED_WEIGHTS
-from classifier.compiled import CROPS_OF_A_PASS, CompiledGrader, compiled_grader
+from classifier.compiled import CROPS_OF_A_PASS, compiled_grader
 from classifier.config import GROUP_GRADERS, CropConfig, GraderName
 from classifier.grade import Grade, GradeSource
 from classifier.prior import level_prior, prior_grade
 from classifier.readings import Probabilities, averaged, other_readings
-from classifier.reference import torch_logits
-from classifier.storage import StoredGrader, graders_of, load_grader, member_stem, read_grader
+from classifier.storage import StoredGrader, graders_of, load_grader, read_grader
 from classifier.target_crops import grader_point, reading_point, target_crop
 from data_prep.base.backend import Backend, resolve_backend
 from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
+from data_prep.base.networks import CompiledNetwork, torch_outputs
 from data_prep.crops import Crop
 from data_prep.levels import PointSource, SpineLevels
 from data_prep.pixel_cache import PixelCache
@@ -46,14 +46,11 @@ class Grader:
 
     Attributes:
         graders: one per condition group, and the one that looks at the canal on axial slices if there is one.
-        threads: while grading; what torch had before is restored. None leaves it, and gives ONNX Runtime
-            all that this process may use.
         compiled: of these graders, those that ONNX Runtime runs; torch runs the others.
     """
 
     graders: Mapping[GraderName, StoredGrader]
-    threads: int | None = None
-    compiled: Mapping[GraderName, tuple[CompiledGrader, ...]] = field(default_factory=dict)
+    compiled: Mapping[GraderName, tuple[CompiledNetwork, ...]] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -67,6 +64,7 @@ class Grader:
         """Load all graders of a folder.
 
         Args:
+            threads: of ONNX Runtime; None for all that this process may use.
             device: of torch.
             backend: see ``data_prep.base.backend``.
 
@@ -79,13 +77,13 @@ class Grader:
             loaded = {name: load_grader(Path(folder), name) for name in names}
             for stored in loaded.values():
                 stored.network.to(device)
-            return cls(loaded, threads)
+            return cls(loaded)
         graders = {name: read_grader(Path(folder), name) for name in names}
         compiled = {
             name: tuple(compiled_grader(member, threads) for member in stored.members)
             for name, stored in graders.items()
         }
-        return cls(graders, threads, compiled)
+        return cls(graders, compiled)
 
     @classmethod
     def load_bundled(
@@ -97,15 +95,6 @@ class Grader:
     ) -> Grader:
         """Load the graders that come with the project. Raises WeightsRejected."""
         return cls.load(BUNDLED_WEIGHTS[bundle], threads=threads, backend=backend)
-
-    @property
-    def hashes(self) -> dict[str, str]:
-        """SHA-256 of each weights file by name, for the record of a prediction."""
-        return {
-            f"{member_stem(name, number)}.safetensors": member.sha256
-            for name, stored in self.graders.items()
-            for number, member in enumerate(stored.members, start=1)
-        }
 
     def grade(self, study: Study, levels: SpineLevels) -> dict[Target, Grade]:
         """Grade all 25 targets of one study.
@@ -279,11 +268,11 @@ class Grader:
                 yield _arrays(some)
 
         compiled = self.compiled.get(name)
-        finish: list[Callable[[], NDArray[np.float64]]]
+        finish: list[Callable[[], list[NDArray[np.float32]]]]
         if compiled is None:
             whole = list(passes(None))
-            members = [self.graders[name].members[place] for place in places]
-            finish = [partial(torch_logits, member, whole, self.threads) for member in members]
+            members = self.graders[name].members
+            finish = [partial(torch_outputs, members[place].network, whole) for place in places]
         else:
             drawn: list[Arrays] = []
             # The first member grades while crops are still being cut, the others what was cut for it.
@@ -293,7 +282,8 @@ class Grader:
         def finished() -> dict[Target, NDArray[np.float64]]:
             if not targets:
                 return {}
-            return dict(zip(targets, np.stack([wait() for wait in finish], axis=1), strict=True))
+            logits = np.stack([np.concatenate(wait()) for wait in finish], axis=1).astype(np.float64)
+            return dict(zip(targets, logits, strict=True))
 
         return finished
 

@@ -167,3 +167,13 @@ def load_network(
             "run `python -m pipeline.export.graphs FOLDER` where it is, or pip install 'lumbar[train]'"
         )
     return CompiledNetwork(convert(), threads=threads)
+
+
+def torch_outputs(network: Any, inputs: Iterable[Arrays]) -> list[NDArray[np.float32]]:
+    """The first output of a torch module for each set of inputs, on its device: the reference."""
+    import torch
+
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        found = (network(*(torch.from_numpy(array).to(device) for array in arrays)) for arrays in inputs)
+        return [output.float().cpu().numpy() for output in found]

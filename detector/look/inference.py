@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from data_prep.base.backend import Backend, resolve_backend
 from data_prep.base.graph import SUFFIX
 from data_prep.base.manifest import read_listed, read_verified
-from data_prep.base.networks import load_network
+from data_prep.base.networks import load_network, torch_outputs
 from detector.spec import COARSEST, STRIDE, DetectorSpec
 
 if TYPE_CHECKING:
@@ -71,8 +71,6 @@ class SlicePredictor:
     @classmethod
     def of_network(cls, model: LevelPoseModel, spec: DetectorSpec, device: str = "cpu") -> SlicePredictor:
         """A network in memory, run by torch."""
-        import torch
-
         from detector.look.network import EvidenceNetwork
 
         network = EvidenceNetwork(model).eval().to(device)
@@ -81,11 +79,8 @@ class SlicePredictor:
         size = 1 if device == "cpu" else GPU_BATCH
 
         def run(images: Iterable[Padded], count: int | None) -> list[Evidence]:
-            found: list[Evidence] = []
-            for batch in _batches(images, size):
-                with torch.inference_mode():
-                    found.extend(network(torch.from_numpy(batch).to(device)).float().cpu().numpy())
-            return found
+            outputs = torch_outputs(network, ([batch] for batch in _batches(images, size)))
+            return [evidence for output in outputs for evidence in output]
 
         return cls(spec, run, Backend.TORCH)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from data_prep.base.backend import Backend, resolve_backend
 from data_prep.base.graph import SUFFIX
 from data_prep.base.manifest import read_listed, read_verified
-from data_prep.base.networks import load_network
+from data_prep.base.networks import load_network, torch_outputs
 from data_prep.crops import Crop, extract_crop
 from data_prep.levels import LevelPoint, PointSource, Sight
 from data_prep.study import Study
@@ -56,7 +57,9 @@ class PointRefiner:
         if resolve_backend(backend, device=device) is Backend.ONNX:
             graph = read_listed(folder, f"{spec.stem}{SUFFIX}")
             return cls(spec, load_network(content, graph, lambda: _converted(spec, content), threads=threads))
-        return cls(spec, _run_by_torch(spec, content, device))
+        from detector.look.refiner_network import refiner_from_bytes
+
+        return cls(spec, partial(torch_outputs, refiner_from_bytes(spec, content).to(device)))
 
     def refine(self, study: Study, points: tuple[LevelPoint, ...]) -> tuple[LevelPoint, ...]:
         """The points, those of the spec's group that were seen moved to where the second look sees them.
@@ -149,20 +152,3 @@ def _converted(spec: RefinerSpec, content: bytes) -> bytes:
     from detector.look.refiner_network import converted_refiner
 
     return converted_refiner(spec, content)
-
-
-def _run_by_torch(spec: RefinerSpec, content: bytes, device: str) -> Run:
-    import torch
-
-    from detector.look.refiner_network import refiner_from_bytes
-
-    network = refiner_from_bytes(spec, content).to(device)
-
-    def run(passes: Iterator[Pass]) -> list[NDArray[np.float32]]:
-        with torch.inference_mode():
-            return [
-                network(*(torch.from_numpy(array).to(device) for array in each)).float().cpu().numpy()
-                for each in passes
-            ]
-
-    return run

@@ -84,7 +84,7 @@ def test_the_graph_of_a_bundled_grader_gives_what_torch_gives(
     inputs = pixels, valid, np.array([0, 2, 3, 4])
     assert member.graph is not None and is_of(member.graph, member.weights)
 
-    found = compiled_grader(member, threads=1).start([inputs])()
+    (found,) = compiled_grader(member, threads=1)([inputs])
 
     with torch.inference_mode():
         expected = member.network(*map(torch.from_numpy, inputs)).numpy()
