@@ -277,7 +277,7 @@ def _doubt(headers: list[SliceHeader]) -> Doubt:
         return Doubt.TWO_PATIENTS
     if len(twice) < 2 and (len(labels) < 2 or twice | same_grid != labels):
         return Doubt.NONE
-    trusted = any(any(identity_of(header)[:2]) for header in headers)
+    trusted = all(any(identity_of(header)[:2]) for header in headers)
     return Doubt.TWO_EXAMINATIONS if trusted else Doubt.TWO_PATIENTS
 
 

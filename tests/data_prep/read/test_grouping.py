@@ -142,7 +142,9 @@ def test_series_that_do_not_fit_together_are_not_joined_and_that_is_said(tmp_pat
     assert {item.reason for study in studies for item in study.rejections} == {Reason.STUDY_DIVIDED}
 
 
-def test_two_patients_in_one_folder_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("frame", [0, 1], ids=["one frame", "a frame for each contrast"])
+def test_two_patients_in_one_folder_that_nothing_tells_apart_are_refused(tmp_path: Path, frame: int) -> None:
+    """Nor do frames of reference of which each holds both."""
     for patient in range(2):
         write_patient(
             tmp_path,
@@ -151,6 +153,7 @@ def test_two_patients_in_one_folder_that_nothing_tells_apart_are_refused(tmp_pat
             StudyInstanceUID=None,
             SeriesInstanceUID=None,
             SOPInstanceUID=None,
+            FrameOfReferenceUID=lambda series: f"1.5.{frame * series}",
         )
     (entry,) = find_studies(tmp_path)
     with pytest.raises(DicomRejected) as caught:
@@ -178,6 +181,9 @@ def test_copies_with_identifiers_of_their_own_are_no_second_patient(tmp_path: Pa
         study = entry.load()
         assert shapes([study]) == [[6, 6, 6]]
         assert [item.reason for item in study.rejections] == [Reason.DUPLICATE] * 18
+        assert all(item.file.startswith("copy-") for item in study.rejections)
+        used = {item.path.name for series in study.series for item in series.slices if item.path}
+        assert len(used) == 18 and not any(name.startswith("copy-") for name in used)
     else:
         with pytest.raises(DicomRejected) as caught:
             entry.load()
@@ -203,6 +209,45 @@ def test_images_with_identifiers_of_two_patients_are_named(tmp_path: Path) -> No
     studies = studies_in(tmp_path)
     assert shapes(studies) == [[6, 6, 6], [7, 7]]
     assert [item.reason for study in studies for item in study.rejections] == [Reason.IDENTIFIERS] * 7
+
+
+def test_an_image_that_contradicts_itself_is_named_with_the_study_that_it_names(tmp_path: Path) -> None:
+    """In a folder of its own; not with the study that comes first."""
+    for patient, name in enumerate("ab"):
+        write_patient(tmp_path / name, patient, PatientID=f"P{patient}")
+    write_series(
+        tmp_path / "c", 1, study_uid="1.2.1", series_uid="1.2.1.9", start=(300.0, 0.0, 0.0), PatientID="P0"
+    )
+    studies = studies_in(tmp_path)
+    assert shapes(studies) == TWO_WHOLE
+    said = [(item.study_id, item.reason) for study in studies for item in study.rejections]
+    assert said == [("1.2.1", Reason.IDENTIFIERS)]
+
+
+def test_images_without_a_study_say_nothing_of_the_patient_of_another_one(tmp_path: Path) -> None:
+    """One identifier for all examinations, which most images of the first patient lost."""
+    for patient, name in enumerate("ab"):
+        write_patient(tmp_path / name, patient, study_uid="1.9", PatientID=f"P{patient}")
+    for path in (tmp_path / "a").iterdir():
+        dataset = pydicom.dcmread(path)
+        if dataset.SeriesDescription == "T1" or dataset.SeriesInstanceUID.endswith(".2"):
+            del dataset.StudyInstanceUID
+            dataset.save_as(path)
+    studies = studies_in(tmp_path)
+    assert shapes(studies) == TWO_WHOLE
+    assert [study.rejections for study in studies] == [(), ()]
+
+
+def test_a_series_that_lies_in_the_folder_of_another_patient_is_kept(tmp_path: Path) -> None:
+    """Single files there are strays, a whole series is none."""
+    for patient, name in enumerate("ab"):
+        write_patient(tmp_path / name, patient, series_folders=bool(patient))
+    write_series(tmp_path / "b" / "S3", 7, study_uid="1.2.1", series_uid="1.2.1.3", start=(0.0, 0.0, 900.0))
+    for path in (tmp_path / "b" / "S2").iterdir():
+        path.rename(tmp_path / "a" / f"b{path.name}")
+    studies = studies_in(tmp_path)
+    assert shapes(studies) == [[6, 6, 6], [7, 7, 7, 7]]
+    assert [study.rejections for study in studies] == [(), ()]
 
 
 def test_the_folder_of_a_person_does_not_name_the_study(tmp_path: Path) -> None:
@@ -322,6 +367,25 @@ def test_two_examinations_under_one_identifier_are_said(tmp_path: Path, frames: 
     studies = studies_in(tmp_path)
     assert shapes(studies) == ([[6, 6, 6], [7, 7]] if frames[0] != frames[1] else [[6, 6, 6, 7, 7]])
     assert all([item.reason for item in study.rejections] == [Reason.STUDY_DIVIDED] for study in studies)
+
+
+@pytest.mark.parametrize("named", [0, 1, 2])
+def test_what_may_be_of_two_patients_is_trusted_only_if_all_images_say_whose_they_are(
+    tmp_path: Path, named: int
+) -> None:
+    """An examination and half of another, under one identifier, as of one patient who was anonymised."""
+    for patient in range(2):
+        own = {"study_uid": "1.9", "PatientID": "P" if patient < named else ""}
+        write_patient(tmp_path, patient, first=1000 * patient + 1, **own)
+    for axial in range(1201, 1208):
+        (tmp_path / f"{axial}.dcm").unlink()
+    (entry,) = find_studies(tmp_path)
+    if named == 2:
+        assert [item.reason for item in entry.load().rejections] == [Reason.STUDY_DIVIDED]
+    else:
+        with pytest.raises(DicomRejected) as caught:
+            entry.load()
+        assert [item.reason for item in caught.value.rejections] == [Reason.NOT_TOLD_APART]
 
 
 @pytest.mark.parametrize("part", [lambda n: n % 2, lambda n: n // 6], ids=["every second", "halves"])
