@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,17 +14,20 @@ from data_prep.vocabulary import Level, SeriesKind
 from detector.config import PredictConfig
 from detector.look.candidates import DiscCandidate, merge_candidates
 from detector.look.canonical import strip
-from detector.look.choice import central_slices, sagittal_series
+from detector.look.choice import central_slices, deciding
 from detector.look.inference import SlicePredictor
 from detector.look.sightings import Part, SliceSighting, look_at
 from detector.spine.aside import aside_by_level, beyond_mm, fading, leaning, outer_slices, seen_across
 from detector.spine.chain import ChainDisc, NumberedChain, best_chain
 from detector.spine.levels import straightened
-from detector.spine.region import is_named_otherwise, lumbar_evidence, views_apart
+from detector.spine.region import is_named_otherwise, lumbar_evidence, views_of
 from detector.spine.voting import join_votes
 
 # How far beside the middle of a series foramina lie.
 _FORAMINA_MM = 8.0, 28.0
+# Of 12 synthetic patients (seeds 208000 …) a view of the whole lumbar spine has 1.33 times the evidence and
+# more of one that lacks a level; of two that both show it, 1.08 at most.
+_CLEARLY_MORE = 1.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,24 +71,26 @@ class SpineFinder:
     def lumbar_view(self, study: Study) -> LumbarView | None:
         """The lumbar spine of a study; None without a sagittal series.
 
-        Where they show several parts of the patient, a neck beside a lumbar spine, each part is looked at. A
-        series that cannot be decoded, or is black, makes way for the others.
+        Where they show several parts of the patient, a neck beside a lumbar spine or more of it, each view is
+        looked at; another than the first one leads where it shows clearly more. A series that cannot be
+        decoded, or is black, makes way for the others.
         """
         kinds = (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1)
         sagittal = [item for kind in kinds for item in study.of_kind(kind)]
-        views = views_apart([item for item in sagittal if self._shows_something(item)] or sagittal)
-        found: list[tuple[float, LumbarView]] = []
+        shown = [item for item in sagittal if self._shows_something(item)] or sagittal
+        views = views_of(shown)
+        best, most = None, -1.0
         for view in views:
-            ids = {item.series_id for item in view}
-            series = sagittal_series(
-                replace(study, series=tuple(item for item in study.series if item.series_id in ids))
-            )
+            series = deciding(view)
             seen = self.look(series)
-            evidence = lumbar_evidence(seen.discs) if len(views) > 1 else 0.0
-            evidence *= 0.5 if is_named_otherwise(series) else 1.0
-            aside = tuple(item.series_id for other in views if other is not view for item in other)
-            found.append((evidence, LumbarView(series, seen, aside)))
-        return max(found, key=lambda one: one[0])[1] if found else None
+            evidence = 0.0
+            if len(views) > 1:
+                own = best_chain(self._discs(list(seen.looked_at)), self.config.chain)
+                evidence = lumbar_evidence(own) * (0.5 if is_named_otherwise(series) else 1.0)
+            if best is None or evidence > _CLEARLY_MORE * most:
+                aside = tuple(item.series_id for item in shown if item not in view)
+                best, most = LumbarView(series, seen, aside), evidence
+        return best
 
     def look(self, series: tuple[Series, ...]) -> Sighting:
         """The chain of discs seen in sagittal series of one study, not yet numbered; the first leads."""

@@ -14,7 +14,7 @@ from data_prep.geometry import FloatArray
 from data_prep.levels import SpineLevels
 from data_prep.problems import DicomRejected
 from data_prep.study import Series, Slice, Study
-from data_prep.vocabulary import LEVELS, Level, SeriesKind
+from data_prep.vocabulary import LEVELS, Condition, Level, SeriesKind
 
 # An axial slice farther from the disc than this does not show its level.
 _AXIAL_REACH_MM = 4.0
@@ -38,7 +38,12 @@ def measure_study(study: Study, levels: SpineLevels) -> tuple[Measured, ...]:
 def _sagittal(study: Study, levels: SpineLevels) -> Iterator[Measured]:
     """Canal and discs on the sagittal T2 slice that lies nearest to most canal points."""
     present = [level for level in LEVELS if level in levels.levels]
-    series = next(iter(study.of_kind(SeriesKind.SAGITTAL_T2)), None)
+    canals = [point for point in levels.points if point.condition is Condition.SPINAL_CANAL_STENOSIS]
+    series = max(
+        study.of_kind(SeriesKind.SAGITTAL_T2),
+        key=lambda item: sum(point.is_on(item) for point in canals),
+        default=None,
+    )
     if series is None or len(present) < _LEAST_LEVELS:
         return
     ends: dict[Level, FloatArray] = {}

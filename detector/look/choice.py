@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from data_prep.study import Series, Slice, Study, from_middle_mm, places_mm
@@ -10,6 +12,7 @@ from data_prep.vocabulary import SeriesKind
 _TIE_MM = 1e-3
 # Slices of 3-D acquisitions lie 0.5 to 1 mm apart: five of them would show one side of the canal.
 _APART_MM = 3.0
+_SAGITTAL = SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1
 
 
 def central_slices(series: Series, count: int, max_offset_mm: float) -> list[Slice]:
@@ -30,5 +33,10 @@ def central_slices(series: Series, count: int, max_offset_mm: float) -> list[Sli
 
 def sagittal_series(study: Study) -> tuple[Series, ...]:
     """The series that decide the levels, the leading one first."""
-    t2, t1 = study.of_kind(SeriesKind.SAGITTAL_T2), study.of_kind(SeriesKind.SAGITTAL_T1)
-    return (*t2[:2], *t1[:1]) if t2 else t1[:2]
+    return deciding([item for kind in _SAGITTAL for item in study.of_kind(kind)])
+
+
+def deciding(series: Sequence[Series]) -> tuple[Series, ...]:
+    """Those of some sagittal series, the best of each kind first, that decide the levels."""
+    t2, t1 = ([item for item in series if item.kind is kind] for kind in _SAGITTAL)
+    return (*t2[:2], *t1[:1]) if t2 else tuple(t1[:2])

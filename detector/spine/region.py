@@ -64,21 +64,27 @@ class Region(Enum):
     OTHER = "other"
 
 
-# Of the smaller of two views, from head to foot.
-_SAME_VIEW = 0.5
+# Two series show the same part of the patient if they share as much of the smaller one from head to foot, and
+# nothing else if they share as much of the larger one.
+_SAME_VIEW, _ALIKE = 0.5, 0.8
 
 
-def views_apart(series: Sequence[Series]) -> list[tuple[Series, ...]]:
-    """Sagittal series by the part of the patient that they show, in the order of their first ones."""
-    views: list[list[Series]] = []
+def views_of(series: Sequence[Series]) -> list[tuple[Series, ...]]:
+    """The views of the patient that sagittal series give: each leads with another one, in their order.
+
+    A series leads where those before it show another part of the patient, or those of its kind a larger or
+    smaller one: a lumbar series beside one of the whole spine, or one that ends above the sacrum. Behind it
+    come all that show what it shows.
+    """
+    leading: list[Series] = []
     for item in series:
-        for view in views:
-            if _shared(_heights_mm(view[0]), _heights_mm(item)) >= _SAME_VIEW:
-                view.append(item)
-                break
-        else:
-            views.append([item])
-    return [tuple(view) for view in views]
+        same = [other for other in leading if _shared(other, item)[0] >= _SAME_VIEW]
+        if not any(other.kind is not item.kind or _shared(other, item)[1] >= _ALIKE for other in same):
+            leading.append(item)
+    return [
+        (item, *(other for other in series if other is not item and _shared(item, other)[0] >= _SAME_VIEW))
+        for item in leading
+    ]
 
 
 def _heights_mm(series: Series) -> FloatArray:
@@ -89,9 +95,12 @@ def _heights_mm(series: Series) -> FloatArray:
     return np.array([z.min(), z.max()])
 
 
-def _shared(a: FloatArray, b: FloatArray) -> float:
+def _shared(first: Series, second: Series) -> tuple[float, float]:
+    """How much of the smaller and of the larger one they share from head to foot."""
+    a, b = _heights_mm(first), _heights_mm(second)
     shared = min(a[1], b[1]) - max(a[0], b[0])
-    return float(shared / max(min(a[1] - a[0], b[1] - b[0]), 1e-6))
+    smaller, larger = sorted((a[1] - a[0], b[1] - b[0]))
+    return float(shared / max(smaller, 1e-6)), float(shared / max(larger, 1e-6))
 
 
 def lumbar_evidence(chain: Sequence[ChainDisc]) -> float:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_prep.phantom import make_study
@@ -47,6 +48,26 @@ def test_what_shows_the_neck_is_no_lumbar_series(kind: SeriesKind, bundled_pipel
         if grade.source in ("seen", "predicted")
     }
     assert graded == set(ConditionGroup) - {group}
+
+
+@pytest.mark.parametrize("seed", [208_000, 208_006], ids=["below the lumbar spine", "above the sacrum"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_t2_of_all_levels_leads_beside_one_that_lacks_some(
+    seed: int, first: bool, bundled_pipeline: Pipeline
+) -> None:
+    """As a study of the thoracic spine beside it gives one, whichever comes first."""
+    whole, cut = (make_study(seed, view=view).study for view in ("whole", "cut"))
+    (higher,) = cut.of_kind(SeriesKind.SAGITTAL_T2)
+    (t2,) = whole.of_kind(SeriesKind.SAGITTAL_T2)
+    others = [item for item in whole.series if item is not t2]
+    ids = ("1", "2") if first else ("2", "1")
+    both = (replace(higher, series_id=ids[0]), replace(t2, series_id=ids[1]), *others)
+    alone, prediction = (bundled_pipeline.predict_study(Study("1", part)) for part in (whole.series, both))
+    assert prediction.flags == alone.flags == ()
+    assert len(prediction.measurements) == len(alone.measurements)
+    for target, grade in prediction.grades.items():
+        assert grade.source == alone.grades[target].source
+        assert np.abs(grade.probabilities - alone.grades[target].probabilities).max() < 0.05
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

@@ -17,7 +17,7 @@ from data_prep.vocabulary import SeriesKind
 from detector.look.candidates import DiscCandidate
 from detector.predict import LevelDetector
 from detector.spine.chain import ChainDisc
-from detector.spine.region import Region, lumbar_evidence, shows_lumbar_spine, views_apart
+from detector.spine.region import Region, lumbar_evidence, shows_lumbar_spine, views_of
 from pipeline.results.words import numbering_words
 
 SEED = 152_004
@@ -53,11 +53,39 @@ def chain(gap_mm: float, score: float, depth_mm: float = 27.0) -> list[ChainDisc
     return discs
 
 
+def of_heights(low: float, high: float, like: Series) -> Series:
+    """A series whose images reach from one height to another (mm)."""
+    plane = like.slices[0].plane
+    y_mm = (high - low) / (plane.shape[0] - 1)
+    place = replace(plane, origin_mm=np.array([0.0, 0.0, high]), y_axis=np.array([0.0, 0.0, -1.0]))
+    item = replace(like.slices[0], plane=replace(place, spacing_mm=(y_mm, y_mm)))
+    return replace(like, stacks=((item,),))
+
+
+def test_a_view_of_more_or_less_than_another_of_its_kind_may_lead() -> None:
+    (t2,) = study().of_kind(SeriesKind.SAGITTAL_T2)
+    (t1,) = study().of_kind(SeriesKind.SAGITTAL_T1)
+    lumbar, stir, longer_t1 = (of_heights(*ends) for ends in ((0, 300, t2), (10, 320, t2), (-60, 330, t1)))
+    assert views_of([lumbar, stir, longer_t1]) == [(lumbar, stir, longer_t1)]
+    whole_spine, neck = of_heights(0, 800, t2), of_heights(520, 790, t2)
+    everything = [whole_spine, neck, lumbar, longer_t1]
+    assert views_of(everything) == [
+        (whole_spine, neck, lumbar, longer_t1),
+        (neck, whole_spine),
+        (lumbar, whole_spine, longer_t1),
+    ]
+    above_the_sacrum = of_heights(140, 440, t2)
+    assert views_of([above_the_sacrum, lumbar, longer_t1]) == [
+        (above_the_sacrum, lumbar, longer_t1),
+        (lumbar, above_the_sacrum, longer_t1),
+    ]
+
+
 def test_series_far_apart_are_two_views() -> None:
     (t2,) = study().of_kind(SeriesKind.SAGITTAL_T2)
     (t1,) = study().of_kind(SeriesKind.SAGITTAL_T1)
     neck = elsewhere(t2, "neck")
-    assert views_apart([neck, t2, t1]) == [(neck,), (t2, t1)]
+    assert views_of([neck, t2, t1]) == [(neck,), (t2, t1)]
 
 
 @pytest.mark.parametrize(
