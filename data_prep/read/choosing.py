@@ -111,7 +111,7 @@ def _echoes_marked(series: Sequence[Series]) -> list[Series]:
     """Series of one kind whose slices lie at the same places with another echo time are echoes."""
     return [
         replace(item, traits=replace(item.traits, has_echoes=True))
-        if any(_are_echoes(item, other) for other in series if other is not item)
+        if any(_are_echoes(item, other) for other in series)
         else item
         for item in series
     ]

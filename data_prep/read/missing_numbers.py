@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
+from pathlib import Path
 
 from data_prep.read.slice_header import SliceHeader
 from data_prep.study import Series
@@ -21,9 +22,11 @@ def numberings_of(item: Series, source: Sequence[SliceHeader]) -> list[Numbering
     Args:
         source: headers of what the series was read from.
     """
-    headers = {(header.path, None if header.frame is None else header.frame + 1): header for header in source}
-    own = [headers.get((part.path, part.frame)) for part in item.slices if part.path is not None]
-    if None in own or len(own) != len(item.slices):
+    headers: dict[tuple[Path | None, int | None], SliceHeader] = {
+        (header.path, None if header.frame is None else header.frame + 1): header for header in source
+    }
+    own = [headers.get((part.path, part.frame)) for part in item.slices]
+    if None in own:
         return []
     found: list[Numbering] = []
     for number_of in (attrgetter("instance_number"), _file_number, attrgetter("stack_position")):

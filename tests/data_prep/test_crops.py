@@ -154,6 +154,8 @@ def test_mirrored_anatomy_gives_the_mirrored_crop(orientation: Orientation) -> N
 def test_constant_and_extreme_images_give_finite_crops() -> None:
     constant = make_series(Orientation.AXIAL, lambda p: np.full(p.shape[:-1], 1234.5))
     assert np.all(cut(constant, np.zeros(3)).pixels == 0)
+    rounded = make_series(Orientation.AXIAL, lambda p: 1e6 + 0.1 * np.sin(p[..., 0]))
+    assert np.all(cut(rounded, np.zeros(3)).pixels == 0)
     holes = make_series(Orientation.AXIAL, lambda p: np.where(p[..., 0] > 0, np.nan, p[..., 1]))
     crop = cut(holes, np.zeros(3))
     assert np.isfinite(crop.pixels).all() and crop.pixels.min() >= 0 and crop.pixels.max() <= 1
@@ -188,6 +190,15 @@ def test_thin_slices_are_skipped_to_keep_the_step() -> None:
     crop = cut(series, np.zeros(3), slice_step_mm=4.0)
     heights = [plane.origin_mm[2] for plane in crop.planes if plane is not None]
     assert np.allclose(heights, [-8, -4, 0, 4, 8])
+    thick = cut(make_series(Orientation.AXIAL, blob_at(np.zeros(3))), np.zeros(3), slice_step_mm=4.0)
+    assert [plane.origin_mm[2] for plane in thick.planes if plane is not None] == heights
+
+
+def test_what_lies_above_and_below_the_seen_height_is_black() -> None:
+    series = make_series(Orientation.SAGITTAL, lambda p: 100 + p[..., 1])
+    crop = cut(series, np.zeros(3), seen_height_mm=24.0)
+    shown = crop.pixels[2].any(axis=1)
+    assert shown.tolist() == [24 <= row < 72 for row in range(96)]
 
 
 def test_coarser_grid_averages_instead_of_skipping() -> None:

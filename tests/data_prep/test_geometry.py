@@ -80,6 +80,8 @@ def test_the_image_reaches_half_a_pixel_beyond_its_outer_centres() -> None:
         # A steep L5/S1 slice is 58° from axial; an oblique coronal one 25° from coronal.
         ((1, 0, 0, 0, 0.53, 0.848), Orientation.AXIAL),
         ((1, 0, 0, 0, 0.423, -0.906), Orientation.CORONAL),
+        # A sagittal slice that leans as far to the side, as of a patient with scoliosis, stays one.
+        ((0, 1, 0, 0.574, 0, -0.819), Orientation.SAGITTAL),
     ],
 )
 def test_the_orientation_is_the_nearest_anatomical_plane(

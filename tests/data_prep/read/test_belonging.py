@@ -121,6 +121,17 @@ def test_stacks_with_identifiers_of_their_own_stay_one_series(tmp_path: Path) ->
     assert kinds(load(tmp_path / "100")) == {"1": (SeriesKind.AXIAL_T2, 10)}
 
 
+def test_of_a_divided_series_the_part_that_the_table_names_keeps_its_kind(tmp_path: Path) -> None:
+    """Though it is the smaller one, and some of its images have an identifier of their own."""
+    folder = tmp_path / "100" / "1"
+    write_series(folder, 3, description="", series_uid="100.1")
+    write_series(folder, 2, description="", start=(4.0, 0, 0), first_instance=11, series_uid="100.2")
+    write_series(folder, 7, description="T1", first_instance=101, series_uid="100.3")
+    (tmp_path / "train_series_descriptions.csv").write_text(TABLE)
+    loaded = load(tmp_path / "100")
+    assert kinds(loaded) == {"1": (SeriesKind.SAGITTAL_T2, 5), "1-2": (SeriesKind.SAGITTAL_T1, 7)}
+
+
 def test_without_series_identifiers_one_folder_is_divided_by_what_the_headers_say(tmp_path: Path) -> None:
     expected = {("T1", 6), ("T2", 7), ("axial", 8)}
     write_series(tmp_path, 6, description="T1", without=["SeriesInstanceUID"])

@@ -221,6 +221,21 @@ def test_pd_and_t2_of_one_name_in_two_series(tmp_path: Path, one_folder: bool) -
     assert number_of(study, T2) == 1 and list(unused(study).values()) == ["shorter_echo"]
 
 
+def test_two_acquisitions_with_times_of_their_own_are_no_echoes(tmp_path: Path) -> None:
+    """Slices between those of the other: the later one leads, whatever its echo."""
+    for number, echo in enumerate((115, 95), start=1):
+        write(
+            tmp_path,
+            number,
+            "SAG T2",
+            EchoTime=echo,
+            AcquisitionTime=f"10{number}000",
+            start=(-8.0 + 2 * number, 0.0, 0.0),
+        )
+    study = load(tmp_path)
+    assert number_of(study, T2) == 2 and not any(item.traits.has_echoes for item in study.series)
+
+
 def test_echoes_whose_times_are_gone_are_told_by_their_numbers(tmp_path: Path) -> None:
     for number in (1, 2):
         pixels = ramp() + 1000 * number

@@ -44,7 +44,7 @@ def test_frames_are_the_slices_of_the_classic_files(
     tmp_path: Path, one_per_frame: bool, syntax: str | None
 ) -> None:
     for n in range(1, 8):
-        where: Any = {"start": (4.0 * n, 0, 0), "first_instance": n}
+        where: Any = {"start": (4.0 * n, 0, 0), "first_instance": 10 + n}
         write_series(tmp_path / "classic", 1, pixels=ramp(64, 48) + n, **where, **TIMES)
     paths = sorted((tmp_path / "classic").iterdir())
     shutil.copytree(tmp_path / "classic", tmp_path / "enhanced")
@@ -59,6 +59,8 @@ def test_frames_are_the_slices_of_the_classic_files(
     assert study.rejections == ()
     assert_same_slices(study.series[0], load(tmp_path / "classic").series[0])
     assert study.series[0].kind is SeriesKind.SAGITTAL_T2
+    first = 11 if one_per_frame else 1
+    assert [item.instance_number for item in study.series[0].slices] == list(range(first, first + 7))
 
 
 def test_an_enhanced_series_beside_classic_ones(tmp_path: Path) -> None:
@@ -73,13 +75,16 @@ def test_an_enhanced_series_beside_classic_ones(tmp_path: Path) -> None:
     assert loaded.rejections == ()
 
 
-def test_times_and_scale_come_from_the_functional_groups(tmp_path: Path) -> None:
+@pytest.mark.parametrize("syntax", [None, RLELossless], ids=["plain", "rle"])
+def test_times_and_scale_come_from_the_functional_groups(tmp_path: Path, syntax: str | None) -> None:
     paths = write_series(tmp_path, 3, description="", RepetitionTime=600, EchoTime=12)
     dataset = enhanced([pydicom.dcmread(path) for path in paths])
     scale = pydicom.Dataset()
     scale.RescaleSlope, scale.RescaleIntercept, scale.RescaleType = 2.0, 5.0, "US"
     dataset.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence = [scale]
     dataset.EchoPulseSequence = "SPIN"
+    if syntax is not None:
+        dataset.compress(syntax, generate_instance_uid=False)
     dataset.save_as(tmp_path / "1.dcm", enforce_file_format=True)
     first, _, third = read_slices(tmp_path / "1.dcm")
     assert (first.repetition_time_ms, first.echo_time_ms, first.scanning_sequence) == (600.0, 12.0, ("SE",))

@@ -61,6 +61,7 @@ def test_an_images_folder_and_the_folder_above_it(tmp_path: Path, below: str) ->
     )
     entries = find_studies(tmp_path / "data" / below)
     assert [entry.study_id for entry in entries] == ["20", "100", "300"]
+    assert [entry.is_only_listed for entry in entries] == [False, False, True]
     assert {series.kind_source for series in entries[1].load().series} == {"table"}
     assert {series.kind_source for series in entries[0].load().series} == {"header"}
     with pytest.raises(DicomRejected) as caught:
@@ -82,6 +83,15 @@ def test_one_study_or_series_of_a_data_set_uses_its_table_but_lists_no_other_stu
     assert [series.kind_source for series in loaded.series] == ["header", "table", "header"]
     (series,) = load_only(study / "12").series
     assert (series.study_id, series.series_id, series.kind_source) == ("100", "12", "table")
+
+
+def test_a_table_farther_above_than_that_of_a_data_set_is_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "train_series_descriptions.csv").write_text(HEADER + "100,12,Sagittal T1\n")
+    for images, is_listed in (("images", True), ("other/images", False)):
+        study = write_study(tmp_path / images / "100")
+        for path in (study.parent, study, study / "12"):
+            sources = {series.kind_source for series in load_only(path).series}
+            assert ("table" in sources) == is_listed, path
 
 
 def test_a_table_can_be_given(tmp_path: Path) -> None:
@@ -233,6 +243,7 @@ def test_a_study_of_a_tree_whose_every_file_is_bad_is_an_entry(tmp_path: Path) -
     first, second, bad = find_studies(tmp_path)
     assert (first.study_id, second.study_id) == ("1.2.3", "1.2.5")
     assert bad.study_id.startswith("name-")  # a folder's name may be a patient's
+    assert not bad.is_only_listed  # else training would leave it out without a word
     assert (len(first.rejections), len(second.rejections)) == (0, 5)
     with pytest.raises(DicomRejected) as caught:
         bad.load()

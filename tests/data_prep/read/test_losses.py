@@ -9,6 +9,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from data_prep.names import folder_id
 from data_prep.problems import Reason
 from data_prep.read.find import find_all_studies, find_studies
 from data_prep.read.opening import opened_input
@@ -70,6 +71,21 @@ def test_results_beside_studies_of_the_rsna_layout_are_no_study(
     assert [study.study_id for study in studies] == ["100", "200"] and said(studies) == []
 
 
+@pytest.mark.parametrize("record", [None, "{}", '{"marker": "0", "study": {}}'])
+@pytest.mark.parametrize("name", ["reports", "studies", "sc"])
+def test_a_folder_without_images_is_named_unless_the_program_made_it(
+    tmp_path: Path, name: str, record: str | None
+) -> None:
+    """Whatever it is called: a patient's images may be missing."""
+    write_study(tmp_path / "100")
+    (tmp_path / name).mkdir()
+    if record is not None:
+        (tmp_path / "studies").mkdir(exist_ok=True)
+        (tmp_path / "studies" / "1.2.9.json").write_text(record)
+    ids = {entry.study_id for entry in find_studies(tmp_path)}
+    assert (folder_id(name) in ids) == (record is None or "marker" not in record)
+
+
 @pytest.mark.parametrize("name", [*FOLDERS, "reports", "pictures", "studies", "bids"])
 def test_a_patient_whose_folder_is_called_as_ours_is_graded(tmp_path: Path, name: str) -> None:
     """Beside somebody's results, or among them."""
@@ -84,11 +100,14 @@ def test_a_patient_whose_folder_is_called_as_ours_is_graded(tmp_path: Path, name
     assert said(studies) == []
 
 
-def test_pictures_that_are_nobody_s_results_are_named(tmp_path: Path) -> None:
-    write_patient(tmp_path / "a", 1)
-    write_results(tmp_path)
-    shutil.copy(tmp_path / "pictures" / "1.2.9.png", tmp_path / "pictures" / "MR1.png")
-    assert said(studies_in(tmp_path)) == [Reason.OTHER_FORMAT]
+@pytest.mark.parametrize("name", ["MR1.png", "1.2.9.jpg"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_pictures_that_are_nobody_s_results_are_named(tmp_path: Path, name: str, packed: bool) -> None:
+    write_patient(tmp_path / "in" / "a", 1)
+    write_results(tmp_path / "in")
+    shutil.copy(tmp_path / "in" / "pictures" / "1.2.9.png", tmp_path / "in" / "pictures" / name)
+    with opened_input(zipped(tmp_path / "in") if packed else tmp_path / "in") as (folder, rejections):
+        assert [*said(studies_in(folder)), *(item.reason for item in rejections)] == [Reason.OTHER_FORMAT]
 
 
 def test_a_report_by_somebody_else_is_named(tmp_path: Path) -> None:

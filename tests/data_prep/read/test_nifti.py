@@ -88,9 +88,13 @@ def test_slices_of_an_axial_volume_have_the_patients_right_on_the_left(tmp_path:
     assert np.allclose(headers[0].plane.y_axis, [0, 1, 0])  # to the back
 
 
+@pytest.mark.parametrize("side_mm", [0.6, 1.0, 2.0])
 @pytest.mark.parametrize(("name", "axis"), [("t2_space", 0), ("t2_space_ax", 2)])
-def test_cubic_voxels_are_cut_by_name_else_sagittally(name: str, axis: int, tmp_path: Path) -> None:
-    path = saved(nibabel.Nifti1Image(np.zeros((9, 10, 11), np.int16), np.eye(4)), tmp_path / f"{name}.nii")
+def test_cubic_voxels_are_cut_by_name_else_sagittally(
+    name: str, axis: int, side_mm: float, tmp_path: Path
+) -> None:
+    affine = np.diag([side_mm, side_mm, side_mm, 1.0])
+    path = saved(nibabel.Nifti1Image(np.zeros((9, 10, 11), np.int16), affine), tmp_path / f"{name}.nii")
 
     headers, _ = read_volume(path)
 
@@ -358,6 +362,14 @@ def test_a_bids_data_set_is_its_patients_and_sessions_without_derivatives(tmp_pa
         "sub-02_ses-a": ["T2w"],
         "sub-02_ses-b": ["T2w"],
     }
+
+
+def test_derivatives_that_are_given_themselves_are_read(tmp_path: Path) -> None:
+    (tmp_path / "dataset_description.json").write_text("{}")
+    folder = tmp_path / "derivatives" / "denoised"
+    saved(sagittal(), folder / "sub-01" / "anat" / "sub-01_T2w.nii.gz")
+    assert ids(folder) == {"sub-01": ["T2w"]}
+    assert find_studies(folder)[0].load().rejections == ()
 
 
 @pytest.mark.parametrize(
