@@ -80,9 +80,9 @@ def _foramina(points: Sequence[LevelPoint]) -> list[LevelPoint]:
 
 
 def _slices_near(study: Study, wanted: list[LevelPoint], config: ForamenConfig) -> list[tuple[Series, Slice]]:
-    """T1 slices that lie near to an expected foramen.
+    """T1 slices that show where a foramen is expected, or lie near before or behind it.
 
-    Of several T1 series the best ranked one; others serve foramina that it does not reach.
+    Of several T1 series the best ranked one; others serve foramina that it does not show.
     """
     found: list[tuple[Series, Slice]] = []
     waiting = wanted
@@ -90,17 +90,21 @@ def _slices_near(study: Study, wanted: list[LevelPoint], config: ForamenConfig) 
         near = [
             item
             for item in series.slices
-            if any(_away_mm(item, point) <= config.max_slice_distance_mm for point in waiting)
+            if any(_is_within(item, point, config.max_slice_distance_mm) for point in waiting)
         ]
         found += [(series, item) for item in near]
         waiting = [
-            point for point in waiting if all(_away_mm(item, point) > series.gap_mm(item) for item in near)
+            point
+            for point in waiting
+            if not any(_is_within(item, point, series.gap_mm(item)) for item in near)
         ]
     return found
 
 
-def _away_mm(item: Slice, point: LevelPoint) -> float:
-    return abs(float(item.plane.distance_mm(point.xyz_mm)))
+def _is_within(item: Slice, point: LevelPoint, reach_mm: float) -> bool:
+    """Whether a point lies inside the image, not farther before or behind it."""
+    away_mm = abs(float(item.plane.distance_mm(point.xyz_mm)))
+    return away_mm <= reach_mm and item.plane.shows(point.xyz_mm)
 
 
 def _ranked(

@@ -70,6 +70,21 @@ def test_a_t2_of_all_levels_leads_beside_one_that_lacks_some(
         assert np.abs(grade.probabilities - alone.grades[target].probabilities).max() < 0.05
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_foramina_are_looked_for_on_the_t1_that_shows_them(first: bool, bundled_pipeline: Pipeline) -> None:
+    whole, cut = (make_study(208_000, view=view).study for view in ("whole", "cut"))
+    (lower,) = cut.of_kind(SeriesKind.SAGITTAL_T1)
+    (t1,) = whole.of_kind(SeriesKind.SAGITTAL_T1)
+    others = [item for item in whole.series if item is not t1]
+    ids = ("1", "2") if first else ("2", "1")
+    both = (replace(lower, series_id=ids[0]), replace(t1, series_id=ids[1]), *others)
+    alone, prediction = (bundled_pipeline.predict_study(Study("1", part)) for part in (whole.series, both))
+    assert prediction.flags == alone.flags == ()
+    assert {target: grade.source for target, grade in prediction.grades.items()} == {
+        target: grade.source for target, grade in alone.grades.items()
+    }
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_slices_that_end_before_the_spine_are_of_the_same_part(
     kind: SeriesKind, bundled_pipeline: Pipeline
