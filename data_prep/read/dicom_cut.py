@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 _BLOCK_BYTES = 512
 # A border begins with a row; a copy breaks off within one, where the row above has an image.
 _LEAST_PIXELS, _FEW_PIXELS, _LEAST_SHARE, _ALIKE = 32, 4, 0.3, 0.8
+# Distortion correction leaves curved black borders, about as broad at either end of an image.
+_BORDER_SHARE = 1 / 32
 # Behind a codestream lies one byte at most (PS3.5 section 8.2).
 _END_MARK, _LEAST_ZEROS = b"\xff\xd9", 16
 
@@ -23,6 +25,9 @@ def breaks_off(stored: NDArray[Any], first_byte: int) -> bool:
         first_byte: where they begin in the file.
     """
     is_empty = ~np.asarray(stored.any(axis=1))
+    at_top, at_bottom = (int(np.argmin(rows)) for rows in (is_empty, is_empty[::-1]))
+    if at_bottom <= at_top + _BORDER_SHARE * len(is_empty):
+        is_empty[len(is_empty) - at_bottom :] = False
     starts = np.flatnonzero(is_empty[2:] & ~is_empty[1:-1] & ~is_empty[:-2]) + 2
     return any(_breaks_off_above(stored, int(start), first_byte) for start in starts)
 

@@ -30,7 +30,7 @@ _GRADIENT_WORDS = re.compile(
 _DARK_FLUID = re.compile(r"FLAIR|DARK[\s_-]*FLUID")
 _CONTRAST_WORDS = re.compile(
     r"(?<![A-Z])C\s*\(\s*\+\s*\)|(?<![A-Z])[CW]/C(?![A-Z])|GBCA|DOTAREM|PROHANCE|CLARISCAN|MAGNEVIST|OMNISCAN|MULTIHANCE|KONTRAS"
-    r"|\+\s*(C|GD|KM|CM|CE|\u041a\u0423)(?![A-Z])|(?<![A-Z])(C|GD|KM|CM)\+|POST|(?<![A-Z])(GD|KM|CE|GAD|INJ|MDC|CIV|ENH)(?![A-Z])|ENHANC|GADO|KONTRAST|INJECT"
+    r"|\+\s*(C|GD|KM|CM|CE|\u041a\u0423)(?![A-Z])|(?<![A-Z])(C|GD|KM|CM)\+|POST(?![\s_-]*(OP|ERIOR|SURG))|(?<![A-Z])(GD|KM|CE|GAD|INJ|MDC|CIV|ENH)(?![A-Z])|ENHANC|GADO|KONTRAST|INJECT"
     r"|(?<!WITHOUT )(?<!NO )(?<!PRE )(?<!PRE-)(?<!W/O )CONTRAST|NACH KM"
     # Japanese, Chinese (both scripts), Korean, Russian.
     r"|\u9020\u5f71|[\u589e\u5897][\u5f3a\u5f37]|\u5bf9\u6bd4\u5242|\uc870\uc601|\u041a\u041e\u041d\u0422\u0420\u0410\u0421\u0422|(?<!\w)\u041a\u0423(?!\w)"
@@ -45,6 +45,10 @@ _NO_CONTRAST_WORDS = re.compile(
 )
 _SUPPRESSED_WORDS = re.compile(
     r"STIR|TIRM|SPAIR|SPIR|SPECIR|PROSET|FSAT|(?<![A-Z])(F/S|WE)(?![A-Z])|FAT[\s_-]*(SAT|SUP)|FATSAT|(?<![A-Z])FS(?![A-Z])|CHESS|(?<![A-Z])DARK[\s_-]*FAT"
+)
+_NOT_SUPPRESSED_WORDS = re.compile(
+    r"(?<![A-Z])(NON?|NOT|W/O|WITHOUT|OHNE|SANS|SIN|SENZA|SEM|BEZ|ZONDER|UTAN|UDEN|UTEN)"
+    r"[\s_-]*(FS(?![A-Z])|F/S|FAT[\s_-]*(SAT|SUP)|FSAT|STIR|SPAIR|SPIR)"
 )
 # Calculated from other images, whatever ImageType says.
 _DERIVED_WORDS = re.compile(
@@ -139,6 +143,7 @@ def _image(text: str, codes: set[str], header: SliceHeader) -> Image:
     component = _dixon_component(text, codes)
     if component in ("FAT", "OPP"):
         return Image.FAT if component == "FAT" else Image.OPPOSED
+    text = _NOT_SUPPRESSED_WORDS.sub("", text)
     contrast = header.has_contrast or bool(_CONTRAST_WORDS.search(text))
     if contrast and not (_NO_CONTRAST_WORDS.search(text) and not header.has_contrast):
         return Image.CONTRAST

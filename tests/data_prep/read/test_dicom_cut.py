@@ -13,6 +13,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
 from data_prep.problems import DicomRejected, Reason
+from data_prep.read.dicom_cut import breaks_off
 from data_prep.read.dicom_file import read_pixels, read_slices
 from data_prep.read.slice_header import SliceHeader
 from tests.dicom_files import write_slice
@@ -85,6 +86,17 @@ def test_borders_and_corners_are_read(tmp_path: Path, darken: object) -> None:
         darken(image, row)
         path = write_slice(tmp_path / f"{row}.dcm", image)
         np.testing.assert_array_equal(read_pixels(header_of(path)), image)
+
+
+@pytest.mark.parametrize(("at_bottom", "at_top", "is_cut"), [(6, 0, False), (16, 10, False), (70, 10, True)])
+def test_the_curved_border_of_a_corrected_distortion_breaks_off_nowhere(
+    at_bottom: int, at_top: int, is_cut: bool
+) -> None:
+    """Wherever its last row ends, and its pixels begin in the file."""
+    image = noise()
+    image[-at_bottom:] = image[:at_top] = 0
+    image[-at_bottom - 1, 120:] = 0
+    assert any(breaks_off(image, first_byte) for first_byte in range(0, 512, 2)) == is_cut
 
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])

@@ -96,6 +96,13 @@ def test_descriptions(description: str, expected: Weighting | None) -> None:
                 "БЕЗ КОНТРАСТА",
                 "БЕЗ КУ",
                 "造影前",
+                "NO FS",
+                "NON FAT SAT",
+                "W/O FATSAT",
+                "ohne FS",
+                "POST-OP",
+                "POSTOP",
+                "posterior coil",
             )
         ),
         *(
@@ -111,6 +118,8 @@ def test_descriptions(description: str, expected: Weighting | None) -> None:
                 "増強",
                 "NON FS POST GD",
                 "SIN FATSAT CON CONTRASTE",
+                "+C W/O FS",
+                "POST-OP POST GD",
             )
         ),
         *(
