@@ -51,3 +51,5 @@ def test_a_pull_is_chosen_where_it_pays() -> None:
     # Perfect knowledge has nothing to gain.
     sure = np.clip(np.eye(3)[label], 1e-3, None)
     assert fit_pull(sure / sure.sum(axis=1, keepdims=True), label, study) < 0.6
+    # Nor has a study of one level, whose row is the best answer as it is.
+    assert fit_pull(p[:600], label[:600], np.arange(600)) == 0.0

@@ -10,9 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from classifier.config import GraderName
-from classifier.target_crops import has_signal, target_crop
+from classifier.target_crops import axial_canal_point, has_signal, series_for, target_crop
+from data_prep.levels import RECESSES, Sight, SpineLevels
 from data_prep.study import Slice, Study
-from data_prep.vocabulary import Condition, Flag
+from data_prep.vocabulary import Condition, Flag, SeriesKind
 from tests.classifier.synthetic import all_points, textured_study, tiny_config
 
 SIZE_PX, STEP_MM = 96, 0.5
@@ -63,6 +64,27 @@ def dark_image(radius_mm: float, noise: float = 0.0) -> NDArray[np.float32]:
 def test_only_a_void_at_the_point_has_no_signal(shown: NDArray[np.float32], expected: bool) -> None:
     assert has_signal(shown.astype(np.float32), STEP_MM) is expected
     assert has_signal(700 * shown.astype(np.float32), STEP_MM) is expected
+
+
+def test_a_point_is_graded_on_the_series_on_which_it_was_seen() -> None:
+    """Though another one of its kind shows it as well."""
+    study = textured_study()
+    point = next(p for p in all_points() if p.condition is Condition.SPINAL_CANAL_STENOSIS)
+    first = study.of_kind(SeriesKind.SAGITTAL_T2)[0]
+    second = replace(first, series_id=f"{first.series_id}-again")
+    both = replace(study, series=(*study.series, second))
+    for own in (first, second):
+        item, _ = own.nearest(point.xyz_mm)
+        seen = replace(point, sight=Sight.of(own, item, point.xyz_mm))
+        assert series_for(both, seen) is own
+
+
+def test_a_canal_that_no_sagittal_slice_shows_is_looked_at_between_its_recesses() -> None:
+    points = tuple(p for p in all_points() if p.condition is not Condition.SPINAL_CANAL_STENOSIS)
+    right, left = (next(p for p in points if p.condition is one) for one in RECESSES)
+    found = axial_canal_point(SpineLevels("1", points=points), left.level)
+    assert found is not None and found.condition is Condition.SPINAL_CANAL_STENOSIS
+    np.testing.assert_allclose(found.xyz_mm, (left.xyz_mm + right.xyz_mm) / 2)
 
 
 def test_a_target_on_a_black_slice_gets_no_crop_but_a_reason() -> None:

@@ -128,10 +128,15 @@ def test_a_straight_spine_beside_the_middle_of_its_slices_moves_as_a_whole(real_
     (found,) = find_studies(real_rsna / "train_images" / "100206310")
     study, detector = found.load(), LevelDetector.load_bundled()
     aside = without_t2_slices(study, 0, -3)
-    at = [float(level.canal_mm[0]) for level in detector.predict(aside).levels.values()]
+    found = detector.predict(aside)
+    at = [float(level.canal_mm[0]) for level in found.levels.values()]
+    left, right = (
+        [point.xyz_mm[0] for point in found.points if point.condition is condition] for condition in RECESSES
+    )
+    np.testing.assert_allclose(at, np.mean([left, right], axis=0), atol=4.0)
     line = np.polyval(np.polyfit(range(len(LEVELS)), at, 1), range(len(LEVELS)))
     np.testing.assert_allclose(at, line, atol=0.8)
-    assert not {Flag.SPINE_CURVED} & set(detector.predict(aside).flags)
+    assert Flag.SPINE_CURVED not in found.flags
     slices = [
         [None if sight is None else sight.instance_number for sight in seen_foramina(one, detector)]
         for one in (study, aside)
@@ -165,24 +170,34 @@ def test_recesses_tell_a_bend_of_levels_that_were_put_on_a_line(bow: float, is_b
     assert not recesses_tell_a_bend(spine(), (), X, BowConfig())
 
 
-@pytest.mark.parametrize(("bow", "is_told"), [(0.0, False), (4.0, True)])
+@pytest.mark.parametrize(
+    ("own_bow", "bow", "is_told"),
+    [(0.0, 0.0, False), (0.0, 4.0, True), (4.0, 0.0, True)],
+    ids=["straight", "of the recesses", "of the levels"],
+)
 def test_a_bow_of_the_recesses_is_told_though_the_levels_were_put_on_a_line(
-    monkeypatch: pytest.MonkeyPatch, bow: float, is_told: bool
+    monkeypatch: pytest.MonkeyPatch, own_bow: float, bow: float, is_told: bool
 ) -> None:
+    """And that of the levels, whatever the recesses say."""
     found = predict.target_points
+
+    def bent(by: float, levels: dict[Level, SpineLevel]) -> dict[Level, SpineLevel]:
+        return {
+            at: level.moved(by * (at.index - 2) ** 2 / 2 * level.frame.left) for at, level in levels.items()
+        }
 
     def on_a_line(*args: Any, **kwargs: Any) -> tuple[dict[Level, SpineLevel], tuple[LevelPoint, ...]]:
         levels, points = found(*args, **kwargs)
-        aside = {at: bow * (at.index - 2) ** 2 / 2 * level.frame.left for at, level in levels.items()}
-        middle = {at: level.canal_mm + aside[at] for at, level in levels.items()}
+        middle = {at: level.canal_mm for at, level in bent(bow, levels).items()}
         seen = tuple(
             replace(point, xyz_mm=middle[point.level] + side * 8.0 * levels[point.level].frame.left)
             for point in points
             for condition, side in zip(RECESSES, (-1, 1), strict=True)
             if point.condition is condition
         )
-        return dict(levels), tuple(replace(point, source=PointSource.SEEN) for point in seen)
+        return bent(own_bow, levels), tuple(replace(point, source=PointSource.SEEN) for point in seen)
 
     monkeypatch.setattr(predict, "target_points", on_a_line)
     flags = LevelDetector.load_bundled().predict(make_study(154_102).study).flags
     assert (Flag.SPINE_CURVED in flags) is is_told
+    assert not {Flag.LEVEL_ABSENT, Flag.SACRUM_UNSEEN} & set(flags)

@@ -50,5 +50,12 @@ def test_thin_slices_are_looked_at_as_far_apart_as_thick_ones(
     assert middle.plane.centre_mm[0] == pytest.approx(0)
 
 
+def test_slices_far_from_the_middle_decide_nothing() -> None:
+    """They show foramina or ribs; a stack of them alone has its middle one."""
+    found = central_slices(sagittal([-20.0, -10.0, 0.0, 10.0, 20.0]), 5, 18.0)
+    assert [item.plane.centre_mm[0] for item in found] == [-10.0, 0.0, 10.0]
+    assert len(central_slices(sagittal([-20.0, 20.0]), 5, 18.0)) == 1
+
+
 def test_a_single_slice_is_its_own_middle() -> None:
     assert len(central_slices(sagittal([3.0]), 5, 18.0)) == 1
