@@ -10,7 +10,6 @@ An interrupted run goes on where it was. Writes ``ablation_{group}.csv`` and ``.
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 from collections.abc import Mapping
@@ -32,7 +31,8 @@ from classifier.learn.crop_cache import CropCache, build_cache, load_cache
 from classifier.learn.sources import phantom_sources
 from classifier.learn.train import grade_cache, train_grader
 from classifier.prior import competition_weighted
-from data_prep.base.files import atomic_write
+from data_prep.base.csv_files import write_table
+from data_prep.base.files import atomic_write, write_json
 from data_prep.vocabulary import SeriesKind, Side, split_row_id
 
 FIRST_TRAINING_SEED, FIRST_CHOOSING_SEED = 20_000, 120_000
@@ -188,10 +188,7 @@ def table_row(
 
 def write_results(rows: list[dict[str, Any]], group: GraderName, out: Path) -> None:
     """The CSV and the plot of the rows so far."""
-    with atomic_write(out / f"ablation_{group.value}.csv") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(out / f"ablation_{group.value}.csv", COLUMNS, rows)
     figure = Figure(figsize=(7.5, 1.2 + 0.38 * len(rows)), dpi=110, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -240,9 +237,8 @@ def run(
         rows.append(table_row(row.name, ours, first, bounds, seconds))
         print(json.dumps(rows[-1]), flush=True)
         write_results(rows, group, out)
-    with atomic_write(out / f"ablation_{group.value}.json") as stream:
-        settings = {"studies": studies, "judging_studies": judging_studies, "config": baseline.to_dict()}
-        json.dump(settings, stream, indent=1)
+    settings = {"studies": studies, "judging_studies": judging_studies, "config": baseline.to_dict()}
+    write_json(out / f"ablation_{group.value}.json", settings, indent=1)
     return rows
 
 

@@ -34,7 +34,8 @@ from pydicom.uid import RLELossless
 from rich.console import Console
 from rich.progress import track
 
-from data_prep.base.files import atomic_write
+from data_prep.base.csv_files import write_table
+from data_prep.base.files import write_json
 from data_prep.geometry import Orientation, SlicePlane
 from data_prep.phantom import write_dataset
 from data_prep.vocabulary import SeriesKind
@@ -189,12 +190,8 @@ def main() -> None:
         shutil.rmtree(folder)
     report = report_of(done, arguments)
     if arguments.output is not None:
-        with atomic_write(arguments.output / "fuzz.json") as stream:
-            stream.write(json.dumps(report, indent=1) + "\n")
-        with atomic_write(arguments.output / "fuzz.csv") as stream:
-            writer = csv.DictWriter(stream, ["base", "outcome", "reason", "files"], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(counts_of(done))
+        write_json(arguments.output / "fuzz.json", report, indent=1)
+        write_table(arguments.output / "fuzz.csv", ["base", "outcome", "reason", "files"], counts_of(done))
     if arguments.json:
         print(json.dumps(report, indent=1))
     else:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import json
 import random
 import sys
@@ -28,7 +27,8 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from benchmarks.accounting import Outcome, judged
-from data_prep.base.files import atomic_write
+from data_prep.base.csv_files import write_table
+from data_prep.base.files import write_json
 from data_prep.base.uids import derived_uid
 from data_prep.phantom import write_dataset
 from tests.hostile.quirks.stored import StoredImage, StoredStudy, in_space, read_study, write_study
@@ -214,8 +214,7 @@ def run(
             with tempfile.TemporaryDirectory(dir=work) as folder:
                 write_study(tree, Path(folder))
                 outcome = judged(Path(folder), patient_of)
-            with atomic_write(kept) as stream:
-                json.dump(asdict(outcome), stream)
+            write_json(kept, asdict(outcome))
         if _is_wrong(outcome):
             tell(f"{mutation}: {outcome}")
         found.append((mutation, outcome))
@@ -261,18 +260,14 @@ def main() -> None:
         work = arguments.work or Path(folder)
         found = run(numbers, work, lambda text: print(text, file=sys.stderr))
     report = summary(found)
-    with atomic_write(arguments.output / "identifiers.json") as stream:
-        json.dump(report, stream, indent=1)
-        stream.write("\n")
-    with atomic_write(arguments.output / "identifiers.csv") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(
-            ("mutation", "mixed", "lost", "misnamed", "used", "named", "studies", "divided", "said")
-        )
-        for mutation, item in found:
-            said = " ".join(f"{reason}:{count}" for reason, count in item.reasons.items())
-            counts = (item.mixed, item.lost, item.untrue, item.used, item.named, item.studies, item.divided)
-            writer.writerow((mutation, *counts, said))
+    write_json(arguments.output / "identifiers.json", report, indent=1)
+    rows = (
+        {**asdict(item), "mutation": mutation, "misnamed": item.untrue}
+        | {"said": " ".join(f"{reason}:{count}" for reason, count in item.reasons.items())}
+        for mutation, item in found
+    )
+    columns = ("mutation", "mixed", "lost", "misnamed", "used", "named", "studies", "divided", "said")
+    write_table(arguments.output / "identifiers.csv", columns, rows)
     print(json.dumps(report, indent=1))
     sys.exit(1 if any(_is_wrong(outcome) for _, outcome in found) else 0)
 

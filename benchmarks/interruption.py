@@ -15,7 +15,6 @@ Writes ``interruption.csv``, a line per kill, and ``interruption.json``. Linux.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import random
@@ -31,7 +30,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_prep.base.files import atomic_write
+from data_prep.base.csv_files import write_table
+from data_prep.base.files import write_json
 from data_prep.phantom import write_dataset
 
 FIRST_SEED = 200_950
@@ -206,12 +206,10 @@ def report_of(done: Sequence[Batch], arguments: argparse.Namespace) -> dict[str,
 
 
 def _write(done: Sequence[Batch], report: dict[str, Any], output: Path) -> None:
-    with atomic_write(output / "interruption.json") as stream:
-        stream.write(json.dumps(report, indent=1) + "\n")
-    with atomic_write(output / "interruption.csv") as stream:
-        writer = csv.DictWriter(stream, _FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(kill) for batch in done for kill in batch.kills)
+    write_json(output / "interruption.json", report, indent=1)
+    write_table(
+        output / "interruption.csv", _FIELDS, (asdict(kill) for batch in done for kill in batch.kills)
+    )
 
 
 def main() -> None:

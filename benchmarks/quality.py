@@ -31,7 +31,7 @@ from classifier.judge.evaluate import GradedTarget, grade_labelled
 from classifier.judge.evaluate import evaluate as grading_figures
 from classifier.learn.crop_cache import LabelledStudy
 from data_prep.base.bundles import DEFAULT_BUNDLE
-from data_prep.base.files import atomic_write, without_nan
+from data_prep.base.files import without_nan, write_json, write_whole
 from data_prep.levels import SpineLevels
 from data_prep.phantom import PHANTOM_VERSION, SCANNER_RANGES, make_study
 from data_prep.read.find import find_studies
@@ -267,18 +267,16 @@ def main() -> None:
     if arguments.shared is not None:
         figures, table, grades = on_rsna(arguments.shared / "real" / "rsna2024")
         parts["rsna"] = figures, table
-        with atomic_write(arguments.output / f"rsna_grades{suffix}.csv") as stream:
-            grades.to_csv(stream, index=False)
+        write_whole(arguments.output / f"rsna_grades{suffix}.csv", grades.to_csv(index=False))
         parts["spider_report"] = on_spider(arguments.shared / "real" / "spider_t2_space")
     report = {
         "phantom_version": PHANTOM_VERSION,
         "models": dict(bundled_pipeline().provenance.models),
         **{name: figures for name, (figures, _) in parts.items()},
     }
-    with atomic_write(arguments.output / f"quality{suffix}.json") as stream:
-        json.dump(without_nan(report), stream, indent=1, allow_nan=False)
-    with atomic_write(arguments.output / f"point_errors{suffix}.csv") as stream:
-        pd.concat([table.assign(data=name) for name, (_, table) in parts.items()]).to_csv(stream, index=False)
+    write_json(arguments.output / f"quality{suffix}.json", without_nan(report), indent=1, allow_nan=False)
+    errors = pd.concat([table.assign(data=name) for name, (_, table) in parts.items()])
+    write_whole(arguments.output / f"point_errors{suffix}.csv", errors.to_csv(index=False))
     print(json.dumps(without_nan(report), indent=1))
 
 

@@ -11,7 +11,6 @@ reason code must be given, and whether that holds in every study. Seeds from 270
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import sys
@@ -30,7 +29,8 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from data_prep.base.files import atomic_write
+from data_prep.base.csv_files import write_table
+from data_prep.base.files import atomic_write, write_json, write_whole
 from data_prep.phantom import PHANTOM_VERSION, write_dataset
 from data_prep.problems import DicomRejected
 from data_prep.rsna.check import check_data
@@ -227,8 +227,7 @@ def _place(row: Row, seed: int, work: Path) -> Path:
 def keep(measured: Measured, work: Path) -> None:
     """Keep what was measured for a run that is started again."""
     if measured.compared is not None:
-        with atomic_write(_place(measured.row, measured.seed, work)) as stream:
-            json.dump(asdict(measured.compared), stream)
+        write_json(_place(measured.row, measured.seed, work), asdict(measured.compared))
 
 
 def kept_from(row: Row, seed: int, work: Path) -> Measured | None:
@@ -362,14 +361,9 @@ def write_results(measured: Sequence[Measured], seeds: Sequence[int], size: str,
         "rows": lines,
         "rows_that_hold": sum(line["holds"] == line["studies"] for line in lines),
     }
-    with atomic_write(out / "robustness.csv") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(item.line for item in measured)
-    with atomic_write(out / "robustness.json") as stream:
-        json.dump(report, stream, indent=1, allow_nan=False)
-    with atomic_write(out / "robustness.md") as stream:
-        stream.write(markdown(lines))
+    write_table(out / "robustness.csv", COLUMNS, (item.line for item in measured))
+    write_json(out / "robustness.json", report, indent=1, allow_nan=False)
+    write_whole(out / "robustness.md", markdown(lines))
     draw(lines, out / "robustness.png")
     return report
 
@@ -378,8 +372,7 @@ def put_between(document: Path, marks: tuple[str, str], table: str) -> None:
     """Replace what stands between two marks in a document."""
     before, rest = document.read_text(encoding="utf-8").split(marks[0])
     after = rest.split(marks[1])[1]
-    with atomic_write(document) as stream:
-        stream.write(f"{before}{marks[0]}\n{table}{marks[1]}{after}")
+    write_whole(document, f"{before}{marks[0]}\n{table}{marks[1]}{after}")
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ clock, and the load is written down.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import platform
@@ -38,7 +37,8 @@ from pydicom.uid import RLELossless
 import classifier.predict
 import data_prep.read.series
 from benchmarks.stopwatch import Stopwatch
-from data_prep.base.files import atomic_write
+from data_prep.base.csv_files import write_table
+from data_prep.base.files import write_json
 from data_prep.levels import SpineLevels
 from data_prep.phantom import write_dataset
 from data_prep.read.entry import StudyEntry
@@ -359,8 +359,7 @@ def write_results(arguments: argparse.Namespace, report: Mapping[str, Any]) -> d
     path = arguments.output / f"{arguments.name}.json"
     before = json.loads(path.read_text()) if path.is_file() and len(arguments.parts) < len(PARTS) else {}
     whole = {**before, **report}
-    with atomic_write(path) as stream:
-        json.dump(whole, stream, indent=1)
+    write_json(path, whole, indent=1)
     if {"growth", "ratio"} <= whole.keys():
         draw(path.with_suffix(".png"), whole)
     return whole
@@ -430,10 +429,8 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         if part == "timing":
             figures, rows = measure_timing(studies, arguments, scratch)
             report |= figures
-            with atomic_write(arguments.output / f"{arguments.name}.csv") as stream:
-                writer = csv.DictWriter(stream, list(rows[0]))
-                writer.writeheader()
-                writer.writerows({**row, **{k: round(row[k], 2) for k in ("ms", "cpu_ms")}} for row in rows)
+            rounded = ({**row, **{k: round(row[k], 2) for k in ("ms", "cpu_ms")}} for row in rows)
+            write_table(arguments.output / f"{arguments.name}.csv", list(rows[0]), rounded)
         elif part == "growth":
             grown = in_process(grow, studies, arguments.growth, arguments.threads, scratch)
             report["growth"] = growth_figures(grown)

@@ -9,7 +9,6 @@ from 276,000 are for reporting. Writes ``variants.csv`` and ``variants.md``; end
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import sys
 from functools import cache
@@ -28,7 +27,8 @@ from benchmarks.robustness import (
     put_between,
     summary,
 )
-from data_prep.base.files import atomic_write
+from data_prep.base.csv_files import write_table
+from data_prep.base.files import write_whole
 from pipeline.commands import console
 from tests.hostile.quirks.variant_rows import VARIANTS
 
@@ -78,12 +78,8 @@ def main() -> None:
                     console.tell(f"{row.name}, {name}: {'; '.join(item.compared.why)}")
             done(row.name)
     table = markdown(lines := summary(measured))
-    with atomic_write(arguments.output / "variants.csv") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(item.line for item in measured)
-    with atomic_write(arguments.output / "variants.md") as stream:
-        stream.write(table)
+    write_table(arguments.output / "variants.csv", COLUMNS, (item.line for item in measured))
+    write_whole(arguments.output / "variants.md", table)
     if arguments.document:
         put_between(arguments.document, MARKS, table)
     print(table)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_prep.base.files import atomic_write
+from data_prep.base.files import write_whole
 from data_prep.levels import SpineLevels
 
 LEVELS_COLUMNS = (
@@ -47,5 +47,4 @@ def levels_table(predictions: list[SpineLevels]) -> pd.DataFrame:
 
 def write_levels(predictions: list[SpineLevels], path: Path) -> None:
     """Write ``levels.csv``."""
-    with atomic_write(path) as handle:
-        levels_table(predictions).to_csv(handle, index=False)
+    write_whole(path, levels_table(predictions).to_csv(index=False))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import time
@@ -27,6 +26,7 @@ from classifier.learn.pretrained import load_pretrained
 from classifier.model import GraderNetwork
 from classifier.prior import competition_log_loss
 from classifier.storage import save_grader
+from data_prep.base.csv_files import write_table
 from data_prep.base.files import arrays_digest, atomic_write
 from data_prep.base.manifest import file_sha256
 from data_prep.problems import LumbarError
@@ -194,7 +194,7 @@ def train_grader(
         }
         with atomic_write(checkpoint, binary=True) as stream:
             torch.save(state, stream)
-        _write_log(folder / f"{config.name.value}.log.csv", reports)
+        write_table(folder / f"{config.name.value}.log.csv", list(vars(reports[0])), map(vars, reports))
         report(reports[-1])
     metrics = {
         "epochs": [vars(row) for row in reports],
@@ -284,10 +284,3 @@ def _running_mean(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tens
         return torch.lerp(before, now, 1 - share) if now.is_floating_point() else now
 
     return mean
-
-
-def _write_log(path: Path, reports: list[EpochReport]) -> None:
-    with atomic_write(path) as stream:
-        writer = csv.DictWriter(stream, list(vars(reports[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(vars(row) for row in reports)

@@ -1,13 +1,15 @@
-"""Tables that somebody's program saved: read as text, or what is wrong said, so that it can be mended."""
+"""Tables as CSV: ours written; those of somebody's program read as text, or what is wrong with them said."""
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from data_prep.names import printable
+from data_prep.base.files import atomic_write
+from data_prep.names import csv_cell, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,3 +78,25 @@ def read_text_table(path: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot be read as a table ({type(error).__name__})") from None
     return table.fillna("").apply(lambda column: column.astype(str).str.strip())
+
+
+def write_table(
+    path: Path,
+    columns: Sequence[str],
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    delimiter: str = ",",
+    nothing: str = "",
+) -> None:
+    """Write these columns of rows; ``nothing`` stands for what is not known. No text is a formula."""
+
+    def cell(value: Any) -> Any:
+        if value is None or value == "":
+            return nothing
+        return csv_cell(value) if isinstance(value, str) else value
+
+    with atomic_write(path) as stream:
+        writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow([cell(row.get(column)) for column in columns])

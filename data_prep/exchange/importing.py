@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from data_prep.base.files import atomic_write
+from data_prep.base.csv_files import write_table
 from data_prep.exchange.coco import points_of_coco
 from data_prep.exchange.exporting import POINT_COLUMNS
 from data_prep.exchange.layout import (
@@ -21,7 +20,6 @@ from data_prep.exchange.layout import (
     read_text,
 )
 from data_prep.exchange.yolo import points_of_yolo
-from data_prep.names import csv_cell
 from data_prep.vocabulary import Target
 
 AnnotationFormat = Literal["coco", "yolo"]
@@ -59,14 +57,13 @@ def import_annotations(
 
 def write_coordinates(points: Sequence[LabelledPoint], path: Path) -> None:
     """Write ``train_label_coordinates.csv``."""
-    with atomic_write(path) as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(POINT_COLUMNS)
-        for point in points:
-            image = point.image
-            x, y = (round(value, _DECIMALS) for value in point.xy_px)
-            where = (csv_cell(image.study_id), csv_cell(image.series_id), image.instance_number)
-            writer.writerow([*where, point.condition.label, point.level.label, x, y])
+    rows = (
+        vars(point.image)
+        | {"condition": point.condition.label, "level": point.level.label}
+        | dict(zip("xy", (round(value, _DECIMALS) for value in point.xy_px), strict=True))
+        for point in points
+    )
+    write_table(path, POINT_COLUMNS, rows)
 
 
 def _coco_points(path: Path, known: Mapping[str, ImageRecord]) -> list[LabelledPoint]:

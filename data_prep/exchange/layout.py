@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from data_prep.base.files import atomic_write
-from data_prep.names import csv_cell
+from data_prep.base.csv_files import write_table
 from data_prep.problems import LumbarError
 from data_prep.vocabulary import CONDITIONS, LEVELS, Condition, Level
 
@@ -161,12 +160,7 @@ def box_of(
 
 def write_images_table(images: Iterable[ImageRecord], path: Path) -> None:
     """Write ``images.csv``."""
-    with atomic_write(path) as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        for image in images:
-            ids = (csv_cell(text) for text in (image.file, image.study_id, image.series_id))
-            writer.writerow([*ids, image.instance_number, image.width, image.height])
+    write_table(path, _COLUMNS, map(vars, images))
 
 
 def read_images_table(path: Path) -> dict[str, ImageRecord]:

@@ -178,10 +178,9 @@ def score(
         console.fail(str(error))
     if cases is not None:
         from classifier.judge.cases import worst_cases
-        from data_prep.base.files import atomic_write
+        from data_prep.base.files import write_whole
 
-        with atomic_write(cases) as stream:
-            worst_cases(rows).to_csv(stream, index=False, lineterminator="\n")
+        write_whole(cases, worst_cases(rows).to_csv(index=False, lineterminator="\n"))
     intervals = score_with_intervals(rows, resamples=resamples)
     prior = score_with_intervals(rows.with_p(rows.prior), resamples=resamples if as_json else 0)
     tables, review = quality_tables(rows, resamples=resamples), review_curve(rows)

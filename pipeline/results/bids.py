@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_prep.base.csv_files import write_table
 from data_prep.base.files import write_json
 from data_prep.vocabulary import SEVERITIES, GradeSource
-from pipeline.results.tables import write_table
 
 BIDS_VERSION = "1.10.0"
 _NOTHING = "n/a"

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from classifier.any_severe import pulled
 from classifier.prior import competition_weighted
-from data_prep.base.csv_files import trouble_with_table
-from data_prep.base.files import atomic_write
-from data_prep.names import csv_cell, input_label
+from data_prep.base.csv_files import trouble_with_table, write_table
+from data_prep.names import input_label
 from data_prep.problems import LumbarError
 from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, ConditionGroup, Target
 
@@ -203,8 +202,7 @@ def write_submission(frame: pd.DataFrame, path: Path) -> None:
 
 def write_rows(row_ids: Sequence[str], q: NDArray[np.float64], path: Path) -> None:
     """As ``write_submission``, of what ``submission_rows`` gave."""
-    with atomic_write(path) as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(SUBMISSION_COLUMNS)
-        for row_id, values in zip(row_ids, q.tolist(), strict=True):
-            writer.writerow([csv_cell(row_id), *(f"{value:.{_DECIMALS}f}" for value in values)])
+    cells = (
+        (row_id, *(f"{p:.{_DECIMALS}f}" for p in values)) for row_id, values in zip(row_ids, q, strict=True)
+    )
+    write_table(path, SUBMISSION_COLUMNS, (dict(zip(SUBMISSION_COLUMNS, row, strict=True)) for row in cells))

@@ -6,13 +6,11 @@ cell are parted by a space.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from data_prep.base.files import atomic_write
-from data_prep.names import csv_cell
+from data_prep.base.csv_files import write_table
 from data_prep.problems import Rejection
 from data_prep.vocabulary import LEVELS, SEVERITIES, Condition, GradeSource, Level, Target
 
@@ -122,25 +120,3 @@ def _measurements(rows: Iterable[Mapping[str, Any]], level: Level) -> dict[str, 
         if name is not None and row["level"] in (level.value, None):
             columns[name], columns[f"{name}_sd"] = row["value"], row["uncertainty"]
     return columns
-
-
-def write_table(
-    path: Path,
-    columns: Sequence[str],
-    rows: Iterable[Mapping[str, Any]],
-    *,
-    delimiter: str = ",",
-    nothing: str = "",
-) -> None:
-    """Write these columns of rows; ``nothing`` stands for what is not known. No text is a formula."""
-
-    def cell(value: Any) -> Any:
-        if value is None or value == "":
-            return nothing
-        return csv_cell(value) if isinstance(value, str) else value
-
-    with atomic_write(path) as stream:
-        writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
-        writer.writerow(columns)
-        for row in rows:
-            writer.writerow([cell(row.get(column)) for column in columns])
