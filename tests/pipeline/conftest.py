@@ -14,7 +14,7 @@ from pipeline.grade import Pipeline
 from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 # Root may not use the sandbox; the rest keeps the browser itself off the network.
 CHROMIUM_FLAGS = [
@@ -68,6 +68,24 @@ def chromium(launch_chromium: Callable[[list[str]], Browser]) -> Iterator[Browse
     browser = launch_chromium(CHROMIUM_FLAGS)
     yield browser
     browser.close()
+
+
+@pytest.fixture(scope="session")
+def tab(chromium: Browser) -> Iterator[Page]:
+    """A tab of that browser, for all tests: each further one takes longer to start than most tests."""
+    page = chromium.new_page()
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def page(tab: Page) -> Iterator[Page]:
+    """The tab, empty and as it was opened."""
+    tab.set_viewport_size({"width": 1280, "height": 720})
+    yield tab
+    tab.unroute_all()
+    tab.emulate_media(media="null")
+    tab.goto("about:blank")
 
 
 @pytest.fixture

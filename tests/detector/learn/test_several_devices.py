@@ -18,6 +18,7 @@ from pipeline.commands.detector_training import torchrun_command
 from tests.pipeline.service.parts import free_port
 
 TWO_RANKS = """
+    import gc
     import os
     import pickle
     import sys
@@ -25,11 +26,13 @@ TWO_RANKS = """
 
     import matplotlib.figure
     import torch
-    import torch._dynamo
     import torch._inductor
     import torch.distributed as dist
+    import ultralytics.models.yolo.pose
 
-    import data_prep.phantom
+    from detector.learn.dataset import LevelDataset
+    from detector.learn.train import LevelTrainer, TrainConfig, train_detector
+    from detector.spec import DetectorKind
 
     run, port = Path(sys.argv[1]), sys.argv[2]
 
@@ -40,13 +43,12 @@ TWO_RANKS = """
 
 
     def train(rank):
-        # As torchrun says it; ultralytics reads it when it is imported.
+        # As torchrun says it; what read it at its import is told.
         os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-
-        from detector.learn.dataset import LevelDataset
-        from detector.learn.train import LevelTrainer, TrainConfig, train_detector
-        from detector.spec import DetectorKind
+        for module in list(sys.modules.values()):
+            for name in {"RANK", "LOCAL_RANK"} & vars(module).keys():
+                setattr(module, name, int(rank))
 
         torch.nn.parallel.DistributedDataParallel = ParallelOnCpu
         seen, plain, begin = [], LevelDataset.__getitem__, LevelTrainer.__init__
@@ -71,6 +73,9 @@ TWO_RANKS = """
         (run / f"seen-{dist.get_rank()}.txt").write_text(" ".join(map(str, sorted(set(seen)))))
 
 
+    # What is there stays: no process need look through it for garbage.
+    gc.collect()
+    gc.freeze()
     ranks = []
     for rank in ("0", "1"):
         ranks.append(os.fork())
@@ -82,7 +87,7 @@ TWO_RANKS = """
 
 
 def test_two_processes_share_an_epoch_and_write_one_detector(tmp_path: Path) -> None:
-    """Both are forked from one that has imported torch; ``test_several_nodes`` starts torchrun itself."""
+    """Both are forked from one that has imported all; ``test_several_nodes`` starts torchrun itself."""
     script = tmp_path / "two_ranks.py"
     script.write_text(textwrap.dedent(TWO_RANKS))
     slices = phantom_slices(DetectorKind.AXIAL, studies=1, seed=5)[:4]

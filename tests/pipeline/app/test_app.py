@@ -144,12 +144,11 @@ def test_a_folder_and_a_zip_dropped_in_chromium_are_graded_and_reported(
 
 
 @pytest.fixture
-def page_of(chromium: Browser, running: Running) -> Iterator[Page]:
+def page_of(running: Running, page: Page) -> Page:
     """The page of an app whose stages need no weights."""
-    page = chromium.new_page(viewport={"width": 1200, "height": 900})
+    page.set_viewport_size({"width": 1200, "height": 900})
     page.goto(f"http://127.0.0.1:{running.port}/")
-    yield page
-    page.close()
+    return page
 
 
 def _state(page: Page, pattern: str) -> str:

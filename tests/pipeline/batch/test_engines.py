@@ -88,7 +88,8 @@ def test_a_pool_writes_the_bytes_of_a_single_process_and_goes_on(
         run(images, tmp_path, pool, on_stage=killed)
     done = len(list((tmp_path / "studies").glob("*.json")))
     assert told == [1.0, 2.0, 3.0] and 3 <= done < len(STUDIES)
-    report = run(images, tmp_path, pool)
+    # With another number of processes.
+    report = run(images, tmp_path, LocalPool(stand_in_pipeline, 1))
     assert report.n_resumed == done
     assert contents(tmp_path) == local_run
     # Nothing is left to do: no process is started, which would fail.

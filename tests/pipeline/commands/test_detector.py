@@ -188,7 +188,7 @@ def test_a_run_is_no_weights_folder_and_where_nothing_is_found_nothing_is_number
     monkeypatch.setattr(detector.learn.sources, "FIRST_CHOOSING_SEED", 200_415)
     run, weights = tmp_path / "run", tmp_path / "weights"
     small = ["--epochs", "1", "--samples-per-epoch", "1", "--batch-size", "1", "--threads", "1"]
-    phantoms = ["--phantoms", "1", "--seed", "5"]
+    phantoms = ["--phantoms", "1", "--seed", "5", "--jobs", "1"]
     result = runner.invoke(lumbar, ["detector", "train", *phantoms, "-o", str(run), *small])
     assert result.exit_code == 0, result.output
     assert f"next: lumbar detector bundle {run}" in " ".join(result.stderr.split())

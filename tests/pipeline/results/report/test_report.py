@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -57,28 +58,33 @@ def report(graded: tuple[StudyPrediction, Study], tmp_path_factory: pytest.TempP
 class Opened:
     """A page and everything it did: messages on the console, and requests that left the page."""
 
-    def __init__(self, browser: Browser, path: Path, **options: Any) -> None:
+    def __init__(self, page: Page, path: Path) -> None:
+        self.page = page
         self.messages: list[str] = []
         self.requests: list[str] = []
-        context = browser.new_context(**options)
-        self.page: Page = context.new_page()
-        self.page.on("console", lambda message: self.messages.append(message.text))
-        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(path.as_uri())
+        self._listeners: dict[str, Callable[[Any], None]] = {
+            "console": lambda message: self.messages.append(message.text),
+            "pageerror": lambda error: self.messages.append(str(error)),
+            "request": lambda request: self.requests.append(request.url),
+        }
+        for event, listener in self._listeners.items():
+            page.on(event, listener)  # type: ignore[call-overload]
+        page.goto(path.as_uri())
 
     def close(self) -> None:
         """Nothing was complained of, and nothing was asked for but the file and the data in it."""
-        self.page.context.close()
+        for event, listener in self._listeners.items():
+            self.page.remove_listener(event, listener)
         assert self.messages == []
         assert [url for url in self.requests if not url.startswith("data:")] == self.requests[:1]
 
 
 @pytest.fixture
-def opened(chromium: Browser, report: Path) -> Any:
-    page = Opened(chromium, report, viewport={"width": 1400, "height": 900})
-    yield page
-    page.close()
+def opened(page: Page, report: Path) -> Any:
+    page.set_viewport_size({"width": 1400, "height": 900})
+    opened = Opened(page, report)
+    yield opened
+    opened.close()
 
 
 def decoded(uri: str) -> np.ndarray:
@@ -200,10 +206,9 @@ def test_everything_works_by_keyboard(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("width", [1400, 800, 390])
-def test_text_has_contrast_and_nothing_is_wider_than_the_screen(
-    chromium: Browser, report: Path, width: int
-) -> None:
-    opened = Opened(chromium, report, viewport={"width": width, "height": 844})
+def test_text_has_contrast_and_nothing_is_wider_than_the_screen(page: Page, report: Path, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    opened = Opened(page, report)
     opened.page.click(f"#cell-{L4_CANAL.column}")
     found = opened.page.evaluate(CONTRAST)
     assert found["checked"] > 150
@@ -281,7 +286,7 @@ def test_slices_are_the_largest_that_fit_though_not_every_size_is_drawn(
     assert drawn(most, steps)[1] == expected
 
 
-def test_what_could_not_be_graded_is_said_in_words(tmp_path: Path, chromium: Browser) -> None:
+def test_what_could_not_be_graded_is_said_in_words(tmp_path: Path, page: Page) -> None:
     images = tmp_path / "test_images"
     write_study(images, "501")
     write_table(images, ["501", "502"])
@@ -291,7 +296,7 @@ def test_what_could_not_be_graded_is_said_in_words(tmp_path: Path, chromium: Bro
         prediction, study = pipeline.predict_entry(entry)
         path = tmp_path / entry.study_id / "report.html"
         write_report(study, prediction, path)
-        opened = Opened(chromium, path)
+        opened = Opened(page, path)
         warnings = opened.page.locator("#flags").inner_text()
         if entry.study_id == "501":
             assert "A lumbar level is not in the images." in warnings
@@ -398,7 +403,7 @@ def test_the_index_says_which_grade_of_a_study_is_the_least_certain() -> None:
     assert least_certain_words(rows[2:]) == (2.0, "")
 
 
-def test_the_index_sorts_filters_and_links(tmp_path: Path, chromium: Browser) -> None:
+def test_the_index_sorts_filters_and_links(tmp_path: Path, page: Page) -> None:
     images = tmp_path / "test_images"
     for study_id in ("501", "502", "503"):
         write_study(images, study_id)
@@ -420,8 +425,7 @@ def test_the_index_sorts_filters_and_links(tmp_path: Path, chromium: Browser) ->
         learned_from=learned_from,
         rejections=[refused],
     )
-    opened = Opened(chromium, tmp_path / "index.html")
-    page = opened.page
+    opened = Opened(page, tmp_path / "index.html")
 
     def studies() -> list[str]:
         return [text.strip() for text in page.locator("tbody tr:visible th").all_inner_texts()]
@@ -446,24 +450,21 @@ def test_the_index_sorts_filters_and_links(tmp_path: Path, chromium: Browser) ->
     opened.close()
 
 
-def test_the_fields_of_the_index_say_what_is_shown_after_going_back(
-    tmp_path: Path, chromium: Browser
-) -> None:
+def test_the_fields_of_the_index_say_what_is_shown_after_going_back(tmp_path: Path, page: Page) -> None:
     """A browser fills in what a field held before, and no script hears of it: all rows were shown."""
     write_study(tmp_path / "in", "501")
     records = [stand_in_pipeline().predict_entry(find_studies(tmp_path / "in")[0])[0].to_dict()]
     write_index(records, {}, tmp_path / "index.html", learned_from="")
-    page = Opened(chromium, tmp_path / "index.html").page
+    page.goto((tmp_path / "index.html").as_uri())
     page.select_option("#warned", "no")
     assert page.locator("tbody tr:visible").count() == 0
     page.goto("about:blank")
     page.go_back()
     fits = page.input_value("#warned") == "no"
     assert page.locator("tbody tr:visible").count() == int(not fits)
-    page.context.close()
 
 
-def test_a_draft_never_comes_back_in_the_report_of_another_patient(tmp_path: Path, chromium: Browser) -> None:
+def test_a_draft_never_comes_back_in_the_report_of_another_patient(tmp_path: Path, page: Page) -> None:
     """One file, written anew while the browser was elsewhere: it filled in the text of the first patient."""
     path, reports = tmp_path / "report.html", []
     for study_id in ("501", "502"):
@@ -471,7 +472,7 @@ def test_a_draft_never_comes_back_in_the_report_of_another_patient(tmp_path: Pat
         prediction, study = stand_in_pipeline().predict_entry(find_studies(tmp_path / "in" / study_id)[0])
         reports.append(render_report(study, prediction))
     path.write_text(reports[0])
-    page = Opened(chromium, path).page
+    page.goto(path.as_uri())
     page.fill("#draft", "TEXT OF THE FIRST")
     page.locator("input[type=range]").first.fill("0")
     page.goto("about:blank")
@@ -481,19 +482,18 @@ def test_a_draft_never_comes_back_in_the_report_of_another_patient(tmp_path: Pat
     assert page.input_value("#draft").startswith("DRAFT OF RESEARCH SOFTWARE")
     shown = int(page.locator("input[type=range]").first.input_value()) + 1
     assert f"slice {shown} of" in page.locator("#caption").inner_text()
-    page.context.close()
 
 
-def test_without_javascript_a_page_says_what_does_not_work(report: Path, chromium: Browser) -> None:
-    page = chromium.new_page(java_script_enabled=False)
-    page.goto(report.as_uri())
-    said = page.get_by_text("Without JavaScript this page shows every grade")
+def test_without_javascript_a_page_says_what_does_not_work(
+    report: Path, chromium: Browser, page: Page
+) -> None:
+    without = chromium.new_page(java_script_enabled=False)
+    without.goto(report.as_uri())
+    said = without.get_by_text("Without JavaScript this page shows every grade")
     assert said.is_visible()
-    page.close()
-    page = chromium.new_page()
+    without.close()
     page.goto(report.as_uri())
     assert page.get_by_text("Without JavaScript").count() == 0
-    page.close()
 
 
 def test_points_placed_by_geometry_look_different(graded: tuple[StudyPrediction, Study]) -> None:
