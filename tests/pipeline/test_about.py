@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import classifier
 import pipeline.cli
 from data_prep.base.backend import BackendUnusable
 from data_prep.base.bundles import DEFAULT_BUNDLE
@@ -35,7 +36,7 @@ def test_doctor_grades_a_patient_and_says_so() -> None:
 
 
 def test_doctor_refuses_damaged_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("classifier.BUNDLED_WEIGHTS", {DEFAULT_BUNDLE: tmp_path})
+    monkeypatch.setitem(classifier.BUNDLED_WEIGHTS, DEFAULT_BUNDLE, tmp_path)
 
     done = CliRunner().invoke(app, ["doctor", "--no-self-test"])
 
