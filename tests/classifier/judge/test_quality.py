@@ -14,6 +14,7 @@ from classifier.judge.bootstrap import StudyDraws, value_and_interval
 from classifier.judge.evaluate import as_rows, evaluate
 from classifier.judge.plots import save_figures
 from classifier.judge.quality import (
+    ALL_LEVELS,
     FIGURES,
     confusion,
     official_terms,
@@ -106,6 +107,9 @@ def test_figures_agree_with_scikit_learn(rows: GradedRows) -> None:
     for name in FIGURES:
         low, high = row[name]["interval"]
         assert low <= high
+    for index, group in enumerate(ConditionGroup):
+        mine, row = rows.where(rows.group == index), by_name[group.value, ALL_LEVELS]
+        assert (row["n"], row["severe"]) == (len(mine), (mine.label == 2).sum())
     groups = evaluate(graded(0.5, STUDIES))["groups"]
     assert set(groups) == {group.value for group in ConditionGroup}
     assert confusion(part).sum() == len(part)

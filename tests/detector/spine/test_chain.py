@@ -5,7 +5,7 @@ import pytest
 
 from detector.look.candidates import CandidateConfig, DiscCandidate, SliceCandidate, merge_candidates
 from detector.spec import SAGITTAL_LEVELS
-from detector.spine.chain import ChainConfig, best_chain, number_chain, segment_shape
+from detector.spine.chain import ChainConfig, ChainDisc, best_chain, number_chain, segment_shape
 
 # A spine with the mean shape of the real table: canal gaps 34 33 31 25 mm, angles −12 −8 2.5 16.5°.
 ANGLES = np.radians([-14, -14, -12, -8, 2.5, 16.5])
@@ -61,6 +61,12 @@ def test_a_disc_that_is_not_seen_is_filled_in_and_does_not_shift_the_numbering()
 def test_one_misled_disc_is_outvoted() -> None:
     discs = [candidate(i, shift=1 if i == 3 else 0) for i in range(7)]
     assert number_chain(best_chain(discs, ChainConfig()), ChainConfig()).offset == 0
+
+
+def test_faint_discs_do_not_outvote_sure_ones() -> None:
+    seen = [candidate(i) if i in (3, 4) else candidate(i, score=0.1, shift=-1) for i in range(1, 7)]
+    chain = tuple(ChainDisc(item.disc_mm, item.canal_mm, item) for item in seen)
+    assert number_chain(chain, ChainConfig()).offset == 1
 
 
 @pytest.mark.parametrize("first", [0, 1, 2, 3])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from data_prep.geometry import FloatArray
 from data_prep.phantom import make_study
@@ -78,6 +79,57 @@ def moved(series: Series, by_mm: tuple[float, float, float]) -> Series:
 @pytest.mark.parametrize("kind", [SeriesKind.AXIAL_T2, SeriesKind.SAGITTAL_T1])
 def test_a_patient_who_moved_lies_right(kind: SeriesKind, by_mm: tuple[float, float, float]) -> None:
     assert found({kind: moved(of(kind), by_mm)}) == WrongWay()
+
+
+def fine(series: Series) -> Series:
+    """With pixels of half the size."""
+
+    def finer(item: Slice) -> Slice:
+        x_mm, y_mm = item.plane.spacing_mm
+        rows, columns = item.plane.shape
+        plane = replace(
+            item.plane,
+            origin_mm=item.plane.to_mm((-0.25, -0.25)),
+            spacing_mm=(x_mm / 2, y_mm / 2),
+            shape=(2 * rows, 2 * columns),
+        )
+        return replace(item, plane=plane, read_pixels=lambda: item.pixels().repeat(2, 0).repeat(2, 1))
+
+    return replace(series, stacks=tuple(tuple(map(finer, stack)) for stack in series.stacks))
+
+
+def in_reverse(series: Series) -> Series:
+    """The images of each slice are those of the one as far on the other side."""
+    others = dict(zip(map(id, series.slices), reversed(series.slices), strict=True))
+
+    def swapped(item: Slice) -> Slice:
+        return replace(item, read_pixels=others[id(item)].pixels)
+
+    return replace(series, stacks=tuple(tuple(map(swapped, stack)) for stack in series.stacks))
+
+
+def stored(series: Series, change: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Series:
+    """Each image changed, under the header that it had."""
+
+    def changed(item: Slice) -> Slice:
+        return replace(item, read_pixels=lambda: change(item.pixels()))
+
+    return replace(series, stacks=tuple(tuple(map(changed, stack)) for stack in series.stacks))
+
+
+@pytest.mark.parametrize("kind", [SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2])
+def test_a_sagittal_series_in_reverse_beside_one_that_lies_right(kind: SeriesKind) -> None:
+    """Of either kind, and of pixels that are made coarser before anything is compared."""
+    wrong = WrongWay((of(kind).series_id,))
+    assert found({kind: in_reverse(of(kind))}) == found({kind: in_reverse(fine(of(kind)))}) == wrong
+
+
+def test_axial_images_whose_rows_are_columns_and_such_that_are_mirrored_in_reverse() -> None:
+    """The second lies the right way up, but its left is right."""
+    axial = of(SeriesKind.AXIAL_T2)
+    assert found({axial.kind: stored(axial, np.transpose)}) == WrongWay((axial.series_id,))
+    mirrored = stored(in_reverse(axial), np.fliplr)
+    assert found({axial.kind: mirrored}) == WrongWay((axial.series_id,), sides_doubtful=True)
 
 
 def test_stacks_each_in_reverse() -> None:
