@@ -68,6 +68,7 @@ def test_the_image_reaches_half_a_pixel_beyond_its_outer_centres() -> None:
     assert plane.contains_px([(-0.5, 9.5), (19.5, -0.5)]).all()
     assert not plane.contains_px([(-0.6, 0), (0, 9.6), (19.6, 0)]).any()
     assert not plane.contains_px((1, 5), margin_px=2)
+    np.testing.assert_allclose(plane.centre_mm, (9.5, 4.5, 0.0))
 
 
 @pytest.mark.parametrize(

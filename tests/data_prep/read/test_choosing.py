@@ -152,6 +152,17 @@ def test_thick_slices_lead_before_those_of_a_3d_acquisition(tmp_path: Path) -> N
     assert number_of(load(tmp_path), T2) == 2
 
 
+def test_an_image_whose_middle_is_as_dark_as_its_corner_shows_something(tmp_path: Path) -> None:
+    """A series is left out as black only if nothing else is to be seen on it."""
+    lit, black = np.zeros((2, 16, 12), np.uint16)
+    lit[3, 2] = 900
+    for number, pixels in enumerate((lit, black, ramp()), start=1):
+        write_series(tmp_path / f"s{number}", pixels=pixels, series_uid=f"1.2.3.{number}")
+    study = load(tmp_path)
+    assert [item.series_id for item in study.series] == ["1.2.3.1", "1.2.3.3"]
+    assert [(item.reason, item.series_id) for item in study.rejections] == [(Reason.BAD_PIXELS, "1.2.3.2")]
+
+
 def test_what_is_alone_of_its_kind_is_used(tmp_path: Path) -> None:
     write(tmp_path, 1, "SAG T1 FS +C")
     study = load(tmp_path)

@@ -92,6 +92,10 @@ def test_a_table_farther_above_than_that_of_a_data_set_is_of_something_else(tmp_
         for path in (study.parent, study, study / "12"):
             sources = {series.kind_source for series in load_only(path).series}
             assert ("table" in sources) == is_listed, path
+        shutil.move(study, study.with_name("a copy"))
+        for path in (study.with_name("a copy"), study.parent):
+            sources = {series.kind_source for series in load_only(path).series}
+            assert ("table" in sources) == (is_listed and path == study.parent), path
 
 
 def test_a_table_can_be_given(tmp_path: Path) -> None:

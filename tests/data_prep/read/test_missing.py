@@ -104,6 +104,7 @@ GAPS = {
     "every second axial": ("axial", lambda place: place % 2 == 0, 7),
     "two of three axials": ("axial", lambda place: place % 3 == 0, 8),
     "every third axial": ("axial", lambda place: place % 3 != 1, 5),
+    "one of the axials": ("axial", lambda place: place != 4, 1),
     "the middle third of the axials": ("axial", lambda place: not 5 <= place < 10, 5),
 }
 
@@ -151,27 +152,35 @@ def test_places_alone_are_enough_for_sagittal_slices(tmp_path: Path, name: str) 
 
 
 @pytest.mark.parametrize("stated", [{"SpacingBetweenSlices": None}, dict.fromkeys(STATED)])
-def test_every_second_slice_is_missed_without_the_spacing(tmp_path: Path, stated: dict[str, None]) -> None:
-    """Its numbers jump by two, and no slices are so thick, or so far apart."""
-    lose(whole_study(tmp_path, **stated)["t2"], lambda place: place % 2 == 0)
-    assert len(said(tmp_path)) == 1
+@pytest.mark.parametrize(
+    ("end", "is_told"), [(15, True), (7, True), (5, False)], ids=["eight", "four", "three"]
+)
+def test_every_second_slice_is_missed_without_the_spacing(
+    tmp_path: Path, stated: dict[str, None], end: int, is_told: bool
+) -> None:
+    """Its numbers jump by two, and no slices are so thick, or so far apart; of three that says nothing."""
+    lose(whole_study(tmp_path, **stated)["t2"], lambda place: place % 2 == 0 and place < end)
+    assert [message.endswith("there are gaps between its images") for message in said(tmp_path)] == [
+        True
+    ] * is_told
 
 
 @pytest.mark.parametrize(
-    ("kept", "numbering"),
+    ("kept", "numbering", "count"),
     [
-        (lambda place: place >= 5, in_order),
-        (lambda place: place < 10, in_order),
-        (lambda place: place >= 2, in_order),
-        (lambda place: place >= 5, odd_first),
+        (lambda place: place >= 5, in_order, 5),
+        (lambda place: place < 10, in_order, 5),
+        (lambda place: place >= 2, in_order, 2),
+        (lambda place: place >= 5, odd_first, 5),
     ],
     ids=["first third", "last third", "two at the beginning", "first third, odd first"],
 )
 def test_slices_that_are_missing_at_one_side_of_t1(
-    tmp_path: Path, kept: Callable[[int], bool], numbering: Numbering
+    tmp_path: Path, kept: Callable[[int], bool], numbering: Numbering, count: int
 ) -> None:
     lose(whole_study(tmp_path, numbering=numbering)["t1"], kept)
     (message,) = said(tmp_path)
+    assert message.startswith(f"at least {count} slices of the sagittal series")
     assert message.endswith("it ends before the series that was planned alike")
 
 
@@ -208,13 +217,24 @@ def test_a_stack_that_is_missing_between_others(tmp_path: Path) -> None:
     assert message.startswith("at least 4 slices of the axial series")
 
 
+@pytest.mark.parametrize("stated", [{}, {"SpacingBetweenSlices": None}], ids=["spacing", "thickness alone"])
 @pytest.mark.parametrize(
     "numbering",
     [lambda index: 2 * index, lambda index: index * index, lambda index: 14 - index, odd_first],
     ids=["of echoes in turn", "with gaps", "reversed", "odd first"],
 )
-def test_numbers_alone_prove_nothing(tmp_path: Path, numbering: Numbering) -> None:
-    whole_study(tmp_path, numbering=numbering)
+def test_numbers_alone_prove_nothing(tmp_path: Path, numbering: Numbering, stated: dict[str, None]) -> None:
+    whole_study(tmp_path, numbering=numbering, **stated)
+    assert said(tmp_path) == []
+
+
+def test_a_slice_far_outside_of_the_others_does_not_say_that_more_are_missing_than_there_are(
+    tmp_path: Path,
+) -> None:
+    files = plain_series(tmp_path, "t1", 40, without=["InstanceNumber"])
+    lose(files, lambda place: place < 6 or place == 39)
+    for place, file in enumerate((*files[:6], files[39])):
+        file.rename(file.with_name(f"IM{place:04d}"))
     assert said(tmp_path) == []
 
 
@@ -243,6 +263,21 @@ def test_a_gap_in_one_stack_whose_numbers_follow_no_place(tmp_path: Path) -> Non
     files = plain_series(tmp_path, "axial", 23, numbering=lambda index: 9 * index % 23)
     lose(files, lambda place: not 5 <= place < 13)
     assert said(tmp_path) == [f"at least 6 slices of the axial series are missing: {LACKING}"]
+
+
+def test_room_between_groups_that_were_planned_unevenly_proves_nothing(tmp_path: Path) -> None:
+    """One of their distances is always the largest. Of 20 numbers four are not there."""
+    numbers = (0, 7, 14, 1, 8, 15, 2, 9, 16, 3, 10, 19, 4, 11, 18, 5)
+    for stack, z_mm in enumerate((0.0, 24.0, 60.0, 132.0)):
+        plain_series(
+            tmp_path,
+            "axial",
+            4,
+            start=(0.0, 0.0, z_mm),
+            orientation=tilted_axial(5.0 * stack - 10.0),
+            numbering=lambda index, first=4 * stack: numbers[first + index],  # type: ignore[misc]
+        )
+    assert said(tmp_path) == []
 
 
 def test_numbers_that_follow_no_place_and_have_holes_prove_nothing_without_a_gap(tmp_path: Path) -> None:
@@ -413,7 +448,7 @@ def test_a_spacing_in_another_unit_is_no_gap(tmp_path: Path) -> None:
 
 def axials_in_view(folder: Path, numbering: Numbering = in_order, **options: Any) -> list[Path]:
     """Twenty axial slices, foot to head, in a sagittal view that goes on at both ends."""
-    plain_series(folder, "t2", start=(-33.0, -60.0, 160.0), PixelSpacing=["10", "10"])
+    plain_series(folder, "t2", start=(-33.0, -60.0, 160.0), PixelSpacing=["12", "12"])
     return plain_series(folder, "axial", 20, start=(-60.0, -60.0, 40.0), numbering=numbering, **options)
 
 
@@ -437,7 +472,7 @@ def test_axial_slices_before_the_first_that_is_numbered(
 
 
 def test_numbers_that_begin_late_prove_nothing_alone(tmp_path: Path) -> None:
-    """Two of them; as many as there are; beside the series that has them; beyond the sagittal view."""
+    """Two; as many as there are; beside the series that has them; beyond the sagittal view; in two blocks."""
     axials_in_view(tmp_path / "two", first_instance=3)
     axials_in_view(tmp_path / "echo", first_instance=21)
     axials_in_view(tmp_path / "divided", first_instance=7)
@@ -447,5 +482,8 @@ def test_numbers_that_begin_late_prove_nothing_alone(tmp_path: Path) -> None:
     axials_in_view(tmp_path / "jumping", numbering=lambda index: 2 * index + 6)
     plain_series(tmp_path / "beyond", "t2", start=(-33.0, -60.0, 140.0))
     plain_series(tmp_path / "beyond", "axial", 20, start=(-60.0, -60.0, 40.0), first_instance=7)
-    for name in ("two", "echo", "divided", "jumping", "beyond"):
+    plain_series(tmp_path / "blocks", "t2", start=(-33.0, -60.0, 160.0), PixelSpacing=["12", "12"])
+    for first, z_mm in ((7, 84.0), (17, 40.0)):
+        plain_series(tmp_path / "blocks", "axial", 10, start=(-60.0, -60.0, z_mm), first_instance=first)
+    for name in ("two", "echo", "divided", "jumping", "beyond", "blocks"):
         assert said(tmp_path / name) == [], name

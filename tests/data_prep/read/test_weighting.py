@@ -269,6 +269,17 @@ def test_an_axial_series_that_says_nothing_is_assumed_to_be_t2(tmp_path: Path) -
     assert (series.kind, series.kind_source) == (SeriesKind.AXIAL_T2, "assumed")
 
 
+def test_an_axial_series_that_contradicts_itself_is_not_taken_for_t2(tmp_path: Path) -> None:
+    times = {"RepetitionTime": 3500, "EchoTime": 100, "ScanningSequence": "SE"}
+    write_series(tmp_path / "a", orientation=AXIAL, description="AX T1", **times)  # type: ignore[arg-type]
+    write_series(tmp_path / "b", series_uid="1.2.3.5")
+    study = find_studies(tmp_path)[0].load()
+    assert [series.kind for series in study.series] == [SeriesKind.SAGITTAL_T2]
+    assert [item.message for item in study.rejections] == [
+        "its name says one weighting and its times another"
+    ]
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (3, 900), (64, 64)])
 def test_an_empty_image_has_no_ridge(shape: tuple[int, int]) -> None:
     assert csf_ridge(np.zeros(shape, np.float32), (1.0, 1.0)) == 0.0

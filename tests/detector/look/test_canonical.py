@@ -47,6 +47,13 @@ def test_a_constant_image_becomes_black_not_nan() -> None:
 GRID = SlicePlane(np.zeros(3), np.eye(3)[1], -np.eye(3)[2], (0.8, 0.8), (350, 300))
 
 
+def test_what_is_no_number_becomes_black_and_dims_nothing() -> None:
+    image = np.random.default_rng(0).random((64, 64), dtype=np.float32)
+    holes = image.copy()
+    holes[5, 7], holes[6, 7], image[5:7, 7] = np.nan, np.inf, 0.0
+    np.testing.assert_array_equal(window(holes), window(image))
+
+
 def test_a_part_shows_the_same_places() -> None:
     points_mm = GRID.to_mm([[120.0, 100.0], [150.0, 220.0]])
     part = around(GRID, points_mm, 40.0)
