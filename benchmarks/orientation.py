@@ -73,7 +73,7 @@ def registered(series: Series, signs: tuple[int, int, int]) -> Series:
             ),
         )
 
-    return replace(series, stacks=tuple(tuple(map(moved, stack)) for stack in series.stacks))
+    return series.changed(moved)
 
 
 def looked_at(detector: LevelDetector, study: Study, studies: str) -> Iterator[Looked]:

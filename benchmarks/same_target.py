@@ -66,7 +66,7 @@ def alone_t2(series: Series, item: Slice, _: LevelPoint) -> Series:
 
 
 def cropped_axial(series: Series, item: Slice, point: LevelPoint) -> Series:
-    stack = next(stack for stack in series.stacks if item in stack)
+    stack = series.stack_of(item)
     place = stack.index(item)
     kept = stack[max(0, place - 1) : place + 2]
     return replace(series, stacks=(tuple(_cropped(one, point) for one in kept),))

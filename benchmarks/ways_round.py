@@ -167,7 +167,7 @@ def seen_otherwise(series: Series, rng: np.random.Generator) -> Series:
     def other(item: Slice) -> Slice:
         return replace(item, read_pixels=lambda: read(item))
 
-    return replace(series, stacks=tuple(tuple(map(other, stack)) for stack in series.stacks))
+    return series.changed(other)
 
 
 def moved(series: Series, about_mm: FloatArray, by_mm: float, rng: np.random.Generator) -> Series:
@@ -182,7 +182,7 @@ def moved(series: Series, about_mm: FloatArray, by_mm: float, rng: np.random.Gen
             item, plane=replace(old, origin_mm=corner, x_axis=turn @ old.x_axis, y_axis=turn @ old.y_axis)
         )
 
-    return replace(series, stacks=tuple(tuple(map(other, stack)) for stack in series.stacks))
+    return series.changed(other)
 
 
 def alarms(found: Iterator[Compared], rng: np.random.Generator) -> dict[str, dict[str, int]]:

@@ -264,7 +264,7 @@ def extract_crop(
         )
     centre = np.asarray(centre_mm, dtype=np.float64)
     item, distance_mm = nearest or series.nearest(centre)
-    stack = next(stack for stack in series.stacks if item in stack)
+    stack = series.stack_of(item)
     step = 1
     if slice_step_mm is not None and len(stack) > 1:
         step = max(1, round(slice_step_mm / max(series.gap_mm(item), 0.1)))

@@ -34,19 +34,7 @@ class PixelCache:
             self.study = study
             return
         room = _Room(max_bytes)
-        self.study = replace(
-            study,
-            series=tuple(
-                replace(
-                    series,
-                    stacks=tuple(
-                        tuple(replace(item, read_pixels=_ReadOnce(item, room)) for item in stack)
-                        for stack in series.stacks
-                    ),
-                )
-                for series in study.series
-            ),
-        )
+        self.study = study.changed(lambda item: replace(item, read_pixels=_ReadOnce(item, room)))
 
     @property
     def rejections(self) -> tuple[Rejection, ...]:

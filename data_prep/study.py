@@ -153,12 +153,19 @@ class Series:
         planes = [item.plane for item in self.slices]
         return np.array([plane.origin_mm for plane in planes]).T, np.array([p.normal for p in planes]).T
 
+    def changed(self, change: Callable[[Slice], Slice]) -> Series:
+        """The series with every slice as ``change`` makes it."""
+        return replace(self, stacks=tuple(tuple(map(change, stack)) for stack in self.stacks))
+
+    def stack_of(self, item: Slice) -> tuple[Slice, ...]:
+        """The stack that one of its slices lies in."""
+        return next(stack for stack in self.stacks if item in stack)
+
     def gap_mm(self, item: Slice) -> float:
         """Distance from ``item`` to its nearest neighbour in its stack; 5 mm when it has none."""
         place = self.slices.index(item)
         if place not in self._gaps:
-            stack = next(stack for stack in self.stacks if item in stack)
-            others = [other.plane.centre_mm for other in stack if other is not item]
+            others = [other.plane.centre_mm for other in self.stack_of(item) if other is not item]
             gap = np.abs(item.plane.distance_mm(np.stack(others))).min() if others else 5.0
             self._gaps[place] = float(gap)
         return self._gaps[place]
@@ -192,6 +199,10 @@ class Study:
     def _ranked(self) -> list[Series]:
         """All that may be used, the best first."""
         return sorted((item for item in self.series if not item.unused), key=rank)
+
+    def changed(self, change: Callable[[Slice], Slice]) -> Study:
+        """The study with every slice as ``change`` makes it."""
+        return replace(self, series=tuple(item.changed(change) for item in self.series))
 
     def with_unused(self, series_ids: Collection[str], why: str) -> Study:
         """The study in which these series are neither looked at nor graded, for a reason (a code)."""

@@ -108,7 +108,7 @@ def read_between_slices(
 def _read_on_both(study: Study, middle_mm: FloatArray, point: LevelPoint, config: AxialConfig) -> LevelPoint:
     assert point.sight is not None
     series, item = study.slice_at(point.sight)
-    stack = next(stack for stack in series.stacks if item in stack)
+    stack = series.stack_of(item)
     place, away_mm = stack.index(item), float(item.plane.distance_mm(middle_mm))
     for other in (*stack[max(place - 1, 0) : place], *stack[place + 1 : place + 2]):
         beyond_mm = float(other.plane.distance_mm(middle_mm))

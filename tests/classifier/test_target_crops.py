@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from classifier.config import GraderName
 from classifier.target_crops import axial_canal_point, has_signal, series_for, target_crop
 from data_prep.levels import RECESSES, Sight, SpineLevels
-from data_prep.study import Slice, Study
+from data_prep.study import Slice
 from data_prep.vocabulary import Condition, Flag, SeriesKind
 from tests.classifier.synthetic import all_points, textured_study, tiny_config
 
@@ -93,11 +93,7 @@ def test_a_target_on_a_black_slice_gets_no_crop_but_a_reason() -> None:
     def black(item: Slice) -> Slice:
         return replace(item, read_pixels=lambda: np.zeros(item.plane.shape, np.float32))
 
-    series = tuple(
-        replace(one, stacks=tuple(tuple(black(item) for item in stack) for stack in one.stacks))
-        for one in study.series
-    )
-    dark = Study(study.study_id, series)
+    dark = study.changed(black)
     config = tiny_config(GraderName.SPINAL).crop
     point = next(p for p in all_points() if p.condition is Condition.SPINAL_CANAL_STENOSIS)
     assert not isinstance(target_crop(study, point, config), str)
@@ -121,9 +117,6 @@ def test_a_rescale_intercept_makes_no_tissue_dark(intercept: float) -> None:
 
         return replace(item, read_pixels=read)
 
-    series = tuple(
-        replace(one, stacks=tuple(tuple(around_the_point(item) for item in stack) for stack in one.stacks))
-        for one in textured_study().series
-    )
-    crop = target_crop(Study("1", series), point, tiny_config(GraderName.SPINAL).crop)
+    study = textured_study().changed(around_the_point)
+    crop = target_crop(study, point, tiny_config(GraderName.SPINAL).crop)
     assert not isinstance(crop, str)

@@ -84,8 +84,7 @@ def test_axial_images_with_dark_fluid_are_told(source: str, bundled_pipeline: Pi
         return replace(item, read_pixels=lambda: item.pixels().max() - item.pixels())
 
     def dark(series: Series) -> Series:
-        stacks = tuple(tuple(map(negative, stack)) for stack in series.stacks)
-        return replace(series, stacks=stacks, kind_source=source)
+        return replace(series.changed(negative), kind_source=source)
 
     series = tuple(dark(item) if item.kind is SeriesKind.AXIAL_T2 else item for item in study.series)
     prediction = bundled_pipeline.predict_study(replace(study, series=series))

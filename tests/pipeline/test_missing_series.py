@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from data_prep.phantom import make_study
-from data_prep.study import Series, Slice, Study
+from data_prep.study import Slice, Study
 from data_prep.vocabulary import ConditionGroup, SeriesKind
 from pipeline.grade import Pipeline
 from tests.command_line import lumbar
+from tests.detector.spine.test_region import elsewhere
 from tests.pipeline.stand_in import write_study
 
 SEED = 5
@@ -23,22 +24,10 @@ KINDS = {
 }
 
 
-def as_of_the_neck(series: Series) -> Series:
-    """At half its size, 420 mm farther up."""
-
-    def moved(item: Slice) -> Slice:
-        plane = item.plane
-        x_mm, y_mm = plane.spacing_mm
-        origin = plane.origin_mm * [1.0, 0.5, 0.5] + [0.0, 0.0, 420.0]
-        return replace(item, plane=replace(plane, origin_mm=origin, spacing_mm=(x_mm / 2, y_mm / 2)))
-
-    return replace(series, stacks=tuple(tuple(map(moved, stack)) for stack in series.stacks))
-
-
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_what_shows_the_neck_is_no_lumbar_series(kind: SeriesKind, bundled_pipeline: Pipeline) -> None:
     study = make_study(SEED, size="small").study
-    series = tuple(as_of_the_neck(item) if item.kind is kind else item for item in study.series)
+    series = tuple(elsewhere(item, item.series_id) if item.kind is kind else item for item in study.series)
     prediction = bundled_pipeline.predict_study(Study("1", series))
     flag, group = KINDS[kind]
     assert flag in prediction.flags
@@ -101,12 +90,7 @@ def test_slices_that_end_before_the_spine_are_of_the_same_part(
         )
 
     study = make_study(SEED, size="small").study
-    series = tuple(
-        replace(item, stacks=tuple(tuple(map(cut, stack)) for stack in item.stacks))
-        if item.kind is kind
-        else item
-        for item in study.series
-    )
+    series = tuple(item.changed(cut) if item.kind is kind else item for item in study.series)
     prediction = bundled_pipeline.predict_study(Study("1", series))
     flag, group = KINDS[kind]
     assert flag not in prediction.flags

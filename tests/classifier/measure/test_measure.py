@@ -27,7 +27,7 @@ from data_prep.levels import SpineFrame, SpineLevel, SpineLevels
 from data_prep.phantom.posture import FIRST_LUMBAR
 from data_prep.phantom.spine import SAMPLES_PER_LEVEL
 from data_prep.phantom.study import PhantomStudy, make_study
-from data_prep.study import Study
+from data_prep.study import Slice, Study
 from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, Severity, Target
 
 SEEDS = (200_001, 200_002)
@@ -117,21 +117,11 @@ def _resampled(study: Study) -> Study:
             (int(rows / 1.1), int(columns / 1.1)),
         )
 
-    series = []
-    for item in study.series:
-        stacks = tuple(
-            tuple(
-                replace(
-                    s,
-                    plane=other(s.plane),
-                    read_pixels=lambda s=s: resample(s.pixels(), s.plane, other(s.plane)),
-                )
-                for s in stack
-            )
-            for stack in item.stacks
-        )
-        series.append(replace(item, stacks=stacks))
-    return replace(study, series=tuple(series))
+    def changed(item: Slice) -> Slice:
+        plane = other(item.plane)
+        return replace(item, plane=plane, read_pixels=lambda: resample(item.pixels(), item.plane, plane))
+
+    return study.changed(changed)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def moved(series: Series, dz_mm: float) -> Series:
     def shifted(item: Slice) -> Slice:
         return replace(item, plane=replace(item.plane, origin_mm=item.plane.origin_mm + [0.0, 0.0, dz_mm]))
 
-    return replace(series, stacks=tuple(tuple(map(shifted, stack)) for stack in series.stacks))
+    return series.changed(shifted)
 
 
 def found_mm(study: Study, points: tuple[LevelPoint, ...], dz_mm: float) -> float:

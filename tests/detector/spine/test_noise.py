@@ -28,13 +28,7 @@ def noisy(study: Study, ratio: float) -> Study:
         shown = np.hypot(pixels + rng.normal(0, sd, pixels.shape), rng.normal(0, sd, pixels.shape))
         return replace(item, read_pixels=lambda: shown.astype(np.float32))
 
-    return replace(
-        study,
-        series=tuple(
-            replace(series, stacks=tuple(tuple(changed(item) for item in stack) for stack in series.stacks))
-            for series in study.series
-        ),
-    )
+    return study.changed(changed)
 
 
 @pytest.mark.parametrize("ratio", [4.0, 10.0, 40.0])

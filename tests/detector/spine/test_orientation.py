@@ -11,7 +11,7 @@ from benchmarks.orientation import REGISTRATIONS
 from benchmarks.orientation import registered as registered_series
 from data_prep.phantom import make_study
 from data_prep.problems import DicomRejected, Reason, Rejection
-from data_prep.study import Series, Slice, Study
+from data_prep.study import Slice, Study
 from data_prep.vocabulary import SeriesKind
 from detector.learn.study_slices import hard_phantom
 from detector.look.candidates import DiscCandidate
@@ -43,13 +43,6 @@ def middle_of(study: Study, kind: SeriesKind = SeriesKind.SAGITTAL_T2) -> Study:
 def rendered(item: Slice) -> Slice:
     pixels = item.pixels()
     return replace(item, read_pixels=lambda: pixels)
-
-
-def each_slice(study: Study, change: Callable[[Slice], Slice]) -> Study:
-    def changed(series: Series) -> Series:
-        return replace(series, stacks=tuple(tuple(map(change, stack)) for stack in series.stacks))
-
-    return Study(study.study_id, tuple(map(changed, study.series)))
 
 
 def registered(study: Study, registration: str) -> Study:
@@ -84,7 +77,7 @@ def test_an_image_stored_upside_down_with_coordinates_that_say_so_is_not_flagged
         pixels = item.pixels()[::-1, ::-1]
         return replace(item, plane=plane, read_pixels=lambda: pixels)
 
-    assert "orientation_doubtful" not in detector.predict(each_slice(study, stored)).flags
+    assert "orientation_doubtful" not in detector.predict(study.changed(stored)).flags
 
 
 @pytest.mark.parametrize("seed", [153_950, 153_951], ids=["cut view", "transitional"])
@@ -102,7 +95,7 @@ def test_images_without_a_spine_leave_the_orientation_alone(
     def shown(item: Slice) -> Slice:
         return replace(item, read_pixels=lambda: fill(item.plane.shape).astype(np.float32))
 
-    levels = detector.predict(each_slice(study, shown))
+    levels = detector.predict(study.changed(shown))
     assert "no_level_found" in levels.flags
     assert "orientation_doubtful" not in levels.flags
 
@@ -118,7 +111,7 @@ def test_a_middle_slice_that_cannot_be_decoded_leaves_the_orientation_alone(
     def lost(item: Slice) -> Slice:
         return replace(item, read_pixels=broken) if item is middle else item
 
-    levels = detector.predict(registered(each_slice(study, lost), PRONE))
+    levels = detector.predict(registered(study.changed(lost), PRONE))
     assert "orientation_doubtful" not in levels.flags
 
 

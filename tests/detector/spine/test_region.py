@@ -38,8 +38,7 @@ def elsewhere(series: Series, series_id: str, *, scale: float = 0.5, dz_mm: floa
         x, y = plane.spacing_mm
         return replace(item, plane=replace(plane, origin_mm=origin, spacing_mm=(x * scale, y * scale)))
 
-    stacks = tuple(tuple(map(changed, stack)) for stack in series.stacks)
-    return replace(series, series_id=series_id, stacks=stacks)
+    return replace(series.changed(changed), series_id=series_id)
 
 
 def chain(gap_mm: float, score: float, depth_mm: float = 27.0) -> list[ChainDisc]:
