@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from data_prep.vocabulary import SeriesKind
 from tests.hostile.quirks.clinic import clinical, scaled
-from tests.hostile.quirks.files import Rng
+from tests.hostile.quirks.files import Rng, added
 from tests.hostile.quirks.stored import Quirk, StoredImage, StoredStudy
 
 T1, T2, AXIAL = SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2, SeriesKind.AXIAL_T2
@@ -29,29 +28,6 @@ _PHILIPS = {
     "W": ("sT2W mDIXON TSE", "W"),
 }
 NAMINGS = {"Siemens": _SIEMENS, "GE": _GE, "Philips": _PHILIPS}
-
-
-def added(
-    study: StoredStudy,
-    series_id: str,
-    number: int,
-    change: Callable[[StoredImage], StoredImage],
-    **elements: object,
-) -> list[StoredImage]:
-    """A series once more, changed, with identifiers of its own."""
-    new_id = str(number)
-    return [
-        replace(
-            change(image).changed(
-                SeriesInstanceUID=f"{study.study_id}.{new_id}",
-                SOPInstanceUID=f"{study.study_id}.{new_id}.{image.dataset.InstanceNumber}",
-                **elements,
-            ),
-            series_id=new_id,
-            path=f"{study.folder}/{new_id}/{image.name}",
-        )
-        for image in study.of(series_id)
-    ]
 
 
 def fat_image(image: StoredImage) -> StoredImage:

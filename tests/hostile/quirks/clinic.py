@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
-import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -120,17 +118,6 @@ def other_formats(study: StoredStudy, rng: Rng) -> StoredStudy:
     return study.plus(others={"export/SE000/1.png": png, "export/SE000/2.png": png, "export/images.tar": tar})
 
 
-def patient_in_a_zip(study: StoredStudy, rng: Rng) -> StoredStudy:
-    """Another patient in a zip beside the folder of this one."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for image in stranger_of(study).images:
-            content = io.BytesIO()
-            image.dataset.save_as(content, enforce_file_format=True)
-            archive.writestr(f"{image.series_id}/{image.name}", content.getvalue())
-    return clinical(study).as_tree().plus(others={"export-2.zip": stream.getvalue()})
-
-
 def padded_with(value: int) -> Quirk:
     """A border of padding, far brighter or darker than anything else, in every image."""
 
@@ -240,9 +227,7 @@ def without_preamble(*, file_meta: bool) -> Quirk:
     def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
         files = {}
         for image in study.images:
-            stream = io.BytesIO()
-            image.dataset.save_as(stream, enforce_file_format=True)
-            content = stream.getvalue()[132:]
+            content = image.content()[132:]
             start = 0 if file_meta else 12 + int.from_bytes(content[8:12], "little")
             files[image.path] = content[start:]
         return replace(study, images=(), others={**study.others, **files})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.hostile.quirks import candidates, clinic
+from tests.hostile.quirks import candidates, clinic, variant_files
 from tests.hostile.quirks.expected import UNSURE
 from tests.hostile.quirks.row import (
     AXIAL,
@@ -45,7 +45,10 @@ def _identifiers() -> list[Row]:
             for name, what, quirk in two
         ),
         row(
-            "patient-in-zip", "another patient in a zip beside the folder", clinic.patient_in_a_zip, studies=2
+            "patient-in-zip",
+            "another patient in a zip beside the folder",
+            variant_files.beside_in_zip(bytes),
+            studies=2,
         ),
         row("study-per-series", "a StudyInstanceUID per series, one folder", clinic.study_per("series")),
         row("study-per-file", "a StudyInstanceUID per file, one folder", clinic.study_per("file")),

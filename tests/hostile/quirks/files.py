@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -23,7 +22,7 @@ def numbered(choose: Callable[[int, Rng], np.ndarray]) -> Quirk:
         def renumber(images: list[StoredImage]) -> list[StoredImage]:
             numbers = choose(len(images), rng)
             return [
-                image.changed(InstanceNumber=int(number)).at(_beside(image, f"{int(number)}.dcm"))
+                image.changed(InstanceNumber=int(number)).called(f"{int(number)}.dcm")
                 for image, number in zip(images, numbers, strict=True)
             ]
 
@@ -44,7 +43,7 @@ def slices_reversed(study: StoredStudy, rng: Rng) -> StoredStudy:
     def reverse(images: list[StoredImage]) -> list[StoredImage]:
         names = [(image.name, image.dataset.InstanceNumber) for image in reversed(images)]
         return [
-            image.changed(InstanceNumber=number).at(_beside(image, name))
+            image.changed(InstanceNumber=number).called(name)
             for image, (name, number) in zip(images, names, strict=True)
         ]
 
@@ -55,7 +54,7 @@ def instances_missing(study: StoredStudy, rng: Rng) -> StoredStudy:
     """No InstanceNumber, and file names that are no numbers, in random order."""
     names = iter(rng.permutation(len(study.images)))
     bare = study.each(lambda image: image.changed(InstanceNumber=None)).as_tree()
-    return bare.each(lambda image: image.at(_beside(image, f"{next(names):05x}.bin")))
+    return bare.each(lambda image: image.called(f"{next(names):05x}.bin"))
 
 
 def instances_equal(study: StoredStudy, rng: Rng) -> StoredStudy:
@@ -133,7 +132,7 @@ def copies(*, same_identifier: bool) -> Quirk:
     def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
         doubled = []
         for number, image in enumerate(study.images[::3]):
-            copy = image.at(_beside(image, f"{2000 + number}.dcm"))
+            copy = image.called(f"{2000 + number}.dcm")
             if not same_identifier:
                 copy = copy.changed(SOPInstanceUID=generate_uid(entropy_srcs=[image.path]))
             doubled.append(copy)
@@ -159,22 +158,35 @@ def second_t1(study: StoredStudy, rng: Rng) -> StoredStudy:
     return _with_series(study, series_id, again)
 
 
-def _with_series(
-    study: StoredStudy, series_id: str, change: Callable[[StoredImage], StoredImage]
-) -> StoredStudy:
-    new_id = str(int(series_id) + 1)
-    added = [
+def added(
+    study: StoredStudy,
+    series_id: str,
+    number: int,
+    change: Callable[[StoredImage], StoredImage],
+    **elements: object,
+) -> list[StoredImage]:
+    """A series once more, changed, with identifiers of its own."""
+    new_id = str(number)
+    return [
         replace(
             change(image).changed(
                 SeriesInstanceUID=f"{study.study_id}.{new_id}",
                 SOPInstanceUID=f"{study.study_id}.{new_id}.{image.dataset.InstanceNumber}",
+                **elements,
             ),
             series_id=new_id,
             path=f"{study.folder}/{new_id}/{image.name}",
         )
         for image in study.of(series_id)
     ]
-    return replace(study.plus(*added), kinds={**study.kinds, new_id: study.kinds[series_id]})
+
+
+def _with_series(
+    study: StoredStudy, series_id: str, change: Callable[[StoredImage], StoredImage]
+) -> StoredStudy:
+    number = int(series_id) + 1
+    more = study.plus(*added(study, series_id, number, change))
+    return replace(more, kinds={**study.kinds, str(number): study.kinds[series_id]})
 
 
 def axial_in_parts(parts: int) -> Quirk:
@@ -284,10 +296,8 @@ def spoilt_files(study: StoredStudy, rng: Rng) -> StoredStudy:
     for series_id in study.kinds:
         images = in_space(list(study.of(series_id)))
         cut, text = images[1], images[-2]
-        stream = io.BytesIO()
-        cut.dataset.save_as(stream, enforce_file_format=True)
-        bad |= {cut.path: stream.getvalue()[:-500], text.path: b"no image"}
-    return replace(study.each(lambda image: None if image.path in bad else image), others=bad)
+        bad |= {cut.path: cut.content()[:-500], text.path: b"no image"}
+    return study.holding(bad)
 
 
 def multi_frame(study: StoredStudy, rng: Rng) -> StoredStudy:
@@ -298,7 +308,3 @@ def multi_frame(study: StoredStudy, rng: Rng) -> StoredStudy:
         return [images[0].changed(NumberOfFrames=len(images), PixelData=frames)]
 
     return study.each_series(joined)
-
-
-def _beside(image: StoredImage, name: str) -> str:
-    return f"{image.path.rsplit('/', 1)[0]}/{name}"

@@ -70,15 +70,15 @@ def stored_on_side(study: StoredStudy, rng: Rng) -> StoredStudy:
     return study.each(swap)
 
 
+def turned_round(image: StoredImage) -> StoredImage:
+    """Stored from the other corner: both directions reversed, the same picture."""
+    corner = to_mm(image, image.dataset.Columns - 1, image.dataset.Rows - 1)
+    return image.with_pixels(image.pixels()[::-1, ::-1]).in_geometry(corner, -image.axes)
+
+
 def feet_first(study: StoredStudy, rng: Rng) -> StoredStudy:
     """The patient lies feet first: images stored upside down and from the other side, coordinates right."""
-
-    def turn(image: StoredImage) -> StoredImage:
-        corner = to_mm(image, image.dataset.Columns - 1, image.dataset.Rows - 1)
-        turned = image.with_pixels(image.pixels()[::-1, ::-1], PatientPosition="FFS")
-        return turned.in_geometry(corner, -image.axes)
-
-    return study.each(turn)
+    return study.each(lambda image: turned_round(image).changed(PatientPosition="FFS"))
 
 
 def wrongly_registered(signs: tuple[int, int, int], position: str) -> Quirk:
@@ -207,16 +207,6 @@ def slices_kept(
         return study.each_series(keep, tuple(s for kind in kinds for s in study.ids_of(kind)))
 
     return quirk
-
-
-def middle_slices_lost(study: StoredStudy, rng: Rng) -> StoredStudy:
-    """The three middle slices of the sagittal T2 series are missing."""
-
-    def lose(images: list[StoredImage]) -> list[StoredImage]:
-        first = len(images) // 2 - 1
-        return [*images[:first], *images[first + 3 :]]
-
-    return study.each_series(lose, tuple(study.ids_of(SeriesKind.SAGITTAL_T2)))
 
 
 def thin_slices(kind: SeriesKind, count: int) -> Quirk:

@@ -97,6 +97,10 @@ class StoredImage:
         """The same file elsewhere."""
         return replace(self, path=path)
 
+    def called(self, name: str) -> StoredImage:
+        """The same file under another name."""
+        return self.at(f"{self.path.rpartition('/')[0]}/{name}")
+
     def in_geometry(
         self, position_mm: NDArray[np.float64], axes: NDArray[np.float64] | None = None
     ) -> StoredImage:
@@ -162,6 +166,10 @@ class StoredStudy:
     def plus(self, *images: StoredImage, others: Mapping[str, bytes] | None = None) -> StoredStudy:
         """The study with more files."""
         return replace(self, images=(*self.images, *images), others={**self.others, **(others or {})})
+
+    def holding(self, files: Mapping[str, bytes]) -> StoredStudy:
+        """The study with files, some of them in the places of images."""
+        return self.each(lambda image: None if image.path in files else image).plus(others=files)
 
     def without_table(self) -> StoredStudy:
         """The study alone: no series table says what its series show."""

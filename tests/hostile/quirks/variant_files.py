@@ -21,16 +21,9 @@ from data_prep.base.uids import derived_uid
 from data_prep.vocabulary import SeriesKind
 from tests.hostile.quirks.clinic import clinical
 from tests.hostile.quirks.files import Rng, stranger_of
-from tests.hostile.quirks.stored import Quirk, StoredImage, StoredStudy
+from tests.hostile.quirks.stored import Quirk, StoredStudy
 
 T1, T2, AXIAL = SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2, SeriesKind.AXIAL_T2
-
-
-def content_of(image: StoredImage) -> bytes:
-    """The file of an image."""
-    stream = io.BytesIO()
-    image.dataset.save_as(stream, enforce_file_format=True)
-    return stream.getvalue()
 
 
 def deep(study: StoredStudy, rng: Rng) -> StoredStudy:
@@ -106,8 +99,8 @@ def cut_short(kind: str) -> Quirk:
         made = clinical(study).as_tree()
         own = made.of(*study.ids_of(AXIAL))[::3]
         left = {"empty": lambda size: b"", "zeros": lambda size: bytes(size)}[kind]
-        files = {image.path: left(len(content_of(image))) for image in own}
-        return made.each(lambda image: None if image.path in files else image).plus(others=files)
+        files = {image.path: left(len(image.content())) for image in own}
+        return made.holding(files)
 
     return quirk
 
@@ -116,7 +109,7 @@ def gzipped(study: StoredStudy, rng: Rng) -> StoredStudy:
     """The files of the axial series are packed one by one."""
     made = clinical(study).as_tree()
     own = made.of(*study.ids_of(AXIAL))
-    files = {f"{image.path}.dcm.gz": gzip.compress(content_of(image), 1) for image in own}
+    files = {f"{image.path}.dcm.gz": gzip.compress(image.content(), 1) for image in own}
     return made.each(lambda image: None, tuple(study.ids_of(AXIAL))).plus(others=files)
 
 
@@ -134,7 +127,7 @@ def packed(name_of: Callable[[str], str], *, zip64: bool = False) -> Quirk:
 
     def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
         made = clinical(study).as_tree()
-        members = [(name_of(image.path), content_of(image)) for image in made.images]
+        members = [(name_of(image.path), image.content()) for image in made.images]
         return replace(made, images=(), others={"export.zip": _zip(members, zip64=zip64)})
 
     return quirk
@@ -145,7 +138,7 @@ def beside_in_zip(change: Callable[[bytes], bytes], name: str = "export-2.zip") 
 
     def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
         other = stranger_of(study)
-        content = _zip([(f"{image.series_id}/{image.name}", content_of(image)) for image in other.images])
+        content = _zip([(f"{image.series_id}/{image.name}", image.content()) for image in other.images])
         return clinical(study).as_tree().plus(others={name: change(content)})
 
     return quirk
@@ -194,7 +187,7 @@ def by_another_method(content: bytes) -> bytes:
 def one_name_twice(study: StoredStudy, rng: Rng) -> StoredStudy:
     """A zip in which two members have each name: those of two patients, written one after the other."""
     made, other = clinical(study).as_tree(), stranger_of(study).as_tree()
-    members = [(image.path, content_of(image)) for image in (*made.images, *other.images)]
+    members = [(image.path, image.content()) for image in (*made.images, *other.images)]
     return replace(made, images=(), others={"export.zip": _zip(members)})
 
 
@@ -205,7 +198,7 @@ def names_that_meet(study: StoredStudy, rng: Rng) -> StoredStudy:
     members = []
     for number, image in enumerate(made.images):
         folder = odd.get(image.path.split("/")[1], "S*")
-        members.append((f"{folder}/{number}\u00e4", content_of(image)))
+        members.append((f"{folder}/{number}\u00e4", image.content()))
     return replace(made, images=(), others={"export.zip": _zip(members)})
 
 
@@ -230,4 +223,4 @@ def noise(study: StoredStudy, rng: Rng) -> StoredStudy:
     made = clinical(study).as_tree()
     own = made.of(*study.ids_of(AXIAL))[::3]
     files = {image.path: np.random.default_rng(1).bytes(40_000) for image in own}
-    return made.each(lambda image: None if image.path in files else image).plus(others=files)
+    return made.holding(files)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -85,9 +84,7 @@ def _in_bytes(
         charset, text = (value + b" " * (len(value) % 2) for value in said(image))
         mark = b"Q" * len(text)
         marked = raw(image.changed(SpecificCharacterSet="ISO_IR 100"), keyword, "LO", mark)
-        stream = io.BytesIO()
-        marked.dataset.save_as(stream, enforce_file_format=True)
-        content = stream.getvalue()
+        content = marked.content()
         old = b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100"
         assert old in content and mark in content
         new = b"\x08\x00\x05\x00CS" + struct.pack("<H", len(charset)) + charset
@@ -168,19 +165,6 @@ def every_second(change: Callable[[StoredImage], StoredImage]) -> Quirk:
     return quirk
 
 
-def inverted(image: StoredImage) -> StoredImage:
-    """As MONOCHROME1."""
-    return image.with_pixels(4095 - image.pixels().astype(np.int64), PhotometricInterpretation="MONOCHROME1")
-
-
-def turned_round(image: StoredImage) -> StoredImage:
-    """Stored from the other corner: both directions reversed, the same picture."""
-    rows, columns = image.pixels().shape
-    steps = np.array([columns - 1, rows - 1]) * image.spacing_mm[::-1]
-    corner = image.position_mm + steps @ image.axes
-    return image.with_pixels(image.pixels()[::-1, ::-1]).in_geometry(corner, -image.axes)
-
-
 def signed_with_padding(study: StoredStudy, rng: Rng) -> StoredStudy:
     """Signed pixels; the padding is written with VR US, as 63536, and a range."""
 
@@ -216,13 +200,11 @@ def syntax_that_lies(study: StoredStudy, rng: Rng) -> StoredStudy:
     own = tuple(study.ids_of(AXIAL))
     files = {}
     for image in clinical(study).as_tree().of(*own):
-        stream = io.BytesIO()
-        image.dataset.save_as(stream, enforce_file_format=True)
         plain, coded = (str(uid).encode() for uid in (ExplicitVRLittleEndian, JPEG2000Lossless))
         head = b"\x02\x00\x10\x00UI"
         old = head + struct.pack("<H", len(plain) + len(plain) % 2) + plain + b"\0" * (len(plain) % 2)
         new = head + struct.pack("<H", len(coded) + len(coded) % 2) + coded + b"\0" * (len(coded) % 2)
-        content = stream.getvalue()
+        content = image.content()
         assert old in content
         grown = len(new) - len(old)
         size = struct.unpack("<I", content[140:144])[0] + grown
@@ -241,11 +223,7 @@ def rewritten(change: Callable[[bytes, Dataset], bytes]) -> Quirk:
 
     def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
         made = clinical(study).as_tree()
-        files = {}
-        for image in made.images:
-            stream = io.BytesIO()
-            image.dataset.save_as(stream, enforce_file_format=True)
-            files[image.path] = change(stream.getvalue(), image.dataset)
+        files = {image.path: change(image.content(), image.dataset) for image in made.images}
         return replace(made, images=(), others=files)
 
     return quirk

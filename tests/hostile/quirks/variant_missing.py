@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from data_prep.vocabulary import SeriesKind
-from tests.hostile.quirks.files import Rng
-from tests.hostile.quirks.stored import Quirk, StoredImage, StoredStudy
+from tests.hostile.quirks.files import numbered
+from tests.hostile.quirks.stored import Quirk, StoredImage
 
 Images = list[StoredImage]
 
@@ -57,14 +59,7 @@ def lost(kind: SeriesKind, kept: Callable[[Images], Images]) -> Quirk:
 
 def renumbered(change: Quirk) -> Quirk:
     """Then an export numbers images and files anew, from 1."""
-
-    def anew(images: Images) -> Images:
-        return [
-            image.changed(InstanceNumber=n).at(f"{image.path.rpartition('/')[0]}/{n}.dcm")
-            for n, image in enumerate(images, start=1)
-        ]
-
-    return lambda study, rng: change(study, rng).each_series(anew)
+    return lambda study, rng: anew(change(study, rng), rng)
 
 
 def stated(change: Quirk) -> Quirk:
@@ -76,13 +71,6 @@ def stated(change: Quirk) -> Quirk:
     return lambda study, rng: change(study.each_series(say), rng)
 
 
-def in_twos(study: StoredStudy, rng: Rng) -> StoredStudy:
-    """Nothing is missing; every second number is, as where another echo was left out."""
-
-    def number(images: Images) -> Images:
-        return [
-            image.changed(InstanceNumber=2 * n).at(f"{image.path.rpartition('/')[0]}/{2 * n}.dcm")
-            for n, image in enumerate(images, start=1)
-        ]
-
-    return study.each_series(number)
+# Nothing is missing; every second number is, as where another echo was left out.
+in_twos = numbered(lambda count, rng: 2 * np.arange(1, count + 1))
+anew = numbered(lambda count, rng: np.arange(1, count + 1))

@@ -7,9 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from data_prep.vocabulary import SeriesKind
-from tests.hostile.quirks.candidates import added
 from tests.hostile.quirks.clinic import clinical
-from tests.hostile.quirks.files import Rng
+from tests.hostile.quirks.files import Rng, added
 from tests.hostile.quirks.stored import Quirk, StoredImage, StoredStudy
 
 T2 = SeriesKind.SAGITTAL_T2

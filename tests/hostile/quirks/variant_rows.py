@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
+from tests.hostile.quirks import encodings, geometry
 from tests.hostile.quirks import variant_enhanced as enhanced
 from tests.hostile.quirks import variant_files as files
 from tests.hostile.quirks import variant_headers as headers
@@ -261,13 +262,13 @@ def _values() -> list[Row]:
         row(
             "monochrome-mixed",
             "every second slice MONOCHROME1",
-            headers.every_second(headers.inverted),
+            headers.every_second(encodings.inverted),
             ROUNDED,
         ),
         row(
             "turned-round",
             "every second slice stored from the other corner",
-            headers.every_second(headers.turned_round),
+            headers.every_second(geometry.turned_round),
             Expected(rejected=True, codes=frozenset({"patients_not_told_apart", "no_usable_series"})),
         ),
         row(

@@ -10,9 +10,9 @@ import numpy as np
 from pydicom.uid import CTImageStorage, PositronEmissionTomographyImageStorage, SecondaryCaptureImageStorage
 
 from data_prep.vocabulary import SeriesKind
-from tests.hostile.quirks.candidates import added, fat_image, same_image
+from tests.hostile.quirks.candidates import fat_image, same_image
 from tests.hostile.quirks.clinic import clinical
-from tests.hostile.quirks.files import Rng
+from tests.hostile.quirks.files import Rng, added
 from tests.hostile.quirks.stored import Quirk, StoredImage, StoredStudy
 
 T1, T2, AXIAL = SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2, SeriesKind.AXIAL_T2

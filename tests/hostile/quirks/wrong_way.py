@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.vocabulary import SeriesKind
+from tests.hostile.quirks import files
 from tests.hostile.quirks.files import Rng
 from tests.hostile.quirks.stored import Quirk, StoredImage, StoredStudy
 
@@ -45,11 +45,4 @@ def reversed_order(*kinds: SeriesKind) -> Quirk:
 
 def without(kind: SeriesKind, then: Quirk) -> Quirk:
     """The series of a kind left out, and another quirk."""
-
-    def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
-        gone = study.ids_of(kind)
-        kept = tuple(image for image in study.images if image.series_id not in gone)
-        kinds = {series_id: own for series_id, own in study.kinds.items() if own is not kind}
-        return then(replace(study, images=kept, kinds=kinds), rng)
-
-    return quirk
+    return lambda study, rng: then(files.without(kind)(study, rng), rng)
