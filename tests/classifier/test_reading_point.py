@@ -12,8 +12,9 @@ from classifier.predict import Grader
 from classifier.target_crops import grader_point, reading_point
 from data_prep.levels import LevelPoint, PointSource, SpineFrame, SpineLevel, SpineLevels
 from data_prep.phantom import make_study
-from data_prep.vocabulary import LEVELS, Condition, Level, SeriesKind, Target
+from data_prep.vocabulary import LEVELS, Condition, Flag, Level, SeriesKind, Target
 from detector.predict import LevelDetector
+from tests.classifier.synthetic import all_points, textured_study
 
 FRAME = SpineFrame(up=np.array([0.0, 0, 1]), left=np.array([1.0, 0, 0]), back=np.array([0.0, 1, 0]))
 CANAL = Condition.SPINAL_CANAL_STENOSIS
@@ -107,3 +108,17 @@ def test_a_canal_is_read_at_its_point_where_no_slice_lies_midway_between_its_rec
     grades = grader.grade(replace(study, series=series), levels)
     sources = [grades[Target(CANAL, level)].source for level in LEVELS]
     assert "prior" not in sources, sources
+
+
+@pytest.mark.parametrize("seen_on", [SeriesKind.SAGITTAL_T2, SeriesKind.AXIAL_T2, None])
+def test_a_canal_is_graded_on_what_there_is_and_marked_where_axial_slices_alone_show_it(
+    seen_on: SeriesKind | None,
+) -> None:
+    kinds = (SeriesKind.SAGITTAL_T2, SeriesKind.AXIAL_T2) if seen_on is None else (seen_on,)
+    grades = Grader.load_bundled(threads=1).grade(
+        textured_study(kinds=kinds), SpineLevels("1", points=all_points())
+    )
+    canals = [grades[Target(CANAL, level)] for level in LEVELS]
+    assert all(grade.source != "prior" for grade in canals)
+    alone = seen_on is SeriesKind.AXIAL_T2
+    assert [grade.flags for grade in canals] == [(Flag.AXIAL_ONLY,) if alone else ()] * len(LEVELS)

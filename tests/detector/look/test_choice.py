@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from data_prep.geometry import SlicePlane
-from data_prep.study import Series, Slice
-from data_prep.vocabulary import SeriesKind
+from data_prep.phantom import make_study
+from data_prep.problems import DicomRejected, Reason, Rejection
+from data_prep.study import Series, Slice, Study
+from data_prep.vocabulary import Flag, SeriesKind
 from detector.look.choice import central_slices
+from detector.predict import LevelDetector
 
 
 def sagittal(places_mm: list[float]) -> Series:
@@ -59,3 +66,38 @@ def test_slices_far_from_the_middle_decide_nothing() -> None:
 
 def test_a_single_slice_is_its_own_middle() -> None:
     assert len(central_slices(sagittal([3.0]), 5, 18.0)) == 1
+
+
+def without(study: Study, broken: Callable[[Series], Sequence[Slice]]) -> Study:
+    """The sagittal series, some slices of which cannot be decoded."""
+
+    def fails() -> NDArray[np.float32]:
+        raise DicomRejected(Rejection(Reason.BAD_PIXELS, "cannot be decoded"))
+
+    changed = []
+    for series in study.series:
+        if series.kind is not SeriesKind.AXIAL_T2:
+            bad = set(map(id, broken(series)))
+            stacks = tuple(
+                tuple(replace(item, read_pixels=fails) if id(item) in bad else item for item in stack)
+                for stack in series.stacks
+            )
+            changed.append(replace(series, stacks=stacks))
+    return replace(study, series=tuple(changed))
+
+
+@pytest.mark.parametrize("one", [-1, 1], ids=["beside the middle", "on the other side"])
+def test_a_series_leads_though_a_slice_near_its_middle_cannot_be_decoded(one: int) -> None:
+    def of_t2(series: Series) -> Sequence[Slice]:
+        is_t2 = series.kind is SeriesKind.SAGITTAL_T2
+        return [series.slices[len(series.slices) // 2 + one]] if is_t2 else []
+
+    study = without(make_study(5).study, of_t2)
+    levels = LevelDetector.load_bundled().predict(study)
+    assert len(levels.levels) == 5 and Flag.NO_SAGITTAL_T2 not in levels.flags
+
+
+def test_outer_slices_that_cannot_be_decoded_end_nothing() -> None:
+    """They are asked, where there are no axial ones, whether the spine leaves the middle."""
+    study = without(make_study(5).study, lambda series: series.slices[:5] + series.slices[-5:])
+    assert len(LevelDetector.load_bundled().predict(study).levels) == 5
