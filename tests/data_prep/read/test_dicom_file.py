@@ -63,6 +63,18 @@ def test_the_header_gives_plane_number_and_sequence(tmp_path: Path) -> None:
     assert header.description == "t2 tse"
 
 
+@pytest.mark.parametrize("cut", [128, 132], ids=["without preamble", "without prefix, too"])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_a_file_that_begins_late_is_decoded_as_its_file_meta_says(
+    tmp_path: Path, syntax: str, cut: int
+) -> None:
+    path = write_slice(tmp_path / "1.dcm", syntax=syntax)
+    path.write_bytes(path.read_bytes()[cut:])
+    header = read_slice(path)
+    assert header.transfer_syntax == syntax
+    np.testing.assert_array_equal(read_pixels(header), ramp())
+
+
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless])
 def test_a_header_beyond_the_first_bytes_says_the_same(tmp_path: Path, syntax: str) -> None:
     """Short headers are parsed from the first bytes of their file, others from the file."""

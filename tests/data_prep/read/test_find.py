@@ -160,6 +160,12 @@ def test_identifiers_are_made_safe_and_stay_apart(tmp_path: Path) -> None:
     assert sorted(ids) == [("etc_x-3b34f409", "a-b"), ("etc_x-8cb7b38b", "a-b-c14cddc0")]
 
 
+def test_series_without_identifiers_are_called_as_their_folders(tmp_path: Path) -> None:
+    for name, description in (("s1", "T1"), ("s2", "T2")):
+        write_series(tmp_path / name, description=description, without=["SeriesInstanceUID"])
+    assert [series.series_id for series in load_only(tmp_path).series] == ["s1", "s2"]
+
+
 def test_folders_of_other_layouts_beside_rsna_studies_are_not_lost(tmp_path: Path) -> None:
     images = tmp_path / "images"
     write_study(images / "100")

@@ -190,6 +190,14 @@ def test_copies_with_identifiers_of_their_own_are_no_second_patient(tmp_path: Pa
         assert [item.reason for item in caught.value.rejections] == [Reason.NOT_TOLD_APART]
 
 
+def test_places_that_were_taken_twice_are_no_second_patient_where_numbers_go_on(tmp_path: Path) -> None:
+    """Each series shows every place twice, under numbers of their own, as of two averages."""
+    for again in range(2):
+        write_patient(tmp_path, 0, first=1 + 10 * again, PatientID="P1", TemporalPositionIdentifier=again + 1)
+    (study,) = studies_in(tmp_path)
+    assert shapes([study]) == [[6, 6, 6, 6, 6, 6]] and study.rejections == ()
+
+
 def test_one_study_identifier_for_two_patient_ids_is_two_studies(tmp_path: Path) -> None:
     for patient in range(2):
         write_patient(tmp_path, patient, first=1000 * patient + 1, study_uid="1.9", PatientID=f"P{patient}")

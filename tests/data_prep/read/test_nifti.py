@@ -413,6 +413,13 @@ def test_pieces_of_what_may_be_one_examination_are_said(
     assert [item.reason for entry in found for item in entry.rejections] == [Reason.STUDY_DIVIDED] * 2
 
 
+def test_pieces_in_folders_beside_each_other_are_said(tmp_path: Path) -> None:
+    for folder, name in (("a", "4_t2_sag"), ("b", "5_t1_sag")):
+        saved(sagittal(), tmp_path / "visit" / folder / f"{name}.nii")
+    said = [item.reason for entry in find_studies(tmp_path / "visit") for item in entry.rejections]
+    assert said == [Reason.STUDY_DIVIDED] * 2
+
+
 @pytest.mark.parametrize("names", [("4_t2_sag", "5_t2_sag"), ("case_01", "case_02"), ("doe", "roe")])
 def test_patients_with_a_volume_of_one_kind_each_are_a_data_set(
     names: tuple[str, str], tmp_path: Path

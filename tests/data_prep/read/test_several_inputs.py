@@ -94,6 +94,17 @@ def test_zips_of_one_name_are_two_patients(tmp_path: Path) -> None:
         assert shapes(studies) == TWO_WHOLE and [study.rejections for study in studies] == [(), ()]
 
 
+def test_a_zip_in_a_folder_takes_the_place_of_the_folder_that_it_holds(tmp_path: Path) -> None:
+    write_patient(tmp_path / "case7", 0, StudyInstanceUID=None)
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+        for file in sorted((tmp_path / "case7").iterdir()):
+            archive.write(file, f"case7/{file.name}")
+    shutil.rmtree(tmp_path / "case7")
+    write_patient(tmp_path / "case8", 1, StudyInstanceUID=None)
+    with opened_input(tmp_path) as (folder, _):
+        assert [study.study_id for study in studies_in(folder)] == ["case7", "case8"]
+
+
 def test_an_input_with_nothing_to_read_is_refused_by_name(tmp_path: Path) -> None:
     write_patient(tmp_path / "a", 0)
     (tmp_path / "empty").mkdir()

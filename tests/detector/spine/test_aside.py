@@ -23,7 +23,7 @@ from detector.finder import LumbarView, Sighting
 from detector.look.candidates import SliceCandidate
 from detector.look.sightings import SliceSighting
 from detector.predict import LevelDetector
-from detector.spine.aside import AsideConfig, aside_by_level, beyond_mm, middle_mm
+from detector.spine.aside import AsideConfig, _curve, aside_by_level, beyond_mm, middle_mm
 from detector.spine.bows import BowConfig, lies_along_a_bow, middles_mm
 from detector.spine.chain import NumberedChain
 from tests.detector.spine.bent import bent, bow
@@ -79,6 +79,17 @@ def test_a_narrow_stack_moves_no_level_beyond_its_last_slice(is_narrow: bool) ->
     else:
         curved = np.diff(ends, 2)
         np.testing.assert_allclose(curved, curved[0], atol=1e-6)  # a parabola
+
+
+def test_a_spine_seen_at_few_levels_is_taken_for_straight_and_one_odd_level_is_left_out() -> None:
+    z = np.array([0.0, -35.0, -70.0])
+    assert _curve(z, np.array([8.0, 14.0, 8.0]), 6.0)(z) == pytest.approx([10.0] * 3)
+    z = np.linspace(0.0, -140.0, 5)
+    bow = 10.0 + ((z + 70.0) / 35.0) ** 2
+    odd = bow + [0.0, 12.0, 0.0, 0.0, 0.0]
+    assert _curve(z, odd, 6.0)(z) == pytest.approx(bow)
+    noisy = bow + [1.0, -1.0, 1.0, -1.0, 1.0]
+    assert _curve(z, noisy, 6.0)(z) == pytest.approx(np.polyval(np.polyfit(z, noisy, 2), z))
 
 
 def levels_at(places_mm: np.ndarray, across: np.ndarray) -> dict[Level, SpineLevel]:
