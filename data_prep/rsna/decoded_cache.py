@@ -27,9 +27,10 @@ from data_prep.problems import DicomRejected, LumbarError, Reason, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.listing import files_below
 from data_prep.study import Series, Slice, Study
+from data_prep.traits import Image, Traits
 from data_prep.vocabulary import SeriesKind
 
-_FORMAT = "lumbar-decoded/2"
+_FORMAT = "lumbar-decoded/3"
 _HEADER = "study.json"
 _COMPRESSION_LEVEL = 1
 
@@ -82,6 +83,7 @@ class DecodedCache:
             self._write(header, ())
             return
         header["rejections"] = [asdict(item) for item in study.rejections]
+        header["flags"] = list(study.flags)
         self._write(header, study.series)
 
     def _write(self, header: dict[str, Any], series: tuple[Series, ...]) -> None:
@@ -121,11 +123,12 @@ class DecodedCache:
                     for stack in row["stacks"]
                 ),
                 row["kind_source"],
-                unused=row["unused"],
+                Traits(**row["traits"] | {"image": Image[row["traits"]["image"]]}),
+                row["unused"],
             )
             for row in header["series"]
         )
-        return Study(study_id, series, rejections)
+        return Study(study_id, series, rejections, tuple(header["flags"]))
 
     def _header(self, study_id: str) -> dict[str, Any] | None:
         try:
@@ -186,6 +189,7 @@ def _write_series(archive: zipfile.ZipFile, number: int, series: Series) -> dict
         "series_id": series.series_id,
         "kind": None if series.kind is None else series.kind.value,
         "kind_source": series.kind_source,
+        "traits": asdict(series.traits) | {"image": series.traits.image.name},
         "unused": series.unused,
         "stacks": stacks,
     }

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pydicom
 import pytest
 
 from data_prep.phantom import write_dataset
 from data_prep.problems import DicomRejected, Reason
 from data_prep.read.find import find_studies
 from data_prep.rsna.decoded_cache import CacheChanged, DecodedCache
+from data_prep.traits import PLAIN
+from data_prep.vocabulary import SeriesKind
 
 
 @pytest.fixture
@@ -36,6 +41,49 @@ def test_a_study_comes_back_pixel_by_pixel(data: Path, tmp_path: Path) -> None:
             assert np.array_equal(a.plane.origin_mm, b.plane.origin_mm) and a.plane.shape == b.plane.shape
             pixels = b.pixels()
             assert pixels.dtype == np.float32 and np.array_equal(a.pixels(), pixels)
+
+
+def test_a_training_ranks_series_as_prediction_does(data: Path, tmp_path: Path) -> None:
+    """Beside the plain T1 a fat-suppressed one, compressed with loss."""
+    table = pd.read_csv(data / "train_series_descriptions.csv")
+    plain = table[table["series_description"] == "Sagittal T1"].iloc[0]
+    images = data / "train_images" / str(plain["study_id"])
+    repeated = images / "7"
+    repeated.mkdir()
+    for path in sorted((images / str(plain["series_id"])).glob("*.dcm")):
+        dataset = pydicom.dcmread(path)
+        dataset.SeriesDescription, dataset.EchoTime = "T1 FS", 11
+        dataset.SeriesInstanceUID += ".7"
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{dataset.SOPInstanceUID}.7"
+        dataset.LossyImageCompression = "01"
+        dataset.save_as(repeated / path.name)
+    (entry,) = find_studies(data)
+    cache = DecodedCache(tmp_path / "cache")
+    cache.add(entry)
+    read, kept = entry.load(), cache.load(entry.study_id)
+    assert any(series.traits != PLAIN for series in read.series)
+    assert [series.traits for series in kept.series] == [series.traits for series in read.series]
+    assert [series.unused for series in kept.series] == [series.unused for series in read.series]
+    assert kept.flags == read.flags
+    for kind in SeriesKind:
+        first, second = ([item.series_id for item in study.of_kind(kind)] for study in (read, kept))
+        assert first == second
+
+
+def test_a_cache_of_an_earlier_version_is_made_anew(data: Path, tmp_path: Path) -> None:
+    (entry,) = find_studies(data)
+    cache = DecodedCache(tmp_path / "cache")
+    cache.add(entry)
+    path = cache.path(entry.study_id)
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    content["study.json"] = content["study.json"].replace(b"lumbar-decoded/3", b"lumbar-decoded/2")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data_of in content.items():
+            archive.writestr(name, data_of)
+    assert not cache.holds(entry)
+    with pytest.raises(DicomRejected, match="run the training again"):
+        cache.load(entry.study_id)
 
 
 def test_changed_files_are_read_again_and_bad_ones_stay_rejected(data: Path, tmp_path: Path) -> None:
