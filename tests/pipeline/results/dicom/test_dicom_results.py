@@ -13,6 +13,7 @@ from highdicom.sr import PlanarROIMeasurementsAndQualitativeEvaluations, srread
 from pydicom.sr import _concepts_dict
 
 from classifier.grade import Grade
+from classifier.measure.quantities import Measured, Quantity
 from data_prep.problems import DicomRejected, Reason
 from data_prep.read.find import find_studies
 from data_prep.study import Study
@@ -348,6 +349,22 @@ def test_a_point_on_no_slice_is_given_in_the_patient(images: Path, tmp_path: Pat
     assert text.count("SCOORD3D:") == 0 and text.count("SCOORD:") == 2 * (19 + discs(text))
     grade = prediction.grades[away]
     assert f'(,,"Comment")="L4/L5 left recess: {grade.severity.value}' in text
+
+
+def test_a_disc_has_what_was_measured_there_and_no_other(images: Path) -> None:
+    prediction, study = graded(images)
+    assert prediction.levels is not None
+    canal = next(p.sight for p in prediction.levels.points if p.sight is not None)
+    heights = {level: 7.1 + level.index for level in LEVELS if level in prediction.levels.levels}
+    measured = tuple(
+        Measured(Quantity.DISC_HEIGHT, mm, 0.8, level, canal.series_id, canal.instance_number)
+        for level, mm in heights.items()
+    )
+    report = build_report(read_source(study), replace(prediction, measurements=measured))
+    comments = [element.value for element in report.iterall() if element.keyword == "TextValue"]
+    found = [text for text in comments if " disc: " in text]
+    assert len(heights) > 1
+    assert found == [f"{level.label} disc: disc height {mm:.1f} ± 0.8 mm" for level, mm in heights.items()]
 
 
 @pytest.mark.parametrize("study_id", ["4003253", "100206310"])
