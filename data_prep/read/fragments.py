@@ -115,7 +115,7 @@ def say_of_pieces(parts: Sequence[Part]) -> None:
         ):
             said.update(counts)
     for together in beside.values():
-        if 1 < len(together) <= _SERIES_OF_AN_EXAMINATION:
+        if len(together) <= _SERIES_OF_AN_EXAMINATION:
             for piece in together & pieces:
                 others = _lacking(piece, together, labels)
                 said.update({piece, *others} if others else ())

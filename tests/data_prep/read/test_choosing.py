@@ -247,6 +247,12 @@ def test_two_acquisitions_with_times_of_their_own_are_no_echoes(tmp_path: Path) 
     assert number_of(study, T2) == 2 and not any(item.traits.has_echoes for item in study.series)
 
 
+def test_an_echo_that_is_there_twice_is_no_worse_than_itself(tmp_path: Path) -> None:
+    for number, echo in enumerate((100, 100, 60), start=1):
+        write(tmp_path, number, "SAG T2", EchoTime=echo)
+    assert unused(load(tmp_path)) == {"3": "shorter_echo"}
+
+
 def test_echoes_whose_times_are_gone_are_told_by_their_numbers(tmp_path: Path) -> None:
     for number in (1, 2):
         pixels = ramp() + 1000 * number

@@ -462,6 +462,42 @@ def test_an_identifier_per_file_of_patients_who_differ_is_said(tmp_path: Path) -
     assert all([item.reason for item in study.rejections] == [Reason.STUDY_DIVIDED] for study in studies)
 
 
+def test_folders_of_nobody_with_several_series_each_are_not_joined(tmp_path: Path) -> None:
+    """Though they complement each other: they may be parts of two patients."""
+    for folder, shown in (("a", (0, 2)), ("b", (1,))):
+        write_patient(tmp_path / folder, 0, StudyInstanceUID=None, PatientID="ANON")
+        for path in (tmp_path / folder).iterdir():
+            if int(path.stem) // 100 not in shown:
+                path.unlink()
+    write_series(tmp_path / "b", 6, first_instance=900, description="T1 +C", without=["StudyInstanceUID"])
+    assert shapes(studies_in(tmp_path)) == [[6, 6], [6, 6]]
+
+
+@pytest.mark.parametrize("patient_id", ["P1", "ANON"])
+def test_series_that_are_joined_by_their_folder_alone_are_flagged(tmp_path: Path, patient_id: str) -> None:
+    write_patient(tmp_path, 0, StudyInstanceUID="1.5.{}".format, PatientID=patient_id)
+    (study,) = studies_in(tmp_path)
+    assert shapes([study]) == [[6, 6, 6]]
+    assert study.flags == ((Flag.IDENTIFIERS_MISSING,) if patient_id == "ANON" else ())
+
+
+def test_two_series_of_one_contrast_and_of_nobody_are_one_study(tmp_path: Path) -> None:
+    """As of a small and a large field of view: nothing else is there twice."""
+    for patient in range(2):
+        write_series(
+            tmp_path / f"s{patient}", 6, series_uid=f"1.2.3.{patient}", step_mm=8.0, **GRIDS[patient]
+        )
+    (study,) = studies_in(tmp_path)
+    assert shapes([study]) == [[6, 6]] and study.rejections == ()
+
+
+def test_patients_of_a_data_set_with_a_contrast_each_are_no_pieces(tmp_path: Path) -> None:
+    for patient, description in enumerate(("T1", "T2")):
+        folder = tmp_path / "set" / f"p{patient}" / "series"
+        write_series(folder, 6, study_uid=f"1.2.{patient}", PatientID=f"P{patient}", description=description)
+    assert [study.rejections for study in studies_in(tmp_path)] == [(), ()]
+
+
 def test_patients_with_one_series_each_are_a_data_set_and_nothing_is_said(tmp_path: Path) -> None:
     for patient in range(3):
         write_series(

@@ -191,8 +191,15 @@ def test_slices_that_are_missing_at_one_side_of_t1(
         {"count": 13, "start": (-33.0, 0.0, 0.0)},
         {"count": 10, "step_mm": 5.0, "SpacingBetweenSlices": "5"},
         {"count": 10, "start": (-33.0 + 5 * STEP_MM, 0.0, 0.0)},
+        {"count": 10, "numbering": lambda index: 9 - index},
     ],
-    ids=["fewer at both sides", "two fewer at one side", "another spacing", "numbered from the short side"],
+    ids=[
+        "fewer at both sides",
+        "two fewer at one side",
+        "another spacing",
+        "numbered from the short side",
+        "numbered from the other short side",
+    ],
 )
 def test_fewer_slices_that_were_planned_are_no_missing_ones(tmp_path: Path, options: dict[str, Any]) -> None:
     plain_series(tmp_path, "t2")
