@@ -491,6 +491,15 @@ def test_two_series_of_one_contrast_and_of_nobody_are_one_study(tmp_path: Path) 
     assert shapes([study]) == [[6, 6]] and study.rejections == ()
 
 
+def test_a_few_images_of_another_study_among_many_are_said(tmp_path: Path) -> None:
+    """Which shows nothing that they do not: they may be a rest of something else."""
+    write_patient(tmp_path, 1, PatientID="P1")
+    write_series(tmp_path, 5, first_instance=900, study_uid="1.3", series_uid="1.3.1", PatientID="P2")
+    studies = studies_in(tmp_path)
+    assert shapes(studies) == [[5], [7, 7, 7]]
+    assert [[item.reason for item in study.rejections] for study in studies] == [[Reason.STUDY_DIVIDED]] * 2
+
+
 def test_patients_of_a_data_set_with_a_contrast_each_are_no_pieces(tmp_path: Path) -> None:
     for patient, description in enumerate(("T1", "T2")):
         folder = tmp_path / "set" / f"p{patient}" / "series"

@@ -184,6 +184,12 @@ def test_slices_that_are_missing_at_one_side_of_t1(
     assert message.endswith("it ends before the series that was planned alike")
 
 
+def test_images_of_another_part_of_the_body_stand_for_no_slice_that_is_missing(tmp_path: Path) -> None:
+    lose(whole_study(tmp_path)["t1"], lambda place: place < 10)
+    plain_series(tmp_path / "neck", "t1", start=(-33.0, 0.0, 400.0), series_uid="1.2.3.9")
+    assert len(said(tmp_path)) == 1
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -296,10 +296,14 @@ def test_contrast_agent_is_read_in_other_languages(tmp_path: Path, words: str) -
     assert {item.series_id: bool(item.unused) for item in study.series} == {"1.2.3.1": True, "1.2.3.2": False}
 
 
-@pytest.mark.parametrize(("count", "is_unused"), [(5, True), (4, False)])
-def test_a_t2_that_was_acquired_again_is_not_used(tmp_path: Path, count: int, is_unused: bool) -> None:
-    """Unless it shows something else: another number of slices may be another acquisition."""
-    write_series(tmp_path / "a", count, series_uid="1.2.3.1", AcquisitionTime="101500")
+@pytest.mark.parametrize(
+    ("count", "time", "is_unused"), [(5, "101500", True), (4, "101500", False), (5, "", False)]
+)
+def test_a_t2_that_was_acquired_again_is_not_used(
+    tmp_path: Path, count: int, time: str, is_unused: bool
+) -> None:
+    """Unless it shows something else: another number of slices, or no time, may be another acquisition."""
+    write_series(tmp_path / "a", count, series_uid="1.2.3.1", AcquisitionTime=time)
     write_series(tmp_path / "b", 5, series_uid="1.2.3.2", AcquisitionTime="104500", start=(-9.0, 1, 1))
     (study,) = studies_in(tmp_path)
     expected = {"1.2.3.1": "repeated" if is_unused else "", "1.2.3.2": ""}

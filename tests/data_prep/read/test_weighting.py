@@ -323,6 +323,15 @@ def test_calculated_maps_are_told_by_image_type(code: str, expected: Weighting) 
     assert told_by_headers([header]).weighting is expected
 
 
+def test_phase_images_do_not_spoil_a_series_that_shows_magnitudes() -> None:
+    plain, phase = (
+        SliceHeader(Path("1"), PLANE, description="SAG T2", image_type=("ORIGINAL", "PRIMARY", code))
+        for code in ("M", "P")
+    )
+    assert told_by_headers([plain, phase]).weighting is Weighting.T2
+    assert told_by_headers([phase, phase]).weighting is Weighting.OTHER
+
+
 def test_fat_fractions_of_a_dixon_sequence_are_fat_images() -> None:
     for name in ("t2_tse_dixon_sag_FP", "T2 DIXON FF"):
         assert traits_of([SliceHeader(Path("1"), PLANE, description=name)]).image is Image.FAT
