@@ -121,6 +121,16 @@ def test_stacks_with_identifiers_of_their_own_stay_one_series(tmp_path: Path) ->
     assert kinds(load(tmp_path / "100")) == {"1": (SeriesKind.AXIAL_T2, 10)}
 
 
+def test_acquisitions_that_overlap_and_are_numbered_alike_become_two_series(tmp_path: Path) -> None:
+    folder = tmp_path / "100" / "1"
+    for uid, z_mm in (("100.1", 0.0), ("100.2", 16.0)):
+        part = write_series(tmp_path / uid, 6, orientation=AXIAL, start=(-8.0, 0.0, z_mm), series_uid=uid)
+        for path in part:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.rename(folder / f"{uid[-1]}0{path.name}")
+    assert kinds(load(tmp_path / "100")) == {"1": (SeriesKind.AXIAL_T2, 6), "1-2": (SeriesKind.AXIAL_T2, 6)}
+
+
 def test_of_a_divided_series_the_part_that_the_table_names_keeps_its_kind(tmp_path: Path) -> None:
     """Though it is the smaller one, and some of its images have an identifier of their own."""
     folder = tmp_path / "100" / "1"

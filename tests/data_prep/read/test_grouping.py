@@ -462,15 +462,19 @@ def test_an_identifier_per_file_of_patients_who_differ_is_said(tmp_path: Path) -
     assert all([item.reason for item in study.rejections] == [Reason.STUDY_DIVIDED] for study in studies)
 
 
-def test_folders_of_nobody_with_several_series_each_are_not_joined(tmp_path: Path) -> None:
-    """Though they complement each other: they may be parts of two patients."""
+@pytest.mark.parametrize("patient_id", ["P1", "ANON"])
+def test_folders_with_several_series_each_are_one_study_of_a_patient_but_not_of_nobody(
+    tmp_path: Path, patient_id: str
+) -> None:
+    """Though they complement each other: nobody's may be parts of two patients."""
     for folder, shown in (("a", (0, 2)), ("b", (1,))):
-        write_patient(tmp_path / folder, 0, StudyInstanceUID=None, PatientID="ANON")
+        write_patient(tmp_path / folder, 0, StudyInstanceUID=None, PatientID=patient_id)
         for path in (tmp_path / folder).iterdir():
             if int(path.stem) // 100 not in shown:
                 path.unlink()
-    write_series(tmp_path / "b", 6, first_instance=900, description="T1 +C", without=["StudyInstanceUID"])
-    assert shapes(studies_in(tmp_path)) == [[6, 6], [6, 6]]
+    own: dict[str, Any] = {"description": "T1 +C", "without": ["StudyInstanceUID"], "PatientID": patient_id}
+    write_series(tmp_path / "b", 6, first_instance=900, **own)
+    assert shapes(studies_in(tmp_path)) == ([[6, 6, 6, 6]] if patient_id == "P1" else [[6, 6], [6, 6]])
 
 
 @pytest.mark.parametrize("patient_id", ["P1", "ANON"])

@@ -278,6 +278,17 @@ def test_a_gap_in_one_stack_whose_numbers_follow_no_place(tmp_path: Path) -> Non
     assert said(tmp_path) == [f"at least 6 slices of the axial series are missing: {LACKING}"]
 
 
+def test_numbers_that_another_series_has_are_not_missing(tmp_path: Path) -> None:
+    """As where a series was divided: the middle of the stack lies in a folder of its own."""
+    study = tmp_path / "100"
+    files = plain_series(study, "axial", 23, numbering=lambda index: 9 * index % 23)
+    (study / "12").mkdir()
+    for file in files[5:13]:
+        file.rename(study / "12" / file.name)
+    (study / "axial").rename(study / "13")
+    assert said(study) == []
+
+
 def test_room_between_groups_that_were_planned_unevenly_proves_nothing(tmp_path: Path) -> None:
     """One of their distances is always the largest. Of 20 numbers four are not there."""
     numbers = (0, 7, 14, 1, 8, 15, 2, 9, 16, 3, 10, 19, 4, 11, 18, 5)
@@ -487,6 +498,7 @@ def test_axial_slices_before_the_first_that_is_numbered(
 def test_numbers_that_begin_late_prove_nothing_alone(tmp_path: Path) -> None:
     """Two; as many as there are; beside the series that has them; beyond the sagittal view; in two blocks."""
     axials_in_view(tmp_path / "two", first_instance=3)
+    axials_in_view(tmp_path / "less than a fifth", first_instance=4)
     axials_in_view(tmp_path / "echo", first_instance=21)
     axials_in_view(tmp_path / "divided", first_instance=7)
     plain_series(
@@ -498,5 +510,5 @@ def test_numbers_that_begin_late_prove_nothing_alone(tmp_path: Path) -> None:
     plain_series(tmp_path / "blocks", "t2", start=(-33.0, -60.0, 160.0), PixelSpacing=["12", "12"])
     for first, z_mm in ((7, 84.0), (17, 40.0)):
         plain_series(tmp_path / "blocks", "axial", 10, start=(-60.0, -60.0, z_mm), first_instance=first)
-    for name in ("two", "echo", "divided", "jumping", "beyond", "blocks"):
+    for name in ("two", "less than a fifth", "echo", "divided", "jumping", "beyond", "blocks"):
         assert said(tmp_path / name) == [], name

@@ -150,6 +150,7 @@ def test_what_names_say_of_contrast_agent_and_fat(description: str, expected: Im
         (4000.0, 40.0, None, ("SE", "IR"), Weighting.T2),
         (2000.0, 10.0, 860.0, ("IR",), None),
         (2000.0, 10.0, None, ("IR",), None),
+        (2800.0, 10.0, 860.0, ("IR",), None),
         (2500.0, 20.0, None, ("SE",), None),
         (None, None, None, (), None),
         (6.0, 3.0, None, ("GR",), Weighting.OTHER),

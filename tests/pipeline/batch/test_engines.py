@@ -158,7 +158,7 @@ def test_a_killed_driver_takes_its_workers_along_and_its_run_goes_on(
 
 def test_workers_that_cannot_start_end_the_run_with_a_reason(images: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineFailed, match="no worker can start: its process ended with code 7"):
-        run(images, tmp_path, LocalPool(no_pipeline, 1))
+        run(images, tmp_path, LocalPool(no_pipeline, 2))
 
 
 def test_scratch_of_a_killed_worker_is_removed_and_that_of_a_living_one_stays(
