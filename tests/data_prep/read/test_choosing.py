@@ -247,6 +247,19 @@ def test_two_acquisitions_with_times_of_their_own_are_no_echoes(tmp_path: Path) 
     assert number_of(study, T2) == 2 and not any(item.traits.has_echoes for item in study.series)
 
 
+@pytest.mark.parametrize(
+    ("name", "echoes"), [("SAG STIR", (60, 60)), ("SAG T2", (95, 115)), ("SAG T2", (115, 95))]
+)
+def test_an_earlier_series_that_shows_something_else_was_not_repeated(
+    tmp_path: Path, name: str, echoes: tuple[int, int]
+) -> None:
+    """Other fat, or another echo."""
+    for number, echo in enumerate(echoes, start=1):
+        times = {"EchoTime": echo, "AcquisitionTime": f"10{number}000"}
+        write(tmp_path, number, name if number == 1 else "SAG T2", start=(-10.0 + 2 * number, 0, 0), **times)
+    assert unused(load(tmp_path)) == {}
+
+
 def test_an_echo_that_is_there_twice_is_no_worse_than_itself(tmp_path: Path) -> None:
     for number, echo in enumerate((100, 100, 60), start=1):
         write(tmp_path, number, "SAG T2", EchoTime=echo)

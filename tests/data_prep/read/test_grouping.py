@@ -495,6 +495,20 @@ def test_two_series_of_one_contrast_and_of_nobody_are_one_study(tmp_path: Path) 
     assert shapes([study]) == [[6, 6]] and study.rejections == ()
 
 
+def test_a_small_study_is_kept_though_all_patients_share_an_identifier_of_series(tmp_path: Path) -> None:
+    for patient, name in enumerate("ab"):
+        write_patient(tmp_path / name, patient, series_uid="1.9")
+    write_series(tmp_path / "c", 4, study_uid="1.3", series_uid="1.9", **GRIDS[0])
+    studies = studies_in(tmp_path)
+    assert shapes(studies) == [[4], [6, 6, 6], [7, 7, 7]]
+    assert [study.rejections for study in studies] == [(), (), ()]
+
+
+def test_a_study_without_identifier_is_called_as_the_folder_that_holds_all_of_it(tmp_path: Path) -> None:
+    write_patient(tmp_path / "set" / "visit7", 0, series_folders=True, StudyInstanceUID=None)
+    assert [study.study_id for study in studies_in(tmp_path)] == ["visit7"]
+
+
 def test_a_few_images_of_another_study_among_many_are_said(tmp_path: Path) -> None:
     """Which shows nothing that they do not: they may be a rest of something else."""
     write_patient(tmp_path, 1, PatientID="P1")
