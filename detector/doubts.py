@@ -14,7 +14,7 @@ from detector.config import PredictConfig
 from detector.look.canonical import without_border
 from detector.look.choice import central_slices
 from detector.look.inference import SlicePredictor
-from detector.spine.agreement import shift_between
+from detector.spine.agreement import lie_elsewhere
 from detector.spine.chain import ChainDisc
 from detector.spine.noise import signal_to_noise
 from detector.spine.orientation import orientation_is_doubtful
@@ -61,13 +61,13 @@ def sees_beside_the_canal_alone(leading: Series, config: PredictConfig) -> bool:
 def axials_lie_elsewhere(
     study: Study, leading: Series, levels: Mapping[Level, SpineLevel], config: PredictConfig
 ) -> bool:
-    """Whether the axial series show another place than their coordinates say."""
+    """Whether the axial series show another place, or other pixels, than their headers say."""
     axial = study.of_kind(SeriesKind.AXIAL_T2)
     if not axial or not levels or leading.kind is not SeriesKind.SAGITTAL_T2:
         return False
     (middle,) = central_slices(leading, 1, config.max_offset_mm)
     canal_mm = np.stack([level.canal_mm for level in levels.values()])
-    return shift_between(middle, canal_mm, axial, config.agreement) != 0.0
+    return lie_elsewhere(middle, canal_mm, axial, config.agreement)
 
 
 def series_wrong_way_round(

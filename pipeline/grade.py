@@ -13,6 +13,7 @@ from classifier.measure.quantities import Measured
 from classifier.measure.study import measure_study
 from data_prep.base.backend import Backend, BackendUnusable, available_threads, resolve_backend
 from data_prep.base.beside import beside
+from data_prep.greys import are_edited
 from data_prep.levels import SpineLevels
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected, Reason, Rejection
@@ -297,7 +298,9 @@ def _doubts(study: Study, grades: Mapping[Target, Grade]) -> tuple[str, ...]:
         for series in study.series
     )
     void = any(Flag.NO_SIGNAL in grade.flags for grade in grades.values())
-    degraded = any(series.traits.is_degraded and not series.unused for series in study.series)
+    degraded = any(
+        series.traits.is_degraded or are_edited(series) for series in study.series if not series.unused
+    )
     said = {
         Flag.SERIES_KIND_DOUBTFUL: bool(doubted),
         Flag.SERIES_KIND_GUESSED: guessed,

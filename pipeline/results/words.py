@@ -25,7 +25,8 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "no_lumbar_spine": "No lumbar spine was seen in the sagittal images: nothing was graded.",
     "region_doubtful": "Headers or images look like another part of the body than the lumbar spine.",
     "axial_disagrees": "The axial images show another place than the sagittal ones where they meet, as when "
-    "the patient moved between them: recesses may be graded at a wrong level.",
+    "the patient moved between them, or where images were resized, cropped or padded and their headers left: "
+    "recesses may be graded at a wrong place.",
     "series_turned": "A series does not fit the others as its headers say, but does mirrored, turned or in "
     "reverse order: it was not used. Export it anew, or look at it where it was acquired.",
     "sides_doubtful": "Left and right are exchanged between sagittal and axial images, and nothing tells "
@@ -47,8 +48,8 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "series_kind_doubtful": "A series is called T1 and shows T2, or the reverse, or its headers and the "
     "series table disagree: check what it was read as.",
     "series_kind_guessed": "Nothing says what a series shows, T1 or T2: it was guessed from the images.",
-    "degraded_input": "Images are compressed with loss, in 8 bits, or of coarse or different pixels: grades "
-    "may differ from those of the images as they were acquired.",
+    "degraded_input": "Images are compressed with loss, in 8 bits, of coarse or different pixels, inverted, "
+    "or cut off at a brightness: grades may differ from those of the images as acquired.",
     "known_study": "The models learned from this study, or were chosen and calibrated on it: its grades look "
     "better than they are on others.",
     "study_rejected": "The study could not be graded.",

@@ -1,9 +1,12 @@
-"""Protects: a patient who moved between sagittal and axial series is noticed, others are left alone."""
+"""Protects: a patient who moved between sagittal and axial series is noticed, and so are axial images that a
+program resized, cropped or padded under their old headers; others are left alone, whatever
+their contrasts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ from data_prep.rsna.tables import read_tables
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import Condition, SeriesKind
 from detector.look.choice import central_slices
-from detector.spine.agreement import AgreementConfig, shift_between
+from detector.spine.agreement import AgreementConfig, lie_elsewhere, shift_between
 
 SEED = 152_003
 
@@ -73,6 +76,53 @@ def test_a_phantom_that_moved(dz_mm: float) -> None:
 def test_a_real_patient_who_moved(real_rsna: Path, study_id: str, dz_mm: float) -> None:
     found = found_mm(*real(real_rsna, study_id), dz_mm)
     assert abs(found + dz_mm) <= 6.0 if dz_mm else found == 0.0
+
+
+def resized(item: Slice, scale: float) -> Slice:
+    """As by a program that left the headers as they were."""
+    x_mm, y_mm = item.plane.spacing_mm
+    return replace(item, plane=replace(item.plane, spacing_mm=(x_mm * scale, y_mm * scale)))
+
+
+def padded(item: Slice, pixels: int) -> Slice:
+    plane = item.plane
+    origin_mm = plane.to_mm([float(pixels), float(pixels)])
+    return replace(item, plane=replace(plane, origin_mm=origin_mm))
+
+
+def inverted(item: Slice) -> Slice:
+    return replace(item, read_pixels=lambda: item.pixels().max() - item.pixels())
+
+
+CHANGES: dict[str, Callable[[Slice], Slice]] = {
+    "as it is": lambda item: item,
+    "resized to .7": partial(resized, scale=0.7),
+    "resized to 1.5": partial(resized, scale=1.5),
+    "padded": partial(padded, pixels=32),
+    "cropped": partial(padded, pixels=-60),
+    "inverted": inverted,
+}
+
+
+@pytest.mark.parametrize("study_id", ["phantom", "100206310", "4003253"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_axial_pixels_that_are_not_what_their_headers_say(
+    request: pytest.FixtureRequest, study_id: str, change: str
+) -> None:
+    if study_id == "phantom":
+        if change in ("resized to .7", "cropped"):
+            pytest.skip("the lines leave its small images")
+        study, points = phantom()
+    else:
+        study, points = real(request.getfixturevalue("real_rsna"), study_id)
+    canal = np.stack([p.xyz_mm for p in points if p.condition is Condition.SPINAL_CANAL_STENOSIS])
+    (middle,) = central_slices(study.of_kind(SeriesKind.SAGITTAL_T2)[0], 1, 18.0)
+    axial = [
+        replace(series, stacks=tuple(tuple(map(CHANGES[change], stack)) for stack in series.stacks))
+        for series in study.of_kind(SeriesKind.AXIAL_T2)
+    ]
+    found = lie_elsewhere(middle, canal, axial, AgreementConfig())
+    assert found == (change not in ("as it is", "inverted"))
 
 
 def test_few_axial_slices_say_nothing() -> None:
