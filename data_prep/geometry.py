@@ -148,6 +148,13 @@ class SlicePlane:
         rows, columns = self.shape
         return self.to_mm([(columns - 1) / 2, (rows - 1) / 2])
 
+    @property
+    def heights_mm(self) -> FloatArray:
+        """(2,) lowest and highest z of the pixels, patient LPS."""
+        rows, columns = self.shape
+        z = self.to_mm([[0, 0], [columns - 1, 0], [0, rows - 1], [columns - 1, rows - 1]])[:, 2]
+        return np.array([z.min(), z.max()])
+
     def to_mm(self, xy_px: ArrayLike) -> FloatArray:
         """Map pixels (..., 2) to patient LPS millimetres (..., 3)."""
         xy = np.asarray(xy_px, dtype=np.float64)

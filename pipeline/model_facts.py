@@ -33,7 +33,6 @@ class ModelFacts:
     @classmethod
     def read(
         cls,
-        models: str | Path | None = None,
         *,
         detector_weights: Path | None = None,
         classifier_weights: Path | None = None,
@@ -51,9 +50,7 @@ class ModelFacts:
         from classifier.config import GraderName
         from classifier.storage import graders_of, read_grader
 
-        folders = model_folders(
-            models, detector_weights=detector_weights, classifier_weights=classifier_weights
-        )
+        folders = model_folders(detector_weights=detector_weights, classifier_weights=classifier_weights)
         read_verified(folders["detector"], detector.predict.LEADING_WEIGHTS)
         config = detector.config.read_config(folders["detector"])
         graders = {

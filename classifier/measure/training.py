@@ -90,21 +90,18 @@ def ends_of(strip: Strip, inside: Callable[[FloatArray], NDArray[np.bool_]]) -> 
 
 def phantom_samples(phantom: PhantomStudy, rng: np.random.Generator) -> Iterator[Sample]:
     """Strips around the canal points of one synthetic patient."""
-    by_name = {disc.name: disc for disc in phantom.discs}
-    discs = [by_name[level.label] for level in LEVELS]
-    study = phantom.study
-    axial = study.of_kind(SeriesKind.AXIAL_T2)
-    for disc_here in discs if axial else []:
-        item, away = min((s.nearest(disc_here.canal_mm) for s in axial), key=lambda pair: pair[1])
+    canals_mm = {disc.name: disc.canal_mm for disc in phantom.discs}
+    axial, inside = phantom.study.of_kind(SeriesKind.AXIAL_T2), inside_of(phantom.body, "sac")
+    for level in LEVELS if axial else ():
+        canal_mm = canals_mm[level.label]
+        item, away = min((series.nearest(canal_mm) for series in axial), key=lambda pair: pair[1])
         if away < 4.0:
-            yield _round_sample(item, disc_here.canal_mm, phantom.body, rng)
+            yield _sample(PlanarSlice.of(item), canal_mm, inside, rng)
 
 
-def _round_sample(item: object, xyz_mm: FloatArray, body: Body, rng: np.random.Generator) -> Sample:
-    planar = PlanarSlice.of(item)  # type: ignore[arg-type]
-    centre = planar.to_mm2(xyz_mm) + rng.normal(0, _JITTER_MM * 0.7, 2)
+def _sample(planar: PlanarSlice, canal_mm: FloatArray, inside: Inside, rng: np.random.Generator) -> Sample:
+    centre = planar.to_mm2(canal_mm) + rng.normal(0, _JITTER_MM * 0.7, 2)
     strip = round_strip(centre, *planar.displayed())
-    inside = inside_of(body, "sac")
     truth = ends_of(strip, lambda xy_mm: inside(planar.to_patient(xy_mm)))
     return strip.read(planar.pixels, planar.spacing_mm), truth
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import combinations
 
@@ -308,17 +308,13 @@ def _named(parts: list[Part], top_name: str) -> tuple[Group, ...]:
             study_id = f"{study_id}-{taken[study_id.casefold()]}"
         joined = part.is_joined_by_folder or (not uids and len(part.labels) > 1)
         flags = (Flag.IDENTIFIERS_MISSING,) if joined and not any(part.identity[:2]) else ()
-        rejections = [_with_study(item, study_id) for item in part.rejections]
+        rejections = [replace(item, study_id=study_id) for item in part.rejections]
         if part.is_refused:
             message = f"{len(part.found)} {_NOT_TOLD_APART}"
             rejections.append(Rejection(Reason.NOT_TOLD_APART, message, study_id))
         found = () if part.is_refused else tuple(part.found)
         groups.append(Group(study_id, found, tuple(rejections), flags))
     return tuple(groups)
-
-
-def _with_study(rejection: Rejection, study_id: str) -> Rejection:
-    return Rejection(rejection.reason, rejection.message, study_id, rejection.series_id, rejection.file)
 
 
 def _folder_of(part: Part, top_name: str) -> str:

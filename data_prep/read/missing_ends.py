@@ -166,10 +166,7 @@ def _is_in_view(point_mm: FloatArray, all_series: Sequence[Series]) -> bool:
     """Whether sagittal images show this height."""
     for series in all_series:
         if series.orientation is Orientation.SAGITTAL:
-            plane = series.slices[0].plane
-            rows, columns = plane.shape
-            corners = plane.to_mm([[0, 0], [columns - 1, 0], [0, rows - 1], [columns - 1, rows - 1]])
-            low, high = float(corners[:, 2].min()), float(corners[:, 2].max())
+            low, high = series.slices[0].plane.heights_mm
             if low + _VIEW_MARGIN_MM <= point_mm[2] <= high - _VIEW_MARGIN_MM:
                 return True
     return False

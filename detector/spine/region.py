@@ -12,7 +12,6 @@ from enum import Enum
 
 import numpy as np
 
-from data_prep.geometry import FloatArray
 from data_prep.problems import DicomRejected
 from data_prep.study import Series, Slice
 from detector.look.candidates import CandidateConfig
@@ -87,17 +86,9 @@ def views_of(series: Sequence[Series]) -> list[tuple[Series, ...]]:
     ]
 
 
-def _heights_mm(series: Series) -> FloatArray:
-    """(2,) lowest and highest z of the middle slice."""
-    plane = series.slices[len(series.slices) // 2].plane
-    rows, columns = plane.shape
-    z = plane.to_mm([[0, 0], [columns - 1, 0], [0, rows - 1], [columns - 1, rows - 1]])[:, 2]
-    return np.array([z.min(), z.max()])
-
-
 def _shared(first: Series, second: Series) -> tuple[float, float]:
     """How much of the smaller and of the larger one they share from head to foot."""
-    a, b = _heights_mm(first), _heights_mm(second)
+    a, b = (item.slices[len(item.slices) // 2].plane.heights_mm for item in (first, second))
     shared = min(a[1], b[1]) - max(a[0], b[0])
     smaller, larger = sorted((a[1] - a[0], b[1] - b[0]))
     return float(shared / max(smaller, 1e-6)), float(shared / max(larger, 1e-6))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from classifier.config import GraderConfig
 from classifier.model import GraderNetwork, for_graph
 from data_prep.base.graph import exported_torch
-from data_prep.base.networks import CompiledNetwork
+from data_prep.base.networks import CompiledNetwork, torch_outputs
 from data_prep.vocabulary import LEVELS
 from detector.look.refiner_network import RefinerNetwork
 from detector.spec import DetectorSpec, RefinerSpec
@@ -55,12 +55,6 @@ class ExportedModel:
     network: nn.Module
     inputs: tuple[Port, ...]
     output: Port
-
-    def torch_output(self, inputs: Arrays) -> NDArray[np.float32]:
-        """What torch gives for named inputs."""
-        with torch.inference_mode():
-            found: Tensor = self.network(*(torch.from_numpy(inputs[port.name]) for port in self.inputs))
-        return found.numpy()
 
     def to_onnx(self) -> bytes:
         """The graph, with the weights in it and every named axis free."""
@@ -151,7 +145,7 @@ def largest_difference(model: ExportedModel, graph: bytes) -> float:
     """Between ONNX Runtime and torch, on random inputs of other sizes than the graph was traced with."""
     found, runtime = 0.0, CompiledNetwork(graph, threads=1)
     for batch, side in ((1, 5 * STRIDE), (7, 6 * STRIDE)):
-        inputs = model.example(batch, batch, side)
-        (output,) = runtime([list(inputs.values())])
-        found = max(found, float(np.abs(output - model.torch_output(inputs)).max()))
+        inputs = [list(model.example(batch, batch, side).values())]
+        (output,), (reference,) = runtime(inputs), torch_outputs(model.network, inputs)
+        found = max(found, float(np.abs(output - reference).max()))
     return found

@@ -11,7 +11,7 @@ import pytest
 
 from data_prep.phantom import write_dataset
 from pipeline.grade import Pipeline
-from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
+from tests.pipeline.stand_in import stand_in_pipeline, write_studies
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -91,10 +91,7 @@ def page(tab: Page) -> Iterator[Page]:
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """One small study with its series table."""
-    folder = tmp_path / "test_images"
-    write_study(folder, "501")
-    write_table(folder, ["501"])
-    return folder
+    return write_studies(tmp_path / "test_images", ["501"])
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -57,6 +58,18 @@ def write_table(images: Path, study_ids: list[str]) -> None:
         writer = csv.writer(file)
         writer.writerow(["study_id", "series_id", "series_description"])
         writer.writerows([s, series, kind.value] for s in study_ids for series, kind in KINDS.items())
+
+
+def write_studies(images: Path, study_ids: Iterable[str], listed: Iterable[str] = ()) -> Path:
+    """Studies with their table, which may list more of them; the folder of the images."""
+    written = [write_study(images, study_id).name for study_id in study_ids]
+    write_table(images, [*written, *listed])
+    return images
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @cache

@@ -19,6 +19,7 @@ from tests.pipeline.stand_in import (
     BrokenGrader,
     StraightSpine,
     stand_in_pipeline,
+    write_studies,
     write_study,
     write_table,
 )
@@ -26,11 +27,7 @@ from tests.pipeline.stand_in import (
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    folder = tmp_path / "test_images"
-    write_study(folder, "501")
-    write_study(folder, "502")
-    write_table(folder, ["501", "502"])
-    return folder
+    return write_studies(tmp_path / "test_images", ["501", "502"])
 
 
 def test_every_study_gets_25_grades_with_their_source(images: Path) -> None:

@@ -17,7 +17,7 @@ from data_prep.vocabulary import TARGETS
 from pipeline.batch.run import run_batch
 from pipeline.grade import Pipeline
 from pipeline.prediction import StudyPrediction
-from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
+from tests.pipeline.stand_in import stand_in_pipeline, write_studies
 
 SCHEMA: dict[str, Any] = json.loads(
     files("pipeline").joinpath("predictions.schema.json").read_text(encoding="utf-8")
@@ -32,10 +32,9 @@ def problems(content: Any) -> list[str]:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Studies of every fate: graded, with a bad file, without a series, rejected, only listed."""
-    images = tmp_path_factory.mktemp("schema") / "test_images"
-    for study_id in ("501", "502", "503", "504"):
-        write_study(images, study_id)
-    write_table(images, ["501", "502", "503", "504", "505"])
+    images = write_studies(
+        tmp_path_factory.mktemp("schema") / "test_images", ["501", "502", "503", "504"], listed=["505"]
+    )
     (images / "502" / "12" / "2.dcm").write_text("no")
     for path in [*(images / "503" / "13").iterdir(), *(images / "504").rglob("*.dcm")]:
         path.unlink() if "503" in path.parts else path.write_bytes(b"")

@@ -31,7 +31,7 @@ from tests.hostile.mutations import (
     every_coding,
     length_fields,
 )
-from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
+from tests.pipeline.stand_in import stand_in_pipeline, write_studies
 
 PLACES = st.one_of(
     st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True).map(lambda share: share**3)
@@ -95,10 +95,7 @@ def test_a_damaged_file_is_read_or_rejected_and_costs_its_study_nothing_else(
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_damaged_file_never_costs_a_study_its_grades(tmp_path: Path, seed: int) -> None:
-    images = tmp_path / "test_images"
-    for study_id in ("501", "502"):
-        write_study(images, study_id)
-    write_table(images, ["501", "502"])
+    images = write_studies(tmp_path / "test_images", ["501", "502"])
     rng = random.Random(seed)
     path = images / "501" / rng.choice(["11", "12", "13"]) / f"{rng.randrange(1, 6)}.dcm"
     path.write_bytes(applied(path.read_bytes(), drawn(rng)))

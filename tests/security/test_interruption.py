@@ -28,7 +28,7 @@ from pipeline.batch.run import run_batch
 from pipeline.grade import Pipeline
 from pipeline.results.report.study_report import write_report
 from pipeline.results.submission import read_submission, validate_submission
-from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
+from tests.pipeline.stand_in import stand_in_pipeline, write_studies
 from tests.pipeline.warm_program import start_warm
 
 STUDIES = ["501", "502", "503", "504"]
@@ -38,11 +38,7 @@ _WORK_S = 1.5  # four studies of 0.2 s and what is written for them
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "test_images"
-    for study_id in STUDIES:
-        write_study(folder, study_id)
-    write_table(folder, STUDIES)
-    return folder
+    return write_studies(tmp_path_factory.mktemp("data") / "test_images", STUDIES)
 
 
 def arguments(images: Path, out: Path) -> list[str]:

@@ -30,7 +30,7 @@ from pipeline.grade import Pipeline
 from pipeline.model_facts import ModelFacts
 from pipeline.results.report.study_report import write_report
 from tests.pipeline.batch.deadly import deadly_pipeline, no_pipeline
-from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
+from tests.pipeline.stand_in import contents, stand_in_pipeline, write_studies
 
 ROOT = Path(__file__).resolve().parents[3]
 STUDIES = [str(number) for number in range(501, 507)]
@@ -39,12 +39,9 @@ STUDIES = [str(number) for number in range(501, 507)]
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six studies, one of them without an image; not to be changed."""
-    folder = tmp_path_factory.mktemp("engines") / "test_images"
-    for study_id in STUDIES:
-        write_study(folder, study_id)
+    folder = write_studies(tmp_path_factory.mktemp("engines") / "test_images", STUDIES)
     for path in (folder / "504").rglob("*.dcm"):
         path.write_bytes(b"")
-    write_table(folder, STUDIES)
     return folder
 
 
@@ -52,10 +49,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def local_run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What a run in this process writes."""
     return written(images, tmp_path_factory.mktemp("local"), None)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def run(images: Path, out: Path, engine: Engine | None, **options: object) -> BatchReport:
@@ -206,8 +199,7 @@ def test_what_is_known_of_unloaded_models_is_what_the_loaded_ones_say(
 
 def test_the_process_that_gives_out_the_studies_loads_no_network_library(tmp_path: Path) -> None:
     """Its workers do, each its own: a second or two less before the first study."""
-    write_study(tmp_path / "test_images", "501")
-    write_table(tmp_path / "test_images", ["501"])
+    write_studies(tmp_path / "test_images", ["501"])
     code = f"""
         import sys
         from pathlib import Path

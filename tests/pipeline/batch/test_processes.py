@@ -11,7 +11,7 @@ from pipeline.batch import processes
 from pipeline.batch.processes import jobs_for
 from pipeline.cli import app
 from pipeline.grade import Pipeline
-from tests.pipeline.stand_in import write_study, write_table
+from tests.pipeline.stand_in import write_studies
 
 
 @pytest.fixture
@@ -58,10 +58,7 @@ def test_a_folder_of_many_studies_is_given_to_workers_unless_somebody_says_other
         return bundled_pipeline
 
     machine.setattr(Pipeline, "load", classmethod(load))
-    images = tmp_path / "test_images"
-    for study in ("501", "502"):
-        write_study(images, study)
-    write_table(images, ["501", "502"])
+    images = write_studies(tmp_path / "test_images", ["501", "502"])
     arguments = ["predict", str(images), "-o", str(tmp_path / "out"), "--no-report", "--no-pictures"]
     result = CliRunner().invoke(app, [*arguments, *options])
     assert result.exit_code in (0, 3), result.output

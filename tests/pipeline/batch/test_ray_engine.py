@@ -38,7 +38,11 @@ from pipeline.grade import Pipeline
 from pipeline.prediction import Provenance
 from tests.command_line import lumbar
 from tests.pipeline.batch.test_engines import STUDIES, contents, records, run
-from tests.pipeline.stand_in import StraightSpine, stand_in_pipeline, write_study, write_table
+from tests.pipeline.stand_in import (
+    StraightSpine,
+    stand_in_pipeline,
+    write_studies,
+)
 
 _STORE_BYTES = 80 * 1024**2
 _HEALTH = {
@@ -83,11 +87,7 @@ def needs_ray() -> None:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ray") / "test_images"
-    for study_id in STUDIES:
-        write_study(folder, study_id)
-    write_table(folder, STUDIES)
-    return folder
+    return write_studies(tmp_path_factory.mktemp("ray") / "test_images", STUDIES)
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ from tests.pipeline.stand_in import (
     CANARY,
     BrokenGrader,
     StraightSpine,
+    contents,
     stand_in_pipeline,
-    write_study,
-    write_table,
+    write_studies,
 )
 
 STUDIES = ["501", "502", "503"]
@@ -32,19 +32,11 @@ STUDIES = ["501", "502", "503"]
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    folder = tmp_path / "test_images"
-    for study_id in STUDIES:
-        write_study(folder, study_id)
-    write_table(folder, STUDIES)
-    return folder
+    return write_studies(tmp_path / "test_images", STUDIES)
 
 
 def run(pipeline: Pipeline, images: Path, out: Path) -> BatchReport:
     return run_batch(pipeline, find_studies(images), out)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_a_batch_writes_valid_files(images: Path, tmp_path: Path) -> None:

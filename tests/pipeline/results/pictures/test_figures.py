@@ -24,15 +24,12 @@ from pipeline.results.pictures.montage import draw_montage, draw_readings, middl
 from pipeline.results.pictures.overlays import draw_overlays
 from pipeline.results.pictures.readings import reading_of_annotations, reading_of_prediction
 from pipeline.results.words import numbering_words
-from tests.pipeline.stand_in import stand_in_pipeline, write_study, write_table
+from tests.pipeline.stand_in import stand_in_pipeline, write_studies
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    folder = tmp_path / "test_images"
-    write_study(folder, "501")
-    write_table(folder, ["501", "502"])
-    return folder
+    return write_studies(tmp_path / "test_images", ["501"], listed=["502"])
 
 
 def test_a_montage_shows_slices_and_is_the_same_each_time(images: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from pipeline.results.report import images as report_images
 from pipeline.results.report.index import least_certain_words, write_index
 from pipeline.results.report.study_report import render_report, write_report
 from pipeline.results.words import FLAG_WORDS, share_words
-from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_study, write_table
+from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_studies, write_study
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -287,9 +287,7 @@ def test_slices_are_the_largest_that_fit_though_not_every_size_is_drawn(
 
 
 def test_what_could_not_be_graded_is_said_in_words(tmp_path: Path, page: Page) -> None:
-    images = tmp_path / "test_images"
-    write_study(images, "501")
-    write_table(images, ["501", "502"])
+    images = write_studies(tmp_path / "test_images", ["501"], listed=["502"])
     (images / "501" / "12" / "2.dcm").write_text(CANARY)
     pipeline = stand_in_pipeline()
     for entry in find_studies(images):
@@ -404,10 +402,7 @@ def test_the_index_says_which_grade_of_a_study_is_the_least_certain() -> None:
 
 
 def test_the_index_sorts_filters_and_links(tmp_path: Path, page: Page) -> None:
-    images = tmp_path / "test_images"
-    for study_id in ("501", "502", "503"):
-        write_study(images, study_id)
-    write_table(images, ["501", "502", "503", "504"])
+    images = write_studies(tmp_path / "test_images", ["501", "502", "503"], listed=["504"])
     pipeline = stand_in_pipeline()
     records = [pipeline.predict_entry(entry)[0].to_dict() for entry in find_studies(images)]
     for row in records[1]["targets"]:
