@@ -68,6 +68,7 @@ class Archive:
             "DicomCheckCalledAet": True,
             "DicomModalities": {"lumbar": ["LUMBAR", "127.0.0.1", self.node_port]},
             "LuaScripts": [str(script) for script in self.scripts],
+            "LuaHeartBeatPeriod": 2,
             "StableAge": 1,
         }
         self.folder.mkdir(exist_ok=True)
@@ -202,6 +203,27 @@ def test_the_script_of_the_deployment_forwards_what_is_complete(
     archive.upload(studies[0])
     wait_for("the results", lambda: len(archive.results(uid_of(studies[0]))) == 2)
     assert node.log.count("grading") == 1
+
+
+def test_what_could_not_be_forwarded_is_forwarded_later(
+    archive_and_node: tuple[Archive, Node], studies: list[Path]
+) -> None:
+    """Orthanc gives up a transfer that fails, and forgets at a restart which studies were still coming in."""
+    archive, node = archive_and_node
+    archive.scripts = (ROOT / "deploy" / "forward.lua",)
+    archive.start()
+    if "HasLabels" not in archive.ask("/system"):
+        pytest.skip("needs an Orthanc with labels (1.12 or later)")
+    first, second = studies
+    name = archive.upload(first)
+    wait_for("a failed transfer", lambda: "Failure" in {job["State"] for job in archive.ask("/jobs?expand")})
+    archive.upload(second)
+    archive.stop()
+    archive.start()
+    node.start("listens")
+    wait_for("the results", lambda: all(len(archive.results(uid_of(study))) == 2 for study in studies))
+    wait_for("the label", lambda: archive.ask(f"/studies/{name}/labels") == ["sent-to-lumbar"])
+    assert node.log.count("grading") == 2
 
 
 def test_studies_come_back_graded_and_nothing_is_lost_or_done_twice(
