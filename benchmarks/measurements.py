@@ -39,7 +39,7 @@ from data_prep.crops import resample
 from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.levels import SpineFrame, SpineLevel, SpineLevels
 from data_prep.phantom.posture import FIRST_LUMBAR
-from data_prep.phantom.study import PhantomStudy, make_study
+from data_prep.phantom.study import PhantomDisc, PhantomStudy, make_study
 from data_prep.vocabulary import LEVELS, GradeSource, Level, SeriesKind
 from pipeline.commands import console
 
@@ -47,6 +47,8 @@ FIRST_SEED = 410_000
 SPIDER_SPACING_MM = 0.47
 SUDIRMAN_SPACING_MM, SUDIRMAN_BACK_MM = 0.6875, 7.0
 SHIFT_MM = 1.0
+# Of a phantom's disc in its middle plane: places to front and back, and across it.
+ALONG_MM, ACROSS_MM = np.arange(-9.0, 9.01, 1.0), np.arange(-13.0, 13.01, 0.1)
 # What is to tell a stenosis by itself.
 _TELLING = (Quantity.CSF_SHARE, Quantity.CANAL_DEPTH)
 
@@ -101,68 +103,63 @@ def auc(score: FloatArray, is_positive: NDArray[np.bool_]) -> float:
 # --- phantoms ---
 
 
+def disc_of(phantom: PhantomStudy, level: Level) -> tuple[PhantomDisc, SpineFrame]:
+    """The disc of a level, and its frame in the patient."""
+    spine, plane = phantom.body.spine, FIRST_LUMBAR + level.index
+    (disc,) = (disc for disc in phantom.discs if disc.name == level.label)
+    return disc, SpineFrame(*(spine.rotation @ axis[plane] for axis in (spine.up, spine.left, spine.back)))
+
+
 def shifted_levels(phantom: PhantomStudy, rng: np.random.Generator) -> SpineLevels:
     """The true levels as a detector would give them: off by a little."""
-    discs = {disc.name: disc for disc in phantom.discs}
-    spine, found = phantom.body.spine, {}
+    found = {}
     for level in LEVELS:
-        disc, plane = discs[level.label], FIRST_LUMBAR + level.index
-        up, left, back = (spine.rotation @ axis[plane] for axis in (spine.up, spine.left, spine.back))
+        disc, frame = disc_of(phantom, level)
         disc_mm, canal_mm = (at + rng.normal(0, SHIFT_MM, 3) for at in (disc.disc_mm, disc.canal_mm))
-        found[level] = SpineLevel(disc_mm, canal_mm, SpineFrame(up, left, back), 1.0, 1.0)
+        found[level] = SpineLevel(disc_mm, canal_mm, frame, 1.0, 1.0)
     return SpineLevels(phantom.study.study_id, found, phantom.points, 1.0)
 
 
-def true_disc_height(phantom: PhantomStudy, name: str, level_index: int) -> float:
+def _shown_disc(phantom: PhantomStudy, level: Level) -> NDArray[np.bool_]:
+    """(along, across) whether the disc is there: in its middle plane, the middle 18 mm."""
+    disc, frame = disc_of(phantom, level)
+    at = disc.disc_mm + ALONG_MM[:, None, None] * frame.back + ACROSS_MM[None, :, None] * frame.up
+    return inside_of(phantom.body, "disc")(at.reshape(-1, 3)).reshape(at.shape[:2])
+
+
+def true_disc_height(phantom: PhantomStudy, level: Level) -> float:
     """Mean over the middle 18 mm of the disc in its middle plane."""
-    spine, plane = phantom.body.spine, FIRST_LUMBAR + level_index
-    up, back = (spine.rotation @ axis[plane] for axis in (spine.up, spine.back))
-    (disc,) = (disc for disc in phantom.discs if disc.name == name)
-    along, across = np.arange(-9.0, 9.01, 1.0), np.arange(-13.0, 13.01, 0.1)
-    at = disc.disc_mm + along[:, None, None] * back + across[None, :, None] * up
-    inside = inside_of(phantom.body, "disc")(at.reshape(-1, 3)).reshape(at.shape[:2])
-    return float(inside.sum(axis=1).mean() * 0.1)
+    return float(_shown_disc(phantom, level).sum(axis=1).mean() * 0.1)
 
 
-def true_depth_of(phantom: PhantomStudy, name: str, level_index: int) -> float:
+def true_depth_of(phantom: PhantomStudy, level: Level) -> float:
     """Of the sac as it was drawn, across the canal in its middle plane, mean over 4 mm at the disc."""
-    return float(_sac(phantom, name, level_index, np.zeros(1), np.arange(-2.0, 2.01, 1.0)).sum() * 0.1 / 5)
+    return float(_sac(phantom, level, np.zeros(1), np.arange(-2.0, 2.01, 1.0)).sum() * 0.1 / 5)
 
 
-def true_area(phantom: PhantomStudy, name: str, level_index: int) -> float:
+def true_area(phantom: PhantomStudy, level: Level) -> float:
     """Of the sac as it was drawn, across the canal at the disc."""
     step = 0.25
-    return float(
-        _sac(phantom, name, level_index, np.arange(-18.0, 18.01, step), np.zeros(1)).sum() * 0.1 * step
-    )
+    return float(_sac(phantom, level, np.arange(-18.0, 18.01, step), np.zeros(1)).sum() * 0.1 * step)
 
 
-def _sac(
-    phantom: PhantomStudy, name: str, level_index: int, left: FloatArray, up: FloatArray
-) -> NDArray[np.bool_]:
+def _sac(phantom: PhantomStudy, level: Level, left: FloatArray, up: FloatArray) -> NDArray[np.bool_]:
     """(points,) whether the sac is there: steps to the left, up, and of 0.1 mm to the back of its point."""
-    spine, plane = phantom.body.spine, FIRST_LUMBAR + level_index
-    axes = [spine.rotation @ axis[plane] for axis in (spine.left, spine.up, spine.back)]
-    (disc,) = (disc for disc in phantom.discs if disc.name == name)
+    disc, frame = disc_of(phantom, level)
     steps = np.meshgrid(left, up, np.arange(-16.0, 16.01, 0.1), indexing="ij")
+    axes = (frame.left, frame.up, frame.back)
     at = disc.canal_mm + sum(step[..., None] * axis for step, axis in zip(steps, axes, strict=True))
     return inside_of(phantom.body, "sac")(at.reshape(-1, 3))
 
 
 def true_lordosis(phantom: PhantomStudy) -> float:
     """Angle between the lower endplate of L1 and the upper one of S1: lines over their middle 18 mm."""
-    spine, inside = phantom.body.spine, inside_of(phantom.body, "disc")
-    discs = {disc.name: disc for disc in phantom.discs}
-    along, across = np.arange(-9.0, 9.01, 1.0), np.arange(-13.0, 13.01, 0.1)
     lines = []
     for level, edge in ((LEVELS[0], -1), (LEVELS[-1], 0)):
-        plane = FIRST_LUMBAR + level.index
-        up, back = (spine.rotation @ axis[plane] for axis in (spine.up, spine.back))
-        at = discs[level.label].disc_mm + along[:, None, None] * back + across[None, :, None] * up
-        found = inside(at.reshape(-1, 3)).reshape(at.shape[:2])
-        edges = [across[np.flatnonzero(row)[edge]] for row in found]
-        slope = np.polynomial.Polynomial.fit(along, edges, 1).deriv()(0.0)
-        line = back + slope * up
+        _, frame = disc_of(phantom, level)
+        edges = [ACROSS_MM[np.flatnonzero(row)[edge]] for row in _shown_disc(phantom, level)]
+        slope = np.polynomial.Polynomial.fit(ALONG_MM, edges, 1).deriv()(0.0)
+        line = frame.back + slope * frame.up
         lines.append(line / np.linalg.norm(line))
     return float(np.degrees(np.arccos(np.clip(lines[0] @ lines[1], -1, 1))))
 
@@ -178,10 +175,10 @@ def measure_phantoms(count: int) -> dict[str, object]:
         truth: dict[tuple[Quantity, Level | None], float] = {}
         truth[Quantity.LORDOSIS, None] = true_lordosis(phantom)
         for level in LEVELS:
-            truth[Quantity.CANAL_DEPTH, level] = true_depth_of(phantom, level.label, level.index)
-            truth[Quantity.DISC_HEIGHT, level] = true_disc_height(phantom, level.label, level.index)
+            truth[Quantity.CANAL_DEPTH, level] = true_depth_of(phantom, level)
+            truth[Quantity.DISC_HEIGHT, level] = true_disc_height(phantom, level)
             if phantom.study.of_kind(SeriesKind.AXIAL_T2):
-                truth[Quantity.SAC_AREA, level] = true_area(phantom, level.label, level.index)
+                truth[Quantity.SAC_AREA, level] = true_area(phantom, level)
         for key, value in truth.items():
             item = found.get(key)
             if item is None:

@@ -45,7 +45,7 @@ from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.read.series_table import find_series_table
 from data_prep.study import Study
-from data_prep.vocabulary import Target
+from data_prep.vocabulary import SeriesKind, Target
 from pipeline.batch.run import run_batch
 from pipeline.grade import Pipeline
 
@@ -95,6 +95,12 @@ def make_studies(folder: Path, count: int) -> list[Path]:
     return sorted(path for path in images.iterdir() if path.is_dir())[:count]
 
 
+def kinds_of(study: Path) -> dict[str, SeriesKind]:
+    """What each series of a study shows, as its table says."""
+    table = find_series_table(None, study.parent, 1)[study.name]
+    return {series: kind for series, kind in table.items() if kind is not None}
+
+
 @contextmanager
 def counted(clock: Stopwatch) -> Iterator[None]:
     """Count the time of reading and cropping, which happen within other stages."""
@@ -125,7 +131,6 @@ def interleaved(studies: list[Path], repetitions: int, threads: int, scratch: Pa
 
     naive = NaiveLoop(scratch, threads)
     pipeline = Pipeline.load(threads=threads)
-    kinds = find_series_table(None, studies[0].parent, 1)
     rows = []
     for repetition in range(-1, repetitions):  # the first is not counted
         for number, study in enumerate(studies):
@@ -135,8 +140,7 @@ def interleaved(studies: list[Path], repetitions: int, threads: int, scratch: Pa
                 if program == OURS:
                     run_ours(pipeline, study, scratch / f"ours-{repetition}-{number}", clock)
                 else:
-                    found = {series: kind for series, kind in kinds[study.name].items() if kind is not None}
-                    naive.run(study, found, scratch / "naive.csv", clock)
+                    naive.run(study, kinds_of(study), scratch / "naive.csv", clock)
                 rows += [
                     {
                         "program": program,
@@ -225,10 +229,8 @@ def naive_peak_mb(studies: list[Path], threads: int, scratch: Path) -> float:
     from benchmarks.naive_loop import NaiveLoop
 
     naive = NaiveLoop(scratch, threads)
-    kinds = find_series_table(None, studies[0].parent, 1)
     for study in studies:
-        found = {series: kind for series, kind in kinds[study.name].items() if kind is not None}
-        naive.run(study, found, scratch / "naive-memory.csv", Stopwatch())
+        naive.run(study, kinds_of(study), scratch / "naive-memory.csv", Stopwatch())
     return resident_mb("VmHWM")
 
 
@@ -304,10 +306,8 @@ def start_naive(scratch: Path, threads: int) -> None:
 
 def work_naively(study: Path) -> Mapping[str, float]:
     """Milliseconds by stage of the naive loop with a study."""
-    kinds = find_series_table(None, study.parent, 1)[study.name]
-    found = {series: kind for series, kind in kinds.items() if kind is not None}
     clock = Stopwatch()
-    _worker["naive"].run(study, found, _worker["scratch"] / "naive-folder.csv", clock)
+    _worker["naive"].run(study, kinds_of(study), _worker["scratch"] / "naive-folder.csv", clock)
     return dict(clock.ms)
 
 

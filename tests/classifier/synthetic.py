@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from classifier.calibration import Calibration
 from classifier.config import GraderConfig, GraderName, NetworkConfig, TrainingConfig, default_config
 from classifier.learn.crop_cache import CropCache
+from classifier.model import GraderNetwork
+from classifier.storage import save_grader
 from data_prep.geometry import SlicePlane
 from data_prep.levels import LevelPoint, PointSource
 from data_prep.study import Series, Slice, Study
@@ -34,6 +40,19 @@ def tiny_config(group: GraderName, *, epochs: int = 2, size_px: int = 32) -> Gra
             epochs=epochs, batch_size_crops=16, learning_rate=5e-3, ema_decay=0.8, bfloat16=False
         ),
     )
+
+
+def write_tiny(
+    folder: Path, name: GraderName, seed: int, *, size_px: int = 32, channels: bool = False, **options: Any
+) -> None:
+    """An untrained grader whose logits are large enough to differ between crops; see ``save_grader``."""
+    torch.manual_seed(seed)
+    config = tiny_config(name, size_px=size_px)
+    if channels:
+        config = replace(config, network=replace(config.network, slices_as="channels"))
+    network = GraderNetwork(config.network, config.crop)
+    torch.nn.init.normal_(network.head[-1].weight, std=3.0)
+    save_grader(folder, config, network, Calibration(), {}, **options)
 
 
 def disc_cache(config: GraderConfig, count: int, seed: int) -> CropCache:

@@ -12,20 +12,19 @@ import torch
 from scipy.special import softmax
 
 from classifier import BUNDLED_WEIGHTS
-from classifier.calibration import Calibration, JointCalibration
+from classifier.calibration import JointCalibration
 from classifier.compiled import compiled_grader, converted_grader
 from classifier.config import GraderName
 from classifier.grade import Grade
-from classifier.model import GraderNetwork
 from classifier.predict import Grader
 from classifier.prior import level_prior
-from classifier.storage import graders_of, member_stem, read_grader, save_grader
+from classifier.storage import graders_of, member_stem, read_grader
 from data_prep.base.bundles import Bundle
 from data_prep.base.graph import is_of
 from data_prep.base.manifest import WeightsRejected, write_manifest
 from data_prep.levels import SpineLevels
 from data_prep.vocabulary import TARGETS, ConditionGroup, Flag, SeriesKind
-from tests.classifier.synthetic import all_points, textured_study, tiny_config
+from tests.classifier.synthetic import all_points, textured_study, write_tiny
 
 pytestmark = pytest.mark.usefixtures("really_computed")
 
@@ -38,14 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Graders that look at slices one by one and as channels, and one of the canal on axial slices."""
     folder = tmp_path_factory.mktemp("weights")
     for seed, name in enumerate(GraderName):
-        torch.manual_seed(seed)
-        config = tiny_config(name)
-        if name is not SPINAL:
-            config = replace(config, network=replace(config.network, slices_as="channels"))
-        network = GraderNetwork(config.network, config.crop)
-        torch.nn.init.normal_(network.head[-1].weight, std=3.0)
         joint = JointCalibration((0.5, 0.5)) if name is GraderName.SPINAL_AXIAL else None
-        save_grader(folder, config, network, Calibration(), {}, joint)
+        write_tiny(folder, name, seed, channels=name is not SPINAL, joint=joint)
     return folder
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from classifier.calibration import Calibration, JointCalibration, fit_joint_calibration
 from classifier.config import GROUP_GRADERS, GraderName
@@ -19,27 +18,19 @@ from classifier.predict import Grader
 from classifier.storage import load_grader, save_grader
 from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.vocabulary import TARGETS, ConditionGroup, Target
-from tests.classifier.synthetic import all_points, disc_cache, textured_study, tiny_config
+from tests.classifier.synthetic import all_points, disc_cache, textured_study, tiny_config, write_tiny
 
 LEVELS = SpineLevels("7", points=all_points())
-
-
-def write(folder: Path, name: GraderName, seed: int, *, member: int = 1, size_px: int = 32) -> None:
-    torch.manual_seed(seed)
-    config = tiny_config(name, size_px=size_px)
-    network = GraderNetwork(config.network, config.crop)
-    torch.nn.init.normal_(network.head[-1].weight, std=2.0)
-    save_grader(folder, config, network, Calibration(), {}, member=member)
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnx"])
 def test_the_evidence_of_members_is_averaged(tmp_path: Path, backend: str) -> None:
     both, one, two = (tmp_path / name for name in ("both", "one", "two"))
     for name in GROUP_GRADERS:
-        write(both, name, 1)
-        write(one, name, 1)
-        write(two, name, 2)
-    write(both, GraderName.FORAMINAL, 2, member=2)
+        write_tiny(both, name, 1)
+        write_tiny(one, name, 1)
+        write_tiny(two, name, 2)
+    write_tiny(both, GraderName.FORAMINAL, 2, member=2)
     grader = Grader.load(both, backend=backend, threads=1)
     assert {name: len(stored.members) for name, stored in grader.graders.items()} == {
         GraderName.SPINAL: 1,
@@ -63,10 +54,10 @@ def test_the_evidence_of_members_is_averaged(tmp_path: Path, backend: str) -> No
 
 def test_a_grader_that_is_written_anew_has_no_members_of_an_earlier_one(tmp_path: Path) -> None:
     for member in (1, 2, 3):
-        write(tmp_path, GraderName.SPINAL, member, member=member)
-    write(tmp_path, GraderName.SPINAL_AXIAL, 4)
+        write_tiny(tmp_path, GraderName.SPINAL, member, member=member)
+    write_tiny(tmp_path, GraderName.SPINAL_AXIAL, 4)
     assert len(load_grader(tmp_path, GraderName.SPINAL).members) == 3
-    write(tmp_path, GraderName.SPINAL, 5)
+    write_tiny(tmp_path, GraderName.SPINAL, 5)
     assert len(load_grader(tmp_path, GraderName.SPINAL).members) == 1
     assert sorted(path.stem for path in tmp_path.glob("*.safetensors")) == ["spinal", "spinal_axial"]
 
@@ -75,10 +66,10 @@ def test_a_grader_that_is_written_anew_has_no_members_of_an_earlier_one(tmp_path
 def test_each_member_looks_at_its_own_crops(tmp_path: Path, backend: str) -> None:
     both, one, two = (tmp_path / name for name in ("both", "one", "two"))
     for name in GROUP_GRADERS:
-        write(both, name, 1)
-        write(one, name, 1)
-        write(two, name, 2, size_px=48)
-    write(both, GraderName.SPINAL, 2, member=2, size_px=48)
+        write_tiny(both, name, 1)
+        write_tiny(one, name, 1)
+        write_tiny(two, name, 2, size_px=48)
+    write_tiny(both, GraderName.SPINAL, 2, member=2, size_px=48)
     logits = [
         np.log([grade.probabilities for grade in found.grade(textured_study(), LEVELS).values()])
         for found in (Grader.load(folder, backend=backend, threads=1) for folder in (one, two, both))
@@ -140,7 +131,7 @@ def test_the_evidence_of_a_run_counts_as_much_as_is_said(tmp_path: Path) -> None
     config = tiny_config(GraderName.SPINAL)
     runs = [tmp_path / "one", tmp_path / "two"]
     for seed, run in enumerate(runs):
-        write(run, GraderName.SPINAL, seed)
+        write_tiny(run, GraderName.SPINAL, seed)
     before = [load_grader(run, GraderName.SPINAL).network for run in runs]
     members = _members(runs, GraderName.SPINAL, {runs[1]: 0.5})
     crops = disc_cache(config, 12, 0)
@@ -155,7 +146,7 @@ def test_the_evidence_of_a_run_counts_as_much_as_is_said(tmp_path: Path) -> None
 @pytest.mark.parametrize("backend", ["torch", "onnx"])
 def test_a_target_that_two_slices_show_gets_the_mean_of_both(tmp_path: Path, backend: str) -> None:
     for name in GROUP_GRADERS:
-        write(tmp_path, name, 1)
+        write_tiny(tmp_path, name, 1)
     grader = Grader.load(tmp_path, backend=backend, threads=1)
     study = textured_study()
     first = next(p for p in LEVELS.points if p.condition.group is ConditionGroup.FORAMINAL)
@@ -175,7 +166,7 @@ def test_a_target_that_two_slices_show_gets_the_mean_of_both(tmp_path: Path, bac
 
 def test_a_slice_that_cannot_be_read_leaves_the_grade_to_the_others(tmp_path: Path) -> None:
     for name in GROUP_GRADERS:
-        write(tmp_path, name, 1)
+        write_tiny(tmp_path, name, 1)
     grader = Grader.load(tmp_path, backend="torch", threads=1)
     first = next(p for p in LEVELS.points if p.condition.group is ConditionGroup.FORAMINAL)
     nowhere = replace(first, xyz_mm=first.xyz_mm + np.array([900.0, 0.0, 0.0]), sight=None, share=0.5)

@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from classifier.calibration import Calibration
 from classifier.config import GROUP_GRADERS, GraderName
-from classifier.model import GraderNetwork
 from classifier.predict import Grader
 from classifier.prior import level_prior
-from classifier.storage import load_grader, save_grader
+from classifier.storage import load_grader
 from data_prep.base.manifest import WeightsRejected, write_manifest
 from data_prep.levels import PointSource, SpineLevels
 from data_prep.vocabulary import (
@@ -24,7 +22,7 @@ from data_prep.vocabulary import (
     SeriesKind,
     Target,
 )
-from tests.classifier.synthetic import all_points, textured_study, tiny_config
+from tests.classifier.synthetic import all_points, textured_study, write_tiny
 
 pytestmark = pytest.mark.usefixtures("really_computed")
 
@@ -34,11 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained graders whose logits are large enough to differ between crops."""
     folder = tmp_path_factory.mktemp("weights")
     for seed, group in enumerate(GROUP_GRADERS):
-        torch.manual_seed(seed)
-        config = tiny_config(group)
-        network = GraderNetwork(config.network, config.crop)
-        torch.nn.init.normal_(network.head[-1].weight, std=3.0)
-        save_grader(folder, config, network, Calibration(), {})
+        write_tiny(folder, group, seed)
     return folder
 
 

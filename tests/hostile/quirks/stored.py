@@ -167,6 +167,10 @@ class StoredStudy:
         """The study with more files."""
         return replace(self, images=(*self.images, *images), others={**self.others, **(others or {})})
 
+    def led_by(self, *images: StoredImage) -> StoredStudy:
+        """The study without its table, with more images before its own."""
+        return replace(self, images=(*images, *self.images), kinds={})
+
     def holding(self, files: Mapping[str, bytes]) -> StoredStudy:
         """The study with files, some of them in the places of images."""
         return self.each(lambda image: None if image.path in files else image).plus(others=files)

@@ -28,7 +28,7 @@ def first(name: str, like: SeriesKind = T2, **elements: Any) -> Quirk:
     def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
         study = clinical(study)
         made = _made(study, like, 1, fat_image, SeriesDescription=name, **elements)
-        return replace(study, images=(*made, *study.images)).without_table()
+        return study.led_by(*made)
 
     return quirk
 
@@ -155,7 +155,7 @@ def repeated(study: StoredStudy, rng: Rng) -> StoredStudy:
 
     made = _made(study, T2, 1, ghosts, AcquisitionTime="101500", SeriesNumber=3)
     late = study.each(lambda image: image.changed(AcquisitionTime="104500", SeriesNumber=9), (series_id,))
-    return replace(late, images=(*made, *late.images)).without_table()
+    return late.led_by(*made)
 
 
 def phase_in_series(study: StoredStudy, rng: Rng) -> StoredStudy:
@@ -172,7 +172,7 @@ def phase_in_series(study: StoredStudy, rng: Rng) -> StoredStudy:
         .at(f"{study.folder}/{series_id}/{500 + number}.dcm")
         for number, image in enumerate(study.of(series_id))
     ]
-    return replace(study, images=(*made, *study.images)).without_table()
+    return study.led_by(*made)
 
 
 def over_time(study: StoredStudy, rng: Rng) -> StoredStudy:
@@ -214,7 +214,7 @@ def mosaic(study: StoredStudy, rng: Rng) -> StoredStudy:
             "EchoTime": 90,
         }
         made.append(images[0].with_pixels(picture, **elements).at(f"{study.folder}/1/{number + 1}.dcm"))
-    return replace(study, images=(*made, *study.images)).without_table()
+    return study.led_by(*made)
 
 
 def dixon_of_t1(study: StoredStudy, rng: Rng) -> StoredStudy:
@@ -224,7 +224,7 @@ def dixon_of_t1(study: StoredStudy, rng: Rng) -> StoredStudy:
     for number, letter in enumerate(("F", "opp", "W", "in"), start=1):
         times = {"RepetitionTime": 7, "EchoTime": 2, "ScanningSequence": "GR"}
         made += _made(study, T1, number, fat_image, SeriesDescription=f"t1_vibe_dixon_sag_{letter}", **times)
-    return replace(study, images=(*made, *study.images)).without_table()
+    return study.led_by(*made)
 
 
 def beside_as_it_is(name: str, like: SeriesKind = T2, **elements: Any) -> Quirk:
@@ -233,6 +233,6 @@ def beside_as_it_is(name: str, like: SeriesKind = T2, **elements: Any) -> Quirk:
     def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
         study = clinical(study)
         made = _made(study, like, 1, same_image, SeriesDescription=name, **elements)
-        return replace(study, images=(*made, *study.images)).without_table()
+        return study.led_by(*made)
 
     return quirk
