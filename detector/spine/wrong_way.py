@@ -111,7 +111,7 @@ def verdict(
 
 def _contradiction(alike: Mapping[Way, FloatArray], config: CrossingConfig) -> Verdict:
     best = _best(alike)
-    if best == GIVEN or not _is_ahead(alike[best], alike[GIVEN], config.differs_by, config):
+    if not _is_ahead(alike[best], alike[GIVEN], config.differs_by, config):
         return Verdict.UNTOLD
     if best in SIDES:
         return Verdict.SIDES_DIFFER

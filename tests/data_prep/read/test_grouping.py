@@ -417,6 +417,9 @@ def test_series_of_nobody_that_lie_together_are_flagged(tmp_path: Path) -> None:
     write_patient(tmp_path, 0, StudyInstanceUID=None, PatientID="ANON")
     (study,) = studies_in(tmp_path)
     assert study.flags == (Flag.IDENTIFIERS_MISSING,)
+    write_patient(tmp_path, 0, PatientID="ANON")  # one identifier of a study joins them
+    (study,) = studies_in(tmp_path)
+    assert study.flags == ()
 
 
 @pytest.mark.parametrize("series_folders", [False, True])

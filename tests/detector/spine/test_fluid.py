@@ -16,12 +16,13 @@ T1, T2 = SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2
 FRAME = SpineFrame(up=np.array([0.0, 0, 1]), left=np.array([1.0, 0, 0]), back=np.array([0.0, 1, 0]))
 
 
-def series(kind: SeriesKind, fluid_over_vertebra: float) -> Series:
-    """A sagittal slice: vertebrae of one brightness before a canal of another."""
+def series(kind: SeriesKind, fluid_over_vertebra: float, intercept: float = 0.0) -> Series:
+    """A sagittal slice: vertebrae of one brightness before a canal of another; zero lies at ``intercept``."""
     plane = SlicePlane.from_dicom((0, -60, 10), (0, 1, 0, 0, 0, -1), (1, 1), (180, 100))
     pixels = np.full((180, 100), 100, np.float32)
     pixels[:, 50:] = 100 * fluid_over_vertebra
     pixels[0, 0] = 0
+    pixels += np.float32(intercept)
     return Series("1", kind.value, kind, ((Slice(plane, 1, lambda: pixels),),), "table")
 
 
@@ -50,3 +51,11 @@ def test_series_change_places_where_fluid_says_so_clearly(t1: float, t2: float, 
         assert [item.reason for item in seen.rejections] == [Reason.KIND_DISAGREES] * 2
     else:
         assert seen is study
+
+
+@pytest.mark.parametrize("intercept", [0.0, -1000.0, -50.0])
+def test_a_rescale_intercept_makes_no_fluid_dark_or_bright(intercept: float) -> None:
+    named = Study("1", (series(T1, 0.6, intercept), series(T2, 2.0, intercept)))
+    exchanged = Study("1", (series(T1, 2.0, intercept), series(T2, 0.6, intercept)))
+    assert kinds_as_seen(named, levels()) is named
+    assert [item.kind for item in kinds_as_seen(exchanged, levels()).series] == [T2, T1]

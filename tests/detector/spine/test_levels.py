@@ -41,6 +41,19 @@ def test_a_level_missed_inside_the_image_is_placed_by_extrapolation() -> None:
     assert last.uncertainty_mm > found[Level.L4_L5].uncertainty_mm
 
 
+def test_a_level_that_was_missed_lies_as_far_from_its_neighbour_as_there_is_usual() -> None:
+    """Canal points come closer to each other towards the sacrum: 34 and 25 mm."""
+    above = levels_of(range(3, 7), series(60, CANAL[6, 1] - 60))
+    below = levels_of(range(6), series(60, CANAL[6, 1] - 60))
+    for found, missed, beside, usual_mm in (
+        (above, Level.L1_L2, Level.L2_L3, 34),
+        (below, Level.L5_S1, Level.L4_L5, 25),
+    ):
+        assert found[missed].source is PointSource.PREDICTED
+        step = np.linalg.norm(found[missed].canal_mm - found[beside].canal_mm)
+        assert abs(step - usual_mm) < 1
+
+
 def test_a_level_outside_the_image_is_absent() -> None:
     found = levels_of(range(6), series(60, CANAL[5, 1] - 15))
     assert list(found) == list(LEVELS[:4])

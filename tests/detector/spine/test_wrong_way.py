@@ -35,6 +35,7 @@ TURNED, BOTH = Verdict.AXIAL_TURNED, Verdict.AXIAL_TURNED_SIDES_DIFFER
         ({"ax": {"t1": SIDES, "t2": UNTOLD}}, WrongWay((), True)),
         ({"ax": {"t2": SIDES}}, WrongWay((), True)),
         ({"ax": {"t1": TURNED, "t2": AGREES}}, WrongWay((), True)),
+        ({"ax": {"t1": SIDES, "t2": AGREES, "t2 again": TURNED}}, WrongWay((), True)),
         ({"ax": {"t1": TURNED}, "few": {"t1": UNTOLD}}, WrongWay(("ax", "few"))),
         ({"ax": {"t1": TURNED}, "right": {"t1": AGREES}}, WrongWay(("ax",))),
         (
@@ -108,11 +109,11 @@ def in_reverse(series: Series) -> Series:
     return replace(series, stacks=tuple(tuple(map(swapped, stack)) for stack in series.stacks))
 
 
-def stored(series: Series, change: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Series:
+def stored(series: Series, change: Callable[..., NDArray[np.float32]], *how: int) -> Series:
     """Each image changed, under the header that it had."""
 
     def changed(item: Slice) -> Slice:
-        return replace(item, read_pixels=lambda: change(item.pixels()))
+        return replace(item, read_pixels=lambda: change(item.pixels(), *how))
 
     return replace(series, stacks=tuple(tuple(map(changed, stack)) for stack in series.stacks))
 
@@ -125,11 +126,13 @@ def test_a_sagittal_series_in_reverse_beside_one_that_lies_right(kind: SeriesKin
 
 
 def test_axial_images_whose_rows_are_columns_and_such_that_are_mirrored_in_reverse() -> None:
-    """The second lies the right way up, but its left is right."""
+    """The second lies the right way up, but its left is right; of the third everything is the other way."""
     axial = of(SeriesKind.AXIAL_T2)
     assert found({axial.kind: stored(axial, np.transpose)}) == WrongWay((axial.series_id,))
     mirrored = stored(in_reverse(axial), np.fliplr)
     assert found({axial.kind: mirrored}) == WrongWay((axial.series_id,), sides_doubtful=True)
+    turned = stored(in_reverse(axial), np.rot90, 2)
+    assert found({axial.kind: turned}) == WrongWay((axial.series_id,))
 
 
 def test_stacks_each_in_reverse() -> None:
