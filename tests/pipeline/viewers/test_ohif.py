@@ -205,7 +205,7 @@ def check_findings_in_ohif(browser: Browser, address: str, expected: dict[str, t
     from playwright.sync_api import expect
 
     assert len(expected) == len(TARGETS)
-    page = browser.new_page(viewport={"width": 1500, "height": 900})
+    page = browser.new_page(viewport={"width": 1100, "height": 640})
     page.set_default_timeout(240_000)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
