@@ -21,11 +21,13 @@ CANAL = Condition.SPINAL_CANAL_STENOSIS
 LEFT, RIGHT = Condition.LEFT_SUBARTICULAR_STENOSIS, Condition.RIGHT_SUBARTICULAR_STENOSIS
 
 
-def spine(aside_mm: dict[Level, float], source: PointSource = PointSource.SEEN) -> SpineLevels:
-    """Canal points at x = 0, and pairs of recesses so far to the left of them."""
+def spine(
+    aside_mm: dict[Level, float], source: PointSource = PointSource.SEEN, x_mm: float = 0.0
+) -> SpineLevels:
+    """Canal points at one x, and pairs of recesses so far to the left of them."""
     levels, points = {}, []
     for level in LEVELS:
-        at = np.array([0.0, 0.0, -35.0 * level.index])
+        at = np.array([x_mm, 0.0, 70.0 - 35.0 * level.index])
         levels[level] = SpineLevel(at - [0, 12.0, 0], at, FRAME, 1.0, 2.0)
         points.append(LevelPoint(CANAL, level, at, PointSource.SEEN))
         for condition, x in ((LEFT, 8.0), (RIGHT, -8.0)):
@@ -122,3 +124,18 @@ def test_a_canal_is_graded_on_what_there_is_and_marked_where_axial_slices_alone_
     assert all(grade.source != "prior" for grade in canals)
     alone = seen_on is SeriesKind.AXIAL_T2
     assert [grade.flags for grade in canals] == [(Flag.AXIAL_ONLY,) if alone else ()] * len(LEVELS)
+
+
+def test_grades_of_canals_come_from_where_they_are_read() -> None:
+    """Canal points on the middle slice and recesses beside it: as if the points lay midway between these."""
+    study = textured_study(kinds=(SeriesKind.SAGITTAL_T2,))
+    grader = Grader.load_bundled(threads=1)
+
+    def graded(canal_x_mm: float) -> np.ndarray:
+        aside = dict.fromkeys(LEVELS, 4.5 - canal_x_mm)
+        levels = spine(aside, x_mm=canal_x_mm)
+        grades = grader.grade(study, levels)
+        assert all(grades[Target(CANAL, level)].source != "prior" for level in LEVELS)
+        return np.stack([grades[Target(CANAL, level)].probabilities for level in LEVELS])
+
+    np.testing.assert_array_equal(graded(0.0), graded(4.5))

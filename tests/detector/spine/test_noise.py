@@ -8,6 +8,8 @@ import pytest
 from data_prep.base.bundles import Bundle
 from data_prep.phantom import PhantomStudy, make_study
 from data_prep.study import Slice, Study
+from data_prep.vocabulary import SeriesKind
+from detector.doubts import noisy_or_turned
 from detector.predict import LevelDetector
 from detector.spine.noise import signal_to_noise
 
@@ -45,6 +47,17 @@ def test_images_without_noise_or_without_numbers_are_not_noisy() -> None:
     assert signal_to_noise(np.full((64, 64), 7, np.float32)) == np.inf
     assert signal_to_noise(np.full((64, 64), np.nan, np.float32)) == np.inf
     assert signal_to_noise(np.zeros((3, 3), np.float32)) == np.inf
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(1.5, (("noisy",), True)), (40.0, ((), False))])
+def test_noise_alone_leaves_the_numbering_in_doubt(
+    phantom: PhantomStudy, ratio: float, expected: tuple[tuple[str, ...], bool]
+) -> None:
+    """Of a patient who lies as the coordinates say, and however sure the numbering is of itself."""
+    (series, *_) = noisy(phantom.study, ratio).of_kind(SeriesKind.SAGITTAL_T2)
+    middle = series.slices[len(series.slices) // 2]
+    detector = LevelDetector.load_bundled()
+    assert noisy_or_turned(middle, (), detector.sagittal, detector.config) == expected
 
 
 @pytest.mark.parametrize("bundle", Bundle)

@@ -44,6 +44,12 @@ def test_a_sure_pair_is_found_however_far_aside(aside: float) -> None:
     np.testing.assert_allclose(found[1], EXPECTED + [aside, 0, 0], atol=1e-9)
 
 
+def test_of_several_pairs_the_surest_counts() -> None:
+    pairs = pair(2.0, score=0.05), pair(4.0, score=0.5), pair(-6.0, score=0.9)
+    for found in (_agreeing(pairs, EXPECTED, AxialConfig()), _agreeing(pairs[::-1], EXPECTED, AxialConfig())):
+        assert found is not None and found[0] is pairs[2]
+
+
 @pytest.mark.parametrize("candidate", [pair(18.0, score=0.4), pair(45.0), pair(0.0, forward=12.0)])
 def test_what_is_unsure_or_elsewhere_is_not(candidate: SliceCandidate) -> None:
     assert _agreeing((candidate,), EXPECTED, AxialConfig()) is None
