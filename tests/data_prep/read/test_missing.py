@@ -151,9 +151,15 @@ def test_places_alone_are_enough_for_sagittal_slices(tmp_path: Path, name: str) 
     assert len(said(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("stated", [{"SpacingBetweenSlices": None}, dict.fromkeys(STATED)])
 @pytest.mark.parametrize(
-    ("end", "is_told"), [(15, True), (7, True), (5, False)], ids=["eight", "four", "three"]
+    ("stated", "end", "is_told"),
+    [
+        ({"SpacingBetweenSlices": None}, 15, True),
+        (dict.fromkeys(STATED), 15, True),
+        (dict.fromkeys(STATED), 7, True),
+        (dict.fromkeys(STATED), 5, False),
+    ],
+    ids=["eight, of known thickness", "eight", "four", "three"],
 )
 def test_every_second_slice_is_missed_without_the_spacing(
     tmp_path: Path, stated: dict[str, None], end: int, is_told: bool
@@ -230,11 +236,16 @@ def test_a_stack_that_is_missing_between_others(tmp_path: Path) -> None:
     assert message.startswith("at least 4 slices of the axial series")
 
 
-@pytest.mark.parametrize("stated", [{}, {"SpacingBetweenSlices": None}], ids=["spacing", "thickness alone"])
 @pytest.mark.parametrize(
-    "numbering",
-    [lambda index: 2 * index, lambda index: index * index, lambda index: 14 - index, odd_first],
-    ids=["of echoes in turn", "with gaps", "reversed", "odd first"],
+    ("numbering", "stated"),
+    [
+        (lambda index: 2 * index, {}),
+        (lambda index: 2 * index, {"SpacingBetweenSlices": None}),
+        (lambda index: index * index, {}),
+        (lambda index: 14 - index, {}),
+        (odd_first, {}),
+    ],
+    ids=["of echoes in turn", "and the thickness alone", "with gaps", "reversed", "odd first"],
 )
 def test_numbers_alone_prove_nothing(tmp_path: Path, numbering: Numbering, stated: dict[str, None]) -> None:
     whole_study(tmp_path, numbering=numbering, **stated)

@@ -1,5 +1,7 @@
 """Levels that were not seen are placed where the image must show them, and nowhere else."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from data_prep.geometry import SlicePlane
@@ -52,6 +54,18 @@ def test_a_level_that_was_missed_lies_as_far_from_its_neighbour_as_there_is_usua
         assert found[missed].source is PointSource.PREDICTED
         step = np.linalg.norm(found[missed].canal_mm - found[beside].canal_mm)
         assert abs(step - usual_mm) < 1
+
+
+def test_discs_count_as_they_are_seen_for_the_place_across_the_slices() -> None:
+    """A faint sighting far aside, or a disc between two that none was seen of, moves no other."""
+    seen = [candidate(i) for i in range(7) if i != 3]
+    chain = list(best_chain(seen, ChainConfig()))
+    assert chain[3].candidate is None
+    aside = np.array([25.0, 0.0, 0.0])
+    faint = replace(chain[1].candidate, score=0.02) if chain[1].candidate else None
+    chain[1] = ChainDisc(chain[1].disc_mm + aside, chain[1].canal_mm + aside, faint)
+    moved = straightened(tuple(chain))
+    np.testing.assert_allclose([disc.canal_mm[0] for disc in moved], 0.0, atol=2.0)
 
 
 def test_a_level_outside_the_image_is_absent() -> None:
