@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from detector.look.choice import central_slices
 from detector.look.inference import SlicePredictor
 from detector.spine.agreement import lie_elsewhere
 from detector.spine.chain import ChainDisc
+from detector.spine.neighbours import sides_change
 from detector.spine.noise import signal_to_noise
 from detector.spine.orientation import orientation_is_doubtful
 from detector.spine.wrong_way import WrongWay, wrong_way_round
@@ -85,7 +87,8 @@ def series_wrong_way_round(
     # Of T1 more slices are decoded in any case.
     compared = [first[kind] for kind in (SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2) if kind in first]
     canal_mm = np.stack([level.canal_mm for level in levels.values()])
-    return wrong_way_round(compared, axial, canal_mm, config.crossings)
+    wrong = wrong_way_round(compared, axial, canal_mm, config.crossings)
+    return replace(wrong, sides_doubtful=wrong.sides_doubtful or sides_change(axial))
 
 
 def is_shown(level: SpineLevel, leading: Series) -> bool:

@@ -29,7 +29,7 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "recesses may be graded at a wrong place.",
     "series_turned": "A series does not fit the others as its headers say, but does mirrored, turned or in "
     "reverse order: it was not used. Export it anew, or look at it where it was acquired.",
-    "sides_doubtful": "Left and right are exchanged between sagittal and axial images, and nothing tells "
+    "sides_doubtful": "Left and right are exchanged between images, and nothing tells "
     "which of them are right: do not trust left and right. Export the series anew.",
     "few_slices": "A sagittal series has few slices.",
     "spine_curved": "The spine leaves the middle of the sagittal images: its place sideways is an estimate.",
