@@ -96,6 +96,11 @@ class Reason(StrEnum):
         "compare its images with its name and its line of the series table",
         "doubtful",
     )
+    POSITIONS_DOUBTFUL = (
+        "positions_doubtful",
+        "export the original images: a program has computed the positions of these",
+        "doubtful",
+    )
     NO_SLICES = "no_readable_slices", "see the files named for this series"
     NO_SERIES = "no_usable_series", "see the files and series named for this study"
     NO_IMAGES = "no_images", "give a folder or zip that holds DICOM files: one study, or many"
