@@ -21,7 +21,8 @@ from pydicom.uid import (
 
 from data_prep.problems import DicomRejected, Reason
 from data_prep.read.dicom_file import read_pixels
-from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits
+from data_prep.read.dicom_limits import DEFAULT_LIMITS, ReadLimits, Refused
+from data_prep.read.dicom_parse import BoundedFile
 from tests.dicom_files import AXIAL, ramp, read_slice, write_slice
 
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -175,6 +176,14 @@ def test_a_deflated_file_is_refused_before_it_is_inflated(tmp_path: Path) -> Non
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [None, -1])
+def test_nothing_reads_to_the_end_of_a_file_of_unknown_size(tmp_path: Path, size: int | None) -> None:
+    """As the inflation of a deflated file would, and then the memory is full."""
+    path = write_slice(tmp_path / "1.dcm")
+    with BoundedFile(path, DEFAULT_LIMITS) as file, pytest.raises(Refused):
+        file.read(size)
 
 
 def test_a_file_over_the_limit_is_not_parsed(tmp_path: Path) -> None:
