@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,8 @@ def _server() -> subprocess.Popen[bytes]:
 
 
 def _import(names: Sequence[str]) -> None:
+    # Earlier versions of a library have not all of its modules.
+    names = [name for name in names if name in sys.modules or find_spec(name) is not None]
     if all(name in sys.modules for name in names):
         return
     for name in names:
