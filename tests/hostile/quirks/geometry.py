@@ -221,7 +221,11 @@ def thin_slices(kind: SeriesKind, count: int) -> Quirk:
                 stacks.append([image])
         shares = [round(count * len(stack) / len(images)) for stack in stacks]
         shares[-1] += count - sum(shares)
-        return [image for stack, n in zip(stacks, shares, strict=True) for image in _between(stack, n)]
+        return [
+            image
+            for stack, n in zip(stacks, shares, strict=True)
+            for image in _of_its_step(_between(stack, n))
+        ]
 
     def quirk(study: StoredStudy, rng: Rng) -> StoredStudy:
         (series_id, *_) = study.ids_of(kind)
@@ -237,6 +241,13 @@ def thin_slices(kind: SeriesKind, count: int) -> Quirk:
         return filled.each(rename, (series_id,))
 
     return quirk
+
+
+def _of_its_step(stack: list[StoredImage]) -> list[StoredImage]:
+    """As a 3-D acquisition says it: slices as thick as they lie apart."""
+    step_mm = float(np.linalg.norm(stack[-1].position_mm - stack[0].position_mm)) / max(len(stack) - 1, 1)
+    stated = f"{step_mm:.4g}"
+    return [image.changed(SliceThickness=stated, SpacingBetweenSlices=stated) for image in stack]
 
 
 def _between(stack: list[StoredImage], count: int) -> list[StoredImage]:
