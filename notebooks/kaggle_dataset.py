@@ -72,6 +72,11 @@ def main() -> None:
     parser.add_argument("--owner", default="OWNER", help="your Kaggle name, for dataset-metadata.json")
     parser.add_argument("--no-requirements", action="store_true", help="only this program's own wheel")
     arguments = parser.parse_args()
+    if arguments.weights is None and (arguments.output / "weights").exists():
+        # The notebook would grade with these, not with the bundled ones.
+        sys.exit(
+            f"'{arguments.output.name}' holds weights of an earlier call: name a new folder or --weights"
+        )
     try:
         if arguments.weights is not None:
             collect_weights(arguments.weights, arguments.output)

@@ -76,6 +76,20 @@ def test_weights_that_lack_a_grader_are_no_data_set(tmp_path: Path) -> None:
     assert not (tmp_path / "made" / "wheels").exists()
 
 
+def test_weights_of_an_earlier_collection_never_stay(tmp_path: Path) -> None:
+    """Without --weights the notebook grades with the bundled ones, if it finds no others."""
+    earlier = tmp_path / "made" / "weights" / "graders"
+    earlier.mkdir(parents=True)
+    command = [sys.executable, "notebooks/kaggle_dataset.py", "-o", str(tmp_path / "made")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command.append("--no-requirements")
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (
+        done.returncode == 1 and "'made' holds weights of an earlier call: name a new folder" in done.stderr
+    )
+    assert not (tmp_path / "made" / "wheels").exists()
+
+
 def test_its_description_is_one_that_an_index_takes(wheel: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "twine", "check", "--strict", str(wheel)], capture_output=True, text=True

@@ -57,9 +57,9 @@ class DecodedCache:
         return header is not None and header["inputs"] == self._wanted[entry.study_id]
 
     def digest(self, study_id: str) -> str | None:
-        """Of the files that a study was read from; None when it is not here."""
+        """Of the files that a study was read from and of what is kept of them; None when it is not here."""
         header = self._header(study_id)
-        return None if header is None else str(header["inputs"])
+        return None if header is None else f"{header['format']} {header['inputs']}"
 
     def is_rejected(self, study_id: str) -> bool:
         """Whether nothing of a study could be used when it was read."""

@@ -14,6 +14,7 @@ import pytest
 from data_prep.phantom import write_dataset
 from data_prep.problems import DicomRejected, Reason
 from data_prep.read.find import find_studies
+from data_prep.rsna import decoded_cache
 from data_prep.rsna.decoded_cache import CacheChanged, DecodedCache
 from data_prep.traits import PLAIN
 from data_prep.vocabulary import SeriesKind
@@ -84,6 +85,20 @@ def test_a_cache_of_an_earlier_version_is_made_anew(data: Path, tmp_path: Path) 
     assert not cache.holds(entry)
     with pytest.raises(DicomRejected, match="run the training again"):
         cache.load(entry.study_id)
+
+
+def test_what_a_run_made_of_an_earlier_cache_is_made_anew(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digest of a run's steps holds that of its studies: a step of studies kept otherwise is not done."""
+    (entry,) = find_studies(data)
+    cache = DecodedCache(tmp_path / "cache")
+    cache.add(entry)
+    now = cache.digest(entry.study_id)
+    monkeypatch.setattr(decoded_cache, "_FORMAT", "lumbar-decoded/2")
+    cache.add(entry)
+    earlier = cache.digest(entry.study_id)
+    assert now is not None and earlier is not None and now != earlier
 
 
 def test_changed_files_are_read_again_and_bad_ones_stay_rejected(data: Path, tmp_path: Path) -> None:
