@@ -135,6 +135,10 @@ def test_a_folder_and_a_zip_dropped_in_chromium_are_graded_and_reported(
         for left in (1, 0):
             page.get_by_role("button", name="Remove images and results").first.click()
             page.wait_for_function(f"document.querySelectorAll('article').length === {left}")
+        for _ in range(100):
+            if not list((tmp_path / "app").iterdir()):
+                break
+            page.wait_for_timeout(50)
         assert not list((tmp_path / "app").iterdir())
         assert messages == []
         assert all(url.startswith((address, "data:")) for url in requests)
