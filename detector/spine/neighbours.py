@@ -45,8 +45,8 @@ def sides_change(axial: Sequence[Series]) -> bool:
         first, second = image_of(one), image_of(other)
         if first is None or second is None or first.shape != second.shape:
             continue
-        mirrored = _likeness(np.ascontiguousarray(first[:, ::-1]), second)
-        if mirrored >= max(_LEAST_LIKENESS, _likeness(first, second) + _MORE_ALIKE):
+        least = max(_LEAST_LIKENESS, _likeness(first, second) + _MORE_ALIKE)
+        if least <= 1.0 and _likeness(np.ascontiguousarray(first[:, ::-1]), second) >= least:
             return True
     return False
 
