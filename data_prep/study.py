@@ -20,6 +20,7 @@ from data_prep.vocabulary import SeriesKind
 # Of a series (``unused``) that lies another way round than its headers say.
 TURNED = "turned"
 _THIN_MM = 1.5
+_COARSE_MM = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +126,11 @@ class Series:
         places = np.sort(places_mm(self.main_stack))
         return len(places) > 1 and float(np.median(np.diff(places))) < _THIN_MM
 
+    @cached_property
+    def is_coarse(self) -> bool:
+        """Whether its pixels are as large as those of a whole spine's or a body's images."""
+        return min(self.main_stack[0].plane.spacing_mm) > _COARSE_MM
+
     def by_instance(self, instance_number: int) -> Slice:
         """The slice with this instance number. Raises KeyError."""
         for item in self.slices:
@@ -222,13 +228,14 @@ _LATE_ECHO_MS = 200.0
 _GUESSED = ("image", "assumed", "unknown")
 
 
-def rank(series: Series) -> tuple[bool, int, bool, bool, float, bool, int, float, str]:
+def rank(series: Series) -> tuple[bool, int, bool, bool, float, bool, bool, int, float, str]:
     """Which of several series of one kind comes first.
 
     The lumbar spine before other parts of the body, plain images before those with suppressed fat, contrast
     agent or less, what is named before what was guessed, acquired images before calculated ones, for T2 the
-    longest echo up to 200 ms, thick slices before those of 3-D acquisitions; then the most slices. Of what is
-    left the last one, which was acquired for a reason; of T1 the first, as the next may show contrast agent.
+    longest echo up to 200 ms, thick slices before those of 3-D acquisitions, fine pixels before coarse ones
+    (of the whole spine, of the body); then the most slices. Of what is left the last one, which was acquired
+    for a reason; of T1 the first, as the next may show contrast agent.
     """
     traits = series.traits
     echo_ms = 0.0 if series.kind is SeriesKind.SAGITTAL_T1 else traits.echo_ms
@@ -240,6 +247,7 @@ def rank(series: Series) -> tuple[bool, int, bool, bool, float, bool, int, float
         traits.is_derived,
         -echo_ms if traits.has_echoes else 0.0,
         series.is_thin,
+        series.is_coarse,
         -len(series.slices),
         traits.acquired if series.kind is SeriesKind.SAGITTAL_T1 else -traits.acquired,
         series.series_id,

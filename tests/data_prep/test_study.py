@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from data_prep.geometry import SlicePlane
-from data_prep.study import Series, Slice
+from data_prep.study import Series, Slice, Study
+from data_prep.vocabulary import SeriesKind
 
 
 def axial(z_mm: float) -> Slice:
@@ -21,3 +22,18 @@ def test_the_gap_of_a_slice_is_that_to_its_neighbour_in_its_stack() -> None:
     series = Series("1", "2", None, stacks)
     gaps = [series.gap_mm(item) for item in series.slices]
     assert gaps == pytest.approx([3.0, 3.0, 3.0, 4.0, 4.0, 7.0, 5.0, 90.0, 90.0])
+
+
+def test_fine_pixels_come_before_coarse_ones_however_many_slices_there_are() -> None:
+    """As of a T2 of the whole spine beside the lumbar one, or of the body's axial slices."""
+
+    def series(series_id: str, pixel_mm: float, slices: int) -> Series:
+        planes = [
+            SlicePlane.from_dicom((0, 0, 4.0 * z), (1, 0, 0, 0, 1, 0), (pixel_mm, pixel_mm), (8, 8))
+            for z in range(slices)
+        ]
+        stack = tuple(Slice(plane, z, lambda: np.zeros((8, 8), np.float32)) for z, plane in enumerate(planes))
+        return Series("1", series_id, SeriesKind.AXIAL_T2, (stack,))
+
+    coarse, fine, finest = series("1", 1.2, 40), series("2", 0.7, 20), series("3", 0.5, 15)
+    assert Study("1", (coarse, finest, fine)).of_kind(SeriesKind.AXIAL_T2) == (fine, finest, coarse)
