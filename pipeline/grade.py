@@ -298,9 +298,13 @@ def _doubts(study: Study, grades: Mapping[Target, Grade]) -> tuple[str, ...]:
         for series in study.series
     )
     void = any(Flag.NO_SIGNAL in grade.flags for grade in grades.values())
-    degraded = any(
-        series.traits.is_degraded or are_edited(series) for series in study.series if not series.unused
-    )
+    # A few slices beside a series of their kind, as of a scout, are mostly graded by nobody.
+    used = [
+        series
+        for best, *others in filter(None, map(study.of_kind, SeriesKind))
+        for series in (best, *(item for item in others if 2 * len(item.slices) >= len(best.slices)))
+    ]
+    degraded = any(series.traits.is_degraded or are_edited(series) for series in used)
     said = {
         Flag.SERIES_KIND_DOUBTFUL: bool(doubted),
         Flag.SERIES_KIND_GUESSED: guessed,
