@@ -76,19 +76,6 @@ class AgreementConfig:
     )
 
 
-def shift_between(
-    sagittal: Slice, canal_mm: FloatArray, axial: Sequence[Series], config: AgreementConfig
-) -> float:
-    """How far along the spine an axial series seems to lie from where its coordinates say; 0 if it does not.
-
-    Args:
-        sagittal: the middle slice.
-        canal_mm: (n, 3) canal points of the levels.
-    """
-    meeting = _Meeting.of(sagittal, canal_mm, axial, config)
-    return 0.0 if meeting is None else meeting.shift_mm()
-
-
 def lie_elsewhere(
     sagittal: Slice, canal_mm: FloatArray, axial: Sequence[Series], config: AgreementConfig
 ) -> bool:
@@ -98,12 +85,12 @@ def lie_elsewhere(
         sagittal: the middle slice.
         canal_mm: (n, 3) canal points of the levels.
     """
-    meeting = _Meeting.of(sagittal, canal_mm, axial, config)
+    meeting = Meeting.of(sagittal, canal_mm, axial, config)
     return meeting is not None and (meeting.shift_mm() != 0.0 or meeting.is_unlike())
 
 
 @dataclass(frozen=True, eq=False)
-class _Meeting:
+class Meeting:
     """The lines where axial slices meet a sagittal one.
 
     Attributes:
@@ -122,7 +109,7 @@ class _Meeting:
     @classmethod
     def of(
         cls, sagittal: Slice, canal_mm: FloatArray, axial: Sequence[Series], config: AgreementConfig
-    ) -> _Meeting | None:
+    ) -> Meeting | None:
         """None where fewer than four slices can be compared as they lie."""
         near = [
             item

@@ -39,19 +39,24 @@ def test_what_shows_the_neck_is_no_lumbar_series(kind: SeriesKind, bundled_pipel
     assert graded == set(ConditionGroup) - {group}
 
 
+def without_and_with_a_cut_series(seed: int, kind: SeriesKind, *, cut_first: bool) -> tuple[Study, Study]:
+    """A patient, and the same with another series of a kind, whose field of view lacks levels."""
+    whole, cut = (make_study(seed, view=view).study for view in ("whole", "cut"))
+    (usual,), (lacking,) = whole.of_kind(kind), cut.of_kind(kind)
+    others = [item for item in whole.series if item is not usual]
+    ids = ("1", "2") if cut_first else ("2", "1")
+    both = (replace(lacking, series_id=ids[0]), replace(usual, series_id=ids[1]), *others)
+    return whole, replace(whole, series=both)
+
+
 @pytest.mark.parametrize("seed", [208_000, 208_006], ids=["below the lumbar spine", "above the sacrum"])
 @pytest.mark.parametrize("first", [True, False])
 def test_a_t2_of_all_levels_leads_beside_one_that_lacks_some(
     seed: int, first: bool, bundled_pipeline: Pipeline
 ) -> None:
     """As a study of the thoracic spine beside it gives one, whichever comes first."""
-    whole, cut = (make_study(seed, view=view).study for view in ("whole", "cut"))
-    (higher,) = cut.of_kind(SeriesKind.SAGITTAL_T2)
-    (t2,) = whole.of_kind(SeriesKind.SAGITTAL_T2)
-    others = [item for item in whole.series if item is not t2]
-    ids = ("1", "2") if first else ("2", "1")
-    both = (replace(higher, series_id=ids[0]), replace(t2, series_id=ids[1]), *others)
-    alone, prediction = (bundled_pipeline.predict_study(Study("1", part)) for part in (whole.series, both))
+    studies = without_and_with_a_cut_series(seed, SeriesKind.SAGITTAL_T2, cut_first=first)
+    alone, prediction = map(bundled_pipeline.predict_study, studies)
     assert prediction.flags == alone.flags == ()
     assert len(prediction.measurements) == len(alone.measurements)
     for target, grade in prediction.grades.items():
@@ -61,13 +66,8 @@ def test_a_t2_of_all_levels_leads_beside_one_that_lacks_some(
 
 @pytest.mark.parametrize("first", [True, False])
 def test_foramina_are_looked_for_on_the_t1_that_shows_them(first: bool, bundled_pipeline: Pipeline) -> None:
-    whole, cut = (make_study(208_000, view=view).study for view in ("whole", "cut"))
-    (lower,) = cut.of_kind(SeriesKind.SAGITTAL_T1)
-    (t1,) = whole.of_kind(SeriesKind.SAGITTAL_T1)
-    others = [item for item in whole.series if item is not t1]
-    ids = ("1", "2") if first else ("2", "1")
-    both = (replace(lower, series_id=ids[0]), replace(t1, series_id=ids[1]), *others)
-    alone, prediction = (bundled_pipeline.predict_study(Study("1", part)) for part in (whole.series, both))
+    studies = without_and_with_a_cut_series(208_000, SeriesKind.SAGITTAL_T1, cut_first=first)
+    alone, prediction = map(bundled_pipeline.predict_study, studies)
     assert prediction.flags == alone.flags == ()
     assert {target: grade.source for target, grade in prediction.grades.items()} == {
         target: grade.source for target, grade in alone.grades.items()
