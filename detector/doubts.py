@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from data_prep.problems import DicomRejected
 from data_prep.study import Series, Slice, Study, places_mm
 from data_prep.vocabulary import Flag, Level, SeriesKind
 from detector.config import PredictConfig
+from detector.finder import LumbarView
 from detector.look.canonical import without_border
 from detector.look.choice import central_slices
 from detector.look.inference import SlicePredictor
@@ -20,12 +21,56 @@ from detector.spine.chain import ChainDisc
 from detector.spine.neighbours import sides_change
 from detector.spine.noise import signal_to_noise
 from detector.spine.orientation import orientation_is_doubtful
+from detector.spine.region import Region, is_named_otherwise, region_seen, shows_lumbar_spine
 from detector.spine.wrong_way import WrongWay, wrong_way_round
 
 # Fewer slices have no inner ones to speak of.
 _FEWEST_WITH_EDGES = 5
 # A canal nearer to the last slice, in gaps between slices, may be on it; see docs/robustness.md.
 _EDGE_GAPS = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class ViewDoubts:
+    """What the sagittal series alone leave in doubt.
+
+    Attributes:
+        flags: in the order in which they are told.
+        of_numbering: whether they make the numbering uncertain.
+        shows_no_lumbar_spine: nothing of it can be numbered.
+    """
+
+    flags: tuple[str, ...]
+    of_numbering: bool = False
+    shows_no_lumbar_spine: bool = False
+
+
+def view_doubts(view: LumbarView, predictor: SlicePredictor, config: PredictConfig) -> ViewDoubts:
+    """The doubts about the view of a study, before its discs are numbered."""
+    series, discs = view.series, view.sighting.discs
+    leading, flags = series[0], list[str]()
+    if leading.kind is not SeriesKind.SAGITTAL_T2:
+        flags.append(Flag.NO_SAGITTAL_T2)
+    if len(leading.slices) < config.few_slices:
+        flags.append(Flag.FEW_SLICES)
+    (middle,) = central_slices(leading, 1, config.max_offset_mm)
+    of_image, uncertain = noisy_or_turned(middle, discs, predictor, config)
+    flags.extend(of_image)
+    region = region_seen(discs, middle, predictor, config.region, config.candidates, config.chain)
+    # Of a patient who lies otherwise than the coordinates say, no size tells the part of the body.
+    doubtful = region is Region.DOUBTFUL and Flag.ORIENTATION_DOUBTFUL not in flags
+    if is_named_otherwise(series) or doubtful:
+        flags.append(Flag.REGION_DOUBTFUL)
+        uncertain = True
+    if not discs:
+        flags.append(Flag.NO_LEVEL_FOUND)
+    elif not shows_lumbar_spine(series, discs, region):
+        flags.append(Flag.NO_LUMBAR_SPINE)
+    return ViewDoubts(
+        flags=tuple(flags),
+        of_numbering=uncertain or _sees_beside_the_canal_alone(leading, config),
+        shows_no_lumbar_spine=bool({Flag.NO_LEVEL_FOUND, Flag.NO_LUMBAR_SPINE} & set(flags)),
+    )
 
 
 def noisy_or_turned(
@@ -48,7 +93,7 @@ def noisy_or_turned(
     return flags, turned or ratio < config.least_signal_to_noise
 
 
-def sees_beside_the_canal_alone(leading: Series, config: PredictConfig) -> bool:
+def _sees_beside_the_canal_alone(leading: Series, config: PredictConfig) -> bool:
     """Whether a T1 leads that lacks slices, as where those of the foramina alone were stored.
 
     Where its middle is cannot be told then. Six of a hundred such studies are numbered wrong, half of

@@ -19,19 +19,16 @@ from detector.doubts import (
     axials_lie_elsewhere,
     canal_at_edge,
     is_shown,
-    noisy_or_turned,
-    sees_beside_the_canal_alone,
     series_wrong_way_round,
+    view_doubts,
 )
 from detector.finder import SpineFinder
-from detector.look.choice import central_slices
 from detector.look.inference import SlicePredictor
 from detector.look.refiner import PointRefiner
 from detector.spec import AXIAL, FORAMEN, REFINERS, SAGITTAL, DetectorSpec
 from detector.spine.bows import foramina_tell_a_bend, lies_along_a_bow, recesses_tell_a_bend
 from detector.spine.chain import NumberedChain, number_chain
 from detector.spine.levels import spine_levels
-from detector.spine.region import Region, is_named_otherwise, region_seen, shows_lumbar_spine
 from detector.spine.wrong_way import WrongWay
 from detector.target_points import target_points
 
@@ -116,47 +113,28 @@ class LevelDetector:
         view = self.finder.lumbar_view(study)
         if view is None:
             return SpineLevels(study.study_id, flags=(Flag.NO_SAGITTAL, Flag.NUMBERING_UNCERTAIN))
-        config, series, discs = self.config, view.series, view.sighting.discs
-        leading, flags = series[0], list[str]()
-        if leading.kind is not SeriesKind.SAGITTAL_T2:
-            flags.append(Flag.NO_SAGITTAL_T2)
-        if len(leading.slices) < config.few_slices:
-            flags.append(Flag.FEW_SLICES)
-        (middle,) = central_slices(leading, 1, config.max_offset_mm)
-        doubts, uncertain = noisy_or_turned(middle, discs, self.sagittal, config)
-        flags.extend(doubts)
-        if is_named_otherwise(series):
-            flags.append(Flag.REGION_DOUBTFUL)
-            uncertain = True
-        if not discs:
-            return SpineLevels(study.study_id, flags=(*flags, Flag.NO_LEVEL_FOUND, Flag.NUMBERING_UNCERTAIN))
-        region = region_seen(discs, middle, self.sagittal, config.region, config.candidates, config.chain)
-        # Of a patient who lies otherwise than the coordinates say, no size tells the part of the body.
-        if region is Region.DOUBTFUL and not {Flag.REGION_DOUBTFUL, Flag.ORIENTATION_DOUBTFUL} & set(flags):
-            flags.append(Flag.REGION_DOUBTFUL)
-            uncertain = True
-        if not shows_lumbar_spine(series, discs, region):
-            flags.extend([Flag.NO_LUMBAR_SPINE, Flag.NUMBERING_UNCERTAIN])
-            return SpineLevels(study.study_id, flags=tuple(flags), set_aside=view.set_aside)
-        chain = number_chain(discs, config.chain, view_z_mm=view.sighting.view_z_mm)
-        levels = spine_levels(chain, series, margin_mm=config.view_margin_mm)
-        elsewhere = thread.begin(axials_lie_elsewhere, study, leading, levels, config)
-        turned = thread.begin(series_wrong_way_round, study, series, levels, config)
-        uncertain = uncertain or sees_beside_the_canal_alone(leading, config)
+        doubts = view_doubts(view, self.sagittal, self.config)
+        if doubts.shows_no_lumbar_spine:
+            flags = (*doubts.flags, Flag.NUMBERING_UNCERTAIN)
+            return SpineLevels(study.study_id, flags=flags, set_aside=view.set_aside)
+        config, leading = self.config, view.series[0]
+        chain = number_chain(view.sighting.discs, config.chain, view_z_mm=view.sighting.view_z_mm)
+        seen = spine_levels(chain, view.series, margin_mm=config.view_margin_mm)
+        elsewhere = thread.begin(axials_lie_elsewhere, study, leading, seen, config)
+        turned = thread.begin(series_wrong_way_round, study, view.series, seen, config)
         said = {
             Flag.SERIES_DISAGREE: view.sighting.disagreeing,
             Flag.TRANSITIONAL_SUSPECTED: chain.suspects_transition(config.transitional_score),
             Flag.SACRUM_UNSEEN: not chain.reaches_sacrum,
-            Flag.NUMBERING_UNCERTAIN: uncertain or chain.confidence < config.uncertain_below,
-            Flag.LEVEL_ABSENT: len(levels) < len(LEVELS),
-            Flag.LEVEL_AT_EDGE: not all(is_shown(level, leading) for level in levels.values()),
+            Flag.NUMBERING_UNCERTAIN: doubts.of_numbering or chain.confidence < config.uncertain_below,
+            Flag.LEVEL_ABSENT: len(seen) < len(LEVELS),
+            Flag.LEVEL_AT_EDGE: not all(is_shown(level, leading) for level in seen.values()),
         }
         has_axial = self.axial is not None and bool(study.of_kind(SeriesKind.AXIAL_T2))
-        levels, is_curved, leaves = self.finder.followed(chain, levels, view, has_axial=has_axial)
-        followed = levels
+        followed, is_curved, leaves = self.finder.followed(chain, seen, view, has_axial=has_axial)
         levels, points = target_points(
             study,
-            levels,
+            followed,
             leading,
             config,
             is_curved=is_curved,
@@ -170,17 +148,16 @@ class LevelDetector:
         if wrong.series:
             return self._without(wrong, study, thread)
         said[Flag.SIDES_DOUBTFUL] = wrong.sides_doubtful
-        if has_axial and not is_curved:
+        if not is_curved and has_axial:
             across = leading.normal
-            is_curved = lies_along_a_bow(levels, across, config.bows)
-            if levels is not followed and not is_curved:
-                is_curved = recesses_tell_a_bend(levels, points, across, config.bows)
+            is_curved = lies_along_a_bow(levels, across, config.bows) or (
+                levels is not followed and recesses_tell_a_bend(levels, points, across, config.bows)
+            )
         elif not is_curved and self.foramen is not None:
             is_curved = foramina_tell_a_bend(
                 study, levels, leading, self.foramen, config.foramen, config.bows
             )
         said |= {Flag.SPINE_CURVED: is_curved, Flag.CANAL_AT_EDGE: leaves or canal_at_edge(levels, leading)}
-        flags.extend(flag for flag, holds in said.items() if holds)
         return SpineLevels(
             study_id=study.study_id,
             levels=levels,
@@ -188,7 +165,7 @@ class LevelDetector:
             numbering_confidence=chain.confidence,
             other_readings=chain.other_readings(config.least_reading),
             voters=_voters(chain),
-            flags=tuple(flags),
+            flags=(*doubts.flags, *(flag for flag, holds in said.items() if holds)),
             set_aside=view.set_aside,
         )
 
