@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from classifier import BUNDLED_WEIGHTS as BUNDLED_GRADERS
-from classifier.calibration import Calibration
+from classifier.calibration import Calibration, JointCalibration
 from classifier.config import GraderName
 from classifier.prior import level_prior
-from classifier.storage import StoredGrader, graders_of, load_grader, member_stem
+from classifier.storage import StoredGrader, load_grader, member_stem
 from data_prep import crops
 from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.files import write_json, write_whole
@@ -78,9 +77,9 @@ def find_weights(run: Path | None) -> WeightsSource:
         parts = {stage: folder / stage for stage in ("detector", "graders")}
         if found := {stage: part for stage, part in parts.items() if (part / MANIFEST_NAME).is_file()}:
             return found
-    if (run / "sagittal.safetensors").is_file():
+    if any((run / f"{kind.value}.safetensors").is_file() for kind in DetectorKind):
         return {"detector": run}
-    if (run / f"{GraderName.SPINAL.value}.safetensors").is_file():
+    if any((run / f"{name.value}.safetensors").is_file() for name in GraderName):
         return {"graders": run}
     raise WeightsRejected(
         f"no weights in '{run.name}': give a run of `lumbar train` that is finished, its folder weights, "
@@ -98,9 +97,11 @@ def export_weights(
 
     Raises:
         WeightsRejected: weights are missing or are not those of their manifest.
-        ExportFailed: a graph gives something else than torch; there is then no manifest.
+        ExportFailed: ``out`` holds a manifest of something else; or a graph gives something else than torch,
+            and there is then no manifest.
     """
     checked = find_spec("onnxruntime") is not None
+    made_from = _hashes(source)
     _remove_earlier(out)
     files, models, differences = {}, {}, {}
     for name, model, description in _models(source):
@@ -120,7 +121,7 @@ def export_weights(
     manifest = {
         "format": FORMAT,
         "files": files,
-        "made_from": _hashes(source),
+        "made_from": made_from,
         "versions": {"lumbar": __version__, "onnx_opset": OPSET}
         | {name: found for name in _VERSIONED if (found := version_of(name))},
         "git_revision": git_revision(),
@@ -136,13 +137,26 @@ def export_weights(
 
 
 def _remove_earlier(out: Path) -> None:
-    """Remove the manifest of an earlier export and what it lists: some may not be written again."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        manifest = json.loads((out / MANIFEST_NAME).read_text(encoding="utf-8"))
-        for name in manifest["files"] if manifest["format"] == FORMAT else ():
-            if Path(name).name == name and name.endswith(".onnx"):
-                (out / name).unlink(missing_ok=True)
-    (out / MANIFEST_NAME).unlink(missing_ok=True)
+    """Remove the manifest of an earlier export and what it lists: some may not be written again.
+
+    Raises:
+        ExportFailed: the manifest is of something else, such as of weights, which are nothing without it.
+    """
+    path = out / MANIFEST_NAME
+    if not path.exists():
+        return
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        is_ours = manifest["format"] == FORMAT
+        names = [str(name) for name in manifest["files"]] if is_ours else []
+    except (OSError, ValueError, KeyError, TypeError):
+        is_ours = False
+    if not is_ours:
+        raise ExportFailed(f"'{out.name}' has a {MANIFEST_NAME} of something else: choose another folder")
+    for name in names:
+        if Path(name).name == name and name.endswith(".onnx"):
+            (out / name).unlink(missing_ok=True)
+    path.unlink()
 
 
 def count_models(source: WeightsSource) -> int:
@@ -153,7 +167,7 @@ def count_models(source: WeightsSource) -> int:
 def _models(source: WeightsSource) -> Iterator[tuple[str, ExportedModel, dict[str, Any]]]:
     if (folder := source.get("detector")) is not None:
         for kind, spec in SPECS.items():
-            if kind is DetectorKind.SAGITTAL or (folder / f"{kind.value}.safetensors").is_file():
+            if (folder / f"{kind.value}.safetensors").is_file():
                 content = read_verified(folder, f"{kind.value}.safetensors")
                 model = detector_model(network_from_bytes(spec, content), spec)
                 yield kind.value, model, _detector_description(spec)
@@ -163,12 +177,16 @@ def _models(source: WeightsSource) -> Iterator[tuple[str, ExportedModel, dict[st
                 model = refiner_model(refiner_from_bytes(refiner, content), refiner)
                 yield refiner.stem, model, _refiner_description(refiner)
     if (folder := source.get("graders")) is not None:
-        for name in graders_of(folder):
+        for name in GraderName:
+            if not (folder / f"{name.value}.safetensors").is_file():
+                continue
             stored = load_grader(folder, name)
             for number, member in enumerate(stored.members, start=1):
                 model = grader_model(member.network, member.config)
                 described = _grader_description(member, stored.calibration)
                 described |= {"member": number, "members": len(stored.members)}
+                if stored.joint is not None:
+                    described["joined"] = _joined(stored.joint)
                 yield member_stem(name, number), model, described
 
 
@@ -266,6 +284,15 @@ def _calibration(calibration: Calibration) -> dict[str, Any]:
         "+ prior_share * prior; prior: level_prior of the target's level; logits: mean over the members",
         **calibration.to_dict(),
         "any_severe_pull_is": "of submissions to the competition alone; p does not change",
+    }
+
+
+def _joined(joint: JointCalibration) -> dict[str, Any]:
+    return {
+        "with": GraderName.SPINAL.value,
+        "formula": "p = softmax(weights[0] * logits of that grader + weights[1] * logits of this one + bias "
+        "+ log(prior)), of a canal that both see, in place of either calibration",
+        **joint.to_dict(),
     }
 
 

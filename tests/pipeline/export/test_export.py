@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,10 +21,10 @@ import pipeline.commands.exporting
 import pipeline.export.bundle
 from classifier.config import GROUP_GRADERS, GraderName
 from classifier.predict import Grader
-from classifier.storage import StoredGrader, member_stem
+from classifier.storage import StoredGrader, load_grader, member_stem
 from classifier.target_crops import reading_point, target_crop
 from data_prep.base.bundles import DEFAULT_BUNDLE
-from data_prep.base.manifest import WeightsRejected, read_verified, verify_manifest
+from data_prep.base.manifest import WeightsRejected, read_verified, verify_manifest, write_manifest
 from data_prep.crops import Crop
 from data_prep.levels import SpineLevels
 from data_prep.read.find import find_studies
@@ -206,6 +207,34 @@ def test_weights_are_found_in_a_run_in_its_weights_and_in_a_stage(run_folder: Pa
         find_weights(tmp_path)
     refused = lumbar("export", tmp_path, "-o", tmp_path / "out")
     assert refused.exit_code == 1 and "no weights in" in refused.stderr
+
+
+def test_how_both_canal_graders_are_joined_is_in_the_manifest(manifest: dict[str, Any]) -> None:
+    joint = load_grader(GRADERS, GraderName.SPINAL_AXIAL).joint
+    assert joint is not None
+    assert manifest["models"]["spinal_axial"]["joined"].items() >= joint.to_dict().items()
+    assert not any("joined" in manifest["models"][name] for name in GROUP_GRADERS)
+
+
+def test_a_folder_of_weights_is_not_exported_into(tmp_path: Path) -> None:
+    weights = Path(shutil.copytree(GRADERS, tmp_path / "graders"))
+    before = {path.name: path.read_bytes() for path in weights.iterdir()}
+    refused = lumbar("export", weights, "-o", weights)
+    assert refused.exit_code == 1 and "'graders' has a manifest.json of something else" in refused.stderr
+    assert {path.name: path.read_bytes() for path in weights.iterdir()} == before
+
+
+def test_a_folder_of_one_grader_is_exported_as_it_is(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for suffix in (".safetensors", ".json"):
+        shutil.copyfile(GRADERS / f"subarticular{suffix}", run / f"subarticular{suffix}")
+    write_manifest(run)
+    assert list(export_weights(find_weights(run), tmp_path / "out")["models"]) == ["subarticular"]
+    (run / "subarticular.safetensors").unlink()
+    with pytest.raises(WeightsRejected, match="is missing"):
+        export_weights({"graders": run}, tmp_path / "out")
+    assert (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_a_graph_that_differs_leaves_no_manifest(
