@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import pickle
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -186,7 +187,8 @@ def train_detector(
     Args:
         sources: (weight, slices) pairs to draw training views from.
         choosing: slices of other patients; scored after every epoch, never trained on.
-        resume: go on from the last checkpoint in ``run`` when there is one.
+        resume: go on from the last checkpoint in ``run`` when there is one; a finished training stays as it
+            is.
         start_from: a safetensors file of the same kind to begin with, instead of random weights.
         on_epoch: told after every epoch its number from 1 and its figures.
         on_batch: told after every batch how many epochs are done: 0.5 for half of the first.
@@ -196,7 +198,8 @@ def train_detector(
         Path of the weight file.
 
     Raises:
-        SlicesUnusable: no source has a slice, or the checkpoint to go on from is of another training.
+        SlicesUnusable: no source has a slice, or the checkpoint to go on from is of another training or
+            broken.
     """
     sources = [(weight, slices) for weight, slices in sources if slices and weight > 0]
     if not sources:
@@ -222,9 +225,8 @@ def train_detector(
         "seed": config.seed,
         "deterministic": True,
         "device": config.device,
-        "project": str(run),
-        "name": "training",
-        "exist_ok": True,
+        # Not of project and name: a copied or moved run that is gone on with would write where it was.
+        "save_dir": str(run / "training"),
         "amp": False,
         "val": True,
         "plots": False,
@@ -243,6 +245,14 @@ def train_detector(
                 "the checkpoint is of a training with other options or slices: choose a new folder, "
                 "or begin anew without --resume"
             )
+        weights = run / f"{config.kind.value}.safetensors"
+        if not can_go_on(checkpoint, config.epochs):
+            if weights.is_file():  # it was finished
+                return weights
+            raise SlicesUnusable(
+                f"'{checkpoint.name}' cannot be gone on from: it was cut off while it was written, or has no "
+                "epoch left; begin anew without --resume"
+            )
         overrides["resume"] = str(checkpoint)
     write_whole(run / _BEGUN_FILE, described)
     with _library_at(logging.INFO if talkative else logging.WARNING):
@@ -251,6 +261,16 @@ def train_detector(
     if RANK in {-1, 0}:
         _export(trainer, run)
     return run / f"{config.kind.value}.safetensors"
+
+
+def can_go_on(checkpoint: Path, epochs: int) -> bool:
+    """Whether a checkpoint of this program's can be read, and an epoch is left after it."""
+    try:
+        # ultralytics keeps whole objects in it.
+        epoch = torch.load(checkpoint, map_location="cpu", weights_only=False)["epoch"]
+    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, ValueError, AttributeError):
+        return False
+    return bool(0 <= epoch < epochs - 1)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from data_prep.base.manifest import MANIFEST_NAME, read_verified, write_manifest
 from data_prep.synthetic import FIRST_CHOOSING_SEED
 from data_prep.vocabulary import ConditionGroup
 from detector.spec import REFINERS, DetectorKind
-from pipeline.commands.console import Verbosity, err, fail, progress, progress_of_parts, verbosity
+from pipeline.commands.console import Verbosity, err, fail, progress, progress_of_parts, tell, verbosity
 from pipeline.commands.options import (
     BatchThreads,
     External,
@@ -107,6 +107,8 @@ def train(
         initial_rate=rate,
         augment=AugmentConfig() if synthesis else AugmentConfig(synthesis=NO_SYNTHESIS),
     )
+    if not resume and (output / "training" / "weights" / "last.pt").is_file():
+        tell(f"note: the training that {output.name}/ holds is begun anew; --resume goes on with it")
     with progress_of_parts(f"training {kind.value} detector", epochs) as at:
         last = ""
 

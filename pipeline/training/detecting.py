@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -35,7 +34,7 @@ from detector.learn.study_slices import (
     recess_pairs,
     slices_of_study,
 )
-from detector.learn.train import TrainConfig, train_detector
+from detector.learn.train import TrainConfig, can_go_on, train_detector
 from detector.predict import LevelDetector
 from detector.spec import AXIAL, FORAMEN, REFINERS, SAGITTAL, DetectorKind, RefinerSpec
 from pipeline.training.data import TrainingData
@@ -148,7 +147,9 @@ def train_one(
         name = f"{folder.parent.parent.name} {kind.value}"
         say(f"{name} epoch {done} of {settings.epochs}: {share:.3f} within 6 mm")
 
-    _drop_broken_checkpoint(folder, settings.epochs)
+    checkpoint = folder / "training" / "weights" / "last.pt"
+    if checkpoint.is_file() and not can_go_on(checkpoint, settings.epochs):
+        shutil.rmtree(folder / "training", ignore_errors=True)  # begun anew
     torch.set_num_threads(settings.threads)
     train_detector(
         config,
@@ -191,20 +192,6 @@ def train_second_look(
 
     training = RefinerTraining(epochs=settings.point_epochs, seed=plan.seed, threads=settings.threads)
     train_refiner(spec, found.where(~watched), found.where(watched), folder, training, report=report)
-
-
-def _drop_broken_checkpoint(folder: Path, epochs: int) -> None:
-    """Begin anew where the last checkpoint was cut off by a kill, or has no epoch left to resume."""
-    checkpoint = folder / "training" / "weights" / "last.pt"
-    if not checkpoint.is_file():
-        return
-    try:
-        # Written by this run a moment ago; ultralytics keeps whole objects in it.
-        epoch = torch.load(checkpoint, map_location="cpu", weights_only=False)["epoch"]
-    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, ValueError, AttributeError):
-        epoch = epochs
-    if not 0 <= epoch < epochs - 1:
-        shutil.rmtree(folder / "training", ignore_errors=True)
 
 
 def bundle(runs: Mapping[str, Path], folder: Path) -> None:

@@ -1,6 +1,7 @@
 """A training that is small but real: it runs, learns, resumes, and its weights load."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,10 @@ def test_an_interrupted_training_goes_on_learns_writes_weights_and_describes_its
         with pytest.raises(SlicesUnusable, match="other options or slices"):
             train_detector(changed, [(1.0, learned)], slices[:3], tmp_path, resume=True)
     resumed: list[int] = []
+    copy = Path(shutil.copytree(tmp_path / "training", tmp_path / "copy" / "training")).parent
+    left = {path: path.read_bytes() for path in (tmp_path / "training").rglob("*") if path.is_file()}
+    train_detector(TINY, [(1.0, slices)], slices[:3], copy, resume=True)
+    assert {path: path.read_bytes() for path in left} == left
     weights = train_detector(
         TINY,
         [(1.0, slices)],
@@ -50,6 +55,14 @@ def test_an_interrupted_training_goes_on_learns_writes_weights_and_describes_its
         on_epoch=lambda epoch, _: resumed.append(epoch),
     )
     assert resumed and resumed[0] > 1 and resumed[-1] == 3
+    assert weights.read_bytes() == (copy / "axial.safetensors").read_bytes()
+    again = train_detector(TINY, [(1.0, slices)], slices[:3], tmp_path, resume=True, on_epoch=stop_after_two)
+    assert again == weights and resumed[-1] == 3
+    checkpoint = copy / "training" / "weights" / "last.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    (copy / "axial.safetensors").unlink()
+    with pytest.raises(SlicesUnusable, match="cut off while it was written"):
+        train_detector(TINY, [(1.0, slices)], slices[:3], copy, resume=True)
     log = pd.read_csv(tmp_path / "axial_results.csv")
     log.columns = [name.strip() for name in log.columns]
     total = log[[name for name in log.columns if name.startswith("train/")]].sum(axis=1)
