@@ -216,9 +216,13 @@ def _serves_one(folder: Path, members: Sequence[StoredGrader]) -> bool:
 
 
 def _aligned(caches: Sequence[CropCache]) -> list[CropCache]:
-    """The crops of the targets that all caches have, in the order of the first. Raises ValueError: none."""
+    """The crops of the targets that all caches have, each once, in the order of the first.
+
+    Raises:
+        ValueError: they have none in common.
+    """
     places = [{str(row_id): i for i, row_id in enumerate(cache.row_ids)} for cache in caches]
-    common = [str(row_id) for row_id in caches[0].row_ids if all(str(row_id) in place for place in places)]
+    common = [row_id for row_id in places[0] if all(row_id in place for place in places)]
     if not common:
         raise ValueError("the members of a grader have no validation target in common")
     return [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -46,6 +47,10 @@ NOT_CUT_FOR = (
 
 class NoCrops(LumbarError, ValueError):
     """A crop cache without a crop of a grader, as of a data set that lacks its series."""
+
+
+class CropsUnusable(LumbarError, ValueError):
+    """A file of a crop cache is broken, or of a cache for other graders. The message names it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +97,22 @@ class Source(NamedTuple):
     name: str
     load: Callable[[], LabelledStudy]
     made_of: str = ""
+
+
+class Cut(NamedTuple):
+    """A study that was cut.
+
+    Attributes:
+        name: of its file in the cache.
+        rejections: what of its images cannot be used.
+        problems: of annotated points that are left out, see ``annotated_points``.
+        is_anew: whether the cache held it, made of something else.
+    """
+
+    name: str
+    rejections: tuple[Rejection, ...]
+    problems: tuple[str, ...] = ()
+    is_anew: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,10 +192,10 @@ def build_cache(
     natural_grades: bool,
     parted: bool = False,
     jobs: int = 1,
-) -> Iterator[tuple[str, tuple[Rejection, ...]]]:
+) -> Iterator[Cut]:
     """Write the cache file of every study that has none yet, or one that was made of something else.
 
-    Yields names and rejections as they are done.
+    Yields what was cut as it is done.
 
     The result does not depend on ``jobs``. Nothing is written before the first name is asked for.
 
@@ -194,7 +215,7 @@ def build_cache(
     path = folder / _CACHE_FILE
     if not path.exists():
         write_json(path, description, indent=2)
-    elif _with_defaults(json.loads(path.read_text())) != description:
+    elif _description(folder) != description:
         raise ValueError(
             f"crop cache '{folder.name}' was cut with another configuration: choose a new folder"
         )
@@ -212,24 +233,25 @@ def _is_cut(source: Source, folder: Path) -> bool:
     try:
         with np.load(folder / f"{safe_id(source.name)}.npz", allow_pickle=False) as stored:
             made_of = str(stored[_MADE_OF]) if _MADE_OF in stored else ""
-    except (OSError, ValueError, BadZipFile):
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error):
         return False
     return made_of == source.made_of
 
 
-def _cut_and_save(source: Source, *, folder: Path, configs: CropConfigs) -> tuple[str, tuple[Rejection, ...]]:
-    name = source.name
+def _cut_and_save(source: Source, *, folder: Path, configs: CropConfigs) -> Cut:
+    path = folder / f"{safe_id(source.name)}.npz"
+    is_anew = path.exists()
     try:
         item = source.load()
     except DicomRejected as rejected:
-        (folder / f"{safe_id(name)}.npz").unlink(missing_ok=True)  # of what it was before
-        return name, (*rejected.rejections, rejected.rejection)
+        path.unlink(missing_ok=True)  # of what it was before
+        return Cut(source.name, (*rejected.rejections, rejected.rejection), is_anew=is_anew)
     cache = PixelCache(item.study)
     arrays: dict[str, Any] = cut_study(replace(item, study=cache.study), configs)
     arrays[_MADE_OF] = np.array(source.made_of)
-    with atomic_write(folder / f"{safe_id(name)}.npz", binary=True) as stream:
+    with atomic_write(path, binary=True) as stream:
         np.savez(stream, **arrays)
-    return name, (*item.study.rejections, *cache.rejections)
+    return Cut(source.name, (*item.study.rejections, *cache.rejections), item.problems, is_anew)
 
 
 def load_cache(folder: Path, grader: GraderName, crop: CropConfig) -> CropCache:
@@ -237,6 +259,7 @@ def load_cache(folder: Path, grader: GraderName, crop: CropConfig) -> CropCache:
 
     Raises:
         ValueError: no such cache, cut with another configuration, or without any such crop.
+        CropsUnusable: a file of it is broken.
     """
     description = _description(folder)
     if not cuts_for(folder, grader, crop):
@@ -244,9 +267,15 @@ def load_cache(folder: Path, grader: GraderName, crop: CropConfig) -> CropCache:
     names = ["crops", "valid", "level", "truth", "label", "row_ids"]
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     for file in sorted(folder.glob("*.npz")):
-        with np.load(file, allow_pickle=False) as stored:
-            for name in names:
-                parts[name].append(stored[f"{grader}.{name}"])
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                for name in names:
+                    parts[name].append(stored[f"{grader}.{name}"])
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+            raise CropsUnusable(
+                f"'{folder.name}/{file.name}' is broken, or has no crops for {grader.value} "
+                f"({type(error).__name__}): delete it and cut again"
+            ) from None
     if not sum(map(len, parts["crops"])):
         raise NoCrops(f"crop cache '{folder.name}' has no {grader.value} crop")
     arrays = {name: np.concatenate(part) for name, part in parts.items()}
@@ -301,7 +330,13 @@ def _description(folder: Path) -> dict[str, Any]:
     path = folder / _CACHE_FILE
     if not path.exists():
         raise ValueError(f"'{folder.name}' is no crop cache ({_CACHE_FILE} is missing)")
-    return _with_defaults(json.loads(path.read_text()))
+    try:
+        return _with_defaults(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CropsUnusable(
+            f"'{folder.name}/{_CACHE_FILE}' does not say how crops were cut ({type(error).__name__}): "
+            "cut into a new folder"
+        ) from None
 
 
 def _shares_by_level(truth: NDArray[np.float32], level: NDArray[np.int64]) -> NDArray[np.float64]:

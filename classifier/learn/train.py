@@ -25,10 +25,10 @@ from classifier.learn.losses import any_severe_loss, weighted_loss
 from classifier.learn.pretrained import load_pretrained
 from classifier.model import GraderNetwork
 from classifier.prior import competition_log_loss
-from classifier.storage import save_grader
+from classifier.storage import read_grader, save_grader
 from data_prep.base.csv_files import write_table
 from data_prep.base.files import arrays_digest, atomic_write
-from data_prep.base.manifest import file_sha256
+from data_prep.base.manifest import WeightsRejected, file_sha256
 from data_prep.problems import LumbarError
 from data_prep.vocabulary import SEVERITIES
 
@@ -79,6 +79,7 @@ def train_grader(
 ) -> GraderNetwork:
     """Train one grader and write its weights; goes on from ``{group}.checkpoint.pt`` when there is one.
 
+    A finished training stays as it is, and so does a calibration that was fitted to it there.
     After every epoch the checkpoint and ``{group}.log.csv`` are written to ``folder``, in the end
     ``{group}.safetensors`` (fp16) and ``{group}.json`` (configuration, versions, metrics); all atomically.
 
@@ -95,18 +96,14 @@ def train_grader(
     Raises:
         TrainingFailed: the loss is not finite.
         ValueError: a checkpoint of another configuration, or of other crops or weights to begin with, is in
-            the folder.
+            the folder; or the weights to begin with are of another network.
         PretrainedUnusable: the pretrained file does not fit.
     """
     machine = machine or Machine()
     settings, device = config.training, machine.device
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    network = GraderNetwork(config.network, config.crop)
-    if pretrained is not None:
-        load_pretrained(network, pretrained)
-    if start_from is not None:
-        network.load_state_dict(dict(start_from))
+    network = first_network(config, start_from, pretrained)
     network = network.to(device).to(memory_format=torch.channels_last)
     averaged = AveragedModel(network, avg_fn=_running_mean(settings.ema_decay), use_buffers=True)
     kept: GraderNetwork = averaged.module  # type: ignore[assignment]
@@ -141,6 +138,8 @@ def train_grader(
         scaler.load_state_dict(state["scaler"])
         reports = [EpochReport(**row) for row in state["reports"]]
 
+    if len(reports) == settings.epochs and _is_saved(folder, config, origin):
+        return kept
     for epoch in range(len(reports), settings.epochs):
         started = time.monotonic()
         # The order and the jitter hang on seed and epoch alone: a resumed run equals an undisturbed one.
@@ -206,6 +205,38 @@ def train_grader(
         metrics["pretrained"] = {"file": pretrained.name, "sha256": file_sha256(pretrained)}
     save_grader(folder, config, kept, Calibration(), metrics)
     return kept
+
+
+def first_network(
+    config: GraderConfig, start_from: Mapping[str, Tensor] | None = None, pretrained: Path | None = None
+) -> GraderNetwork:
+    """The network that a training begins with; see ``train_grader``.
+
+    Raises:
+        ValueError: ``start_from`` is of another network.
+        PretrainedUnusable: the pretrained file does not fit.
+    """
+    network = GraderNetwork(config.network, config.crop)
+    if pretrained is not None:
+        load_pretrained(network, pretrained)
+    if start_from is not None:
+        try:
+            network.load_state_dict(dict(start_from))
+        except RuntimeError:
+            raise ValueError(
+                f"the {config.name.value} grader to begin with is of another network than the configuration "
+                "says: give the --config that it was trained with"
+            ) from None
+    return network
+
+
+def _is_saved(folder: Path, config: GraderConfig, origin: str) -> bool:
+    """Whether a folder holds the grader of a training."""
+    try:
+        stored = read_grader(folder, config.name)
+    except WeightsRejected:
+        return False
+    return stored.config == config and stored.metrics.get("made_of") == origin
 
 
 def made_of(

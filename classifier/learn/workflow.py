@@ -28,6 +28,7 @@ def train_groups(
     pretrained: Path | None = None,
     teachers: Sequence[Path] = (),
     start_from: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Train graders one after another on the crops of several caches; see ``train_grader``.
 
@@ -37,14 +38,17 @@ def train_groups(
         validation: caches that are watched as a whole, or with that part of theirs.
         teachers: files that ``teach_groups`` wrote; each grader takes those of its own.
         start_from: folder of graders with the same networks to go on from.
+        say: told what is not used although it was given.
 
     Raises:
         ValueError: no cache has crops for a grader, or a study is learned from and watched.
-        TeachersUnusable: a configuration asks for teachers and none are of its grader, or the other way.
+        TeachersUnusable: a configuration asks for teachers and none are of its grader, or the other way; or
+            some have not graded a single crop.
         WeightsRejected: ``start_from`` lacks a grader.
     """
-    asked = [Teachers.load(path) for path in teachers]
+    asked = [(path, Teachers.load(path)) for path in teachers]
     for config in configs:
+        own_pretrained = _pretrained_for(config, pretrained, say)
         beside = [*(cache for cache in caches if is_parted(cache)), *validation]
         watched = crops_of(beside, config, Part.VALIDATION)
         learned = joined_crops(caches, config, Part.TRAIN)
@@ -56,13 +60,16 @@ def train_groups(
                 f"{len(both)} studies are learned from and watched, such as {min(both)}: "
                 "give --validation others"
             )
-        own = [item for item in asked if item.grader is config.name]
+        own = [item for _, item in asked if item.grader is config.name]
         if bool(own) != bool(config.training.teaching):
             raise TeachersUnusable(
                 f"{config.name.value}: training.teaching is {config.training.teaching} and there are "
                 f"{len(own)} files of its teachers: give what `classifier teach` wrote with --teachers, "
                 "or, with a training.teaching of 0, none"
             )
+        for path, item in asked:
+            if item.grader is config.name:
+                _tell_of_share(path, item, learned, say)
         train_grader(
             config,
             taught(learned, own, config.training.teaching) if own else learned,
@@ -71,7 +78,7 @@ def train_groups(
             report=partial(report, config.name),
             on_step=partial(on_step, config.name),
             machine=machine,
-            pretrained=_pretrained_for(config, pretrained),
+            pretrained=own_pretrained,
             start_from=None
             if start_from is None
             else load_grader(start_from, config.name).network.state_dict(),
@@ -88,6 +95,7 @@ def teach_groups(
     report: Callable[[GraderName, int, EpochReport], None],
     machine: Machine | None = None,
     pretrained: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
     """Train teachers of some graders and write what they say, ``{grader}.npz``; see ``ask_teachers``.
 
@@ -111,15 +119,31 @@ def teach_groups(
             folds=folds,
             report=partial(report, config.name),
             machine=machine,
-            pretrained=_pretrained_for(config, pretrained),
+            pretrained=_pretrained_for(config, pretrained, say),
         )
         written.append(folder / f"{config.name.value}.npz")
         found.save(written[-1])
     return written
 
 
-def _pretrained_for(config: GraderConfig, pretrained: Path | None) -> Path | None:
-    return pretrained if config.network.backbone != "compact_resnet" else None
+def _pretrained_for(config: GraderConfig, pretrained: Path | None, say: Callable[[str], None]) -> Path | None:
+    if pretrained is None or config.network.backbone != "compact_resnet":
+        return pretrained
+    say(f"the {config.name.value} grader begins at random: --pretrained is for timm backbones")
+    return None
+
+
+def _tell_of_share(path: Path, item: Teachers, crops: CropCache, say: Callable[[str], None]) -> None:
+    """Teachers of other crops would go unnoticed: what they did not grade keeps the reader's grade.
+
+    Raises:
+        TeachersUnusable: they graded none.
+    """
+    place, graded = f"'{path.parent.name}/{path.name}'", int(np.isin(crops.row_ids, item.row_ids).sum())
+    if not graded:
+        raise TeachersUnusable(f"{place} graded none of these crops: teach on the same studies")
+    if graded < len(crops):
+        say(f"{place} graded {graded} of {len(crops)} crops; the others keep the reader's grade")
 
 
 def crops_of(caches: Sequence[Path], config: GraderConfig, part: Part) -> list[CropCache]:

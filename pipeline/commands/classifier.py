@@ -64,7 +64,8 @@ def calibrate(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Weights folder to write; default: the run itself.")
+        Path | None,
+        typer.Option("--output", "-o", help="Weights folder to write; of one run alone the run itself."),
     ] = None,
     shifted: Annotated[
         Path | None,
@@ -86,6 +87,12 @@ def calibrate(
     from data_prep.base.manifest import WeightsRejected
     from pipeline.export.graphs import write_graphs
 
+    places = [run.resolve() for run in runs]
+    if len(set(places)) < len(places):
+        raise typer.BadParameter("a run is named twice: it would count twice")
+    if len(runs) > 1 and (output is None or output.resolve() in places):
+        # Calibrated once more, the members written into that run would be joined by themselves.
+        raise typer.BadParameter("of several runs, name a folder with --output that is none of them")
     with locked_folder(output or runs[0]):
         try:
             figures, rows = calibrate_groups(

@@ -15,12 +15,15 @@ from data_prep.names import safe_id
 from data_prep.synthetic import FIRST_CHOOSING_SEED, ScannerName
 from pipeline.commands import console
 from pipeline.commands.options import BatchThreads, Device, Pretrained, machine_option, synthetic_option
+from pipeline.commands.summaries import tell_of_points
 
 if TYPE_CHECKING:
     from classifier.config import GraderConfig
     from classifier.learn.crop_cache import Source
     from classifier.learn.train import EpochReport
     from data_prep.problems import Rejection
+
+_NAMED = 5
 
 GivenData = Annotated[
     Path | None,
@@ -121,6 +124,8 @@ def train(
 
     if phantoms and seed + phantoms > FIRST_CHOOSING_SEED:
         raise typer.BadParameter("phantoms of seeds from 100,000 on are kept for choosing and reporting")
+    if crops and (data is not None or phantoms):
+        raise typer.BadParameter("give --crops, or DATA or --phantoms to cut: only one is learned from")
     configs = _configs(grader or list(GraderName), config, {"epochs": epochs, "threads": threads})
     rejections: list[Rejection] = []
     if not crops:
@@ -145,6 +150,7 @@ def train(
                 pretrained=pretrained,
                 teachers=teachers or [],
                 start_from=start_from,
+                say=_note,
             )
     except (TrainingFailed, ValueError) as error:
         console.fail(str(error))
@@ -197,11 +203,16 @@ def teach(
                 report=lambda name, fold, row: _tell(f"{name.value} without fold {fold}", row),
                 machine=Machine(resolve_device(device), workers),
                 pretrained=pretrained,
+                say=_note,
             )
     except (TrainingFailed, ValueError) as error:
         console.fail(str(error))
     named = " ".join(f"--teachers {path}" for path in written)
     console.err.print(f"next: lumbar classifier train … {named}", soft_wrap=True)
+
+
+def _note(text: str) -> None:
+    console.tell(f"note: {text}")
 
 
 def _tell(name: str, row: EpochReport) -> None:
@@ -244,19 +255,31 @@ def _cut(
     crops = {config.name: config.crop for config in configs}
     how: dict[str, Any] = {"natural_grades": not enriched, "parted": data is not None, "jobs": jobs}
     rejections: list[Rejection] = []
+    problems: list[str] = []
+    n_anew = 0
     with locked_folder(folder), console.progress("cutting crops", len(sources)) as done:
+        others = {path.stem for path in folder.glob("*.npz")} - {safe_id(source.name) for source in sources}
+        if others and data is not None:
+            named = ", ".join(sorted(others)[:_NAMED]) + (", …" if len(others) > _NAMED else "")
+            console.fail(
+                f"crop cache '{folder.name}' holds {len(others)} studies that '{data.name}' lacks, or lacks "
+                f"images, labels or points of ({named}): they would be learned from. Delete their .npz files "
+                "there, or choose a new folder, as for another data set"
+            )
         try:
-            for name, found in build_cache(sources, folder, crops, **how):
-                rejections += found
-                done(name)
+            for item in build_cache(sources, folder, crops, **how):
+                rejections += item.rejections
+                problems += item.problems
+                n_anew += item.is_anew
+                done(item.name)
         except ValueError as error:
             console.fail(str(error))
     console.list_rejections(rejections)
-    others = {path.stem for path in folder.glob("*.npz")} - {safe_id(source.name) for source in sources}
+    tell_of_points(problems)
+    if n_anew:
+        _note(f"{n_anew} studies were cut anew: their images, points or labels are not those of before")
     if others:
-        console.tell(
-            f"note: the crop cache also holds {len(others)} studies of earlier cuts, which count, too"
-        )
+        _note(f"the crop cache also holds {len(others)} studies of earlier cuts, which count, too")
     console.tell(f"crops: {folder}")
     return rejections
 

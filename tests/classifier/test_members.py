@@ -98,6 +98,8 @@ def test_members_with_other_crops_are_calibrated_on_the_targets_that_both_see() 
     first, second = _aligned([cache([0, 1, 2, 3]), cache([3, 4, 1])])
     assert first.row_ids.tolist() == second.row_ids.tolist()
     assert first.level.tolist() == second.level.tolist() == [1, 3]
+    (alone,) = _aligned([cache([2, 0, 2])])  # as of a folder that is named twice
+    assert alone.level.tolist() == [2, 0]
     with pytest.raises(ValueError, match="in common"):
         _aligned([cache([0]), cache([1])])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from classifier.config import GROUP_GRADERS, CropConfig, GraderName, default_config
-from classifier.learn.crop_cache import CropCache, build_cache, cut_study, load_cache
+from classifier.learn.crop_cache import CropCache, CropsUnusable, build_cache, cut_study, load_cache
 from classifier.learn.jitter import central_crop
 from classifier.learn.sources import phantom_sources, rsna_sources
 from classifier.prior import level_prior
@@ -66,7 +67,7 @@ def test_what_is_made_of_something_else_is_cut_again(tmp_path: Path) -> None:
     build(tmp_path)
     other = phantom_sources(1, FIRST_SEED + 1, size="small", scanners="unseen")
     cut = build_cache(other, tmp_path, SMALL_CROPS, natural_grades=True)
-    assert [name for name, _ in cut] == ["000006"]
+    assert [(item.name, item.is_anew) for item in cut] == [("000006", True)]
     assert list(build_cache(other, tmp_path, SMALL_CROPS, natural_grades=True)) == []
 
 
@@ -108,6 +109,30 @@ def test_a_cache_of_another_cut_is_refused(cache_folder: Path) -> None:
         load_cache(cache_folder, GraderName.SPINAL, CropConfig())
     with pytest.raises(ValueError, match="no crop cache"):
         load_cache(cache_folder / "nothing", GraderName.SPINAL, CropConfig())
+
+
+def test_a_broken_file_of_a_cache_is_named(cache_folder: Path, tmp_path: Path) -> None:
+    folder, crop = Path(shutil.copytree(cache_folder, tmp_path / "crops")), SMALL_CROPS[GraderName.SPINAL]
+    file = folder / "000006.npz"
+    for content in (b"", b"no archive", file.read_bytes()[:5000]):
+        file.write_bytes(content)
+        with pytest.raises(CropsUnusable, match=r"'crops/000006.npz' is broken.* delete it and cut again"):
+            load_cache(folder, GraderName.SPINAL, crop)
+    build(folder)
+    assert len(load_cache(folder, GraderName.SPINAL, crop)) == 10
+    (folder / "cache.json").write_text("{")
+    with pytest.raises(CropsUnusable, match=r"'crops/cache.json' does not say"):
+        load_cache(folder, GraderName.SPINAL, crop)
+
+
+def test_points_that_are_left_out_are_told(tmp_path: Path) -> None:
+    write_dataset(tmp_path, studies=1, seed=4, size="small")
+    path = tmp_path / "train_label_coordinates.csv"
+    table = pd.read_csv(path, dtype=str)
+    table.loc[0, "x"] = "-5"
+    table.to_csv(path, index=False)
+    (cut,) = build_cache(rsna_sources(tmp_path), tmp_path / "crops", SMALL_CROPS, natural_grades=True)
+    assert [text.split(":")[0] for text in cut.problems] == ["outside_image"] and not cut.is_anew
 
 
 def test_enriched_phantoms_have_many_severe_targets_and_their_own_prior(tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from classifier.calibration import Calibration
 from classifier.config import GraderName
 from classifier.learn.jitter import central_crop, jittered_crop
 from classifier.learn.train import EpochReport, TrainingFailed, grade_cache, train_grader
-from classifier.storage import load_grader
+from classifier.model import GraderNetwork
+from classifier.storage import load_grader, save_grader
 from tests.classifier.synthetic import disc_cache, tiny_config
 
 
@@ -55,6 +57,30 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     assert [row.epoch for row in resumed] == [2]
     weights = [(tmp_path / name / "foraminal.safetensors").read_bytes() for name in ("killed", "undisturbed")]
     assert weights[0] == weights[1]
+
+
+def test_a_finished_training_that_is_started_again_keeps_its_calibration(tmp_path: Path) -> None:
+    config = tiny_config(GraderName.SPINAL, epochs=1)
+    train = disc_cache(config, 16, 0)
+    network = train_grader(config, train, None, tmp_path)
+    stored = load_grader(tmp_path, GraderName.SPINAL)
+    save_grader(tmp_path, config, stored.network, Calibration(temperature=2.0), stored.metrics)
+    again = train_grader(config, train, None, tmp_path)
+    assert load_grader(tmp_path, GraderName.SPINAL).calibration.temperature == 2.0
+    assert np.array_equal(grade_cache(again, train, config), grade_cache(network, train, config))
+
+
+def test_weights_of_another_network_are_not_begun_with(tmp_path: Path) -> None:
+    config = tiny_config(GraderName.SPINAL, epochs=1)
+    other = replace(config, network=replace(config.network, hidden_channels=4))
+    with pytest.raises(ValueError, match="spinal grader to begin with is of another network"):
+        train_grader(
+            config,
+            disc_cache(config, 16, 0),
+            None,
+            tmp_path,
+            start_from=GraderNetwork(other.network, other.crop).state_dict(),
+        )
 
 
 def test_another_configuration_does_not_resume(tmp_path: Path) -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from classifier.config import GraderName
+from classifier.config import GraderName, default_config
+from classifier.learn.crop_cache import load_cache
+from classifier.learn.teachers import Teachers
 from data_prep.base.files import FolderInUse, locked_folder
+from data_prep.partition import Part, part_of
 from data_prep.phantom import write_dataset
 from pipeline.commands.classifier import app
 from tests.command_line import lumbar as whole_line
@@ -127,6 +133,66 @@ def test_graders_learn_from_teachers(tmp_path: Path) -> None:
     assert "give what `classifier teach` wrote with --teachers" in err
     code, _, err = lumbar("train", "--crops", crops, *choice, "--teachers", config, "-o", tmp_path / "x")
     assert code == 1 and "not what `lumbar classifier teach` writes" in err
+
+
+def test_teachers_of_other_crops_are_told(tmp_path: Path) -> None:
+    data, few, crops = tmp_path / "data", tmp_path / "few", tmp_path / "crops"
+    write_dataset(data, studies=3, seed=2, size="small")
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(TINY | {"training": TINY["training"] | {"teaching": 0.7}}))
+    choice = ("--grader", "spinal", "--config", config)
+    assert lumbar("cut", data, *choice, "-o", crops)[0] == 0
+    row_ids = load_cache(crops, GraderName.SPINAL, default_config(GraderName.SPINAL).crop).row_ids
+    learned = [name for name in row_ids.tolist() if part_of(name.split("_")[0]) is Part.TRAIN]
+    few.mkdir()
+    for names, code, said in (
+        (learned[:1], 0, f"'few/spinal.npz' graded 1 of {len(learned)} crops"),
+        (["1_spinal_canal_stenosis_l1_l2"], 1, "'few/spinal.npz' graded none of these crops"),
+    ):
+        Teachers(GraderName.SPINAL, np.array(names), np.zeros((1, 3))).save(few / "spinal.npz")
+        run = tmp_path / f"run{code}"
+        found = lumbar("train", "--crops", crops, *choice, "--teachers", few / "spinal.npz", "-o", run)
+        assert found[0] == code and said in " ".join(found[2].split())
+
+
+def test_crops_of_studies_that_were_withdrawn_are_not_learned_from(tmp_path: Path) -> None:
+    data, config = tmp_path / "data", tmp_path / "config.json"
+    write_dataset(data, studies=2, seed=4, size="small")
+    config.write_text(json.dumps(TINY))
+    run = ("train", data, "--grader", "spinal", "--config", config, "-o", tmp_path / "run")
+    assert lumbar(*run)[0] == 0
+    labels = pd.read_csv(data / "train.csv", dtype=str)
+    labels.iloc[:-1].to_csv(data / "train.csv", index=False)
+    code, _, err = lumbar(*run)
+    withdrawn = labels["study_id"].iloc[-1]
+    assert code == 1 and f"lacks images, labels or points of ({withdrawn})" in " ".join(err.split())
+    (tmp_path / "run" / "crops" / f"{withdrawn}.npz").unlink()
+    assert lumbar(*run)[0] == 0
+    points = pd.read_csv(data / "train_label_coordinates.csv", dtype=str)
+    points.assign(x="9999").to_csv(data / "train_label_coordinates.csv", index=False)
+    code, _, err = lumbar(
+        "cut", data, "--grader", "spinal", "--config", config, "-o", tmp_path / "run" / "crops"
+    )
+    said = " ".join(err.split())
+    assert code == 0 and "[outside_image] 25 x annotated point that is left out" in said
+    assert "1 studies were cut anew" in said
+
+
+def test_what_would_go_unused_or_count_twice_is_refused(run: Path, tmp_path: Path) -> None:
+    code, _, err = lumbar("train", "--crops", run / "crops", "--phantoms", 1, "-o", tmp_path)
+    assert code == 2 and "only one is learned from" in " ".join(err.replace("│", " ").split())
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    for arguments, said in (
+        ((run, run, "-o", tmp_path / "weights"), "named twice"),
+        ((run, other), "name a folder with --output that is none of them"),
+        ((run, other, "-o", other), "name a folder with --output that is none of them"),
+    ):
+        code, _, err = lumbar("calibrate", *arguments, "--validation", run / "crops")
+        assert code == 2 and said in " ".join(err.replace("│", " ").split())
+    unused = ("--pretrained", run.parent / "config.json", "--config", run.parent / "config.json")
+    new = ("--grader", "spinal", "-o", tmp_path / "run")
+    code, _, err = lumbar("train", "--crops", run / "crops", *unused, *new)
+    assert code == 0 and "the spinal grader begins at random" in " ".join(err.split())
 
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
