@@ -6,7 +6,6 @@ import hashlib
 import io
 import logging
 import time
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,8 +105,6 @@ class Receiver:
 
     def stop(self) -> None:
         """Take no new association, give those that run a moment, then end them: senders try again."""
-        if self._server is None:
-            return
         self._server.shutdown()
         until = time.monotonic() + _LAST_ASSOCIATIONS_S
         while any(one.is_established for one in self._ae.active_associations) and time.monotonic() < until:
@@ -227,13 +224,11 @@ class Receiver:
             self._dropped[id(event.assoc)] = self._dropped.get(id(event.assoc), 0) + 1
             return SUCCESS
         content = event.encoded_dataset()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with BoundedFile(io.BytesIO(content), DEFAULT_LIMITS) as file:
-                header, _ = parsed(file, (*_IDENTIFIERS, *_TELLING), DEFAULT_LIMITS, stop_before_pixels=True)
-            study_uid, sop_uid = (
-                str(header.get(k) or "").strip(" \0") for k in ("StudyInstanceUID", "SOPInstanceUID")
-            )
+        with BoundedFile(io.BytesIO(content), DEFAULT_LIMITS) as file:
+            header, _ = parsed(file, (*_IDENTIFIERS, *_TELLING), DEFAULT_LIMITS, stop_before_pixels=True)
+        study_uid, sop_uid = (
+            str(header.get(k) or "").strip(" \0") for k in ("StudyInstanceUID", "SOPInstanceUID")
+        )
         if header.get("SOPClassUID", request.AffectedSOPClassUID) != request.AffectedSOPClassUID:
             return NOT_THIS_CLASS
         if not (is_usable_uid(study_uid) and sop_uid == str(request.AffectedSOPInstanceUID).strip(" \0")):

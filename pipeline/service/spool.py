@@ -105,15 +105,16 @@ class Spool:
         name = _hash(sop_uid, image)
         path = self._studies / key / "images" / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}.dcm"
         with self._lock:
-            earlier = list(path.parent.glob(f"{name}*.dcm"))
-            before = sum(file.stat().st_size for file in earlier)
-            if self._bytes + len(content) - before > self._max_bytes:
-                self._make_room(len(content) - before)
+            earlier = _sizes(path.parent, name)
+            wanted = len(content) - sum(earlier.values())
+            if self._bytes + wanted > self._max_bytes:
+                self._make_room(wanted)
+                earlier = _sizes(path.parent, name)  # perhaps they made the room
             write_whole(path, content)
             for file in earlier:
                 if file != path:
-                    file.unlink(missing_ok=True)
-            self._bytes += len(content) - before
+                    file.unlink()
+            self._bytes += len(content) - sum(earlier.values())
             self._touched.add(key)
 
     def begin_arriving(self, study_uid: str) -> None:
@@ -130,13 +131,15 @@ class Spool:
         """An image of a series did not come, or was turned away: results say so until it is sent again."""
         with suppress(OSError):  # a full disk: the sender was told
             path = self._cut(study_uid, series_uid)
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.parent.mkdir(exist_ok=True, mode=0o700)
             path.touch()
 
     def note_whole(self, study_uid: str, series_uid: str) -> None:
         """A transfer of a series has ended as it should."""
         with suppress(OSError):
-            self._cut(study_uid, series_uid).unlink(missing_ok=True)
+            self._cut(study_uid, series_uid).unlink()
+            with self._lock:
+                self._touched.add(f"study-{_hash(study_uid)}")
 
     def _cut(self, study_uid: str, series_uid: str) -> Path:
         return self._studies / f"study-{_hash(study_uid)}" / f"cut-{_hash(series_uid)}"
@@ -178,7 +181,9 @@ class Spool:
             write_object(result, self.outbox / f"{study.key}-{_hash(result.SOPInstanceUID)}.dcm")
         with self._lock:
             graded = sorted({*self._state(study.key)["graded"], *study.instances})
-            self._note(study.key, graded=graded, attempts=0, outcome=outcome)
+            self._note(
+                study.key, graded=graded, attempts=0, outcome=outcome, was_incomplete=study.is_incomplete
+            )
 
     def waiting_results(self) -> list[Path]:
         """Results that were not delivered, oldest first."""
@@ -226,11 +231,13 @@ class Spool:
             images = {}
         newest = max(images.values(), default=0.0)
         state = self._state(key)
-        if images.keys() <= set(state["graded"]):
-            return newest, None
-        # A clock that was set back must not let a study wait for ever.
         gone = {_instance(name) for name in state["graded"]} - set(map(_instance, images))
         is_incomplete = bool(gone) or any(folder.parent.glob("cut-*"))
+        # What was missing has been sent again, perhaps without a new image: the results still say otherwise.
+        is_mended = bool(images) and state["was_incomplete"] and not is_incomplete
+        if images.keys() <= set(state["graded"]) and not is_mended:
+            return newest, None
+        # A clock that was set back must not let a study wait for ever.
         waiting = WaitingStudy(key, folder, frozenset(images), state["attempts"], is_incomplete)
         return min(newest, time.time()), waiting
 
@@ -242,14 +249,20 @@ class Spool:
                     "graded": list(map(str, state["graded"])),
                     "attempts": int(state["attempts"]),
                     "outcome": str(state["outcome"]),
+                    "was_incomplete": bool(state.get("was_incomplete")),
                 }
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        return {"graded": [], "attempts": 0, "outcome": "waiting"}
+        return {"graded": [], "attempts": 0, "outcome": "waiting", "was_incomplete": False}
 
     def _note(self, key: str, **changes: Any) -> None:
         state = {"format": _FORMAT, **self._state(key), **changes}
         write_whole(self._studies / key / "state.json", json.dumps(state))
+
+
+def _sizes(images: Path, name: str) -> dict[Path, int]:
+    """The files of one instance, and their bytes."""
+    return {file: file.stat().st_size for file in images.glob(f"{name}*.dcm")}
 
 
 def _instance(name: str) -> str:

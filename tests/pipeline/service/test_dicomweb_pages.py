@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pydicom
 import pytest
 
-from pipeline.service.dicomweb import Archive, ArchiveFailed, fetch_study, find_study_uids
+from pipeline.service.dicomweb import Archive, ArchiveFailed, fetch_study, find_study_uids, parse_query
 from tests.dicom_files import write_series
 
 STUDIES = {
@@ -29,11 +29,12 @@ def archive_of(
     modalities: dict[str, str] | None = None,
     lost: int = 0,
     strange: str = "",
+    told: object = 3,
 ) -> Iterator[Archive]:
     """An archive that answers a search with a page at most; None: with everything, whatever is asked.
 
     ``lost`` images of the last series of each study are listed, and do not come; in the place of those of
-    ``strange`` come images of another study.
+    ``strange`` come images of another study. ``told``: how many images it says that a series has.
     """
     of_series: dict[str, list[bytes]] = {}
     for study, all_series in STUDIES.items():
@@ -57,7 +58,7 @@ def archive_of(
             return {
                 "0020000E": {"vr": "UI", "Value": [uid]},
                 "00080060": {"vr": "CS", **({"Value": [modality]} if modality else {})},
-                "00201209": {"vr": "IS", "Value": [3]},
+                "00201209": {"vr": "IS", "Value": [told]},
             }
 
         def rows(self, rows: list[dict[str, object]], asked: dict[str, list[str]]) -> None:
@@ -110,9 +111,32 @@ def test_images_that_are_listed_and_do_not_come_are_said(tmp_path: Path) -> None
         fetch_study(archive, "1.2.3", tmp_path / "out")
 
 
+def test_an_archive_need_not_say_how_many_images_a_series_has(tmp_path: Path) -> None:
+    with archive_of(tmp_path / "archive", told="") as archive:
+        assert fetch_study(archive, "1.2.3", tmp_path / "out") == 15
+
+
 def test_images_of_another_study_are_refused(tmp_path: Path) -> None:
     with (
         archive_of(tmp_path / "archive", strange="1.2.1.2") as archive,
         pytest.raises(ArchiveFailed, match="an image of another study"),
     ):
         fetch_study(archive, "1.2.1", tmp_path / "out")
+
+
+def test_a_query_that_would_find_other_studies_than_were_meant_is_refused() -> None:
+    assert parse_query(["StudyDate=20260101-20260131", "StudyID=a=b"]) == {
+        "StudyDate": "20260101-20260131",
+        "StudyID": "a=b",
+    }
+    for text in ("PatientID=", "PatientID", "PatientName=A"):
+        with pytest.raises(ValueError, match="KEY=VALUE"):
+            parse_query([text])
+
+
+def test_what_is_no_address_of_an_archive_is_refused() -> None:
+    for url in ("https:///dicom-web", "ftp://pacs/dicom-web", "pacs/dicom-web", "https://a:b@pacs/dicom-web"):
+        with pytest.raises(ValueError, match=r"an archive is written|no password"):
+            Archive(url)
+    urls = ("http://pacs/x", "http://127.0.0.1:80/x", "https://pacs/x")
+    assert [Archive(url).is_open for url in urls] == [True, False, False]

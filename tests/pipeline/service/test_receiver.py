@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -104,7 +105,7 @@ def test_private_objects_are_taken_and_dropped_and_the_images_kept(
     """An archive that forwards a study stops at the first object that is not taken."""
     private = "1.3.12.2.1107.5.9.1"  # Siemens CSA non-image
     entity = AE(ae_title="SCANNER")
-    for sop_class in (private, MRImageStorage, "1.2.840.10008.5.1.4.1.1.104.1"):
+    for sop_class in (MRImageStorage, private, "1.2.840.10008.5.1.4.1.1.104.1"):
         entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
     association = entity.associate("127.0.0.1", config.port, ae_title="LUMBAR")
     assert association.is_established and association.rejected_contexts == []
@@ -159,6 +160,57 @@ def test_an_object_beyond_the_limit_ends_its_association(
     assert store(config, dataset) is None
     assert store(config, images[1]) == 0  # the service goes on
     assert sum(len(study.instances) for study in spool.settled(0.0)) == 1
+
+
+def test_an_object_is_bounded_however_it_is_cut_and_an_association_of_many_is_not(
+    config: ServiceConfig, spool: Spool, images: list[Dataset]
+) -> None:
+    longest = 2 * len(images[0].PixelData)
+    running = Receiver(replace(config, max_pdu_bytes=4096, max_file_bytes=longest), spool)
+    running.start()
+    try:
+        association = associate(config)
+        assert [association.send_c_store(dataset).Status for dataset in images[:5]] == [0] * 5
+        association.release()
+        dataset = copy.deepcopy(images[5])
+        dataset.PixelData = b"\0" * 2 * longest
+        assert store(config, dataset) is None
+    finally:
+        running.stop()
+    assert sum(len(study.instances) for study in spool.settled(0.0)) == 5
+
+
+def test_who_is_sending_when_it_stops_may_end_and_nobody_else_begins(
+    config: ServiceConfig, spool: Spool, images: list[Dataset]
+) -> None:
+    running = Receiver(config, spool)
+    running.start()
+    association = associate(config)
+    ending = threading.Thread(target=running.stop)
+    ending.start()
+    try:
+        assert association.send_c_store(images[0]).Status == 0
+        assert not associate(config).is_established
+        assert ending.is_alive()
+    finally:
+        association.release()
+        ending.join()
+    (study,) = spool.settled(0.0)
+    assert len(study.instances) == 1 and not study.is_incomplete
+
+
+def test_who_never_ends_does_not_keep_it_from_stopping(
+    config: ServiceConfig, spool: Spool, images: list[Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.service.receiver._LAST_ASSOCIATIONS_S", 0.1)
+    running = Receiver(config, spool)
+    running.start()
+    association = associate(config)
+    assert association.send_c_store(images[0]).Status == 0
+    running.stop()
+    association.join(10)
+    assert association.is_aborted
+    assert spool.settled(0.0)[0].is_incomplete
 
 
 @pytest.mark.usefixtures("receiver")

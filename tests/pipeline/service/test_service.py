@@ -20,8 +20,11 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from typer.testing import CliRunner
 
+from classifier.grade import Grade
+from classifier.prior import level_prior
 from data_prep.base.files import FolderInUse
 from data_prep.base.uids import derived_uid
+from data_prep.vocabulary import TARGETS, Target
 from pipeline.cli import app
 from pipeline.grade import Pipeline
 from pipeline.results.dicom import ResultObject
@@ -58,7 +61,15 @@ def test_senseless_settings_are_refused(
 def test_a_destination_is_parsed() -> None:
     assert Peer.parse("PACS@archive.local:104") == Peer("PACS", "archive.local", 104)
     assert str(Peer.parse("PACS@[::1]:104")) == "PACS@::1:104"
-    for text in ("PACS", "PACS@host", "@host:1", "PACS@host:99999", "PACS@host:x"):
+    for text in (
+        "PACS",
+        "PACS@host",
+        "@host:1",
+        " @host:1",
+        f"{'A' * 17}@host:1",
+        "PACS@host:99999",
+        "PACS@host:x",
+    ):
         with pytest.raises(ValueError):
             Peer.parse(text)
 
@@ -114,6 +125,35 @@ def test_a_full_spool_lets_graded_images_go_and_then_turns_away(tmp_path: Path) 
     spool.close()
 
 
+def test_no_more_graded_images_go_than_must_and_the_oldest_first(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", max_bytes=1000)
+    for number in (1, 2, 3):
+        spool.store(f"1.{number}", f"1.{number}.1", b"x" * 300)
+    ages = {}
+    for study in spool.settled(0.0):
+        (path,) = study.images.iterdir()
+        ages[path] = path.stat().st_mtime
+        spool.finish(study, "graded")
+    spool.store("1.4", "1.4.1", b"x" * 500)  # two of them
+    (left,) = [path for path in ages if path.exists()]
+    assert ages[left] == max(ages.values())
+    spool.close()
+
+
+def test_the_size_of_the_spool_is_kept_though_a_study_makes_room_for_its_own_correction(
+    tmp_path: Path,
+) -> None:
+    spool = Spool(tmp_path / "spool", max_bytes=1000)
+    spool.store("1.1", "1.1.1", b"x" * 900)
+    spool.finish(spool.settled(0.0)[0], "graded")
+    spool.store("1.1", "1.1.1", b"y" * 990)
+    spool.store("1.1", "1.1.1", b"y" * 995)  # now it waits, and replaces itself
+    with pytest.raises(SpoolFull):
+        spool.store("1.2", "1.2.1", b"x" * 10)
+    spool.store("1.2", "1.2.1", b"x" * 5)
+    spool.close()
+
+
 def test_images_of_graded_studies_go_after_a_while_and_are_still_known(
     spool: Spool, images: list[Dataset]
 ) -> None:
@@ -150,6 +190,31 @@ def test_late_images_of_which_the_earlier_ones_are_gone_are_called_incomplete(
     keep(spool, images[10:])
     worker(config, spool).grade_settled()
     assert "flag transfer_incomplete: Images may be missing" in said_in(spool)
+
+
+def test_what_lacked_images_is_graded_again_when_all_are_there_though_none_is_new(
+    spool: Spool, images: list[Dataset]
+) -> None:
+    def graded() -> list[tuple[int, bool]]:
+        waiting = spool.settled(0.0)
+        for study in waiting:
+            spool.finish(study, "graded")
+        return [(len(study.instances), study.is_incomplete) for study in waiting]
+
+    keep(spool, images[:2])
+    spool.note_cut(STUDY, "1.2.3.4.12")
+    assert graded() == [(2, True)] and graded() == []
+    keep(spool, images[:2])
+    assert graded() == []  # the association is not over
+    spool.note_whole(STUDY, "1.2.3.4.12")
+    assert graded() == [(2, False)] and graded() == []
+    spool.clean(0.0)
+    keep(spool, images[2:3])
+    assert graded() == [(1, True)] and graded() == []
+    keep(spool, images[:1])
+    assert graded() == []
+    keep(spool, images[1:2])
+    assert graded() == [(3, False)] and graded() == []
 
 
 def said_in(spool: Spool) -> str:
@@ -242,6 +307,21 @@ def test_what_cannot_be_graded_gives_no_result_and_is_not_tried_again(
     assert spool.settled(0.0) == [] and spool.waiting_results() == []
 
 
+@pytest.mark.usefixtures("undisturbed")
+def test_a_study_of_which_no_target_was_graded_gives_no_result(
+    config: ServiceConfig, spool: Spool, images: list[Dataset], capfd: pytest.CaptureFixture[str]
+) -> None:
+    class NothingSeen:
+        def grade(self, *_: object) -> dict[Target, Grade]:
+            return {target: Grade(level_prior(target), "prior") for target in TARGETS}
+
+    set_up_log()
+    keep(spool, images)
+    worker(config, spool, Pipeline(StraightSpine(), NothingSeen())).grade_settled()
+    assert spool.settled(0.0) == [] and spool.waiting_results() == []
+    assert ": nothing to grade, 0 results to send" in capfd.readouterr().err
+
+
 # --- sender ---
 
 
@@ -256,6 +336,7 @@ def test_results_wait_for_a_destination_that_is_away(
     spoilt.write_bytes(b"a bad disk")
     os.utime(spoilt, (1, 1))  # the oldest
     received: list[str] = []
+    released: list[evt.Event] = []
     answers = [0xA700, 0x0000, 0xB000]
 
     def answer(event: evt.Event) -> int:
@@ -267,11 +348,14 @@ def test_results_wait_for_a_destination_that_is_away(
     for sop_class in ("1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.7"):
         archive.add_supported_context(sop_class)
     address = (config.destination.host, config.destination.port)
-    server = archive.start_server(address, block=False, evt_handlers=[(evt.EVT_C_STORE, answer)])
+    server = archive.start_server(
+        address, block=False, evt_handlers=[(evt.EVT_C_STORE, answer), (evt.EVT_RELEASED, released.append)]
+    )
     assert sender.deliver() == 2  # one was turned away and one cannot be read, which does not keep the other
     assert sender.deliver() == 1 and spool.waiting_results() == [spoilt]
     assert len(received) == 3 and received[0] == received[2] != received[1]
     server.shutdown()
+    assert len(released) == 2
 
 
 # --- the whole, and privacy ---
