@@ -26,15 +26,17 @@ SECOND := classifier/recipes/research-second.json
 THIRD := classifier/recipes/research-third.json
 TEACHERS := $(patsubst classifier/recipes/teachers/%.json,%,$(wildcard classifier/recipes/teachers/lite0-*.json) \
     $(if $(LITE2),$(wildcard classifier/recipes/teachers/lite2-*.json)))
+# Done, though a file or series was not used: what is left is learned from.
+MOSTLY = [ $$? = 3 ]
 # Crops of all data sets as a recipe wants them: cut into, and read from, a folder of the recipe's name.
 cut = for folder in $(RSNA); do $(LUMBAR) classifier cut $$folder --config $(1) $(3) \
-    -o $(RUNS)/crops/$(2)/$$(basename $$folder) || exit 1; done
+    -o $(RUNS)/crops/$(2)/$$(basename $$folder) || $(MOSTLY) || exit 1; done
 crops = $(foreach folder,$(RSNA),$(2) $(RUNS)/crops/$(1)/$(notdir $(folder)))
 # Graders that saw synthetic spines alone are too sure of foramina and recesses of patients: where annotated ones are given,
 # foramina are calibrated on both, recesses on patients alone.
 define open_on_patients
 for folder in $(RSNA); do $(LUMBAR) classifier cut $$folder --grader foraminal --grader subarticular \
-    -o $(RUNS)/crops/open/$$(basename $$folder) || exit 1; done; \
+    -o $(RUNS)/crops/open/$$(basename $$folder) || $(MOSTLY) || exit 1; done; \
 $(LUMBAR) classifier calibrate $(RUNS)/open/graders --grader foraminal --validation $(RUNS)/crops/validation \
     $(call crops,open,--validation) --shifted $(RUNS)/crops/shifted -o classifier/weights/open && \
 $(LUMBAR) classifier calibrate $(RUNS)/open/graders --grader subarticular $(call crops,open,--validation) \
@@ -152,7 +154,7 @@ $(RUNS)/research/graders.done: $(TEACHERS:%=$(RUNS)/research/teachers/%.done)
 # The canal's second member is the open bundle's; its crops are five slices over 54 mm.
 $(RUNS)/research/canal-second.done: $(RUNS)/open/graders.done
 	for folder in $(RSNA); do \
-	    $(LUMBAR) classifier cut $$folder --grader spinal -o $(RUNS)/crops/canal/$$(basename $$folder) || exit 1; done
+	    $(LUMBAR) classifier cut $$folder --grader spinal -o $(RUNS)/crops/canal/$$(basename $$folder) || $(MOSTLY) || exit 1; done
 	mkdir -p $(basename $@)
 	cp $(RUNS)/open/graders/spinal.json $(RUNS)/open/graders/spinal.safetensors $(basename $@)
 	$(BIN)/python -c "from data_prep.base.manifest import write_manifest; write_manifest('$(basename $@)')"

@@ -131,7 +131,7 @@ def rsna_sources(data: Path, say: Callable[[str], None] = lambda _: None) -> lis
     """Studies of a folder in the RSNA layout that have images, labels and points.
 
     Args:
-        say: told how many lack one of these.
+        say: told how many lack one of these, and what makes all points doubtful.
 
     Raises:
         ValueError: the labels or the coordinates are missing, or no study has all three.
@@ -156,8 +156,8 @@ def rsna_sources(data: Path, say: Callable[[str], None] = lambda _: None) -> lis
         if entry.study_id in points and entry.study_id in labels
     ]
     have = {"images": [entry.study_id for entry in entries], "labels": labels, "points": points}
-    for lacking in studies_left_out(have):
-        say(lacking.said)
+    for text in (*tables.alarming, *(lacking.said for lacking in studies_left_out(have))):
+        say(text)
     if not found:
         raise ValueError(f"'{data.name}' has no study with images, labels and points: try `lumbar check`")
     return found

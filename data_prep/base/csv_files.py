@@ -14,6 +14,7 @@ from data_prep.names import csv_cell, printable
 if TYPE_CHECKING:
     import pandas as pd
 
+EMPTY = ["", "NA", "NaN", "nan"]  # how programs write that a cell has no value, R among them
 _LOOKED_AT_BYTES = 8192
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}

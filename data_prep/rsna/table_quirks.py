@@ -19,7 +19,8 @@ _DISPLACED_GAPS = (1.2, 0.45, 0.45, 0.45, 1.2)
 # In 1,912 of 1,963 real series the left and right foramina of a level lie within 0.4 level gaps of each
 # other, in 51 more than 0.8 apart; none lies between. Of 1,773 with recesses 7 lie more than 0.8 apart.
 _SIDES_APART_GAPS = 0.7
-_LEAST_LEVELS = 3
+_LEAST_LEVELS, _LEAST_SERIES = 3, 3
+AXES_EXCHANGED = "axes_exchanged"
 # Between levels, for recesses: on fewer, neighbouring slices are a level apart.
 _LEAST_SLICES = 3.0
 
@@ -65,7 +66,7 @@ def coordinate_quirks(
     if series is not None:
         problems += _series_of_points(coordinates, series)
     shown = coordinates[~placeholder]
-    return coordinates, problems + _canal_order(shown) + _sides_apart(shown)
+    return coordinates, problems + _axes_exchanged(shown) + _canal_order(shown) + _sides_apart(shown)
 
 
 def point_and_label_quirks(train: pd.DataFrame, coordinates: pd.DataFrame) -> list[Problem]:
@@ -93,11 +94,14 @@ def studies_left_out(have: Mapping[str, Iterable[str]]) -> list[Problem]:
     """Studies that lack something, where all must be there: what is missing → the studies that have it."""
     sets = {name: set(ids) for name, ids in have.items()}
     every = set().union(*sets.values())
-    return [
-        found
-        for name, ids in sets.items()
-        for found in quirk("left_out", f"study without {name}", sorted(every - ids))
-    ]
+    problems = []
+    for name, ids in sets.items():
+        lacking = sorted(every - ids)
+        bare = {study_id.lstrip("0") for study_id in ids}
+        zeros = any(study_id.lstrip("0") in bare for study_id in lacking)
+        said = "; identifiers of some that have them differ by leading zeros alone" if zeros else ""
+        problems += quirk("left_out", f"study without {name}{said}", lacking)
+    return problems
 
 
 def is_placeholder(coordinates: pd.DataFrame) -> pd.Series:
@@ -144,6 +148,23 @@ def _canal_order(coordinates: pd.DataFrame) -> list[Problem]:
             "displaced_point", "series with a canal point far from the curve of the other four", displaced
         ),
     ]
+
+
+def _axes_exchanged(coordinates: pd.DataFrame) -> list[Problem]:
+    """Series on which the levels lie beside each other, if they are the most: no patient lies like that.
+
+    Told from points that sagittal slices show, of three levels and more.
+    """
+    sagittal = [item.value for item in Condition if item.series_kind is not SeriesKind.AXIAL_T2]
+    mine = coordinates[coordinates["condition"].isin(sagittal)]
+    by_series = mine.groupby(["study_id", "series_id", "condition"])
+    spread = by_series[["x", "y"]].agg(np.ptp)[by_series["level"].nunique() >= _LEAST_LEVELS]
+    across = spread.index[spread["x"] > spread["y"]]
+    if len(across) < _LEAST_SERIES or len(across) <= len(spread) / 2:
+        return []
+    places = dict.fromkeys("/".join(map(str, place[:2])) for place in across)
+    message = "series whose levels lie beside each other, not below: x and y seem to be exchanged"
+    return quirk(AXES_EXCHANGED, message, places)
 
 
 def _sides_apart(coordinates: pd.DataFrame) -> list[Problem]:

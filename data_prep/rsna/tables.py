@@ -9,10 +9,16 @@ import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
-from data_prep.base.csv_files import read_text_table
+from data_prep.base.csv_files import EMPTY, read_text_table
 from data_prep.read.series_table import SERIES_TABLES
 from data_prep.rsna.table_problems import Problem, TablesInvalid, problem
-from data_prep.rsna.table_quirks import coordinate_quirks, label_quirks, point_and_label_quirks, series_quirks
+from data_prep.rsna.table_quirks import (
+    AXES_EXCHANGED,
+    coordinate_quirks,
+    label_quirks,
+    point_and_label_quirks,
+    series_quirks,
+)
 from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, TARGETS, Condition, Level
 
 LABELS_FILE = "train.csv"
@@ -78,6 +84,11 @@ class RsnaTables:
     series: pd.DataFrame | None
     problems: tuple[Problem, ...] = ()
 
+    @property
+    def alarming(self) -> list[str]:
+        """What makes all of a table doubtful although it can be used, in words."""
+        return [item.said for item in self.problems if item.code == AXES_EXCHANGED]
+
 
 def read_tables(data: Path) -> RsnaTables:
     """Read the tables in a folder of the RSNA layout.
@@ -134,6 +145,8 @@ def _read(path: Path, name: str, problems: list[Problem]) -> pd.DataFrame | None
         problems.append(problem("unreadable_table", f"{path.name} {error}", [path.name], fatal=True))
         return None
     schema = _SCHEMAS[name]
+    if name == "labels":
+        table = table.replace(EMPTY, "")
     try:
         schema.validate(table, lazy=True)
     except SchemaErrors as errors:

@@ -15,13 +15,14 @@ from data_prep.base.rows import Rows
 from data_prep.base.workers import in_order
 from data_prep.levels import LevelPoint
 from data_prep.partition import Part, part_of
-from data_prep.problems import DicomRejected
+from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
 from data_prep.study import Study
 from detector.learn.slices import SlicesUnusable
+from detector.learn.study_slices import LeftOut
 from detector.look.refiner import point_crop
 from detector.spec import RefinerSpec
 
@@ -57,10 +58,14 @@ def cut_point_crops(
     *,
     jobs: int = 1,
     progress: Callable[[str], None] = lambda _: None,
+    left_out: LeftOut | None = None,
 ) -> tuple[PointCrops, PointCrops]:
     """Crops around the annotated points of data sets in the RSNA layout: training part and validation part.
 
-    Studies of the test part are in neither (``data_prep.partition``). What cannot be read is left out.
+    Studies of the test part are in neither (``data_prep.partition``).
+
+    Args:
+        left_out: what cannot be used is added here.
 
     Raises:
         SlicesUnusable: no data set has such points on its slices.
@@ -78,9 +83,12 @@ def cut_point_crops(
             and not entry.is_only_listed
             and part_of(entry.study_id) is not Part.TEST
         ]
+    left_out = left_out or LeftOut()
     parts = []
-    for study_id, crops in in_order(partial(_cut, spec=spec), entries, jobs):
+    for study_id, crops, rejections, problems in in_order(partial(_cut, spec=spec), entries, jobs):
         parts += [crops] if crops is not None and len(crops) else []
+        left_out.rejections.extend(rejections)
+        left_out.problems.extend(problems)
         progress(study_id)
     if not parts:
         raise SlicesUnusable(f"no {spec.group.value} point lies on a slice of these data sets")
@@ -91,11 +99,13 @@ def cut_point_crops(
     return found.where(train), found.where(~train)
 
 
-def _cut(item: tuple[StudyEntry, pd.DataFrame], spec: RefinerSpec) -> tuple[str, PointCrops | None]:
+def _cut(
+    item: tuple[StudyEntry, pd.DataFrame], spec: RefinerSpec
+) -> tuple[str, PointCrops | None, tuple[Rejection, ...], tuple[str, ...]]:
     entry, coordinates = item
     try:
         study = entry.load()
-    except DicomRejected:
-        return entry.study_id, None
-    points, _ = annotated_points(study, coordinates)
-    return entry.study_id, point_crops(study, points, spec)
+    except DicomRejected as rejected:
+        return entry.study_id, None, (*rejected.rejections, rejected.rejection), ()
+    points, problems = annotated_points(study, coordinates)
+    return entry.study_id, point_crops(study, points, spec), study.rejections, problems

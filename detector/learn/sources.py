@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from data_prep.levels import LevelPoint
 from data_prep.partition import Part, part_of
 from data_prep.phantom import PHANTOM_VERSION, make_study
 from data_prep.pixel_cache import PixelCache
-from data_prep.problems import DicomRejected, Rejection
+from data_prep.problems import DicomRejected
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points, contradict_themselves
 from data_prep.rsna.table_quirks import studies_left_out
@@ -27,6 +27,7 @@ from detector.learn.slice_cache import cached_slices
 from detector.learn.slices import ExternalSlices, LabelledSlice, SlicesUnusable, slice_table, split_patients
 from detector.learn.study_slices import (
     MIXTURE,
+    LeftOut,
     canal_objects,
     foraminal_levels,
     hard_phantom,
@@ -71,6 +72,7 @@ def training_slices(
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
     cache: Path | None = None,
+    left_out: LeftOut | None = None,
 ) -> tuple[WeightedSlices, list[LabelledSlice]]:
     """Training slices by source, each with its weight, and validation slices of other patients.
 
@@ -79,6 +81,7 @@ def training_slices(
 
     Args:
         cache: folder that keeps what was read and rendered for the next training; None keeps nothing.
+        left_out: what of studies that are read now cannot be used is added here.
     """
     if kind is not DetectorKind.SAGITTAL and (wanted.external is not None or wanted.slices):
         raise SlicesUnusable("these slices are sagittal: leave --external and --slices out for this detector")
@@ -107,7 +110,7 @@ def training_slices(
         validation += rendered(max(4, wanted.phantoms // 40), FIRST_CHOOSING_SEED + wanted.seed)
     for data in wanted.data:
         try:
-            read = partial(rsna_slices, data, kind, progress=progress)
+            read = partial(rsna_slices, data, kind, progress=progress, left_out=left_out)
             found_there = cached_slices(cache, rsna_key(data, kind), read)
         except SlicesUnusable:
             if len(wanted.data) == 1:
@@ -182,21 +185,6 @@ def _patients(folder: Path, mm_per_px: float, part: str) -> tuple[str, ...]:
     return _split(folder, part)
 
 
-@dataclass(frozen=True)
-class LeftOut:
-    """What annotated cases were made without.
-
-    Attributes:
-        rejections: files, series and studies that cannot be used.
-        problems: of annotated points, see ``annotated_points``.
-        studies: that lack images or points, in words.
-    """
-
-    rejections: list[Rejection] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    studies: list[str] = field(default_factory=list)
-
-
 def annotated_cases(
     data: Path | None, part: Part | None = None, left_out: LeftOut | None = None
 ) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
@@ -209,13 +197,14 @@ def annotated_cases(
     left_out = left_out or LeftOut()
     if data is None:
         raise SlicesUnusable("give DATA, a folder in the RSNA layout, or --external or --slices")
-    coordinates = read_tables(data).coordinates
+    tables = read_tables(data)
+    coordinates = tables.coordinates
     if coordinates is None:
         raise SlicesUnusable(f"{data.name}/train_label_coordinates.csv is missing")
     cases = []
     entries = [entry for entry in find_studies(data) if not entry.is_only_listed]
     have = {"images": [entry.study_id for entry in entries], "points": coordinates["study_id"].tolist()}
-    left_out.studies.extend(lacking.said for lacking in studies_left_out(have))
+    left_out.studies.extend((*tables.alarming, *(lacking.said for lacking in studies_left_out(have))))
     for entry in entries:
         if part is not None and part_of(entry.study_id) is not part:
             continue

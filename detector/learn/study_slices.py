@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +15,11 @@ from data_prep.base.workers import in_order
 from data_prep.geometry import FloatArray
 from data_prep.levels import RECESSES, LevelPoint
 from data_prep.phantom import PhantomStudy, make_study
-from data_prep.problems import DicomRejected
+from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points, contradict_themselves
 from data_prep.rsna.decoded_cache import inputs_digest
+from data_prep.rsna.table_quirks import studies_left_out
 from data_prep.rsna.tables import read_tables
 from data_prep.study import Series, Slice, Study
 from data_prep.synthetic import Appearance, Size
@@ -238,13 +238,35 @@ def rsna_key(data: Path, kind: DetectorKind) -> str:
     return f"{kind.value}-rsna-{digest.hexdigest()[:12]}"
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """What slices or cases of data sets were made without.
+
+    Attributes:
+        rejections: files, series and studies that cannot be used.
+        problems: of annotated points, see ``annotated_points``.
+        studies: that lack images or points, and what makes all points doubtful, in words.
+    """
+
+    rejections: list[Rejection] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    studies: list[str] = field(default_factory=list)
+
+
 def rsna_slices(
-    data: Path, kind: DetectorKind, *, progress: Callable[[int, int], None] | None = None
+    data: Path,
+    kind: DetectorKind,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    left_out: LeftOut | None = None,
 ) -> list[LabelledSlice]:
     """Labelled slices of a data set in the RSNA layout with ``train_label_coordinates.csv``.
 
     Sagittal: canal points on T2 and, because patient coordinates agree, on T1. Axial: recess pairs.
     Foramen: foramina on T1.
+
+    Args:
+        left_out: what cannot be used is added here.
 
     Raises:
         SlicesUnusable: no coordinates, or no study whose images and points can be used together.
@@ -252,12 +274,24 @@ def rsna_slices(
     tables = read_tables(data)
     if tables.coordinates is None:
         raise SlicesUnusable(f"{data.name}/train_label_coordinates.csv is missing: a detector learns from it")
+    left_out = left_out or LeftOut()
     labelled: list[LabelledSlice] = []
     entries = find_studies(data)
+    have = {
+        "images": [entry.study_id for entry in entries if not entry.is_only_listed],
+        "points": tables.coordinates["study_id"].tolist(),
+    }
+    left_out.studies.extend((*tables.alarming, *(lacking.said for lacking in studies_left_out(have))))
     for number, entry in enumerate(entries, start=1):
-        with suppress(DicomRejected):
+        try:
             study = entry.load()
-            points, _ = annotated_points(study, tables.coordinates)
+        except DicomRejected as rejected:
+            if not entry.is_only_listed:
+                left_out.rejections.extend((*rejected.rejections, rejected.rejection))
+        else:
+            points, problems = annotated_points(study, tables.coordinates)
+            left_out.rejections.extend(study.rejections)
+            left_out.problems.extend(problems)
             labelled += _slices_with_points(study, points, kind)
         if progress is not None:
             progress(number, len(entries))

@@ -22,7 +22,7 @@ from pipeline.commands.options import (
     SeriesTable,
     Slices,
 )
-from pipeline.commands.summaries import tell_of_known, tell_of_points
+from pipeline.commands.summaries import tell_of_known, tell_of_left_out
 
 if TYPE_CHECKING:
     from data_prep.levels import SpineLevels
@@ -146,7 +146,8 @@ def evaluate(
     )
     from detector.figures import draw_worst
     from detector.learn.point_slices import point_slice_cases
-    from detector.learn.sources import LeftOut, annotated_cases, external_cases
+    from detector.learn.sources import annotated_cases, external_cases
+    from detector.learn.study_slices import LeftOut
 
     if external is None and part is not None and part not in set(Part):
         raise typer.BadParameter("DATA and --slices have the parts train, validation and test")
@@ -161,11 +162,10 @@ def evaluate(
                 "note: of folders that the models learned from, --part test leaves known patients out"
             )
     else:
-        cases = annotated_cases(data, wanted, left_out)
-        for text in left_out.studies:
-            console.tell(f"note: {text}")
-        console.list_rejections(left_out.rejections)
-        tell_of_points(left_out.problems)
+        try:
+            cases = annotated_cases(data, wanted, left_out)
+        finally:  # also where nothing is left
+            tell_of_left_out(left_out)
         tell_of_known((study.study_id for study, _ in cases), weights)
     rows, found = [], []
     with console.progress("evaluating", len(cases)) as done:

@@ -27,6 +27,7 @@ from pipeline.commands.options import (
     machine_option,
     other_option,
 )
+from pipeline.commands.summaries import tell_of_left_out
 
 _DATA_SETS = typer.Argument(
     metavar="DATA...", help="Data sets in the RSNA layout; each may hold some series of some studies."
@@ -75,6 +76,7 @@ def train(
 ) -> None:
     """Train one detector on annotated studies, external slices and synthetic studies, in any mixture."""
     from detector.learn.sources import SliceSources, training_slices
+    from detector.learn.study_slices import LeftOut
     from detector.learn.synthesis import NO_SYNTHESIS
     from detector.learn.train import TrainConfig, train_detector
     from detector.learn.views import AugmentConfig
@@ -82,16 +84,22 @@ def train(
     if phantoms and seed + phantoms > FIRST_CHOOSING_SEED:
         raise typer.BadParameter("phantoms of seeds from 100,000 on are kept for choosing and reporting")
     first = None if start_from is None else _weights_of(start_from, kind)
-    with progress("reading slices", None) as read:
-        sources, choosing = training_slices(
-            SliceSources(
-                tuple(data or ()), external, external_mm_per_px, tuple(slices or ()), phantoms, seed
-            ),
-            kind,
-            jobs=jobs,
-            progress=lambda _, total: read(of=total),
-            cache=slice_cache or output / "slices",
-        )
+    left_out = LeftOut()
+    wanted = SliceSources(
+        tuple(data or ()), external, external_mm_per_px, tuple(slices or ()), phantoms, seed
+    )
+    try:
+        with progress("reading slices", None) as read:
+            sources, choosing = training_slices(
+                wanted,
+                kind,
+                jobs=jobs,
+                progress=lambda _, total: read(of=total),
+                cache=slice_cache or output / "slices",
+                left_out=left_out,
+            )
+    finally:  # also where nothing is left
+        tell_of_left_out(left_out)
     if "," in device and "LOCAL_RANK" not in os.environ:
         # The slices are cached now: every process reads them from there.
         raise typer.Exit(subprocess.call(torchrun_command(device, sys.argv[1:])))
@@ -153,10 +161,15 @@ def train_points(
     """
     from detector.learn.point_crops import cut_point_crops
     from detector.learn.refiner import Errors, RefinerTraining, train_refiner
+    from detector.learn.study_slices import LeftOut
 
     spec = next(spec for spec in REFINERS if spec.group is group)
-    with progress("cutting crops", None) as cut:
-        train_crops, watched = cut_point_crops(data, spec, jobs=jobs, progress=cut)
+    left_out = LeftOut()
+    try:
+        with progress("cutting crops", None) as cut:
+            train_crops, watched = cut_point_crops(data, spec, jobs=jobs, progress=cut, left_out=left_out)
+    finally:  # also where nothing is left
+        tell_of_left_out(left_out)
     with progress(f"training {spec.stem}", epochs) as epoch_done:
 
         def report(done: int, errors: Errors | None) -> None:

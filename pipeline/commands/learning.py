@@ -13,7 +13,6 @@ from pipeline.commands import console, summaries
 from pipeline.commands.options import AsJson, BatchThreads, Data, Device, Pretrained, Resamples, Run
 
 _OF_BOTH = "--common scores the studies that both tables have"
-_NO_LABEL = ["", "NA", "NaN", "nan"]  # how programs write that nobody labelled a target
 
 
 def train(
@@ -127,7 +126,7 @@ def score(
     from classifier.judge.quality import quality_tables, review_curve, score_with_intervals
     from classifier.judge.rows import GradedRows
     from classifier.metric import score as official_score
-    from data_prep.base.csv_files import read_text_table
+    from data_prep.base.csv_files import EMPTY, read_text_table
     from data_prep.names import input_label, printable
     from data_prep.rsna.known import known_studies, said_of_known
     from pipeline.commands.console_tables import print_review, print_tables
@@ -144,7 +143,7 @@ def score(
         raise typer.BadParameter("--cases would overwrite what is to be scored: name another file")
     try:
         try:
-            table = read_text_table(label_file).replace(_NO_LABEL, pd.NA)
+            table = read_text_table(label_file).replace(EMPTY, pd.NA)
         except ValueError as error:
             raise ValueError(f"{input_label(label_file.name)} {error}") from None
         if "study_id" not in table.columns:

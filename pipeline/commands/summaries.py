@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from data_prep.base.bundles import Bundle, named_bundle
 from data_prep.names import printable
 from data_prep.partition import Part, part_of
-from pipeline.commands.console import out, print_rows, say, tell
+from pipeline.commands.console import list_rejections, out, print_rows, say, tell
 
 if TYPE_CHECKING:
     from classifier.metric import ScoreReport
     from data_prep.rsna.check import CheckReport
+    from detector.learn.study_slices import LeftOut
     from pipeline.batch.run import BatchReport
 
 
@@ -150,6 +151,14 @@ def _said_of_own(study_ids: set[str]) -> str | None:
         f"{known} of these {len(study_ids)} studies are of the parts that trainings learn from and calibrate "
         "on (lumbar train: all): weights that were trained on this data are flattered here"
     )
+
+
+def tell_of_left_out(left_out: LeftOut) -> None:
+    """A word on stderr for all that of annotated studies cannot be used."""
+    for text in left_out.studies:
+        tell(f"note: {text}")
+    list_rejections(left_out.rejections)
+    tell_of_points(left_out.problems)
 
 
 def tell_of_points(problems: Iterable[str]) -> None:

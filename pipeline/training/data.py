@@ -33,7 +33,7 @@ class TrainingData:
         cache: their decoded images.
         points_taken: how many rows each cleaning rule took.
         rules: that were used.
-        left_out: studies without images or labels, in words.
+        left_out: studies without images or labels, and what makes all points doubtful, in words.
     """
 
     labels: pd.DataFrame
@@ -61,8 +61,11 @@ class TrainingData:
 
     def annotated(self, study: Study) -> tuple[LevelPoint, ...]:
         """The annotated points of a study that survived the cleaning."""
-        keep = not self.rules.placeholders
-        return annotated_points(study, self.points, keep_placeholders=keep)[0]
+        return self.annotated_or_why(study)[0]
+
+    def annotated_or_why(self, study: Study) -> tuple[tuple[LevelPoint, ...], tuple[str, ...]]:
+        """The same, and what is wrong with those that are left out, see ``annotated_points``."""
+        return annotated_points(study, self.points, keep_placeholders=not self.rules.placeholders)
 
     def grades(self, study_id: str) -> dict[Target, int]:
         """The severity index of every labelled target of a study."""
@@ -91,7 +94,7 @@ def read_training_data(data: Path, cache: Path, rules: PointRules) -> TrainingDa
     if not entries:
         raise ValueError(f"'{data.name}' has no study with images and labels: try `lumbar check`")
     labels = tables.train[tables.train["study_id"].isin({entry.study_id for entry in entries})]
-    left_out = tuple(item.said for item in lacking)
+    left_out = (*tables.alarming, *(item.said for item in lacking))
     return TrainingData(
         labels.reset_index(drop=True), points, entries, DecodedCache(cache), taken, rules, left_out
     )

@@ -69,8 +69,13 @@ def file_of(folder: Path, study_id: str, stem: str) -> Path:
     return folder / f"{safe_id(study_id)}-{stem}.npz"
 
 
-def cut_slices(data: TrainingData, study_ids: Iterable[str], folder: Path) -> None:
-    """Write slices and point crops of studies that have none yet; a rejected study has none to give."""
+def cut_slices(data: TrainingData, study_ids: Iterable[str], folder: Path) -> list[str]:
+    """Write slices and point crops of studies that have none yet; a rejected study has none to give.
+
+    Returns:
+        Of these studies, what is wrong with annotated points that are left out, see ``annotated_points``.
+    """
+    problems: list[str] = []
     for study_id in study_ids:
         # The last kind is written last: a study with it is done.
         if file_of(folder, study_id, list(DetectorKind)[-1].value).exists():
@@ -78,12 +83,14 @@ def cut_slices(data: TrainingData, study_ids: Iterable[str], folder: Path) -> No
         slices: Slices = {}
         with suppress(DicomRejected):
             study = data.cache.load(study_id)
-            annotated = data.annotated(study)
+            annotated, found = data.annotated_or_why(study)
+            problems += found
             for spec in SECOND_LOOKS:
                 point_crops(study, annotated, spec).save(file_of(folder, study_id, spec.stem))
             slices = labelled_slices(study, annotated)
         for kind in DetectorKind:
             save_slices(slices.get(kind, []), file_of(folder, study_id, kind.value))
+    return problems
 
 
 def make_phantoms(plan: DetectorPlan, kind: DetectorKind, path: Path, _: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from classifier.learn.devices import detector_device
 from data_prep.base.manifest import file_sha256
+from data_prep.rsna.annotations import points_left_out
 from detector.config import NUMBERING_FILE
 from detector.spec import DetectorKind
 from pipeline.training import detecting
@@ -37,7 +38,8 @@ def train_detectors(
     for rank in range(world):
 
         def work(_: Path, ids: Sequence[str] = data.study_ids[rank::world]) -> None:
-            detecting.cut_slices(data, ids, folder)
+            for item in points_left_out(detecting.cut_slices(data, ids, folder)):
+                stages.say(f"note: {item.said}")
 
         jobs.append(Job(f"slices/part{rank}of{world}", cut, work))
     mixed_in = plan.detectors.phantoms > 0 and plan.detectors.phantom_weight > 0

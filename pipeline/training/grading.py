@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from classifier import BUNDLED_WEIGHTS
 from classifier.config import GraderConfig, GraderName
 from classifier.learn.crop_cache import CropCache, LabelledStudy, NoCrops, Source, build_cache, load_cache
-from classifier.learn.train import EpochReport, Machine, grade_cache, train_grader
+from classifier.learn.train import EpochReport, Machine, first_network, grade_cache, train_grader
 from classifier.storage import StoredGrader, graders_of, load_grader
 from data_prep.base.bundles import Bundle
 from data_prep.base.rows import Rows
@@ -64,6 +64,28 @@ def start_grader(plan: TrainPlan, name: GraderName) -> StoredGrader | None:
     if plan.graders.start != "bundled" or name not in graders_of(OPEN_WEIGHTS):
         return None
     return load_grader(OPEN_WEIGHTS, name)
+
+
+def check_starts(
+    plan: TrainPlan, configs: Mapping[GraderName, GraderConfig], pretrained: Path | None
+) -> list[GraderName]:
+    """Look whether all graders can begin as the plan says, hours before they do.
+
+    Returns:
+        Those that the pretrained weights are for.
+
+    Raises:
+        ValueError, WeightsRejected: weights to begin with are missing or of another network.
+    """
+    taken = []
+    for name, config in configs.items():
+        start = start_grader(plan, name)
+        if start is not None:
+            first_network(config, start.network.state_dict())
+        elif pretrained is not None:
+            first_network(config, pretrained=pretrained)
+            taken.append(name)
+    return taken
 
 
 def trainable(

@@ -90,14 +90,24 @@ def _train(settings: TrainSettings, ranks: Ranks, say: Callable[[str], None]) ->
     plan, run = settings.plan, settings.run.resolve()
     device = _device_of_rank(settings.device, ranks)
     configs = grading.graders_plan(plan)
+    of_pretrained = grading.check_starts(plan, configs, settings.pretrained)
     data = read_training_data(settings.data, settings.cache or run / "cache", plan.cleaning.points)
     stages = Stages(run, ranks, say)
     done = False
     try:
         process = f"process {ranks.rank + 1} of {ranks.world}"
         say(f"{len(data.entries)} studies, {plan.folds} folds, device {device}, {process}")
+        if (
+            settings.pretrained is not None
+            and ranks.rank == 0
+            and (others := set(configs) - set(of_pretrained))
+        ):
+            say(f"note: bundled weights, not --pretrained, begin {', '.join(sorted(others))}")
         for text in data.left_out if ranks.rank == 0 else ():
             say(f"note: {text}")
+        taken = ", ".join(f"{rule} {rows}" for rule, rows in data.points_taken.items() if rows)
+        if taken and ranks.rank == 0:
+            say(f"note: rows of annotated points that the cleaning takes: {taken}")
         _decode(data, stages)
         folds = assign_folds(data.labels, data.study_ids, plan.folds, plan.seed)
         if ranks.rank == 0 and (lacking := without_severe(data.labels, folds)):

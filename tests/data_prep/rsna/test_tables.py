@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.rsna.table_problems import TablesInvalid
+from data_prep.rsna.table_quirks import studies_left_out
 from data_prep.rsna.tables import RsnaTables, read_tables
 from data_prep.vocabulary import LEVELS, TARGETS
 
@@ -149,6 +150,34 @@ def test_quirks_are_listed_and_not_fatal(tmp_path: Path) -> None:
     assert not any(item.fatal for item in tables.problems)
     assert tables.train is not None and len(tables.train) == 2
     assert tables.coordinates is not None and len(tables.coordinates) == 7
+
+
+@pytest.mark.parametrize(("exchanged", "told"), [(3, True), (1, False)])
+def test_exchanged_axes_are_told_where_most_series_have_them(
+    tmp_path: Path, exchanged: int, told: bool
+) -> None:
+    rows = ""
+    for study in range(4):
+        for level, y in zip(LEVELS, CANAL_Y, strict=True):
+            x_y = f"{y},150.5" if study < exchanged else f"150.5,{y}"
+            rows += f"{study},12,3,Spinal Canal Stenosis,{level.label},{x_y}\n"
+    tables = read_tables(write_tables(tmp_path, points=POINTS + rows, labels=None, series=None))
+    assert codes(tables).get("axes_exchanged", 0) == (exchanged if told else 0)
+    assert len(tables.alarming) == told
+
+
+@pytest.mark.parametrize("empty", ["NA", "NaN", ""])
+def test_what_programs_write_for_no_label_is_none(tmp_path: Path, empty: str) -> None:
+    tables = read_tables(write_tables(tmp_path, labels=LABELS + f"100,{empty}" + ",Moderate" * 24 + "\n"))
+    assert tables.train is not None and codes(tables)["empty_label"] == 1
+    assert tables.train.loc[0].isna().sum() == 1
+
+
+def test_identifiers_that_differ_by_leading_zeros_are_told() -> None:
+    found = studies_left_out({"images": ["0012", "13"], "labels": ["12", "13"]})
+    assert ["leading zeros" in item.message for item in found] == [True, True]
+    (other,) = studies_left_out({"images": ["12", "13"], "labels": ["12"]})
+    assert other.said == "[left_out] 1 x study without labels (13)"
 
 
 def test_a_displaced_canal_point_is_found(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -23,6 +24,7 @@ from detector.learn.refiner import (
     train_refiner,
 )
 from detector.learn.slices import SlicesUnusable
+from detector.learn.study_slices import LeftOut
 from detector.look.network import save_network
 from detector.look.refiner import PointRefiner
 from detector.look.refiner_network import RefinerNetwork
@@ -98,6 +100,14 @@ def test_crops_are_cut_around_the_annotated_points_and_divided_by_study(tmp_path
     assert {part_of(name) for name in watched.study} <= {Part.VALIDATION}
     names, counts = np.unique(train.study, return_counts=True)
     assert len(names) and (counts == 10).all()
+
+    table = pd.read_csv(tmp_path / "train_label_coordinates.csv", dtype=str)
+    row = table.index[(table["study_id"] == names[0]) & table["condition"].str.contains("Foraminal")][0]
+    table.loc[row, "series_id"] = "77"
+    table.to_csv(tmp_path / "train_label_coordinates.csv", index=False)
+    left_out = LeftOut()
+    assert len(cut_point_crops([tmp_path], FORAMEN, left_out=left_out)[0]) == len(train) - 1
+    assert [text.split(":")[0] for text in left_out.problems] == ["series_not_loaded"]
     side = FORAMEN.size_px + 2 * FORAMEN.margin_px
     assert train.pixels.shape[1:] == (side, side)
 

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from data_prep.phantom import make_study, write_dataset
+from data_prep.problems import Reason
 from detector.learn.slices import SlicesUnusable
-from detector.learn.study_slices import phantom_slices, rsna_slices
+from detector.learn.study_slices import LeftOut, phantom_slices, rsna_slices
 from detector.spec import AXIAL, SAGITTAL, DetectorKind
 
 
@@ -47,6 +49,21 @@ def test_data_set_gives_the_slices_that_its_studies_give(tmp_path: Path) -> None
     canal = {point.level.label: point.xyz_mm for point in phantom.points if point.condition.side is None}
     t2 = next(item for item in from_files if len(item.names) == 5)
     assert set(t2.names) == set(canal)
+
+
+def test_what_is_left_out_of_a_data_set_is_told(tmp_path: Path) -> None:
+    write_dataset(tmp_path, studies=2, seed=5, size="small")
+    one, other = sorted((tmp_path / "train_images").iterdir())
+    table = pd.read_csv(tmp_path / "train_label_coordinates.csv", dtype=str)
+    rows = table.index[(table["study_id"] == one.name) & table["condition"].str.contains("Canal")]
+    table.loc[rows[0], "x"] = "-7"
+    table[table["study_id"] == one.name].to_csv(tmp_path / "train_label_coordinates.csv", index=False)
+    next(other.rglob("*.dcm")).write_text("no image")
+    left_out = LeftOut()
+    rsna_slices(tmp_path, DetectorKind.SAGITTAL, left_out=left_out)
+    assert [text.split(":")[0] for text in left_out.problems] == ["outside_image"]
+    assert {item.reason for item in left_out.rejections} >= {Reason.NOT_DICOM}
+    assert left_out.studies == [f"[left_out] 1 x study without points ({other.name})"]
 
 
 def test_data_without_coordinates_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -31,12 +31,15 @@ from data_prep.levels import (
     Sight,
     SpineLevels,
 )
+from data_prep.rsna.cleaning import PointRules
 from data_prep.vocabulary import LEVELS, TARGETS, Condition, ConditionGroup, Severity
 from pipeline.cli import app
 from pipeline.grade import Pipeline
 from pipeline.results.submission import build_submission, read_submission, validate_submission
+from pipeline.training import detecting
 from pipeline.training.calibrating import calibrate, study_numbers
 from pipeline.training.cards import with_interval
+from pipeline.training.data import read_training_data
 from pipeline.training.detecting import read_points, save_points
 from pipeline.training.folds import assign_folds, share_of_severe, without_severe
 from pipeline.training.grading import OutOfFold, cleaned, find_doubts
@@ -186,6 +189,41 @@ def test_what_cannot_be_trained_is_said(phantom_data: Path, tmp_path: Path) -> N
     code, text = train("--folds", "5", "--preset", "laptop", "--device", "cpu")
     assert code == 1 and "5 folds need at least 5 studies" in text
     assert train("--folds", "1")[0] == 2
+
+    # Before anything is trained.
+    small = ("--folds", "2", "--device", "cpu", "--config", str(config))
+    config.write_text('{"graders": {"changes": {"network": {"hidden_channels": 8}}}}')
+    code, text = train("--preset", "laptop", *small)
+    assert code == 1 and "spinal grader to begin with is of another network" in " ".join(text.split())
+    config.write_text("{}")
+    code, text = train("--pretrained", str(config), *small)
+    assert code == 1 and "pretrained weights need a timm backbone" in " ".join(text.split())
+    assert "epoch" not in text and not (tmp_path / "run" / "fold0").exists()
+
+
+def test_points_that_are_left_out_are_said(phantom_data: Path, tmp_path: Path) -> None:
+    """Those that lie on no image, and those that the rules take."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for path in phantom_data.iterdir():
+        (data / path.name).symlink_to(path)
+    table = pd.read_csv(phantom_data / "train_label_coordinates.csv", dtype=str)
+    (data / "train_label_coordinates.csv").unlink()
+    foramina = table["condition"].str.contains("Foraminal")
+    table.loc[foramina, "instance_number"] = "999"
+    canal = table["condition"].str.contains("Canal")
+    table.loc[canal, "y"] = (300 - table.loc[canal, "y"].astype(float)).astype(str)
+    table.to_csv(data / "train_label_coordinates.csv", index=False)
+    entries = read_training_data(data, tmp_path / "cache", PointRules())
+    assert entries.points_taken["level_order"] == 10
+    arguments = ["train", str(data), "-o", str(tmp_path / "run"), "--folds", "5", "--device", "cpu"]
+    refused = CliRunner().invoke(app, [*arguments, "--preset", "laptop"])
+    assert "that the cleaning takes: level_order 10" in " ".join(refused.stderr.split())
+    for entry in entries.entries:
+        entries.cache.add(entry)
+    problems = detecting.cut_slices(entries, entries.study_ids, tmp_path / "slices")
+    assert len(problems) == foramina.sum() == 20
+    assert all(text.startswith("instance_not_found") for text in problems)
 
 
 def labels_of(studies: int, seed: int = 0) -> pd.DataFrame:
