@@ -2,8 +2,10 @@
 
 Their coordinates are one only if the patient lay still between them, and if the images are as their headers
 say. Along the line where an axial and a sagittal plane meet both show the same tissue; if the patient has
-moved along the table, they do so a step farther up or down. Images that a program has cropped or padded do so
-farther to the front or back, and images that it has resized in another size, where their headers were left.
+moved along the table, they do so a step farther up or down. So does each line by itself where the patient
+moved between stacks, or where the positions or the tilt of slices were made up. Images that a program has
+cropped or padded do so farther to the front or back, and images that it has resized in another size, where
+their headers were left.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import cv2
 import numpy as np
@@ -25,6 +28,8 @@ _Smoothed = tuple[NDArray[np.float32], tuple[int, int]]
 
 
 _FEWEST_LINES = 4
+# Below every correlation.
+_UNTOLD = -1.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,14 @@ class AgreementConfig:
         least_shift_mm: a smaller one is no disagreement.
         least_likeness: mean correlation at the best shift below which nothing can be said.
         margin: by which the best shift must be better than none.
+        each_mm: how far along the table a line by itself may lie elsewhere.
+        least_alone: mean correlation of the lines, each at its own shift, below which nothing can be said.
+        least_beside: the same where neighbouring lines must agree on the shift, which those that are alike by
+            chance do not.
+        suspect_by, apart_by: by which the lines must be more alike each at its own shift than at small ones
+            to be looked at, and to be believed when the patient has been moved and turned.
+        moved_mm, turned: how far to the side and to front and back all of them are moved before, and how much
+            farther for every mm along the table, as patients move and turn.
         look_closer_below: mean correlation from which on nothing else is asked.
         unlike_below: mean correlation of the edges on the lines below which the images do not show the same,
             whatever their contrasts. 100 synthetic patients, of 40 of whom chance has made every tissue as
@@ -55,6 +68,13 @@ class AgreementConfig:
     least_shift_mm: float = 9.0
     least_likeness: float = 0.45
     margin: float = 0.15
+    each_mm: float = 24.0
+    least_alone: float = 0.5
+    least_beside: float = 0.6
+    suspect_by: float = 0.02
+    apart_by: float = 0.05
+    moved_mm: tuple[float, ...] = (-9.0, -6.0, -3.0, 0.0, 3.0, 6.0, 9.0)
+    turned: tuple[float, ...] = (-0.05, -0.025, 0.0, 0.025, 0.05)
     look_closer_below: float = 0.5
     unlike_below: float = 0.2
     fits_better_by: float = 0.12
@@ -86,7 +106,9 @@ def lie_elsewhere(
         canal_mm: (n, 3) canal points of the levels.
     """
     meeting = Meeting.of(sagittal, canal_mm, axial, config)
-    return meeting is not None and (meeting.shift_mm() != 0.0 or meeting.is_unlike())
+    return meeting is not None and (
+        meeting.shift_mm() != 0.0 or meeting.is_unlike() or meeting.lines_lie_apart()
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +181,62 @@ class Meeting:
         most = max(float(deep[best]) if elsewhere else -1.0, float(scaled.max()))
         return most >= here + config.fits_better_by
 
+    def lines_lie_apart(self) -> bool:
+        """Whether lines lie elsewhere along the table than their coordinates say, each by another way."""
+        config = self.config
+        alone, near = self._alone_and_near(self.likeness)
+        if alone < config.least_alone or alone - near < config.suspect_by:
+            return False
+        moved = self._likeness_moved()
+        alone, near = self._alone_and_near(moved)
+        together, _ = self._alone_and_near(_of_neighbours(moved))
+        return alone - near >= config.apart_by and together >= config.least_beside
+
+    def _alone_and_near(self, likeness: FloatArray) -> tuple[float, float]:
+        """Mean likeness of lines (lines, shifts), each at its own shift, and at its own small one."""
+        alone, near = self._largest(likeness)
+        told = near > _UNTOLD
+        if 2 * told.sum() < len(self.lines):
+            return _UNTOLD, _UNTOLD
+        return float(alone[told].mean()), float(near[told].mean())
+
+    def _largest(self, likeness: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Of the last axis, the shifts: at any that a line may have by itself, and at a small one."""
+        away, likeness = np.abs(self.shifts_mm), np.nan_to_num(likeness, nan=_UNTOLD)
+        alone = likeness[..., away <= self.config.each_mm].max(axis=-1)
+        return alone, likeness[..., away < self.config.least_shift_mm].max(axis=-1)
+
+    def _likeness_moved(self) -> FloatArray:
+        """(lines, shifts) where the patient has moved to the side or back and turned; from foot to head.
+
+        As is most alike at small shifts.
+        """
+        ways = self.config.moved_mm
+        lines = sorted(self.lines, key=lambda pair: float(pair[1][0, 2]))
+        likeness = np.stack([self._alike_moved(item, line) for item, line in lines])
+        _, near = self._largest(likeness)
+        each = np.arange(len(lines))
+        z_mm = np.array([line[0, 2] for _, line in lines])
+        z_mm -= z_mm.mean()
+        places = [
+            np.abs(mm + turned * z_mm - np.array(ways)[:, None]).argmin(axis=0)
+            for mm, turned in product(ways, self.config.turned)
+        ]
+        pairs = list(product(places, places))
+        best = max(pairs, key=lambda pair: float(near[each, pair[0], pair[1]].mean()))
+        return np.asarray(likeness[each, best[0], best[1]])
+
+    def _alike_moved(self, item: Slice, line: FloatArray) -> FloatArray:
+        """(aside, deep, shifts) correlation with the axial image moved in its plane."""
+        ways = self.config.moved_mm
+        back = (line[-1] - line[0]) / float(np.linalg.norm(line[-1] - line[0]))
+        side = np.cross(item.plane.normal, back)
+        moved = np.array([x * side + y * back for x, y in product(ways, ways)])
+        across, shown = _sampled(item, _smoothed(item, None), line + moved[:, None])
+        along, seen = _shifted(self.sagittal, self.side, line, self.shifts_mm)
+        alike = np.where(shown[:, None] & seen, _correlations(across, along), np.nan)
+        return alike.reshape(len(ways), len(ways), -1)
+
     def _here(self, mean: FloatArray) -> float:
         return float(np.max(mean[np.abs(self.shifts_mm) < self.config.least_shift_mm]))
 
@@ -183,8 +261,8 @@ class Meeting:
                 plane = replace(item.plane, spacing_mm=(x_mm * scale, y_mm * scale))
                 ways.append(_sampled(replace(item, plane=plane), smoothed, line[None]))
             shown = np.concatenate([inside for _, inside in ways])
-            alike = _correlations(along[0], np.concatenate([values for values, _ in ways]), of_edges=True)
-            rows.append(np.where(shown, alike, np.nan))
+            alike = _correlations(along, np.concatenate([values for values, _ in ways]), of_edges=True)
+            rows.append(np.where(shown, alike[0], np.nan))
         return np.stack(rows)
 
 
@@ -192,6 +270,15 @@ def _mean(likeness: FloatArray) -> FloatArray:
     """Of each column; -1 where few lines lie within both images, which says nothing."""
     seen = np.isfinite(likeness).sum(axis=0)
     return np.where(2 * seen >= len(likeness), np.nansum(likeness, axis=0) / np.maximum(seen, 1), -1.0)
+
+
+def _of_neighbours(likeness: FloatArray) -> FloatArray:
+    """(lines, shifts): of each line the mean with the lines beside it; NaN where that is told of none."""
+    nothing = np.full_like(likeness[:1], np.nan)
+    rows = np.concatenate([nothing, likeness, nothing])
+    beside = np.stack([rows[:-2], rows[1:-1], rows[2:]])
+    told = np.isfinite(beside).sum(axis=0)
+    return np.where(told > 0, np.nansum(beside, axis=0) / np.maximum(told, 1), np.nan)
 
 
 def _line(sagittal: Slice, item: Slice, canal_mm: FloatArray, config: AgreementConfig) -> FloatArray | None:
@@ -217,16 +304,23 @@ def _likeness(
     of_edges: bool = False,
 ) -> FloatArray | None:
     """Correlation of both images along a line, for every shift of the sagittal one; None: not shown."""
-    along_table = np.array([0.0, 0.0, 1.0])
-    up = along_table - (along_table @ sagittal.plane.normal) * sagittal.plane.normal
     try:
         across, shown = _sampled(item, _smoothed(item, line), line[None])
     except DicomRejected:
         return None
     if not shown[0]:
         return None
-    along, shown = _sampled(sagittal, side, line + shifts[:, None, None] * up)
-    return np.where(shown, _correlations(across[0], along, of_edges=of_edges), np.nan)
+    along, shown = _shifted(sagittal, side, line, shifts)
+    return np.where(shown, _correlations(across, along, of_edges=of_edges)[0], np.nan)
+
+
+def _shifted(
+    sagittal: Slice, side: _Smoothed, line: FloatArray, shifts: FloatArray
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """What a sagittal image shows along a line (n, 3) that is shifted along the table."""
+    along_table = np.array([0.0, 0.0, 1.0])
+    up = along_table - (along_table @ sagittal.plane.normal) * sagittal.plane.normal
+    return _sampled(sagittal, side, line + shifts[:, None, None] * up)
 
 
 def _on_both(point_mm: FloatArray, a: Slice, b: Slice) -> FloatArray:
@@ -259,15 +353,15 @@ def _sampled(item: Slice, smoothed: _Smoothed, points_mm: FloatArray) -> tuple[F
     return np.asarray(values, dtype=np.float64), item.plane.contains_px(xy).mean(axis=1) >= 0.8
 
 
-def _correlations(line: FloatArray, others: FloatArray, *, of_edges: bool = False) -> FloatArray:
-    """Of a line (n,), or its edges, with every other (lines, n); NaN where one is constant."""
-    rows = np.concatenate([line[None], others])
+def _correlations(lines: FloatArray, others: FloatArray, *, of_edges: bool = False) -> FloatArray:
+    """Of lines (m, n), or their edges, with others (k, n): (m, k), NaN where one is constant."""
+    rows = np.concatenate([lines, others])
     rows = _edges(rows) if of_edges else _without_slow_fall(rows)
     sizes = np.linalg.norm(rows, axis=1)
+    first, second = np.split(np.arange(len(rows)), [len(lines)])
+    both = sizes[first, None] * sizes[second]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(
-            np.where(sizes[1:] * sizes[0] > 0, rows[1:] @ rows[0] / (sizes[1:] * sizes[0]), np.nan)
-        )
+        return np.asarray(np.where(both > 0, rows[first] @ rows[second].T / both, np.nan))
 
 
 def _without_slow_fall(rows: FloatArray) -> FloatArray:

@@ -25,6 +25,7 @@ from detector.look.choice import central_slices
 from detector.spine.agreement import AgreementConfig, Meeting, lie_elsewhere
 
 SEED = 152_003
+SEEDS = 157_101, 157_115
 
 
 def moved(series: Series, dz_mm: float) -> Series:
@@ -126,6 +127,91 @@ def test_axial_pixels_that_are_not_what_their_headers_say(
     ]
     found = lie_elsewhere(middle, canal, axial, AgreementConfig())
     assert found == (change not in ("as it is", "inverted"))
+
+
+def placed(series: Series, change: Callable[[FloatArray, int], FloatArray]) -> Series:
+    """The series with slices at other places, given their own and their number from foot to head."""
+    numbers = {id(item): number for number, item in enumerate(series.slices)}
+
+    def other(item: Slice) -> Slice:
+        origin_mm = change(item.plane.origin_mm, numbers[id(item)])
+        return replace(item, plane=replace(item.plane, origin_mm=origin_mm))
+
+    return series.changed(other)
+
+
+def stretched(series: Series, factor: float) -> Series:
+    """With another distance between slices, from the middle one."""
+    middle, normal = series.slices[len(series.slices) // 2].plane.origin_mm, series.slices[0].plane.normal
+    return placed(series, lambda at, _: at + (factor - 1) * float((at - middle) @ normal) * normal)
+
+
+def half_moved(series: Series, dz_mm: float) -> Series:
+    """The patient moved along the table between the lower half of the slices and the upper one."""
+    half = len(series.slices) // 2
+    return placed(series, lambda at, number: at + [0.0, 0.0, dz_mm if number < half else 0.0])
+
+
+def turned(series: Series, degrees: float) -> Series:
+    """The patient turned about the axis to the left."""
+    angle, middle = np.radians(degrees), np.mean([item.plane.centre_mm for item in series.slices], axis=0)
+    turn = np.array(
+        [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]], dtype=float
+    )
+
+    def other(item: Slice) -> Slice:
+        plane = item.plane
+        origin_mm = turn @ (plane.origin_mm - middle) + middle
+        return replace(
+            item,
+            plane=replace(plane, origin_mm=origin_mm, x_axis=turn @ plane.x_axis, y_axis=turn @ plane.y_axis),
+        )
+
+    return series.changed(other)
+
+
+MOVEMENTS: dict[str, Callable[[Series], Series]] = {
+    "none": lambda series: series,
+    "aside": lambda series: placed(series, lambda at, _: at + [4.0, 0.0, 0.0]),
+    "forward": lambda series: placed(series, lambda at, _: at + [0.0, -4.0, 0.0]),
+    "down": lambda series: placed(series, lambda at, _: at + [0.0, 0.0, -5.0]),
+    "turned": lambda series: turned(series, 1.5),
+}
+
+
+@pytest.mark.parametrize("movement", MOVEMENTS)
+@pytest.mark.parametrize("study_id", ["phantom", "100206310", "4003253"])
+def test_a_patient_who_moved_a_little_says_nothing(
+    request: pytest.FixtureRequest, study_id: str, movement: str
+) -> None:
+    study, points = (
+        phantom() if study_id == "phantom" else real(request.getfixturevalue("real_rsna"), study_id)
+    )
+    assert not apart(study, points, MOVEMENTS[movement])
+
+
+def apart(study: Study, points: tuple[LevelPoint, ...], change: Callable[[Series], Series]) -> bool:
+    canal = np.stack([p.xyz_mm for p in points if p.condition is Condition.SPINAL_CANAL_STENOSIS])
+    (middle,) = central_slices(study.of_kind(SeriesKind.SAGITTAL_T2)[0], 1, 18.0)
+    axial = [change(series) for series in study.of_kind(SeriesKind.AXIAL_T2)]
+    return lie_elsewhere(middle, canal, axial, AgreementConfig())
+
+
+@pytest.mark.parametrize("study_id", ["100206310", "4003253"])
+def test_a_real_patient_who_moved_between_packages(real_rsna: Path, study_id: str) -> None:
+    assert apart(*real(real_rsna, study_id), partial(half_moved, dz_mm=12.0))
+
+
+def test_real_axial_slices_with_another_step(real_rsna: Path) -> None:
+    assert apart(*real(real_rsna, "4003253"), partial(stretched, factor=0.8))
+    assert apart(*real(real_rsna, "4003253"), partial(stretched, factor=1.25))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_phantom_axial_slices_with_another_step(seed: int) -> None:
+    made = make_study(seed, size="small")
+    assert not apart(made.study, made.points, lambda series: series)
+    assert apart(made.study, made.points, partial(stretched, factor=1.25))
 
 
 def test_few_axial_slices_say_nothing() -> None:
