@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from detector.look.choice import central_slices
 from detector.look.inference import SlicePredictor
 from detector.spine.agreement import lie_elsewhere
 from detector.spine.chain import ChainDisc
-from detector.spine.neighbours import sides_change
+from detector.spine.neighbours import Neighbours, neighbours
 from detector.spine.noise import signal_to_noise
 from detector.spine.orientation import orientation_is_doubtful
 from detector.spine.region import Region, is_named_otherwise, region_seen, shows_lumbar_spine
@@ -132,8 +132,18 @@ def series_wrong_way_round(
     # Of T1 more slices are decoded in any case.
     compared = [first[kind] for kind in (SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2) if kind in first]
     canal_mm = np.stack([level.canal_mm for level in levels.values()])
-    wrong = wrong_way_round(compared, axial, canal_mm, config.crossings)
-    return replace(wrong, sides_doubtful=wrong.sides_doubtful or sides_change(axial))
+    return wrong_way_round(compared, axial, canal_mm, config.crossings)
+
+
+def axial_neighbours(study: Study) -> Neighbours:
+    """What the axial slices show of their neighbours."""
+    return neighbours([stack for item in study.of_kind(SeriesKind.AXIAL_T2) for stack in item.stacks])
+
+
+def sagittal_alternates(leading: Series, config: PredictConfig) -> bool:
+    """Whether every second one of the central slices shows the patient elsewhere."""
+    central = central_slices(leading, config.central_slices, config.max_offset_mm)
+    return neighbours([central], show_sides=False).alternate
 
 
 def is_shown(level: SpineLevel, leading: Series) -> bool:

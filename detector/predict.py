@@ -16,9 +16,11 @@ from data_prep.vocabulary import LEVELS, Flag, SeriesKind
 from detector import BUNDLED_WEIGHTS
 from detector.config import PredictConfig, read_config
 from detector.doubts import (
+    axial_neighbours,
     axials_lie_elsewhere,
     canal_at_edge,
     is_shown,
+    sagittal_alternates,
     series_wrong_way_round,
     view_doubts,
 )
@@ -122,8 +124,9 @@ class LevelDetector:
         seen = spine_levels(chain, view.series, margin_mm=config.view_margin_mm)
         elsewhere = thread.begin(axials_lie_elsewhere, study, leading, seen, config)
         turned = thread.begin(series_wrong_way_round, study, view.series, seen, config)
+        neighbours = thread.begin(axial_neighbours, study)
         said = {
-            Flag.SERIES_DISAGREE: view.sighting.disagreeing,
+            Flag.SERIES_DISAGREE: view.sighting.disagreeing or sagittal_alternates(leading, config),
             Flag.TRANSITIONAL_SUSPECTED: chain.suspects_transition(config.transitional_score),
             Flag.SACRUM_UNSEEN: not chain.reaches_sacrum,
             Flag.NUMBERING_UNCERTAIN: doubts.of_numbering or chain.confidence < config.uncertain_below,
@@ -143,10 +146,11 @@ class LevelDetector:
             refiners=self.refiners,
             thread=thread,
         )
-        said[Flag.AXIAL_DISAGREES] = elsewhere()
-        wrong = turned()
+        wrong, axial = turned(), neighbours()
+        wrong = replace(wrong, sides_doubtful=wrong.sides_doubtful or axial.sides_change)
         if wrong.series:
             return self._without(wrong, study, thread)
+        said[Flag.AXIAL_DISAGREES] = elsewhere() or axial.alternate
         said[Flag.SIDES_DOUBTFUL] = wrong.sides_doubtful
         if not is_curved and has_axial:
             across = leading.normal

@@ -15,7 +15,8 @@ _SAID = 12
 FLAG_WORDS: Final[Mapping[str, str]] = {
     "numbering_uncertain": "The numbering of the levels is uncertain: all of them may be off by one.",
     "transitional_suspected": "A transitional lumbosacral vertebra is suspected: count the levels yourself.",
-    "series_disagree": "The sagittal series do not agree on the levels.",
+    "series_disagree": "The sagittal series, or slices of one of them, do not show the levels at the same "
+    "place, as when the patient moved.",
     "orientation_doubtful": "The images look upside down or back to front, as when a patient was registered "
     "in a wrong position: do not trust left and right, nor the levels.",
     "noisy": "The sagittal images have more noise than the networks have learned from: grades may be wrong.",

@@ -1,8 +1,9 @@
-"""Protects: left and right that change within the axial images are noticed; nothing else is taken for it."""
+"""Protects: left and right that change within the axial images are noticed, and so is a patient who moved
+between the packages of a series; nothing else is taken for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,8 @@ from data_prep.phantom import make_study
 from data_prep.read.find import find_studies
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import SeriesKind
-from detector.spine.neighbours import sides_change
+from detector.look.choice import central_slices
+from detector.spine.neighbours import Neighbours, neighbours
 
 
 @cache
@@ -24,6 +26,14 @@ def study(seed: int) -> Study:
 
 def axial_of(seed: int) -> list[Series]:
     return list(study(seed).of_kind(SeriesKind.AXIAL_T2))
+
+
+def told_by(axial: Sequence[Series]) -> Neighbours:
+    return neighbours([stack for series in axial for stack in series.stacks])
+
+
+def sides_change(axial: Sequence[Series]) -> bool:
+    return told_by(axial).sides_change
 
 
 def mirrored(item: Slice) -> Slice:
@@ -50,7 +60,7 @@ def changed(series: Series, change: Callable[[Slice], Slice], which: Callable[[i
 def test_as_they_are_or_mirrored_all_together(seed: int) -> None:
     """Whether all of them are on the wrong side sagittal images tell, not the neighbours."""
     axial = axial_of(seed)
-    assert not sides_change(axial)
+    assert told_by(axial) == Neighbours(sides_change=False, alternate=False)
     assert not sides_change([changed(series, mirrored, lambda _: True) for series in axial])
     assert not sides_change([changed(series, stored_mirrored, lambda n: n % 2 == 1) for series in axial])
 
@@ -92,3 +102,59 @@ def test_nothing_to_compare() -> None:
     ]
     assert not sides_change(black)
     assert not sides_change([])
+
+
+def shifted(item: Slice, aside_mm: float, down_mm: float) -> Slice:
+    """Shows the patient elsewhere than its header says."""
+    x_mm, y_mm = item.plane.spacing_mm
+    pixels = np.roll(item.pixels(), (round(down_mm / y_mm), round(aside_mm / x_mm)), axis=(0, 1))
+    return replace(item, read_pixels=lambda: pixels)
+
+
+def every_second_shifted(series: Series, aside_mm: float, down_mm: float) -> Series:
+    return changed(series, lambda item: shifted(item, aside_mm, down_mm), lambda number: number % 2 == 1)
+
+
+def real_series(data: Path, study_id: str, kind: SeriesKind) -> Series:
+    (entry,) = find_studies(data / "train_images" / study_id)
+    return entry.load().of_kind(kind)[0]
+
+
+def alternates(sagittal: Series) -> bool:
+    return neighbours([central_slices(sagittal, 5, 18.0)], show_sides=False).alternate
+
+
+@pytest.mark.parametrize("way", [(6.0, 0.0), (0.0, 6.0)], ids=["aside", "back"])
+@pytest.mark.parametrize("seed", [152_000, 152_001, 152_002])
+def test_a_phantom_that_moved_between_packages(seed: int, way: tuple[float, float]) -> None:
+    assert told_by([every_second_shifted(series, *way) for series in axial_of(seed)]).alternate
+    (t2, *_) = study(seed).of_kind(SeriesKind.SAGITTAL_T2)
+    assert not alternates(t2)
+    assert not alternates(changed(t2, lambda item: shifted(item, *way), lambda _: True))
+    assert alternates(every_second_shifted(t2, *way))
+
+
+@pytest.mark.parametrize("study_id", ["100206310", "4003253"])
+def test_a_real_patient_who_moved_between_packages(real_rsna: Path, study_id: str) -> None:
+    axial = real_series(real_rsna, study_id, SeriesKind.AXIAL_T2)
+    assert not told_by([axial]).alternate
+    assert not told_by([changed(axial, lambda item: shifted(item, 6.0, 0.0), lambda n: n < 12)]).alternate
+    assert told_by([every_second_shifted(axial, 5.0, 0.0)]).alternate
+    t2 = real_series(real_rsna, study_id, SeriesKind.SAGITTAL_T2)
+    assert not alternates(t2)
+    assert alternates(every_second_shifted(t2, 0.0, 5.0))
+
+
+def moved_across(series: Series) -> Series:
+    """Every second slice shows what lies two slices on: the patient moved across them between packages."""
+    slices = series.slices
+    following = {id(item): slices[min(at + 2, len(slices) - 1)] for at, item in enumerate(slices)}
+    return changed(
+        series, lambda item: replace(item, read_pixels=following[id(item)].read_pixels), lambda n: n % 2 == 1
+    )
+
+
+@pytest.mark.parametrize("study_id", ["100206310", "4003253"])
+def test_a_real_patient_who_moved_across_the_slices(real_rsna: Path, study_id: str) -> None:
+    axial = real_series(real_rsna, study_id, SeriesKind.AXIAL_T2)
+    assert told_by([moved_across(axial)]).alternate
