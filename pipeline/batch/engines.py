@@ -161,6 +161,7 @@ class WorkerEngine(ABC):
                     idle.remove(worker)
                 else:
                     entry = busy.pop(worker)
+                    failed_starts = 0  # its memory is free, and nobody else may be left
                     self.say(f"the worker with study {entry.study_id} is lost: {event.how}")
                     if (given_up := queue.died(entry)) is not None:
                         yield entry, given_up
