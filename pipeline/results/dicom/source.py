@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import MRImageStorage
 from pydicom.valuerep import DSfloat
 
@@ -216,13 +217,18 @@ def _values_of(
             warnings.simplefilter("ignore")  # they quote values
             with BoundedFile(path, DEFAULT_LIMITS) as file:
                 dataset, _ = parsed(file, _READ, DEFAULT_LIMITS, stop_before_pixels=True)
-                values = {keyword: str(dataset.get(keyword) or "").strip() for keyword in _READ}
+                values = {keyword: _text_of(dataset.get(keyword)).strip() for keyword in _READ}
                 values["SOPClassUID"] = values["SOPClassUID"] or storage_class(file, DEFAULT_LIMITS)
     except Exception as error:
         # From None: the cause may quote the header.
         raise _refused(study_id, f"{where} cannot be read again ({type(error).__name__})") from None
     read[path] = values
     return values
+
+
+def _text_of(value: object) -> str:
+    """As it stands in the file: several values are parted by a backslash, and so are no valid one."""
+    return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value or "")
 
 
 def _image(

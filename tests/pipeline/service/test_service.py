@@ -94,6 +94,19 @@ def test_a_study_settles_when_nothing_came_for_a_while(spool: Spool, images: lis
     keep(spool, images[2:3])
     (study,) = spool.settled(0.0)
     assert len(study.instances) == 3
+    first, *_ = sorted(study.images.iterdir())
+    os.utime(first, (1, 1))
+    assert spool.settled(60.0) == []  # the last one came just now
+
+
+def test_a_study_whose_first_image_was_turned_away_is_incomplete_when_others_come(
+    spool: Spool, images: list[Dataset]
+) -> None:
+    spool.note_cut(STUDY, "1.2.3.4.12")
+    spool.clean(0.0)
+    assert spool.settled(0.0) == []
+    keep(spool, images[1:3])
+    assert [study.is_incomplete for study in spool.settled(0.0)] == [True]
 
 
 def test_a_restart_finds_what_was_there(config: ServiceConfig, spool: Spool, images: list[Dataset]) -> None:

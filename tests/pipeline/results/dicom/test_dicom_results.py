@@ -262,6 +262,7 @@ def test_images_that_name_two_patients_or_studies_give_no_result(
         ({"IssuerOfPatientID": "SOMEBODY-ELSE"}, 1, "IssuerOfPatientID differs"),
         ({"StudyInstanceUID": "1.2.3"}, None, ""),
         ({"PatientID": "X" * 65}, None, "PatientID is no valid value"),
+        ({"PatientID": "ONE\\OTHER"}, None, "PatientID is no valid value"),
     ],
 )
 def test_what_would_go_to_the_wrong_patient_is_refused_and_the_attribute_named(
