@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -30,11 +31,14 @@ def archive_of(
     lost: int = 0,
     strange: str = "",
     told: object = 3,
+    token: str = "",
+    says_length: bool = True,
 ) -> Iterator[Archive]:
     """An archive that answers a search with a page at most; None: with everything, whatever is asked.
 
     ``lost`` images of the last series of each study are listed, and do not come; in the place of those of
     ``strange`` come images of another study. ``told``: how many images it says that a series has.
+    ``token``: without it nothing is answered.
     """
     of_series: dict[str, list[bytes]] = {}
     for study, all_series in STUDIES.items():
@@ -44,6 +48,8 @@ def archive_of(
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if token and self.headers["Authorization"] != f"Bearer {token}":
+                return self.send_error(401)
             address = urlsplit(self.path)
             parts, asked = address.path.strip("/").split("/"), parse_qs(address.query)
             if parts[-1] == "studies":
@@ -76,7 +82,8 @@ def archive_of(
         def answer(self, body: bytes, kind: str) -> None:
             self.send_response(200)
             self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
+            if says_length:
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
@@ -84,7 +91,7 @@ def archive_of(
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield Archive(f"http://127.0.0.1:{server.server_address[1]}")
         server.shutdown()
 
@@ -116,6 +123,33 @@ def test_an_archive_need_not_say_how_many_images_a_series_has(tmp_path: Path) ->
         assert fetch_study(archive, "1.2.3", tmp_path / "out") == 15
 
 
+@pytest.mark.parametrize("says_length", [True, False])
+def test_an_answer_that_is_larger_than_allowed_is_ended(tmp_path: Path, says_length: bool) -> None:
+    with archive_of(tmp_path / "archive", says_length=says_length) as archive:
+        small = replace(archive, max_answer_bytes=1000)
+        assert find_study_uids(small, {}) == tuple(STUDIES)
+        with pytest.raises(ArchiveFailed, match="larger than allowed"):
+            fetch_study(small, "1.2.1", tmp_path / "out")
+        with pytest.raises(ArchiveFailed, match="more than 2 studies"):
+            find_study_uids(replace(archive, max_studies=2), {})
+        with pytest.raises(ArchiveFailed, match="more than 4 series"):
+            fetch_study(replace(archive, max_series=4), "1.2.1", tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.dcm"))
+
+
+def test_the_token_goes_to_the_archive_and_whoever_the_environment_names_gets_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login a password b")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with archive_of(tmp_path / "archive", token="secret") as archive:
+        assert find_study_uids(replace(archive, token="secret"), {}) == tuple(STUDIES)
+        with pytest.raises(ArchiveFailed, match="the archive answered 401"):
+            find_study_uids(archive, {})
+    assert "secret" not in repr(replace(archive, token="secret"))
+
+
 def test_images_of_another_study_are_refused(tmp_path: Path) -> None:
     with (
         archive_of(tmp_path / "archive", strange="1.2.1.2") as archive,
@@ -135,7 +169,13 @@ def test_a_query_that_would_find_other_studies_than_were_meant_is_refused() -> N
 
 
 def test_what_is_no_address_of_an_archive_is_refused() -> None:
-    for url in ("https:///dicom-web", "ftp://pacs/dicom-web", "pacs/dicom-web", "https://a:b@pacs/dicom-web"):
+    for url in (
+        "https:///dicom-web",
+        "ftp://pacs/dicom-web",
+        "pacs/dicom-web",
+        "https://a@pacs/x",
+        "https://:b@pacs/x",
+    ):
         with pytest.raises(ValueError, match=r"an archive is written|no password"):
             Archive(url)
     urls = ("http://pacs/x", "http://127.0.0.1:80/x", "https://pacs/x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import json
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pydicom
@@ -29,6 +31,7 @@ from pipeline.cli import app
 from pipeline.grade import Pipeline
 from pipeline.results.dicom import ResultObject
 from pipeline.service.config import Peer, ServiceConfig
+from pipeline.service.dicomweb import Archive
 from pipeline.service.receiver import Receiver
 from pipeline.service.run import set_up_log
 from pipeline.service.sender import Sender
@@ -49,6 +52,7 @@ from tests.pipeline.stand_in import CANARY, BrokenGrader, StraightSpine
         ("max_pdu_bytes", 100, "max_pdu_bytes"),
         ("quiet_s", -1.0, "quiet_s"),
         ("max_spool_bytes", 0, "max_spool_bytes"),
+        ("max_retry_s", 0.01, "max_retry_s"),
     ],
 )
 def test_senseless_settings_are_refused(
@@ -369,6 +373,53 @@ def test_results_wait_for_a_destination_that_is_away(
     assert len(received) == 3 and received[0] == received[2] != received[1]
     server.shutdown()
     assert len(released) == 2
+
+
+def test_a_result_waits_until_the_archive_has_confirmed_that_very_one(
+    config: ServiceConfig, spool: Spool, images: list[Dataset]
+) -> None:
+    def said(sequence: str, uid: str) -> bytes:
+        item = {"00081155": {"vr": "UI", "Value": [uid]}, "00081197": {"vr": "US", "Value": [272]}}
+        return json.dumps({sequence: {"vr": "SQ", "Value": [item]}}).encode()
+
+    uids = [str(dataset.SOPInstanceUID) for dataset in images[:5]]
+    answers = [
+        (200, said("00081198", uids[0])),  # refused
+        (200, b""),
+        (200, said("00081199", uids[0])),  # another one is confirmed
+        (500, b""),
+        (200, said("00081199", uids[4])),
+    ]
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.path)
+            status, body = answers.pop(0)
+            self.send_response(status)
+            self.send_header("Content-Type", "application/dicom+json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    keep(spool, images[:1])
+    spool.finish(spool.settled(0.0)[0], "graded", images[:5])
+    waiting = spool.waiting_results()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        archive = Archive(f"http://127.0.0.1:{server.server_address[1]}/web")
+        sender = Sender(replace(config, destination=archive), spool, threading.Event())
+        told_to_stop = threading.Event()
+        told_to_stop.set()
+        assert sender.deliver(told_to_stop) == 5 and asked == []
+        assert sender.deliver() == 4 and asked == ["/web/studies"] * 5
+        server.shutdown()
+    assert spool.waiting_results() == waiting[:4]
+    assert sender.deliver() == 4  # it is away
 
 
 # --- the whole, and privacy ---
