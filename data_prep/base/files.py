@@ -138,6 +138,21 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def written_by_one(path: Path) -> Iterator[None]:
+    """Wait until no other process is at this file of a cache that runs share, and keep others from it.
+
+    What they have written meanwhile may serve: look again inside the block.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place = path.with_name(f".{path.name}.lock")
+    with FileLock(place, mode=0o600, thread_local=False):
+        try:
+            yield
+        finally:
+            place.unlink(missing_ok=True)  # as in locked_folder
+
+
+@contextmanager
 def temporary_folder(prefix: str) -> Iterator[Path]:
     """A folder for as long as the block lasts; of a killed run, ``remove_abandoned`` removes it later."""
     with (

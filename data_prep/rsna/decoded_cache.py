@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.base.files import atomic_write, file_state
+from data_prep.base.files import atomic_write, file_state, written_by_one
 from data_prep.geometry import SlicePlane
 from data_prep.names import safe_id
 from data_prep.problems import DicomRejected, LumbarError, Reason, Rejection
@@ -67,7 +67,15 @@ class DecodedCache:
         return header is None or "rejected" in header
 
     def add(self, entry: StudyEntry) -> None:
-        """Read a study and write its file, whole or not at all; a rejected one is remembered as such."""
+        """Read a study and write its file, whole or not at all; a rejected one is remembered as such.
+
+        Not where another run has done that since.
+        """
+        with written_by_one(self.path(entry.study_id)):
+            if not self.holds(entry):
+                self._add(entry)
+
+    def _add(self, entry: StudyEntry) -> None:
         header: dict[str, Any] = {
             "format": _FORMAT,
             "study_id": entry.study_id,

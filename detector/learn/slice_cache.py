@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.base.files import atomic_write
+from data_prep.base.files import atomic_write, written_by_one
 from detector.learn.slices import LabelledSlice
 
 SLICES_FORMAT = 1
@@ -29,7 +29,9 @@ def cached_slices(
         return make()
     path = folder / f"{key}.npz"
     if not path.is_file():
-        save_slices(make(), path)
+        with written_by_one(path):
+            if not path.is_file():  # another run may have made them since
+                save_slices(make(), path)
     return load_slices(path)
 
 

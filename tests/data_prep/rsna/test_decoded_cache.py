@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ import pytest
 
 from data_prep.phantom import write_dataset
 from data_prep.problems import DicomRejected, Reason
+from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.rsna import decoded_cache
 from data_prep.rsna.decoded_cache import CacheChanged, DecodedCache
+from data_prep.study import Study
 from data_prep.traits import PLAIN
 from data_prep.vocabulary import SeriesKind
 
@@ -143,6 +147,26 @@ def test_a_rejected_study_is_remembered_and_a_damaged_file_is_no_study(data: Pat
     assert not cache.holds(entry)
     with pytest.raises(DicomRejected, match="not in the decoded cache"):
         cache.load(entry.study_id)
+
+
+def test_two_runs_that_share_a_cache_read_a_study_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (entry,) = find_studies(data)
+    reads = []
+
+    def slowly(self: StudyEntry) -> Study:
+        reads.append(self.study_id)
+        time.sleep(0.3)
+        return load(self)
+
+    load = StudyEntry.load
+    monkeypatch.setattr(StudyEntry, "load", slowly)
+    runs = [DecodedCache(tmp_path / "cache") for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda cache: cache.add(entry), runs))
+    assert len(reads) == 1 and all(cache.holds(entry) for cache in runs)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [f"{entry.study_id}.zip"]
 
 
 def test_images_that_another_run_has_put_there_are_not_taken_for_ours(data: Path, tmp_path: Path) -> None:

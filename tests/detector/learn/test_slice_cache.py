@@ -1,5 +1,7 @@
 """Slices that were read once come back the same."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,20 @@ def test_a_second_training_makes_nothing(tmp_path: Path) -> None:
         pytest.fail("the slices were cached")
 
     assert len(cached_slices(tmp_path, "key", never)) == 2
+
+
+def test_trainings_that_share_a_cache_make_slices_once(tmp_path: Path) -> None:
+    made = []
+
+    def slowly() -> list[LabelledSlice]:
+        made.append(1)
+        time.sleep(0.3)
+        return some_slices()
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: cached_slices(tmp_path, "key", slowly), range(2)))
+    assert len(made) == 1 and [len(slices) for slices in found] == [2, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["key.npz"]
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:
