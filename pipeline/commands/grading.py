@@ -134,6 +134,10 @@ def predict(
     from pipeline.commands.grading_steps import Workers, fetched_from, grade_all
 
     chosen = ChosenModels.of(models, detector_weights, classifier_weights, backend, device)
+    if bids:
+        from pipeline.results.bids import check_derivatives, write_derivatives
+
+        check_derivatives(output / "bids")
     with ExitStack() as stack:
         if archive is not None:
             where = archive_at(archive, tls_ca, tls_cert, tls_key, token_file)
@@ -150,8 +154,6 @@ def predict(
             workers=Workers(jobs, address),
         )
     if bids:
-        from pipeline.results.bids import write_derivatives
-
         write_derivatives(json.loads(done.predictions.read_text(encoding="utf-8")), output / "bids")
     if as_json:
         console.print_json(done.to_dict())

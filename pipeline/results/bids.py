@@ -8,6 +8,7 @@ input was.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,9 +16,12 @@ from typing import Any
 
 from data_prep.base.csv_files import write_table
 from data_prep.base.files import write_json
+from data_prep.names import input_label
+from data_prep.problems import LumbarError
 from data_prep.vocabulary import SEVERITIES, GradeSource
 
 BIDS_VERSION = "1.10.0"
+_DESCRIPTION, _NAME = "dataset_description.json", "lumbar"
 _NOTHING = "n/a"
 _SUBJECT = re.compile(r"sub-([A-Za-z0-9]+)(?:_ses-([A-Za-z0-9]+))?")
 # Columns in their order, and what the sidecar says of each.
@@ -43,6 +47,33 @@ _GRADE_COLUMNS: Mapping[str, Any] = {
 }
 
 
+class NotOurDataSet(LumbarError):
+    """A folder for derivatives holds a data set of somebody else, whose description would be overwritten."""
+
+    advice = "choose another output folder, or move the data set away"
+
+
+class TwoOfOneName(LumbarError):
+    """Two studies, such as ``01`` and ``sub-01``, would be one subject; their records are whole."""
+
+    advice = "grade them into two folders"
+
+
+def check_derivatives(folder: Path) -> None:
+    """Look that a folder holds no data set but one of ours. Raises NotOurDataSet."""
+    path = folder / _DESCRIPTION
+    try:
+        made_by = json.loads(path.read_text(encoding="utf-8"))["GeneratedBy"][0]["Name"]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        made_by = ""
+    if made_by != _NAME:
+        raise NotOurDataSet(
+            f"{input_label(folder.name)!r} holds a {_DESCRIPTION} that this program did not write"
+        )
+
+
 def write_derivatives(predictions: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
     """Write the studies of a ``predictions.json`` as a derivative data set.
 
@@ -52,15 +83,25 @@ def write_derivatives(predictions: Mapping[str, Any], folder: Path) -> tuple[Pat
 
     Returns:
         The tables, two for every study.
+
+    Raises:
+        NotOurDataSet: see ``check_derivatives``.
+        TwoOfOneName: two studies would have one name.
     """
+    check_derivatives(folder)
+    names: dict[str, str] = {}
+    for record in predictions["studies"]:
+        if other := names.get(name := _name(record["study_id"]).casefold()):
+            raise TwoOfOneName(f"{other} and {record['study_id']} would both be {name}")
+        names[name] = record["study_id"]
     software = predictions["provenance"]["software"]
     description = {
         "Name": "Levels and stenosis grades of the lumbar spine",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": "lumbar", "Version": software["lumbar"]}],
+        "GeneratedBy": [{"Name": _NAME, "Version": software["lumbar"]}],
     }
-    write_json(folder / "dataset_description.json", description, indent=2)
+    write_json(folder / _DESCRIPTION, description, indent=2)
     written = []
     for record in predictions["studies"]:
         name = _name(record["study_id"])

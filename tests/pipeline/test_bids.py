@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from data_prep.read.find import find_studies
 from pipeline.cli import app
+from pipeline.results.bids import TwoOfOneName, check_derivatives, write_derivatives
 from tests.nifti_files import write_bids
 
 
@@ -68,3 +70,24 @@ def test_the_data_set_describes_itself(graded: tuple[Path, Path]) -> None:
     assert described["GeneratedBy"][0]["Name"] == "lumbar"
     assert all("Description" in sidecar[column] for column in header.split("\t"))
     assert sidecar["x"]["Units"] == "mm"
+
+
+def test_a_data_set_of_somebody_else_is_not_described_anew(graded: tuple[Path, Path], tmp_path: Path) -> None:
+    """As where INPUT is ``OUT/bids``."""
+    shutil.copytree(graded[0], tmp_path / "bids")
+    before = (tmp_path / "bids/dataset_description.json").read_bytes()
+    done = CliRunner().invoke(app, ["predict", str(tmp_path / "bids"), "-o", str(tmp_path), "--bids"])
+    assert done.exit_code == 1 and "that this program did not write" in done.output
+    assert (tmp_path / "bids/dataset_description.json").read_bytes() == before
+    assert not (tmp_path / "predictions.json").exists()
+    check_derivatives(graded[1] / "bids")
+    check_derivatives(tmp_path / "none")
+
+
+def test_two_studies_never_become_one_subject(graded: tuple[Path, Path], tmp_path: Path) -> None:
+    predictions = json.loads((graded[1] / "predictions.json").read_text())
+    (study,) = predictions["studies"]
+    predictions["studies"] = [study, {**study, "study_id": "01"}]
+    with pytest.raises(TwoOfOneName, match="sub-01 and 01 would both be sub-01"):
+        write_derivatives(predictions, tmp_path)
+    assert not list(tmp_path.iterdir())
