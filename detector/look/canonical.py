@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from data_prep.crops import display_axes, percentiles, resample
 from data_prep.geometry import FloatArray, SlicePlane
+from detector.spec import STRIDE
 
 BLACK_PERCENTILE, WHITE_PERCENTILE = 0.5, 99.5
 # What borders must leave along each side, and of the area: less is no picture, or a crop in black, as those
@@ -57,7 +58,8 @@ def _span(at: FloatArray, margin: float, size: int) -> tuple[int, int]:
     first, last = float(at.min()) - margin, float(at.max()) + margin
     middle, length = (first + last) / 2, int(-(-(last - first + 1) // 32) * 32)
     length = min(length, size)
-    start = min(max(round(middle - (length - 1) / 2), 0), size - length)
+    start = round((middle - (length - 1) / 2) / STRIDE) * STRIDE
+    start = min(max(start, 0), size - length)
     return start, start + length
 
 

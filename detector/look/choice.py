@@ -9,7 +9,8 @@ import numpy as np
 from data_prep.study import Series, Slice, Study, from_middle_mm, places_mm
 from data_prep.vocabulary import SeriesKind
 
-_TIE_MM = 1e-3
+# Coordinates are often written with two decimals.
+_TIE_MM = 0.05
 # Slices of 3-D acquisitions lie 0.5 to 1 mm apart: five of them would show one side of the canal.
 _APART_MM = 3.0
 _SAGITTAL = SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1

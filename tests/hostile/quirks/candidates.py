@@ -129,7 +129,9 @@ def echoes(*times_ms: float, told_by: str = "EchoTime") -> Quirk:
             times = {"EchoTime": times_ms[number]} if told_by == "EchoTime" else {"EchoTime": None}
             return times | ({"EchoNumbers": number + 1} if told_by == "EchoNumbers" else {})
 
-        study = study.each(lambda image: image.changed(**told(last)), (series_id,))
+        # Of an inverted one a short echo is a STIR, too.
+        spin_echo = {"ScanningSequence": "SE", "InversionTime": None}
+        study = study.each(lambda image: image.changed(**spin_echo, **told(last)), (series_id,))
         made = [
             fat_image(image)
             .changed(
