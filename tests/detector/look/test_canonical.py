@@ -1,10 +1,13 @@
 """Every slice reaches the network in one orientation and scale, and every pixel keeps its place."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from data_prep.geometry import SlicePlane
 from detector.look.canonical import around, canonical_image, canonical_plane, strip, window, without_border
+from detector.spec import STRIDE
 
 SAGITTAL_AXES = [
     ([0, 1, 0], [0, 0, -1]),  # as usual
@@ -65,6 +68,13 @@ def test_a_part_shows_the_same_places() -> None:
         assert 50 <= point[0] <= columns - 50 and 50 <= point[1] <= rows - 50
 
 
+def test_parts_begin_at_cells_of_the_finest_grid() -> None:
+    parts = [around(GRID, GRID.to_mm([[120.0 + shift, 150.0 + shift]]), 30.0) for shift in np.arange(0, 16)]
+    corners = {tuple(np.rint(GRID.to_px(part.origin_mm)).astype(int).tolist()) for part in parts}
+    assert {left for left, _ in corners} == {72, 80, 88} and {top for _, top in corners} == {104, 112, 120}
+    assert all(left % STRIDE == top % STRIDE == 0 for left, top in corners)
+
+
 def test_a_part_at_the_border_stays_within_the_grid() -> None:
     plane = SlicePlane(np.zeros(3), np.eye(3)[1], -np.eye(3)[2], (1.0, 1.0), (100, 70))
     for corner in ([0.0, 0.0], [69.0, 99.0], [-300.0, 500.0]):
@@ -95,6 +105,26 @@ def test_a_part_is_as_bright_as_in_the_whole_slice() -> None:
     high, wide = part.image.shape
     same = whole.image[top : top + high, left : left + wide].astype(int)
     assert part.image.shape == part.plane.shape and np.abs(same - part.image).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(350, 300), (349, 301), (351, 303), (352, 302)])
+def test_a_part_is_the_same_however_the_slice_is_stored(shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(3).gamma(2.0, 200.0, shape).astype(np.float32)
+    plane = replace(GRID, shape=shape)
+    turned = replace(
+        plane,
+        origin_mm=plane.to_mm([shape[1] - 1, shape[0] - 1]),
+        x_axis=-plane.x_axis,
+        y_axis=-plane.y_axis,
+    )
+    points_mm = GRID.to_mm([[150.0, 200.0]])
+    one, other = (
+        canonical_image(
+            stored, shown, mm_per_px=1.0, max_side_px=512, part=lambda grid: around(grid, points_mm, 30.0)
+        )
+        for stored, shown in ((plane, pixels), (turned, pixels[::-1, ::-1]))
+    )
+    np.testing.assert_array_equal(one.image, other.image)
 
 
 @pytest.mark.parametrize("value", [0.0, -1000.0, 4095.0])

@@ -57,6 +57,15 @@ def test_thin_slices_are_looked_at_as_far_apart_as_thick_ones(
     assert middle.plane.centre_mm[0] == pytest.approx(0)
 
 
+def test_of_two_slices_beside_the_middle_rounded_coordinates_choose_none() -> None:
+    places = [4.5878 * (number - 6.5) for number in range(14)]
+    exact, rounded = (
+        [item.instance_number for item in central_slices(sagittal(some), 5, 18.0)]
+        for some in (places, [round(place, 2) + 0.01 * (number > 6) for number, place in enumerate(places)])
+    )
+    assert exact == rounded == [4, 5, 6, 7, 8]
+
+
 def test_slices_far_from_the_middle_decide_nothing() -> None:
     """They show foramina or ribs; a stack of them alone has its middle one."""
     found = central_slices(sagittal([-20.0, -10.0, 0.0, 10.0, 20.0]), 5, 18.0)
