@@ -116,6 +116,8 @@ def resample(
     at = source.to_px(target.to_mm(_fine_corners(factor)))
     affine = np.empty((2, 3))
     affine[:, 0], affine[:, 1], affine[:, 2] = (at[1] - at[0]) / factor, (at[2] - at[0]) / factor, at[0]
+    # The same pixels whatever the last digits of the geometry, which file formats keep differently.
+    affine = np.rint(affine / _LEAST_STEPS) * _LEAST_STEPS
     fine = cv2.warpAffine(
         np.ascontiguousarray(pixels, dtype=np.uint8 if pixels.dtype == np.uint8 else np.float32),
         affine,
@@ -126,6 +128,9 @@ def resample(
     if factor == 1:
         return np.asarray(fine)
     return np.asarray(cv2.resize(fine, (columns, rows), interpolation=cv2.INTER_AREA))
+
+
+_LEAST_STEPS = np.array([2.0**-17, 2.0**-17, 2.0**-8])
 
 
 @cache

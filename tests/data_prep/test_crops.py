@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -199,6 +200,16 @@ def test_what_lies_above_and_below_the_seen_height_is_black() -> None:
     crop = cut(series, np.zeros(3), seen_height_mm=24.0)
     shown = crop.pixels[2].any(axis=1)
     assert shown.tolist() == [24 <= row < 72 for row in range(96)]
+
+
+def test_the_last_digits_of_the_geometry_change_no_pixel() -> None:
+    """NIfTI keeps it in float32, DICOM as decimal text."""
+    image = np.random.default_rng(5).gamma(2.0, 200.0, (320, 280)).astype(np.float32)
+    source = SlicePlane(np.array([-71.3, 12.7, 204.9]), *np.eye(3)[1:], (0.6837, 0.6837), (320, 280))
+    target = crop_plane(source, source.to_mm([131.3, 157.8]), size_px=96, size_mm=48.0)
+    noise = 1e-5 * np.random.default_rng(6).uniform(-1, 1, 3)
+    other = replace(source, origin_mm=source.origin_mm + noise, spacing_mm=(0.6837 + 1e-8, 0.6837 - 1e-8))
+    np.testing.assert_array_equal(resample(image, source, target), resample(image, other, target))
 
 
 def test_coarser_grid_averages_instead_of_skipping() -> None:
