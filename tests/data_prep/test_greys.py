@@ -1,4 +1,4 @@
-"""Protects: inverted images, and those of a narrow window, are told from what scanners write."""
+"""Protects: images that a program inverted, cut, folded back or scaled are told from what scanners write."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from data_prep.greys import are_edited
 from data_prep.phantom import make_study
+from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import Flag, SeriesKind
 from pipeline.grade import _doubts
@@ -33,15 +34,43 @@ def windowed(pixels: Pixels) -> Pixels:
     return np.clip((pixels - low) / (high - low), 0, 1).astype(np.float32)
 
 
-def changed(series: Series, change: Callable[[Pixels], Pixels]) -> Series:
-    def of(item: Slice) -> Slice:
-        return replace(item, read_pixels=lambda: change(item.pixels()))
+def folded_back(pixels: Pixels) -> Pixels:
+    """A value of too many bits, of which the lower ones are left."""
+    return np.mod(pixels, np.percentile(pixels, 96))
 
-    return replace(series, stacks=tuple(tuple(map(of, stack)) for stack in series.stacks))
+
+def few_greys(pixels: Pixels) -> Pixels:
+    return np.round(15 * np.clip(pixels / np.percentile(pixels, 99.5), 0, 1))
+
+
+def changed(series: Series, change: Callable[[Pixels], Pixels]) -> Series:
+    return changed_in_turn(series, change)
+
+
+def changed_in_turn(series: Series, *changes: Callable[[Pixels], Pixels]) -> Series:
+    """The first slice changed in the first way, the next one in the next, and so on."""
+
+    def of(place: int, item: Slice) -> Slice:
+        return replace(item, read_pixels=lambda: changes[place % len(changes)](item.pixels()))
+
+    stacks = (tuple(of(place, item) for place, item in enumerate(stack)) for stack in series.stacks)
+    return replace(series, stacks=tuple(stacks))
+
+
+def times(factor: float) -> Callable[[Pixels], Pixels]:
+    return lambda pixels: pixels * factor
+
+
+def plus(offset: float) -> Callable[[Pixels], Pixels]:
+    return lambda pixels: pixels + offset
+
+
+def noise(pixels: Pixels) -> Pixels:
+    return np.abs(np.random.default_rng(3).normal(0, pixels.mean(), pixels.shape))
 
 
 @pytest.mark.parametrize("kind", SeriesKind)
-@pytest.mark.parametrize("change", [inverted, windowed])
+@pytest.mark.parametrize("change", [inverted, windowed, folded_back, few_greys])
 def test_edited_greys_are_told(kind: SeriesKind, change: Callable[[Pixels], Pixels]) -> None:
     (series, *_) = study().of_kind(kind)
     assert not are_edited(series)
@@ -56,3 +85,51 @@ def test_edited_greys_are_told(kind: SeriesKind, change: Callable[[Pixels], Pixe
 def test_what_shows_nothing_is_not_called_edited() -> None:
     (series, *_) = study().of_kind(SeriesKind.SAGITTAL_T1)
     assert not are_edited(changed(series, np.zeros_like))
+
+
+@pytest.mark.parametrize("kind", SeriesKind)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [times(factor) for factor in (0.15, 0.5, 0.3, 0.8)],
+        [plus(offset) for offset in (-1000, 1500)],
+        [times(1.0), inverted],
+        [times(1.0), noise],
+    ],
+    ids=["another scale each", "another offset each", "every second inverted", "every second noise"],
+)
+def test_slices_unlike_their_neighbours_are_told(
+    kind: SeriesKind, changes: list[Callable[[Pixels], Pixels]]
+) -> None:
+    (series, *_) = study().of_kind(kind)
+    assert are_edited(changed_in_turn(series, *changes))
+
+
+@pytest.mark.parametrize("kind", SeriesKind)
+def test_slices_that_differ_as_scanners_make_them_are_not_told(kind: SeriesKind) -> None:
+    """Of a receiver set anew for each slice, of a stack that ends, and of slices far from each other."""
+    (series, *_) = study().of_kind(kind)
+    assert not are_edited(changed_in_turn(series, times(1.0), times(1.15), times(0.9)))
+    assert not are_edited(replace(series, stacks=tuple(stack[:2] for stack in series.stacks)))
+    unlike = changed_in_turn(series, times(1.0), times(0.2))
+    assert are_edited(unlike)
+    apart = [tuple(far(item, place) for place, item in enumerate(stack)) for stack in unlike.stacks]
+    assert not are_edited(replace(series, stacks=tuple(apart)))
+
+
+def far(item: Slice, place: int) -> Slice:
+    plane = replace(item.plane, origin_mm=item.plane.origin_mm + 20.0 * place * item.plane.normal)
+    return replace(item, plane=plane)
+
+
+def test_a_slice_that_cannot_be_decoded_says_nothing_of_its_neighbours() -> None:
+    (series, *_) = study().of_kind(SeriesKind.SAGITTAL_T2)
+    unlike = changed_in_turn(series, times(1.0), times(0.2))
+    whole = tuple(unlike.main_stack)
+    middle = len(whole) // 2
+
+    def refuse() -> Pixels:
+        raise DicomRejected(Rejection(Reason.BAD_PIXELS, "cut off"))
+
+    broken = (*whole[:middle], replace(whole[middle], read_pixels=refuse), *whole[middle + 1 :])
+    assert not are_edited(replace(unlike, stacks=(broken,)))
