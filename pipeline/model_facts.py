@@ -25,10 +25,12 @@ class ModelFacts:
     Attributes:
         provenance: hashes, configuration and versions that are written beside the results.
         any_severe_pull: of submissions, see ``classifier.any_severe``.
+        uncalibrated: graders whose probabilities nobody has fitted to patients that they did not learn from.
     """
 
     provenance: Provenance
     any_severe_pull: float = 0.0
+    uncalibrated: tuple[str, ...] = ()
 
     @classmethod
     def read(
@@ -47,6 +49,7 @@ class ModelFacts:
         """
         import detector.config
         import detector.predict
+        from classifier.calibration import Calibration
         from classifier.config import GraderName
         from classifier.storage import graders_of, read_grader
 
@@ -65,7 +68,10 @@ class ModelFacts:
         configuration = {"detector": asdict(config), "backend": backend.value}
         pull = graders[GraderName.SPINAL].calibration.any_severe_pull
         learned = read_learned(folders["classifier"])
-        return cls(Provenance(hashes, configuration, learned=learned), pull)
+        uncalibrated = tuple(
+            name.value for name, stored in graders.items() if stored.calibration == Calibration()
+        )
+        return cls(Provenance(hashes, configuration, learned=learned), pull, uncalibrated)
 
     def rejected(
         self,

@@ -24,14 +24,14 @@ from classifier.calibration import (
 )
 from classifier.config import GROUP_GRADERS, GraderName
 from classifier.judge.rows import GradedRows
-from classifier.learn.crop_cache import NOT_CUT_FOR, CropCache, cuts_for, is_parted, load_cache
+from classifier.learn.crop_cache import NOT_CUT_FOR, CropCache, cuts_for, is_parted
 from classifier.learn.train import grade_cache
 from classifier.learn.workflow import joined_crops
 from classifier.prior import competition_log_loss
 from classifier.storage import StoredGrader, load_grader, save_grader
 from data_prep.partition import Part
 from data_prep.synthetic import FIRST_CHOOSING_SEED
-from data_prep.vocabulary import CONDITIONS, Severity, split_row_id
+from data_prep.vocabulary import CONDITIONS, SEVERITIES, Severity, split_row_id
 
 # Every validation crop is graded at its point, and under draws of the localiser's error with these seeds.
 _CALIBRATION_DRAWS = (None, 0, 1)
@@ -55,8 +55,9 @@ def calibrate_groups(
     Args:
         runs: folders that ``train_groups`` wrote; graders of one name become members of one grader.
         validation: crop caches; of those divided into parts, the validation part.
-        shifted: crop cache of another range of scanners, neither trained on nor reported; the share of the
-            level prior is fitted on it, 0 where the grader alone is better there, too.
+        shifted: crop cache of another range of scanners, neither trained on nor reported (of one divided into
+            parts, the validation part); the share of the level prior is fitted on it, 0 where the grader
+            alone is better there, too.
         weigh: how much the graders of a run count among the members; 1 where nothing is said.
 
     Returns:
@@ -78,6 +79,7 @@ def calibrate_groups(
         _check_seeds(shifted)
     figures: dict[str, dict[str, Any]] = {}
     rows = []
+    fitted: list[tuple[list[StoredGrader], Calibration, dict[str, Any], JointCalibration | None]] = []
     seen: dict[GraderName, tuple[CropCache, NDArray[np.float64]]] = {}
     for name in graders:
         members = _members(runs, name, weigh or {})
@@ -91,24 +93,28 @@ def calibrate_groups(
         truth = np.tile(crops.truth.astype(np.float64), (len(draws), 1))
         calibration = fit_calibration(logits, log_prior, truth)
         if shifted is not None:
-            elsewhere = [load_cache(shifted, name, member.config.crop) for member in members]
+            elsewhere = [joined_crops([shifted], member.config, Part.VALIDATION) for member in members]
             calibration = _with_prior_share(calibration, members, _aligned(elsewhere))
         p = calibration.probabilities(logits, log_prior)
         if name is GraderName.SPINAL:
             study = np.unique(crops.study_ids, return_inverse=True)[1].reshape(-1)
             pull = fit_pull(p[: len(crops)], crops.label, study)
             calibration = replace(calibration, any_severe_pull=pull)
-        figures[name.value] = _figures(calibration, logits, log_prior, truth) | {"crops": len(crops)}
+        graded = np.bincount(crops.label, minlength=len(SEVERITIES)).tolist()
+        sizes = {"crops": len(crops), "grades": graded}
+        figures[name.value] = _figures(calibration, logits, log_prior, truth) | sizes
         joint = None
         if name is GraderName.SPINAL_AXIAL and GraderName.SPINAL in seen:
             joint, joined = _joint(seen[GraderName.SPINAL], seen[name])
             figures[name.value] |= joined
         metrics = {**stored.metrics, "validation": figures[name.value]}
-        save_grader(output, stored.config, stored.network, calibration, metrics, joint)
-        for number, member in enumerate(members[1:], start=2):
-            save_grader(output, member.config, member.network, calibration, member.metrics, member=number)
+        fitted.append((members, calibration, metrics, joint))
         if name in GROUP_GRADERS:
             rows.append(_as_rows(crops, p[: len(crops)]))
+    for members, calibration, metrics, joint in fitted:  # all or none: a grader may lack its crops
+        save_grader(output, members[0].config, members[0].network, calibration, metrics, joint)
+        for number, member in enumerate(members[1:], start=2):
+            save_grader(output, member.config, member.network, calibration, member.metrics, member=number)
     return figures, GradedRows.join(rows)
 
 

@@ -14,6 +14,7 @@ from data_prep.base.bundles import weights_folder
 from data_prep.base.files import locked_folder
 from data_prep.partition import Part, part_of
 from data_prep.synthetic import FIRST_REPORTING_SEED
+from data_prep.vocabulary import SEVERITIES
 from pipeline.commands import classifier_training, console
 from pipeline.commands.classifier_training import Graders, Phantoms, Scanners, Seed, studies_of
 from pipeline.commands.console_tables import print_review, print_tables
@@ -106,6 +107,10 @@ def calibrate(
         except (WeightsRejected, ValueError) as error:
             console.fail(str(error))
         write_graphs(output or runs[0])
+    for name, part in figures.items():
+        lacking = [item.value for item, n in zip(SEVERITIES, part["grades"], strict=True) if not n]
+        if lacking:
+            console.tell(f"note: no {name} crop here is {' or '.join(lacking)}: give more studies")
     if pictures is not None:
         from classifier.judge.plots import save_figures
 

@@ -92,6 +92,11 @@ def load_pipeline(chosen: ChosenModels, *, threads: int | None = None, wait: boo
 def _note_models(facts: ModelFacts) -> None:
     for name, digest in facts.provenance.models.items():
         console.note(f"model {name} {digest}")
+    if facts.uncalibrated:
+        console.tell(
+            f"note: graders that are not calibrated: {', '.join(facts.uncalibrated)}; "
+            "`lumbar classifier calibrate` fits their probabilities"
+        )
 
 
 def draw_picture(study: Study | None, prediction: StudyPrediction, path: Path) -> None:

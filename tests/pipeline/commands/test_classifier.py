@@ -20,6 +20,8 @@ from data_prep.base.files import FolderInUse, locked_folder
 from data_prep.partition import Part, part_of
 from data_prep.phantom import write_dataset
 from pipeline.commands.classifier import app
+from pipeline.commands.grading_steps import _note_models
+from pipeline.model_facts import ModelFacts
 from tests.command_line import lumbar as whole_line
 
 TINY = {
@@ -51,11 +53,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def test_train_calibrate_and_evaluate_on_phantoms(run: Path, tmp_path: Path) -> None:
+def test_train_calibrate_and_evaluate_on_phantoms(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     crops = tmp_path / "crops"
     assert lumbar("cut", "--phantoms", 1, "--seed", 200_421, "-o", crops)[0] == 0
     code, out, _ = lumbar("calibrate", run, "--validation", crops, "-o", tmp_path / "weights", "--json")
     assert code == 0 and set(json.loads(out)) == set(GraderName)
+    for folder, told in ((run, True), (tmp_path / "weights", False)):
+        facts = ModelFacts.read(classifier_weights=folder)
+        assert set(facts.uncalibrated) == (set(GraderName) if told else set())
+        _note_models(facts)
+        assert ("not calibrated: spinal, foraminal" in " ".join(capsys.readouterr().err.split())) is told
     code, out, _ = lumbar(
         "evaluate", "--phantoms", 1, "--seed", 200_420, "--weights", tmp_path / "weights", "--json"
     )
@@ -63,6 +72,11 @@ def test_train_calibrate_and_evaluate_on_phantoms(run: Path, tmp_path: Path) -> 
     assert code == 0 and figures["n_targets"] == 25 and figures["oracle_score"]["score"] > 0
     code, _, err = lumbar("calibrate", run, "--validation", run / "crops", "-o", tmp_path / "weights")
     assert code == 1 and "phantoms that graders learn from" in " ".join(err.split())
+    both = ("--grader", "foraminal", "--grader", "subarticular", "-o", tmp_path / "fresh")
+    few = tmp_path / "few"
+    assert lumbar("cut", "--phantoms", 1, "--seed", 200_421, "--grader", "foraminal", "-o", few)[0] == 0
+    assert lumbar("calibrate", run, "--validation", few, *both)[0] == 1
+    assert not list((tmp_path / "fresh").glob("*.safetensors"))
     alone = ("--grader", "spinal", "-o", tmp_path / "weights")
     code, _, err = lumbar("calibrate", run, "--validation", crops, *alone)
     assert code == 1 and "joined with another spinal one" in " ".join(err.split())
@@ -71,7 +85,7 @@ def test_train_calibrate_and_evaluate_on_phantoms(run: Path, tmp_path: Path) -> 
     assert told.exit_code == 0 and "seeds below 200000" in " ".join(told.stderr.split())
     stored = json.loads((tmp_path / "weights" / "spinal.json").read_text())
     assert stored["config"]["training"]["epochs"] == 1
-    assert stored["metrics"]["validation"]["crops"] == 5
+    assert stored["metrics"]["validation"]["crops"] == sum(stored["metrics"]["validation"]["grades"]) == 5
 
 
 def test_what_is_learned_from_is_not_watched(run: Path, tmp_path: Path) -> None:
@@ -103,6 +117,12 @@ def test_train_and_evaluate_on_a_folder_in_the_rsna_layout(tmp_path: Path) -> No
     assert code == 0 and figures["n_targets"] == 25 and figures["flags"] == {}
     assert figures["oracle_score"] is None and figures["n_not_graded"] == 0
     code, _, err = lumbar("calibrate", run, "--validation", run / "crops")
+    assert code == 1 and "no crop of the validation part for the grader spinal" in err
+    # Of patients, the share of the prior is fitted on that part, too.
+    phantoms = tmp_path / "phantoms"
+    assert lumbar("cut", "--phantoms", 1, "--seed", 200_421, "-o", phantoms)[0] == 0
+    shifted = ("--shifted", run / "crops", "-o", tmp_path / "weights")
+    code, _, err = lumbar("calibrate", run, "--validation", phantoms, *shifted)
     assert code == 1 and "no crop of the validation part for the grader spinal" in err
 
     (series, *_) = (data / "train_images").glob("*/*")
