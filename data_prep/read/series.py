@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from data_prep.geometry import SAME_ORIENTATION_COSINE, FloatArray, Orientation, SlicePlane
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_file import read_pixels
+from data_prep.read.positions import positions_doubt
 from data_prep.read.series_names import Weighting, traits_of
 from data_prep.read.slice_header import SliceHeader
 from data_prep.read.weighting import Told, largest_csf_ridge, told_by_headers, weighting_from_sagittal_image
-from data_prep.study import Series, Slice, places_mm
+from data_prep.study import Series, Slice
 from data_prep.vocabulary import SeriesKind
 
 # Slices of one acquisition agree to rounding; neighbouring disc-angled stacks may differ by half a degree.
@@ -30,8 +31,6 @@ _COARSE_MM = 2.6
 _OBLONG = 1.5
 # One slice may have been sent twice, or have two echoes.
 _FEWEST_THAT_SPREAD = 3
-# Of the thickness: a step below the first, or one alike while the spacing that is stated leaves a usual gap.
-_LEAST_OF_THICKNESS, _SAME_STEP, _SHARE_OF_A_GAP = 0.45, 0.01, (1.05, 1.6)
 
 _AXIS = {Orientation.SAGITTAL: 0, Orientation.CORONAL: 1, Orientation.AXIAL: 2}
 _KIND: dict[tuple[Orientation, Weighting | None], SeriesKind] = {
@@ -88,37 +87,11 @@ def build_series(
     if named in (Weighting.T1, Weighting.T2) and _KIND.get((orientation, named)) is not kind:
         message = f"{kind.value} by the series table, {named.value} by its headers: the table was followed"
         rejections.append(Rejection(Reason.KIND_DISAGREES, message))
-    if message := _positions_doubt(stacks, shown):
+    if message := positions_doubt(stacks, shown):
         rejections.append(Rejection(Reason.POSITIONS_DOUBTFUL, message))
     traits = replace(traits_of(shown), is_degraded=_is_degraded(shown))
     series = Series(study_id, series_id, kind, stacks, source, traits)
     return series, tuple(rejections)
-
-
-def _positions_doubt(stacks: Sequence[Sequence[Slice]], headers: Sequence[SliceHeader]) -> str:
-    """Why the positions of slices are not those of a scanner; "" if they may be.
-
-    Programs that write images anew put them a thickness apart, without the gap, or a millimetre.
-    """
-    stack = max(stacks, key=len)
-    thickness_mm, spacing_mm = (
-        float(np.median([value for header in headers if (value := getattr(header, name))] or [0.0]))
-        for name in ("thickness_mm", "spacing_mm")
-    )
-    stated_mm = max(spacing_mm, thickness_mm)
-    if len(stack) < _FEWEST_THAT_SPREAD or not stated_mm:
-        return ""
-    step_mm = float(np.median(np.abs(np.diff(places_mm(stack)))))
-    low, high = _SHARE_OF_A_GAP
-    # Interpolated slices of 3-D acquisitions overlap by half.
-    overlap = step_mm < _LEAST_OF_THICKNESS * thickness_mm and abs(step_mm - spacing_mm) > 0.05 * step_mm
-    without_gap = (
-        abs(step_mm - thickness_mm) <= _SAME_STEP * thickness_mm
-        and low * thickness_mm <= spacing_mm <= high * thickness_mm
-    )
-    if not overlap and not without_gap:
-        return ""
-    return f"its slices lie {step_mm:.1f} mm apart, {stated_mm:.1f} by its headers: positions were followed"
 
 
 def weightings_compared(series: Sequence[Series]) -> tuple[Series, ...]:
