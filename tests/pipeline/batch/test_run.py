@@ -6,13 +6,15 @@ import csv
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data_prep.problems import Reason, Rejection
 from data_prep.read.find import find_studies
-from data_prep.vocabulary import TARGETS
+from data_prep.vocabulary import TARGETS, Flag, SeriesKind
 from pipeline.batch.run import BatchReport, run_batch
 from pipeline.grade import Pipeline
 from pipeline.results.bids import write_derivatives
@@ -95,6 +97,26 @@ def test_what_changed_is_done_again(images: Path, tmp_path: Path, change: str) -
         (out / "studies" / "502.json").write_text("{}")
     report = run(stand_in_pipeline(**models), images, out)
     assert report.n_resumed == (0 if change == "models" else 2)
+
+
+@pytest.mark.parametrize(
+    "found_otherwise",
+    [
+        {"kinds": {"11": SeriesKind.SAGITTAL_T1, "12": SeriesKind.SAGITTAL_T2, "13": SeriesKind.AXIAL_T2}},
+        {"only_series": frozenset({"11"})},
+        {"flags": (Flag.IDENTIFIERS_MISSING,)},
+        {"rejections": (Rejection(Reason.STUDY_DIVIDED, "its images have two dates"),)},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_study_that_is_found_otherwise_is_done_again(
+    images: Path, tmp_path: Path, found_otherwise: dict[str, Any]
+) -> None:
+    entries = [*find_studies(images)]
+    run_batch(stand_in_pipeline(), entries, tmp_path)
+    assert run_batch(stand_in_pipeline(), entries, tmp_path).n_resumed == 3
+    entries[1] = replace(entries[1], **found_otherwise)
+    assert run_batch(stand_in_pipeline(), entries, tmp_path).n_resumed == 2
 
 
 def test_images_under_the_names_sizes_and_times_of_others_are_graded_anew(
