@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Container
+from itertools import count
 from pathlib import Path
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -37,6 +39,11 @@ def safe_id(text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     kept = _NOT_PLAIN.sub("-", text).strip("._-")[:64]
     return f"{kept}-{digest}" if kept else f"id-{digest}"
+
+
+def numbered(name: str, taken: Container[str]) -> str:
+    """The name with the first number behind it that is not taken: two never become one."""
+    return next(other for number in count(2) if (other := f"{name}-{number}") not in taken)
 
 
 def printable(text: str) -> str:

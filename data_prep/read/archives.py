@@ -38,6 +38,8 @@ _ANY_DEPTH, _MOST_BYTES = 65_536, 1 << 32
 _END_BYTES, _END_SIGNATURE = 22, b"PK\x05\x06"
 _LOCATOR_BYTES, _LOCATOR_SIGNATURE = 20, b"PK\x06\x07"
 _END64_BYTES, _END64_SIGNATURE = 56, b"PK\x06\x06"
+# What the plain record says where that of zip64 has the number.
+_IN_ZIP64 = 0xFFFFFFFF
 _UNPACKED_NAMES = (".dcm", ".csv", ".nii", ".nii.gz", ".json")
 _BROKEN = (
     zipfile.BadZipFile,
@@ -261,7 +263,8 @@ def _check_directory(path: Path, limits: ArchiveLimits) -> None:
         at = tail.rfind(_END_SIGNATURE)
         if at < 0 or len(tail) - at < _END_BYTES:
             raise zipfile.BadZipFile("no end of central directory")
-        directory = struct.unpack("<I", tail[at + 12 : at + 16])[0]
+        (plain,) = struct.unpack("<I", tail[at + 12 : at + 16])
+        told = [] if plain == _IN_ZIP64 else [plain]
         end = size - len(tail) + at
         if end >= _LOCATOR_BYTES:
             file.seek(end - _LOCATOR_BYTES)
@@ -273,8 +276,9 @@ def _check_directory(path: Path, limits: ArchiveLimits) -> None:
                 file.seek(max(0, end - _LOCATOR_BYTES - _END64_BYTES))
                 for found in (record, file.read(_END64_BYTES)):
                     if found.startswith(_END64_SIGNATURE) and len(found) == _END64_BYTES:
-                        directory = max(directory, struct.unpack("<Q", found[40:48])[0])
-    if directory > limits.max_directory_bytes and directory != 0xFFFFFFFF:
+                        told += struct.unpack("<Q", found[40:48])
+    directory = max(told, default=plain)
+    if directory > limits.max_directory_bytes:
         raise _too_large(
             input_label(path.name),
             f"its directory has {directory} bytes; the limit is {limits.max_directory_bytes} bytes",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import numpy as np
 
 from data_prep.geometry import Orientation
+from data_prep.names import numbered
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_file import read_pixels
 from data_prep.read.parts import grouped
@@ -25,7 +26,9 @@ _FEWEST_OF_A_STACK = 4
 Headers = list[SliceHeader]
 
 
-def divided(series_id: str, headers: Sequence[SliceHeader]) -> tuple[dict[str, Headers], list[Rejection]]:
+def divided(
+    series_id: str, headers: Sequence[SliceHeader], taken: Iterable[str] = ()
+) -> tuple[dict[str, Headers], list[Rejection]]:
     """The acquisitions of a series, and a rejection for images at one place that nothing tells apart.
 
     They are divided where SeriesInstanceUID differs (where it is missing: description, echo time or plane),
@@ -33,6 +36,9 @@ def divided(series_id: str, headers: Sequence[SliceHeader]) -> tuple[dict[str, H
     together, as a data set has them: the stacks of an axial series may have identifiers of their own. Then
     what lies at one place is divided by what sets it apart: the kind of image (Dixon, calculated), the echo,
     the station, and identifiers.
+
+    Args:
+        taken: identifiers of the other series.
 
     Returns:
         Headers by series id. The part that names ``series_id``, else the largest, keeps the id; the others
@@ -44,8 +50,10 @@ def divided(series_id: str, headers: Sequence[SliceHeader]) -> tuple[dict[str, H
     places = {id(header): place for place, header in enumerate(headers)}
     found: dict[str, Headers] = {}
     rejections: list[Rejection] = []
-    for number, part in enumerate(parts, start=1):
-        part_id = series_id if number == 1 else f"{series_id}-{number}"
+    part_ids: list[str] = []
+    for part in parts:
+        part_id = numbered(series_id, {*taken, *part_ids}) if part_ids else series_id
+        part_ids.append(part_id)
         if _are_not_told_apart(part):
             message = f"different images lie at one place, and nothing tells its {len(part)} images apart"
             rejections.append(Rejection(Reason.ONE_PLACE, message, series_id=part_id))

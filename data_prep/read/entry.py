@@ -158,7 +158,7 @@ class StudyEntry:
         protocol_tells = len({header.protocol for group in headers.values() for header in group}) > 1
         parts: list[tuple[str, list[SliceHeader]]] = []
         for series_id, group in headers.items():
-            own, unclear = divided(series_id, group)
+            own, unclear = divided(series_id, group, taken=headers)
             parts += own.items()
             sources.update(dict.fromkeys(own, group))
             rejections += [replace(item, study_id=self.study_id) for item in unclear]

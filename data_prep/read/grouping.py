@@ -17,7 +17,7 @@ from itertools import combinations
 
 import numpy as np
 
-from data_prep.names import folder_id, safe_id
+from data_prep.names import folder_id, numbered, safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.acquisitions import Acquisition, acquisitions_of, conflict, conflicts
 from data_prep.read.dicom_file import read_pixels
@@ -296,16 +296,17 @@ def _name_contradictions(parts: list[Part], contradictory: list[Found]) -> None:
 
 
 def _named(parts: list[Part], top_name: str) -> tuple[Group, ...]:
-    taken: Counter[str] = Counter()
+    all_uids = [Counter(header.study_uid for header in part.headers if header.study_uid) for part in parts]
+    names = [_name_of(part, uids, top_name) for part, uids in zip(parts, all_uids, strict=True)]
+    # Results are files of that name, and many disks take upper and lower case for one.
+    taken = {name.casefold() for name in names}
+    seen: set[str] = set()
     groups = []
-    for part in parts:
-        uids = Counter(header.study_uid for header in part.headers if header.study_uid)
-        own = min(uids, key=lambda uid: (-uids[uid], uid)) if uids else ""
-        study_id = safe_id(own.strip()) if own.strip() else _folder_of(part, top_name)
-        # Results are files of that name, and many disks take upper and lower case for one.
-        taken[study_id.casefold()] += 1
-        if taken[study_id.casefold()] > 1:
-            study_id = f"{study_id}-{taken[study_id.casefold()]}"
+    for part, uids, study_id in zip(parts, all_uids, names, strict=True):
+        if study_id.casefold() in seen:
+            study_id += numbered(study_id.casefold(), taken)[len(study_id.casefold()) :]
+            taken.add(study_id.casefold())
+        seen.add(study_id.casefold())
         joined = part.is_joined_by_folder or (not uids and len(part.labels) > 1)
         flags = (Flag.IDENTIFIERS_MISSING,) if joined and not any(part.identity[:2]) else ()
         rejections = [replace(item, study_id=study_id) for item in part.rejections]
@@ -315,6 +316,12 @@ def _named(parts: list[Part], top_name: str) -> tuple[Group, ...]:
         found = () if part.is_refused else tuple(part.found)
         groups.append(Group(study_id, found, tuple(rejections), flags))
     return tuple(groups)
+
+
+def _name_of(part: Part, uids: Counter[str], top_name: str) -> str:
+    """The StudyInstanceUID of most images, else the folder."""
+    own = min(uids, key=lambda uid: (-uids[uid], uid)) if uids else ""
+    return safe_id(own.strip()) if own.strip() else _folder_of(part, top_name)
 
 
 def _folder_of(part: Part, top_name: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data_prep.names import folder_id, safe_id
+from data_prep.names import folder_id, numbered, safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.listing import DICOM, Others, format_of
 from data_prep.read.nifti import read_volume
@@ -214,6 +214,11 @@ def _unique(places: Sequence[tuple[Path, str]]) -> dict[tuple[Path, str], str]:
         for place, name in names.items():
             if counts[name] > 1:
                 names[place] = _name(*place, folders=folders + (not place[1]))
+    seen: set[str] = set()
+    for place, name in names.items():  # folder and label may read like another folder
+        if name in seen:
+            names[place] = numbered(name, names.values())
+        seen.add(names[place])
     return names
 
 
@@ -258,6 +263,4 @@ def _series_id(rest: str, path: Path, taken: dict[str, tuple[SliceHeader, ...]])
     else:
         known = [word for word in re.findall(r"[^\W_]+", rest) if _is_told(word)]
         wanted = safe_id("_".join(known)) if known else "volume"
-    if wanted not in taken:
-        return wanted
-    return next(name for number in range(2, 10_000) if (name := f"{wanted}-{number}") not in taken)
+    return numbered(wanted, taken) if wanted in taken else wanted

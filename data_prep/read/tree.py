@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
 
-from data_prep.names import folder_id
+from data_prep.names import folder_id, numbered
 from data_prep.problems import Rejection
 from data_prep.read.acquisitions import are_parts_of_one
 from data_prep.read.dicomdir import is_dicomdir, missing_images
@@ -136,13 +136,24 @@ class Tree:
     def _renamed(self, groups: tuple[Group, ...], kept_ids: frozenset[str]) -> tuple[Group, ...]:
         """A numeric folder beside RSNA studies names its study, if it holds one and no other folder does."""
         tops = [{item.place[0] for item in group.found if item.place} for group in groups]
-        named = []
-        for group, own in zip(groups, tops, strict=True):
+        names = [group.study_id for group in groups]
+        of_folder: set[str] = set()
+        for place, own in enumerate(tops):
             (name,) = own if len(own) == 1 else ("",)
             alone = sum(name in other for other in tops) == 1
-            is_named = is_number(name) and alone and bool(kept_ids) and name not in kept_ids
-            named.append(replace(group, study_id=name) if is_named else group)
-        return tuple(named)
+            if is_number(name) and alone and bool(kept_ids) and name not in kept_ids:
+                names[place] = name
+                of_folder.add(name)
+        # Another's identifier may be that folder's name: it gets a number, as others of one identifier do.
+        for place, name in enumerate(names):
+            if name in of_folder and tops[place] != {name}:
+                names[place] = numbered(name, names)
+        return tuple(map(_called, groups, names))
+
+
+def _called(group: Group, study_id: str) -> Group:
+    rejections = tuple(replace(item, study_id=study_id) for item in group.rejections)
+    return replace(group, study_id=study_id, rejections=rejections)
 
 
 def _by_series(found: Iterable[Found]) -> dict[str, tuple[SliceHeader, ...]]:

@@ -152,6 +152,20 @@ def test_too_many_members_and_a_huge_directory_are_refused_before_they_are_read(
     assert not list((tmp_path).rglob("*.dcm"))
 
 
+def test_a_huge_directory_is_refused_where_only_the_record_of_zip64_says_it(tmp_path: Path) -> None:
+    content = write_zip(tmp_path / "a.zip", {f"{n}.dcm": b"" for n in range(50)}).read_bytes()
+    members, end = content[:-22], content[-22:]
+    size, offset = struct.unpack("<II", end[12:20])
+    record = struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 50, 50, size, offset)
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, len(members), 1)
+    all_said = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 65535, 65535, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    path = tmp_path / "b.zip"
+    path.write_bytes(members + record + locator + all_said)
+    assert extract_archive(path, tmp_path / "out") == ()
+    with pytest.raises(DicomRejected, match=f"its directory has {size} bytes"):
+        extract_archive(path, tmp_path / "none", limits=ArchiveLimits(max_directory_bytes=1000))
+
+
 def test_links_devices_encrypted_and_nested_members_are_named(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         link = zipfile.ZipInfo("1/2/1.dcm")

@@ -103,6 +103,18 @@ def test_two_patients_without_study_identifier_in_one_folder_are_not_mixed(tmp_p
     assert [study.rejections for study in studies] == [(), ()]
 
 
+def test_a_part_of_a_series_never_takes_the_name_of_the_folder_beside_it(tmp_path: Path) -> None:
+    """Points of the one would have been read on the slices of the other."""
+    write_series(tmp_path / "100/1", 5, description="T2", series_uid="100.1")
+    write_series(tmp_path / "100/1", 7, first_instance=101, description="T1", series_uid="100.2")
+    write_series(tmp_path / "100/1-2", 6, orientation=AXIAL, description="T2", series_uid="100.3")
+    assert kinds(load(tmp_path / "100")) == {
+        "1": (SeriesKind.SAGITTAL_T2, 5),
+        "1-2": (SeriesKind.AXIAL_T2, 6),
+        "1-3": (SeriesKind.SAGITTAL_T1, 7),
+    }
+
+
 def test_t1_and_t2_in_one_series_folder_become_two_series(tmp_path: Path) -> None:
     folder = tmp_path / "100" / "1"
     write_series(folder, 5, description="T2", series_uid="100.1")

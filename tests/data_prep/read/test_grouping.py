@@ -16,7 +16,7 @@ from data_prep.problems import DicomRejected, Reason
 from data_prep.read.find import find_studies
 from data_prep.study import Study
 from data_prep.vocabulary import Flag
-from tests.dicom_files import AXIAL, SAGITTAL, write_series
+from tests.dicom_files import AXIAL, SAGITTAL, write_series, write_study
 from tests.hostile.quirks.stored import StoredStudy
 
 # Two patients with grids of their own; the second lies elsewhere in the scanner.
@@ -540,3 +540,29 @@ def test_patients_with_one_series_each_are_a_data_set_and_nothing_is_said(tmp_pa
         )
     studies = studies_in(tmp_path)
     assert shapes(studies) == [[6], [6], [6]] and [study.rejections for study in studies] == [(), (), ()]
+
+
+def test_a_study_that_gets_a_number_never_takes_the_name_of_another_folder(tmp_path: Path) -> None:
+    """Of two patients in one folder the second one was called like the folder beside it, and lost."""
+    top = tmp_path / "in"
+    write_patient(top / "case", 0, StudyInstanceUID=None, PatientID="A")
+    write_patient(top / "case", 1, first=50, StudyInstanceUID=None, PatientID="B")
+    write_patient(top / "CASE-2", 1, StudyInstanceUID=None, PatientID="C")
+    whose = {
+        entry.study_id: {header.patient_id for group in entry.headers.values() for header in group}
+        for entry in find_studies(top)
+    }
+    assert whose == {"case": {"A"}, "CASE-2": {"C"}, "case-3": {"B"}}
+
+
+def test_a_study_that_is_called_after_its_folder_never_takes_the_place_of_another(tmp_path: Path) -> None:
+    """Beside RSNA studies a numeric folder names its study: another one may have that as its identifier."""
+    top = tmp_path / "train_images"
+    write_study(top / "100")
+    write_patient(top / "501" / "deep", 0, PatientID="A")
+    write_patient(top / "x" / "deep", 1, StudyInstanceUID="501", PatientID="B")
+    whose = {
+        entry.study_id: {header.patient_id for group in entry.headers.values() for header in group}
+        for entry in find_studies(top)
+    }
+    assert whose == {"100": set(), "501": {"A"}, "501-2": {"B"}}

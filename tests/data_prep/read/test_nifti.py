@@ -23,6 +23,7 @@ from data_prep.read.find import find_all_studies, find_studies  # noqa: E402
 from data_prep.read.nifti import read_volume  # noqa: E402
 from data_prep.read.opening import opened_input  # noqa: E402
 from data_prep.vocabulary import SeriesKind  # noqa: E402
+from tests.dicom_files import write_study  # noqa: E402
 
 OBLIQUE_DEG = 12.0
 ORIENTATIONS = [
@@ -612,6 +613,20 @@ def test_files_that_are_named_one_by_one_are_one_study(tmp_path: Path) -> None:
 
     assert entry.study_id == "sub-01"
     assert sorted(entry.headers) == ["acq-sag_T1w", "acq-sag_T2w"]
+
+
+def test_volumes_and_folders_that_are_named_together_are_all_read(tmp_path: Path) -> None:
+    volume = saved(sagittal(), tmp_path / "sub-01_T2w.nii.gz")
+    folder = write_study(tmp_path / "100")
+    for named in ([volume, folder], [folder, volume]):
+        assert [entry.study_id for entry in find_all_studies(named)] == ["100", "sub-01"]
+
+
+def test_a_folder_and_a_label_never_read_like_another_folder(tmp_path: Path) -> None:
+    for path in ("P/1_T1", "P/2_T1", "Q/1_T1", "Q/2_T1", "P-1/T1"):
+        saved(sagittal(), tmp_path / "in" / f"{path}.nii")
+    names = [entry.study_id for entry in find_studies(tmp_path / "in")]
+    assert len(set(names)) == len(names) == 5
 
 
 def test_a_bad_dicom_file_beside_volumes_is_listed(tmp_path: Path) -> None:
