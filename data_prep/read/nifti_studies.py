@@ -214,11 +214,6 @@ def _unique(places: Sequence[tuple[Path, str]]) -> dict[tuple[Path, str], str]:
         for place, name in names.items():
             if counts[name] > 1:
                 names[place] = _name(*place, folders=folders + (not place[1]))
-    seen: set[str] = set()
-    for place, name in names.items():  # folder and label may read like another folder
-        if name in seen:
-            names[place] = numbered(name, names.values())
-        seen.add(names[place])
     return names
 
 

@@ -622,13 +622,6 @@ def test_volumes_and_folders_that_are_named_together_are_all_read(tmp_path: Path
         assert [entry.study_id for entry in find_all_studies(named)] == ["100", "sub-01"]
 
 
-def test_a_folder_and_a_label_never_read_like_another_folder(tmp_path: Path) -> None:
-    for path in ("P/1_T1", "P/2_T1", "Q/1_T1", "Q/2_T1", "P-1/T1"):
-        saved(sagittal(), tmp_path / "in" / f"{path}.nii")
-    names = [entry.study_id for entry in find_studies(tmp_path / "in")]
-    assert len(set(names)) == len(names) == 5
-
-
 def test_a_bad_dicom_file_beside_volumes_is_listed(tmp_path: Path) -> None:
     saved(sagittal(), tmp_path / "in" / "sub-01_T2w.nii.gz")
     (tmp_path / "in" / "1.dcm").write_bytes(b"nothing")
