@@ -70,6 +70,12 @@ def train_groups(
         for path, item in asked:
             if item.grader is config.name:
                 _tell_of_share(path, item, learned, say)
+        begun = None if start_from is None else load_grader(start_from, config.name)
+        notes = {"teachers": len(own)} if own else {}
+        if begun is not None and begun.metrics.get("held_out_studies") == 0:
+            notes["held_out_studies"] = 0  # of lumbar train: it has learned from the test part, too
+        if begun is not None and begun.others:
+            say(f"{config.name.value}: begun with the first of its {len(begun.members)} members alone")
         train_grader(
             config,
             taught(learned, own, config.training.teaching) if own else learned,
@@ -79,10 +85,8 @@ def train_groups(
             on_step=partial(on_step, config.name),
             machine=machine,
             pretrained=own_pretrained,
-            start_from=None
-            if start_from is None
-            else load_grader(start_from, config.name).network.state_dict(),
-            notes={"teachers": len(own)} if own else None,
+            start_from=None if begun is None else begun.network.state_dict(),
+            notes=notes,
         )
 
 

@@ -19,7 +19,7 @@ from pipeline.commands import classifier_training, console
 from pipeline.commands.classifier_training import Graders, Phantoms, Scanners, Seed, studies_of
 from pipeline.commands.console_tables import print_review, print_tables
 from pipeline.commands.options import AsJson, NamedWeights, Resamples
-from pipeline.commands.summaries import tell_of_known, tell_of_points
+from pipeline.commands.summaries import learned_from_all, tell_of_known, tell_of_points
 
 if TYPE_CHECKING:
     from data_prep.problems import Rejection
@@ -107,6 +107,11 @@ def calibrate(
         except (WeightsRejected, ValueError) as error:
             console.fail(str(error))
         write_graphs(output or runs[0])
+    if any(learned_from_all(run) for run in runs):
+        console.tell(
+            "note: there are graders of lumbar train, which learned from all studies of its data and is "
+            "calibrated out of fold: calibrate them on other data alone"
+        )
     for name, part in figures.items():
         lacking = [item.value for item, n in zip(SEVERITIES, part["grades"], strict=True) if not n]
         if lacking:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,10 +137,48 @@ def tell_of_known(study_ids: Iterable[str], weights: Path | None, *, graders: bo
         said = said_of_known(study_ids)
     elif bundle is Bundle.OPEN and graders:
         said = said_of_calibrated(study_ids)
-    elif bundle is None:
+    elif bundle is None and weights is not None:
+        if (tested := _said_of_test_part(set(study_ids), weights)) is not None:
+            tell(f"note: {tested}")
+            return
         said = _said_of_own(set(study_ids))
     if said:
         tell(f"note: {said}; --part test leaves them out")
+
+
+def _said_of_test_part(study_ids: set[str], weights: Path) -> str | None:
+    """That weights have learned from studies of the test part, too, as those of ``lumbar train`` have."""
+    if learned_from_all(weights):
+        return (
+            "these graders are those of lumbar train, or began as such, which learns from all studies of its "
+            "data, those of the test part, too: its report.json has the figures of unseen ones, out of fold"
+        )
+    sources = [source for described in _descriptions(weights) for source in described.get("sources", ())]
+    learned = {patient for source in sources for patient in source.get("patients", ())} & study_ids
+    if not any(part_of(study_id) is Part.TEST for study_id in learned):
+        return None
+    return (
+        f"these detectors learned from {len(learned)} of these {len(study_ids)} studies, of the test part, "
+        "too, as those of lumbar train do: figures are flattered here"
+    )
+
+
+def learned_from_all(weights: Path) -> bool:
+    """Whether graders are the final ones of ``lumbar train``, which leave no study of their data out."""
+    return any(
+        described.get("metrics", {}).get("held_out_studies") == 0 for described in _descriptions(weights)
+    )
+
+
+def _descriptions(weights: Path) -> Iterator[dict[str, Any]]:
+    """What stands beside the networks of a folder."""
+    for path in sorted(weights.glob("*.json")):
+        try:
+            described = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(described, dict):
+            yield described
 
 
 def _said_of_own(study_ids: set[str]) -> str | None:

@@ -17,10 +17,12 @@ from classifier.config import GraderName, default_config
 from classifier.learn.crop_cache import load_cache
 from classifier.learn.teachers import Teachers
 from data_prep.base.files import FolderInUse, locked_folder
+from data_prep.base.manifest import write_manifest
 from data_prep.partition import Part, part_of
 from data_prep.phantom import write_dataset
 from pipeline.commands.classifier import app
 from pipeline.commands.grading_steps import _note_models
+from pipeline.commands.summaries import learned_from_all
 from pipeline.model_facts import ModelFacts
 from tests.command_line import lumbar as whole_line
 
@@ -145,8 +147,20 @@ def test_graders_learn_from_teachers(tmp_path: Path) -> None:
     assert lumbar("train", "--crops", crops, *choice, *given, "-o", tmp_path / "run")[0] == 0
     described = json.loads((tmp_path / "run" / "spinal.json").read_text())
     assert described["metrics"]["teachers"] == 1 and described["config"]["training"]["teaching"] == 0.7
+    # As the final graders of lumbar train have it.
+    described["metrics"]["held_out_studies"] = 0
+    for stem in ("spinal", "spinal_2"):
+        (tmp_path / "run" / f"{stem}.json").write_text(json.dumps(described))
+    shutil.copyfile(tmp_path / "run" / "spinal.safetensors", tmp_path / "run" / "spinal_2.safetensors")
+    write_manifest(tmp_path / "run")
     on = ("--start-from", tmp_path / "run")
-    assert lumbar("train", "--crops", crops, *choice, *given, *on, "-o", tmp_path / "on")[0] == 0
+    code, _, err = lumbar("train", "--crops", crops, *choice, *given, *on, "-o", tmp_path / "on")
+    assert code == 0 and "begun with the first of its 2 members alone" in " ".join(err.split())
+    assert learned_from_all(tmp_path / "on")
+    phantoms = tmp_path / "phantoms"
+    assert lumbar("cut", "--phantoms", 1, "--seed", 200_421, *choice, "-o", phantoms)[0] == 0
+    code, _, err = lumbar("calibrate", tmp_path / "on", "--validation", phantoms)
+    assert code == 0 and "calibrate them on other data alone" in " ".join(err.split())
 
     code, _, err = lumbar("train", "--crops", crops, *choice, "-o", tmp_path / "alone")
     assert code == 1 and "training.teaching is 0.7 and there are 0 files" in err

@@ -14,6 +14,7 @@ from data_prep.partition import Part, part_of
 from data_prep.phantom import write_dataset
 from data_prep.rsna.known import known_studies
 from data_prep.vocabulary import SEVERITIES, TARGETS
+from pipeline.commands.summaries import tell_of_known
 from pipeline.results.submission import build_submission, write_submission
 from tests.command_line import lumbar
 
@@ -41,6 +42,28 @@ def test_evaluate_says_so_of_the_research_models_alone(data: Path, stage: str) -
     assert NOTE in told.stderr and "--part test leaves them out" in told.stderr
     assert json.loads(told.stdout), "the note does not disturb the JSON"
     assert "learned from" not in lumbar(*arguments, "--weights", "open").stderr
+
+
+def test_who_measures_what_learned_from_the_test_part_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the final weights of lumbar train have."""
+    tested = next(str(name) for name in range(100) if part_of(str(name)) is Part.TEST)
+    learned = next(str(name) for name in range(100) if part_of(str(name)) is Part.TRAIN)
+
+    def told(content: object, study: str) -> str:
+        (tmp_path / "network.json").write_text(json.dumps(content))
+        tell_of_known([study], tmp_path)
+        return " ".join(capsys.readouterr().err.split())
+
+    def detector(*patients: str) -> dict[str, object]:
+        return {"sources": [{"weight": 1.0, "slices": 3, "patients": patients}]}
+
+    assert "learned from 1 of these 1 studies, of the test part, too" in told(detector(tested, "x"), tested)
+    assert not told(detector(learned), tested)
+    assert "--part test leaves them out" in told(detector(learned), learned)
+    assert "learns from all studies of its data" in told({"metrics": {"held_out_studies": 0}}, tested)
+    assert not told({"metrics": {"held_out_studies": 3}}, tested) and not told([1], tested)
 
 
 def test_evaluate_says_which_studies_calibrated_the_open_graders(data: Path, tmp_path: Path) -> None:
