@@ -228,14 +228,15 @@ _LATE_ECHO_MS = 200.0
 _GUESSED = ("image", "assumed", "unknown")
 
 
-def rank(series: Series) -> tuple[bool, int, bool, bool, float, bool, bool, int, float, str]:
+def rank(series: Series) -> tuple[bool, int, bool, bool, float, bool, bool, int, bool, float, str]:
     """Which of several series of one kind comes first.
 
     The lumbar spine before other parts of the body, plain images before those with suppressed fat, contrast
     agent or less, what is named before what was guessed, acquired images before calculated ones, for T2 the
     longest echo up to 200 ms, thick slices before those of 3-D acquisitions, fine pixels before coarse ones
-    (of the whole spine, of the body); then the most slices. Of what is left the last one, which was acquired
-    for a reason; of T1 the first, as the next may show contrast agent.
+    (of the whole spine, of the body); then the most slices, and of as many those that are not spoiled. Of
+    what is left the last one, which was acquired for a reason; of T1 the first, as the next may show contrast
+    agent.
     """
     traits = series.traits
     echo_ms = 0.0 if series.kind is SeriesKind.SAGITTAL_T1 else traits.echo_ms
@@ -249,6 +250,7 @@ def rank(series: Series) -> tuple[bool, int, bool, bool, float, bool, bool, int,
         series.is_thin,
         series.is_coarse,
         -len(series.slices),
+        traits.is_spoiled,
         traits.acquired if series.kind is SeriesKind.SAGITTAL_T1 else -traits.acquired,
         series.series_id,
     )

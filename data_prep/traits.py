@@ -40,6 +40,7 @@ class Traits:
         echo_ms: echo time; without it the number of the echo; 0 if nothing says.
         has_echoes: it is one of several echoes of one sequence.
         acquired: when, as a number that grows with time within a study; 0 if nothing says.
+        is_spoiled: the same slices were taken again, and are sharper or less noisy there.
         is_degraded: its images are not as they were acquired: compressed with loss, in 8 bits, of coarse or
             different pixels.
     """
@@ -51,6 +52,7 @@ class Traits:
     has_echoes: bool = False
     acquired: float = 0.0
     is_degraded: bool = False
+    is_spoiled: bool = False
 
     @property
     def marks(self) -> tuple[str, ...]:

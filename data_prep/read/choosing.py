@@ -10,6 +10,7 @@ import numpy as np
 
 from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.problems import Reason, Rejection
+from data_prep.read.spoiled import is_spoiled
 from data_prep.study import Series, rank
 from data_prep.traits import Image
 from data_prep.vocabulary import SeriesKind
@@ -47,7 +48,7 @@ def chosen(series: Sequence[Series]) -> tuple[Series, ...]:
 
     A series is not used where a better one of its kind shows the same part of the body: see ``_worse``.
     """
-    series = _echoes_marked(series)
+    series = _spoiled_marked(_echoes_marked(series))
     found = []
     for item in series:
         better = [
@@ -71,20 +72,23 @@ def _worse(item: Series, other: Series) -> str:
         return "derived"
     if mine.has_echoes and best.has_echoes and mine.echo_ms != best.echo_ms:
         return "shorter_echo" if mine.echo_ms < best.echo_ms else "late_echo"
-    if item.kind is SeriesKind.SAGITTAL_T2 and _is_repeated(item, other):
-        return "repeated"
+    if _is_same_sequence(item, other):
+        if mine.is_spoiled and not best.is_spoiled:
+            return "spoiled"
+        # Of T1 the later one may show contrast agent; axial ones may lie elsewhere.
+        if item.kind is SeriesKind.SAGITTAL_T2 and 0 < mine.acquired < best.acquired:
+            return "repeated"
     if item.kind_source in ("image", "assumed") and other.kind_source in ("table", "header"):
         return "guessed"
     return ""
 
 
-def _is_repeated(item: Series, other: Series) -> bool:
-    """Whether one was acquired again: the same slices, as many as they were, with the same echo, later."""
+def _is_same_sequence(item: Series, other: Series) -> bool:
+    """Whether one was acquired again as the other: the same slices, as many, with the same echo."""
     mine, best = item.traits, other.traits
     planes = item.slices[0].plane, other.slices[0].plane
     return (
-        0 < mine.acquired < best.acquired
-        and mine.image is best.image
+        mine.image is best.image
         and len(item.slices) == len(other.slices)
         and planes[0].shape == planes[1].shape
         and planes[0].is_parallel_to(planes[1], _SAME_ANGLE_DEG)
@@ -105,6 +109,28 @@ def _covers(other: Series, item: Series) -> bool:
 
 def _planes(series: Series) -> list[SlicePlane]:
     return [item.plane for item in series.slices]
+
+
+def _spoiled_marked(series: Sequence[Series]) -> list[Series]:
+    """Series that were acquired again, and are clearly worse than the others, are spoiled."""
+
+    def has_a_better(item: Series) -> bool:
+        return any(
+            other is not item
+            and other.kind is item.kind
+            and other.traits.is_derived is item.traits.is_derived
+            and _is_same_sequence(item, other)
+            and _covers(other, item)
+            and is_spoiled(item, other)
+            for other in series
+        )
+
+    return [
+        replace(item, traits=replace(item.traits, is_spoiled=True))
+        if item.kind is not None and has_a_better(item)
+        else item
+        for item in series
+    ]
 
 
 def _echoes_marked(series: Sequence[Series]) -> list[Series]:

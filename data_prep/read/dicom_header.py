@@ -50,6 +50,7 @@ HEADER_KEYWORDS = (
     "InversionRecovery",
     "ScanOptions",
     "ContrastBolusAgent",
+    "ContrastBolusStartTime",
     *_CONTRAST_AMOUNTS,
     "SeriesNumber",
     "AcquisitionTime",
@@ -117,6 +118,7 @@ def header_of(path: Path, elements: Elements | Frame, syntax: str, place: PixelP
         scanning_sequence=_codes(elements, "ScanningSequence") or _enhanced_sequence(elements),
         scan_options=_codes(elements, "ScanOptions"),
         has_contrast=text("ContrastBolusAgent").upper() not in _NO_CONTRAST
+        or bool(text("ContrastBolusStartTime"))
         or any((finite_number(elements, keyword) or 0) > 0 for keyword in _CONTRAST_AMOUNTS),
         is_capture=_is_of(sop_class, _CAPTURES),
         b_value=finite_number(elements, "DiffusionBValue") or 0.0,

@@ -20,7 +20,7 @@ _OTHER_WORDS = re.compile(
     r"DWI|DIFF|(?<![A-Z])[DE]?ADC|TRACE|(?<![A-Z])DTI(?![A-Z])|TENSOR|(?<![A-Z])IVIM|EP2D|(?<![A-Z])B[\s=]?\d{3,4}(?!\d)|(?<![A-Z])SWI|SCOUT|SURVEY|LOCALI[SZ]ER|(?<![A-Z])LOC(?![A-Z])|MYELO|T2\s*\*|T2[\s_-]*STAR|CISS|FIESTA|TRUFI"
     r"|TRUE?[\s_-]*FISP|B[\s_-]?FFE|BALANCED|MEDIC(?![A-Z])|(?<![A-Z])MAP|FAT[\s_-]*(FRAC|PERC)|PDFF|SUBTR|(?<![A-Z])SUB(?![A-Z-])|(?<![A-Z])MRM(?![A-Z])"
     r"|(?<![A-Z])MIP(?![A-Z])|PERF|T1[\s_-]*RHO|R2[\s_-]*(\*|STAR)|SSFP|(?<![A-Z])(DCE|ASL|CINE|TOF|MRA|MRV)(?![A-Z])|ANGIO"
-    r"|CSF[\s_-]*FLOW|PHASE[\s_-]*CONTRAST|RELAXO|BONE[\s_-]*MRI|SYNTHETIC[\s_-]*CT"
+    r"|CSF[\s_-]*FLOW|PHASE[\s_-]*CONTRAST|RELAXO|BONE[\s_-]*MRI|SYNTHETIC[\s_-]*CT|[\s_-]PHA(?![A-Z])"
 )
 # Gradient echoes: T2* whatever their names say, unless that is T1.
 _GRADIENT_WORDS = re.compile(
@@ -45,11 +45,14 @@ _NO_CONTRAST_WORDS = re.compile(
 )
 _SUPPRESSED_WORDS = re.compile(
     r"STIR|TIRM|SPAIR|SPIR|SPECIR|PROSET|FSAT|(?<![A-Z])(F/S|WE)(?![A-Z])|FAT[\s_-]*(SAT|SUP)|FATSAT|(?<![A-Z])FS(?![A-Z])|CHESS|(?<![A-Z])DARK[\s_-]*FAT"
+    r"|(?<![A-Z])(F\.S|FATS|WATS|W[\s_-]?EXC)(?![A-Z])|WATER[\s_-]*EXC"
 )
 _NOT_SUPPRESSED_WORDS = re.compile(
     r"(?<![A-Z])(NON?|NOT|W/O|WITHOUT|OHNE|SANS|SIN|SENZA|SEM|BEZ|ZONDER|UTAN|UDEN|UTEN)"
-    r"[\s_-]*(FS(?![A-Z])|F/S|FAT[\s_-]*(SAT|SUP)|FSAT|STIR|SPAIR|SPIR)"
+    r"[\s_-]*(FS(?![A-Z])|F[./]S|FAT[\s_-]*(SAT|SUP)|FATS|FSAT|STIR|SPAIR|SPIR)"
 )
+# Of ScanOptions, as several makers write them.
+_SUPPRESSED_OPTIONS = {"FS", "SFS", "FATSAT", "FAT_SAT"}
 # Calculated from other images, whatever ImageType says.
 _DERIVED_WORDS = re.compile(
     r"(?<![A-Z])(MPR|RFMT|REFORMAT|REFMT|COMPOSED|COMPOSING|STITCH)|MOBIVIEW|SCREEN[\s_-]*(SAVE|SHOT|CAPTURE)"
@@ -151,7 +154,7 @@ def _image(text: str, codes: set[str], header: SliceHeader) -> Image:
         return Image.WATER
     if component == "IN":
         return Image.IN_PHASE
-    if _SUPPRESSED_WORDS.search(text) or "FS" in header.scan_options:
+    if _SUPPRESSED_WORDS.search(text) or _SUPPRESSED_OPTIONS.intersection(header.scan_options):
         return Image.SUPPRESSED
     return Image.PLAIN
 

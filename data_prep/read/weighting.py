@@ -58,7 +58,7 @@ def told_by_headers(headers: Sequence[SliceHeader], *, protocol_tells: bool = Tr
     named = _named(headers, protocol_tells)
     if named is Weighting.OTHER:
         return Told(named)
-    if all(_PHASE & set(header.image_type[2:3]) for header in headers) or all(
+    if all(map(_shows_phase, headers)) or all(
         any(map(_MAPS.search, header.image_type[2:])) for header in headers
     ):
         return Told(Weighting.OTHER)
@@ -77,6 +77,10 @@ def told_by_headers(headers: Sequence[SliceHeader], *, protocol_tells: bool = Tr
     if timed in (Weighting.T1, Weighting.T2) and timed is not named and not is_inverted_t1:
         return Told(None, contradicts=True)
     return Told(named)
+
+
+def _shows_phase(header: SliceHeader) -> bool:
+    return bool(_PHASE & set(header.image_type[2:3])) or "PHASE" in header.image_type[2:]
 
 
 def _named(headers: Sequence[SliceHeader], protocol_tells: bool) -> Weighting | None:

@@ -75,6 +75,7 @@ IGNORED_WORDS: Final[Mapping[str, str]] = {
     "derived": "calculated from other images, and an acquired series is there",
     "shorter_echo": "a shorter echo of a series that is there",
     "repeated": "it was acquired again",
+    "spoiled": "blurred or noisy, and it was acquired again",
     "turned": "it lies another way round than its headers say: mirrored, turned or in reverse order",
     "late_echo": "a late echo of a series that is there",
     "guessed": "what it shows was guessed, and a series that says so is there",

@@ -94,8 +94,15 @@ def test_a_plain_t1_is_not_taken_for_one_after_contrast(tmp_path: Path) -> None:
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize(
     "after",
-    [{"ContrastBolusAgent": "Gadobutrol"}, {"ContrastBolusVolume": "10"}, {"ScanOptions": "FS"}],
-    ids=["agent", "volume", "fat suppressed"],
+    [
+        {"ContrastBolusAgent": "Gadobutrol"},
+        {"ContrastBolusVolume": "10"},
+        {"ContrastBolusStartTime": "101500"},
+        {"ScanOptions": "FS"},
+        {"ScanOptions": ["PFP", "SFS"]},
+        {"ScanOptions": "FAT_SAT"},
+    ],
+    ids=["agent", "volume", "time", "fat suppressed", "as Siemens says", "as others say"],
 )
 def test_t1_with_contrast_agent_that_no_name_tells(
     tmp_path: Path, after: dict[str, Any], first: bool
@@ -134,6 +141,8 @@ def test_an_examination_may_go_on_past_midnight(tmp_path: Path, kind: SeriesKind
         ("T2 SAG DIXON FATFRACTION", {}, None),
         ("SAG T2 FLAIR", {}, None),
         ("SAG T2", {"ImageType": ["ORIGINAL", "PRIMARY", "P"]}, None),
+        ("SAG T2", {"ImageType": ["ORIGINAL", "PRIMARY", "OTHER", "PHASE"]}, None),
+        ("SAG T2_Pha", {}, None),
     ],
 )
 def test_what_stands_beside_a_plain_t2_is_not_used(

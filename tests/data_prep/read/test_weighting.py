@@ -132,6 +132,9 @@ def test_descriptions(description: str, expected: Weighting | None) -> None:
                 "WE",
                 "DARK FAT",
                 "Q-FAT-SAT",
+                "F.S.",
+                "FRFSE FATS",
+                "WATS",
             )
         ),
         ("SAG T2 DIXON FAT", Image.FAT),
