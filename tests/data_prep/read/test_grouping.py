@@ -542,6 +542,12 @@ def test_patients_with_one_series_each_are_a_data_set_and_nothing_is_said(tmp_pa
     assert shapes(studies) == [[6], [6], [6]] and [study.rejections for study in studies] == [(), (), ()]
 
 
+def test_a_study_without_identifiers_is_called_after_the_folder_around_its_series(tmp_path: Path) -> None:
+    for patient in (0, 1):
+        write_patient(tmp_path / f"case{patient}", patient, series_folders=True, StudyInstanceUID=None)
+    assert [entry.study_id for entry in find_studies(tmp_path)] == ["case0", "case1"]
+
+
 def test_a_study_that_gets_a_number_never_takes_the_name_of_another_folder(tmp_path: Path) -> None:
     """Of two patients in one folder the second one was called like the folder beside it, and lost."""
     top = tmp_path / "in"

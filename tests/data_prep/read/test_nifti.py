@@ -23,7 +23,7 @@ from data_prep.read.find import find_all_studies, find_studies  # noqa: E402
 from data_prep.read.nifti import read_volume  # noqa: E402
 from data_prep.read.opening import opened_input  # noqa: E402
 from data_prep.vocabulary import SeriesKind  # noqa: E402
-from tests.dicom_files import write_study  # noqa: E402
+from tests.dicom_files import write_series, write_study  # noqa: E402
 
 OBLIQUE_DEG = 12.0
 ORIENTATIONS = [
@@ -620,6 +620,13 @@ def test_volumes_and_folders_that_are_named_together_are_all_read(tmp_path: Path
     folder = write_study(tmp_path / "100")
     for named in ([volume, folder], [folder, volume]):
         assert [entry.study_id for entry in find_all_studies(named)] == ["100", "sub-01"]
+
+
+def test_a_folder_that_is_called_like_a_subject_is_said_to_be_left_out(tmp_path: Path) -> None:
+    volume = saved(sagittal(), tmp_path / "sub-01_T2w.nii.gz")
+    write_series(tmp_path / "sub-01", without=["StudyInstanceUID"])
+    (entry,) = find_all_studies([volume, tmp_path / "sub-01"])
+    assert [item.reason for item in entry.rejections] == [Reason.DUPLICATE_STUDY]
 
 
 def test_a_bad_dicom_file_beside_volumes_is_listed(tmp_path: Path) -> None:
