@@ -79,6 +79,18 @@ def test_a_study_without_t2_is_done(tmp_path: Path) -> None:
     assert prediction.grades[Target(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L4_L5)].source == "seen"
 
 
+def test_measuring_that_fails_costs_a_flag_and_no_grade(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, *_ = stand_in_pipeline().predict(images / "501")
+    monkeypatch.setattr("pipeline.grade.measure_study", lambda *_: 1 / 0)
+    failed, *_ = stand_in_pipeline().predict(images / "501")
+    assert failed.measurements == () and {*failed.flags} - {*whole.flags} == {"measuring_failed"}
+    assert [grade.source for grade in failed.grades.values()] == [
+        grade.source for grade in whole.grades.values()
+    ]
+
+
 def test_a_bad_file_is_listed_and_the_study_is_graded(images: Path) -> None:
     (images / "501" / "11" / "1.dcm").write_text("this is no DICOM")
     truncated = images / "501" / "12" / "1.dcm"

@@ -548,6 +548,13 @@ def test_a_study_without_identifiers_is_called_after_the_folder_around_its_serie
     assert [entry.study_id for entry in find_studies(tmp_path)] == ["case0", "case1"]
 
 
+def test_a_study_that_was_joined_is_called_by_the_identifier_of_most_images(tmp_path: Path) -> None:
+    write_patient(
+        tmp_path / "in", 0, StudyInstanceUID=lambda number: f"1.2.{(9, 9, 1)[number]}", PatientID="A"
+    )
+    assert [entry.study_id for entry in find_studies(tmp_path / "in")] == ["1.2.9"]
+
+
 def test_a_study_that_gets_a_number_never_takes_the_name_of_another_folder(tmp_path: Path) -> None:
     """Of two patients in one folder the second one was called like the folder beside it, and lost."""
     top = tmp_path / "in"
