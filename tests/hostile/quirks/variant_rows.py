@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from tests.hostile.quirks import encodings, geometry
 from tests.hostile.quirks import variant_enhanced as enhanced
 from tests.hostile.quirks import variant_files as files
+from tests.hostile.quirks import variant_greys as greys
 from tests.hostile.quirks import variant_headers as headers
 from tests.hostile.quirks import variant_missing as missing
 from tests.hostile.quirks import variant_more as more
@@ -540,6 +542,52 @@ def _more() -> list[Row]:
     ]
 
 
+def _greys() -> list[Row]:
+    """Grey values that no header explains, and of two acquisitions of a sequence the worse one."""
+    edited = but(
+        DEGRADED,
+        flags={"degraded_input"},
+        instead=DEGRADED.instead | {"degraded_input"},
+        may_flag=DEGRADED.may_flag
+        | {"axial_disagrees", "canal_at_edge", "noisy", "orientation_doubtful", "series_kind_doubtful"},
+        may_code={"series_kind_disagrees"},
+    )
+    moved, noisy = (more.taken_again(T1, change, "095900") for change in (greys.moved, greys.noisy))
+    later = partial(more.taken_again, change=greys.moved, time="115900")
+    return [
+        row("greys-scaled", "each slice on another scale, and no slope says so", greys.scaled_each, edited),
+        row("greys-mixed", "every second slice inverted", greys.every_second_inverted, edited),
+        row("greys-folded", "the brightest twentieth begins again at 0", greys.folded_back, edited),
+        row("greys-few", "sixteen greys", greys.of_few_greys, edited),
+        row(
+            "t1-moved",
+            "T1 blurred by motion, and acquired again",
+            moved,
+        ),
+        row("t1-noisy", "T1 noisy, and acquired again", noisy),
+        row("t2-moved-later", "T2 acquired again, blurred", later(T2), SAID),
+        row("axial-moved", "axial T2 acquired again, blurred", later(AXIAL)),
+        row(
+            "fs-options",
+            "axial T2 without fat, told by ScanOptions SFS alone",
+            series.first("T2 TRA TSE", AXIAL, ScanOptions=["PFP", "SFS"]),
+            SAID,
+        ),
+        row(
+            "agent-time",
+            "T1 after agent, told by ContrastBolusStartTime alone",
+            series.first("T1 SAG TSE", T1, ContrastBolusStartTime="101500"),
+            SAID,
+        ),
+        row(
+            "phase-later",
+            "the phase of T2, told by the last value of ImageType",
+            series.first("T2 SAG TSE", ImageType=["ORIGINAL", "PRIMARY", "OTHER", "PHASE"]),
+            OTHER,
+        ),
+    ]
+
+
 VARIANTS: tuple[Row, ...] = (
     *_kinds(),
     *_choice(),
@@ -550,4 +598,5 @@ VARIANTS: tuple[Row, ...] = (
     *_names(),
     *_missing(),
     *_more(),
+    *_greys(),
 )
