@@ -29,6 +29,7 @@ from data_prep.read.find import find_all_studies
 from data_prep.study import Series, Slice
 from data_prep.vocabulary import SeriesKind
 from detector.predict import LevelDetector
+from detector.spine.in_plane import InPlaneConfig
 from detector.spine.ways_round import CrossingConfig
 from detector.spine.wrong_way import wrong_way_round
 from pipeline.commands import console
@@ -192,7 +193,8 @@ def alarms(found: Iterator[Compared], rng: np.random.Generator) -> dict[str, dic
         by_mm = float(rng.choice(MOVED_MM))
         axial = moved(one.axial, one.canal_mm.mean(axis=0), by_mm, rng)
         sagittal = [seen_otherwise(item, rng) for item in one.sagittal]
-        wrong = wrong_way_round(sagittal, [seen_otherwise(axial, rng)], one.canal_mm, CrossingConfig())
+        seen = seen_otherwise(axial, rng)
+        wrong = wrong_way_round(sagittal, [seen], one.canal_mm, CrossingConfig(), InPlaneConfig())
         flagged = bool(wrong.series or wrong.sides_doubtful)
         counts[f"{by_mm:g} mm"].update(draws=1, flagged=int(flagged))
     return {name: dict(count) for name, count in counts.items()}

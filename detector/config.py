@@ -14,6 +14,7 @@ from detector.spine.axial import AxialConfig
 from detector.spine.bows import BowConfig
 from detector.spine.chain import ChainConfig
 from detector.spine.foramina import ForamenConfig
+from detector.spine.in_plane import InPlaneConfig
 from detector.spine.orientation import OrientationConfig
 from detector.spine.region import RegionConfig
 from detector.spine.voting import VotingConfig
@@ -80,6 +81,7 @@ class PredictConfig:
     region: RegionConfig = field(default_factory=RegionConfig)
     agreement: AgreementConfig = field(default_factory=AgreementConfig)
     crossings: CrossingConfig = field(default_factory=CrossingConfig)
+    in_plane: InPlaneConfig = field(default_factory=InPlaneConfig)
     aside: AsideConfig = field(default_factory=AsideConfig)
     bows: BowConfig = field(default_factory=BowConfig)
 

@@ -120,19 +120,19 @@ def axials_lie_elsewhere(
 def series_wrong_way_round(
     study: Study, sagittal: Sequence[Series], levels: Mapping[Level, SpineLevel], config: PredictConfig
 ) -> WrongWay:
-    """Which series lie another way round than their headers say, told where axial and sagittal ones meet.
+    """Which series lie another way round than their headers say, told where they meet others.
 
     Args:
         sagittal: those that decided the levels, the leading one first.
     """
-    axial = study.of_kind(SeriesKind.AXIAL_T2)
-    if not axial or not levels:
+    if not levels:
         return WrongWay()
+    axial = study.of_kind(SeriesKind.AXIAL_T2)
     first = {series.kind: series for series in reversed(sagittal)}
     # Of T1 more slices are decoded in any case.
     compared = [first[kind] for kind in (SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2) if kind in first]
     canal_mm = np.stack([level.canal_mm for level in levels.values()])
-    return wrong_way_round(compared, axial, canal_mm, config.crossings)
+    return wrong_way_round(compared, axial, canal_mm, config.crossings, config.in_plane)
 
 
 def axial_neighbours(study: Study) -> Neighbours:

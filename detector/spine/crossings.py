@@ -174,7 +174,7 @@ class Crossings:
         small = self._images.of(source)
         assert small is not None  # only what can be decoded is compared
         ends = plane.to_px(start_mm[..., None, :] + self._inner_mm[:, None] * along[..., None, :])
-        ends = _turned(ends, small.shape, way)
+        ends = way.stored_px(ends, small.shape)
         unmoved = ends[len(ends) // 2]
         inside = (unmoved >= -0.5) & (unmoved <= np.array(small.shape[::-1]) - 0.5)
         ends = ((ends + 0.5) / small.factor - 0.5).astype(np.float32)
@@ -278,15 +278,6 @@ def _small(item: Slice, pixel_mm: float) -> _Small:
     whole = pixels[: size[1] * factor, : size[0] * factor]
     small = pixels if factor == 1 else cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
     return _Small(np.asarray(small, dtype=np.float32), factor, (rows, columns))
-
-
-def _turned(xy: FloatArray, shape: tuple[int, int], way: Way) -> FloatArray:
-    """Where pixels (..., 2) of an image lie in the one that is stored in its place."""
-    if way.turned:
-        xy = xy[..., ::-1]
-    rows, columns = shape
-    flipped = np.array([way.mirrored, way.upended])
-    return np.where(flipped, np.array([columns - 1, rows - 1]) - xy, xy)
 
 
 def _alike(edges: _Values, others: _Values, both: _Inside, lag: int) -> FloatArray:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
+
+from data_prep.geometry import FloatArray
+
 
 @dataclass(frozen=True)
 class CrossingConfig:
@@ -82,6 +86,14 @@ class Way:
     turned: bool = False
     order: Order = Order.GIVEN
     sagittal_reversed: bool = False
+
+    def stored_px(self, xy: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+        """Where pixels (..., 2) of an image lie in the one (rows, columns) that is stored in its place."""
+        if self.turned:
+            xy = xy[..., ::-1]
+        rows, columns = shape
+        flipped = np.array([self.mirrored, self.upended])
+        return np.where(flipped, np.array([columns - 1, rows - 1]) - xy, xy)
 
 
 GIVEN, MIRRORED, SAGITTAL_REVERSED = Way(), Way(mirrored=True), Way(sagittal_reversed=True)

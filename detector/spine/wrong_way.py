@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -12,6 +12,7 @@ from data_prep.geometry import FloatArray
 from data_prep.study import Series
 from data_prep.vocabulary import SeriesKind
 from detector.spine.crossings import Crossings, Images, places_near, places_spread, slices_beside
+from detector.spine.in_plane import InPlaneConfig, lies_another_way
 from detector.spine.ways_round import GIVEN, LIKELY, SIDES, WAYS, CrossingConfig, Order, Reach, Way
 
 
@@ -42,9 +43,15 @@ class WrongWay:
 
 
 def wrong_way_round(
-    sagittal: Sequence[Series], axial: Sequence[Series], canal_mm: FloatArray, config: CrossingConfig
+    sagittal: Sequence[Series],
+    axial: Sequence[Series],
+    canal_mm: FloatArray,
+    config: CrossingConfig,
+    in_plane: InPlaneConfig,
 ) -> WrongWay:
     """Compares every axial series with sagittal ones of different kinds.
+
+    And a T1 that agrees with none of them with T2, in its plane.
 
     Args:
         canal_mm: (n, 3) canal points of the levels.
@@ -63,7 +70,18 @@ def wrong_way_round(
             said[along.series_id] = verdict(along, across, canal_mm, ways, images, config)
             if said[along.series_id] is Verdict.AGREES:
                 right.add(along.series_id)
-    return judged(told)
+    t1, t2 = (
+        [s for s in sagittal if s.kind is kind] for kind in (SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2)
+    )
+    turned = [
+        series.series_id
+        for series in t1
+        if t2 and series.series_id not in right and lies_another_way(series, t2[0], canal_mm, in_plane)
+    ]
+    # What it says of axial ones says nothing of them.
+    told = {across: {s: one for s, one in said.items() if s not in turned} for across, said in told.items()}
+    wrong = judged(told)
+    return replace(wrong, series=tuple(sorted({*wrong.series, *turned})))
 
 
 def verdict(

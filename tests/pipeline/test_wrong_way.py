@@ -25,6 +25,7 @@ WRONG: dict[str, tuple[Quirk, SeriesKind | None, set[str]]] = {
     "axial images in reverse": (wrong_way.reversed_order(AXIAL), AXIAL, TURNED),
     "T1 in reverse": (wrong_way.reversed_order(T1), T1, TURNED),
     "T2 in reverse": (wrong_way.reversed_order(T2), T2, TURNED),
+    "T1 transposed": (wrong_way.transposed(T1), T1, TURNED),
     "all in reverse": (wrong_way.reversed_order(T1, T2, AXIAL), AXIAL, BOTH),
     "mirrored, and no T1": (
         wrong_way.without(T1, wrong_way.flipped(AXIAL, "mirrored")),
@@ -66,7 +67,13 @@ def test_a_synthetic_patient(
 @pytest.mark.parametrize("study_id", ["4003253", "100206310"])
 @pytest.mark.parametrize(
     "wrong",
-    ["axial images upended", "axial images by half a turn", "axial images in reverse", "T1 in reverse"],
+    [
+        "axial images upended",
+        "axial images by half a turn",
+        "axial images in reverse",
+        "T1 in reverse",
+        "T1 transposed",
+    ],
 )
 def test_a_real_patient(
     study_id: str, wrong: str, real_rsna: Path, tmp_path: Path, bundled_pipeline: Pipeline

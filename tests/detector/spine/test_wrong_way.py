@@ -14,6 +14,7 @@ from data_prep.geometry import FloatArray
 from data_prep.phantom import make_study
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import Condition, SeriesKind
+from detector.spine.in_plane import InPlaneConfig
 from detector.spine.ways_round import CrossingConfig
 from detector.spine.wrong_way import Verdict, WrongWay, judged, wrong_way_round
 
@@ -60,7 +61,7 @@ def found(change: Mapping[SeriesKind, object]) -> WrongWay:
     kinds = (SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2, SeriesKind.AXIAL_T2)
     t1, t2, axial = (change.get(kind) or study.of_kind(kind)[0] for kind in kinds)
     assert isinstance(t1, Series) and isinstance(t2, Series) and isinstance(axial, Series)
-    return wrong_way_round((t1, t2), (axial,), canal_mm, CrossingConfig())
+    return wrong_way_round((t1, t2), (axial,), canal_mm, CrossingConfig(), InPlaneConfig())
 
 
 def of(kind: SeriesKind) -> Series:
@@ -178,4 +179,7 @@ def test_images_of_one_half_of_the_body_say_nothing(seed: int) -> None:
 
     kinds = (SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2, SeriesKind.AXIAL_T2)
     t1, t2, axial = (made.study.of_kind(kind)[0] for kind in kinds)
-    assert wrong_way_round((t1, t2), (axial.changed(half),), canal_mm, CrossingConfig()) == WrongWay()
+    assert (
+        wrong_way_round((t1, t2), (axial.changed(half),), canal_mm, CrossingConfig(), InPlaneConfig())
+        == WrongWay()
+    )

@@ -29,6 +29,17 @@ def flipped(kind: SeriesKind, flip: str) -> Quirk:
     return quirk
 
 
+def transposed(kind: SeriesKind) -> Quirk:
+    """Columns and rows of every image of a kind exchanged, squares of them, under headers as they were."""
+
+    def exchanged(image: StoredImage) -> StoredImage:
+        pixels = image.pixels()
+        missing = [(0, max(pixels.shape) - length) for length in pixels.shape]
+        return image.with_pixels(np.pad(pixels, missing).T)
+
+    return lambda study, rng: study.each(exchanged, tuple(study.ids_of(kind)))
+
+
 def reversed_order(*kinds: SeriesKind) -> Quirk:
     """The images of each series of these kinds in reverse order, by the numbers of their files."""
 
