@@ -414,6 +414,16 @@ def test_pieces_of_what_may_be_one_examination_are_said(
     assert [item.reason for entry in found for item in entry.rejections] == [Reason.STUDY_DIVIDED] * 2
 
 
+def test_what_is_said_of_a_piece_takes_nothing_else_away(tmp_path: Path) -> None:
+    numbered(tmp_path / "visit", {"4_t2_sag": 4, "5_t1_sag": 6})
+    (tmp_path / "visit" / "5_t1_sag.json").write_text("{")
+    found = find_studies(tmp_path / "visit")
+    assert [sorted(item.reason for item in entry.rejections) for entry in found] == [
+        [Reason.STUDY_DIVIDED],
+        [Reason.STUDY_DIVIDED, Reason.UNREADABLE],
+    ]
+
+
 def test_pieces_in_folders_beside_each_other_are_said(tmp_path: Path) -> None:
     for folder, name in (("a", "4_t2_sag"), ("b", "5_t1_sag")):
         saved(sagittal(), tmp_path / "visit" / folder / f"{name}.nii")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from data_prep.problems import Reason, Rejection
 from pipeline.cli import app
-from pipeline.results.tables import REFUSED_COLUMNS, TARGET_COLUMNS, write_refused
+from pipeline.results.tables import REFUSED_COLUMNS, TARGET_COLUMNS, write_refused, write_targets
 
 IDENTIFIERS = {"study_id": str, "series_id": str}
 
@@ -52,6 +52,18 @@ def test_every_target_has_a_row_with_what_the_record_says(graded: Path) -> None:
         assert row["series_kind"] == kinds[row["series_id"]]
     depth = {m["level"]: m["value"] for m in record["measurements"] if m["quantity"] == "canal_depth"}
     assert depth and all(row["canal_depth_mm"] == depth.get(row["level"]) for row in rows)
+
+
+def test_what_a_measurement_contradicts_is_told_of_its_target_alone(graded: Path, tmp_path: Path) -> None:
+    studies = json.loads((graded / "predictions.json").read_text())["studies"]
+    record = next(study for study in studies if not study["rejected"])
+    place = {"condition": "spinal_canal_stenosis", "level": "l4_l5"}
+    record["contradictions"] = [{**place, "severity": "Severe", "quantity": "canal_depth"}]
+    write_targets([record], tmp_path / "targets.csv", learned_from="")
+    told = pd.read_csv(tmp_path / "targets.csv").dropna(subset="contradicted_by")
+    assert told[["condition", "level", "contradicted_by"]].to_numpy().tolist() == [
+        [*place.values(), "canal_depth"]
+    ]
 
 
 def test_a_refused_study_has_rows_without_grades_and_its_reasons(graded: Path) -> None:
