@@ -542,6 +542,25 @@ def test_patients_with_one_series_each_are_a_data_set_and_nothing_is_said(tmp_pa
     assert shapes(studies) == [[6], [6], [6]] and [study.rejections for study in studies] == [(), (), ()]
 
 
+@pytest.mark.parametrize(
+    "series_uid", ["1.2.0.1", "1.2.1.1"], ids=["series of the other", "folder of the other"]
+)
+def test_an_image_that_names_one_patient_and_lies_with_another_is_neithers(
+    tmp_path: Path, series_uid: str
+) -> None:
+    for patient, name in enumerate("AB"):
+        write_patient(tmp_path / name, patient, PatientID=name)
+    strange = sorted((tmp_path / "A").iterdir())[-1]
+    dataset = pydicom.dcmread(strange)
+    dataset.PatientID, dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "B", "1.2.1", series_uid
+    dataset.save_as(strange)
+    found = find_studies(tmp_path)
+    assert [sum(map(len, entry.headers.values())) for entry in found] == [17, 21]
+    assert [(item.reason, item.file) for entry in found for item in entry.rejections] == [
+        (Reason.IDENTIFIERS, strange.name)
+    ]
+
+
 def test_a_study_without_identifiers_is_called_after_the_folder_around_its_series(tmp_path: Path) -> None:
     for patient in (0, 1):
         write_patient(tmp_path / f"case{patient}", patient, series_folders=True, StudyInstanceUID=None)
