@@ -10,6 +10,8 @@ import pytest
 
 from classifier.prior import level_prior
 from data_prep.problems import DicomRejected, Reason
+from data_prep.read.entry import StudyEntry
+from data_prep.study import Study
 from data_prep.vocabulary import TARGETS, Condition, Level, SeriesKind, Target
 from pipeline.grade import Pipeline
 from pipeline.prediction import StudyPrediction, probabilities_in
@@ -121,6 +123,24 @@ def test_a_failing_stage_rejects_its_study_only_and_quotes_nothing(images: Path)
     ]
     assert not graded.rejected
     assert CANARY not in json.dumps(failed.to_dict())
+
+
+def test_reading_that_fails_rejects_its_study_only_and_quotes_nothing(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = StudyEntry.load
+
+    def broken(entry: StudyEntry) -> Study:
+        if entry.study_id == "501":
+            raise RuntimeError(CANARY)
+        return load(entry)
+
+    monkeypatch.setattr(StudyEntry, "load", broken)
+    failed, graded = stand_in_pipeline().predict(images)
+    assert [str(item) for item in failed.rejections] == [
+        "[internal_failure] 501: reading failed (RuntimeError)"
+    ]
+    assert failed.rejected and not graded.rejected
 
 
 def test_an_empty_folder_is_refused_with_a_reason(tmp_path: Path) -> None:

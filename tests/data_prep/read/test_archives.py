@@ -152,6 +152,19 @@ def test_too_many_members_and_a_huge_directory_are_refused_before_they_are_read(
     assert not list((tmp_path).rglob("*.dcm"))
 
 
+def test_of_members_of_one_name_the_first_is_taken_and_the_others_are_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        for content in (DICOM, DICOM + b"2"):
+            archive.writestr("1/2/3.dcm", content)
+        archive.writestr("1/2/3.dcm/4.dcm", DICOM)
+    rejections = extract_archive(tmp_path / "a.zip", tmp_path / "out")
+    assert [(item.reason, item.file) for item in rejections] == [
+        (Reason.DUPLICATE, "3.dcm"),
+        (Reason.DUPLICATE, "4.dcm"),
+    ]
+    assert (tmp_path / "out/1/2/3.dcm").read_bytes() == DICOM
+
+
 def test_a_huge_directory_is_refused_where_only_the_record_of_zip64_says_it(tmp_path: Path) -> None:
     content = write_zip(tmp_path / "a.zip", {f"{n}.dcm": b"" for n in range(50)}).read_bytes()
     members, end = content[:-22], content[-22:]

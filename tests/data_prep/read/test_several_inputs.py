@@ -13,6 +13,7 @@ from data_prep.problems import DicomRejected, Reason
 from data_prep.read.find import find_all_studies
 from data_prep.read.opening import opened_input
 from data_prep.study import Study
+from data_prep.vocabulary import SeriesKind
 from pipeline.cli import app
 from tests.data_prep.read.test_grouping import TWO_WHOLE, shapes, write_patient
 from tests.dicom_files import write_study
@@ -103,6 +104,20 @@ def test_a_zip_in_a_folder_takes_the_place_of_the_folder_that_it_holds(tmp_path:
     write_patient(tmp_path / "case8", 1, StudyInstanceUID=None)
     with opened_input(tmp_path) as (folder, _):
         assert [study.study_id for study in studies_in(folder)] == ["case7", "case8"]
+
+
+def test_the_table_above_a_folder_with_a_zip_is_followed(tmp_path: Path) -> None:
+    write_study(tmp_path / "100")
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        for file in (tmp_path / "100").rglob("*.dcm"):
+            archive.write(file, file.relative_to(tmp_path))
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    (tmp_path / "in.zip").rename(tmp_path / "data" / "images" / "in.zip")
+    table = "study_id,series_id,series_description\n100,11,Sagittal T2/STIR\n"
+    (tmp_path / "data" / "train_series_descriptions.csv").write_text(table)
+    with opened_input(tmp_path / "data" / "images") as (folder, _):
+        (entry,) = find_all_studies([folder])
+        assert entry.kinds == {"11": SeriesKind.SAGITTAL_T2}
 
 
 def test_an_input_with_nothing_to_read_is_refused_by_name(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import signal
@@ -22,7 +23,7 @@ import pytest
 import uvicorn
 
 from data_prep.read.archives import ArchiveLimits
-from pipeline.app.jobs import Jobs, UploadLimits, unpack_all
+from pipeline.app.jobs import Job, Jobs, Refused, UploadLimits, unpack_all
 from pipeline.app.server import TOKEN_HEADER, create_app, listen
 from pipeline.grade import Pipeline
 from pipeline.learned import Learned
@@ -456,6 +457,71 @@ def test_upload_limits_hold_while_bytes_arrive(tmp_path: Path) -> None:
         assert status == 413
     finally:
         app.close()
+
+
+def test_a_file_that_is_sent_twice_takes_no_other_ones_place(running: Running) -> None:
+    put = f"/api/jobs/{running.ask('POST', '/api/jobs')[1]['id']}/files?name="
+    assert running.ask("PUT", f"{put}1/2/1.dcm", b"one")[0] == 200
+    for name in ("1/2/1.dcm", "1/2/1.dcm/2.dcm"):
+        status, answer = running.ask("PUT", put + name, b"other")
+        assert status == 413 and "sent twice" in answer["detail"]
+    assert [path.read_bytes() for path in running.folder.rglob("*") if path.is_file()] == [b"one"]
+
+
+def ended(jobs: Jobs, job: Job) -> Job:
+    for _ in range(500):
+        if job.state in ("done", "failed"):
+            break
+        time.sleep(0.01)
+    return job
+
+
+def test_of_jobs_that_have_ended_the_last_ones_are_kept(tmp_path: Path) -> None:
+    jobs = Jobs(stand_in_pipeline(), tmp_path, UploadLimits(max_kept=2))
+    made = []
+    for number in range(3):
+        made.append(jobs.create(f"job {number}"))
+        jobs.start(made[-1])
+        ended(jobs, made[-1])
+    assert [job.folder.is_dir() for job in made] == [False, True, True]
+    with pytest.raises(KeyError):
+        jobs.get(made[0].id)
+    jobs.close()
+
+
+def test_a_job_that_was_removed_takes_nothing_more_and_is_never_graded(tmp_path: Path) -> None:
+    gate, seen = threading.Event(), []
+    pipeline = stand_in_pipeline()
+    detect = pipeline.detector.predict
+    pipeline.detector.predict = lambda study: (gate.wait(30), seen.append(study.study_id), detect(study))[2]  # type: ignore[method-assign]
+    jobs = Jobs(pipeline, tmp_path / "app")
+    made = []
+    for study in ("501", "502", "503"):
+        made.append(jobs.create())
+        write_study(made[-1].input, study)
+        jobs.start(made[-1])
+    jobs.remove(made[1])
+    assert not made[1].folder.exists()
+    with pytest.raises(Refused, match="this job is gone"):
+        jobs.count(made[1], made[1].input / "1.dcm", 0, 1)
+    gate.set()
+    assert ended(jobs, made[2]).state == "done" and seen == ["501", "503"]
+    jobs.close()
+
+
+def test_a_full_disk_is_said_and_what_to_do(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / CANARY))
+
+    monkeypatch.setattr("pipeline.app.jobs.run_batch", full)
+    state = running.graded(study_files(tmp_path / "in"))
+    message = "No space left on device: make room on the disk, and try again"
+    assert (state["state"], state["message"]) == ("failed", message)
+    monkeypatch.setattr(running.jobs, "place_for", full)
+    identifier = running.ask("POST", "/api/jobs")[1]["id"]
+    assert running.ask("PUT", f"/api/jobs/{identifier}/files?name=1.dcm", b"x") == (507, {"detail": message})
 
 
 def test_names_of_uploads_cannot_leave_the_folder_and_bad_input_says_what_to_do(

@@ -84,7 +84,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes_and_redoes_only_what_is_mis
     assert contents(interrupted) == contents(undisturbed)
 
 
-@pytest.mark.parametrize("change", ["image", "models", "damage"])
+@pytest.mark.parametrize("change", ["image", "models", "damage", "targets"])
 def test_what_changed_is_done_again(images: Path, tmp_path: Path, change: str) -> None:
     out = tmp_path / "out"
     run(stand_in_pipeline(), images, out)
@@ -93,8 +93,12 @@ def test_what_changed_is_done_again(images: Path, tmp_path: Path, change: str) -
         (images / "502" / "11" / "1.dcm").unlink()
     elif change == "models":
         models = {"detector": "1"}
-    else:
+    elif change == "damage":
         (out / "studies" / "502.json").write_text("{}")
+    else:
+        stored = json.loads((out / "studies" / "502.json").read_text())
+        stored["study"]["targets"].pop()
+        (out / "studies" / "502.json").write_text(json.dumps(stored))
     report = run(stand_in_pipeline(**models), images, out)
     assert report.n_resumed == (0 if change == "models" else 2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -253,6 +254,27 @@ def test_images_that_name_two_patients_or_studies_give_no_result(
     with pytest.raises(DicomRejected, match=f"{keyword} differs") as refused:
         read_source(study)
     assert refused.value.rejection.reason is Reason.NO_RESULT and value not in str(refused.value)
+
+
+def test_an_image_that_is_gone_since_it_was_graded_gives_no_result(images: Path) -> None:
+    _, study = graded(images)
+    gone = min(images.rglob("*.dcm"))
+    gone.unlink()
+    with pytest.raises(DicomRejected, match="image 1 of series 11 cannot be read again") as refused:
+        read_source(study)
+    assert refused.value.rejection.reason is Reason.NO_RESULT and str(images) not in str(refused.value)
+
+
+def test_a_full_disk_ends_the_run_and_is_no_study_without_a_result(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    prediction, study = graded(images)
+    monkeypatch.setattr("pipeline.results.dicom.write.write_object", full)
+    with pytest.raises(OSError, match="No space"):
+        DicomResults([ResultObject.SR]).write(study, prediction, tmp_path)
 
 
 @pytest.mark.usefixtures("stand_in")
