@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -27,7 +28,7 @@ from classifier.model import GraderNetwork
 from classifier.prior import competition_log_loss
 from classifier.storage import read_grader, save_grader
 from data_prep.base.csv_files import write_table
-from data_prep.base.files import arrays_digest, atomic_write
+from data_prep.base.files import arrays_digest, write_whole
 from data_prep.base.manifest import WeightsRejected, file_sha256
 from data_prep.problems import LumbarError
 from data_prep.vocabulary import SEVERITIES
@@ -191,8 +192,10 @@ def train_grader(
             "scaler": scaler.state_dict(),
             "reports": [vars(row) for row in reports],
         }
-        with atomic_write(checkpoint, binary=True) as stream:
-            torch.save(state, stream)
+        # In memory first: into a file torch writes without saying that the disk is full.
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_whole(checkpoint, content.getvalue())
         write_table(folder / f"{config.name.value}.log.csv", list(vars(reports[0])), map(vars, reports))
         report(reports[-1])
     metrics = {

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from data_prep.levels import LevelPoint
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
@@ -17,6 +19,7 @@ from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.table_problems import Problem, TablesInvalid, problem
 from data_prep.rsna.tables import RsnaTables, read_tables
 from data_prep.study import Series, Study
+from data_prep.vocabulary import CONDITIONS
 
 _MESSAGES = {
     "listed_without_images": "study that is listed but has no images",
@@ -26,7 +29,13 @@ _MESSAGES = {
     "kind_not_from_table": "series whose kind was told from its headers or images",
     "sides_exchanged": "annotated point whose side is that of the other one of its pair",
     "kind_missing": "study with images, but without a series of one of the three kinds",
+    "levels_spacing": "study whose annotated levels lie too near to each other for a patient, or too far, in "
+    "most: are x and y pixels of these images?",
 }
+# Between neighbouring levels, on average: 36 mm in adults; half of it in millimetres taken for pixels, or in
+# pixels of a picture that was enlarged.
+_LEVELS_APART_MM = (20.0, 48.0)
+_LEAST_LEVELS = 3
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,8 @@ def check_data(
         _check_study(entry, tables.coordinates, counts, places, rejections)
         if progress is not None:
             progress(done, len(entries))
+    if len(places["levels_spacing"]) <= counts["spaced"] / 2:  # a child, or a wrong point
+        del places["levels_spacing"]
     problems += [
         problem(code, _MESSAGES.get(code, "annotated point that lies in no loaded image"), found)
         for code, found in places.items()
@@ -169,7 +180,22 @@ def _check_points(
 ) -> None:
     points, problems = annotated_points(study, coordinates)
     counts["points"] += len(points)
+    if (apart_mm := _levels_apart_mm(points)) is not None:
+        counts["spaced"] += 1
+        if not _LEVELS_APART_MM[0] < apart_mm < _LEVELS_APART_MM[1]:
+            places["levels_spacing"].append(study.study_id)
     for text in problems:
         code, _, place = text.partition(": ")
         if code != "placeholder_point":  # the tables have listed these
             places[code].append(place)
+
+
+def _levels_apart_mm(points: Iterable[LevelPoint]) -> float | None:
+    """How far neighbouring levels lie from each other on average; None for fewer than three."""
+    found = []
+    for condition in CONDITIONS:
+        places = {point.level.index: point.xyz_mm for point in points if point.condition is condition}
+        if len(places) >= _LEAST_LEVELS:
+            first, last = min(places), max(places)
+            found.append(float(np.linalg.norm(places[last] - places[first])) / (last - first))
+    return float(np.median(found)) if found else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data_prep.base.files import arrays_digest, write_json
+from data_prep.base.files import arrays_digest, write_json, write_whole
 from data_prep.base.version import git_revision
 from data_prep.crops import normalise, seen_rows
 from detector.learn.point_crops import PointCrops
@@ -164,9 +165,10 @@ def train_refiner(
             "schedule": schedule.state_dict(),
             "done": epoch + 1,
         }
-        partly = checkpoint.with_suffix(".part")
-        torch.save(state, partly)
-        partly.replace(checkpoint)
+        # In memory first: into a file torch writes without saying that the disk is full.
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_whole(checkpoint, content.getvalue())
         report(epoch + 1, errors)
     network.eval()
     save_network(network, folder / f"{spec.stem}.safetensors")

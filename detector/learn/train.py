@@ -132,6 +132,18 @@ class LevelTrainer(PoseTrainer):
             self.best_fitness = share
         return {"metrics/within_6mm": share}, share
 
+    def save_model(self) -> Any:
+        """The checkpoint, whole or not at all: a full disk or a kill must not take the one before."""
+        checkpoint, self.last = self.last, self.last.with_suffix(".partial")
+        try:
+            done = super().save_model()
+            if self.last.is_file():
+                self.last.replace(checkpoint)
+        finally:
+            self.last.unlink(missing_ok=True)
+            self.last = checkpoint
+        return done
+
     def final_eval(self) -> None:
         """Nothing: ``validate`` has run after every epoch."""
 

@@ -17,6 +17,7 @@ from classifier.learn.train import EpochReport, TrainingFailed, grade_cache, tra
 from classifier.model import GraderNetwork
 from classifier.storage import load_grader, save_grader
 from tests.classifier.synthetic import disc_cache, tiny_config
+from tests.running_out import files_of_at_most
 
 
 def test_a_tiny_training_beats_the_level_prior(tmp_path: Path) -> None:
@@ -81,6 +82,14 @@ def test_weights_of_another_network_are_not_begun_with(tmp_path: Path) -> None:
             tmp_path,
             start_from=GraderNetwork(other.network, other.crop).state_dict(),
         )
+
+
+def test_a_full_disk_is_said_to_be_one(tmp_path: Path) -> None:
+    config = tiny_config(GraderName.SPINAL, epochs=1)
+    config = replace(config, network=replace(config.network, backbone_channels=(8, 64, 128)))
+    with files_of_at_most(1_000_000), pytest.raises(OSError, match="File too large"):
+        train_grader(config, disc_cache(config, 16, 0), None, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_configuration_does_not_resume(tmp_path: Path) -> None:

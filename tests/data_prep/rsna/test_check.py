@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pytest
 
+from data_prep.phantom import write_dataset
 from data_prep.problems import Reason
 from data_prep.rsna.check import CheckReport, check_data
 from tests.data_prep.rsna.test_tables import write_tables
@@ -60,6 +63,17 @@ def test_pixels_that_cannot_be_decoded_are_found(tmp_path: Path) -> None:
     write_slice(study / "12" / "3.dcm", instance_number=3, PixelData=b"\0" * 10)
     report = check_data(tmp_path)
     assert [(item.place, item.reason) for item in report.rejections] == [("100/12/3.dcm", Reason.BAD_PIXELS)]
+
+
+@pytest.mark.parametrize(("times", "told"), [(1.0, False), (0.5, True), (1.7, True)])
+def test_coordinates_that_are_no_pixels_are_told(tmp_path: Path, times: float, told: bool) -> None:
+    """In millimetres, or of a picture of another size."""
+    write_dataset(tmp_path, studies=3, seed=5, size="small")
+    path = tmp_path / "train_label_coordinates.csv"
+    table = pd.read_csv(path)
+    table[["x", "y"]] *= times
+    table.to_csv(path, index=False)
+    assert ("levels_spacing" in counts(check_data(tmp_path))) is told
 
 
 def test_bad_tables_do_not_hide_the_images(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from detector.look.network import save_network
 from detector.look.refiner import PointRefiner
 from detector.look.refiner_network import RefinerNetwork
 from detector.spec import REFINERS
+from tests.running_out import files_of_at_most
 
 CANAL, FORAMEN, RECESS = REFINERS
 SMALL = RefinerTraining(epochs=3, batch_size_crops=8, learning_rate=4e-3)
@@ -88,6 +89,12 @@ def test_a_killed_training_goes_on_and_ends_the_same(tmp_path: Path) -> None:
         train_refiner(CANAL, crops, watched, tmp_path / "killed", replace(training, seed=1))
     with pytest.raises(SlicesUnusable, match="another training"):
         train_refiner(CANAL, disks(24, 2), watched, tmp_path / "killed", training)
+
+
+def test_a_full_disk_is_said_to_be_one(tmp_path: Path) -> None:
+    with files_of_at_most(5_000), pytest.raises(OSError, match="File too large"):
+        train_refiner(CANAL, disks(24, 1), disks(8, 2), tmp_path, replace(SMALL, epochs=1))
+    assert not list(tmp_path.iterdir())
 
 
 def test_crops_are_cut_around_the_annotated_points_and_divided_by_study(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from detector.learn.train import LevelTrainer, TrainConfig, train_detector
 from detector.learn.views import AugmentConfig
 from detector.look.network import build_network, network_from_bytes, save_network
 from detector.spec import AXIAL, SAGITTAL, DetectorKind
+from tests.running_out import files_of_at_most
 
 pytestmark = pytest.mark.usefixtures("training_imported")
 
@@ -74,6 +76,21 @@ def test_an_interrupted_training_goes_on_learns_writes_weights_and_describes_its
     model = network_from_bytes(AXIAL, weights.read_bytes())
     output = model(torch.zeros(1, 1, 256, 256))
     assert output[0].shape[1] == 4 + 1 + 2 * 3
+
+
+def test_a_disk_that_is_full_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    slices = phantom_slices(DetectorKind.AXIAL, studies=1, seed=5)
+    checkpoint = tmp_path / "training" / "weights" / "last.pt"
+    kept: list[bytes] = []
+
+    def fill(epoch: int, _: dict[str, float]) -> None:
+        kept.append(checkpoint.read_bytes())
+        full.enter_context(files_of_at_most(len(kept[0]) // 2))
+
+    with ExitStack() as full, pytest.raises(OSError, match="File too large"):
+        train_detector(TINY, [(1.0, slices)], [], tmp_path, on_epoch=fill)
+    assert len(kept) == 1 and checkpoint.read_bytes() == kept[0]
+    assert [path.name for path in checkpoint.parent.glob("last*")] == ["last.pt"]
 
 
 def test_views_depend_on_seed_epoch_and_index_alone() -> None:
