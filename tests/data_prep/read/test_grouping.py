@@ -561,6 +561,43 @@ def test_an_image_that_names_one_patient_and_lies_with_another_is_neithers(
     ]
 
 
+def test_a_folder_of_several_series_is_joined_to_no_other_where_nobody_says_whose_they_are(
+    tmp_path: Path,
+) -> None:
+    """Sagittal series of the one, axial ones of the other: they would fit together."""
+    for patient, name in enumerate("ab"):
+        write_patient(tmp_path / name, patient, StudyInstanceUID=None)
+        for path in (tmp_path / name).iterdir():
+            if pydicom.dcmread(path).SeriesInstanceUID.endswith(".2") is not (name == "b"):
+                path.unlink()
+    assert shapes(studies_in(tmp_path)) == [[6, 6], [7]]
+
+
+def test_folders_of_one_series_each_are_joined_only_where_they_show_different_things(
+    tmp_path: Path,
+) -> None:
+    for patient, name in enumerate("ab"):
+        write_patient(tmp_path / name, patient, StudyInstanceUID=None)
+        for path in (tmp_path / name).iterdir():
+            if not pydicom.dcmread(path).SeriesInstanceUID.endswith(".1"):
+                path.unlink()
+    assert shapes(studies_in(tmp_path)) == [[6], [7]]
+
+
+@pytest.mark.parametrize(
+    ("names", "studies"), [(("D^J", "D^J"), [[6, 6, 6]]), (("D^J", "R^J"), [[6, 6], [6]])]
+)
+def test_folders_of_one_name_and_no_other_identifier_are_one_patients(
+    tmp_path: Path, names: tuple[str, str], studies: list[list[int]]
+) -> None:
+    for folder, name in zip("ab", names, strict=True):
+        write_patient(tmp_path / folder, 0, StudyInstanceUID=None, PatientID="", PatientName=name)
+        for path in (tmp_path / folder).iterdir():
+            if pydicom.dcmread(path).SeriesInstanceUID.endswith(".2") is not (folder == "b"):
+                path.unlink()
+    assert shapes(studies_in(tmp_path)) == studies
+
+
 def test_a_study_without_identifiers_is_called_after_the_folder_around_its_series(tmp_path: Path) -> None:
     for patient in (0, 1):
         write_patient(tmp_path / f"case{patient}", patient, series_folders=True, StudyInstanceUID=None)
