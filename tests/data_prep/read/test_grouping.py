@@ -585,7 +585,7 @@ def test_folders_of_one_series_each_are_joined_only_where_they_show_different_th
 
 
 @pytest.mark.parametrize(
-    ("names", "studies"), [(("D^J", "D^J"), [[6, 6, 6]]), (("D^J", "R^J"), [[6, 6], [6]])]
+    ("names", "studies"), [(("D^J", "D^J"), [[6, 6, 6]]), (("D^J", "R^J"), [[6], [6, 6]])]
 )
 def test_folders_of_one_name_and_no_other_identifier_are_one_patients(
     tmp_path: Path, names: tuple[str, str], studies: list[list[int]]
