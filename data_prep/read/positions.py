@@ -23,7 +23,7 @@ _ANOTHER_STEP, _REGULAR, _MOST = ((0.6, 0.9), (1.1, 1.8)), 0.03, 0.7
 # Of a regular step.
 _CROWDED, _A_HOLE = 0.95, 1.5
 # In the plane for every mm across: five degrees. Rounded orientations lean by .3.
-_LEANING, _LEAN_ALIKE, _FEWEST_LEANING, _SHARE_LEANING = 0.0875, 0.02, 3, 0.3
+_LEANING, _LEAN_ALIKE, _FEWEST_LEANING = 0.0875, 0.02, 2
 _SAME_WAY = float(np.cos(np.deg2rad(0.2)))
 
 
@@ -71,19 +71,20 @@ def _is_another_step(steps_mm: FloatArray, thickness_mm: float, spacing_mm: floa
 def _lean(stack: Sequence[Slice]) -> bool:
     """Whether slices that face one way follow each other another way, as no scanner acquires them.
 
-    So lie those whose tilt was replaced by the axes of the patient.
+    So lie those whose tilt was replaced by the axes of the patient. Neighbours lean alike then; images that
+    were cut by a border each lean by chance.
     """
     origins = np.array([item.plane.origin_mm for item in stack])
     normals = np.array([item.plane.normal for item in stack])
     apart, normal = np.diff(origins, axis=0), normals[:-1]
     across_mm = (apart * normal).sum(axis=1)
     follow = ((normal * normals[1:]).sum(axis=1) >= _SAME_WAY) & (np.abs(across_mm) > 0.1)
-    if int(follow.sum()) < _FEWEST_LEANING:
+    if int(follow.sum()) < _FEWEST_THAT_SPREAD:
         return False
     steps = apart[follow] / across_mm[follow, None] - normal[follow]
     alike = np.linalg.norm(np.diff(steps, axis=0), axis=1) <= _LEAN_ALIKE
     lean = alike & (np.linalg.norm(steps[1:], axis=1) >= _LEANING)
-    return int(lean.sum()) >= max(_FEWEST_LEANING - 1, _SHARE_LEANING * len(alike))
+    return int(lean.sum()) >= _FEWEST_LEANING
 
 
 def _is_out_of_place(stacks: Sequence[Sequence[Slice]]) -> bool:

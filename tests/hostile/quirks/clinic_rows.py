@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.hostile.quirks import candidates, clinic, variant_files
+from tests.hostile.quirks import candidates, clinic, misplaced, variant_files, wrong_way
 from tests.hostile.quirks.expected import UNSURE
 from tests.hostile.quirks.row import (
     AXIAL,
@@ -15,6 +15,7 @@ from tests.hostile.quirks.row import (
     RESAMPLED,
     ROUNDED,
     T1,
+    T2,
     WITHOUT_T1,
     Row,
     but,
@@ -169,6 +170,59 @@ def _places() -> list[Row]:
     ]
 
 
+def _misplaced() -> list[Row]:
+    doubtful = but(DEGRADED, probability=1.0, points_mm=60.0, levels_mm=15.0, codes={"positions_doubtful"})
+    axial = but(doubtful, may_flag=UNSURE | {"axial_disagrees", "series_kind_doubtful"})
+    axial = but(axial, may_code={"series_kind_disagrees"})
+    moved = but(DEGRADED, probability=1.0, levels_mm=8.0)
+    return [
+        row(
+            "t1-transposed",
+            "columns and rows of T1 exchanged, headers as they were",
+            wrong_way.transposed(T1),
+            but(WITHOUT_T1, flags=WITHOUT_T1.flags | {"series_turned"}),
+        ),
+        row(
+            "axial-untilted",
+            "axial slices written with the axes of the patient",
+            misplaced.axes_of_the_patient,
+            # Of two patients they hardly are tilted.
+            but(axial, probability=0.35, codes=(), may_code=axial.may_code | axial.codes),
+        ),
+        row(
+            "axial-step-less",
+            "axial slices .8 of their step apart",
+            misplaced.another_step(AXIAL, 0.8),
+            axial,
+        ),
+        row(
+            "axial-step-more",
+            "axial slices 1.25 of their step apart",
+            misplaced.another_step(AXIAL, 1.25),
+            axial,
+        ),
+        row("t1-step-less", "T1 slices .8 of their step apart", misplaced.another_step(T1, 0.8), doubtful),
+        row(
+            "t1-misplaced",
+            "a T1 slice at the place of another",
+            misplaced.at_the_place_of_another,
+            doubtful,
+        ),
+        row(
+            "axial-packages",
+            "the patient moved 6 mm aside between the packages of the axial slices",
+            misplaced.moved_between_packages(AXIAL, 6.0, 0.0),
+            but(moved, flags={"axial_disagrees"}),
+        ),
+        row(
+            "t2-packages",
+            "the patient moved 5 mm along the table between the packages of T2",
+            misplaced.moved_between_packages(T2, 0.0, 5.0),
+            but(moved, flags={"series_disagree"}),
+        ),
+    ]
+
+
 def _files_of_clinics() -> list[Row]:
     return [
         row("enhanced", "T2 as one Enhanced MR object", clinic.enhanced(one_per_frame=False)),
@@ -192,4 +246,10 @@ def _files_of_clinics() -> list[Row]:
     ]
 
 
-CLINIC_ROWS: tuple[Row, ...] = (*_identifiers(), *_candidates(), *_places(), *_files_of_clinics())
+CLINIC_ROWS: tuple[Row, ...] = (
+    *_identifiers(),
+    *_candidates(),
+    *_places(),
+    *_misplaced(),
+    *_files_of_clinics(),
+)
