@@ -181,6 +181,17 @@ def test_rounded_quaternions_contradict_nothing(tmp_path: Path) -> None:
     assert read_volume(saved(placed(1, 1, affine, affine), tmp_path / "t2.nii"))
 
 
+@pytest.mark.parametrize(("stated", "slices"), [(None, 40), (2, 7), (1, 40)])
+def test_of_voxels_as_thick_as_wide_the_header_says_which_way_the_slices_lie(
+    tmp_path: Path, stated: int | None, slices: int
+) -> None:
+    """Where that is the shortest way, as it is of slices."""
+    image = nibabel.Nifti1Image(np.zeros((40, 50, 7), np.int16), np.eye(4))
+    image.header.set_dim_info(slice=stated)
+    headers, _ = read_volume(saved(image, tmp_path / "t2.nii"))
+    assert len(headers) == slices
+
+
 def bad_files(folder: Path) -> dict[str, tuple[Path, Reason]]:
     """Name of a fault → a file that has it, and the reason it is refused with."""
     image, found = sagittal(), {}
@@ -221,6 +232,11 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, Reason]]:
         Reason.BAD_GEOMETRY,
         saved(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), sheared), folder / "sheared.nii"),
     )
+    thin = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([4.0, 1, 0.001, 1]))
+    kept("thin", Reason.BAD_GEOMETRY, saved(thin, folder / "thin.nii"))
+    folded = np.diag([4.0, 1, 1, 1])
+    folded[:3, 2] = [0.2, 1, 0]
+    kept("folded", Reason.BAD_GEOMETRY, saved(placed(1, 0, folded, np.eye(4)), folder / "folded.nii"))
     kept("far", Reason.BAD_GEOMETRY, saved(moved(image, 1e6), folder / "far.nii"))
     kept("a mask", Reason.UNKNOWN_KIND, saved(image, folder / "sub-01_label-disc_mask.nii.gz"))
     nan = nibabel.Nifti1Image(np.full((4, 5, 6), np.nan, np.float32), np.diag([4.0, 1, 1, 1]))
