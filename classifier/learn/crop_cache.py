@@ -264,7 +264,19 @@ def load_cache(folder: Path, grader: GraderName, crop: CropConfig) -> CropCache:
     description = _description(folder)
     if not cuts_for(folder, grader, crop):
         raise ValueError(NOT_CUT_FOR.format(folder=folder.name, grader=grader.value))
-    names = ["crops", "valid", "level", "truth", "label", "row_ids"]
+    parts = _read_all(folder, grader, ("crops", "valid", "level", "truth", "label", "row_ids"))
+    if not sum(map(len, parts["crops"])):
+        raise NoCrops(f"crop cache '{folder.name}' has no {grader.value} crop")
+    arrays = {name: np.concatenate(part) for name, part in parts.items()}
+    if description["natural_grades"]:
+        log_prior = np.stack([np.log(level_prior(split_row_id(row_id)[1])) for row_id in arrays["row_ids"]])
+    else:
+        log_prior = np.log(_shares_by_level(arrays["truth"], arrays["level"]))[arrays["level"]]
+    return CropCache(**arrays, log_prior=log_prior.astype(np.float32))
+
+
+def _read_all(folder: Path, grader: GraderName, names: Sequence[str]) -> dict[str, list[NDArray[Any]]]:
+    """Some arrays of all files of a cache."""
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     for file in sorted(folder.glob("*.npz")):
         try:
@@ -276,14 +288,15 @@ def load_cache(folder: Path, grader: GraderName, crop: CropConfig) -> CropCache:
                 f"'{folder.name}/{file.name}' is broken, or has no crops for {grader.value} "
                 f"({type(error).__name__}): delete it and cut again"
             ) from None
-    if not sum(map(len, parts["crops"])):
-        raise NoCrops(f"crop cache '{folder.name}' has no {grader.value} crop")
-    arrays = {name: np.concatenate(part) for name, part in parts.items()}
-    if description["natural_grades"]:
-        log_prior = np.stack([np.log(level_prior(split_row_id(row_id)[1])) for row_id in arrays["row_ids"]])
-    else:
-        log_prior = np.log(_shares_by_level(arrays["truth"], arrays["level"]))[arrays["level"]]
-    return CropCache(**arrays, log_prior=log_prior.astype(np.float32))
+    return parts
+
+
+def studies_with_crops(folder: Path, grader: GraderName, crop: CropConfig) -> set[str]:
+    """The studies of which a cache has crops that serve a grader. Raises as ``load_cache`` but for none."""
+    if not cuts_for(folder, grader, crop):
+        return set()
+    rows = _read_all(folder, grader, ("row_ids",))["row_ids"]
+    return {split_row_id(str(part[0]))[0] for part in rows if len(part)}
 
 
 def _with_defaults(description: dict[str, Any]) -> dict[str, Any]:

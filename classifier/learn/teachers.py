@@ -163,6 +163,9 @@ def _mean_evidence(teachers: Sequence[Teachers]) -> Mapping[str, NDArray[np.floa
         raise TeachersUnusable("the teachers are not all of one grader")
     found: dict[str, list[NDArray[np.float64]]] = {}
     for item in teachers:
+        own: dict[str, list[NDArray[np.float64]]] = {}  # several slices of a target, in several data sets
         for row_id, logits in zip(item.row_ids, item.logits, strict=True):
-            found.setdefault(str(row_id), []).append(logits)
+            own.setdefault(str(row_id), []).append(logits)
+        for row_id, several in own.items():
+            found.setdefault(row_id, []).append(np.mean(several, axis=0))
     return {row_id: np.mean(each, axis=0) for row_id, each in found.items() if len(each) == len(teachers)}

@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from classifier.config import GraderConfig, GraderName
-from classifier.learn.crop_cache import CropCache, NoCrops, cuts_for, is_parted, load_cache
+from classifier.learn.crop_cache import (
+    CropCache,
+    NoCrops,
+    cuts_for,
+    is_parted,
+    load_cache,
+    studies_with_crops,
+)
 from classifier.learn.teachers import Teachers, TeachersUnusable, ask_teachers, taught
 from classifier.learn.train import EpochReport, Machine, train_grader
 from classifier.storage import load_grader
@@ -47,6 +54,8 @@ def train_groups(
         WeightsRejected: ``start_from`` lacks a grader.
     """
     asked = [(path, Teachers.load(path)) for path in teachers]
+    configs = list(configs)
+    _check_crops(configs, caches)
     for config in configs:
         own_pretrained = _pretrained_for(config, pretrained, say)
         beside = [*(cache for cache in caches if is_parted(cache)), *validation]
@@ -112,8 +121,10 @@ def teach_groups(
         ValueError: no divided cache has crops for a grader.
     """
     written = []
+    configs = list(configs)
+    divided = [cache for cache in caches if is_parted(cache)]
+    _check_crops(configs, divided)
     for config in configs:
-        divided = [cache for cache in caches if is_parted(cache)]
         beside = crops_of([cache for cache in caches if cache not in divided], config, Part.TRAIN)
         found = ask_teachers(
             config,
@@ -150,6 +161,17 @@ def _tell_of_share(path: Path, item: Teachers, crops: CropCache, say: Callable[[
         say(f"{place} graded {graded} of {len(crops)} crops; the others keep the reader's grade")
 
 
+def _check_crops(configs: Sequence[GraderConfig], caches: Sequence[Path]) -> None:
+    """Raise NoCrops, before the first grader is trained, for any that has nothing to learn from."""
+    for config in configs:
+        for folder in caches:
+            studies = studies_with_crops(folder, config.name, config.crop)
+            if studies_of(studies, Part.TRAIN) if is_parted(folder) else studies:
+                break
+        else:
+            raise _no_crops(config, Part.TRAIN)
+
+
 def crops_of(caches: Sequence[Path], config: GraderConfig, part: Part) -> list[CropCache]:
     """Crops of a part of the studies, cache by cache; a cache that is not divided is taken whole.
 
@@ -175,8 +197,13 @@ def joined_crops(caches: Sequence[Path], config: GraderConfig, part: Part) -> Cr
     """As ``crops_of``, in one. Raises NoCrops when there is none."""
     found = crops_of(caches, config, part)
     if not found:
-        raise NoCrops(
-            f"no crop of the {part.value} part for the grader {config.name.value}: a study's identifier "
-            "alone decides its part (train 8, validation 1, test 1 of 10), so give more studies, or others"
-        )
+        raise _no_crops(config, part)
     return CropCache.join(found)
+
+
+def _no_crops(config: GraderConfig, part: Part) -> NoCrops:
+    return NoCrops(
+        f"no crop of the {part.value} part for the grader {config.name.value}: a study's identifier "
+        "alone decides its part (train 8, validation 1, test 1 of 10), so give more studies, or others, "
+        "or name the graders that you want with --grader"
+    )

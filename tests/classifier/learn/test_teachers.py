@@ -84,6 +84,9 @@ def test_grades_are_mixed_where_all_teachers_spoke() -> None:
     doubted = taught(crops, [Teachers(GraderName.SPINAL, crops.row_ids, wrong)], 0.5).truth[0]
     assert doubted[crops.label[0]] == pytest.approx(0.5, abs=0.1)
     assert np.array_equal(taught(crops, [one], 0.0).truth, crops.truth)
+    # Two slices of each target, as two data sets have them.
+    twice = Teachers(GraderName.SPINAL, np.tile(crops.row_ids, 2), np.concatenate([sure, sure]))
+    assert np.array_equal(taught(crops, [twice, one], 0.5).truth, taught(crops, [one, one], 0.5).truth)
 
 
 def test_teachers_of_others_are_refused(tmp_path: Path) -> None:

@@ -162,6 +162,11 @@ def test_graders_learn_from_teachers(tmp_path: Path) -> None:
     code, _, err = lumbar("calibrate", tmp_path / "on", "--validation", phantoms)
     assert code == 0 and "calibrate them on other data alone" in " ".join(err.split())
 
+    both = ("--grader", "spinal", "--grader", "foraminal", "--config", config)
+    for first in (("train", *given, "--crops"), ("teach",)):
+        code, _, err = lumbar(*first, crops, *both, "-o", tmp_path / "both")
+        assert code == 1 and "no crop of the train part for the grader foraminal" in " ".join(err.split())
+        assert "epoch 0" not in err, "told before the first one is trained"
     code, _, err = lumbar("train", "--crops", crops, *choice, "-o", tmp_path / "alone")
     assert code == 1 and "training.teaching is 0.7 and there are 0 files" in err
     assert "give what `classifier teach` wrote with --teachers" in err
