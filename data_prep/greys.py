@@ -1,9 +1,9 @@
-"""Whether the grey values of an image are those that a scanner wrote, or what a program has left of them.
+"""Whether the grey values of an image show the patient as they should, or what a program has left of them.
 
 Programs invert images and say MONOCHROME2, write what a narrow window shows, keep the lower bits of each
 value or a few steps, or scale every slice by itself, and the headers say nothing of it. It shows in the
 images: much of them is as bright as it can be, the brightest lies beside black, or slices are unlike their
-neighbours.
+neighbours. So do tissues beside the field of view that a scanner has folded over the image.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from data_prep.crops import percentiles
 from data_prep.problems import DicomRejected
 from data_prep.study import Series, Slice, places_mm
+from data_prep.vocabulary import SeriesKind
 
 _Pixels = NDArray[np.float32]
 
@@ -29,7 +30,7 @@ _ENOUGH_PIXELS = 128
 # Of a value that was folded back the brightest pixels lie beside black ones. So do .0015 of the pixels and
 # less of 4,300 real sagittal images, where fluid is bright, and .001 of those with lines of text; where .03
 # and more lay above the fold, .0018 and more in nine of ten.
-_TOP, _BOTTOM, _FOLDED, _FOLDED_OF_BRIGHTEST = 0.85, 0.1, 0.0018, 0.05
+_TOP, _BOTTOM, _AGAIN, _AGAIN_OF_BRIGHTEST = 0.85, 0.1, 0.0018, 0.05
 _ENOUGH_ROWS = 64
 # Real images of 8 bits have 40 and more, those of scanners some hundreds.
 _FEWEST_GREYS = 24
@@ -38,17 +39,25 @@ _FEWEST_GREYS = 24
 # another factor from .15 to .8, 1.5 if every second one is inverted or noise.
 _UNLIKE_NEIGHBOURS = 1.0
 _MIDDLE_SLICES, _SMALL_PX, _FARTHEST_MM = 5, 48, 12.0
+# Where tissue beside the field of view lies over the image, its last column goes on in its first one: their
+# details correlate as those of neighbours do, by .68 to .97 in 36 of 37 real series that were folded so, and
+# more than those of columns some way inside, which are alike where both sides of the patient are. Of 13 real
+# series as they are .07 at most; none of 241 synthetic ones is told.
+_GOES_ON, _AS_NEIGHBOURS, _MORE_THAN_INSIDE = 0.6, 0.85, 0.2
+# Shares of the height, and of the width.
+_DETAILS, _BESIDE_SKIN, _INSIDE, _LEAST_TISSUE = 60, 40, 20, 0.15
+_SPREAD, _FEWEST_FOLDED = (0.15, 0.27, 0.38, 0.5, 0.62, 0.73, 0.85), 3
 
 
 def are_edited(series: Series) -> bool:
     """Whether three slices of a series, or those of them that can be decoded, are edited, each of them.
 
-    Or neighbouring slices differ as no anatomy does.
+    Or neighbouring slices differ as no anatomy does, or axial ones show what lies beside them on both sides.
     """
     stack = series.main_stack
     places = sorted({int(at * len(stack)) for at in _LOOKED_AT})
     told = [is_edited(pixels) for pixels in _decoded(stack[place] for place in places)]
-    return (bool(told) and all(told)) or are_uneven(series)
+    return (bool(told) and all(told)) or are_uneven(series) or are_folded_over(series)
 
 
 def is_edited(pixels: _Pixels) -> bool:
@@ -64,16 +73,16 @@ def is_edited(pixels: _Pixels) -> bool:
         float(are_bright.mean()) >= _MUCH_IS_BRIGHT
         or float(are_cut.mean()) >= _MUCH_IS_CUT
         or len(np.unique(some[::2, ::2])) < _FEWEST_GREYS
-        or _is_folded(pixels)
+        or _begins_again(pixels)
     )
 
 
-def _is_folded(pixels: _Pixels) -> bool:
+def _begins_again(pixels: _Pixels) -> bool:
     rows = pixels[:: max(1, len(pixels) // _ENOUGH_ROWS)]
     low, high = float(rows.min()), float(rows.max())
     top, bottom = rows > low + _TOP * (high - low), rows < low + _BOTTOM * (high - low)
     beside = np.count_nonzero(top[:, 1:] & bottom[:, :-1]) + np.count_nonzero(bottom[:, 1:] & top[:, :-1])
-    return bool(beside >= max(_FOLDED * rows.size, _FOLDED_OF_BRIGHTEST * np.count_nonzero(top)))
+    return bool(beside >= max(_AGAIN * rows.size, _AGAIN_OF_BRIGHTEST * np.count_nonzero(top)))
 
 
 def are_uneven(series: Series) -> bool:
@@ -96,6 +105,48 @@ def _is_uneven(stack: tuple[Slice, ...]) -> bool:
         if near and spread > 0 and away >= _UNLIKE_NEIGHBOURS**2 * spread:
             return True
     return False
+
+
+def are_folded_over(series: Series) -> bool:
+    """Whether some axial slices together begin on the one side with what they end with on the other."""
+    if series.kind is not SeriesKind.AXIAL_T2:
+        return False
+    slices = series.slices
+    plane = slices[0].plane
+    is_across = abs(plane.x_axis[0]) > abs(plane.y_axis[0])
+    chosen = [slices[place] for place in sorted({int(at * len(slices)) for at in _SPREAD})]
+    images = (pixels if is_across else pixels.T for pixels in _decoded(chosen))
+    seen = [details for pixels in images if (details := _details_of_columns(pixels)) is not None]
+    if len(seen) < _FEWEST_FOLDED:
+        return False
+    details = np.concatenate(seen, axis=1)
+    details /= np.maximum(np.linalg.norm(details, axis=1, keepdims=True), 1e-6)
+    second, first, last, last_but_one, inside, others_inside = details
+    neighbours = (second @ first + last @ last_but_one) / 2
+    least = max(_GOES_ON, _AS_NEIGHBOURS * neighbours, inside @ others_inside + _MORE_THAN_INSIDE)
+    return bool(first @ last >= least and neighbours >= _GOES_ON)
+
+
+def _details_of_columns(pixels: _Pixels) -> _Pixels | None:
+    """The details (6, n) of the second, first, last and last but one column, and of two inside of them.
+
+    Where there is tissue at both sides; None where that is little.
+    """
+    rows, columns = pixels.shape
+    if min(rows, columns) < _SMALL_PX:
+        return None
+    deep = columns // _INSIDE
+    places = [1, 0, columns - 1, columns - 2, deep, columns - 1 - deep]
+    lines = np.ascontiguousarray(pixels[:, places].T, dtype=np.float32)
+    smooth = cv2.GaussianBlur(lines, (0, 1), sigmaX=rows / _DETAILS, sigmaY=1)
+    least = max(1e-6, _LEAST_TISSUE * float(np.percentile(pixels[::4, ::4], 95)))
+    tissue = np.logical_and(smooth[1] > least, smooth[2] > least).astype(np.uint8)
+    # Skin lies at the same height on both sides.
+    kernel = np.ones((1, 2 * (rows // _BESIDE_SKIN) + 1), np.uint8)
+    seen = cv2.erode(tissue[None], kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)[0] > 0
+    if 4 * np.count_nonzero(seen) < rows:
+        return None
+    return np.asarray(((lines - smooth) / np.maximum(smooth, least))[:, seen])
 
 
 def _small(pixels: _Pixels) -> _Pixels:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from data_prep.geometry import FloatArray, SlicePlane
+from data_prep.greys import are_edited
 from data_prep.problems import Reason, Rejection
 from data_prep.read.spoiled import is_spoiled
 from data_prep.study import Series, rank
@@ -112,7 +113,7 @@ def _planes(series: Series) -> list[SlicePlane]:
 
 
 def _spoiled_marked(series: Sequence[Series]) -> list[Series]:
-    """Series that were acquired again, and are clearly worse than the others, are spoiled."""
+    """Series that were acquired again, and are clearly worse than the others, or edited, are spoiled."""
 
     def has_a_better(item: Series) -> bool:
         return any(
@@ -121,7 +122,7 @@ def _spoiled_marked(series: Sequence[Series]) -> list[Series]:
             and other.traits.is_derived is item.traits.is_derived
             and _is_same_sequence(item, other)
             and _covers(other, item)
-            and is_spoiled(item, other)
+            and (is_spoiled(item, other) or (are_edited(item) and not are_edited(other)))
             for other in series
         )
 

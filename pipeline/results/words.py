@@ -50,8 +50,8 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "series table disagree: check what it was read as.",
     "series_kind_guessed": "Nothing says what a series shows, T1 or T2: it was guessed from the images.",
     "degraded_input": "Images are compressed with loss, in 8 bits, of coarse or different pixels, inverted, "
-    "cut off at a brightness, or on another scale in each slice: grades may differ from those of the images "
-    "as acquired.",
+    "cut off at a brightness, on another scale in each slice, or folded over: grades may differ from those "
+    "of the images as acquired.",
     "known_study": "The models learned from this study, or were chosen and calibrated on it: its grades look "
     "better than they are on others.",
     "study_rejected": "The study could not be graded.",
@@ -75,7 +75,7 @@ IGNORED_WORDS: Final[Mapping[str, str]] = {
     "derived": "calculated from other images, and an acquired series is there",
     "shorter_echo": "a shorter echo of a series that is there",
     "repeated": "it was acquired again",
-    "spoiled": "blurred or noisy, and it was acquired again",
+    "spoiled": "blurred, noisy or edited, and it was acquired again",
     "turned": "it lies another way round than its headers say: mirrored, turned or in reverse order",
     "late_echo": "a late echo of a series that is there",
     "guessed": "what it shows was guessed, and a series that says so is there",

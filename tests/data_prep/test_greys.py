@@ -133,3 +133,35 @@ def test_a_slice_that_cannot_be_decoded_says_nothing_of_its_neighbours() -> None
 
     broken = (*whole[:middle], replace(whole[middle], read_pixels=refuse), *whole[middle + 1 :])
     assert not are_edited(replace(unlike, stacks=(broken,)))
+
+
+def narrowed(pixels: Pixels, *, folds: bool) -> Pixels:
+    """The inner six tenths, and what lies beside them folded over, or not."""
+    beside = round(0.2 * pixels.shape[1])
+    image = pixels[:, beside:-beside].copy()
+    if folds:
+        image[:, :beside] += pixels[:, -beside:]
+        image[:, -beside:] += pixels[:, :beside]
+    return image
+
+
+@pytest.mark.parametrize("across", [True, False], ids=["columns across", "rows across"])
+def test_tissue_beside_axial_slices_that_is_folded_over_them_is_told(across: bool) -> None:
+    (series, *_) = study().of_kind(SeriesKind.AXIAL_T2)
+
+    def stored(item: Slice, *, folds: bool) -> Slice:
+        image = narrowed(item.pixels(), folds=folds)
+        plane = item.plane
+        if not across:
+            plane, image = replace(plane, x_axis=plane.y_axis, y_axis=plane.x_axis), image.T
+        return replace(item, plane=plane, read_pixels=lambda: image)
+
+    assert not are_edited(series.changed(lambda item: stored(item, folds=False)))
+    assert are_edited(series.changed(lambda item: stored(item, folds=True)))
+
+
+def test_two_axial_slices_are_too_few_to_tell_a_fold() -> None:
+    (series, *_) = study().of_kind(SeriesKind.AXIAL_T2)
+    folded = changed(series, lambda pixels: narrowed(pixels, folds=True))
+    assert are_edited(folded)
+    assert not are_edited(replace(folded, stacks=(folded.main_stack[:2],)))

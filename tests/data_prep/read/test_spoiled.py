@@ -58,6 +58,10 @@ def noisy(pixels: Pixels) -> Pixels:
     return np.hypot(pixels + noise[0], noise[1]).astype(np.float32)
 
 
+def inverted(pixels: Pixels) -> Pixels:
+    return pixels.max() - pixels
+
+
 def brighter(pixels: Pixels) -> Pixels:
     return 2.5 * pixels
 
@@ -75,7 +79,7 @@ def used(*series: Series) -> dict[float, str]:
 
 
 @pytest.mark.parametrize("kind", SeriesKind)
-@pytest.mark.parametrize("change", [blurred, with_ghosts, noisy])
+@pytest.mark.parametrize("change", [blurred, with_ghosts, noisy, inverted])
 @pytest.mark.parametrize("first", [True, False], ids=["spoiled first", "spoiled second"])
 def test_the_better_of_two_is_used(kind: SeriesKind, change: Change, first: bool) -> None:
     spoiled = acquired(kind, change, at=1.0 if first else 2.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from data_prep.vocabulary import SeriesKind
 from tests.hostile.quirks.clinic import clinical
 from tests.hostile.quirks.files import Rng
 from tests.hostile.quirks.stored import StoredImage, StoredStudy
@@ -47,6 +48,21 @@ def of_few_greys(study: StoredStudy, rng: Rng) -> StoredStudy:
         return image.with_pixels(200 * np.floor(15 * np.clip(image.pixels() / white, 0, 1)))
 
     return clinical(study).each(reduced)
+
+
+def folded_over(study: StoredStudy, rng: Rng) -> StoredStudy:
+    """Axial images of a field of view too narrow, what lies beside it folded over them."""
+
+    def folded(image: StoredImage) -> StoredImage:
+        pixels = image.pixels().astype(np.float64)
+        beside = pixels.shape[1] // 4
+        inner = pixels[:, beside:-beside].copy()
+        inner[:, :beside] += pixels[:, -beside:]
+        inner[:, -beside:] += pixels[:, :beside]
+        origin = image.position_mm + image.axes[0] * image.spacing_mm[1] * beside
+        return image.with_pixels(inner / 1.3).in_geometry(origin)
+
+    return clinical(study).each(folded, tuple(study.ids_of(SeriesKind.AXIAL_T2)))
 
 
 def moved(image: StoredImage) -> StoredImage:

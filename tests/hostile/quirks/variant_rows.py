@@ -559,6 +559,7 @@ def _greys() -> list[Row]:
         row("greys-mixed", "every second slice inverted", greys.every_second_inverted, edited),
         row("greys-folded", "the brightest twentieth begins again at 0", greys.folded_back, edited),
         row("greys-few", "sixteen greys", greys.of_few_greys, edited),
+        row("axial-folded", "axial field of view too narrow, folded over", greys.folded_over, edited),
         row(
             "t1-moved",
             "T1 blurred by motion, and acquired again",
