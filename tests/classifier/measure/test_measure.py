@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from classifier.grade import Grade
 from classifier.measure.agreement import LIMITS, contradictions, target_of
-from classifier.measure.borders import border_scores, find_border
+from classifier.measure.borders import _best_path, border_scores, find_border
 from classifier.measure.extents import Extent
 from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import KINDS, Measured, Quantity
@@ -27,8 +29,8 @@ from data_prep.levels import SpineFrame, SpineLevel, SpineLevels
 from data_prep.phantom.posture import FIRST_LUMBAR
 from data_prep.phantom.spine import SAMPLES_PER_LEVEL
 from data_prep.phantom.study import PhantomStudy, make_study
-from data_prep.study import Slice, Study
-from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, Severity, Target
+from data_prep.study import Series, Slice, Study
+from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, SeriesKind, Severity, Target
 
 SEEDS = (200_001, 200_002)
 
@@ -76,7 +78,38 @@ def test_the_sac_is_as_deep_and_as_large_as_it_was_made(
         for level, item in values(measured, Quantity.SAC_AREA).items()
         if level is not None
     ]
-    assert not areas or np.mean(np.abs(areas)) < 0.25
+    assert len(areas) == len(LEVELS) and np.mean(np.abs(areas)) < 0.25
+
+
+def test_no_area_is_measured_on_a_slice_that_shows_another_level(
+    phantom: PhantomStudy, measured: tuple[Measured, ...]
+) -> None:
+    levels = levels_of(phantom)
+    at_mm = levels.levels[Level.L4_L5].canal_mm
+
+    def without_near(series: Series) -> Series:
+        far = [
+            [item for item in stack if abs(item.plane.distance_mm(at_mm)) > 4.5] for stack in series.stacks
+        ]
+        return replace(series, stacks=tuple(tuple(stack) for stack in far if stack))
+
+    study = phantom.study
+    cut = replace(
+        study,
+        series=tuple(
+            without_near(item) if item.kind is SeriesKind.AXIAL_T2 else item for item in study.series
+        ),
+    )
+    before, after = (values(some, Quantity.SAC_AREA) for some in (measured, measure_study(cut, levels)))
+    assert Level.L4_L5 in before
+    assert {*before} - {*after} == {Level.L4_L5}
+
+
+def test_a_border_follows_what_it_is_drawn_along() -> None:
+    ridge = 10 + np.round(3 * np.sin(np.linspace(0, 2 * np.pi, 60, endpoint=False))).astype(int)
+    score = np.zeros((60, 21))
+    score[np.arange(60), ridge] = 5.0
+    assert np.array_equal(_best_path(score), ridge)
 
 
 def test_every_measurement_has_a_place_a_unit_and_an_uncertainty(measured: tuple[Measured, ...]) -> None:
@@ -102,8 +135,6 @@ def test_another_grid_of_the_same_slice_gives_the_same_within_the_uncertainty(ph
 
 def _resampled(study: Study) -> Study:
     """The same slices on pixels of 1.1 times the size, shifted by a part of a pixel."""
-    from dataclasses import replace
-
     from data_prep.crops import resample
 
     def other(plane: SlicePlane) -> SlicePlane:
