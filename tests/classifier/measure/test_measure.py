@@ -81,6 +81,18 @@ def test_the_sac_is_as_deep_and_as_large_as_it_was_made(
     assert len(areas) == len(LEVELS) and np.mean(np.abs(areas)) < 0.25
 
 
+def test_a_disc_is_compared_with_the_vertebra_beside_it_and_straight_spines_slip_nowhere(
+    phantom: PhantomStudy, measured: tuple[Measured, ...]
+) -> None:
+    height, index = (values(measured, kind) for kind in (Quantity.DISC_HEIGHT, Quantity.DISC_HEIGHT_INDEX))
+    at_mm = {level: found.disc_mm for level, found in levels_of(phantom).levels.items()}
+    for level, neighbour in ((Level.L1_L2, Level.L2_L3), (Level.L5_S1, Level.L4_L5)):
+        body = height[level].value / index[level].value
+        discs = (height[level].value + height[neighbour].value) / 2
+        assert body + discs == pytest.approx(np.linalg.norm(at_mm[level] - at_mm[neighbour]), abs=3.0)
+    assert all(abs(item.value) < 2.0 for item in values(measured, Quantity.SLIP).values())
+
+
 def test_no_area_is_measured_on_a_slice_that_shows_another_level(
     phantom: PhantomStudy, measured: tuple[Measured, ...]
 ) -> None:
