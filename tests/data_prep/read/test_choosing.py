@@ -283,9 +283,12 @@ def test_echoes_whose_times_are_gone_are_told_by_their_numbers(tmp_path: Path) -
     assert number_of(study, T2) == 2 and list(unused(study).values()) == ["shorter_echo"]
 
 
-def test_echoes_that_nothing_tells_apart_are_not_graded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacking", [(), ("SOPInstanceUID",)], ids=["named", "nameless"])
+def test_echoes_that_nothing_tells_apart_are_not_graded(tmp_path: Path, lacking: tuple[str, ...]) -> None:
     for number in (1, 2):
-        write_series(tmp_path / "t2", first_instance=100 * number, pixels=ramp() + 1000 * number)
+        write_series(
+            tmp_path / "t2", first_instance=100 * number, pixels=ramp() + 1000 * number, without=lacking
+        )
     write(tmp_path, 3, "SAG T1")
     study = load(tmp_path)
     assert study.of_kind(T2) == () and len(study.of_kind(T1)) == 1
