@@ -43,7 +43,7 @@ def run(pipeline: Pipeline, images: Path, out: Path) -> BatchReport:
 
 def test_a_batch_writes_valid_files(images: Path, tmp_path: Path) -> None:
     report = run(stand_in_pipeline(), images, tmp_path / "out")
-    assert (report.n_studies, report.n_resumed, report.n_rejected) == (3, 0, 0)
+    assert (report.n_studies, report.n_resumed, report.n_rejected, report.n_graded) == (3, 0, 0, 3)
     validate_submission(read_submission(report.submission), STUDIES)
     predictions = json.loads(report.predictions.read_text())
     assert [study["study_id"] for study in predictions["studies"]] == STUDIES
@@ -141,7 +141,7 @@ def test_a_rejected_study_has_its_rows_and_its_reason(images: Path, tmp_path: Pa
     for path in (images / "502").rglob("*.dcm"):
         path.write_bytes(b"")
     report = run(stand_in_pipeline(), images, tmp_path / "out")
-    assert report.n_rejected == 1
+    assert (report.n_rejected, report.n_graded) == (1, 2)
     validate_submission(read_submission(report.submission), STUDIES)
     record = json.loads(report.predictions.read_text())["studies"][1]
     assert record["rejected"]
@@ -256,6 +256,15 @@ def test_a_page_of_another_program_stays(images: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "index.html").write_text("<title>mine</title>")
     run(stand_in_pipeline(), images, tmp_path / "out")
     assert (tmp_path / "out" / "index.html").read_text() == "<title>mine</title>"
+
+
+def test_files_of_somebody_else_under_the_names_of_results_stay(images: Path, tmp_path: Path) -> None:
+    others = [tmp_path / "out" / place for place in ("pictures/501.png", "sc/501.dcm", "gsps/501/11.dcm")]
+    for path in others:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"mine")
+    run(stand_in_pipeline(), images, tmp_path / "out")
+    assert [path.read_bytes() for path in others] == [b"mine"] * 3
 
 
 def test_tables_of_two_studies_never_have_one_name_and_grade_nothing_unseen(
