@@ -300,13 +300,17 @@ def studies_with_crops(folder: Path, grader: GraderName, crop: CropConfig) -> se
 
 
 def _with_defaults(description: dict[str, Any]) -> dict[str, Any]:
-    """A cache's description; options that did not exist when it was cut have their default."""
+    """A cache's description; options that did not exist when it was cut have their default.
+
+    Raises:
+        KeyError: it does not say whether its studies are divided into parts: test studies could be there.
+    """
     default = asdict(CropConfig())
     cuts = {
         name: default | {key: value for key, value in cut.items() if key in default}
         for name, cut in description["crops"].items()
     }
-    return {"parted": False, **description, "crops": cuts}
+    return {**description, "parted": description["parted"], "crops": cuts}
 
 
 def is_parted(folder: Path) -> bool:

@@ -22,7 +22,7 @@ from classifier.config import (
     merged,
 )
 from classifier.learn.batches import crop_batch, epoch_order, training_batches
-from classifier.learn.crop_cache import CropCache, build_cache
+from classifier.learn.crop_cache import CropCache, CropsUnusable, build_cache, is_parted
 from classifier.learn.devices import (
     DeviceUnusable,
     detector_device,
@@ -164,9 +164,13 @@ def test_a_cache_from_before_an_option_is_still_read(tmp_path: Path) -> None:
     list(build_cache([], tmp_path, crops, natural_grades=True))
     described = json.loads((tmp_path / "cache.json").read_text())
     del described["crops"]["spinal"]["resolution_mm"]
-    del described["parted"]
     (tmp_path / "cache.json").write_text(json.dumps(described))
     assert list(build_cache([], tmp_path, crops, natural_grades=True)) == []
+    # Whether studies of the test part are in it has no default.
+    del described["parted"]
+    (tmp_path / "cache.json").write_text(json.dumps(described))
+    with pytest.raises(CropsUnusable, match="cut into a new folder"):
+        is_parted(tmp_path)
 
 
 def test_pretrained_weights_come_from_a_local_file_and_nothing_is_unpickled(tmp_path: Path) -> None:
