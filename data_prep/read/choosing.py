@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 
 from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.greys import are_edited
 from data_prep.problems import Reason, Rejection
-from data_prep.read.spoiled import is_spoiled
+from data_prep.read.spoiled import beside
 from data_prep.study import Series, rank
 from data_prep.traits import Image
 from data_prep.vocabulary import SeriesKind
@@ -112,26 +113,50 @@ def _planes(series: Series) -> list[SlicePlane]:
     return [item.plane for item in series.slices]
 
 
+def differing(series: Sequence[Series], names: Mapping[str, str]) -> list[Rejection]:
+    """Series of one name and the same slices that show something else, as without fat, and nothing says so.
+
+    Args:
+        names: by series id.
+    """
+    message = "the same slices as in a series that is called alike, and they show something else"
+    return [
+        Rejection(Reason.KIND_DISAGREES, message, item.study_id, item.series_id)
+        for other, item in combinations(series, 2)
+        if "header" == item.kind_source == other.kind_source
+        # T2 is taken of the bent and of the stretched spine, under names that say so.
+        and (item.kind is SeriesKind.SAGITTAL_T1 or names.get(item.series_id) == names.get(other.series_id))
+        and not (item.traits.is_spoiled or other.traits.is_spoiled)
+        and _is_repeated(item, other)
+        and (found := beside(item, other)) is not None
+        and found.shows_something_else
+    ]
+
+
 def _spoiled_marked(series: Sequence[Series]) -> list[Series]:
     """Series that were acquired again, and are clearly worse than the others, or edited, are spoiled."""
 
-    def has_a_better(item: Series) -> bool:
-        return any(
-            other is not item
-            and other.kind is item.kind
-            and other.traits.is_derived is item.traits.is_derived
-            and _is_same_sequence(item, other)
-            and _covers(other, item)
-            and (is_spoiled(item, other) or (are_edited(item) and not are_edited(other)))
-            for other in series
-        )
+    def is_worse(item: Series, other: Series) -> bool:
+        found = beside(item, other)
+        return (found is not None and found.is_spoiled) or (are_edited(item) and not are_edited(other))
 
     return [
         replace(item, traits=replace(item.traits, is_spoiled=True))
-        if item.kind is not None and has_a_better(item)
+        if any(other is not item and _is_repeated(item, other) and is_worse(item, other) for other in series)
         else item
         for item in series
     ]
+
+
+def _is_repeated(item: Series, other: Series) -> bool:
+    """Whether two series of one kind are the same sequence, acquired where the other one was."""
+    return (
+        item.kind is not None
+        and other.kind is item.kind
+        and other.traits.is_derived is item.traits.is_derived
+        and _is_same_sequence(item, other)
+        and _covers(other, item)
+    )
 
 
 def _echoes_marked(series: Sequence[Series]) -> list[Series]:

@@ -10,7 +10,7 @@ from data_prep.names import safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.acquisitions import acquisitions_of, conflicts
 from data_prep.read.belonging import of_one_patient
-from data_prep.read.choosing import chosen, without_empty
+from data_prep.read.choosing import chosen, differing, without_empty
 from data_prep.read.dicom_file import read_slices
 from data_prep.read.division import divided
 from data_prep.read.identity import identity_of
@@ -84,6 +84,7 @@ class StudyEntry:
         built, empty = without_empty(list(self._build(headers, rejections, sources)))
         rejections += empty
         series = chosen(weightings_compared(built))
+        rejections += differing(series, {series_id: own[0].description for series_id, own in sources.items()})
         gaps = slices_missing(self.study_id, series, sources)
         if gaps:
             rejections += gaps

@@ -46,8 +46,8 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "earlier were no longer kept.",
     "no_sagittal": "There is no sagittal series: no level can be found.",
     "no_level_found": "No lumbar level was found.",
-    "series_kind_doubtful": "A series is called T1 and shows T2, or the reverse, or its headers and the "
-    "series table disagree: check what it was read as.",
+    "series_kind_doubtful": "A series is called T1 and shows T2, or the reverse, its headers and the series "
+    "table disagree, or two that are called alike show something else: check what it was read as.",
     "series_kind_guessed": "Nothing says what a series shows, T1 or T2: it was guessed from the images.",
     "degraded_input": "Images are compressed with loss, in 8 bits, of coarse or different pixels, inverted, "
     "cut off at a brightness, on another scale in each slice, or folded over: grades may differ from those "

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from data_prep.phantom import make_study
 from data_prep.problems import DicomRejected, Reason, Rejection
-from data_prep.read.choosing import chosen
-from data_prep.read.spoiled import is_spoiled
+from data_prep.read.choosing import chosen, differing
+from data_prep.read.spoiled import beside
 from data_prep.study import Series, Slice, Study
 from data_prep.traits import Image
 from data_prep.vocabulary import SeriesKind
@@ -70,8 +70,17 @@ def of_another_coil(pixels: Pixels) -> Pixels:
     return (pixels * np.geomspace(0.6, 1.6, len(pixels))[:, None]).astype(np.float32)
 
 
+def of_a_patient_who_moved(pixels: Pixels) -> Pixels:
+    return np.roll(pixels, (4, 3), (0, 1))
+
+
 def without_fat(pixels: Pixels) -> Pixels:
-    return np.where(pixels > np.percentile(pixels, 80), 0.2 * pixels, pixels)
+    return np.where(pixels > np.percentile(pixels, 70), 0.1 * pixels, pixels)
+
+
+def is_spoiled(series: Series, other: Series) -> bool:
+    found = beside(series, other)
+    return found is not None and found.is_spoiled
 
 
 def used(*series: Series) -> dict[float, str]:
@@ -113,3 +122,28 @@ def test_what_cannot_be_decoded_is_neither_better_nor_worse() -> None:
     for other in (broken, blank):
         good = acquired(kind, as_it_is, at=2.0)
         assert not is_spoiled(other, good) and not is_spoiled(good, other)
+
+
+@pytest.mark.parametrize("kind", [SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2])
+def test_series_called_alike_that_show_something_else_are_said(kind: SeriesKind) -> None:
+    """Not where a table says what they are, or a name that they differ."""
+    plain = replace(acquired(kind, as_it_is, at=1.0), kind_source="header")
+    other = replace(acquired(kind, without_fat, at=2.0), kind_source="header")
+    names = dict.fromkeys((plain.series_id, other.series_id), "SAG")
+    (said,) = differing(chosen([plain, other]), names)
+    assert (said.reason, said.series_id) == (Reason.KIND_DISAGREES, other.series_id)
+    named_otherwise = differing([plain, other], {**names, other.series_id: "SAG FLEXION"})
+    assert named_otherwise == ([said] if kind is SeriesKind.SAGITTAL_T1 else [])
+    assert differing([plain, replace(other, kind_source="table")], names) == []
+    suppressed = replace(other, traits=replace(other.traits, image=Image.SUPPRESSED))
+    assert differing([plain, suppressed], names) == []
+
+
+@pytest.mark.parametrize("kind", SeriesKind)
+@pytest.mark.parametrize(
+    "change", [as_it_is, brighter, of_another_coil, blurred, noisy, of_a_patient_who_moved]
+)
+def test_series_that_show_the_same_are_not_said_to_differ(kind: SeriesKind, change: Change) -> None:
+    first = replace(acquired(kind, as_it_is, at=1.0), kind_source="header")
+    again = replace(acquired(kind, change, at=2.0), kind_source="header")
+    assert differing([first, again], {}) == []
