@@ -80,7 +80,9 @@ def is_edited(pixels: _Pixels) -> bool:
 def _begins_again(pixels: _Pixels) -> bool:
     rows = pixels[:: max(1, len(pixels) // _ENOUGH_ROWS)]
     low, high = float(rows.min()), float(rows.max())
-    top, bottom = rows > low + _TOP * (high - low), rows < low + _BOTTOM * (high - low)
+    bottom = rows < low + _BOTTOM * (high - low)
+    # Letters and lines that were drawn have the largest value itself.
+    top = (rows > low + _TOP * (high - low)) & (rows < high)
     beside = np.count_nonzero(top[:, 1:] & bottom[:, :-1]) + np.count_nonzero(bottom[:, 1:] & top[:, :-1])
     return bool(beside >= max(_AGAIN * rows.size, _AGAIN_OF_BRIGHTEST * np.count_nonzero(top)))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -67,6 +68,18 @@ def plus(offset: float) -> Callable[[Pixels], Pixels]:
 
 def noise(pixels: Pixels) -> Pixels:
     return np.abs(np.random.default_rng(3).normal(0, pixels.mean(), pixels.shape))
+
+
+def lettered(pixels: Pixels) -> Pixels:
+    drawn = np.zeros(pixels.shape, np.uint8)
+    cv2.putText(drawn, "HOSPITAL 12:30 L", (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, 255)
+    return np.where(drawn > 127, pixels.max(), pixels)
+
+
+@pytest.mark.parametrize("kind", SeriesKind)
+def test_letters_are_not_taken_for_values_that_begin_again(kind: SeriesKind) -> None:
+    (series, *_) = study().of_kind(kind)
+    assert not are_edited(changed(series, lettered))
 
 
 @pytest.mark.parametrize("kind", SeriesKind)
