@@ -23,6 +23,8 @@ _SAME_ANGLE_DEG = 12.0
 _COVERED = 0.5
 _MARGIN_MM = 6.0
 _LOOKED_AT_SLICES = 5
+# Each with each other; more series of a kind are the times of a dynamic one.
+_MOST_COMPARED = 6
 
 
 def without_empty(series: Sequence[Series]) -> tuple[list[Series], list[Rejection]]:
@@ -122,7 +124,7 @@ def differing(series: Sequence[Series], names: Mapping[str, str]) -> list[Reject
     message = "the same slices as in a series that is called alike, and they show something else"
     return [
         Rejection(Reason.KIND_DISAGREES, message, item.study_id, item.series_id)
-        for other, item in combinations(series, 2)
+        for other, item in combinations(_few_of_a_kind(series), 2)
         if "header" == item.kind_source == other.kind_source
         # T2 is taken of the bent and of the stretched spine, under names that say so.
         and (item.kind is SeriesKind.SAGITTAL_T1 or names.get(item.series_id) == names.get(other.series_id))
@@ -140,12 +142,19 @@ def _spoiled_marked(series: Sequence[Series]) -> list[Series]:
         found = beside(item, other)
         return (found is not None and found.is_spoiled) or (are_edited(item) and not are_edited(other))
 
+    few = _few_of_a_kind(series)
     return [
         replace(item, traits=replace(item.traits, is_spoiled=True))
-        if any(other is not item and _is_repeated(item, other) and is_worse(item, other) for other in series)
+        if item in few
+        and any(other is not item and _is_repeated(item, other) and is_worse(item, other) for other in few)
         else item
         for item in series
     ]
+
+
+def _few_of_a_kind(series: Sequence[Series]) -> list[Series]:
+    counts = Counter(item.kind for item in series)
+    return [item for item in series if counts[item.kind] <= _MOST_COMPARED]
 
 
 def _is_repeated(item: Series, other: Series) -> bool:

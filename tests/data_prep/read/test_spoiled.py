@@ -147,3 +147,12 @@ def test_series_that_show_the_same_are_not_said_to_differ(kind: SeriesKind, chan
     first = replace(acquired(kind, as_it_is, at=1.0), kind_source="header")
     again = replace(acquired(kind, change, at=2.0), kind_source="header")
     assert differing([first, again], {}) == []
+
+
+def test_the_times_of_a_dynamic_series_are_not_compared() -> None:
+    """Each with each other would take long, and one of them lacks what the agent shows."""
+    kind = SeriesKind.SAGITTAL_T1
+    few = [acquired(kind, as_it_is, at=float(time)) for time in range(2, 7)]
+    spoiled = acquired(kind, blurred, at=1.0)
+    assert used(spoiled, *few)[1.0] == "spoiled"
+    assert used(spoiled, *few, acquired(kind, as_it_is, at=7.0))[1.0] == ""
