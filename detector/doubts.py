@@ -140,10 +140,10 @@ def axial_neighbours(study: Study) -> Neighbours:
     return neighbours([stack for item in study.of_kind(SeriesKind.AXIAL_T2) for stack in item.stacks])
 
 
-def sagittal_alternates(leading: Series, config: PredictConfig) -> bool:
+def moved_between_slices(leading: Series, config: PredictConfig) -> bool:
     """Whether every second one of the central slices shows the patient elsewhere."""
     central = central_slices(leading, config.central_slices, config.max_offset_mm)
-    return neighbours([central], show_sides=False).alternate
+    return neighbours([central], show_sides=False).patient_moved
 
 
 def is_shown(level: SpineLevel, leading: Series) -> bool:

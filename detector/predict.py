@@ -20,7 +20,7 @@ from detector.doubts import (
     axials_lie_elsewhere,
     canal_at_edge,
     is_shown,
-    sagittal_alternates,
+    moved_between_slices,
     series_wrong_way_round,
     view_doubts,
 )
@@ -126,7 +126,7 @@ class LevelDetector:
         turned = thread.begin(series_wrong_way_round, study, view.series, seen, config)
         neighbours = thread.begin(axial_neighbours, study)
         said = {
-            Flag.SERIES_DISAGREE: view.sighting.disagreeing or sagittal_alternates(leading, config),
+            Flag.SERIES_DISAGREE: view.sighting.disagreeing or moved_between_slices(leading, config),
             Flag.TRANSITIONAL_SUSPECTED: chain.suspects_transition(config.transitional_score),
             Flag.SACRUM_UNSEEN: not chain.reaches_sacrum,
             Flag.NUMBERING_UNCERTAIN: doubts.of_numbering or chain.confidence < config.uncertain_below,
@@ -150,7 +150,7 @@ class LevelDetector:
         wrong = replace(wrong, sides_doubtful=wrong.sides_doubtful or axial.sides_change)
         if wrong.series:
             return self._without(wrong, study, thread)
-        said[Flag.AXIAL_DISAGREES] = elsewhere() or axial.alternate
+        said[Flag.AXIAL_DISAGREES] = elsewhere() or axial.patient_moved
         said[Flag.SIDES_DOUBTFUL] = wrong.sides_doubtful
         if not is_curved and has_axial:
             across = leading.normal

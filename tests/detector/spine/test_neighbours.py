@@ -60,7 +60,7 @@ def changed(series: Series, change: Callable[[Slice], Slice], which: Callable[[i
 def test_as_they_are_or_mirrored_all_together(seed: int) -> None:
     """Whether all of them are on the wrong side sagittal images tell, not the neighbours."""
     axial = axial_of(seed)
-    assert told_by(axial) == Neighbours(sides_change=False, alternate=False)
+    assert told_by(axial) == Neighbours(sides_change=False, patient_moved=False)
     assert not sides_change([changed(series, mirrored, lambda _: True) for series in axial])
     assert not sides_change([changed(series, stored_mirrored, lambda n: n % 2 == 1) for series in axial])
 
@@ -121,13 +121,13 @@ def real_series(data: Path, study_id: str, kind: SeriesKind) -> Series:
 
 
 def alternates(sagittal: Series) -> bool:
-    return neighbours([central_slices(sagittal, 5, 18.0)], show_sides=False).alternate
+    return neighbours([central_slices(sagittal, 5, 18.0)], show_sides=False).patient_moved
 
 
 @pytest.mark.parametrize("way", [(6.0, 0.0), (0.0, 6.0)], ids=["aside", "back"])
 @pytest.mark.parametrize("seed", [152_000, 152_001, 152_002])
 def test_a_phantom_that_moved_between_packages(seed: int, way: tuple[float, float]) -> None:
-    assert told_by([every_second_shifted(series, *way) for series in axial_of(seed)]).alternate
+    assert told_by([every_second_shifted(series, *way) for series in axial_of(seed)]).patient_moved
     (t2, *_) = study(seed).of_kind(SeriesKind.SAGITTAL_T2)
     assert not alternates(t2)
     assert not alternates(changed(t2, lambda item: shifted(item, *way), lambda _: True))
@@ -137,9 +137,10 @@ def test_a_phantom_that_moved_between_packages(seed: int, way: tuple[float, floa
 @pytest.mark.parametrize("study_id", ["100206310", "4003253"])
 def test_a_real_patient_who_moved_between_packages(real_rsna: Path, study_id: str) -> None:
     axial = real_series(real_rsna, study_id, SeriesKind.AXIAL_T2)
-    assert not told_by([axial]).alternate
-    assert not told_by([changed(axial, lambda item: shifted(item, 6.0, 0.0), lambda n: n < 12)]).alternate
-    assert told_by([every_second_shifted(axial, 5.0, 0.0)]).alternate
+    assert not told_by([axial]).patient_moved
+    assert not told_by([changed(axial, lambda item: shifted(item, 6.0, 0.0), lambda _: True)]).patient_moved
+    assert told_by([changed(axial, lambda item: shifted(item, 6.0, 0.0), lambda n: n < 12)]).patient_moved
+    assert told_by([every_second_shifted(axial, 5.0, 0.0)]).patient_moved
     t2 = real_series(real_rsna, study_id, SeriesKind.SAGITTAL_T2)
     assert not alternates(t2)
     assert alternates(every_second_shifted(t2, 0.0, 5.0))
@@ -157,4 +158,4 @@ def moved_across(series: Series) -> Series:
 @pytest.mark.parametrize("study_id", ["100206310", "4003253"])
 def test_a_real_patient_who_moved_across_the_slices(real_rsna: Path, study_id: str) -> None:
     axial = real_series(real_rsna, study_id, SeriesKind.AXIAL_T2)
-    assert told_by([moved_across(axial)]).alternate
+    assert told_by([moved_across(axial)]).patient_moved
