@@ -83,7 +83,9 @@ def neighbours(stacks: Sequence[Sequence[Slice]], *, show_sides: bool = True) ->
     rows = [[_pair(one, other, images, show_sides) for one, other in pairwise(stack)] for stack in stacks]
     between = [_pair(one, other, images, show_sides) for one, other in _between(stacks)]
     told = [pair for row in (*rows, between) for pair in row if pair is not None]
-    whole = [[pair for pair in row if pair is not None] for row in rows if None not in row]
+    # Where one is black, or shows something else, nothing is where it is most alike.
+    alike = [[pair for pair in row if pair and pair.likeness >= _LEAST_LIKENESS] for row in rows]
+    whole = [seen for seen, row in zip(alike, rows, strict=True) if len(seen) == len(row)]
     # Of sagittal slices the side of the image is the back of the body, or the front.
     aside = show_sides and any(_lies_aside(pair) for pair in told)
     return Neighbours(any(pair.is_mirrored for pair in told), aside or _alternate(whole))
@@ -181,6 +183,9 @@ def _small(item: Slice) -> _Image | None:
         return None
     whole = pixels[: rows * down, : columns * across]
     small = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
+    # Of one grey it would be like everything.
+    if not float(np.ptp(small)):
+        return None
     return np.asarray(np.sqrt(np.maximum(small - small.min(), 0)), dtype=np.float32)
 
 

@@ -100,7 +100,16 @@ def test_nothing_to_compare() -> None:
         )
         for series in axial_of(152_000)
     ]
-    assert not sides_change(black)
+    assert told_by(black) == Neighbours(sides_change=False, patient_moved=False)
+    some = [
+        changed(
+            series,
+            lambda i: replace(i, read_pixels=lambda: np.zeros(i.plane.shape, np.float32)),
+            lambda n: n < 4,
+        )
+        for series in axial_of(152_000)
+    ]
+    assert not told_by(some).patient_moved
     assert not sides_change([])
 
 
