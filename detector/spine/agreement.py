@@ -10,22 +10,17 @@ their headers were left.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.geometry import FloatArray
 from data_prep.problems import DicomRejected
 from data_prep.study import Series, Slice
-
-# An image or a part of it, and the (column, row) of its first pixel.
-_Smoothed = tuple[NDArray[np.float32], tuple[int, int]]
-
+from detector.spine.lines import Smoothed, correlations, on_both, sampled, smoothed
 
 _FEWEST_LINES = 4
 # Below every correlation.
@@ -122,7 +117,7 @@ class Meeting:
     """
 
     sagittal: Slice
-    side: _Smoothed
+    side: Smoothed
     lines: list[tuple[Slice, FloatArray]]
     likeness: FloatArray
     shifts_mm: FloatArray
@@ -144,7 +139,7 @@ class Meeting:
         chosen = np.unique(np.linspace(0, len(near) - 1, config.slices).round().astype(int))
         shifts = np.arange(-config.reach_mm, config.reach_mm + 0.1, config.step_mm)
         try:
-            side = _smoothed(sagittal, None)
+            side = smoothed(sagittal, None)
         except DicomRejected:
             return None
         lines, likeness = [], []
@@ -232,9 +227,9 @@ class Meeting:
         back = (line[-1] - line[0]) / float(np.linalg.norm(line[-1] - line[0]))
         side = np.cross(item.plane.normal, back)
         moved = np.array([x * side + y * back for x, y in product(ways, ways)])
-        across, shown = _sampled(item, _smoothed(item, None), line + moved[:, None])
+        across, shown = sampled(item, smoothed(item, None), line + moved[:, None])
         along, seen = _shifted(self.sagittal, self.side, line, self.shifts_mm)
-        alike = np.where(shown[:, None] & seen, _correlations(across, along), np.nan)
+        alike = np.where(shown[:, None] & seen, correlations(across, along), np.nan)
         return alike.reshape(len(ways), len(ways), -1)
 
     def _here(self, mean: FloatArray) -> float:
@@ -252,16 +247,16 @@ class Meeting:
         """(lines, shifts + scales) correlation of edges with axial images from front or back, and resized."""
         rows = []
         for item, line in self.lines:
-            along, _ = _sampled(self.sagittal, self.side, line[None])
-            smoothed = _smoothed(item, None)
+            along, _ = sampled(self.sagittal, self.side, line[None])
+            image = smoothed(item, None)
             to_the_back = (line[-1] - line[0]) / float(np.linalg.norm(line[-1] - line[0]))
-            ways = [_sampled(item, smoothed, line + self.shifts_mm[:, None, None] * to_the_back)]
+            ways = [sampled(item, image, line + self.shifts_mm[:, None, None] * to_the_back)]
             for scale in self.config.scales:
                 x_mm, y_mm = item.plane.spacing_mm
                 plane = replace(item.plane, spacing_mm=(x_mm * scale, y_mm * scale))
-                ways.append(_sampled(replace(item, plane=plane), smoothed, line[None]))
+                ways.append(sampled(replace(item, plane=plane), image, line[None]))
             shown = np.concatenate([inside for _, inside in ways])
-            alike = _correlations(along, np.concatenate([values for values, _ in ways]), of_edges=True)
+            alike = correlations(along, np.concatenate([values for values, _ in ways]), of_edges=True)
             rows.append(np.where(shown, alike[0], np.nan))
         return np.stack(rows)
 
@@ -289,14 +284,14 @@ def _line(sagittal: Slice, item: Slice, canal_mm: FloatArray, config: AgreementC
     if length < 0.5:
         return None
     direction *= np.sign(direction[1]) / length  # to the back
-    start = _on_both(nearest, item, sagittal)
+    start = on_both(nearest, item, sagittal)
     steps = np.arange(-config.before_mm, config.behind_mm + 0.1, 1.0)
     return np.asarray(start + steps[:, None] * direction)
 
 
 def _likeness(
     sagittal: Slice,
-    side: _Smoothed,
+    side: Smoothed,
     item: Slice,
     line: FloatArray,
     shifts: FloatArray,
@@ -305,73 +300,19 @@ def _likeness(
 ) -> FloatArray | None:
     """Correlation of both images along a line, for every shift of the sagittal one; None: not shown."""
     try:
-        across, shown = _sampled(item, _smoothed(item, line), line[None])
+        across, shown = sampled(item, smoothed(item, line), line[None])
     except DicomRejected:
         return None
     if not shown[0]:
         return None
     along, shown = _shifted(sagittal, side, line, shifts)
-    return np.where(shown, _correlations(across, along, of_edges=of_edges)[0], np.nan)
+    return np.where(shown, correlations(across, along, of_edges=of_edges)[0], np.nan)
 
 
 def _shifted(
-    sagittal: Slice, side: _Smoothed, line: FloatArray, shifts: FloatArray
+    sagittal: Slice, side: Smoothed, line: FloatArray, shifts: FloatArray
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """What a sagittal image shows along a line (n, 3) that is shifted along the table."""
     along_table = np.array([0.0, 0.0, 1.0])
     up = along_table - (along_table @ sagittal.plane.normal) * sagittal.plane.normal
-    return _sampled(sagittal, side, line + shifts[:, None, None] * up)
-
-
-def _on_both(point_mm: FloatArray, a: Slice, b: Slice) -> FloatArray:
-    """The point moved into both planes."""
-    normals = np.stack([a.plane.normal, b.plane.normal])
-    gaps = np.array([float(a.plane.distance_mm(point_mm)), float(b.plane.distance_mm(point_mm))])
-    return np.asarray(point_mm - np.linalg.lstsq(normals, gaps, rcond=None)[0])
-
-
-def _smoothed(item: Slice, near_mm: FloatArray | None) -> _Smoothed:
-    """The image over about a millimetre; only around points (n, 3), if given. Raises DicomRejected."""
-    pixels, sigma = item.pixels(), max(0.5, 1.0 / item.plane.spacing_mm[0])
-    left, top = 0, 0
-    if near_mm is not None:
-        xy, margin = item.plane.to_px(near_mm), math.ceil(4 * sigma) + 2
-        left, top = np.maximum(xy.min(axis=0) - margin, 0).astype(int).tolist()
-        right, bottom = np.maximum(xy.max(axis=0) + margin + 2, 1).astype(int).tolist()
-        left, top = min(left, pixels.shape[1] - 1), min(top, pixels.shape[0] - 1)
-        pixels = pixels[top:bottom, left:right]
-    return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma)), (left, top)
-
-
-def _sampled(item: Slice, smoothed: _Smoothed, points_mm: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """The image along lines of points (lines, n, 3), and of which lines most points lie inside it."""
-    xy = item.plane.to_px(points_mm).astype(np.float32)
-    pixels, (left, top) = smoothed
-    values = cv2.remap(
-        pixels, xy[..., 0] - left, xy[..., 1] - top, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    return np.asarray(values, dtype=np.float64), item.plane.contains_px(xy).mean(axis=1) >= 0.8
-
-
-def _correlations(lines: FloatArray, others: FloatArray, *, of_edges: bool = False) -> FloatArray:
-    """Of lines (m, n), or their edges, with others (k, n): (m, k), NaN where one is constant."""
-    rows = np.concatenate([lines, others])
-    rows = _edges(rows) if of_edges else _without_slow_fall(rows)
-    sizes = np.linalg.norm(rows, axis=1)
-    first, second = np.split(np.arange(len(rows)), [len(lines)])
-    both = sizes[first, None] * sizes[second]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(both > 0, rows[first] @ rows[second].T / both, np.nan))
-
-
-def _without_slow_fall(rows: FloatArray) -> FloatArray:
-    """Values (lines, n) without the coil's slow fall of brightness towards the belly."""
-    return np.asarray(rows - cv2.sepFilter2D(rows, cv2.CV_64F, cv2.getGaussianKernel(121, 15.0), np.ones(1)))
-
-
-def _edges(rows: FloatArray) -> FloatArray:
-    """How steep values (lines, n) are, whichever way, about its mean: (lines, n - 1)."""
-    smooth = cv2.sepFilter2D(rows, cv2.CV_64F, cv2.getGaussianKernel(9, 1.5), np.ones(1))
-    # The square root: one very bright edge is not to count for all others.
-    steep = np.sqrt(np.abs(np.diff(smooth, axis=1)))
-    return np.asarray(steep - steep.mean(axis=1, keepdims=True))
+    return sampled(sagittal, side, line + shifts[:, None, None] * up)
