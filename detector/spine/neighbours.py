@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.problems import DicomRejected
-from data_prep.study import Slice
+from data_prep.study import Slice, places_mm
 
 # Of 4,900 pairs of 270 synthetic patients and two real studies none is by more than .05 more like its mirror
 # image, and of 130 patients whose tissues chance has not made brighter none by more than .003; where slices
@@ -37,6 +37,8 @@ _MARGIN_ROWS, _MARGIN_SHARE, _LEAST_PIXELS = 4, 6, 24
 # slices on, by .04 to .15 of most.
 _FEWEST_PAIRS, _LEAST_FRO_MM = 4, 2.5
 _LONG_ROW, _LEAST_UNLIKE = 8, 0.04
+# Of the least step of a stack.
+_REGULAR = 1.3
 # Of them all, two neighbours lie 1.2 mm aside of each other at most, as near as 3 mm can tell.
 _LEAST_ASIDE_MM, _LIKE_ASIDE = 4.5, 0.6
 
@@ -85,7 +87,11 @@ def neighbours(stacks: Sequence[Sequence[Slice]], *, show_sides: bool = True) ->
     told = [pair for row in (*rows, between) for pair in row if pair is not None]
     # Where one is black, or shows something else, nothing is where it is most alike.
     alike = [[pair for pair in row if pair and pair.likeness >= _LEAST_LIKENESS] for row in rows]
-    whole = [seen for seen, row in zip(alike, rows, strict=True) if len(seen) == len(row)]
+    whole = [
+        seen
+        for seen, row, stack in zip(alike, rows, stacks, strict=True)
+        if len(seen) == len(row) and _is_regular(stack)
+    ]
     # Of sagittal slices the side of the image is the back of the body, or the front.
     aside = show_sides and any(_lies_aside(pair) for pair in told)
     return Neighbours(any(pair.is_mirrored for pair in told), aside or _alternate(whole))
@@ -101,6 +107,12 @@ def _alternate(rows: Sequence[Sequence[_Pair]]) -> bool:
     unlike = [(len(row), _unlike(row)) for row in rows if len(row) >= _LONG_ROW]
     to_and_fro = sum(count for count, _ in moved) >= _FEWEST_PAIRS and _median(moved) >= _LEAST_FRO_MM
     return to_and_fro or (bool(unlike) and _median(unlike) >= _LEAST_UNLIKE)
+
+
+def _is_regular(stack: Sequence[Slice]) -> bool:
+    """Whether no neighbours lie farther apart than others, as where every third slice is lost."""
+    apart = np.abs(np.diff(places_mm(stack)))
+    return bool(apart.max(initial=0.0) <= _REGULAR * apart.min(initial=np.inf))
 
 
 def _fro_mm(row: Sequence[_Pair]) -> float:

@@ -168,3 +168,32 @@ def moved_across(series: Series) -> Series:
 def test_a_real_patient_who_moved_across_the_slices(real_rsna: Path, study_id: str) -> None:
     axial = real_series(real_rsna, study_id, SeriesKind.AXIAL_T2)
     assert told_by([moved_across(axial)]).patient_moved
+
+
+def without_every_third(series: Series) -> Series:
+    stacks = tuple(
+        tuple(item for number, item in enumerate(stack) if number % 3 != 2) for stack in series.stacks
+    )
+    return replace(series, stacks=stacks)
+
+
+@pytest.mark.parametrize("study_id", ["100206310", "4003253"])
+def test_slices_that_are_lost_are_no_patient_who_moved(real_rsna: Path, study_id: str) -> None:
+    """Steps of one and two slices by turns: so is their likeness more and less."""
+    for kind in SeriesKind:
+        assert not told_by([without_every_third(real_series(real_rsna, study_id, kind))]).patient_moved
+
+
+def test_nor_are_they_where_each_slice_is_much_like_the_next() -> None:
+    (series,) = axial_of(152_000)
+    first, rng = series.slices[0], np.random.default_rng(7)
+    pixels, slices = rng.normal(5.0, 1.0, (64, 64)), list[Slice]()
+    plane = replace(first.plane, shape=(64, 64), spacing_mm=(3.0, 3.0))
+    for number in range(20):
+        pixels = 5.0 + 0.9 * (pixels - 5.0) + np.sqrt(1 - 0.9**2) * rng.normal(0.0, 1.0, (64, 64))
+        there = replace(plane, origin_mm=plane.origin_mm + 2.0 * number * plane.normal)
+        shown = pixels.astype(np.float32)
+        slices.append(Slice(there, number, lambda shown=shown: shown))
+    whole = replace(series, stacks=(tuple(slices),))
+    assert not told_by([whole]).patient_moved
+    assert not told_by([without_every_third(whole)]).patient_moved
