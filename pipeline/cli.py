@@ -45,13 +45,15 @@ class LumbarGroup(typer.core.TyperGroup):
             verbosity = console.Verbosity.VERBOSE
         if "--quiet" in given:
             verbosity = console.Verbosity.QUIET
-        console.set_verbosity(verbosity)
+        ctx.obj = verbosity
         kept = [item for item in args[:end] if item not in given]
         return super().parse_args(ctx, kept + args[end:])
 
     def invoke(self, ctx: Any) -> Any:
         """Say in words what is refused; a wrong path by its last part: folders above may name a patient."""
         silence_libraries()
+        before = console.verbosity()
+        console.set_verbosity(ctx.obj)
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
@@ -59,6 +61,8 @@ class LumbarGroup(typer.core.TyperGroup):
             raise
         except LumbarError as error:
             console.fail_because(error)
+        finally:
+            console.set_verbosity(before)
 
 
 app = typer.Typer(

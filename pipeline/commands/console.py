@@ -1,6 +1,6 @@
 """What every command says in the same way: results on stdout, progress and rejections on stderr, exit codes.
 
-How much it says is set once for the program: quiet (results asked for, rejections and errors), normal, or
+How much it says is set once for each command: quiet (results asked for, rejections and errors), normal, or
 verbose (also what was found in each study and which models were used).
 
 Imports nothing heavy: it is loaded by ``lumbar --help``.
@@ -51,7 +51,7 @@ _verbosity = Verbosity.NORMAL
 
 
 def set_verbosity(verbosity: Verbosity) -> None:
-    """For the rest of the program."""
+    """Until it is set again."""
     global _verbosity
     _verbosity = verbosity
 

@@ -309,10 +309,8 @@ def test_members_of_a_zip_that_were_refused_are_listed(images: Path, tmp_path: P
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_quiet_says_nothing_but_what_went_wrong_and_verbose_more(
-    images: Path, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, place: str
 ) -> None:
-    monkeypatch.setattr(console, "_verbosity", console.Verbosity.NORMAL)  # and so restored afterwards
-
     def said(option: str, *arguments: object) -> tuple[str, str]:
         first = [option] if place == "before" else []
         last = [option] if place == "after" else []
@@ -321,6 +319,7 @@ def test_quiet_says_nothing_but_what_went_wrong_and_verbose_more(
 
     arguments = ("predict", images, "-o", tmp_path / "out", "--no-pictures", "--no-report")
     assert said("--quiet", *arguments) == ("", "")
+    assert console.verbosity() is console.Verbosity.NORMAL  # of whatever runs next in this process
     assert "model stand-in 0" in said("--verbose", *arguments)[1]
     assert "model" not in lumbar(*arguments).stderr
     (images / "501" / "12" / "2.dcm").write_text("no")
