@@ -38,8 +38,8 @@ class PredictConfig:
             spine is; else its neighbours are looked at as a whole, too.
         uncertain_below: numbering confidence under which ``numbering_uncertain`` is flagged; it also is where
             the images are noisy or their orientation is doubtful.
-        crooked_mm: canal points follow the axial slices sideways where most levels lie as far to one side:
-            within a slice or two the sagittal images know better.
+        crooked_mm: canal points follow the axial slices sideways from the first of these on, and wholly from
+            the second one; midway between them a spine is said to leave the central slices.
         least_reading: another numbering that is at least this likely is told, too.
         noisy_below: ratio of signal to noise of the middle slice under which ``noisy`` is flagged. Phantoms
             of choosing seeds have 7.2 and more, those of unusual scanners 3 and more, those with noise of a
@@ -63,7 +63,7 @@ class PredictConfig:
     strip_discs: int = 3
     strip_score: float = 0.3
     uncertain_below: float = 0.8
-    crooked_mm: float = 7.0
+    crooked_mm: tuple[float, float] = (5.0, 9.0)
     least_reading: float = 0.02
     noisy_below: float = 7.1
     least_signal_to_noise: float = 3.8

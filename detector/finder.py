@@ -170,7 +170,7 @@ class SpineFinder:
                 return levels, False, False
         seen = seen_across(stack, leading, levels, seen_on, config.aside)
         aside_mm = aside_by_level(levels, seen, config.aside) if seen else {}
-        if max(map(abs, aside_mm.values()), default=0.0) < config.crooked_mm:
+        if max(map(abs, aside_mm.values()), default=0.0) < sum(config.crooked_mm) / 2:
             return levels, False, False
         leaves = beyond_mm(levels, seen, config.aside) >= config.aside.left_mm
         if faded < config.aside.moved_discs:

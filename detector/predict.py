@@ -140,6 +140,7 @@ class LevelDetector:
             followed,
             leading,
             config,
+            central=seen,
             is_curved=is_curved,
             axial=self.axial,
             foramen=self.foramen,

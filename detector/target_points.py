@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from data_prep.base.beside import Beside
-from data_prep.levels import LevelPoint, SpineLevel, aside_along_a_line_mm
+from data_prep.levels import LevelPoint, SpineLevel, aside_along_a_line_mm, seen_aside_mm
 from data_prep.study import Series, Study
 from data_prep.vocabulary import ConditionGroup, Level
 from detector.config import PredictConfig
 from detector.look.inference import SlicePredictor
 from detector.look.refiner import PointRefiner
+from detector.spine.aside import most_aside_mm
 from detector.spine.axial import read_between_slices, refine_recesses, sideways_mm
 from detector.spine.bows import is_straight
 from detector.spine.foramina import look_for_foramina, refine_foramina
@@ -23,6 +26,7 @@ def target_points(
     leading: Series,
     config: PredictConfig,
     *,
+    central: dict[Level, SpineLevel],
     is_curved: bool,
     axial: SlicePredictor | None,
     foramen: SlicePredictor | None,
@@ -36,6 +40,7 @@ def target_points(
 
     Args:
         leading: the sagittal series that decided the levels.
+        central: the levels before they were followed across the sagittal slices.
         is_curved: the spine leaves the central slices.
         axial, foramen: detectors of recesses and foramina.
         refiners: take a second look at points that were seen.
@@ -53,17 +58,14 @@ def target_points(
         if foramen is not None and at_once:
             seen = look_for_foramina(study, points, foramen, config.foramen)
         points, looked_at_again = recesses()
-        aside_mm = sideways_mm(levels, points)
-        if is_curved or _is_crooked(tuple(aside_mm.values()), config.crooked_mm):
-            if not is_curved and is_straight(levels, aside_mm, leading.normal, config.bows):
-                aside_mm = aside_along_a_line_mm(levels, points)
-            levels, points = moved_sideways(study, levels, points, leading, aside_mm)
+        follows, aside_mm = _towards_axials(levels, central, points, leading, config, is_curved=is_curved)
+        if aside_mm:
+            levels, points = moved_sideways(study, follows, points, leading, aside_mm)
             seen = None
-        else:
-            if at_once:
-                points = looked_at_again
-                again = tuple(refiner for refiner in again if refiner not in of_canals)
-            points = foramina_sideways(study, levels, points, aside_along_a_line_mm(levels, points))
+        elif at_once:
+            points = looked_at_again
+            again = tuple(refiner for refiner in again if refiner not in of_canals)
+        points = foramina_sideways(study, levels, points, aside_along_a_line_mm(levels, points))
     if foramen is not None:
         seen = look_for_foramina(study, points, foramen, config.foramen, known=seen or ())
         points = refine_foramina(points, seen, config.foramen)
@@ -92,7 +94,29 @@ def _refined(
     return points
 
 
-def _is_crooked(aside_mm: tuple[float, ...], least_mm: float) -> bool:
-    """Whether most levels lie at least so far to one side of where the sagittal slices put them."""
-    left, right = (sum(sign * aside >= least_mm for aside in aside_mm) for sign in (1, -1))
-    return max(left, right) * 2 > len(aside_mm) > 0
+def _towards_axials(
+    levels: dict[Level, SpineLevel],
+    central: dict[Level, SpineLevel],
+    points: tuple[LevelPoint, ...],
+    leading: Series,
+    config: PredictConfig,
+    *,
+    is_curved: bool,
+) -> tuple[dict[Level, SpineLevel], dict[Level, float]]:
+    """Levels, and how far to the patient's left of each its canal is put for axial slices; empty: not moved.
+
+    Within a slice or two the sagittal images know better, beyond that axial ones: from the one to the other
+    more and more of the way is gone, for a limit would move a spine that lies there by all of it, or not,
+    with any change of an image. Where enough recesses are seen, levels begin where the central slices have
+    them: where discs end is seen less surely than where recesses lie.
+    """
+    few = len(seen_aside_mm(central, points)) < config.aside.fewest_levels
+    base = levels if few else central
+    aside_mm = sideways_mm(base, points)
+    low, high = config.crooked_mm
+    share = float(np.clip((most_aside_mm(base, aside_mm, config.aside) - low) / (high - low), 0.0, 1.0))
+    if share == 0.0 and base is levels:
+        return levels, {}
+    if not is_curved and is_straight(base, aside_mm, leading.normal, config.bows):
+        aside_mm = aside_along_a_line_mm(base, points)
+    return base, {level: share * aside for level, aside in aside_mm.items()}

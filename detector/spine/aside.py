@@ -40,6 +40,7 @@ class AsideConfig:
         left_mm: a disc whose middle seems to lie so far beyond the last slice has left them. How far it lies
             there is overrated: of 48 synthetic patients (seeds 283,000 to 283,023 and 284,000 to 284,023)
             bent to either side, 8.0 mm at most where all canals lay 7.4 mm within and more.
+        fewest_levels: of fewer nothing is told.
         reach_mm: in the slice, how far from where the chain has it a disc is looked for.
     """
 
@@ -54,6 +55,7 @@ class AsideConfig:
     first_mm: float = 24.0
     shown_on_share: float = 0.4
     left_mm: float = 8.25
+    fewest_levels: int = 3
     reach_mm: float = 9.0
 
 
@@ -167,7 +169,7 @@ def aside_by_level(
     across = seen[0].item.plane.normal
     places, middles = _middles(levels, seen, config)
     found = {level: middle - float(levels[level].canal_mm @ across) for level, middle in middles.items()}
-    if len(found) < 3:
+    if len(found) < config.fewest_levels:
         return {}
     z = np.array([levels[level].canal_mm[2] for level in found])
     curve = _curve(z, np.array(list(found.values())), config.odd_mm)
@@ -179,6 +181,17 @@ def aside_by_level(
         level: float(np.clip(at[level] + aside, *places[[0, -1]])) - at[level]
         for level, aside in moved.items()
     }
+
+
+def most_aside_mm(
+    levels: Mapping[Level, SpineLevel], aside_mm: Mapping[Level, float], config: AsideConfig
+) -> float:
+    """How far the spine lies from the levels at most, in mm, by a parabola through ``aside_mm`` of each."""
+    aside = np.array([aside_mm[level] for level in levels if level in aside_mm])
+    if len(aside) >= config.fewest_levels:
+        z = np.array([place.canal_mm[2] for level, place in levels.items() if level in aside_mm])
+        aside = _curve(z, aside, config.odd_mm)(z)
+    return float(np.abs(aside).max(initial=0.0))
 
 
 def beyond_mm(

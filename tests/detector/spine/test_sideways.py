@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,14 +21,16 @@ from data_prep.levels import (
 )
 from data_prep.phantom import make_study
 from data_prep.read.find import find_studies
-from data_prep.study import Study
+from data_prep.study import Series, Study
 from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Flag, Level, SeriesKind, Side
 from detector import predict
+from detector.config import PredictConfig
 from detector.look.candidates import SliceCandidate
 from detector.predict import LevelDetector
 from detector.spine.axial import AxialConfig, _agreeing, sideways_mm
 from detector.spine.bows import BowConfig, is_straight, recesses_tell_a_bend
 from detector.spine.points import moved_sideways
+from detector.target_points import _towards_axials
 
 FRAME = SpineFrame(up=np.array([0.0, 0, 1]), left=np.array([1.0, 0, 0]), back=np.array([0.0, 1, 0]))
 EXPECTED = np.array([[-8.0, -3.0, 0.0], [8.0, -3.0, 0.0]])
@@ -86,6 +90,45 @@ def test_the_canal_lies_between_the_recesses_and_gaps_are_filled() -> None:
     found = sideways_mm(spine(), tuple(points))
     assert [round(found[level], 6) for level in LEVELS] == [2.0, 12.0, 13.0, 14.0, 14.0]
     assert sideways_mm(spine(), tuple(recesses(Level.L3_L4, 5.0, PointSource.PREDICTED))) == {}
+
+
+@pytest.mark.parametrize("bows", [False, True])
+def test_canals_follow_axial_slices_more_and_more(bows: bool) -> None:
+    """No hair's breadth in an image moves a spine by the whole way."""
+    levels, config = spine(), PredictConfig()
+    leading = cast(Series, SimpleNamespace(normal=X))
+
+    def put(most: float) -> float:
+        aside = {level: most * (1 - (level.index - 2) ** 2 / 4 if bows else 1) for level in LEVELS}
+        points = tuple(point for level in LEVELS for point in recesses(level, aside[level]))
+        base, by = _towards_axials(levels, levels, points, leading, config, is_curved=False)
+        assert base is levels
+        return by.get(Level.L3_L4, 0.0)
+
+    asides = np.arange(3.0, 12.0, 0.1)
+    moved = np.array([put(aside) for aside in asides])
+    low, high = config.crooked_mm
+    assert not moved[asides < low].any()
+    np.testing.assert_allclose(put(14.0), 14.0, atol=0.01)
+    assert np.diff(moved).min() > -0.2 and np.abs(np.diff(moved)).max() < (2.9 if bows else 0.4)
+    assert moved[asides > high + 0.1].min() > 5.0
+    if not bows:
+        np.testing.assert_allclose(moved[asides > high], asides[asides > high], atol=0.01)
+
+
+def test_recesses_say_where_a_spine_lies_though_discs_seemed_to_lie_elsewhere() -> None:
+    """Of a spine that lies in the middle of its slices, which its discs had put 7.7 mm beside it."""
+    central = spine()
+    followed = {level: place.moved(np.array([7.7, 0.0, 0.0])) for level, place in central.items()}
+    leading = cast(Series, SimpleNamespace(normal=X))
+
+    def base(levels: Iterable[Level]) -> tuple[bool, set[float]]:
+        points = tuple(point for level in levels for point in recesses(level, 1.0))
+        found, by = _towards_axials(followed, central, points, leading, PredictConfig(), is_curved=True)
+        return found is central, set(by.values())
+
+    assert base(LEVELS) == (True, {0.0})
+    assert base(LEVELS[:2])[0] is False  # too few to tell
 
 
 def test_levels_canal_points_and_foramina_move_and_recesses_stay() -> None:
