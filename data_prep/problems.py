@@ -89,6 +89,11 @@ class Reason(StrEnum):
         "export the series again, whole: these slices were done without",
         "missing",
     )
+    IMAGE_REFUSED = (
+        "image_refused",
+        "look for the status in the log of whoever sends, mend these images there, and send them again",
+        "missing",
+    )
     LOCALISER = "localiser", "nothing: localisers and scouts are not graded"
     UNKNOWN_KIND = "series_kind_unknown", "name what the series shows with --series-table"
     KIND_DISAGREES = (

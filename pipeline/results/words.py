@@ -42,8 +42,8 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "identifiers_missing": "No identifier says that these series are of one patient: they were put together "
     "because they lie together.",
     "slices_missing": "Slices of a series are missing: what they show was not seen, and grades may be wrong.",
-    "transfer_incomplete": "Images may be missing: the transfer of a series broke off, or images that came "
-    "earlier were no longer kept.",
+    "transfer_incomplete": "Images may be missing: the transfer of a series broke off, images were "
+    "refused, or images that came earlier were no longer kept.",
     "no_sagittal": "There is no sagittal series: no level can be found.",
     "no_level_found": "No lumbar level was found.",
     "series_kind_doubtful": "A series is called T1 and shows T2, or the reverse, its headers and the series "

@@ -9,8 +9,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
 from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
+from pynetdicom.dsutils import create_file_meta, encode_file_meta
 from pynetdicom.events import Event
 from pynetdicom.pdu import A_RELEASE_RQ
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
@@ -42,6 +44,10 @@ _MIN_LONGEST_PDU = 256 * 1024
 _GREETING_TIMEOUT_S, _TIMEOUT_S = 15, 60
 _LAST_ASSOCIATIONS_S = 10.0
 _MAX_PRIVATE_CLASSES = 1000
+# Identifiers stand before this in the data set of an image.
+_START_BYTES = 64 * 1024
+# Why an image that ended its association was refused, instead of a status.
+TOO_LONG = "size"
 
 
 @dataclass
@@ -50,14 +56,14 @@ class _Transfer:
 
     Attributes:
         series: of all its images.
-        lacking: those of which an image was turned away.
         last: that of the last image, which came at ``touched_s``.
+        unplaced: images that were refused before any study was known: identifier, and why.
     """
 
     series: set[tuple[str, str]] = field(default_factory=set)
-    lacking: set[tuple[str, str]] = field(default_factory=set)
     last: tuple[str, str] | None = None
     touched_s: float = 0.0
+    unplaced: list[tuple[str, str]] = field(default_factory=list)
 
     def begin(self, series: tuple[str, str]) -> None:
         """An image of a series has come."""
@@ -71,6 +77,7 @@ class Receiver:
     def __init__(self, config: ServiceConfig, spool: Spool) -> None:
         self._config, self._spool = config, spool
         self._received: dict[int, int] = {}
+        self._starts: dict[int, bytes] = {}
         self._dropped: dict[int, int] = {}
         self._transfers: dict[int, _Transfer] = {}
         self._private_classes: set[str] = set()
@@ -127,6 +134,7 @@ class Receiver:
 
     def _forget(self, event: Event) -> None:
         self._received.pop(id(event.assoc), None)
+        self._starts.pop(id(event.assoc), None)
         dropped = self._dropped.pop(id(event.assoc), 0)
         if dropped:
             log.info("%d objects that are no MR images were taken and dropped", dropped)
@@ -170,7 +178,7 @@ class Receiver:
 
     def _end_as_it_should(self, event: Event) -> None:
         transfer = self._ended(event)
-        for study_uid, series_uid in transfer.series - transfer.lacking:
+        for study_uid, series_uid in transfer.series:
             self._spool.note_whole(study_uid, series_uid)
 
     def _break_off(self, event: Event) -> None:
@@ -197,13 +205,52 @@ class Receiver:
             self._end_as_it_should(event)
         for item in getattr(event.pdu, "presentation_data_value_items", ()):
             value = item.presentation_data_value
-            length = self._received.get(id(event.assoc), 0) + len(value)
-            # Bit 1 of the message control header: the last fragment (PS3.8 annex E.2).
-            self._received[id(event.assoc)] = 0 if value[:1] and value[0] & 2 else length
+            before = self._received.get(id(event.assoc), 0)
+            if before > self._config.max_file_bytes:
+                return  # it is being ended
+            length = before + len(value)
+            # Of the message control header bit 0: of a command; bit 1: the last fragment (PS3.8 annex E.2).
+            control = value[0] if value[:1] else 0
+            self._received[id(event.assoc)] = 0 if control & 2 else length
+            if control & 1:
+                self._starts[id(event.assoc)] = b""
+            elif len(start := self._starts.get(id(event.assoc), b"")) < _START_BYTES:
+                self._starts[id(event.assoc)] = start + value[1:]
             if length > self._config.max_file_bytes:
                 log.warning("an object beyond %d bytes was refused", self._config.max_file_bytes)
+                study_uid, sop_uid, image = self._named(event, item.presentation_context_id)
+                self._refuse(event, sop_uid, TOO_LONG, study_uid, image)
                 event.assoc.abort()
                 return
+
+    def _named(self, event: Event, context_id: int) -> tuple[str, str, bytes]:
+        """Study and identity of an image of which the start is here; empty where that does not tell them."""
+        syntax = next(
+            (
+                context.transfer_syntax[0]
+                for context in event.assoc.accepted_contexts
+                if context.context_id == context_id and context.transfer_syntax
+            ),
+            "",
+        )
+        try:
+            meta = create_file_meta(
+                sop_class_uid=MRImageStorage, sop_instance_uid=UID("1.2"), transfer_syntax=UID(syntax)
+            )
+            content = b"\0" * 128 + b"DICM" + encode_file_meta(meta) + self._starts[id(event.assoc)]
+            return _identity_of(_header_of(content))
+        except Exception:  # foreign code may quote the header
+            return "", "", b""
+
+    def _refuse(self, event: Event, sop_uid: str, why: str, study_uid: str = "", image: bytes = b"") -> None:
+        """Note with its study that an image is turned away; of an unknown one, with that of its neighbour."""
+        transfer = self._transfers.setdefault(id(event.assoc), _Transfer())
+        if not study_uid and transfer.last is not None:
+            study_uid = transfer.last[0]
+        if study_uid:
+            self._spool.note_refused(study_uid, sop_uid, why, image)
+        else:
+            transfer.unplaced.append((sop_uid, why))
 
     def _store(self, event: Event) -> int:
         """Keep an MR image; acknowledge and drop anything else. Never raises."""
@@ -215,6 +262,8 @@ class Receiver:
             log.error("an image could not be written (%s)", error.strerror or type(error).__name__)
         except Exception as error:  # foreign code may quote the header
             log.warning("an object was not understood (%s)", type(error).__name__)
+            request: Any = event.request
+            self._refuse(event, str(request.AffectedSOPInstanceUID), f"{NOT_UNDERSTOOD:04X}")
             return NOT_UNDERSTOOD
         return OUT_OF_RESOURCES
 
@@ -224,27 +273,48 @@ class Receiver:
             self._dropped[id(event.assoc)] = self._dropped.get(id(event.assoc), 0) + 1
             return SUCCESS
         content = event.encoded_dataset()
-        with BoundedFile(io.BytesIO(content), DEFAULT_LIMITS) as file:
-            header, _ = parsed(file, (*_IDENTIFIERS, *_TELLING), DEFAULT_LIMITS, stop_before_pixels=True)
-        study_uid, sop_uid = (
-            str(header.get(k) or "").strip(" \0") for k in ("StudyInstanceUID", "SOPInstanceUID")
-        )
+        header = _header_of(content)
+        study_uid, sop_uid, image = _identity_of(header)
+        announced = str(request.AffectedSOPInstanceUID).strip(" \0")
+        status = SUCCESS
         if header.get("SOPClassUID", request.AffectedSOPClassUID) != request.AffectedSOPClassUID:
-            return NOT_THIS_CLASS
-        if not (is_usable_uid(study_uid) and sop_uid == str(request.AffectedSOPInstanceUID).strip(" \0")):
-            log.warning("refused: no StudyInstanceUID, or not the SOPInstanceUID announced")
-            return NOT_UNDERSTOOD
-        elements = Elements(header)
-        image = b"\\".join(elements.raw(keyword).strip(b" \0") for keyword in _TELLING)
+            status = NOT_THIS_CLASS
+        elif not study_uid or sop_uid != announced:
+            status = NOT_UNDERSTOOD
+        if status != SUCCESS:
+            log.warning(
+                "an image was refused (0x%04X): no StudyInstanceUID, or not the class or UID announced",
+                status,
+            )
+            self._refuse(event, announced, f"{status:04X}", study_uid, image)
+            return status
         transfer = self._transfers.setdefault(id(event.assoc), _Transfer())
         series = (study_uid, str(header.get("SeriesInstanceUID") or ""))
         if study_uid not in {known for known, _ in transfer.series}:
             self._spool.begin_arriving(study_uid)
         transfer.begin(series)
+        for unplaced in transfer.unplaced:
+            self._spool.note_refused(study_uid, *unplaced)
+        transfer.unplaced.clear()
         try:
             self._spool.store(study_uid, sop_uid, content, image)
         except (SpoolFull, OSError):
-            transfer.lacking.add(series)
-            self._spool.note_cut(*series)
+            self._refuse(event, sop_uid, f"{OUT_OF_RESOURCES:04X}", study_uid, image)
             raise
         return SUCCESS
+
+
+def _header_of(content: bytes) -> Dataset:
+    """What tells an image, of a file of it, or of its start."""
+    with BoundedFile(io.BytesIO(content), DEFAULT_LIMITS) as file:
+        return parsed(file, (*_IDENTIFIERS, *_TELLING), DEFAULT_LIMITS, stop_before_pixels=True)[0]
+
+
+def _identity_of(header: Dataset) -> tuple[str, str, bytes]:
+    """Study, if it is usable, SOPInstanceUID, and what tells two images of that from each other."""
+    study_uid, sop_uid = (
+        str(header.get(k) or "").strip(" \0") for k in ("StudyInstanceUID", "SOPInstanceUID")
+    )
+    elements = Elements(header)
+    image = b"\\".join(elements.raw(keyword).strip(b" \0") for keyword in _TELLING)
+    return study_uid if is_usable_uid(study_uid) else "", sop_uid, image

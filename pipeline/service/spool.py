@@ -4,6 +4,7 @@ Layout of the folder:
 
 - ``studies/study-{hash}/images/{hash}-{hash}.dcm``: what was received, one file per instance;
 - ``studies/study-{hash}/cut-{hash}``: a series that lacks images, since its transfer broke off;
+- ``studies/study-{hash}/refused-{hash}-{why}``: an image that was turned away and has not come since;
 - ``studies/study-{hash}/state.json``: which of them were graded, and how often it was tried;
 - ``outbox/{study}-{hash}.dcm``: results that the destination has not confirmed yet;
 - ``.lock``: held by the one process that works here.
@@ -33,6 +34,8 @@ from pipeline.results.dicom.write import write_object
 _FORMAT = "lumbar-spool/1"
 # Longer than an association may stand still.
 WHILE_OPEN_S = 90.0
+# Of a study; more are not noted.
+_MOST_REFUSED = 1000
 
 
 class SpoolFull(Exception):
@@ -48,7 +51,9 @@ class WaitingStudy:
         images: folder of its images.
         instances: the images that were there when it was found.
         attempts: how often grading was started and did not end.
-        is_incomplete: a transfer broke off and did not begin again, or images that were graded are gone.
+        is_incomplete: a transfer broke off and did not begin again, images were refused, or images that were
+            graded are gone.
+        refused: the notes of images that were turned away and have not come since.
     """
 
     key: str
@@ -56,6 +61,12 @@ class WaitingStudy:
     instances: frozenset[str]
     attempts: int
     is_incomplete: bool = False
+    refused: tuple[str, ...] = ()
+
+    @property
+    def refused_why(self) -> list[str]:
+        """Why each image was turned away, as ``note_refused`` was told."""
+        return sorted(note.rpartition("-")[2] for note in self.refused)
 
 
 class Spool:
@@ -116,6 +127,9 @@ class Spool:
                     file.unlink()
             self._bytes += len(content) - sum(earlier.values())
             self._touched.add(key)
+        for known in {name, _hash(sop_uid)}:
+            for note in path.parent.parent.glob(f"refused-{known}-*"):
+                note.unlink(missing_ok=True)
 
     def begin_arriving(self, study_uid: str) -> None:
         """An association brings images of a study."""
@@ -127,8 +141,24 @@ class Spool:
         with self._lock:
             self._arriving -= Counter([f"study-{_hash(study_uid)}"])
 
+    def note_refused(self, study_uid: str, sop_uid: str, why: str, image: bytes = b"") -> None:
+        """An image was turned away: results say so, with the reason, until that very image comes.
+
+        Args:
+            why: a word for the reason, letters and digits alone.
+            image: as ``store`` has it; empty where the image could not be read.
+        """
+        key = f"study-{_hash(study_uid)}"
+        folder = self._studies / key
+        with suppress(OSError):  # a full disk: the sender was told
+            folder.mkdir(exist_ok=True, mode=0o700)
+            if sum(1 for _ in folder.glob("refused-*")) < _MOST_REFUSED:
+                (folder / f"refused-{_hash(sop_uid, image)}-{why}").touch()
+        with self._lock:
+            self._touched.add(key)
+
     def note_cut(self, study_uid: str, series_uid: str) -> None:
-        """An image of a series did not come, or was turned away: results say so until it is sent again."""
+        """A transfer of a series broke off: results say so until it is sent again."""
         with suppress(OSError):  # a full disk: the sender was told
             path = self._cut(study_uid, series_uid)
             path.parent.mkdir(exist_ok=True, mode=0o700)
@@ -182,7 +212,12 @@ class Spool:
         with self._lock:
             graded = sorted({*self._state(study.key)["graded"], *study.instances})
             self._note(
-                study.key, graded=graded, attempts=0, outcome=outcome, was_incomplete=study.is_incomplete
+                study.key,
+                graded=graded,
+                attempts=0,
+                outcome=outcome,
+                was_incomplete=study.is_incomplete,
+                refused=study.refused,
             )
 
     def waiting_results(self) -> list[Path]:
@@ -232,13 +267,15 @@ class Spool:
         newest = max(images.values(), default=0.0)
         state = self._state(key)
         gone = {_instance(name) for name in state["graded"]} - set(map(_instance, images))
-        is_incomplete = bool(gone) or any(folder.parent.glob("cut-*"))
+        refused = tuple(sorted(note.name for note in folder.parent.glob("refused-*")))
+        is_incomplete = bool(gone or refused) or any(folder.parent.glob("cut-*"))
         # What was missing has been sent again, perhaps without a new image: the results still say otherwise.
         is_mended = bool(images) and state["was_incomplete"] and not is_incomplete
-        if images.keys() <= set(state["graded"]) and not is_mended:
+        is_worse = bool(images) and not set(refused) <= set(state["refused"])
+        if images.keys() <= set(state["graded"]) and not is_mended and not is_worse:
             return newest, None
         # A clock that was set back must not let a study wait for ever.
-        waiting = WaitingStudy(key, folder, frozenset(images), state["attempts"], is_incomplete)
+        waiting = WaitingStudy(key, folder, frozenset(images), state["attempts"], is_incomplete, refused)
         return min(newest, time.time()), waiting
 
     def _state(self, key: str) -> dict[str, Any]:
@@ -250,10 +287,11 @@ class Spool:
                     "attempts": int(state["attempts"]),
                     "outcome": str(state["outcome"]),
                     "was_incomplete": bool(state.get("was_incomplete")),
+                    "refused": list(map(str, state.get("refused", ()))),
                 }
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        return {"graded": [], "attempts": 0, "outcome": "waiting", "was_incomplete": False}
+        return {"graded": [], "attempts": 0, "outcome": "waiting", "was_incomplete": False, "refused": []}
 
     def _note(self, key: str, **changes: Any) -> None:
         state = {"format": _FORMAT, **self._state(key), **changes}

@@ -11,18 +11,20 @@ from dataclasses import replace
 from pydicom.dataset import Dataset
 
 from data_prep.names import printable
-from data_prep.problems import DicomRejected, Rejection
+from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.vocabulary import Flag
 from pipeline.grade import Pipeline
 from pipeline.results.dicom.write import DicomResults
 from pipeline.service.config import ServiceConfig
+from pipeline.service.receiver import TOO_LONG
 from pipeline.service.spool import Spool, WaitingStudy
 
 log = logging.getLogger("lumbar.serve")
 
 _POLL_S = 1.0
+_REFUSED_WHY = {TOO_LONG: "longer than allowed: its association was ended"}
 
 
 class Worker:
@@ -112,7 +114,19 @@ class Worker:
         log.info("%s: study %s", waiting.key, printable(entry.study_id))
         if waiting.is_incomplete:
             log.warning("%s: images may be missing, and the results say so", waiting.key)
-            entry = replace(entry, flags=(*entry.flags, Flag.TRANSFER_INCOMPLETE))
+            refused = [
+                Rejection(
+                    Reason.IMAGE_REFUSED,
+                    _REFUSED_WHY.get(why, f"refused with status 0x{why}"),
+                    entry.study_id,
+                )
+                for why in waiting.refused_why
+            ]
+            entry = replace(
+                entry,
+                flags=(*entry.flags, Flag.TRANSFER_INCOMPLETE),
+                rejections=(*entry.rejections, *refused),
+            )
         prediction, study = self._pipeline.predict_entry(entry)
         _list(waiting.key, prediction.rejections)
         if study is None or prediction.rejected:

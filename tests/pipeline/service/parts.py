@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 import pydicom
@@ -50,7 +51,7 @@ def associate(config: ServiceConfig, caller: str = "SCANNER", called: str = "LUM
     return ae.associate(config.host, config.port, ae_title=called)
 
 
-def store(config: ServiceConfig, dataset: Dataset) -> int | None:
+def store(config: ServiceConfig, dataset: Dataset | Path) -> int | None:
     """The status of one C-STORE; None when the association was ended."""
     association = associate(config)
     assert association.is_established

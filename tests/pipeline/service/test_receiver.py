@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pydicom
+import pynetdicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import (
@@ -28,7 +29,7 @@ from pipeline.service.config import ServiceConfig
 from pipeline.service.receiver import Receiver
 from pipeline.service.run import set_up_log
 from pipeline.service.spool import Spool
-from tests.pipeline.service.parts import VERIFICATION, associate, store
+from tests.pipeline.service.parts import VERIFICATION, associate, store, worker
 
 
 @pytest.fixture
@@ -285,9 +286,54 @@ def test_an_image_that_was_turned_away_is_told(
     running = Receiver(config, small)
     running.start()
     assert [store(config, dataset) for dataset in images[:5]] == [0, 0, 0, 0xA700, 0xA700]
-    assert small.settled(0.0)[0].is_incomplete
+    (study,) = small.settled(0.0)
+    assert study.is_incomplete and study.refused_why == ["A700", "A700"]
     running.stop()
     small.close()
+
+
+@pytest.mark.usefixtures("receiver")
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_was_refused_is_told_once_with_its_reason_until_it_comes(
+    config: ServiceConfig,
+    spool: Spool,
+    images: list[Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+    alone: bool,
+) -> None:
+    """Each in an association of its own, too: what comes after it and is taken makes up for nothing."""
+    monkeypatch.setattr(pynetdicom._config, "STORE_SEND_CHUNKED_DATASET", True)
+    other_class, other_uid = copy.deepcopy(images[0]), copy.deepcopy(images[1])
+    other_class.SOPClassUID = EnhancedMRImageStorage
+    other_uid.SOPInstanceUID = f"{other_uid.SOPInstanceUID}.9"
+    long = copy.deepcopy(images[2])
+    long.PixelData = b"\0" * 400_000
+    paths = []
+    for number, dataset in enumerate((other_class, other_uid, *images[3:])):
+        paths.append(config.spool.parent / f"{number}.dcm")
+        pydicom.dcmwrite(paths[-1], dataset)
+    if alone:
+        statuses = [store(config, path) for path in paths]
+        assert store(config, long) is None
+    else:
+        association = associate(config)
+        nobodys = copy.deepcopy(images[0])
+        nobodys.StudyInstanceUID, nobodys.SOPInstanceUID = "", "1.2.3.4.5.99"
+        assert association.send_c_store(nobodys).Status == 0xC000
+        statuses = [association.send_c_store(path).Status for path in paths]
+        association.send_c_store(long)
+    assert statuses == [0xA900, 0xC000, *[0] * (len(images) - 3)]
+    for _ in range(2):
+        worker(config, spool).grade_settled()
+        (report,) = spool.waiting_results()
+        said = report.read_bytes().decode("utf-8", "replace")
+        assert f"incomplete: image_refused x {3 if alone else 4}" in said  # one goes by its neighbours
+        assert "flag transfer_incomplete: Images may be missing" in said
+        assert store(config, paths[0]) == 0xA900  # again: that is known
+    for dataset in images[:2]:
+        assert store(config, dataset) == 0
+    (study,) = spool.settled(0.0)
+    assert study.refused_why == ["size"] if alone else ["C000", "size"]
 
 
 def test_more_associations_than_allowed_are_turned_away(config: ServiceConfig, spool: Spool) -> None:

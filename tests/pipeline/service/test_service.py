@@ -234,6 +234,29 @@ def test_what_lacked_images_is_graded_again_when_all_are_there_though_none_is_ne
     assert graded() == [(3, False)] and graded() == []
 
 
+def test_a_refusal_has_a_graded_study_graded_again_once_and_until_the_image_comes(
+    spool: Spool, images: list[Dataset]
+) -> None:
+    def graded() -> list[list[str]]:
+        waiting = spool.settled(0.0)
+        for study in waiting:
+            assert study.is_incomplete == bool(study.refused)
+            spool.finish(study, "graded")
+        return [study.refused_why for study in waiting]
+
+    keep(spool, images[:2])
+    assert graded() == [[]]
+    for number, why in ((2, "A900"), (1, "A700"), (2, "A900")):
+        spool.note_refused(STUDY, images[number].SOPInstanceUID, why)
+    assert graded() == [["A700", "A900"]] and graded() == []
+    spool.note_refused(STUDY, images[2].SOPInstanceUID, "A900")
+    assert graded() == []
+    keep(spool, images[2:3])
+    assert graded() == [["A700"]] and graded() == []
+    keep(spool, images[1:2])  # it was there, and a correction of it was refused
+    assert graded() == [[]] and graded() == []
+
+
 def said_in(spool: Spool) -> str:
     """What the newest report that waits says."""
     return spool.waiting_results()[-1].read_bytes().decode("utf-8", "replace")
