@@ -21,6 +21,8 @@ _PICTURES = "pictures"
 _DICOM_FOLDERS = {"sr", "sr-comprehensive", "sc", "gsps", "kos"}
 _FOLDERS = _DICOM_FOLDERS | {"reports", _PICTURES, "studies", "bids"}
 _RECORD = b'{"marker": "'
+# What pictures and reports say of themselves, near their start.
+_MARKS = {".png": b"tEXtSoftware\0lumbar", ".html": b", lumbar report</title>"}
 
 
 def is_own(path: Path) -> bool:
@@ -34,6 +36,17 @@ def is_own(path: Path) -> bool:
             return names_the_program(file.read(_LOOKED_AT_BYTES))
     except OSError:
         return False
+
+
+def is_result(path: Path) -> bool:
+    """Whether a DICOM object, a picture or a report says of itself that the program wrote it."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(_LOOKED_AT_BYTES)
+    except OSError:
+        return False
+    mark = _MARKS.get(path.suffix)
+    return names_the_program(start) if mark is None else mark in start
 
 
 def may_be_own(path: Path) -> bool:

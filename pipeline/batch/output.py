@@ -50,6 +50,9 @@ class OutputTaken(LumbarError):
 
     advice = "choose another folder, or move the file away"
 
+    def __init__(self, out: Path, place: str) -> None:
+        super().__init__(f"{input_label(out.name)!r} holds a {place} that this program did not write")
+
 
 def check_output(out: Path) -> None:
     """Look that no table or page of somebody else's would be overwritten.
@@ -73,7 +76,7 @@ def check_output(out: Path) -> None:
     }
     for name, is_own in own.items():
         if not is_own and (out / name).exists():
-            raise OutputTaken(f"{input_label(out.name)!r} holds a {name} that this program did not write")
+            raise OutputTaken(out, name)
 
 
 def _begins_with(path: Path, text: str) -> bool:

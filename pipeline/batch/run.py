@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from data_prep.base.files import file_state, write_whole
 from data_prep.problems import Reason, Rejection
 from data_prep.read.entry import StudyEntry
+from data_prep.read.own import is_record
 from data_prep.vocabulary import Flag, GradeSource
 from pipeline.batch.engines import Engine, InThisProcess
 from pipeline.batch.output import (
@@ -29,6 +30,7 @@ from pipeline.batch.output import (
     REFUSED_FILE,
     SUBMISSION_FILE,
     TARGETS_FILE,
+    OutputTaken,
     all_rejections,
     read_stored,
     record_path,
@@ -139,6 +141,7 @@ def run_batch(
 
     Raises:
         EngineFailed: the engine has no workers; what was finished stays.
+        OutputTaken: a record or result would overwrite a file of somebody else; nothing is done.
         TypeError: there is no engine, nor a pipeline.
     """
     facts = models if isinstance(models, ModelFacts) else models.facts
@@ -152,6 +155,7 @@ def run_batch(
     if report is not None:
         outputs.append(StudyOutput(REPORT_PLACE, report, Flag.REPORT_FAILED))
     work = StudyWork(tuple(outputs), dicom)
+    _check_places(entries, out, work)
     records, n_resumed = _finish_all(facts, entries, out, work, engine, on_stage)
     write_tables(facts, records, out, rejections)
     reports: dict[str, str] = {}
@@ -185,6 +189,15 @@ def run_batch(
             any(row["source"] != GradeSource.PRIOR for row in record["targets"]) for record in records
         ),
     )
+
+
+def _check_places(entries: Sequence[StudyEntry], out: Path, work: StudyWork) -> None:
+    """Raise OutputTaken where a record or a result of a study would overwrite a file of somebody else."""
+    for entry in entries:
+        record = record_path(out, entry.study_id)
+        records = [record] if record.exists() and not is_record(record) else []
+        for path in (*records, *work.of_others(entry.study_id, out)):
+            raise OutputTaken(out, path.relative_to(out).as_posix())
 
 
 def _finish_all(

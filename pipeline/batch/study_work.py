@@ -15,7 +15,7 @@ from data_prep.problems import Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.listing import files_below
 from data_prep.read.nifti_sidecar import is_nifti, sidecar_of
-from data_prep.read.own import is_own
+from data_prep.read.own import is_own, is_result
 from data_prep.study import Study
 from pipeline.grade import Pipeline
 from pipeline.model_facts import ModelFacts
@@ -30,8 +30,8 @@ DrawStudy = Callable[[Study | None, StudyPrediction, Path], None]
 REPORT_PLACE = "reports/{study}/report.html"
 PICTURE_PLACE = "pictures/{study}.png"
 _WORKERS = "lumbar-worker-"
-# Beside the record of a study, these have names that nobody else gives.
-_OURS_BY_NAME = (".html", ".tsv", ".json")
+# Derivatives have names that nobody else gives.
+_OURS_BY_NAME = (".tsv", ".json")
 
 
 def place_of(place: str, study_id: str) -> str:
@@ -108,13 +108,24 @@ class StudyWork:
 
         Folders give a study its name where its headers do not: it may have been another patient's.
         """
-        places = {place_of(output.place, study_id) for output in self.outputs}
-        folders = self.dicom.folders if self.dicom is not None else frozenset()
         for path in _results_of(study_id, out):
-            place = path.relative_to(out)
-            is_made = place.as_posix() in places or place.parts[0] in folders
-            if is_made is made_again and (path.suffix in _OURS_BY_NAME or is_own(path)):
+            if self._makes(path, study_id, out) is made_again and _is_ours(path):
                 path.unlink(missing_ok=True)
+
+    def of_others(self, study_id: str, out: Path) -> list[Path]:
+        """Files of somebody else in the places of what is made of a study, which would overwrite them."""
+        return [
+            path
+            for path in _results_of(study_id, out)
+            if self._makes(path, study_id, out) and path.exists() and not _is_ours(path)
+        ]
+
+    def _makes(self, path: Path, study_id: str, out: Path) -> bool:
+        """Whether a file lies in the place of what is made of a study."""
+        place = path.relative_to(out)
+        folders = self.dicom.folders if self.dicom is not None else frozenset()
+        places = {place_of(output.place, study_id) for output in self.outputs}
+        return place.as_posix() in places or place.parts[0] in folders
 
     def _write(self, study: Study | None, prediction: StudyPrediction, folder: Path) -> dict[str, Any]:
         for output in self.outputs:
@@ -125,6 +136,10 @@ class StudyWork:
         if self.dicom is not None and (refusal := self.dicom.write(study, prediction, folder, picture)):
             record["rejections"].append(asdict(refusal))
         return record
+
+
+def _is_ours(path: Path) -> bool:
+    return path.suffix in _OURS_BY_NAME or is_result(path)
 
 
 def _results_of(study_id: str, out: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +12,9 @@ from data_prep.base.files import is_disk_error
 from data_prep.names import input_label, safe_id
 from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.entry import StudyEntry
+from data_prep.read.own import is_result
 from data_prep.study import Study
+from pipeline.batch.output import OutputTaken
 from pipeline.commands import console
 from pipeline.commands.grading_steps import find_entries, load_pipeline, make_writable, opened
 from pipeline.commands.options import ChosenModels
@@ -54,6 +57,9 @@ def draw_all(
         tables = _tables_of([(folder, path) for path, folder, _ in inputs]) if annotated else None
         entries = find_entries([folder for _, folder, _ in inputs], series_table)
         make_writable(output)
+        for path in (path for entry in entries for path in _pictures_of(entry.study_id, output)):
+            if not is_result(path):
+                raise OutputTaken(output, path.name)
         pipeline = None if chosen is None else load_pipeline(chosen)
         with console.progress("studies", len(entries)) as done:
             for entry in entries:
@@ -61,6 +67,12 @@ def draw_all(
                 done(entry.study_id)
     console.list_rejections(rejections)
     return tuple(rejections)
+
+
+def _pictures_of(study_id: str, output: Path) -> list[Path]:
+    """Pictures in a folder that are called as those of a study."""
+    name = glob.escape(safe_id(study_id))
+    return sorted([*output.glob(f"{name}.png"), *output.glob(f"{name}_*.png")])
 
 
 def _tables_of(inputs: Sequence[tuple[Path, Path]]) -> RsnaTables:

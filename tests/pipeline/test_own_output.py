@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from click.testing import Result
 
 from tests.command_line import lumbar
 from tests.pipeline.stand_in import write_study
@@ -77,25 +78,55 @@ def test_results_of_another_patient_never_stay_under_a_study_s_name(tmp_path: Pa
 
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize(
-    "name", ["submission.csv", "targets.csv", "refused.csv", "predictions.json", "index.html"]
+    "name",
+    [
+        *("submission.csv", "targets.csv", "refused.csv", "predictions.json", "index.html"),
+        *("pictures/501.png", "reports/501/report.html", "studies/501.json"),
+        *("sc/501.dcm", "kos/501.dcm", "gsps/501/11.dcm"),
+    ],
 )
-def test_a_table_of_somebody_else_is_never_overwritten(tmp_path: Path, name: str) -> None:
+def test_a_file_of_somebody_else_is_never_overwritten(tmp_path: Path, name: str) -> None:
     """A submission of one's own beside ``train_images``, say; what an earlier run wrote is written anew."""
     write_study(tmp_path / "in", "501")
     out = tmp_path / "out"
-    out.mkdir()
+    (out / name).parent.mkdir(parents=True)
     (out / name).write_text("row_id,normal_mild,moderate,severe\n")
-    done = lumbar("predict", tmp_path / "in", "-o", out)
+
+    def predict() -> Result:
+        return lumbar("predict", tmp_path / "in", "-o", out, *OBJECTS[2:-1])
+
+    done = predict()
     assert done.exit_code == 1
-    assert f"'out' holds a {name} that this program did not write" in done.stderr
+    assert f"'out' holds a {name} that this program did not write" in " ".join(done.stderr.split())
     assert "what to do: choose another folder, or move the file away" in done.stderr
-    assert [path.name for path in out.iterdir()] == [name]
+    assert [path for path in out.rglob("*") if path.is_file()] == [out / name]
     assert (out / name).read_text() == "row_id,normal_mild,moderate,severe\n"
+    # One that is not made now is left alone.
+    if name.startswith(("sc", "kos", "gsps")):
+        assert lumbar("predict", tmp_path / "in", "-o", out).exit_code == 0
+        assert (out / name).read_text() == "row_id,normal_mild,moderate,severe\n"
     (out / name).unlink()
     for _ in range(2):
-        assert lumbar("predict", tmp_path / "in", "-o", out).exit_code == 0
+        assert predict().exit_code == 0
     # Without the records, which somebody may remove, and after a run that was killed before its last table.
     shutil.rmtree(out / "studies")
-    assert lumbar("predict", tmp_path / "in", "-o", out).exit_code == 0
+    assert predict().exit_code == 0
     (out / "predictions.json").unlink()
-    assert lumbar("predict", tmp_path / "in", "-o", out).exit_code == 0
+    assert predict().exit_code == 0
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_picture_of_somebody_else_is_never_drawn_over(tmp_path: Path) -> None:
+    """By ``show``, which calls its pictures after study and series."""
+    write_study(tmp_path / "in", "501")
+    for _ in range(2):
+        assert lumbar("show", tmp_path / "in", "-o", tmp_path / "out").exit_code == 0
+    drawn = sorted((tmp_path / "out").glob("501*.png"))
+    assert len(drawn) > 1
+    for path in drawn:
+        before = path.read_bytes()
+        path.write_bytes(b"mine")
+        done = lumbar("show", tmp_path / "in", "-o", tmp_path / "out")
+        assert done.exit_code == 1 and f"'out' holds a {path.name} that this program" in done.stderr
+        assert path.read_bytes() == b"mine"
+        path.write_bytes(before)

@@ -94,7 +94,7 @@ def test_what_changed_is_done_again(images: Path, tmp_path: Path, change: str) -
     elif change == "models":
         models = {"detector": "1"}
     elif change == "damage":
-        (out / "studies" / "502.json").write_text("{}")
+        (out / "studies" / "502.json").write_text('{"marker": "')
     else:
         stored = json.loads((out / "studies" / "502.json").read_text())
         stored["study"]["targets"].pop()
@@ -211,7 +211,8 @@ def test_an_interrupted_run_with_reports_ends_with_the_same_bytes(images: Path, 
     # Half a report, as a kill leaves it, and the whole one of a study whose record was never written.
     (interrupted / "reports" / "502").mkdir(parents=True)
     (interrupted / "reports" / "502" / ".report.html.partial").write_text("<!doctype")
-    (interrupted / "reports" / "502" / "report.html").write_text("<!doctype")
+    whole = "<!doctype html><title>Study 502, lumbar report</title>"
+    (interrupted / "reports" / "502" / "report.html").write_text(whole)
     detector = StraightSpine()
     again = stand_in_pipeline()
     report = write_all(images, interrupted, Pipeline(detector, again.grader, again.provenance))
