@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -145,6 +146,27 @@ def placed(sform: int, qform: int, sform_affine: np.ndarray, qform_affine: np.nd
     return image
 
 
+def test_metres_that_contradict_each_other_by_millimetres_are_refused(tmp_path: Path) -> None:
+    affine = sagittal().affine
+    moved_mm = np.eye(4)
+    moved_mm[2, 3] = 5
+    to_metres = np.diag([0.001, 0.001, 0.001, 1])
+    image = placed(1, 1, to_metres @ moved_mm @ affine, to_metres @ affine)
+    image.header.set_xyzt_units("meter", "sec")
+    with pytest.raises(DicomRejected, match="up to 5 mm apart"):
+        read_volume(saved(image, tmp_path / "t2.nii"))
+
+
+def test_a_volume_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    """Voxels of the last volumes are remembered, and converters write one patient after the other."""
+    image, path = sagittal(), tmp_path / "t2.nii"
+    other = nibabel.Nifti1Image(np.asanyarray(image.dataobj) + 1, image.affine)
+    first = read_volume(saved(image, path))[0][3].reader()
+    os.utime(path, ns=(0, 0))
+    second = read_volume(saved(other, path))[0][3].reader()
+    assert np.array_equal(second, first + 1)
+
+
 MIRRORED, MOVED = np.diag([-1.0, 1, 1, 1]), np.eye(4)
 MOVED[:3, 3] = 0, 30, 5
 
@@ -179,6 +201,16 @@ def test_the_patient_s_coordinates_count_before_those_of_an_atlas(
 def test_rounded_quaternions_contradict_nothing(tmp_path: Path) -> None:
     affine = sagittal((40, 512, 512)).affine
     assert read_volume(saved(placed(1, 1, affine, affine), tmp_path / "t2.nii"))
+
+
+@pytest.mark.parametrize(("side_mm", "axis"), [(1.15, 0), (1.3, 2)])
+def test_voxels_that_are_hardly_thicker_than_wide_say_nothing_of_slices(
+    tmp_path: Path, side_mm: float, axis: int
+) -> None:
+    affine = np.diag([1.0, 1.0, side_mm, 1.0])
+    image = nibabel.Nifti1Image(np.zeros((9, 10, 11), np.int16), affine)
+    headers, _ = read_volume(saved(image, tmp_path / "t2.nii"))
+    assert len(headers) == (9, 10, 11)[axis]
 
 
 @pytest.mark.parametrize(("stated", "slices"), [(None, 40), (2, 7), (1, 40)])
@@ -237,6 +269,27 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, Reason]]:
     folded = np.diag([4.0, 1, 1, 1])
     folded[:3, 2] = [0.2, 1, 0]
     kept("folded", Reason.BAD_GEOMETRY, saved(placed(1, 0, folded, np.eye(4)), folder / "folded.nii"))
+    thick = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([150.0, 1, 1, 1]))
+    kept("thick", Reason.BAD_GEOMETRY, saved(thick, folder / "thick.nii"))
+    leaning = np.diag([4.0, 1, 1, 1])
+    leaning[:3, 0] = 0.5, 3.9, 0.5  # the slices follow each other in their own plane
+    kept("leaning", Reason.BAD_GEOMETRY, saved(placed(1, 0, leaning, np.eye(4)), folder / "leaning.nii"))
+    for place, name in ((280, "sform"), (268, "qform")):  # srow_x[0] and qoffset_x
+        path = saved(placed(1, 1, image.affine, image.affine), folder / f"nan_{name}.nii")
+        content = bytearray(path.read_bytes())
+        content[place : place + 4] = np.float32(np.nan).tobytes()
+        path.write_bytes(content)
+        kept(f"{name} not finite", Reason.BAD_GEOMETRY, path)
+    waves = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.complex64), np.diag([4.0, 1, 1, 1]))
+    kept("complex", Reason.BAD_PIXELS, saved(waves, folder / "waves.nii"))
+    long = nibabel.Nifti1Image(np.zeros((2, 2, 5000), np.int16), np.diag([4.0, 1, 1, 1]))
+    kept("long", Reason.TOO_LARGE, saved(long, folder / "long.nii"))
+    for offset in (16, 2 * 1024 * 1024):
+        path = saved(image, folder / f"offset_{offset}.nii")
+        content = bytearray(path.read_bytes()) + bytes(2 * offset)
+        content[108:112] = np.float32(offset).tobytes()
+        path.write_bytes(content)
+        kept(f"voxels at {offset}", Reason.UNREADABLE, path)
     kept("far", Reason.BAD_GEOMETRY, saved(moved(image, 1e6), folder / "far.nii"))
     kept("a mask", Reason.UNKNOWN_KIND, saved(image, folder / "sub-01_label-disc_mask.nii.gz"))
     nan = nibabel.Nifti1Image(np.full((4, 5, 6), np.nan, np.float32), np.diag([4.0, 1, 1, 1]))
@@ -321,6 +374,7 @@ def test_the_sidecar_says_what_a_series_is_in_seconds(tmp_path: Path) -> None:
         "SeriesDescription": "sag fse",
         "RepetitionTime": 3.5,
         "EchoTime": 0.1,
+        "InversionTime": 0.15,
         "ScanningSequence": "SE_IR",
         "ImageType": ["ORIGINAL", "PRIMARY"],
     }
@@ -331,12 +385,19 @@ def test_the_sidecar_says_what_a_series_is_in_seconds(tmp_path: Path) -> None:
     assert not unused
     assert header.repetition_time_ms == 3500
     assert header.echo_time_ms == 100
+    assert header.inversion_time_ms == 150
     assert header.scanning_sequence == ("SE", "IR")
     assert header.image_type == ("ORIGINAL", "PRIMARY")
     assert "sag fse" in header.description
 
 
-@pytest.mark.parametrize("content", ["{", "[" * 100_000, "3", '{"EchoTime": NaN, "x": "\\ud800"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[" * 100_000, "3", '{"EchoTime": NaN, "x": "\\ud800"}', '{"EchoTime": true}'),
+        json.dumps({"EchoTime": 0.1, "x": " " * 1024 * 1024}),
+    ],
+)
 def test_a_sidecar_that_cannot_be_used_does_not_cost_the_volume(content: str, tmp_path: Path) -> None:
     path = saved(sagittal(), tmp_path / "t2_sag.nii")
     path.with_name("t2_sag.json").write_text(content)
@@ -345,7 +406,7 @@ def test_a_sidecar_that_cannot_be_used_does_not_cost_the_volume(content: str, tm
 
     assert len(headers) == 7
     assert headers[0].echo_time_ms is None
-    if "NaN" not in content:
+    if not content.startswith('{"EchoTime": ') or len(content) > 1000:
         assert [item.reason for item in unused] == [Reason.UNREADABLE]
 
 

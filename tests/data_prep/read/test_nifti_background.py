@@ -37,6 +37,8 @@ def test_nan_around_the_body_becomes_background_and_nothing_else_changes(grow: i
     assert np.isfinite(read).all() and read.dtype == np.float32
     assert np.array_equal(read[~nan], image[~nan])
     assert read[nan].max() < 20 and len(np.unique(read[nan])) == 1
+    beside = image[:, [25 - grow, 94 + grow]]
+    assert read[nan][0] == pytest.approx(float(np.median(beside)), abs=0.5)
 
 
 def test_an_image_without_nan_is_left_alone() -> None:
@@ -72,10 +74,12 @@ def test_whole_rows_are_refused(rows: tuple[int, int]) -> None:
 
 
 def test_a_hole_is_refused_with_what_to_do() -> None:
-    image, _ = masked(8)
-    image[80, 62] = np.nan
-    with pytest.raises(Refused, match=r"within the image.*put its grey value in their place"):
-        without_nan(image)
+    for row, column in ((80, 62), (20, 30)):  # also far from the spine, where it ends in the dark
+        image, _ = masked(8)
+        image[row - 2 : row + 3, column - 2 : column + 3] = 4.0
+        image[row, column] = np.nan
+        with pytest.raises(Refused, match=r"within the image.*put its grey value in their place"):
+            without_nan(image)
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
