@@ -306,8 +306,11 @@ class Receiver:
 
 def _header_of(content: bytes) -> Dataset:
     """What tells an image, of a file of it, or of its start."""
-    with BoundedFile(io.BytesIO(content), DEFAULT_LIMITS) as file:
-        return parsed(file, (*_IDENTIFIERS, *_TELLING), DEFAULT_LIMITS, stop_before_pixels=True)[0]
+    try:
+        with BoundedFile(io.BytesIO(content), DEFAULT_LIMITS) as file:
+            return parsed(file, (*_IDENTIFIERS, *_TELLING), DEFAULT_LIMITS, stop_before_pixels=True)[0]
+    except OSError as error:  # pydicom's word for bytes that end too early: no fault of the disk
+        raise EOFError from error
 
 
 def _identity_of(header: Dataset) -> tuple[str, str, bytes]:

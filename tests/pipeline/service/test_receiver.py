@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import logging
 import socket
 import struct
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +29,27 @@ from pynetdicom import AE
 
 from pipeline.service.config import ServiceConfig
 from pipeline.service.receiver import Receiver
-from pipeline.service.run import set_up_log
 from pipeline.service.spool import Spool
-from tests.pipeline.service.parts import VERIFICATION, associate, store, worker
+from tests.pipeline.service.parts import STUDY, VERIFICATION, associate, store, worker
+
+
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """What the service logs meanwhile."""
+    log, said = logging.getLogger("lumbar.serve"), []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    handler, level = Kept(), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield said
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 @pytest.fixture
@@ -51,6 +71,7 @@ def test_only_those_who_are_allowed_and_call_it_by_its_name_are_answered(config:
         assert association.is_established == welcome and association.is_rejected != welcome
         if welcome:
             assert association.send_c_echo().Status == 0
+            assert association.acceptor.maximum_length == config.max_pdu_bytes
             association.release()
 
 
@@ -108,18 +129,45 @@ def test_private_objects_are_taken_and_dropped_and_the_images_kept(
     entity = AE(ae_title="SCANNER")
     for sop_class in (MRImageStorage, private, "1.2.840.10008.5.1.4.1.1.104.1"):
         entity.add_requested_context(sop_class, ExplicitVRLittleEndian)
-    association = entity.associate("127.0.0.1", config.port, ae_title="LUMBAR")
-    assert association.is_established and association.rejected_contexts == []
     other = copy.deepcopy(images[0])
     del other.PixelData
     other.SOPClassUID = other.file_meta.MediaStorageSOPClassUID = private
-    try:
-        for dataset in (other, *images):
-            assert association.send_c_store(dataset).Status == 0
-    finally:
-        association.release()
+    for some in (images[:5], images[5:]):  # the second time it is known
+        association = entity.associate("127.0.0.1", config.port, ae_title="LUMBAR")
+        assert association.is_established and association.rejected_contexts == []
+        try:
+            for dataset in (other, *some):
+                assert association.send_c_store(dataset).Status == 0
+        finally:
+            association.release()
     (study,) = spool.settled(0.0)
     assert len(study.instances) == len(images)
+
+
+@pytest.mark.usefixtures("receiver")
+def test_private_classes_are_not_learned_without_end(
+    config: ServiceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.service.receiver._MAX_PRIVATE_CLASSES", 2)
+    entity = AE(ae_title="SCANNER")
+    for number in range(4):
+        entity.add_requested_context(f"1.3.12.2.1107.5.9.{20 + number}", ExplicitVRLittleEndian)
+    association = entity.associate("127.0.0.1", config.port, ae_title="LUMBAR")
+    assert len(association.accepted_contexts) == len(association.rejected_contexts) == 2
+    association.release()
+
+
+@pytest.mark.usefixtures("receiver")
+def test_a_greeting_with_every_class_in_every_syntax_is_read(config: ServiceConfig) -> None:
+    """Longer than a PDU of data may be."""
+    entity = AE(ae_title="SCANNER")
+    syntaxes = [f"1.2.840.10008.1.2.{number}.99999.99999" for number in range(30)]
+    entity.add_requested_context(VERIFICATION)
+    for number in range(127):
+        entity.add_requested_context(f"1.3.12.2.1107.5.9.{100 + number}", syntaxes)
+    association = entity.associate("127.0.0.1", config.port, ae_title="LUMBAR")
+    assert association.is_established
+    association.release()
 
 
 @pytest.mark.usefixtures("receiver")
@@ -141,14 +189,13 @@ def test_enhanced_objects_are_kept(
 
 
 @pytest.mark.usefixtures("receiver")
-def test_a_refused_association_is_logged(config: ServiceConfig, capfd: pytest.CaptureFixture[str]) -> None:
-    set_up_log()
-    assert not associate(config, called="OTHER").is_established
-    for _ in range(50):
-        said = "".join(capfd.readouterr())
-        if said:
-            break
-        time.sleep(0.1)
+def test_a_refused_association_is_logged(config: ServiceConfig) -> None:
+    with logged() as said:
+        assert not associate(config, called="OTHER").is_established
+        for _ in range(50):
+            if said:
+                break
+            time.sleep(0.1)
     assert "an association from 'SCANNER' to 'OTHER' was refused; this node is 'LUMBAR'" in said
 
 
@@ -209,24 +256,69 @@ def test_who_never_ends_does_not_keep_it_from_stopping(
     association = associate(config)
     assert association.send_c_store(images[0]).Status == 0
     running.stop()
-    association.join(10)
+    association.join(5)  # sooner than it gives up by itself
     assert association.is_aborted
     assert spool.settled(0.0)[0].is_incomplete
 
 
 @pytest.mark.usefixtures("receiver")
 def test_a_pdu_that_claims_gigabytes_is_not_read(config: ServiceConfig, images: list[Dataset]) -> None:
-    with socket.create_connection((config.host, config.port), timeout=10) as connection:
-        connection.sendall(struct.pack(">BBL", 1, 0, 0xFFFFFFF0) + b"\0" * 1000)
-        assert connection.recv(1) == b""  # closed at once, not after 4 GiB
+    for claimed in (0xFFFFFFF0, 300 * 1024):
+        with socket.create_connection((config.host, config.port), timeout=10) as connection:
+            connection.sendall(struct.pack(">BBL", 1, 0, claimed) + b"\0" * 1000)
+            assert connection.recv(1) == b""  # closed at once, not after 4 GiB
     assert store(config, images[0]) == 0
 
 
 @pytest.mark.usefixtures("receiver")
 def test_deflated_images_are_not_negotiated(config: ServiceConfig) -> None:
-    association = associate(config, syntax=DeflatedExplicitVRLittleEndian)
-    assert {context.abstract_syntax for context in association.accepted_contexts} <= {VERIFICATION}
-    association.release()
+    with logged() as said:
+        association = associate(config, syntax=DeflatedExplicitVRLittleEndian)
+        assert {context.abstract_syntax for context in association.accepted_contexts} <= {VERIFICATION}
+        association.release()
+    (line,) = (line for line in said if "not accepted" in line)
+    assert MRImageStorage in line
+
+
+def test_nothing_of_an_association_stays_when_it_has_ended(
+    config: ServiceConfig, spool: Spool, images: list[Dataset]
+) -> None:
+    """Another one may get its identity: bytes, study and what was refused would be taken for its own."""
+    running = Receiver(replace(config, max_file_bytes=100_000), spool)
+    running.start()
+    long, other = copy.deepcopy(images[0]), copy.deepcopy(images[0])
+    long.PixelData = b"\0" * 400_000
+    other.SOPClassUID = other.file_meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
+    with logged() as said:
+        for dataset in (long, other, images[1], images[2]):
+            store(config, dataset)
+        association = associate(config)
+        association.send_c_store(images[3])
+        association.abort()
+        running.stop()
+    assert "1 objects that are no MR images were taken and dropped" in said
+    assert not any((running._received, running._starts, running._dropped, running._transfers))
+
+
+def test_an_image_that_cannot_be_written_is_sent_again_later(
+    config: ServiceConfig, spool: Spool, images: list[Dataset]
+) -> None:
+    """By its status: 0xC000 would say that no other try can help."""
+    running = Receiver(config, spool)
+    running.start()
+    assert store(config, images[0]) == 0
+    (study,) = spool.settled(0.0)
+    kept = study.images.rename(study.images.with_name("kept"))
+    study.images.write_bytes(b"")
+    assert store(config, images[1]) == 0xA700
+    study.images.unlink()
+    kept.rename(study.images)
+    (study,) = spool.settled(0.0)
+    assert study.refused_why == ["A700"]
+    assert store(config, images[1]) == 0
+    running.stop()
+    (study,) = spool.settled(0.0)
+    assert len(study.instances) == 2 and not study.is_incomplete
 
 
 def test_a_full_spool_says_so_to_the_sender(
@@ -320,6 +412,12 @@ def test_what_was_refused_is_told_once_with_its_reason_until_it_comes(
         nobodys = copy.deepcopy(images[0])
         nobodys.StudyInstanceUID, nobodys.SOPInstanceUID = "", "1.2.3.4.5.99"
         assert association.send_c_store(nobodys).Status == 0xC000
+        broken = config.spool.parent / "broken.dcm"
+        nobodys.file_meta.MediaStorageSOPInstanceUID = nobodys.SOPInstanceUID = "1.2.3.4.5.98"
+        pydicom.dcmwrite(broken, nobodys)
+        start = broken.read_bytes().partition(b"\x08\x00\x16\x00UI")[0]
+        broken.write_bytes(start + b"\x08\x00\x16\x00SQ\0\0\xff\xff\xff\xff" * 100)
+        assert association.send_c_store(broken).Status == 0xC000  # it ends too early
         statuses = [association.send_c_store(path).Status for path in paths]
         association.send_c_store(long)
     assert statuses == [0xA900, 0xC000, *[0] * (len(images) - 3)]
@@ -327,13 +425,13 @@ def test_what_was_refused_is_told_once_with_its_reason_until_it_comes(
         worker(config, spool).grade_settled()
         (report,) = spool.waiting_results()
         said = report.read_bytes().decode("utf-8", "replace")
-        assert f"incomplete: image_refused x {3 if alone else 4}" in said  # one goes by its neighbours
+        assert f"incomplete: image_refused x {3 if alone else 5}" in said  # two go by their neighbours
         assert "flag transfer_incomplete: Images may be missing" in said
         assert store(config, paths[0]) == 0xA900  # again: that is known
     for dataset in images[:2]:
         assert store(config, dataset) == 0
     (study,) = spool.settled(0.0)
-    assert study.refused_why == ["size"] if alone else ["C000", "size"]
+    assert study.refused_why == ["size"] if alone else ["C000", "C000", "size"]
 
 
 def test_more_associations_than_allowed_are_turned_away(config: ServiceConfig, spool: Spool) -> None:
@@ -352,16 +450,21 @@ def test_different_images_of_one_identifier_are_all_kept(
 ) -> None:
     """As a careless anonymiser leaves them: of one series, and of two patients. The same again is one."""
     sent = []
-    for number, patient in ((1, "A"), (2, "A"), (1, "B")):
+    for keyword, value in (
+        ("InstanceNumber", 7),
+        ("PatientID", "B"),
+        ("SeriesInstanceUID", f"{STUDY}.99"),
+        ("ImagePositionPatient", [1, 2, 3]),
+        ("EchoTime", 7),
+        ("PixelData", bytes(len(images[0].PixelData))),  # a correction of the first
+    ):
         dataset = copy.deepcopy(images[0])
-        dataset.InstanceNumber, dataset.PatientID = number, patient
+        setattr(dataset, keyword, value)
         sent.append(dataset)
-    for dataset in (*sent, sent[0]):
-        assert store(config, dataset) == 0
+    association = associate(config)
+    for dataset in (images[0], *sent, sent[0]):
+        assert association.send_c_store(dataset).Status == 0
+    association.release()
     (study,) = spool.settled(0.0)
-    kept = [pydicom.dcmread(path) for path in study.images.iterdir()]
-    assert sorted((str(item.PatientID), int(item.InstanceNumber)) for item in kept) == [
-        ("A", 1),
-        ("A", 2),
-        ("B", 1),
-    ]
+    kept = [path.read_bytes() for path in study.images.iterdir()]
+    assert len(kept) == len(sent) and sum(sent[-1].PixelData in content for content in kept) == 1
