@@ -334,7 +334,7 @@ def test_a_full_spool_says_so_to_the_sender(
 
 @pytest.mark.usefixtures("receiver")
 def test_a_transfer_that_broke_off_is_told_until_the_series_is_sent_again(
-    config: ServiceConfig, spool: Spool, images: list[Dataset]
+    config: ServiceConfig, spool: Spool, images: list[Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def send(some: list[Dataset], *, is_whole: bool) -> bool:
         association = associate(config)
@@ -349,6 +349,9 @@ def test_a_transfer_that_broke_off_is_told_until_the_series_is_sent_again(
     assert send(images[5:8], is_whole=False)
     assert send(images[10:], is_whole=True)  # another series
     assert not send(images[5:10], is_whole=True)
+    # A sender that keeps its association for the next study, and was ended long after the last image.
+    monkeypatch.setattr("pipeline.service.receiver._TIMEOUT_S", 15)
+    assert not send(images[5:8], is_whole=False)
 
 
 @pytest.mark.usefixtures("receiver")

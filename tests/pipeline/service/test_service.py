@@ -113,6 +113,51 @@ def test_a_study_whose_first_image_was_turned_away_is_incomplete_when_others_com
     assert [study.is_incomplete for study in spool.settled(0.0)] == [True]
 
 
+def test_studies_wait_for_every_association_that_brings_them_and_the_oldest_comes_first(
+    spool: Spool, images: list[Dataset]
+) -> None:
+    keep(spool, images[:1])
+    for number in range(5):
+        spool.store(f"1.{number}", f"1.{number}.1", b"x")
+    for age, path in enumerate(sorted(spool.settled(0.0), key=lambda study: study.key, reverse=True)):
+        (image,) = path.images.iterdir()
+        os.utime(image, (age + 1, age + 1))
+    keys = [study.key for study in spool.settled(0.0)]
+    assert len(keys) == 6 and keys == sorted(keys, reverse=True)
+    spool.begin_arriving(STUDY)
+    spool.begin_arriving(STUDY)
+    keep(spool, images[1:2])
+    spool.end_arriving(STUDY)
+    assert len(spool.settled(0.0)) == 5
+    spool.end_arriving(STUDY)
+    assert len(spool.settled(0.0)) == 6
+
+
+def test_attempts_are_those_since_it_was_graded(spool: Spool, images: list[Dataset]) -> None:
+    """A study that images join one by one is not given up."""
+    for number in range(4):
+        keep(spool, images[number : number + 1])
+        (study,) = spool.settled(0.0)
+        assert study.attempts == 0
+        spool.begin(study)
+        spool.finish(study, "graded")
+
+
+@pytest.mark.parametrize("state", ["{", "[]", '{"format": "lumbar-spool/9", "graded": []}', "\0" * 20])
+def test_a_state_that_a_bad_disk_has_spoilt_has_its_study_graded_again(
+    config: ServiceConfig, spool: Spool, images: list[Dataset], state: str
+) -> None:
+    keep(spool, images[:2])
+    spool.store("1.9", "1.9.1", b"x")
+    for study in spool.settled(0.0):
+        spool.finish(study, "graded")
+        (study.images.parent / "state.json").write_text(state)
+    spool.close()
+    again = Spool(config.spool, max_bytes=config.max_spool_bytes)
+    assert sorted(len(study.instances) for study in again.settled(0.0)) == [1, 2]
+    again.close()
+
+
 def test_a_restart_finds_what_was_there(config: ServiceConfig, spool: Spool, images: list[Dataset]) -> None:
     keep(spool, images[:2])
     with pytest.raises(FolderInUse):
@@ -128,6 +173,17 @@ def test_a_restart_finds_what_was_there(config: ServiceConfig, spool: Spool, ima
 
 def test_only_its_owner_can_look_into_the_spool(config: ServiceConfig, spool: Spool) -> None:
     assert oct(config.spool.stat().st_mode & 0o777) == "0o700"
+
+
+def test_nobody_else_can_look_into_a_folder_that_was_there(tmp_path: Path, images: list[Dataset]) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir(mode=0o755)
+    spool = Spool(folder, max_bytes=10**6)
+    spool.note_cut("1.2", "1.2.3")
+    spool.note_refused("1.3", "1.3.4", "A900")
+    for path in (folder / "studies", folder / "outbox", *(folder / "studies").iterdir()):
+        assert oct(path.stat().st_mode & 0o777) == "0o700"
+    spool.close()
 
 
 def test_a_full_spool_lets_graded_images_go_and_then_turns_away(tmp_path: Path) -> None:
@@ -168,6 +224,22 @@ def test_the_size_of_the_spool_is_kept_though_a_study_makes_room_for_its_own_cor
     with pytest.raises(SpoolFull):
         spool.store("1.2", "1.2.1", b"x" * 10)
     spool.store("1.2", "1.2.1", b"x" * 5)
+    spool.close()
+    again = Spool(tmp_path / "spool", max_bytes=1000)  # it knows what is there
+    with pytest.raises(SpoolFull):
+        again.store("1.3", "1.3.1", b"x")
+    again.close()
+
+
+def test_an_image_whose_room_its_own_correction_takes_goes_once(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", max_bytes=1000)
+    spool.store("1.1", "1.1.1", b"x" * 600)
+    spool.finish(spool.settled(0.0)[0], "graded")
+    spool.store("1.2", "1.2.1", b"x" * 300)
+    spool.store("1.1", "1.1.1", b"y" * 700)
+    with pytest.raises(SpoolFull):
+        spool.store("1.3", "1.3.1", b"x")
+    assert sum(path.stat().st_size for path in (tmp_path / "spool").rglob("*.dcm")) == 1000
     spool.close()
 
 
