@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+import zipfile
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.encaps import encapsulate
+from pydicom.uid import RLELossless
 
+from classifier.grade import Grade
 from classifier.prior import level_prior
+from data_prep.base.backend import BackendUnusable
+from data_prep.levels import SpineLevels
 from data_prep.problems import DicomRejected, Reason
 from data_prep.read.entry import StudyEntry
-from data_prep.study import Study
-from data_prep.vocabulary import TARGETS, Condition, Level, SeriesKind, Target
-from pipeline.grade import Pipeline
+from data_prep.read.find import find_studies
+from data_prep.rsna.known import known_studies
+from data_prep.study import PLAIN, Study
+from data_prep.vocabulary import TARGETS, Condition, Flag, Level, SeriesKind, Target
+from pipeline.grade import Pipeline, _doubts
 from pipeline.prediction import StudyPrediction, probabilities_in
 from tests.pipeline.stand_in import (
     CANARY,
@@ -161,3 +172,106 @@ def test_a_graded_study_does_not_depend_on_its_neighbours(images: Path) -> None:
     alone = pipeline.predict(images / "502")[0].to_dict()
     together = pipeline.predict(images)[1].to_dict()
     assert alone == together
+
+
+class TellingSpine(StraightSpine):
+    """Says more of what it found."""
+
+    def __init__(self, **told: tuple[str, ...]) -> None:
+        super().__init__()
+        self.told = told
+
+    def predict(self, study: Study) -> SpineLevels:
+        return replace(super().predict(study), **self.told)  # type: ignore[arg-type]
+
+
+class BlindGrader:
+    """Looks at every slice, and sees no signal at one of the targets."""
+
+    def grade(self, study: Study, levels: SpineLevels) -> dict[Target, Grade]:
+        for item in (item for series in study.series for item in series.slices):
+            with suppress(DicomRejected):
+                item.pixels()
+        prior = {target: Grade(level_prior(target), "prior") for target in TARGETS}
+        return {**prior, TARGETS[7]: Grade(level_prior(TARGETS[7]), "prior", (Flag.NO_SIGNAL,))}
+
+
+def test_what_detector_and_graders_say_is_said_of_the_study(images: Path) -> None:
+    def flags(*stages: object) -> set[str]:
+        (prediction,) = Pipeline(*stages).predict(images / "501")  # type: ignore[arg-type]
+        return {*prediction.flags} - plain
+
+    plain: set[str] = set()
+    plain = flags(StraightSpine(), BrightnessGrader())
+    assert "level_absent" in plain
+    assert flags(TellingSpine(flags=("noisy",)), BrightnessGrader()) == {"noisy"}
+    assert flags(TellingSpine(set_aside=("12",)), BrightnessGrader()) == {"no_sagittal_t1"}
+    assert "no_axial_t2" in flags(TellingSpine(turned=("13",)), BrightnessGrader())
+    assert flags(StraightSpine(), BlindGrader()) == {"no_signal"}
+
+
+def test_a_study_that_others_have_learned_from_is_not_called_known(images: Path) -> None:
+    (images / "501").rename(images / min(known_studies()))
+    (prediction,) = stand_in_pipeline().predict(images / min(known_studies()))
+    assert "known_study" not in prediction.flags and not prediction.rejected
+
+
+@pytest.mark.parametrize("grader", [BlindGrader(), BrightnessGrader()])
+def test_slices_that_cannot_be_decoded_are_listed_whether_grading_fails_or_not(
+    images: Path, grader: BlindGrader | BrightnessGrader
+) -> None:
+    for path in (images / "501" / "11").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = RLELossless
+        dataset.PixelData = encapsulate([b"no RLE" * 20])
+        dataset["PixelData"].VR = "OB"
+        dataset.save_as(path, enforce_file_format=True)
+    (prediction,) = Pipeline(StraightSpine(), grader).predict(images / "501")
+    told = {(item.reason, item.series_id) for item in prediction.rejections}
+    assert (Reason.BAD_PIXELS, "11") in told
+    assert prediction.rejected == (not isinstance(grader, BlindGrader))
+
+
+def test_why_nothing_of_a_study_could_be_used_is_listed(images: Path) -> None:
+    for path in (images / "501").rglob("*.dcm"):
+        path.write_text("this is no DICOM")
+    bad, good = stand_in_pipeline().predict(images)
+    assert bad.rejected and not good.rejected
+    assert sum(item.reason is Reason.NOT_DICOM for item in bad.rejections) == 15
+
+
+def test_members_of_a_zip_that_were_refused_are_said_by_its_studies(images: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for path in sorted((images / "501").rglob("*.dcm")):
+            archive.write(path, path.relative_to(images))
+        archive.writestr("more.zip", b"PK\x05\x06" + bytes(18))
+    (prediction,) = stand_in_pipeline().predict(tmp_path / "all.zip")
+    assert Reason.NESTED_ARCHIVE in {item.reason for item in prediction.rejections}
+
+
+def test_a_backend_that_cannot_run_is_no_fault_of_a_study(images: Path) -> None:
+    class NotHere:
+        def grade(self, *_: object) -> dict[Target, Grade]:
+            raise BackendUnusable("no")
+
+    with pytest.raises(BackendUnusable):
+        Pipeline(StraightSpine(), NotHere()).predict(images / "501")
+
+
+def test_a_few_slices_beside_a_series_of_their_kind_make_no_study_degraded(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a scout: nobody grades them."""
+    monkeypatch.setattr("pipeline.grade.are_edited", lambda _: False)  # noise looks so
+    study = find_studies(images / "501")[0].load()
+
+    def doubts(*, slices: int, **change: str) -> tuple[str, ...]:
+        given = study.of_kind(SeriesKind.SAGITTAL_T2)[0]
+        series = replace(given, traits=PLAIN, **change)  # type: ignore[arg-type]
+        coarse = replace(PLAIN, is_degraded=True)
+        few = replace(given, series_id="99", stacks=(given.main_stack[:slices],), traits=coarse)
+        return _doubts(replace(study, series=(series, few)), {})
+
+    assert "degraded_input" not in doubts(slices=2) and "degraded_input" in doubts(slices=3)
+    assert "series_kind_guessed" in doubts(slices=2, kind_source="assumed")
+    assert "series_kind_guessed" not in doubts(slices=2)

@@ -35,9 +35,10 @@ from pipeline.service.dicomweb import Archive
 from pipeline.service.receiver import Receiver
 from pipeline.service.run import set_up_log
 from pipeline.service.sender import Sender
-from pipeline.service.spool import Spool, SpoolFull
+from pipeline.service.spool import Spool, SpoolFull, WaitingStudy
+from pipeline.service.worker import Worker
 from tests.pipeline.service.parts import STUDY, keep, store, worker
-from tests.pipeline.stand_in import CANARY, BrokenGrader, StraightSpine
+from tests.pipeline.stand_in import CANARY, BrokenGrader, StraightSpine, stand_in_pipeline
 
 
 @pytest.mark.parametrize(
@@ -434,7 +435,83 @@ def test_a_study_of_which_no_target_was_graded_gives_no_result(
     assert ": nothing to grade, 0 results to send" in capfd.readouterr().err
 
 
+class Waits(threading.Event):
+    """Waits for nothing, remembers how long it should have waited, and is set after so many."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.asked = most, list[float | None]()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.asked.append(timeout)
+        if len(self.asked) >= self.most:
+            self.set()
+        return self.is_set()
+
+
+def test_the_worker_outlives_failures_waits_longer_for_a_full_disk_and_cleans_up(
+    config: ServiceConfig, spool: Spool, images: list[Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, keep_s=0.0, max_retry_s=5.0)
+    keep(spool, images)
+    failures: list[Exception] = [OSError(errno.ENOSPC, "full")] * 4 + [RuntimeError("what?")]
+    settled = spool.settled
+
+    def failing(quiet_s: float) -> list[WaitingStudy]:
+        if failures:
+            raise failures.pop(0)
+        return settled(quiet_s)
+
+    monkeypatch.setattr(spool, "settled", failing)
+    stop, new_results = Waits(9), threading.Event()
+    Worker(config, spool, stand_in_pipeline(), new_results).run(stop)
+    assert stop.asked == [1.0, 2.0, 4.0, 5.0, 5.0, 5.0, 1.0, 1.0, 1.0]
+    assert len(spool.waiting_results()) == 1 and new_results.is_set()
+    assert not list(config.spool.rglob("images/*.dcm"))
+
+
+def test_a_worker_that_is_told_to_stop_leaves_what_waits(
+    config: ServiceConfig, spool: Spool, images: list[Dataset]
+) -> None:
+    keep(spool, images)
+    stop = threading.Event()
+    stop.set()
+    worker(config, spool).grade_settled(stop)
+    (study,) = spool.settled(0.0)
+    assert study.attempts == 0 and spool.waiting_results() == []
+
+
 # --- sender ---
+
+
+def test_the_sender_waits_longer_after_every_failure_and_looks_again_when_there_is_more(
+    config: ServiceConfig, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, new_results = Waits(7), Waits(99)
+    sender = Sender(replace(config, max_retry_s=0.5), spool, new_results)
+    left = [1, 1, 1, 1, 0, 0, 2, 2]
+    new_results.set()
+    monkeypatch.setattr(sender, "deliver", lambda _: left.pop(0) if left else 1)
+    sender.run(stop)
+    assert stop.asked == [0.1, 0.2, 0.4, 0.5, 0.1, 0.2, 0.4]
+    assert new_results.asked == [5.0, 5.0] and not new_results.is_set()
+
+
+def test_a_delivery_that_fails_within_the_program_is_tried_again(
+    config: ServiceConfig, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "waiting_results", lambda: 1 / 0)
+    assert Sender(config, spool, threading.Event()).deliver() > 0
+
+
+def test_results_are_sent_oldest_first_and_a_half_one_never(spool: Spool) -> None:
+    for age, name in enumerate(("c", "a", "b", ".half")):
+        (spool.outbox / f"{name}.dcm").write_bytes(b"x")
+        os.utime(spool.outbox / f"{name}.dcm", (age + 1, age + 1))
+    assert [path.stem for path in spool.waiting_results()] == ["c", "a", "b"]
+    spool.delivered(spool.outbox / "a.dcm")
+    spool.delivered(spool.outbox / "a.dcm")  # of a kill in between: somebody has taken it out
+    assert [path.stem for path in spool.waiting_results()] == ["c", "b"]
 
 
 def test_results_wait_for_a_destination_that_is_away(
