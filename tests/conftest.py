@@ -21,6 +21,7 @@ from filelock import FileLock
 from hypothesis import settings
 
 from tests.kept import KEPT_VARIABLE, Kept, compute_once
+from tests.left_behind import left_behind, state_of_process
 
 # A busy machine is no failure.
 settings.register_profile("patient", deadline=None)
@@ -155,6 +156,14 @@ def kept_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kept_arrays(kept_folder: Path) -> Kept:
     """In a folder that all workers share."""
     return Kept(kept_folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """Files of tests run in any order in one process: what one leaves there, another one fails by."""
+    before = state_of_process()
+    yield
+    assert not (left := left_behind(before, state_of_process())), left
 
 
 _SMALL_PX = 10_000  # a picture with fewer is rendered sooner than it is looked up
