@@ -601,11 +601,12 @@ def test_a_result_waits_until_the_archive_has_confirmed_that_very_one(
 def undisturbed() -> Iterator[None]:
     """Puts back what the command sets for the whole process: signals and loggers."""
     loggers = [logging.getLogger(name) for name in ("lumbar.serve", "pynetdicom", "pydicom", "highdicom")]
-    before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
+    before = [(logger, logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
     signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
-    for logger, handlers, propagate in before:
+    for logger, handlers, propagate, level in before:
         logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
     for number, handler in signals.items():
         signal.signal(number, handler)
 
