@@ -24,6 +24,7 @@ from data_prep.rsna.known import known_studies
 from data_prep.study import TURNED, Series, Study
 from data_prep.vocabulary import ConditionGroup, Flag, SeriesKind, Target
 from detector.spine.fluid import kinds_as_seen
+from detector.spine.order import with_order_doubted
 from pipeline.learned import have_seen_rsna
 from pipeline.model_facts import ModelFacts, resolve_device
 from pipeline.models import model_folders
@@ -237,7 +238,7 @@ def find_levels(detector: LevelFinder, study: Study) -> tuple[Study, SpineLevels
     levels = detector.predict(study)
     if (seen := kinds_as_seen(study, levels)) is not study:
         study, levels = seen, detector.predict(seen)
-    return study.with_unused(levels.turned, TURNED), levels
+    return with_order_doubted(study.with_unused(levels.turned, TURNED)), levels
 
 
 def failure_of(error: Exception, stage: str, study_id: str) -> Rejection:

@@ -178,11 +178,11 @@ def _between(stacks: Sequence[Sequence[Slice]]) -> Iterator[tuple[Slice, Slice]]
 
 def _image_of(item: Slice, images: _Images) -> _Image | None:
     if id(item) not in images:
-        images[id(item)] = _small(item)
+        images[id(item)] = small_image(item)
     return images[id(item)]
 
 
-def _small(item: Slice) -> _Image | None:
+def small_image(item: Slice) -> _Image | None:
     """The image with pixels of about 3 mm; the root, lest bright fat counts for all. None: not decoded."""
     try:
         pixels = item.pixels()

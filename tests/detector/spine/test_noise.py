@@ -43,6 +43,13 @@ def test_known_noise_is_measured(ratio: float) -> None:
     assert signal_to_noise((pixels + noise).astype(np.float32)) == pytest.approx(ratio, rel=0.25)
 
 
+def test_a_rescale_intercept_is_no_noise() -> None:
+    """Images of converters that know CT begin at -1024."""
+    pixels = np.random.default_rng(0).gamma(4.0, 100.0, (200, 200)).astype(np.float32)
+    pixels[0, 0] = 0.0
+    assert signal_to_noise(pixels - 1024) == pytest.approx(signal_to_noise(pixels), rel=1e-3)
+
+
 def test_images_without_noise_or_without_numbers_are_not_noisy() -> None:
     assert signal_to_noise(np.full((64, 64), 7, np.float32)) == np.inf
     assert signal_to_noise(np.full((64, 64), np.nan, np.float32)) == np.inf
