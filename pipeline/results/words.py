@@ -50,8 +50,8 @@ FLAG_WORDS: Final[Mapping[str, str]] = {
     "table disagree, or two that are called alike show something else: check what it was read as.",
     "series_kind_guessed": "Nothing says what a series shows, T1 or T2: it was guessed from the images.",
     "degraded_input": "Images are compressed with loss, in 8 bits, of coarse or different pixels, inverted, "
-    "cut off at a brightness, on another scale in each slice, or folded over: grades may differ from those "
-    "of the images as acquired.",
+    "cut off at a brightness, equalised, on another scale in each slice, or folded over: grades may differ "
+    "from those of the images as acquired.",
     "known_study": "The models learned from this study, or were chosen and calibrated on it: its grades look "
     "better than they are on others.",
     "study_rejected": "The study could not be graded.",

@@ -35,6 +35,17 @@ def windowed(pixels: Pixels) -> Pixels:
     return np.clip((pixels - low) / (high - low), 0, 1).astype(np.float32)
 
 
+def narrow_window(pixels: Pixels) -> Pixels:
+    """Of a third of the values, which leaves most of the air dark."""
+    return np.clip(pixels, 0, 0.35 * np.percentile(pixels, 99.7))
+
+
+def equalised(pixels: Pixels) -> Pixels:
+    """As many pixels of every grey, as converters make them for people to look at."""
+    ranks = np.searchsorted(np.sort(pixels, axis=None), pixels, side="right")
+    return (ranks * (255 / pixels.size)).round().astype(np.float32)
+
+
 def folded_back(pixels: Pixels) -> Pixels:
     """A value of too many bits, of which the lower ones are left."""
     return np.mod(pixels, np.percentile(pixels, 96))
@@ -83,7 +94,7 @@ def test_letters_are_not_taken_for_values_that_begin_again(kind: SeriesKind) -> 
 
 
 @pytest.mark.parametrize("kind", SeriesKind)
-@pytest.mark.parametrize("change", [inverted, windowed, folded_back, few_greys])
+@pytest.mark.parametrize("change", [inverted, windowed, narrow_window, equalised, folded_back, few_greys])
 def test_edited_greys_are_told(kind: SeriesKind, change: Callable[[Pixels], Pixels]) -> None:
     (series, *_) = study().of_kind(kind)
     assert not are_edited(series)
@@ -171,6 +182,17 @@ def test_tissue_beside_axial_slices_that_is_folded_over_them_is_told(across: boo
 
     assert not are_edited(series.changed(lambda item: stored(item, folds=False)))
     assert are_edited(series.changed(lambda item: stored(item, folds=True)))
+
+
+def test_tissue_in_front_of_axial_slices_that_is_folded_over_their_back_is_told() -> None:
+    (series, *_) = study().of_kind(SeriesKind.AXIAL_T2)
+
+    def stored(*, folds: bool) -> Series:
+        return changed(series, lambda pixels: narrowed(pixels.T, folds=folds).T)
+
+    assert not are_edited(stored(folds=False))
+    assert are_edited(stored(folds=True))
+    assert not are_edited(changed(series, lambda pixels: pixels + 1000))
 
 
 def test_two_axial_slices_are_too_few_to_tell_a_fold() -> None:
