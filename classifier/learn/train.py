@@ -101,101 +101,45 @@ def train_grader(
         PretrainedUnusable: the pretrained file does not fit.
     """
     machine = machine or Machine()
-    settings, device = config.training, machine.device
+    settings = config.training
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    network = first_network(config, start_from, pretrained)
-    network = network.to(device).to(memory_format=torch.channels_last)
-    averaged = AveragedModel(network, avg_fn=_running_mean(settings.ema_decay), use_buffers=True)
-    kept: GraderNetwork = averaged.module  # type: ignore[assignment]
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
     steps = steps_per_epoch(train, config)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, _warmup_then_cosine(settings.epochs * steps, settings.warmup_share)
-    )
-    # float16 needs its gradients scaled; bfloat16 has the range of float32.
-    is_scaled = settings.bfloat16 and mixed_dtype(device) is torch.float16
-    scaler = torch.amp.GradScaler(device.type, enabled=is_scaled)
-    weights = torch.tensor(settings.severity_weights, device=device)
-    reports: list[EpochReport] = []
-
+    network = first_network(config, start_from, pretrained)
+    learner = _Learner(config, network, settings.epochs * steps, machine.device)
     origin = made_of(train, pretrained, start_from)
     checkpoint = folder / f"{config.name.value}.checkpoint.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=device)
-        if state["config"] != json.dumps(config.to_dict()):
-            raise ValueError(f"'{checkpoint.name}' is of another configuration: choose a new folder")
-        if state.get("made_of", origin) != origin:
-            raise ValueError(
-                f"'{checkpoint.name}' has learned from other crops, or begun with other weights: "
-                "choose a new folder"
-            )
-        network.load_state_dict(state["network"])
-        averaged.load_state_dict(state["averaged"])
-        optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
-        scaler.load_state_dict(state["scaler"])
-        reports = [EpochReport(**row) for row in state["reports"]]
-
+    reports = learner.resume(checkpoint, origin) if checkpoint.exists() else []
     if len(reports) == settings.epochs and _is_saved(folder, config, origin):
-        return kept
+        return learner.kept
     for epoch in range(len(reports), settings.epochs):
         started = time.monotonic()
         # The order and the jitter hang on seed and epoch alone: a resumed run equals an undisturbed one.
         torch.manual_seed(settings.seed * 10_007 + epoch)
-        network.train()
+        learner.network.train()
         total_loss, done = 0.0, 0
-        for made in training_batches(train, config, epoch, workers=machine.workers):
-            batch = made.to(device)
-            if settings.blend:
-                pixels, truth = blended(batch.pixels, batch.truth, settings.blend)
-                batch = replace(batch, pixels=pixels, truth=truth)
-            with mixed_precision(device, enabled=settings.bfloat16):
-                logits = batch.logits(network)
-            loss = _loss(logits.float(), batch, weights, config)
-            if not math.isfinite(loss.item()):
+        for batch in training_batches(train, config, epoch, workers=machine.workers):
+            loss = learner.learn(batch)
+            if not math.isfinite(loss):
                 raise TrainingFailed(
-                    f"{config.name.value}: loss is {loss.item()} in epoch {epoch}, step {done}; "
+                    f"{config.name.value}: loss is {loss} in epoch {epoch}, step {done}; "
                     "lower training.learning_rate or look at these crops"
                 )
-            optimiser.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
-            scaler.unscale_(optimiser)
-            torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_norm)
-            scaler.step(optimiser)
-            scaler.update()
-            schedule.step()
-            averaged.update_parameters(network)
-            total_loss += loss.item()
+            total_loss += loss
             done += 1
             on_step(epoch + done / steps)
-        choosing_loss, prior_loss = _choosing_losses(kept, choosing, config)
+        choosing_loss, prior_loss = _choosing_losses(learner.kept, choosing, config)
         reports.append(
             EpochReport(
                 epoch=epoch,
-                learning_rate=float(schedule.get_last_lr()[0]),
+                learning_rate=float(learner.schedule.get_last_lr()[0]),
                 train_loss=total_loss / done,
                 choosing_loss=choosing_loss,
                 choosing_prior_loss=prior_loss,
                 seconds=time.monotonic() - started,
             )
         )
-        state = {
-            "config": json.dumps(config.to_dict()),
-            "made_of": origin,
-            "network": network.state_dict(),
-            "averaged": averaged.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "schedule": schedule.state_dict(),
-            "scaler": scaler.state_dict(),
-            "reports": [vars(row) for row in reports],
-        }
-        # In memory first: into a file torch writes without saying that the disk is full.
-        content = io.BytesIO()
-        torch.save(state, content)
-        write_whole(checkpoint, content.getvalue())
+        learner.save(checkpoint, origin, reports)
         write_table(folder / f"{config.name.value}.log.csv", list(vars(reports[0])), map(vars, reports))
         report(reports[-1])
     metrics = {
@@ -206,8 +150,103 @@ def train_grader(
     }
     if pretrained is not None:
         metrics["pretrained"] = {"file": pretrained.name, "sha256": file_sha256(pretrained)}
-    save_grader(folder, config, kept, Calibration(), metrics)
-    return kept
+    save_grader(folder, config, learner.kept, Calibration(), metrics)
+    return learner.kept
+
+
+class _Learner:
+    """A network and all that changes with it while it learns, which a checkpoint holds.
+
+    Attributes:
+        kept: the running mean of the network's weights, which a training is for.
+    """
+
+    def __init__(
+        self, config: GraderConfig, network: GraderNetwork, n_steps: int, device: torch.device
+    ) -> None:
+        settings = config.training
+        self.config, self.device = config, device
+        self.network = network.to(device).to(memory_format=torch.channels_last)
+        averaged = AveragedModel(self.network, avg_fn=_running_mean(settings.ema_decay), use_buffers=True)
+        self.averaged = averaged
+        self.kept: GraderNetwork = averaged.module  # type: ignore[assignment]
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser, _warmup_then_cosine(n_steps, settings.warmup_share)
+        )
+        # float16 needs its gradients scaled; bfloat16 has the range of float32.
+        is_scaled = settings.bfloat16 and mixed_dtype(device) is torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=is_scaled)
+        self.weights = torch.tensor(settings.severity_weights, device=device)
+
+    def learn(self, batch: Batch) -> float:
+        """One step; its loss."""
+        settings = self.config.training
+        batch = batch.to(self.device)
+        if settings.blend:
+            pixels, truth = blended(batch.pixels, batch.truth, settings.blend)
+            batch = replace(batch, pixels=pixels, truth=truth)
+        with mixed_precision(self.device, enabled=settings.bfloat16):
+            logits = batch.logits(self.network)
+        loss = self._loss(logits.float(), batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimiser)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), settings.gradient_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.schedule.step()
+        self.averaged.update_parameters(self.network)
+        return loss.item()
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        loss = weighted_loss(logits, batch.log_prior, batch.truth, self.weights)
+        if self.config.any_severe_weight > 0:
+            severe = any_severe_loss(logits, batch.log_prior, batch.truth, self.weights, batch.sequence)
+            loss = loss + self.config.any_severe_weight * severe
+        return loss
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "network": self.network,
+            "averaged": self.averaged,
+            "optimiser": self.optimiser,
+            "schedule": self.schedule,
+            "scaler": self.scaler,
+        }
+
+    def save(self, checkpoint: Path, origin: str, reports: list[EpochReport]) -> None:
+        """Write all of it, and what it was made of, to a file."""
+        state = {
+            "config": json.dumps(self.config.to_dict()),
+            "made_of": origin,
+            **{name: part.state_dict() for name, part in self._parts().items()},
+            "reports": [vars(row) for row in reports],
+        }
+        # In memory first: into a file torch writes without saying that the disk is full.
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_whole(checkpoint, content.getvalue())
+
+    def resume(self, checkpoint: Path, origin: str) -> list[EpochReport]:
+        """Go on from what ``save`` wrote; the reports so far.
+
+        Raises:
+            ValueError: it is of another configuration, or of other crops or weights to begin with.
+        """
+        state = torch.load(checkpoint, weights_only=True, map_location=self.device)
+        if state["config"] != json.dumps(self.config.to_dict()):
+            raise ValueError(f"'{checkpoint.name}' is of another configuration: choose a new folder")
+        if state.get("made_of", origin) != origin:
+            raise ValueError(
+                f"'{checkpoint.name}' has learned from other crops, or begun with other weights: "
+                "choose a new folder"
+            )
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        return [EpochReport(**row) for row in state["reports"]]
 
 
 def first_network(
@@ -249,14 +288,6 @@ def made_of(
     begun = [] if start_from is None else [value.cpu().numpy() for value in start_from.values()]
     weights = None if pretrained is None else file_sha256(pretrained)
     return arrays_digest([*train.columns().values(), *begun], weights)
-
-
-def _loss(logits: Tensor, batch: Batch, weights: Tensor, config: GraderConfig) -> Tensor:
-    loss = weighted_loss(logits, batch.log_prior, batch.truth, weights)
-    if config.any_severe_weight > 0:
-        severe = any_severe_loss(logits, batch.log_prior, batch.truth, weights, batch.sequence)
-        loss = loss + config.any_severe_weight * severe
-    return loss
 
 
 @torch.inference_mode()

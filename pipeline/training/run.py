@@ -24,7 +24,7 @@ from pipeline.training import grading
 from pipeline.training.calibrating import calibrate
 from pipeline.training.data import TrainingData, read_training_data
 from pipeline.training.finish import finish
-from pipeline.training.first_stage import find_all_points, train_detectors
+from pipeline.training.first_stage import DetectorTrainings, find_all_points
 from pipeline.training.folds import assign_folds, without_severe
 from pipeline.training.plan import TrainSettings
 from pipeline.training.ranks import RankFailed, Ranks
@@ -117,12 +117,12 @@ def _train(settings: TrainSettings, ranks: Ranks, say: Callable[[str], None]) ->
             _tell_of_revision(run / _PLAN_FILE, say)
             write_json(run / _PLAN_FILE, _described(settings, configs), indent=1, default=str)
             write_json(run / _FOLDS_FILE, folds, indent=1)
-        detectors = train_detectors(plan, data, folds, digest, stages, device, settings.workers)
+        trainings = DetectorTrainings(plan, data, folds, digest, stages, device, settings.workers)
+        detectors = trainings.train()
         points, points_digest = find_all_points(plan, data, folds, detectors, stages, device)
         crops, crops_digest = cut_all_crops(plan, data, points, points_digest, configs, stages)
         configs = grading.trainable(configs, crops, folds)
-        graders = GraderTrainings(settings, configs, folds, crops, crops_digest, device, stages)
-        passes = graders.train()
+        passes = GraderTrainings(settings, configs, folds, crops, crops_digest, device, stages).train()
         if ranks.rank:
             done = True
             return None

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from classifier.config import GraderConfig, GraderName
+from classifier.learn.crop_cache import Source
 from classifier.learn.train import Machine
 from data_prep.base.manifest import file_sha256
 from pipeline.training import grading
@@ -32,20 +33,15 @@ def cut_all_crops(
     cuts = {group.value: config.to_dict()["crop"] for group, config in configs.items()}
     made_of = digest_of([points_digest, cuts, plan.cleaning.far_points_mm])
     folder = stages.run / "crops" / made_of[:12]
-    world = stages.ranks.world
+
+    def cut(which: str, sources: Sequence[Source], _: Path) -> None:
+        grading.cut_all(sources, folder / which, configs)
+
     for which in (grading.FOUND, grading.ANNOTATED):
+        work = partial(cut, which)
+        stages.do([Job(f"crops/{which}-begun", made_of, partial(work, []))])
         sources = grading.crop_sources(data, points, plan.cleaning, which)
-
-        def begin(_: Path, which: str = which) -> None:
-            grading.cut_all([], folder / which, configs)
-
-        stages.do([Job(f"crops/{which}-begun", made_of, begin)])
-
-        def work(_: Path, rank: int, which: str = which, sources: Any = sources) -> None:
-            grading.cut_all(sources[rank::world], folder / which, configs)
-
-        parts = {rank: f"crops/{which}-part{rank}of{world}" for rank in range(world)}
-        stages.do([Job(part, made_of, partial(work, rank=rank)) for rank, part in parts.items()])
+        stages.do(stages.parts(f"crops/{which}-part", made_of, sources, work))
     return folder, made_of
 
 

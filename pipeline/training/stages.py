@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data_prep.base.files import write_whole
 from pipeline.training.peers import Peers
 from pipeline.training.ranks import Ranks
+
+_Item = TypeVar("_Item")
 
 # Not .json: the folder may be one of weights, whose manifest lists such files.
 DONE_FILE = "done.marker"
@@ -70,6 +73,14 @@ class Stages:
             write_whole(folder / DONE_FILE, json.dumps(done))
             self.say(f"{job.name}: {seconds:.0f} s")
         self.ranks.wait(jobs, self.is_done)
+
+    def parts(
+        self, name: str, digest: str, items: Sequence[_Item], work: Callable[[Sequence[_Item], Path], None]
+    ) -> list[Job]:
+        """The same work on many items, as a job for each process."""
+        world = self.ranks.world
+        shares = {rank: items[rank::world] for rank in range(world)}
+        return [Job(f"{name}{rank}of{world}", digest, partial(work, mine)) for rank, mine in shares.items()]
 
     def is_done(self, job: Job) -> bool:
         """Whether the job was finished with the same inputs."""
