@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,9 +25,11 @@ from pipeline.commands.options import (
 from pipeline.commands.summaries import tell_of_known, tell_of_left_out
 
 if TYPE_CHECKING:
-    from data_prep.levels import SpineLevels
+    from data_prep.levels import LevelPoint, SpineLevels
     from data_prep.problems import Rejection
     from data_prep.read.entry import StudyEntry
+    from data_prep.study import Study
+    from detector.learn.study_slices import LeftOut
     from detector.predict import LevelDetector
 
 app = typer.Typer(help="Find levels: train, evaluate, predict.", no_args_is_help=True)
@@ -136,7 +138,6 @@ def evaluate(
     """
     import pandas as pd
 
-    from data_prep.partition import Part
     from detector.evaluate import (
         is_axial_alone,
         numbering_report,
@@ -145,27 +146,11 @@ def evaluate(
         summarise,
     )
     from detector.figures import draw_worst
-    from detector.learn.point_slices import point_slice_cases
-    from detector.learn.sources import annotated_cases, external_cases
     from detector.learn.study_slices import LeftOut
 
-    if external is None and part is not None and part not in set(Part):
-        raise typer.BadParameter("DATA and --slices have the parts train, validation and test")
-    wanted = None if part is None or external is not None else Part(part)
     detector, left_out = _detector(weights), LeftOut()
-    if external is not None:
-        cases = external_cases(external, external_mm_per_px, part or "report")
-    elif slices:
-        cases = [case for folder in slices for case in point_slice_cases(folder, wanted)]
-        if wanted is None:
-            console.tell(
-                "note: of folders that the models learned from, --part test leaves known patients out"
-            )
-    else:
-        try:
-            cases = annotated_cases(data, wanted, left_out)
-        finally:  # also where nothing is left
-            tell_of_left_out(left_out)
+    cases = _annotated(data, external, external_mm_per_px, slices, part, left_out)
+    if external is None and not slices:
         tell_of_known((study.study_id for study, _ in cases), weights)
     rows, found = [], []
     with console.progress("evaluating", len(cases)) as done:
@@ -187,10 +172,48 @@ def evaluate(
     if as_json:
         figures = {"studies": len(cases), "without_points": unseen, **report, "numbering": numbering}
         console.print_json({key: without_nan(value) for key, value in figures.items()})
-        console.exit_by(left_out.rejections)
-        return
+    else:
+        _print_errors(report, numbering, len(cases), unseen)
+    console.exit_by(left_out.rejections)
+
+
+def _annotated(
+    data: Path | None,
+    external: Path | None,
+    external_mm_per_px: float,
+    slices: list[Path] | None,
+    part: str | None,
+    left_out: LeftOut,
+) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+    """The annotated studies that the options of ``evaluate`` name."""
+    from data_prep.partition import Part
+    from detector.learn.point_slices import point_slice_cases
+    from detector.learn.sources import annotated_cases, external_cases
+
+    if external is not None:
+        return external_cases(external, external_mm_per_px, part or "report")
+    if part is not None and part not in set(Part):
+        raise typer.BadParameter("DATA and --slices have the parts train, validation and test")
+    wanted = None if part is None else Part(part)
+    if slices:
+        cases = [case for folder in slices for case in point_slice_cases(folder, wanted)]
+        if wanted is None:
+            console.tell(
+                "note: of folders that the models learned from, --part test leaves known patients out"
+            )
+        return cases
+    try:
+        return annotated_cases(data, wanted, left_out)
+    finally:  # also where nothing is left
+        tell_of_left_out(left_out)
+
+
+def _print_errors(
+    report: Mapping[str, Any], numbering: Mapping[str, Any], n_studies: int, n_unseen: int
+) -> None:
+    """Errors per condition group, and how often the numbering is wrong."""
     console.print_rows(
-        f"{len(cases)} studies; mm in the plane of the slice, 3D: in space; level, side: at a wrong one",
+        f"{n_studies} studies; mm in the plane of the slice, 3D: in space; level, side: at a wrong one",
         [
             {
                 "group": group,
@@ -201,9 +224,11 @@ def evaluate(
             for group, figures in report.items()
         ],
     )
-    if unseen:
-        console.out.print(f"no spine was found in {unseen} of {len(cases)} studies: their points are missing")
-    if unseen == len(cases):
+    if n_unseen:
+        console.out.print(
+            f"no spine was found in {n_unseen} of {n_studies} studies: their points are missing"
+        )
+    if n_unseen == n_studies:
         return
     console.out.print(
         f"numbering: {numbering['wrong']} of {numbering['studies']} studies wrong, mean confidence "
@@ -214,7 +239,6 @@ def evaluate(
             f"{numbering['contradictory']} studies are not counted there: their left and right foramina are "
             "annotated a level apart"
         )
-    console.exit_by(left_out.rejections)
 
 
 @app.command(epilog="Example: lumbar detector calibrate runs/detectors --phantoms 100 --hard 150")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from data_prep.problems import LumbarError
 from pipeline.commands import console, summaries
 from pipeline.commands.options import AsJson, BatchThreads, Data, Device, Pretrained, Resamples, Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _OF_BOTH = "--common scores the studies that both tables have"
 
@@ -121,54 +124,17 @@ def score(
     A bad submission is refused, every problem listed. Figures other than the
     metric judge p ∝ q / (1, 2, 4).
     """
-    import pandas as pd
-
     from classifier.judge.quality import quality_tables, review_curve, score_with_intervals
     from classifier.judge.rows import GradedRows
     from classifier.metric import score as official_score
-    from data_prep.base.csv_files import EMPTY, read_text_table
-    from data_prep.names import input_label, printable
-    from data_prep.rsna.known import known_studies, said_of_known
+    from data_prep.rsna.known import said_of_known
     from pipeline.commands.console_tables import print_review, print_tables
-    from pipeline.results.submission import (
-        SubmissionError,
-        lacks_studies,
-        read_submission,
-        rows_of_both,
-        validate_submission,
-    )
 
     label_file = labels / "train.csv" if labels.is_dir() else labels
     if cases is not None and cases.resolve() in (submission.resolve(), label_file.resolve()):
         raise typer.BadParameter("--cases would overwrite what is to be scored: name another file")
     try:
-        try:
-            table = read_text_table(label_file).replace(EMPTY, pd.NA)
-        except ValueError as error:
-            raise ValueError(f"{input_label(label_file.name)} {error}") from None
-        if "study_id" not in table.columns:
-            raise ValueError("the label table lacks the column study_id")
-        ids = table["study_id"].dropna()
-        if len(twice := ids[ids.duplicated()]):
-            raise ValueError(f"the label table has study {printable(twice.iloc[0])} more than once")
-        frame = read_submission(submission)
-        if unseen:
-            table = table[~table["study_id"].astype(str).isin(known_studies())]
-            if table.empty:
-                raise ValueError(
-                    "--unseen leaves nothing: the research models know every study of the labels"
-                )
-        if common or unseen:
-            everything = len(table), len(frame)
-            frame, table = rows_of_both(frame, table)
-            left_out = everything[0] - len(table), everything[1] - len(frame)
-            console.tell(f"left out: {left_out[0]} labelled studies, {left_out[1]} rows of the submission")
-        try:
-            validate_submission(frame, table["study_id"])
-        except SubmissionError as refused:
-            if not common and not unseen and lacks_studies(frame, table):
-                raise ValueError(f"{refused}\nwhat to do: {_OF_BOTH}") from None
-            raise
+        frame, table = _submission_and_labels(submission, label_file, common=common, unseen=unseen)
         if said := said_of_known(table["study_id"].astype(str)):
             console.tell(f"note: {said}; --unseen leaves them out")
         report = official_score(frame, table)
@@ -190,3 +156,48 @@ def score(
         summaries.print_score(report, intervals, prior)
         print_tables(tables)
         print_review(review)
+
+
+def _submission_and_labels(
+    submission: Path, label_file: Path, *, common: bool, unseen: bool
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows that are scored, and their labels. Raises ValueError: they cannot be."""
+    import pandas as pd
+
+    from data_prep.base.csv_files import EMPTY, read_text_table
+    from data_prep.names import input_label, printable
+    from data_prep.rsna.known import known_studies
+    from pipeline.results.submission import (
+        SubmissionError,
+        lacks_studies,
+        read_submission,
+        rows_of_both,
+        validate_submission,
+    )
+
+    try:
+        table = read_text_table(label_file).replace(EMPTY, pd.NA)
+    except ValueError as error:
+        raise ValueError(f"{input_label(label_file.name)} {error}") from None
+    if "study_id" not in table.columns:
+        raise ValueError("the label table lacks the column study_id")
+    ids = table["study_id"].dropna()
+    if len(twice := ids[ids.duplicated()]):
+        raise ValueError(f"the label table has study {printable(twice.iloc[0])} more than once")
+    frame = read_submission(submission)
+    if unseen:
+        table = table[~table["study_id"].astype(str).isin(known_studies())]
+        if table.empty:
+            raise ValueError("--unseen leaves nothing: the research models know every study of the labels")
+    if common or unseen:
+        everything = len(table), len(frame)
+        frame, table = rows_of_both(frame, table)
+        left_out = everything[0] - len(table), everything[1] - len(frame)
+        console.tell(f"left out: {left_out[0]} labelled studies, {left_out[1]} rows of the submission")
+    try:
+        validate_submission(frame, table["study_id"])
+    except SubmissionError as refused:
+        if not common and not unseen and lacks_studies(frame, table):
+            raise ValueError(f"{refused}\nwhat to do: {_OF_BOTH}") from None
+        raise
+    return frame, table
