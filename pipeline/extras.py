@@ -39,12 +39,15 @@ EXTRAS: Final[tuple[Extra, ...]] = (
         "dicom", ("highdicom", "dicomweb_client", "requests"), "--sr, --sc, --gsps, --kos; --from, an archive"
     ),
     Extra(
-        "demo", ("scipy", "pandas"), "demo, phantom: synthetic patients", ("demo", "phantom", "phantom-check")
+        "demo",
+        ("scipy", "pandas"),
+        "demo, phantom, phantom-check: synthetic patients",
+        ("demo", "phantom", "phantom-check"),
     ),
     Extra(
         "train",
         ("torch", "torchvision", "ultralytics", "timm", "sklearn", "pandera", "yaml", "scipy", "pandas"),
-        "train, score, check, the single stages, --backend torch, --device cuda and mps",
+        "train, score, check, annotations, the single stages, --backend torch, --device cuda and mps",
         ("train", "score", "check", "detector", "classifier", "annotations"),
     ),
     Extra("nifti", ("nibabel",), "NIfTI and BIDS as input"),

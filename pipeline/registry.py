@@ -22,9 +22,14 @@ _FORMATS: Final = (
 _OUTPUTS: Final = (
     "submission.csv",
     "predictions.json",
+    "targets.csv",
+    "refused.csv",
+    "index.html",
     "reports/",
     "pictures/",
+    "studies/",
     "sr/",
+    "sr-comprehensive/",
     "sc/",
     "gsps/",
     "kos/",
@@ -34,7 +39,7 @@ _EXIT_CODES: Final = {
     0: "all done",
     1: "nothing done",
     2: "usage",
-    3: "done, but a file, series or study was rejected",
+    3: "done, but a file, series or study was rejected, or slices are missing",
 }
 
 

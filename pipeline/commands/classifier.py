@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from data_prep.problems import Rejection
 
 
-app = typer.Typer(no_args_is_help=True, help="The graders alone: cut crops, train, calibrate, evaluate.")
+app = typer.Typer(
+    no_args_is_help=True, help="The graders alone: cut crops, teach, train, calibrate, evaluate."
+)
 for name, command, example in (
     ("cut", classifier_training.cut, "cut --phantoms 200 --seed 0 --enriched -o runs/crops --jobs 2"),
     ("train", classifier_training.train, "train --phantoms 100 --seed 0 -o runs/graders"),

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -28,9 +30,11 @@ from rich.progress import (
 from rich.table import Table
 
 from data_prep.names import printable
-from data_prep.problems import LumbarError, Rejection, counted
+from data_prep.problems import LumbarError, Reason, Rejection, counted
 
 _LONGEST_NAME = 30
+# A table of a thousand studies may come with the images of a few.
+NAMED_OF_A_CODE = 20
 NOTHING_DONE = 1
 SOME_REJECTED = 3
 
@@ -144,17 +148,24 @@ def _bar(counter: MofNCompleteColumn | TextColumn) -> Progress:
     )
 
 
-def list_rejections(rejections: Iterable[Rejection]) -> None:
+def list_rejections(rejections: Iterable[Rejection], table: Path | None = None) -> None:
     """Name each on stderr, with its reason code; then, once per code, what can be done about it.
 
     Of many copies of images of a series the first is named, with their number; the record has all.
+
+    Args:
+        table: a file that has them all: of each code no more than ``NAMED_OF_A_CODE`` are then named here.
     """
-    reasons = []
+    found = Counter[Reason]()
     for rejection, more in counted(rejections):
+        found[rejection.reason] += 1
+        if table is not None and found[rejection.reason] > NAMED_OF_A_CODE:
+            continue
         also = f" (so are {more} more files of it)" if more else ""
         err.print(f"{rejection.standing} {printable(str(rejection))}{also}")
-        reasons.append(rejection.reason)
-    for reason in dict.fromkeys(reasons):
+    for reason, count in found.items():
+        if table is not None and count > NAMED_OF_A_CODE:
+            err.print(f"and {count - NAMED_OF_A_CODE} more [{reason.value}], named in {table}")
         err.print(f"what to do about {reason.value}: {reason.advice}")
 
 

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from detector.learn.study_slices import LeftOut
     from detector.predict import LevelDetector
 
-app = typer.Typer(help="Find levels: train, evaluate, predict.", no_args_is_help=True)
+app = typer.Typer(
+    help="The level detectors alone: train, bundle, calibrate, evaluate, predict.", no_args_is_help=True
+)
 for name, command, example in (
     ("train", detector_training.train, "train rsna/ -o runs/sagittal --kind sagittal"),
     ("train-points", detector_training.train_points, "train-points rsna/ -o runs/points --group spinal"),

@@ -206,7 +206,7 @@ def grade_all(
                 rejections=rejections,
                 engine=engine,
             )
-    console.list_rejections(report.rejections)
+    console.list_rejections(report.rejections, report.refused)
     if others := others_in(output, entries):
         studies = "study" if others == 1 else "studies"
         console.tell(

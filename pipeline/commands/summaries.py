@@ -68,8 +68,7 @@ def print_training(figures: Mapping[str, Any], run: Path) -> None:
         print_rows("official metric, lower is better (95 % over studies)", rows)
     out.print(f"report      {run / 'report.html'}")
     out.print(f"weights     {run / 'weights'}")
-    weights = f"--detector-weights {run}/weights/detector --classifier-weights {run}/weights/graders"
-    out.print(f"next        lumbar predict INPUT -o OUT {weights}")
+    out.print(f"next        lumbar predict INPUT -o OUT --models {run}")
 
 
 def _with_interval(item: Mapping[str, Any]) -> str:

@@ -57,6 +57,20 @@ def test_info_lists_every_command_reason_and_flag() -> None:
     assert len(found["targets"]["conditions"]) * len(found["targets"]["levels"]) == 25
 
 
+@pytest.mark.usefixtures("stand_in")
+def test_info_names_every_file_and_folder_that_predict_writes(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    objects = ["--sr", "comprehensive", "--sc", "--gsps", "--kos"]
+    done = CliRunner().invoke(app, ["predict", str(images), "-o", str(out), *objects, "--bids"])
+    assert done.exit_code in (0, 3), done.output
+    written = {path.name + "/" * path.is_dir() for path in out.iterdir() if not path.name.startswith(".")}
+
+    found = json.loads(CliRunner().invoke(app, ["info", "--json"]).stdout)["outputs"]
+
+    assert {"submission.csv", "targets.csv", "refused.csv", "index.html", "sr-comprehensive/"} <= written
+    assert written <= set(found)
+
+
 def test_info_is_for_people_too() -> None:
     done = CliRunner().invoke(app, ["info"])
 

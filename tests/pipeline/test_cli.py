@@ -32,7 +32,7 @@ from pipeline.grade import Pipeline
 from pipeline.results.pictures.overlays import draw_overlays
 from pipeline.results.submission import build_submission, write_submission
 from tests.command_line import lumbar
-from tests.pipeline.stand_in import CANARY, write_study
+from tests.pipeline.stand_in import CANARY, write_study, write_table
 
 COMMANDS = [
     "predict",
@@ -189,6 +189,21 @@ def test_predict_names_what_it_rejects_and_exits_with_3(images: Path, tmp_path: 
     assert "what to do about not_dicom: " in result.stderr
     assert "CANARY" not in result.output
     assert (tmp_path / "out" / "submission.csv").is_file()
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_of_many_studies_without_images_twenty_are_named_and_the_table_has_all(
+    images: Path, tmp_path: Path
+) -> None:
+    write_table(images, ["501", *(str(number) for number in range(600, 625))])
+
+    result = lumbar("predict", images, "-o", tmp_path / "out", "--no-pictures", "--no-report", "--jobs", "1")
+
+    assert result.exit_code == 3
+    assert result.stderr.count("rejected [no_images]") == 20
+    refused = tmp_path / "out" / "refused.csv"
+    assert f"and 5 more [no_images], named in {refused}" in result.stderr
+    assert refused.read_text().count("no_images") == 25
 
 
 @pytest.mark.usefixtures("stand_in")

@@ -169,7 +169,10 @@ def test_a_killed_training_goes_on_and_ends_with_weights_that_grade(
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 0, again.output
     assert "fold1/graders-first/spinal: done before" in again.stderr and " epoch " not in again.stderr
-    assert "weights" in again.stdout and "next        lumbar predict" in again.stdout
+    assert (
+        "weights" in again.stdout
+        and f"next        lumbar predict INPUT -o OUT --models {run}" in again.stdout
+    )
 
 
 def test_what_cannot_be_trained_is_said(phantom_data: Path, tmp_path: Path) -> None:
