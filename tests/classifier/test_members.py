@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from classifier.calibration import Calibration, JointCalibration, fit_joint_calibration
-from classifier.config import GROUP_GRADERS, GraderName
+from classifier.config import GROUP_GRADERS, GraderConfig, GraderName
 from classifier.learn.calibrate import _aligned, _members
 from classifier.learn.crop_cache import CropCache
 from classifier.learn.train import grade_cache
@@ -17,7 +17,7 @@ from classifier.model import GraderNetwork
 from classifier.predict import Grader
 from classifier.storage import load_grader, save_grader
 from data_prep.levels import LevelPoint, SpineLevels
-from data_prep.vocabulary import TARGETS, ConditionGroup, Target
+from data_prep.vocabulary import TARGETS, ConditionGroup, SeriesKind, Target
 from tests.classifier.synthetic import all_points, disc_cache, textured_study, tiny_config, write_tiny
 
 LEVELS = SpineLevels("7", points=all_points())
@@ -179,3 +179,54 @@ def test_a_slice_that_cannot_be_read_leaves_the_grade_to_the_others(tmp_path: Pa
         grader.grade(textured_study(), SpineLevels("7", points=points))[own].probabilities,
         alone.probabilities,
     )
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_beside_the_best_slice_the_first_member_of_its_own_view_reads(tmp_path: Path, backend: str) -> None:
+    """Neither the members after it, nor the grader that looks at the canal on axial slices."""
+    for name in (*GROUP_GRADERS, GraderName.SPINAL_AXIAL):
+        for folder in ("one", "two", "both"):
+            write_tiny(tmp_path / folder, name, 2 if folder == "two" else 1)
+    for name in (GraderName.FORAMINAL, GraderName.SPINAL):
+        write_tiny(tmp_path / "both", name, 2, member=2)
+    first, both = (Grader.load(tmp_path / name, backend=backend, threads=1) for name in ("one", "both"))
+    study = textured_study()
+    for group in (ConditionGroup.FORAMINAL, ConditionGroup.SPINAL):
+        best = next(p for p in LEVELS.points if p.condition.group is group)
+        other = replace(best, xyz_mm=best.xyz_mm + np.array([0.0, 6.0, 6.0]), sight=None, share=0.25)
+
+        def graded(grader: Grader, point: LevelPoint, best: LevelPoint = best) -> np.ndarray:
+            points = tuple(point if p is best else p for p in LEVELS.points)
+            own = Target(best.condition, best.level)
+            return grader.grade(study, SpineLevels("7", points=points))[own].probabilities
+
+        expected = 0.75 * graded(both, best) + 0.25 * graded(first, other)
+        assert np.abs(graded(both, other) - graded(first, other)).max() > 1e-3
+        found = graded(both, replace(best, share=0.75, also=(other,)))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_joint_evidence_is_that_of_the_sagittal_view_first(tmp_path: Path) -> None:
+    """And without a joint calibration the sagittal view alone counts where it shows the canal."""
+    config = tiny_config(GraderName.SPINAL_AXIAL)
+    axial = write_axial(tmp_path / "axial", config)
+    canal = [target for target in TARGETS if target.condition.group is ConditionGroup.SPINAL]
+
+    def graded(joint: JointCalibration | None, *, sagittal: bool = True) -> np.ndarray:
+        folder = tmp_path / f"{joint}"
+        for name in GROUP_GRADERS:
+            write_tiny(folder, name, 1)
+        save_grader(folder, config, axial, Calibration(), {}, joint)
+        kinds = tuple(SeriesKind) if sagittal else (SeriesKind.SAGITTAL_T1, SeriesKind.AXIAL_T2)
+        grades = Grader.load(folder, backend="torch").grade(textured_study(kinds=kinds), LEVELS)
+        return np.array([grades[target].probabilities for target in canal])
+
+    one, other = graded(None), graded(None, sagittal=False)
+    assert np.abs(one - other).max() > 0.01
+    np.testing.assert_allclose(graded(JointCalibration((1.0, 0.0), (0.0, 0.0, 0.0))), one, atol=1e-6)
+    np.testing.assert_allclose(graded(JointCalibration((0.0, 1.0), (0.0, 0.0, 0.0))), other, atol=1e-6)
+
+
+def write_axial(folder: Path, config: GraderConfig) -> GraderNetwork:
+    write_tiny(folder, GraderName.SPINAL_AXIAL, 4)
+    return load_grader(folder, GraderName.SPINAL_AXIAL).network

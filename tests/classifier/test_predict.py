@@ -14,7 +14,7 @@ from classifier.predict import Grader
 from classifier.prior import level_prior
 from classifier.storage import load_grader
 from data_prep.base.manifest import WeightsRejected, write_manifest
-from data_prep.levels import PointSource, SpineLevels
+from data_prep.levels import PointSource, SpineFrame, SpineLevel, SpineLevels
 from data_prep.vocabulary import (
     TARGETS,
     Condition,
@@ -74,6 +74,14 @@ def test_what_cannot_be_seen_gets_the_level_prior_and_a_flag(grader: Grader) -> 
         assert (grade.source == "prior") == bool(flags)
         if flags:
             assert np.allclose(grade.probabilities, level_prior(target))
+
+
+def test_a_target_without_a_point_at_a_level_that_is_there_is_not_called_absent(grader: Grader) -> None:
+    frame = SpineFrame(*np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]))
+    found = {Level.L1_L2: SpineLevel(np.zeros(3), np.zeros(3), frame, 0.9, 1.0)}
+    grades = grader.grade(textured_study(), SpineLevels("7", found))
+    for target, grade in grades.items():
+        assert grade.flags == (("no_point",) if target.level is Level.L1_L2 else ("level_absent",))
 
 
 def test_nothing_found_gives_25_priors(grader: Grader) -> None:
