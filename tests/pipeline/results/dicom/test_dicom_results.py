@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom.sr import PlanarROIMeasurementsAndQualitativeEvaluations, srread
+from pydicom.dataset import Dataset
 from pydicom.sr import _concepts_dict
 
 from classifier.grade import Grade
@@ -219,6 +220,54 @@ def test_bare_headers_are_substituted_and_valid_ones_kept(images: Path) -> None:
     source = read_source(graded(images)[1])
     assert (source.content_date, source.content_time) == ("20240229", "101500")
     assert source.study_instance_uid == "1.2.3.4"
+
+
+def test_what_results_quote_of_an_image_is_what_its_file_says(images: Path) -> None:
+    edit(images, SliceThickness="4.5", WindowCenter="600", WindowWidth="1200", RescaleSlope="2")
+    edit(images / "501" / "12", RescaleIntercept="-7", PhotometricInterpretation="MONOCHROME1")
+    edit(images / "501" / "13", SliceThickness="0", WindowWidth="0")
+    source = read_source(graded(images)[1])
+    for (series_id, number), image in source.images.items():
+        quoted, file = image.header(), pydicom.dcmread(images / "501" / series_id / f"{number}.dcm")
+        for keyword in ("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"):
+            assert list(quoted[keyword].value) == pytest.approx(list(file[keyword].value)), keyword
+        assert (quoted.Rows, quoted.Columns) == (60, 40)
+        is_usual = series_id != "13"  # neither a thickness nor a window can be 0
+        assert quoted.get("SliceThickness") == (4.5 if is_usual else None)
+        assert quoted.Modality == ("MR" if is_usual else "OT")
+        assert (quoted.get("WindowCenter"), quoted.get("WindowWidth")) == (
+            (600, 1200) if is_usual else (None,) * 2
+        )
+        told = quoted.get("RescaleSlope"), quoted.get("RescaleIntercept"), quoted.get("RescaleType")
+        assert told == ((2, -7, "US") if series_id == "12" else (None,) * 3)
+        assert quoted.get("PhotometricInterpretation") == file.PhotometricInterpretation
+
+
+def test_what_a_study_does_not_say_is_not_made_up(images: Path) -> None:
+    """A time without its day, and attributes that need not be there."""
+    edit(images, StudyTime="101500", PatientName="Doe^Jane", StudyDescription="")
+    edit(images, 3, PatientName="DOE^JANE^^")  # the same person, as another program writes it
+    _, study = graded(images)
+    source, filled = read_source(study), Dataset()
+    assert (source.content_date, source.content_time) == ("19700101", "000000")
+    source.fill(filled)
+    assert "IssuerOfPatientID" not in filled and "StudyDescription" not in filled
+    assert filled.PatientBirthDate is None and filled.StudyTime == "101500"
+
+
+@pytest.mark.parametrize("written", ["4003253", "1.2.3 4", ""])
+def test_an_identifier_that_no_archive_takes_has_another_in_its_place_and_studies_stay_apart(
+    images: Path, written: str
+) -> None:
+    found = set()
+    for other in (written, f"{written}9"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pydicom.config.settings, "writing_validation_mode", pydicom.config.IGNORE)
+            patch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.IGNORE)
+            edit(images, StudyInstanceUID=other)
+            study = replace(graded(images)[1], study_id="501")
+            found |= {read_source(study).study_instance_uid for _ in range(2)}
+    assert len(found) == 2 and all(map(is_valid_uid, found))
 
 
 def test_values_that_break_the_standard_do_not_get_into_a_result(images: Path, tmp_path: Path) -> None:
