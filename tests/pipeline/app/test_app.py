@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 
+from data_prep.levels import SpineLevels
 from data_prep.read.archives import ArchiveLimits
+from data_prep.study import Study
 from pipeline.app.jobs import Job, Jobs, Refused, UploadLimits, unpack_all
 from pipeline.app.server import TOKEN_HEADER, create_app, listen
 from pipeline.grade import Pipeline
@@ -509,6 +511,49 @@ def test_a_job_that_was_removed_takes_nothing_more_and_is_never_graded(tmp_path:
     jobs.close()
 
 
+def test_an_upload_to_a_job_that_was_removed_makes_no_folder_that_nobody_removes(tmp_path: Path) -> None:
+    jobs = Jobs(stand_in_pipeline(), tmp_path / "app")
+    job = jobs.create()
+    jobs.remove(job)
+    with pytest.raises(Refused, match="takes no more files"):
+        jobs.place_for(job, "1.dcm")
+    jobs.close()
+
+
+def test_a_file_is_bounded_however_small_its_pieces_are(tmp_path: Path) -> None:
+    jobs = Jobs(stand_in_pipeline(), tmp_path / "app", UploadLimits(max_file_bytes=1000))
+    job = jobs.create()
+    jobs.count(job, job.input / "1.dcm", 990, 10)
+    with pytest.raises(Refused, match="more than 1000 bytes"):
+        jobs.count(job, job.input / "1.dcm", 991, 10)
+    jobs.close()
+
+
+def test_an_app_that_ends_stops_grading_and_waits_for_it(tmp_path: Path) -> None:
+    """The folder is removed next: nobody must be writing into it."""
+    begun, seen = threading.Event(), []
+    pipeline = stand_in_pipeline()
+    detect = pipeline.detector.predict
+
+    def slow(study: Study) -> SpineLevels:
+        begun.set()
+        time.sleep(0.3)
+        seen.append(study.study_id)
+        return detect(study)
+
+    pipeline.detector.predict = slow  # type: ignore[method-assign]
+    jobs = Jobs(pipeline, tmp_path / "app")
+    job = jobs.create()
+    for study in ("501", "502", "503"):
+        write_study(job.input, study)
+    jobs.start(job)
+    assert begun.wait(20)
+    jobs.close()
+    assert not jobs._worker.is_alive()
+    assert (job.state, job.message, seen) == ("failed", "stopped", ["501"])
+    assert not job.input.exists()
+
+
 def test_a_full_disk_is_said_and_what_to_do(
     running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -623,6 +668,20 @@ def test_a_zip_that_is_broken_or_too_large_in_the_midst_leaves_no_part(tmp_path:
     (refused,) = unpack_all(tmp_path, limits)
     assert (refused.reason, refused.file) == ("archive_too_large", "2.zip")
     assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")} == {"1"}
+
+
+def test_a_zip_never_goes_into_a_folder_of_its_name(tmp_path: Path) -> None:
+    """Images of two patients would be one study."""
+    write_study(tmp_path / "a", "501")
+    for name in ("a.zip", "a-zip.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as file:
+            for place, content in stand_in_files("502").items():
+                file.writestr(str(Path("501", *place.parts[1:])), content)
+    assert unpack_all(tmp_path) == ()
+    folders = [tmp_path / name for name in ("a", "a-zip", "a-zip-zip")]
+    assert sorted(path for path in tmp_path.iterdir()) == folders
+    images = [folder / "501" / "11" / "1.dcm" for folder in folders]
+    assert len({path.read_bytes() for path in images}) == 2
 
 
 def test_members_that_are_refused_are_named_where_nothing_else_is_there(running: Running) -> None:

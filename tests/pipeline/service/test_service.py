@@ -26,6 +26,7 @@ from classifier.grade import Grade
 from classifier.prior import level_prior
 from data_prep.base.files import FolderInUse
 from data_prep.base.uids import derived_uid
+from data_prep.read.find import find_studies
 from data_prep.vocabulary import TARGETS, Target
 from pipeline.cli import app
 from pipeline.grade import Pipeline
@@ -468,6 +469,58 @@ def test_the_worker_outlives_failures_waits_longer_for_a_full_disk_and_cleans_up
     assert stop.asked == [1.0, 2.0, 4.0, 5.0, 5.0, 5.0, 1.0, 1.0, 1.0]
     assert len(spool.waiting_results()) == 1 and new_results.is_set()
     assert not list(config.spool.rglob("images/*.dcm"))
+
+
+def test_two_patients_of_one_study_get_results_of_their_own(
+    config: ServiceConfig, spool: Spool, images: list[Dataset]
+) -> None:
+    """As a scanner that gives one StudyInstanceUID twice; and each says that images may be missing."""
+    other = copy.deepcopy(images)
+    for dataset in other:
+        dataset.PatientID = dataset.PatientName = "OTHER"
+        dataset.SeriesInstanceUID += ".8"
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{dataset.SOPInstanceUID}.8"
+    keep(spool, [*images, *other])
+    spool.note_refused(STUDY, "1.2.3", "A900")
+    worker(config, spool).grade_settled()
+    results = [path.read_bytes() for path in spool.waiting_results()]
+    patients = {pydicom.dcmread(path).PatientID for path in spool.waiting_results()}
+    assert len(results) == 2 and patients == {CANARY, "OTHER"}
+    assert all(b"flag transfer_incomplete" in result for result in results)
+    assert all(b"incomplete: image_refused x 1" in result for result in results)
+
+
+@pytest.mark.usefixtures("undisturbed")
+def test_why_a_study_gets_no_result_is_logged(
+    config: ServiceConfig, spool: Spool, images: list[Dataset], capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_up_log()
+    spool.store("1.9", "1.9.1", b"no DICOM")
+    unnamed = copy.deepcopy(images)
+    for dataset in unnamed:
+        dataset.PatientID = "X" * 65
+    keep(spool, unnamed)
+    grading = worker(config, spool)
+    grading.grade_settled()
+    said = capfd.readouterr().err
+    assert "rejected [not_dicom] × 1" in said and ": unreadable, 0 results to send" in said
+    assert "rejected [dicom_result_refused] × 1" in said and ": refused, 0 results to send" in said
+    assert spool.waiting_results() == [] and "XXX" not in said
+
+
+def test_what_finding_says_of_a_study_is_said_beside_what_is_missing(
+    config: ServiceConfig, spool: Spool, images: list[Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [replace(entry, flags=("identifiers_missing",)) for entry in find_studies(kept_in(spool, images))]
+    monkeypatch.setattr("pipeline.service.worker.find_studies", lambda _: found)
+    spool.note_cut(STUDY, "1.2")
+    worker(config, spool).grade_settled()
+    assert "flag identifiers_missing" in said_in(spool) and "flag transfer_incomplete" in said_in(spool)
+
+
+def kept_in(spool: Spool, images: list[Dataset]) -> Path:
+    keep(spool, images)
+    return spool.settled(0.0)[0].images
 
 
 def test_a_worker_that_is_told_to_stop_leaves_what_waits(
