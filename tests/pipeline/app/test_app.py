@@ -24,6 +24,7 @@ import uvicorn
 
 from data_prep.levels import SpineLevels
 from data_prep.read.archives import ArchiveLimits
+from data_prep.read.listing import LOOKED_AT_BYTES
 from data_prep.study import Study
 from pipeline.app.jobs import Job, Jobs, Refused, UploadLimits, unpack_all
 from pipeline.app.server import TOKEN_HEADER, create_app, listen
@@ -422,6 +423,9 @@ def test_other_pages_cannot_use_it(running: Running) -> None:
     assert running.request("POST", "/api/jobs", Origin="null", **token)[0] == 403
     assert running.request("POST", "/api/jobs", Sec_Fetch_Site="cross-site", **token)[0] == 403
     assert running.request("POST", "/api/jobs", Origin=f"http://{own}")[0] == 403
+    # A link on another page leads to the start page alone.
+    assert running.request("GET", "/", Sec_Fetch_Site="cross-site")[0] == 200
+    assert running.request("GET", "/jobs/1/index.html", Sec_Fetch_Site="cross-site")[0] == 403
     assert running.request("POST", "/api/jobs", **{TOKEN_HEADER: "wrong"})[0] == 403
     for path in ("/docs", "/openapi.json", "/redoc"):
         assert running.request("GET", path)[0] == 404
@@ -529,8 +533,25 @@ def test_a_file_is_bounded_however_small_its_pieces_are(tmp_path: Path) -> None:
     jobs.close()
 
 
-def test_an_app_that_ends_stops_grading_and_waits_for_it(tmp_path: Path) -> None:
-    """The folder is removed next: nobody must be writing into it."""
+def test_a_file_is_bounded_while_it_arrives_in_pieces_and_one_without_a_place_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_out: list[int] = []
+    monkeypatch.setattr(Jobs, "leave_out", lambda _jobs, _job, _name, start: left_out.append(len(start)))
+    app = Running(stand_in_pipeline(), tmp_path / "app", UploadLimits(max_file_bytes=1_000_000))
+    try:
+        put = f"/api/jobs/{app.ask('POST', '/api/jobs')[1]['id']}/files?name="
+        assert app.ask("PUT", f"{put}1.dcm", bytes(900_000))[0] == 200
+        assert app.ask("PUT", f"{put}2.dcm", bytes(1_500_000))[0] == 413
+        assert app.ask("PUT", f"{put}.hidden", bytes(900_000))[0] == 200
+    finally:
+        app.close()
+    assert left_out == [LOOKED_AT_BYTES]
+
+
+@pytest.mark.parametrize("end", ["close", "remove"])
+def test_an_app_that_ends_stops_grading_and_waits_for_it(tmp_path: Path, end: str) -> None:
+    """The folder is removed next: nobody must be writing into it. So it is of a job that is removed."""
     begun, seen = threading.Event(), []
     pipeline = stand_in_pipeline()
     detect = pipeline.detector.predict
@@ -548,6 +569,9 @@ def test_an_app_that_ends_stops_grading_and_waits_for_it(tmp_path: Path) -> None
         write_study(job.input, study)
     jobs.start(job)
     assert begun.wait(20)
+    if end == "remove":
+        jobs.remove(job)
+        ended(jobs, job)
     jobs.close()
     assert not jobs._worker.is_alive()
     assert (job.state, job.message, seen) == ("failed", "stopped", ["501"])

@@ -32,7 +32,7 @@ from pipeline.cli import app
 from pipeline.grade import Pipeline
 from pipeline.results.dicom import ResultObject
 from pipeline.service.config import Peer, ServiceConfig
-from pipeline.service.dicomweb import Archive
+from pipeline.service.dicomweb import Archive, ArchiveFailed
 from pipeline.service.receiver import Receiver
 from pipeline.service.run import set_up_log
 from pipeline.service.sender import Sender
@@ -598,6 +598,86 @@ def test_results_wait_for_a_destination_that_is_away(
     assert len(received) == 3 and received[0] == received[2] != received[1]
     server.shutdown()
     assert len(released) == 2
+
+
+def test_an_object_that_the_destination_never_takes_keeps_no_other_and_an_end_leaves_the_rest(
+    config: ServiceConfig, spool: Spool, images: list[Dataset]
+) -> None:
+    keep(spool, images)
+    worker(replace(config, objects=(ResultObject.SR, ResultObject.SC)), spool).grade_settled()
+    for path in spool.waiting_results():
+        if pydicom.dcmread(path).Modality == "SR":
+            os.utime(path, (1, 1))  # the first
+    sender = Sender(config, spool, threading.Event())
+    archive = AE(ae_title=config.destination.ae_title)
+    archive.add_supported_context("1.2.840.10008.5.1.4.1.1.7")
+    told_to_stop = threading.Event()
+    server = archive.start_server(
+        (config.destination.host, config.destination.port),
+        block=False,
+        evt_handlers=[(evt.EVT_C_STORE, lambda _: 0)],
+    )
+    told_to_stop.set()
+    assert sender.deliver(told_to_stop) == 2
+    assert sender.deliver() == 1
+    (left,) = spool.waiting_results()
+    assert pydicom.dcmread(left).Modality == "SR"
+    server.shutdown()
+
+
+@pytest.mark.parametrize(("is_unreachable", "asked"), [(True, 1), (False, 3)])
+def test_an_archive_that_is_away_is_asked_once_a_round(
+    config: ServiceConfig,
+    spool: Spool,
+    images: list[Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+    is_unreachable: bool,
+    asked: int,
+) -> None:
+    calls: list[Dataset] = []
+
+    def fails(_: Archive, result: Dataset) -> None:
+        calls.append(result)
+        raise ArchiveFailed("no", is_unreachable=is_unreachable)
+
+    monkeypatch.setattr("pipeline.service.sender.store", fails)
+    keep(spool, images[:1])
+    spool.finish(spool.settled(0.0)[0], "graded", images[:3])
+    archive = Archive("http://127.0.0.1:9/web")
+    assert Sender(replace(config, destination=archive), spool, threading.Event()).deliver() == 3
+    assert len(calls) == asked
+
+
+def test_a_destination_that_ends_the_association_gets_the_rest_later(
+    config: ServiceConfig, spool: Spool, images: list[Dataset]
+) -> None:
+    keep(spool, images[:1])
+    spool.finish(spool.settled(0.0)[0], "graded", [captured(image) for image in images[:3]])
+    archive, taken = AE(ae_title=config.destination.ae_title), list[str]()
+    archive.add_supported_context("1.2.840.10008.5.1.4.1.1.7")
+
+    def answer(event: evt.Event) -> int:
+        taken.append(str(event.request.AffectedSOPInstanceUID))
+        if len(taken) == 2:
+            event.assoc.abort()
+        return 0
+
+    server = archive.start_server(
+        (config.destination.host, config.destination.port),
+        block=False,
+        evt_handlers=[(evt.EVT_C_STORE, answer)],
+    )
+    sender = Sender(config, spool, threading.Event())
+    assert sender.deliver() in (1, 2) and len(taken) == 2
+    assert sender.deliver() == 0
+    server.shutdown()
+
+
+def captured(image: Dataset) -> Dataset:
+    """An image under the class of a secondary capture."""
+    found = copy.deepcopy(image)
+    found.SOPClassUID = found.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    return found
 
 
 def test_a_result_waits_until_the_archive_has_confirmed_that_very_one(

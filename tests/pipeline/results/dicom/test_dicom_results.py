@@ -16,6 +16,7 @@ from pydicom.sr import _concepts_dict
 
 from classifier.grade import Grade
 from classifier.measure.quantities import Measured, Quantity
+from data_prep.levels import PointSource
 from data_prep.problems import DicomRejected, Reason
 from data_prep.read.find import find_studies
 from data_prep.study import Study
@@ -24,6 +25,7 @@ from pipeline.batch.run import run_batch
 from pipeline.grade import Pipeline
 from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import ResultObject, codes
+from pipeline.results.dicom.groups import measurement
 from pipeline.results.dicom.key_images import build_key_images
 from pipeline.results.dicom.presentation import build_presentations
 from pipeline.results.dicom.source import read_source
@@ -417,6 +419,16 @@ def test_a_point_on_no_slice_is_given_in_the_patient(images: Path, tmp_path: Pat
     assert dciodvfy_errors(tmp_path / "sr.dcm") == []
     text = dsrdump(tmp_path / "sr.dcm")
     assert text.count("SCOORD3D:") == 1 and text.count("SCOORD:") == 2 * (19 + discs(text))
+    (place,) = (
+        item.GraphicData
+        for element in pydicom.dcmread(tmp_path / "sr.dcm").iterall()
+        if element.VR == "SQ"
+        for item in element.value
+        if item.get("ValueType") == "SCOORD3D"
+    )
+    expected = next(p.xyz_mm for p in points if Target(p.condition, p.level) == away)
+    assert list(place) == pytest.approx(expected.tolist(), abs=1e-3)
+    assert 'L1/L2 canal: not graded (level_absent)"' in text
     older = build_report(read_source(study), prediction, ResultObject.COMPREHENSIVE_SR)
     write_object(older, tmp_path / "older.dcm")
     assert dciodvfy_errors(tmp_path / "older.dcm") == []
@@ -424,6 +436,41 @@ def test_a_point_on_no_slice_is_given_in_the_patient(images: Path, tmp_path: Pat
     assert text.count("SCOORD3D:") == 0 and text.count("SCOORD:") == 2 * (19 + discs(text))
     grade = prediction.grades[away]
     assert f'(,,"Comment")="L4/L5 left recess: {grade.severity.value}' in text
+
+
+def test_a_measurement_brings_its_uncertainty_and_what_is_usual() -> None:
+    measured = Measured(Quantity.DISC_HEIGHT, 7.1234, 0.8, Level.L4_L5)
+    (number,) = measurement(measured)
+    told = {item.name.value: float(item.value) for item in number.ContentSequence}
+    low, high = measured.usual
+    assert low is not None and high is not None and low < high
+    wanted = ((codes.UNCERTAINTY, 0.8), (codes.USUAL_LOW, low), (codes.USUAL_HIGH, high))
+    assert told == {entry.code.value: pytest.approx(value) for entry, value in wanted}
+    assert float(number.value) == 7.123
+    # Below the lower limit of the depth of the sac, which has no upper one.
+    (depth,) = measurement(Measured(Quantity.CANAL_DEPTH, 9.0, 1.4, Level.L4_L5))
+    assert len(depth.ContentSequence) == 2
+
+
+def test_a_point_that_geometry_placed_is_not_called_seen(images: Path) -> None:
+    prediction, study = graded(images)
+    assert prediction.levels is not None
+    first, *others = prediction.levels.points
+    points = (replace(first, source=PointSource.PREDICTED), *others)
+    predicted = replace(prediction, levels=replace(prediction.levels, points=points))
+    methods = [
+        [
+            element.value
+            for element in build_report(read_source(study), one).iterall()
+            if element.keyword == "CodeValue"
+        ]
+        for one in (prediction, predicted)
+    ]
+    counts = [
+        [found.count(entry.code.value) for entry in (codes.POINT_SEEN, codes.POINT_PREDICTED)]
+        for found in methods
+    ]
+    assert counts == [[20, 0], [19, 1]]
 
 
 def test_a_disc_has_what_was_measured_there_and_no_other(images: Path) -> None:
@@ -504,6 +551,8 @@ def test_overlays_put_level_and_grade_on_the_slice_that_shows_them(images: Path)
             assert texts[-1].UnformattedTextValue == "flags: level_absent, degraded_input"
             for text, ring in zip(texts[:-1], rings, strict=True):
                 shown[text.UnformattedTextValue] = (image.ReferencedSOPInstanceUID, ring.GraphicData[:2])
+                x, y, edge_x, edge_y = ring.GraphicData
+                assert (edge_x - x, edge_y - y) == (pytest.approx(3.0 / 2.5, abs=1e-3), 0)  # 3 mm, to scale
                 left, top = text.BoundingBoxTopLeftHandCorner
                 right, bottom = text.BoundingBoxBottomRightHandCorner
                 assert 1 <= left < right <= 40 and 1 <= top < bottom <= 60
