@@ -121,7 +121,7 @@ class Reason(StrEnum):
     )
     NO_RESULT = (
         "dicom_result_refused",
-        "mend the attribute that is named in the images; the grades themselves were written",
+        "where an attribute is named, mend it in the images; the grades themselves were written",
     )
 
 

@@ -9,9 +9,11 @@ import pytest
 
 pytest.importorskip("nibabel", reason="needs the extra: pip install '.[nifti]'")
 
+from data_prep.problems import DicomRejected
 from data_prep.read.find import find_studies
 from pipeline.grade import Pipeline
 from pipeline.prediction import StudyPrediction
+from pipeline.results.dicom.source import read_source
 from tests.enhanced_files import make_enhanced
 from tests.nifti_files import write_bids
 
@@ -46,6 +48,14 @@ def test_a_bids_folder_gives_the_grades_of_the_dicom_it_was_made_of(
         assert nifti.flags == dicom.flags
         assert not nifti.rejections
         assert difference(dicom, nifti) < TOLERANCE
+
+
+def test_a_nifti_study_has_no_dicom_result_and_why_is_said(phantom_data: Path, tmp_path: Path) -> None:
+    (entry,) = find_studies(min((phantom_data / "train_images").iterdir()))
+    (nifti,) = find_studies(write_bids(entry.load(), tmp_path))
+
+    with pytest.raises(DicomRejected, match="a NIfTI volume names no patient to file a result under"):
+        read_source(nifti.load())
 
 
 @pytest.mark.parametrize("study_id", ["4003253", "100206310"])

@@ -30,6 +30,7 @@ from data_prep.levels import LevelPoint
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.dicom_limits import DEFAULT_LIMITS
 from data_prep.read.dicom_parse import BoundedFile, parsed, storage_class
+from data_prep.read.nifti_sidecar import is_nifti
 from data_prep.study import Slice, Study
 
 # Content date and time of a study that has none: results must not depend on the clock.
@@ -180,14 +181,16 @@ def read_source(study: Study) -> SourceStudy:
     """Read identifiers, patient and study of every image of a study.
 
     Raises:
-        DicomRejected: ``dicom_result_refused``, naming the attribute: an image cannot be read any more,
-            PatientID is no valid value, or images name different patients or studies.
+        DicomRejected: ``dicom_result_refused``, naming the attribute: an image is NIfTI or cannot be read
+            any more, PatientID is no valid value, or images name different patients or studies.
     """
     slices = {
         (series.series_id, item.instance_number): item for series in study.series for item in series.slices
     }
     if not slices:
         raise _refused(study.study_id, "the study has no image that a result could refer to")
+    if any(item.path is not None and is_nifti(item.path) for item in slices.values()):
+        raise _refused(study.study_id, "a NIfTI volume names no patient to file a result under")
     read: dict[Path, dict[str, str]] = {}
     headers = {key: _values_of(study.study_id, key, item.path, read) for key, item in slices.items()}
     for keyword in ("StudyInstanceUID", *_SAME_IN_ALL):
