@@ -154,18 +154,19 @@ def evaluate(
     cases = _annotated(data, external, external_mm_per_px, slices, part, left_out)
     if external is None and not slices:
         tell_of_known((study.study_id for study, _ in cases), weights)
-    rows, found = [], []
+    rows, found, numbered = [], [], []
     with console.progress("evaluating", len(cases)) as done:
         for study, annotated in cases:
             if is_axial_alone(study):
                 found.append(recesses_on_slices(detector, study, annotated))
             else:
                 found.append(detector.predict(study))
+                numbered.append(found[-1])
             rows.append(point_errors(study, found[-1], annotated))
             done(study.study_id)
     table = pd.concat(rows)
     report = {group: dataclasses.asdict(figures) for group, figures in summarise(table).items()}
-    numbering = dataclasses.asdict(numbering_report(table, found))
+    numbering = dataclasses.asdict(numbering_report(table, numbered))
     unseen = sum(not levels.points for levels in found)
     if pictures is not None:
         triples = [(study, levels, points) for (study, points), levels in zip(cases, found, strict=True)]
@@ -231,6 +232,9 @@ def _print_errors(
             f"no spine was found in {n_unseen} of {n_studies} studies: their points are missing"
         )
     if n_unseen == n_studies:
+        return
+    if not numbering["studies"] + numbering["contradictory"]:
+        console.out.print("numbering: not looked at: the level that an axial slice shows was taken as known")
         return
     console.out.print(
         f"numbering: {numbering['wrong']} of {numbering['studies']} studies wrong, mean confidence "

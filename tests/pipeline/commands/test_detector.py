@@ -112,6 +112,19 @@ def test_levels_are_those_that_are_graded_and_so_is_what_is_said(
     assert set(rows[["series_id", "x", "y"]].itertuples(index=False, name=None)) == wanted
 
 
+def test_evaluate_says_nothing_of_the_numbering_of_axial_slices_alone(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    kinds = pd.read_csv(data / "train_series_descriptions.csv", dtype=str)
+    for row in kinds[kinds["series_description"] != "Axial T2"].itertuples():
+        shutil.rmtree(tmp_path / "data" / "train_images" / row.study_id / row.series_id)
+
+    told = runner.invoke(app, ["evaluate", str(tmp_path / "data")])
+    figures = json.loads(runner.invoke(app, ["evaluate", str(tmp_path / "data"), "--json"]).stdout)
+
+    assert "subarticular" in told.stdout and "numbering: not looked at" in told.stdout
+    assert figures["subarticular"]["n"] == 20 and figures["numbering"]["studies"] == 0
+
+
 def test_evaluate_names_what_it_leaves_out(data: Path, tmp_path: Path) -> None:
     shutil.copytree(data, tmp_path / "data")
     table = tmp_path / "data" / "train_label_coordinates.csv"
