@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,6 +149,20 @@ def test_the_token_goes_to_the_archive_and_whoever_the_environment_names_gets_no
         with pytest.raises(ArchiveFailed, match="the archive answered 401"):
             find_study_uids(archive, {})
     assert "secret" not in repr(replace(archive, token="secret"))
+
+
+@pytest.mark.timeout(30)
+def test_an_archive_that_stands_still_or_is_away_is_given_up() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        archive = Archive(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.2)
+        with pytest.raises(ArchiveFailed, match="cannot be reached") as failed:
+            find_study_uids(archive, {})
+        assert failed.value.is_unreachable
+    with pytest.raises(ArchiveFailed, match="cannot be reached") as failed:
+        find_study_uids(archive, {})
+    assert failed.value.is_unreachable
 
 
 def test_images_of_another_study_are_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pydicom.sr import _concepts_dict
 
 from classifier.grade import Grade
 from classifier.measure.quantities import Measured, Quantity
+from classifier.prior import level_prior
 from data_prep.levels import PointSource
 from data_prep.problems import DicomRejected, Reason
 from data_prep.read.find import find_studies
@@ -556,6 +557,8 @@ def test_overlays_put_level_and_grade_on_the_slice_that_shows_them(images: Path)
                 left, top = text.BoundingBoxTopLeftHandCorner
                 right, bottom = text.BoundingBoxBottomRightHandCorner
                 assert 1 <= left < right <= 40 and 1 <= top < bottom <= 60
+                is_right = " right " in text.UnformattedTextValue
+                assert text.BoundingBoxTextHorizontalJustification == ("RIGHT" if is_right else "LEFT")
     assert len(shown) == 20
     for point in prediction.levels.points:
         severity = prediction.grades[Target(point.condition, point.level)].severity.value
@@ -563,6 +566,23 @@ def test_overlays_put_level_and_grade_on_the_slice_that_shows_them(images: Path)
         image = source.image_of(point)
         assert image is not None and image.sop_instance_uid == uid and point.sight is not None
         assert list(centre) == pytest.approx([value + 1 for value in point.sight.xy_px], abs=1e-3)
+
+
+def test_overlays_tell_what_was_not_graded_and_leave_a_window_that_is_there(images: Path) -> None:
+    edit(images / "501" / "12", WindowCenter="600", WindowWidth="1200")
+    prediction, study = graded(images)
+    target = Target(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
+    grades = {**prediction.grades, target: Grade(level_prior(target), "prior", ("no_signal",))}
+    states = build_presentations(read_source(study), replace(prediction, grades=grades), study)
+    words = [
+        str(element.value) for element in states["11"].iterall() if element.keyword == "UnformattedTextValue"
+    ]
+    assert "L4/L5 canal: not graded" in words and "L3/L4 canal: not graded" not in words
+    windows = {series: state.SoftcopyVOILUTSequence[0] for series, state in states.items()}
+    assert (windows["12"].WindowCenter, windows["12"].WindowWidth) == (600, 1200)
+    assert windows["11"].WindowWidth > 3000  # noise between 0 and 4095
+    assert sorted(int(state.InstanceNumber) for state in states.values()) == [1, 2, 3]
+    assert len({state.SOPInstanceUID for state in states.values()}) == 3
 
 
 def test_key_images_are_those_with_moderate_or_severe(images: Path) -> None:
