@@ -15,7 +15,14 @@ from urllib.parse import parse_qs, urlsplit
 import pydicom
 import pytest
 
-from pipeline.service.dicomweb import Archive, ArchiveFailed, fetch_study, find_study_uids, parse_query
+from pipeline.service.dicomweb import (
+    Archive,
+    ArchiveFailed,
+    fetch_study,
+    fetched,
+    find_study_uids,
+    parse_query,
+)
 from tests.dicom_files import write_series
 
 STUDIES = {
@@ -34,12 +41,13 @@ def archive_of(
     told: object = 3,
     token: str = "",
     says_length: bool = True,
+    seen: list[tuple[str, str]] | None = None,
 ) -> Iterator[Archive]:
     """An archive that answers a search with a page at most; None: with everything, whatever is asked.
 
     ``lost`` images of the last series of each study are listed, and do not come; in the place of those of
     ``strange`` come images of another study. ``told``: how many images it says that a series has.
-    ``token``: without it nothing is answered.
+    ``token``: without it nothing is answered. ``seen``: gets what is asked for, and in which form.
     """
     of_series: dict[str, list[bytes]] = {}
     for study, all_series in STUDIES.items():
@@ -49,6 +57,8 @@ def archive_of(
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if seen is not None:
+                seen.append((self.path, self.headers["Accept"]))
             if token and self.headers["Authorization"] != f"Bearer {token}":
                 return self.send_error(401)
             address = urlsplit(self.path)
@@ -109,6 +119,29 @@ def test_every_page_of_a_search_is_asked_for(tmp_path: Path, page: int | None) -
 def test_a_series_that_names_no_modality_is_fetched_and_one_of_another_is_not(tmp_path: Path) -> None:
     with archive_of(tmp_path / "archive", modalities={"1.2.1.3": "", "1.2.1.4": "CT"}) as archive:
         assert fetch_study(archive, "1.2.1", tmp_path / "out") == 12
+
+
+def test_mr_is_searched_for_and_asked_for_uncompressed_and_studies_stay_apart(tmp_path: Path) -> None:
+    seen: list[tuple[str, str]] = []
+    with archive_of(tmp_path / "archive", page=None, seen=seen) as archive:
+        find_study_uids(archive, {"PatientID": "7"})
+        with fetched(archive, ["1.2.1", "1.2.2"]) as folder:
+            images = [pydicom.dcmread(path).StudyInstanceUID for path in folder.rglob("*.dcm")]
+        assert not folder.exists()
+    assert sorted(images) == ["1.2.1"] * 15 + ["1.2.2"] * 15
+    asked = parse_qs(urlsplit(seen[0][0]).query)
+    assert asked["ModalitiesInStudy"] == ["MR"] and asked["PatientID"] == ["7"]
+    retrieved = [accept for path, accept in seen if "/series/" in path]
+    assert len(retrieved) == 10
+    assert all("transfer-syntax=1.2.840.10008.1.2.1" in accept.replace('"', "") for accept in retrieved)
+
+
+def test_a_study_without_an_mr_image_is_said(tmp_path: Path) -> None:
+    with (
+        archive_of(tmp_path / "archive", modalities=dict.fromkeys(STUDIES["1.2.1"], "CT")) as archive,
+        pytest.raises(ArchiveFailed, match="no MR image"),
+    ):
+        fetch_study(archive, "1.2.1", tmp_path / "out")
 
 
 def test_images_that_are_listed_and_do_not_come_are_said(tmp_path: Path) -> None:
