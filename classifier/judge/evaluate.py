@@ -8,30 +8,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from classifier.calibration import calibration_error_by_chance, expected_calibration_error
+from classifier.calibration import calibration_error_by_chance
+from classifier.judge.quality import figures_of, score_terms
 from classifier.judge.rows import GradedRows
-from classifier.metric import PROBABILITY_COLUMNS, score
 from classifier.predict import Grader
-from classifier.prior import competition_log_loss, competition_weighted, level_prior
 from data_prep.levels import SpineLevels
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected, Rejection
-from data_prep.vocabulary import (
-    CONDITIONS,
-    SEVERITIES,
-    TARGETS,
-    ConditionGroup,
-    GradeSource,
-    Severity,
-    Target,
-)
+from data_prep.vocabulary import CONDITIONS, SEVERITIES, ConditionGroup, GradeSource, Severity, Target
 
 if TYPE_CHECKING:
     from classifier.learn.crop_cache import LabelledStudy
+
+# Which the tables have, with intervals.
+_NOT_SHOWN = ("severe_recall", "ece")
+_SEVERE, _MILD = Severity.SEVERE.index, Severity.NORMAL_MILD.index
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,23 +109,22 @@ def evaluate(graded: Iterable[GradedTarget]) -> dict[str, Any]:
     places = Counter((row.study_id, row.target) for row in rows)
     if twice := [target.row_id(study_id) for (study_id, target), count in places.items() if count > 1]:
         raise ValueError(f"{len(twice)} targets are graded twice, such as {twice[0]}: give each series once")
-    prior = [level_prior(row.target) for row in rows]
-    truth = [row.truth for row in rows]
     flags = [flag for row in rows for flag in row.flags]
     known = any(0 < value < 1 for row in rows for value in row.truth)
+    columns = as_rows(rows)
     return {
-        "score": _official(rows, [row.probabilities for row in rows]),
-        "prior_score": _official(rows, prior),
-        "oracle_score": _official(rows, truth) if known else None,
+        "score": score_terms(columns),
+        "prior_score": score_terms(columns.with_p(columns.prior)),
+        "oracle_score": score_terms(columns.with_p(np.array([row.truth for row in rows]))) if known else None,
         "groups": {
-            group.value: group_figures(members)
-            for group in ConditionGroup
-            if (members := [row for row in rows if row.target.condition.group is group])
+            group.value: group_figures(part)
+            for index, group in enumerate(ConditionGroup)
+            if len(part := columns.where(columns.group == index))
         },
         "conditions": {
-            condition.value: group_figures(members)
-            for condition in CONDITIONS
-            if (members := [row for row in rows if row.target.condition is condition])
+            condition.value: group_figures(part)
+            for index, condition in enumerate(CONDITIONS)
+            if len(part := columns.where(columns.condition == index))
         },
         "n_studies": len({row.study_id for row in rows}),
         "n_targets": len(rows),
@@ -141,48 +133,14 @@ def evaluate(graded: Iterable[GradedTarget]) -> dict[str, Any]:
     }
 
 
-def group_figures(rows: list[GradedTarget]) -> dict[str, float | int | None]:
-    """Figures of a condition or a group of them; AUC and balanced figures are None without both classes."""
-    p = np.array([row.probabilities for row in rows])
-    label = np.array([row.label for row in rows])
-    one_hot = np.eye(len(SEVERITIES))[label]
-    decided = p.argmax(axis=1)
-    # Under the competition's weights the cheapest decision is the largest q, which dares to say severe.
-    weighted = competition_weighted(p).argmax(axis=1)
-    severe, worse = label == Severity.SEVERE.index, label >= Severity.MODERATE.index
-    recalls = [(weighted == severity)[label == severity].mean() for severity in np.unique(label)]
-    several = len(set(label.tolist())) > 1
-    return {
-        "n": len(rows),
-        "log_loss": competition_log_loss(p, one_hot),
-        "prior_log_loss": competition_log_loss(np.array([level_prior(row.target) for row in rows]), one_hot),
-        "accuracy": float((decided == label).mean()),
-        "balanced_accuracy": float(np.mean(recalls)) if several else None,
-        "kappa_linear": float(cohen_kappa_score(label, decided, weights="linear")) if several else None,
-        "auc_severe": _auc(severe, p[:, Severity.SEVERE.index]),
-        "auc_moderate_or_worse": _auc(worse, 1 - p[:, Severity.NORMAL_MILD.index]),
-        "ece_severe": expected_calibration_error(p[:, Severity.SEVERE.index], severe),
-        "ece_severe_by_chance": calibration_error_by_chance(p[:, Severity.SEVERE.index]),
-        "ece_moderate_or_worse": expected_calibration_error(1 - p[:, Severity.NORMAL_MILD.index], worse),
-        "ece_moderate_or_worse_by_chance": calibration_error_by_chance(1 - p[:, Severity.NORMAL_MILD.index]),
-    }
-
-
-def _auc(happened: NDArray[np.bool_], probability: NDArray[np.float64]) -> float | None:
-    return float(roc_auc_score(happened, probability)) if 0 < happened.sum() < len(happened) else None
-
-
-def _official(rows: list[GradedTarget], probabilities: list[NDArray[np.float64]]) -> dict[str, float] | None:
-    """The metric's terms for unweighted probabilities, submitted competition-weighted."""
-    if {row.target.condition.group for row in rows} != set(ConditionGroup):
-        return None
-    labels: dict[str, dict[str, str | None]] = {}
-    for row in rows:
-        cells = labels.setdefault(row.study_id, {target.column: None for target in TARGETS})
-        cells[row.target.column] = SEVERITIES[row.label].value
-    table = pd.DataFrame([{"study_id": study_id, **cells} for study_id, cells in labels.items()])
-    q = competition_weighted(probabilities)
-    submission = pd.DataFrame(q, columns=PROBABILITY_COLUMNS)
-    submission.insert(0, "row_id", [row.target.row_id(row.study_id) for row in rows])
-    terms = score(submission, table).to_dict()
-    return {name: terms[name] for name in ("score", *(g.value for g in ConditionGroup), "any_severe_spinal")}
+def group_figures(rows: GradedRows) -> dict[str, float | int | None]:
+    """Figures of a condition or a group of them, and what calibration errors right predictions would show."""
+    said = {"ece_severe": rows.p[:, _SEVERE], "ece_moderate_or_worse": 1 - rows.p[:, _MILD]}
+    found: dict[str, float | int | None] = {"n": len(rows)}
+    for name, value in figures_of(rows).items():
+        if name in _NOT_SHOWN:
+            continue
+        found[name] = value
+        if name in said:
+            found[f"{name}_by_chance"] = calibration_error_by_chance(said[name])
+    return found

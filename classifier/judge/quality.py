@@ -64,6 +64,12 @@ def official_terms(
     return {"score": score, **terms}
 
 
+def score_terms(rows: GradedRows) -> dict[str, float] | None:
+    """The same in the data alone."""
+    terms = official_terms(rows, resamples=0)
+    return None if terms is None else {name: float(values[0]) for name, values in terms.items()}
+
+
 def _any_severe(
     rows: GradedRows, group: NDArray[np.int64], study: NDArray[np.int64], q: FloatArray, draws: StudyDraws
 ) -> FloatArray:
@@ -122,6 +128,13 @@ def quality_tables(
             }
         )
     return tables
+
+
+def figures_of(rows: GradedRows) -> dict[str, float | None]:
+    """Every name of FIGURES, without intervals; None where it is not defined. See ``quality_tables``."""
+    studies, study = _numbered(rows)
+    found = _figures(rows, study, StudyDraws.make(studies, resamples=0))
+    return {name: value_and_interval(values)[0] for name, values in found.items()}
 
 
 def review_curve(rows: GradedRows) -> list[dict[str, float | None]]:

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from classifier.config import GROUP_GRADERS, GraderName
-from classifier.judge.quality import official_terms, quality_tables, with_intervals
+from classifier.judge.quality import official_terms, quality_tables, score_terms, with_intervals
 from classifier.judge.rows import GradedRows
 from classifier.metric import PROBABILITY_COLUMNS
 from classifier.metric import score as official_score
@@ -131,10 +131,7 @@ def scores(
         return {"out_of_fold": None, "level_prior": None, "saved": None, "by_fold": {}}
 
     fold_of = np.array([folds[study_id] for study_id in rows.study_ids.tolist()])
-    by_fold = {}
-    for fold in sorted(set(folds.values())):
-        terms = official_terms(rows.where(fold_of == fold), resamples=0)
-        by_fold[str(fold)] = None if terms is None else {name: float(v[0]) for name, v in terms.items()}
+    by_fold = {str(fold): score_terms(rows.where(fold_of == fold)) for fold in sorted(set(folds.values()))}
     result: dict[str, Any] = {
         "out_of_fold": with_intervals(ours),
         "level_prior": with_intervals(prior),
@@ -144,12 +141,10 @@ def scores(
     oracle = settings.data / "oracle.csv"
     if oracle.is_file():
         truth = GradedRows.from_tables(read_submission(oracle), labels, weighted=False)
-        best = official_terms(truth, resamples=0)
-        if best is not None:
-            result["oracle"] = {name: float(v[0]) for name, v in best.items()}
+        if (best := score_terms(truth)) is not None:
+            result["oracle"] = best
             result["skill"] = {
-                name: float((prior[name][0] - ours[name][0]) / (prior[name][0] - best[name][0]))
-                for name in ours
+                name: float((prior[name][0] - ours[name][0]) / (prior[name][0] - best[name])) for name in ours
             }
     return result
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from classifier.judge.evaluate import GradedTarget, evaluate, group_figures
+from classifier.judge.evaluate import GradedTarget, as_rows, evaluate, group_figures
 from classifier.prior import level_prior
 from data_prep.vocabulary import TARGETS, ConditionGroup
 
@@ -49,7 +49,7 @@ def test_the_prior_scores_as_the_prior() -> None:
 
 def test_figures_of_a_class_that_does_not_occur_are_none() -> None:
     rows = [row for row in graded(0.5) if row.label == 0 and row.target.condition.group == "spinal"]
-    part = group_figures(rows)
+    part = group_figures(as_rows(rows))
     assert part["auc_severe"] is None and part["kappa_linear"] is None
     assert evaluate(rows)["score"] is None
 
