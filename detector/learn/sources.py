@@ -13,11 +13,7 @@ from data_prep.levels import LevelPoint
 from data_prep.partition import Part, part_of
 from data_prep.phantom import PHANTOM_VERSION, make_study
 from data_prep.pixel_cache import PixelCache
-from data_prep.problems import DicomRejected
-from data_prep.read.find import find_studies
-from data_prep.rsna.annotations import annotated_points, contradict_themselves
-from data_prep.rsna.table_quirks import studies_left_out
-from data_prep.rsna.tables import read_tables
+from data_prep.rsna.annotations import contradict_themselves
 from data_prep.study import Study
 from data_prep.synthetic import FIRST_CHOOSING_SEED
 from detector.learn.external_studies import external_slice_studies, external_study
@@ -28,6 +24,7 @@ from detector.learn.slices import ExternalSlices, LabelledSlice, SlicesUnusable,
 from detector.learn.study_slices import (
     MIXTURE,
     LeftOut,
+    annotated_studies,
     canal_objects,
     foraminal_levels,
     hard_phantom,
@@ -194,30 +191,9 @@ def annotated_cases(
         part: of the studies; None for all.
         left_out: what cannot be used is added here.
     """
-    left_out = left_out or LeftOut()
     if data is None:
         raise SlicesUnusable("give DATA, a folder in the RSNA layout, or --external or --slices")
-    tables = read_tables(data)
-    coordinates = tables.coordinates
-    if coordinates is None:
-        raise SlicesUnusable(f"{data.name}/train_label_coordinates.csv is missing")
-    cases = []
-    entries = [entry for entry in find_studies(data) if not entry.is_only_listed]
-    have = {"images": [entry.study_id for entry in entries], "points": coordinates["study_id"].tolist()}
-    left_out.studies.extend((*tables.alarming, *(lacking.said for lacking in studies_left_out(have))))
-    for entry in entries:
-        if part is not None and part_of(entry.study_id) is not part:
-            continue
-        try:
-            study = entry.load()
-        except DicomRejected as rejected:
-            left_out.rejections.extend((*rejected.rejections, rejected.rejection))
-            continue
-        points, problems = annotated_points(study, coordinates)
-        left_out.rejections.extend(study.rejections)
-        left_out.problems.extend(problems)
-        if points:
-            cases.append((study, points))
+    cases = list(annotated_studies(data, left_out or LeftOut(), part=part))
     if not cases:
         raise SlicesUnusable(f"{data.name}: no study has both images and annotated points")
     return cases

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from data_prep.base.workers import in_order
 from data_prep.geometry import FloatArray
 from data_prep.levels import RECESSES, LevelPoint
+from data_prep.partition import Part, part_of
 from data_prep.phantom import PhantomStudy, make_study
 from data_prep.problems import DicomRejected, Rejection
 from data_prep.read.find import find_studies
@@ -253,6 +254,48 @@ class LeftOut:
     studies: list[str] = field(default_factory=list)
 
 
+def annotated_studies(
+    data: Path,
+    left_out: LeftOut,
+    *,
+    part: Part | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Iterator[tuple[Study, tuple[LevelPoint, ...]]]:
+    """Studies of a data set in the RSNA layout that can be used, and that have annotated points.
+
+    Args:
+        left_out: what cannot be used is added here.
+        part: of the studies; None for all.
+        progress: called with (studies done, studies in all).
+
+    Raises:
+        SlicesUnusable: no coordinates.
+    """
+    tables = read_tables(data)
+    if tables.coordinates is None:
+        raise SlicesUnusable(f"{data.name}/train_label_coordinates.csv is missing")
+    entries = [entry for entry in find_studies(data) if not entry.is_only_listed]
+    have = {
+        "images": [entry.study_id for entry in entries],
+        "points": tables.coordinates["study_id"].tolist(),
+    }
+    left_out.studies.extend((*tables.alarming, *(lacking.said for lacking in studies_left_out(have))))
+    for number, entry in enumerate(entries, start=1):
+        if part is not None and part_of(entry.study_id) is not part:
+            continue
+        try:
+            study = entry.load()
+        except DicomRejected as rejected:
+            left_out.rejections.extend((*rejected.rejections, rejected.rejection))
+        else:
+            points, problems = annotated_points(study, tables.coordinates)
+            left_out.rejections.extend(study.rejections)
+            left_out.problems.extend(problems)
+            if points:
+                yield study, points
+        progress(number, len(entries))
+
+
 def rsna_slices(
     data: Path,
     kind: DetectorKind,
@@ -271,30 +314,8 @@ def rsna_slices(
     Raises:
         SlicesUnusable: no coordinates, or no study whose images and points can be used together.
     """
-    tables = read_tables(data)
-    if tables.coordinates is None:
-        raise SlicesUnusable(f"{data.name}/train_label_coordinates.csv is missing: a detector learns from it")
-    left_out = left_out or LeftOut()
-    labelled: list[LabelledSlice] = []
-    entries = find_studies(data)
-    have = {
-        "images": [entry.study_id for entry in entries if not entry.is_only_listed],
-        "points": tables.coordinates["study_id"].tolist(),
-    }
-    left_out.studies.extend((*tables.alarming, *(lacking.said for lacking in studies_left_out(have))))
-    for number, entry in enumerate(entries, start=1):
-        try:
-            study = entry.load()
-        except DicomRejected as rejected:
-            if not entry.is_only_listed:
-                left_out.rejections.extend((*rejected.rejections, rejected.rejection))
-        else:
-            points, problems = annotated_points(study, tables.coordinates)
-            left_out.rejections.extend(study.rejections)
-            left_out.problems.extend(problems)
-            labelled += _slices_with_points(study, points, kind)
-        if progress is not None:
-            progress(number, len(entries))
+    found = annotated_studies(data, left_out or LeftOut(), progress=progress or (lambda *_: None))
+    labelled = [item for study, points in found for item in _slices_with_points(study, points, kind)]
     if not labelled:
         raise SlicesUnusable(f"{data.name}: no study has both images and annotated points")
     return labelled

@@ -14,10 +14,9 @@ from data_prep.base.files import write_whole
 from data_prep.names import input_label, safe_id
 from data_prep.problems import LumbarError, Rejection
 from data_prep.read.entry import StudyEntry
-from data_prep.read.own import is_record
+from data_prep.read.own import is_record, is_result
 from pipeline.model_facts import ModelFacts
 from pipeline.prediction import probabilities_in
-from pipeline.results.report.index import is_index
 from pipeline.results.submission import submission_rows, validate_rows, write_rows
 from pipeline.results.tables import REFUSED_COLUMNS, TARGET_COLUMNS, write_refused, write_targets
 
@@ -72,7 +71,7 @@ def check_output(out: Path) -> None:
         SUBMISSION_FILE: False,
         TARGETS_FILE: _begins_with(out / TARGETS_FILE, ",".join(TARGET_COLUMNS)),
         REFUSED_FILE: _begins_with(out / REFUSED_FILE, ",".join(REFUSED_COLUMNS)),
-        INDEX_FILE: is_index(out / INDEX_FILE),
+        INDEX_FILE: is_result(out / INDEX_FILE),
     }
     for name, is_own in own.items():
         if not is_own and (out / name).exists():

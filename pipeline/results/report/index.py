@@ -8,12 +8,10 @@ from typing import Any
 
 from data_prep.base.files import write_whole
 from data_prep.problems import Rejection
+from data_prep.read.own import is_result
 from data_prep.vocabulary import SEVERITIES, Condition, ConditionGroup, Level, Target
 from pipeline.results.report.pages import render
 from pipeline.results.words import flag_words, numbering_words, refusal_sentences, share_words, target_words
-
-_TITLE = b"<title>Studies, lumbar report</title>"
-_LOOKED_AT_BYTES = 4096
 
 
 def worst_words(targets: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
@@ -99,16 +97,7 @@ def write_index(
     )
 
 
-def is_index(path: Path) -> bool:
-    """Whether a file is such a page."""
-    try:
-        with path.open("rb") as file:
-            return _TITLE in file.read(_LOOKED_AT_BYTES)
-    except OSError:
-        return False
-
-
 def remove_index(path: Path) -> None:
     """Remove the page of an earlier run, which may show other grades than the tables now hold."""
-    if is_index(path):
+    if is_result(path):
         path.unlink(missing_ok=True)
