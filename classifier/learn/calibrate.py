@@ -83,39 +83,51 @@ def calibrate_groups(
     seen: dict[GraderName, tuple[CropCache, NDArray[np.float64]]] = {}
     for name in graders:
         members = _members(runs, name, weigh or {})
-        stored = members[0]
         caches = _caches_of(members, validation)
         crops = caches[0]
         draws = [_mean_logits(members, caches, seed) for seed in _CALIBRATION_DRAWS]
         seen[name] = (crops, draws[0])
-        logits = np.concatenate(draws)
-        log_prior = np.tile(crops.log_prior.astype(np.float64), (len(draws), 1))
-        truth = np.tile(crops.truth.astype(np.float64), (len(draws), 1))
-        calibration = fit_calibration(logits, log_prior, truth)
-        if shifted is not None:
-            elsewhere = [joined_crops([shifted], member.config, Part.VALIDATION) for member in members]
-            calibration = _with_prior_share(calibration, members, _aligned(elsewhere))
-        p = calibration.probabilities(logits, log_prior)
-        if name is GraderName.SPINAL:
-            study = np.unique(crops.study_ids, return_inverse=True)[1].reshape(-1)
-            pull = fit_pull(p[: len(crops)], crops.label, study)
-            calibration = replace(calibration, any_severe_pull=pull)
-        graded = np.bincount(crops.label, minlength=len(SEVERITIES)).tolist()
-        sizes = {"crops": len(crops), "grades": graded}
-        figures[name.value] = _figures(calibration, logits, log_prior, truth) | sizes
+        calibration, p, found = _fitted(members, crops, draws, shifted)
         joint = None
         if name is GraderName.SPINAL_AXIAL and GraderName.SPINAL in seen:
             joint, joined = _joint(seen[GraderName.SPINAL], seen[name])
-            figures[name.value] |= joined
-        metrics = {**stored.metrics, "validation": figures[name.value]}
-        fitted.append((members, calibration, metrics, joint))
+            found |= joined
+        figures[name.value] = found
+        fitted.append((members, calibration, {**members[0].metrics, "validation": found}, joint))
         if name in GROUP_GRADERS:
-            rows.append(_as_rows(crops, p[: len(crops)]))
+            rows.append(_as_rows(crops, p))
     for members, calibration, metrics, joint in fitted:  # all or none: a grader may lack its crops
         save_grader(output, members[0].config, members[0].network, calibration, metrics, joint)
         for number, member in enumerate(members[1:], start=2):
             save_grader(output, member.config, member.network, calibration, member.metrics, member=number)
     return figures, GradedRows.join(rows)
+
+
+def _fitted(
+    members: Sequence[StoredGrader],
+    crops: CropCache,
+    draws: Sequence[NDArray[np.float64]],
+    shifted: Path | None,
+) -> tuple[Calibration, NDArray[np.float64], dict[str, Any]]:
+    """The calibration of one grader, p (n, 3) of the crops at their points, and figures of the fit.
+
+    Args:
+        draws: (n, 3) logits of the crops, first those at their points.
+    """
+    logits = np.concatenate(draws)
+    log_prior = np.tile(crops.log_prior.astype(np.float64), (len(draws), 1))
+    truth = np.tile(crops.truth.astype(np.float64), (len(draws), 1))
+    calibration = fit_calibration(logits, log_prior, truth)
+    if shifted is not None:
+        elsewhere = [joined_crops([shifted], member.config, Part.VALIDATION) for member in members]
+        calibration = _with_prior_share(calibration, members, _aligned(elsewhere))
+    p = calibration.probabilities(logits, log_prior)[: len(crops)]
+    if members[0].config.name is GraderName.SPINAL:
+        study = np.unique(crops.study_ids, return_inverse=True)[1].reshape(-1)
+        calibration = replace(calibration, any_severe_pull=fit_pull(p, crops.label, study))
+    graded = np.bincount(crops.label, minlength=len(SEVERITIES)).tolist()
+    sizes = {"crops": len(crops), "grades": graded}
+    return calibration, p, _figures(calibration, logits, log_prior, truth) | sizes
 
 
 def _figures(

@@ -34,6 +34,7 @@ from data_prep.problems import LumbarError
 from data_prep.vocabulary import SEVERITIES
 
 _GRADED_AT_ONCE = 64
+_IN_CHECKPOINT = ("network", "averaged", "optimiser", "schedule", "scaler")
 
 
 class TrainingFailed(LumbarError):
@@ -209,13 +210,7 @@ class _Learner:
         return loss
 
     def _parts(self) -> dict[str, Any]:
-        return {
-            "network": self.network,
-            "averaged": self.averaged,
-            "optimiser": self.optimiser,
-            "schedule": self.schedule,
-            "scaler": self.scaler,
-        }
+        return {name: getattr(self, name) for name in _IN_CHECKPOINT}
 
     def save(self, checkpoint: Path, origin: str, reports: list[EpochReport]) -> None:
         """Write all of it, and what it was made of, to a file."""

@@ -93,7 +93,7 @@ def export_annotations(
     out: Path,
     *,
     neighbours: int = 0,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> ExportReport:
     """Write images, COCO and YOLO files for every slice that has a point.
 
@@ -135,8 +135,7 @@ def export_annotations(
                 images[image.file] = image
                 x_mm, y_mm = item.plane.spacing_mm
                 margins[image.file] = (_BOX_MARGIN_MM / x_mm, _BOX_MARGIN_MM / y_mm)
-        if progress is not None:
-            progress(entry.study_id)
+        progress(entry.study_id)
     labelled = [point for point in labelled if point.image.file in images]
     if not labelled:
         raise AnnotationsInvalid(["no point of the table lies on a slice of these studies", *problems])

@@ -54,7 +54,7 @@ def write_dataset(
     seed: int,
     size: Size = "small",
     jobs: int = 1,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] = lambda _: None,
     appearance: Appearance = "physics",
     scanners: ScannerName = "usual",
     transitional: Transitional = "natural",
@@ -97,8 +97,7 @@ def write_dataset(
     tables: list[_StudyRows] = []
     for rows in in_order(write, range(seed, seed + studies), min(jobs, studies)):
         tables.append(rows)
-        if progress is not None:
-            progress(len(tables))
+        progress(len(tables))
     parameters = {
         "version": PHANTOM_VERSION,
         "seed": seed,

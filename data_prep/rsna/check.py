@@ -69,7 +69,7 @@ class CheckReport:
 
 
 def check_data(
-    data: Path, *, images: bool = True, progress: Callable[[int, int], None] | None = None
+    data: Path, *, images: bool = True, progress: Callable[[int, int], None] = lambda *_: None
 ) -> CheckReport:
     """Check the tables of a data set and, unless told otherwise, its images.
 
@@ -86,8 +86,7 @@ def check_data(
     entries = _entries(data, rejections) if images else ()
     for done, entry in enumerate(entries, start=1):
         _check_study(entry, tables.coordinates, counts, places, rejections)
-        if progress is not None:
-            progress(done, len(entries))
+        progress(done, len(entries))
     if len(places["levels_spacing"]) <= counts["spaced"] / 2:  # a child, or a wrong point
         del places["levels_spacing"]
     problems += [

@@ -67,7 +67,7 @@ def training_slices(
     kind: DetectorKind,
     *,
     jobs: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
     cache: Path | None = None,
     left_out: LeftOut | None = None,
 ) -> tuple[WeightedSlices, list[LabelledSlice]]:

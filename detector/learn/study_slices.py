@@ -300,7 +300,7 @@ def rsna_slices(
     data: Path,
     kind: DetectorKind,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
     left_out: LeftOut | None = None,
 ) -> list[LabelledSlice]:
     """Labelled slices of a data set in the RSNA layout with ``train_label_coordinates.csv``.
@@ -314,7 +314,7 @@ def rsna_slices(
     Raises:
         SlicesUnusable: no coordinates, or no study whose images and points can be used together.
     """
-    found = annotated_studies(data, left_out or LeftOut(), progress=progress or (lambda *_: None))
+    found = annotated_studies(data, left_out or LeftOut(), progress=progress)
     labelled = [item for study, points in found for item in _slices_with_points(study, points, kind)]
     if not labelled:
         raise SlicesUnusable(f"{data.name}: no study has both images and annotated points")

@@ -190,8 +190,8 @@ def train_detector(
     *,
     resume: bool = False,
     start_from: bytes | None = None,
-    on_epoch: Callable[[int, dict[str, float]], None] | None = None,
-    on_batch: Callable[[float], None] | None = None,
+    on_epoch: Callable[[int, dict[str, float]], None] = lambda *_: None,
+    on_batch: Callable[[float], None] = lambda _: None,
     talkative: bool = False,
 ) -> Path:
     """Train, and write ``{kind}.safetensors`` and ``{kind}.json`` into ``run``.
@@ -218,7 +218,35 @@ def train_detector(
         raise SlicesUnusable("no labelled slice to train on: check the coordinates and the images")
     run = run.resolve()
     checkpoint = run / "training" / "weights" / "last.pt"
-    overrides: dict[str, Any] = {
+    overrides = _overrides(config, run)
+    described = _described(config, sources, start_from)
+    weights = run / f"{config.kind.value}.safetensors"
+    if resume and checkpoint.is_file():
+        if (begun := run / _BEGUN_FILE).is_file() and begun.read_text() != described:
+            raise SlicesUnusable(
+                "the checkpoint is of a training with other options or slices: choose a new folder, "
+                "or begin anew without --resume"
+            )
+        if not can_go_on(checkpoint, config.epochs):
+            if weights.is_file():  # it was finished
+                return weights
+            raise SlicesUnusable(
+                f"'{checkpoint.name}' cannot be gone on from: it was cut off while it was written, or has no "
+                "epoch left; begin anew without --resume"
+            )
+        overrides["resume"] = str(checkpoint)
+    write_whole(run / _BEGUN_FILE, described)
+    with _library_at(logging.INFO if talkative else logging.WARNING):
+        trainer = LevelTrainer(config, sources, choosing, overrides, start_from)
+        _train(trainer, on_epoch, on_batch)
+    if RANK in {-1, 0}:
+        _export(trainer, run)
+    return weights
+
+
+def _overrides(config: TrainConfig, run: Path) -> dict[str, Any]:
+    """The training as ultralytics names its settings; nothing that it would do to images by itself."""
+    return {
         "model": SPECS[config.kind].architecture,
         "task": "pose",
         "mode": "train",
@@ -250,29 +278,6 @@ def train_detector(
         "pretrained": False,
         "patience": 0,
     }
-    described = _described(config, sources, start_from)
-    if resume and checkpoint.is_file():
-        if (begun := run / _BEGUN_FILE).is_file() and begun.read_text() != described:
-            raise SlicesUnusable(
-                "the checkpoint is of a training with other options or slices: choose a new folder, "
-                "or begin anew without --resume"
-            )
-        weights = run / f"{config.kind.value}.safetensors"
-        if not can_go_on(checkpoint, config.epochs):
-            if weights.is_file():  # it was finished
-                return weights
-            raise SlicesUnusable(
-                f"'{checkpoint.name}' cannot be gone on from: it was cut off while it was written, or has no "
-                "epoch left; begin anew without --resume"
-            )
-        overrides["resume"] = str(checkpoint)
-    write_whole(run / _BEGUN_FILE, described)
-    with _library_at(logging.INFO if talkative else logging.WARNING):
-        trainer = LevelTrainer(config, sources, choosing, overrides, start_from)
-        _train(trainer, on_epoch, on_batch)
-    if RANK in {-1, 0}:
-        _export(trainer, run)
-    return run / f"{config.kind.value}.safetensors"
 
 
 def can_go_on(checkpoint: Path, epochs: int) -> bool:
@@ -298,23 +303,21 @@ def _library_at(level: int) -> Iterator[None]:
 
 def _train(
     trainer: LevelTrainer,
-    on_epoch: Callable[[int, dict[str, float]], None] | None,
-    on_batch: Callable[[float], None] | None,
+    on_epoch: Callable[[int, dict[str, float]], None],
+    on_batch: Callable[[float], None],
 ) -> None:
-    if on_epoch is not None:
-        trainer.add_callback(
-            "on_fit_epoch_end", lambda t: on_epoch(t.epoch + 1, {**(t.metrics or {}), "epochs": t.epochs})
-        )
-    if on_batch is not None:
-        batches = 0
+    batches = 0
 
-        def count(t: LevelTrainer) -> None:
-            nonlocal batches
-            batches += 1
-            size = len(t.train_loader)
-            on_batch(t.epoch + ((batches - 1) % size + 1) / size)
+    def count(t: LevelTrainer) -> None:
+        nonlocal batches
+        batches += 1
+        size = len(t.train_loader)
+        on_batch(t.epoch + ((batches - 1) % size + 1) / size)
 
-        trainer.add_callback("on_train_batch_end", count)
+    trainer.add_callback("on_train_batch_end", count)
+    trainer.add_callback(
+        "on_fit_epoch_end", lambda t: on_epoch(t.epoch + 1, {**(t.metrics or {}), "epochs": t.epochs})
+    )
     with contextlib.redirect_stdout(sys.stderr):  # ultralytics draws its bar on stdout, which is for results
         trainer.train()
 

@@ -22,7 +22,7 @@ from pipeline.commands.options import (
     SeriesTable,
     Slices,
 )
-from pipeline.commands.summaries import tell_of_known, tell_of_left_out
+from pipeline.commands.summaries import tell_of_known, told_of_left_out
 
 if TYPE_CHECKING:
     from data_prep.levels import LevelPoint, SpineLevels
@@ -148,10 +148,10 @@ def evaluate(
         summarise,
     )
     from detector.figures import draw_worst
-    from detector.learn.study_slices import LeftOut
 
-    detector, left_out = _detector(weights), LeftOut()
-    cases = _annotated(data, external, external_mm_per_px, slices, part, left_out)
+    detector = _detector(weights)
+    with told_of_left_out() as left_out:
+        cases = _annotated(data, external, external_mm_per_px, slices, part, left_out)
     if external is None and not slices:
         tell_of_known((study.study_id for study, _ in cases), weights)
     rows, found, numbered = [], [], []
@@ -205,10 +205,7 @@ def _annotated(
                 "note: of folders that the models learned from, --part test leaves known patients out"
             )
         return cases
-    try:
-        return annotated_cases(data, wanted, left_out)
-    finally:  # also where nothing is left
-        tell_of_left_out(left_out)
+    return annotated_cases(data, wanted, left_out)
 
 
 def _print_errors(

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,7 +27,12 @@ from pipeline.commands.options import (
     machine_option,
     other_option,
 )
-from pipeline.commands.summaries import tell_of_left_out
+from pipeline.commands.summaries import told_of_left_out
+
+if TYPE_CHECKING:
+    from detector.learn.slices import LabelledSlice
+    from detector.learn.sources import WeightedSlices
+    from detector.learn.train import TrainConfig
 
 _DATA_SETS = typer.Argument(
     metavar="DATA...", help="Data sets in the RSNA layout; each may hold some series of some studies."
@@ -76,30 +81,25 @@ def train(
 ) -> None:
     """Train one detector on annotated studies, external slices and synthetic studies, in any mixture."""
     from detector.learn.sources import SliceSources, training_slices
-    from detector.learn.study_slices import LeftOut
     from detector.learn.synthesis import NO_SYNTHESIS
-    from detector.learn.train import TrainConfig, train_detector
+    from detector.learn.train import TrainConfig
     from detector.learn.views import AugmentConfig
 
     if phantoms and seed + phantoms > FIRST_CHOOSING_SEED:
         raise typer.BadParameter("phantoms of seeds from 100,000 on are kept for choosing and reporting")
     first = None if start_from is None else _weights_of(start_from, kind)
-    left_out = LeftOut()
     wanted = SliceSources(
         tuple(data or ()), external, external_mm_per_px, tuple(slices or ()), phantoms, seed
     )
-    try:
-        with progress("reading slices", None) as read:
-            sources, choosing = training_slices(
-                wanted,
-                kind,
-                jobs=jobs,
-                progress=lambda _, total: read(of=total),
-                cache=slice_cache or output / "slices",
-                left_out=left_out,
-            )
-    finally:  # also where nothing is left
-        tell_of_left_out(left_out)
+    with told_of_left_out() as left_out, progress("reading slices", None) as read:
+        sources, choosing = training_slices(
+            wanted,
+            kind,
+            jobs=jobs,
+            progress=lambda _, total: read(of=total),
+            cache=slice_cache or output / "slices",
+            left_out=left_out,
+        )
     if "," in device and "LOCAL_RANK" not in os.environ:
         # The slices are cached now: every process reads them from there.
         raise typer.Exit(subprocess.call(torchrun_command(device, sys.argv[1:])))
@@ -117,32 +117,48 @@ def train(
     )
     if not resume and (output / "training" / "weights" / "last.pt").is_file():
         tell(f"note: the training that {output.name}/ holds is begun anew; --resume goes on with it")
-    with progress_of_parts(f"training {kind.value} detector", epochs) as at:
+    weights = _trained(config, sources, choosing, output, resume=resume, start_from=first)
+    err.print(f"weights: {weights.name} in {output}; next: lumbar detector bundle {output} -o WEIGHTS")
+
+
+def _trained(
+    config: TrainConfig,
+    sources: WeightedSlices,
+    choosing: list[LabelledSlice],
+    output: Path,
+    *,
+    resume: bool,
+    start_from: bytes | None,
+) -> Path:
+    """``train_detector``, with a bar and a line for each epoch."""
+    from detector.learn.train import train_detector
+
+    with progress_of_parts(f"training {config.kind.value} detector", config.epochs) as at:
         last = ""
 
         def on_epoch(done: int, metrics: dict[str, float]) -> None:
             nonlocal last
             share = metrics.get("metrics/within_6mm", 0.0)
-            said = f"{share:.1%} of kept apart points within 6 mm"
             last = f"{share:.0%} within 6 mm" if choosing else ""
             at(done, last)
             if not err.is_terminal:  # a bar is drawn on terminals alone; a log wants lines
-                err.print(f"epoch {done} of {epochs}: {said if choosing else 'no patient is kept apart'}")
+                said = f"{share:.1%} of kept apart points within 6 mm"
+                said = said if choosing else "no patient is kept apart"
+                err.print(f"epoch {done} of {config.epochs}: {said}")
 
         # torchrun's processes share the folder.
         with nullcontext() if "LOCAL_RANK" in os.environ else locked_folder(output):
-            weights = train_detector(
+            return train_detector(
                 config,
                 sources,
                 choosing,
                 output,
                 resume=resume,
-                start_from=first,
+                start_from=start_from,
                 on_epoch=on_epoch,
                 on_batch=lambda done: at(done, last),
                 talkative=verbosity() is Verbosity.VERBOSE,
             )
-    err.print(f"weights: {weights.name} in {output}; next: lumbar detector bundle {output} -o WEIGHTS")
 
 
 def train_points(
@@ -161,15 +177,10 @@ def train_points(
     """
     from detector.learn.point_crops import cut_point_crops
     from detector.learn.refiner import Errors, RefinerTraining, train_refiner
-    from detector.learn.study_slices import LeftOut
 
     spec = next(spec for spec in REFINERS if spec.group is group)
-    left_out = LeftOut()
-    try:
-        with progress("cutting crops", None) as cut:
-            train_crops, watched = cut_point_crops(data, spec, jobs=jobs, progress=cut, left_out=left_out)
-    finally:  # also where nothing is left
-        tell_of_left_out(left_out)
+    with told_of_left_out() as left_out, progress("cutting crops", None) as cut:
+        train_crops, watched = cut_point_crops(data, spec, jobs=jobs, progress=cut, left_out=left_out)
     with progress(f"training {spec.stem}", epochs) as epoch_done:
 
         def report(done: int, errors: Errors | None) -> None:

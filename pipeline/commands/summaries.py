@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,12 +192,19 @@ def _said_of_own(study_ids: set[str]) -> str | None:
     )
 
 
-def tell_of_left_out(left_out: LeftOut) -> None:
-    """A word on stderr for all that of annotated studies cannot be used."""
-    for text in left_out.studies:
-        tell(f"note: {text}")
-    list_rejections(left_out.rejections)
-    tell_of_points(left_out.problems)
+@contextmanager
+def told_of_left_out() -> Iterator[LeftOut]:
+    """Takes what of annotated studies cannot be used; all of it is told, also where nothing is left."""
+    from detector.learn.study_slices import LeftOut
+
+    left_out = LeftOut()
+    try:
+        yield left_out
+    finally:
+        for text in left_out.studies:
+            tell(f"note: {text}")
+        list_rejections(left_out.rejections)
+        tell_of_points(left_out.problems)
 
 
 def tell_of_points(problems: Iterable[str]) -> None:

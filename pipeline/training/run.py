@@ -92,22 +92,13 @@ def _train(settings: TrainSettings, ranks: Ranks, say: Callable[[str], None]) ->
     configs = grading.graders_plan(plan)
     of_pretrained = grading.check_starts(plan, configs, settings.pretrained)
     data = read_training_data(settings.data, settings.cache or run / "cache", plan.cleaning.points)
-    stages = Stages(run, ranks, say)
-    done = False
-    try:
+    with Stages(run, ranks, say) as stages:
         process = f"process {ranks.rank + 1} of {ranks.world}"
         say(f"{len(data.entries)} studies, {plan.folds} folds, device {device}, {process}")
-        if (
-            settings.pretrained is not None
-            and ranks.rank == 0
-            and (others := set(configs) - set(of_pretrained))
-        ):
-            say(f"note: bundled weights, not --pretrained, begin {', '.join(sorted(others))}")
-        for text in data.left_out if ranks.rank == 0 else ():
-            say(f"note: {text}")
-        taken = ", ".join(f"{rule} {rows}" for rule, rows in data.points_taken.items() if rows)
-        if taken and ranks.rank == 0:
-            say(f"note: rows of annotated points that the cleaning takes: {taken}")
+        if ranks.rank == 0:
+            if settings.pretrained is not None and (others := set(configs) - set(of_pretrained)):
+                say(f"note: bundled weights, not --pretrained, begin {', '.join(sorted(others))}")
+            _tell_of_data(data, say)
         _decode(data, stages)
         folds = assign_folds(data.labels, data.study_ids, plan.folds, plan.seed)
         if ranks.rank == 0 and (lacking := without_severe(data.labels, folds)):
@@ -117,25 +108,27 @@ def _train(settings: TrainSettings, ranks: Ranks, say: Callable[[str], None]) ->
             _tell_of_revision(run / _PLAN_FILE, say)
             write_json(run / _PLAN_FILE, _described(settings, configs), indent=1, default=str)
             write_json(run / _FOLDS_FILE, folds, indent=1)
-        trainings = DetectorTrainings(plan, data, folds, digest, stages, device, settings.workers)
-        detectors = trainings.train()
+        detectors = DetectorTrainings(plan, data, folds, digest, stages, device, settings.workers).train()
         points, points_digest = find_all_points(plan, data, folds, detectors, stages, device)
         crops, crops_digest = cut_all_crops(plan, data, points, points_digest, configs, stages)
         configs = grading.trainable(configs, crops, folds)
         passes = GraderTrainings(settings, configs, folds, crops, crops_digest, device, stages).train()
         if ranks.rank:
-            done = True
             return None
         oof = {
             group: grading.read_out_of_fold([run / passes[fold] / group.value for fold in range(plan.folds)])
             for group in configs
         }
         finals = {group: run / passes[FINAL] / group.value for group in configs}
-        figures = finish(settings, data, folds, oof, calibrate(oof), detectors[FINAL], finals, points, stages)
-        done = True
-        return figures
-    finally:
-        stages.close(done=done)
+        return finish(settings, data, folds, oof, calibrate(oof), detectors[FINAL], finals, points, stages)
+
+
+def _tell_of_data(data: TrainingData, say: Callable[[str], None]) -> None:
+    """What of a data set is left out, or doubtful."""
+    for text in data.left_out:
+        say(f"note: {text}")
+    if taken := ", ".join(f"{rule} {rows}" for rule, rows in data.points_taken.items() if rows):
+        say(f"note: rows of annotated points that the cleaning takes: {taken}")
 
 
 def _tell_of_revision(plan: Path, say: Callable[[str], None]) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from data_prep.base.files import write_whole
 from pipeline.training.peers import Peers
@@ -86,9 +86,12 @@ class Stages:
         """Whether the job was finished with the same inputs."""
         return _digest_in(self.run / job.name / DONE_FILE) == job.digest
 
-    def close(self, *, done: bool = False) -> None:
-        """Let another training into the folder; ``done``: the other processes need this one no more."""
-        self._peers.leave(done=done)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        """Let another training into the folder; after a failure the others miss this process."""
+        self._peers.leave(done=failure is None)
 
     def _check(self, before: Callable[[], None]) -> Callable[[], None]:
         def check() -> None:

@@ -22,7 +22,7 @@ def render(template: str, *, script: str, **values: Any) -> str:
     """Fill a template of the project; every value is escaped.
 
     Args:
-        template: name in ``pipeline/templates``.
+        template: name in ``pipeline/results/report/templates``.
         script: name of the one script that the page may run.
         values: what the template asks for; a missing one is an error.
     """

@@ -62,16 +62,3 @@ def moved_between_packages(kind: SeriesKind, right_mm: float, down_mm: float) ->
         return image.with_pixels(cv2.warpAffine(pixels, shift, size, borderMode=cv2.BORDER_REPLICATE))
 
     return _each(kind, lambda images: [moved(image) if at % 2 else image for at, image in enumerate(images)])
-
-
-def moved_between_halves(along_mm: float) -> Quirk:
-    """The patient moved along the table before the upper half of the axial slices was acquired."""
-
-    def change(images: list[StoredImage]) -> list[StoredImage]:
-        half = len(images) // 2
-        return [
-            image.in_geometry(image.position_mm + [0.0, 0.0, along_mm if at < half else 0.0])
-            for at, image in enumerate(images)
-        ]
-
-    return _each(SeriesKind.AXIAL_T2, change)

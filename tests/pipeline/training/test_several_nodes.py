@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -75,15 +76,13 @@ def test_two_nodes_share_the_jobs_and_one_that_fails_ends_both(tmp_path: Path) -
 
 def test_a_process_that_is_done_is_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "GRACE_S", 0.0)
-    first = Stages(tmp_path, Ranks(0, 2), lambda _: None)
-    first.ranks.check()  # the other one has not come yet
-    second = Stages(tmp_path, Ranks(1, 2), lambda _: None)
-    first.ranks.check()  # it is at work
-    second.close(done=True)
-    first.ranks.check()
-    second = Stages(tmp_path, Ranks(1, 2), lambda _: None)
-    second.close()
-    with pytest.raises(RankFailed, match="process 1 of this training ended"):
-        first.do([Job("never", "1", lambda _: None), Job("done", "1", lambda _: None)])
+    with Stages(tmp_path, Ranks(0, 2), lambda _: None) as first:
+        first.ranks.check()  # the other one has not come yet
+        with Stages(tmp_path, Ranks(1, 2), lambda _: None):
+            first.ranks.check()  # it is at work
+        first.ranks.check()
+        with suppress(KeyboardInterrupt), Stages(tmp_path, Ranks(1, 2), lambda _: None):
+            raise KeyboardInterrupt
+        with pytest.raises(RankFailed, match="process 1 of this training ended"):
+            first.do([Job("never", "1", lambda _: None), Job("done", "1", lambda _: None)])
     assert (tmp_path / "never" / "done.marker").exists()
-    first.close()

@@ -264,17 +264,17 @@ def test_a_job_is_done_once_and_again_when_its_inputs_change(tmp_path: Path) -> 
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"left-{len(calls)}").touch()
 
-    stages = Stages(tmp_path, Ranks(), lambda _: None)
-    stages.do([Job("a/one", "1", work), Job("a/two", "1", work)])
-    stages.do([Job("a/one", "1", work), Job("a/two", "2", work)])
-    assert calls == ["one", "two", "two"]
-    # Files of another configuration are gone; those of the same one would have stayed for resuming.
-    assert sorted(path.name for path in (tmp_path / "a" / "two").glob("left-*")) == ["left-3"]
-    assert set(seconds_of(tmp_path)) == {"a/one", "a/two"}
-    with pytest.raises(RunInUse, match="another training"):
-        Stages(tmp_path, Ranks(), lambda _: None)
-    stages.close()
-    Stages(tmp_path, Ranks(), lambda _: None).close()
+    with Stages(tmp_path, Ranks(), lambda _: None) as stages:
+        stages.do([Job("a/one", "1", work), Job("a/two", "1", work)])
+        stages.do([Job("a/one", "1", work), Job("a/two", "2", work)])
+        assert calls == ["one", "two", "two"]
+        # Files of another configuration are gone; those of the same one would have stayed for resuming.
+        assert sorted(path.name for path in (tmp_path / "a" / "two").glob("left-*")) == ["left-3"]
+        assert set(seconds_of(tmp_path)) == {"a/one", "a/two"}
+        with pytest.raises(RunInUse, match="another training"):
+            Stages(tmp_path, Ranks(), lambda _: None)
+    with Stages(tmp_path, Ranks(), lambda _: None):
+        pass
 
 
 def test_an_interrupted_job_finds_what_it_left(tmp_path: Path) -> None:
@@ -286,10 +286,10 @@ def test_an_interrupted_job_finds_what_it_left(tmp_path: Path) -> None:
         if len(found) == 1:
             raise KeyboardInterrupt
 
-    stages = Stages(tmp_path, Ranks(), lambda _: None)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), Stages(tmp_path, Ranks(), lambda _: None) as stages:
         stages.do([Job("job", "1", work)])
-    stages.do([Job("job", "1", work)])
+    with Stages(tmp_path, Ranks(), lambda _: None) as stages:
+        stages.do([Job("job", "1", work)])
     assert found == [False, True]
 
 
