@@ -6,6 +6,8 @@ DEMO ?= demo-output
 RUNS ?= runs
 # For `make kaggle-dataset`: the final weights of `lumbar train`.
 WEIGHTS ?= runs/rsna/weights
+# Whose data set it is to be: your Kaggle name.
+OWNER ?= OWNER
 
 # Of tests at once: more than two processors have work for, because many wait for another process.
 WORKERS ?= 3
@@ -56,8 +58,8 @@ include models.mk
 graphs: $(RUNTIME) ## after weights changed: graphs beside them, so that they run without torch
 	$(BIN)/python -m pipeline.export.graphs $(wildcard detector/weights/* classifier/weights/*)
 
-kaggle-dataset: $(RUNTIME) ## wheels and weights for the Kaggle notebook: make kaggle-dataset WEIGHTS=folder
-	$(BIN)/python notebooks/kaggle_dataset.py --weights $(WEIGHTS) -o kaggle-dataset
+kaggle-dataset: $(RUNTIME) ## wheels and weights for the Kaggle notebook: make kaggle-dataset WEIGHTS=folder OWNER=you
+	$(BIN)/python notebooks/kaggle_dataset.py --weights $(WEIGHTS) --owner $(OWNER) -o kaggle-dataset
 
 format: $(TOOLS) ## format the code
 	$(BIN)/ruff check --fix .

@@ -23,6 +23,7 @@ from detector.spec import DetectorKind
 ROOT = Path(__file__).resolve().parents[1]
 # On Kaggle already, built for its GPUs; gigabytes otherwise.
 THERE = ("torch", "torchvision", "setuptools")
+_NOBODY = "OWNER"
 # Without these nothing is found, or not all 25 targets are graded.
 STAGES = {"detector": (DetectorKind.SAGITTAL.value,), "graders": tuple(name.value for name in GROUP_GRADERS)}
 PACKAGES = ("data_prep", "detector", "classifier", "pipeline")
@@ -69,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, help="RUN/weights of `lumbar train`; else the bundled ones")
     parser.add_argument("-o", "--output", type=Path, default=Path("kaggle-dataset"))
-    parser.add_argument("--owner", default="OWNER", help="your Kaggle name, for dataset-metadata.json")
+    parser.add_argument("--owner", default=_NOBODY, help="your Kaggle name, for dataset-metadata.json")
     parser.add_argument("--no-requirements", action="store_true", help="only this program's own wheel")
     arguments = parser.parse_args()
     if arguments.weights is None and (arguments.output / "weights").exists():
@@ -86,6 +87,8 @@ def main() -> None:
     metadata = {"title": "lumbar", "id": f"{arguments.owner}/lumbar", "licenses": [{"name": "other"}]}
     (arguments.output / "dataset-metadata.json").write_text(json.dumps(metadata, indent=1) + "\n")
     print(f"{arguments.output} is ready: kaggle datasets create -p {arguments.output} --dir-mode zip")
+    if arguments.owner == _NOBODY:
+        print(f"before that, write your Kaggle name in place of {_NOBODY} in its dataset-metadata.json")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def kaggle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "notebooks/kaggle_dataset.py", "--weights", str(weights)]
     command += ["-o", str(folder / "made"), "--no-requirements"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run(command, check=True, cwd=ROOT, env=environment, capture_output=True)
+    done = subprocess.run(command, check=True, cwd=ROOT, env=environment, capture_output=True, text=True)
+    (folder / "said.txt").write_text(done.stdout)
     return folder / "made"
 
 
@@ -58,7 +59,8 @@ def test_the_kaggle_data_set_holds_checked_weights_and_the_wheel(kaggle: Path, w
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert "pipeline/training/templates/report.html" in names and "pipeline/cli.py" in names
-    assert (kaggle / "dataset-metadata.json").is_file()
+    assert json.loads((kaggle / "dataset-metadata.json").read_text())["id"] == "OWNER/lumbar"
+    assert "write your Kaggle name in place of OWNER" in (kaggle.parent / "said.txt").read_text()
 
 
 def test_weights_that_lack_a_grader_are_no_data_set(tmp_path: Path) -> None:
