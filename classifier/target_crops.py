@@ -127,8 +127,7 @@ def target_crop(
     if cached:
         return crop
     # Magnitude images have no negative signal: a rescale intercept has moved zero to the darkest pixel.
-    darkest = nearest.pixels().min()
-    zero = min(0.0, float(np.nanmin(nearest.pixels()) if np.isnan(darkest) else darkest))
+    zero = min(0.0, nearest.darkest)
     return crop if has_signal(crop.signal - np.float32(zero), config.step_mm) else Flag.NO_SIGNAL
 
 

@@ -48,6 +48,8 @@ def numbered(name: str, taken: Container[str]) -> str:
 
 def printable(text: str) -> str:
     """The text without control characters: what comes from a header or a disk must not drive a terminal."""
+    if text.isprintable():  # nearly always
+        return text
     return "".join(char if char.isprintable() else "?" for char in text)
 
 

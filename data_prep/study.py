@@ -45,6 +45,16 @@ class Slice:
         """Decode now. Shape ``plane.shape``, dtype float32. Raises DicomRejected."""
         return self.read_pixels()
 
+    @cached_property
+    def darkest(self) -> float:
+        """The least signal that is a number, looked for once: many crops are cut of a slice.
+
+        Raises DicomRejected.
+        """
+        pixels = self.pixels()
+        least = pixels.min()
+        return float(np.nanmin(pixels) if np.isnan(least) else least)
+
     def shows_something(self) -> bool:
         """Whether it can be decoded, and is not all of one grey."""
         try:

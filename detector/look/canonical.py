@@ -140,18 +140,23 @@ def window(image: NDArray[np.float32], of: NDArray[np.float32] | None = None) ->
     A constant image becomes 0.
     """
     image = _finite(image)
-    sample = image[::2, ::2] if of is None else _finite(of[_some_of(*of.shape)])
+    sample = image[::2, ::2] if of is None else _finite(_some_of(of))
     low, high = percentiles(sample, (BLACK_PERCENTILE, WHITE_PERCENTILE))
     scaled = (image - np.float32(low)) * np.float32(255.0 / max(high - low, 1e-6))
     return np.clip(scaled, 0, 255, out=scaled).astype(np.uint8)
 
 
-@lru_cache(maxsize=64)
-def _some_of(rows: int, columns: int) -> tuple[NDArray[np.intp], ...]:
+def _some_of(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Every fourth row and column from either edge to the middle: the same pixels of a mirrored image."""
-    near = (np.arange(0, (size + 1) // 2, 4) for size in (rows, columns))
-    both = (np.union1d(one, size - 1 - one) for one, size in zip(near, (rows, columns), strict=True))
-    return np.ix_(*both)
+    rows, columns = map(_some_places, image.shape)
+    # One axis after the other takes half the time of both at once.
+    return image.take(rows, axis=0).take(columns, axis=1)
+
+
+@lru_cache(maxsize=64)
+def _some_places(size: int) -> NDArray[np.intp]:
+    near = np.arange(0, (size + 1) // 2, 4)
+    return np.union1d(near, size - 1 - near)
 
 
 def _finite(image: NDArray[np.float32]) -> NDArray[np.float32]:

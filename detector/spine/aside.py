@@ -6,6 +6,7 @@ sideways, or a stack was planned beside it, the middle of these slices is not th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -245,10 +246,13 @@ def _curve(z: FloatArray, aside_mm: FloatArray, odd_mm: float) -> np.polynomial.
 
 def _score(seen: SliceSighting, level: SpineLevel, reach_mm: float) -> float:
     """Of the best candidate at the level's disc, as it is projected onto the slice."""
-    normal = seen.item.plane.normal
+    # In plain floats: a crooked spine asks hundreds of times.
+    (a, b, c), (x, y, z) = seen.item.plane.normal.tolist(), level.disc_mm.tolist()
 
     def apart(point: FloatArray) -> float:
-        offset = point - level.disc_mm
-        return float(np.linalg.norm(offset - normal * float(offset @ normal)))
+        at_x, at_y, at_z = point.tolist()
+        away = at_x - x, at_y - y, at_z - z
+        off = away[0] * a + away[1] * b + away[2] * c
+        return math.hypot(away[0] - off * a, away[1] - off * b, away[2] - off * c)
 
     return max((c.score for c in seen.candidates if apart(c.points_mm[0]) <= reach_mm), default=0.0)

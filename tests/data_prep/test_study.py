@@ -24,6 +24,19 @@ def test_the_gap_of_a_slice_is_that_to_its_neighbour_in_its_stack() -> None:
     assert gaps == pytest.approx([3.0, 3.0, 3.0, 4.0, 4.0, 7.0, 5.0, 90.0, 90.0])
 
 
+def test_the_darkest_signal_of_a_slice_is_looked_for_once_and_is_a_number() -> None:
+    pixels, decoded = np.full((8, 8), 5.0, np.float32), []
+    pixels[0, 0], pixels[3, 4] = np.nan, -7.0
+
+    def read() -> np.ndarray:
+        decoded.append(1)
+        return pixels
+
+    item = Slice(axial(0.0).plane, 1, read)
+    assert [item.darkest, item.darkest] == [-7.0, -7.0]
+    assert len(decoded) == 1
+
+
 def test_fine_pixels_come_before_coarse_ones_however_many_slices_there_are() -> None:
     """As of a T2 of the whole spine beside the lumbar one, or of the body's axial slices."""
 
