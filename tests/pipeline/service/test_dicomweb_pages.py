@@ -136,6 +136,17 @@ def test_mr_is_searched_for_and_asked_for_uncompressed_and_studies_stay_apart(tm
     assert all("transfer-syntax=1.2.840.10008.1.2.1" in accept.replace('"', "") for accept in retrieved)
 
 
+def test_what_is_no_identifier_is_never_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str]] = []
+    monkeypatch.setitem(STUDIES, "1.2.9/../../other", {})
+    with (
+        archive_of(tmp_path / "archive", page=None, seen=seen) as archive,
+        pytest.raises(ArchiveFailed, match="no identifier"),
+    ):
+        find_study_uids(archive, {})
+    assert len(seen) == 1
+
+
 def test_a_study_without_an_mr_image_is_said(tmp_path: Path) -> None:
     with (
         archive_of(tmp_path / "archive", modalities=dict.fromkeys(STUDIES["1.2.1"], "CT")) as archive,

@@ -19,7 +19,7 @@ from data_prep.levels import PointSource, SpineLevels
 from data_prep.problems import Reason, Rejection
 from data_prep.read.find import find_studies
 from data_prep.study import Study
-from data_prep.vocabulary import CONDITIONS, LEVELS, TARGETS, Condition, Level, Target
+from data_prep.vocabulary import CONDITIONS, LEVELS, TARGETS, Condition, Level, Side, Target
 from pipeline.grade import Pipeline
 from pipeline.learned import OWN_WEIGHTS, SYNTHETIC_ONLY, Learned, learned_words, read_learned
 from pipeline.prediction import Provenance, StudyPrediction
@@ -27,6 +27,7 @@ from pipeline.results.dicom.identity import note
 from pipeline.results.pictures.montage import crop_at, read_at
 from pipeline.results.pictures.readings import reading_of_prediction
 from pipeline.results.report import images as report_images
+from pipeline.results.report.images import shown_series
 from pipeline.results.report.index import least_certain_words, write_index
 from pipeline.results.report.study_report import render_report, write_report
 from pipeline.results.words import FLAG_WORDS, share_words
@@ -284,6 +285,46 @@ def test_slices_are_the_largest_that_fit_though_not_every_size_is_drawn(
     most = share_of_the_best * sizes[0][0]
     expected = next((data for size, data in sizes if size <= most), sizes[-1][1])
     assert drawn(most, steps)[1] == expected
+
+
+def test_points_are_shown_on_their_slices_where_they_lie(tmp_path: Path) -> None:
+    """Upright slices of 40 × 60 pixels: from the corner of the picture."""
+    (entry,) = find_studies(write_study(tmp_path, "501"))
+    prediction, study = stand_in_pipeline().predict_entry(entry)
+    assert study is not None
+    levels = prediction.found
+    placed = {
+        (p.sight.series_id, p.sight.instance_number, p.condition, p.level): p.sight
+        for p in levels.points
+        if p.sight
+    }
+    found = set()
+    for series in shown_series(study, levels):
+        for item in series.slices:
+            for point in item.points:
+                target = next(target for target in TARGETS if target.column == point.target)
+                key = (series.series_id, item.instance, target.condition, target.level)
+                column, row = placed[key].xy_px
+                expected = (column + 0.5) / 40 * item.width, (row + 0.5) / 60 * item.height
+                assert (point.x, point.y) == pytest.approx(expected, abs=0.02)
+                assert point.radius == pytest.approx(2.0 * item.px_per_mm)
+                # A label beside the patient's right side goes to the left of it.
+                assert point.on_left == (target.condition.side is Side.RIGHT)
+                found.add(key)
+    assert found == set(placed) and len(found) == 20
+
+
+def test_series_without_points_are_shown_and_slices_away_from_levels_say_so(tmp_path: Path) -> None:
+    (entry,) = find_studies(write_study(tmp_path, "501"))
+    prediction, study = stand_in_pipeline().predict_entry(entry)
+    assert study is not None
+    levels = prediction.found
+    few = {level: found for level, found in levels.levels.items() if level is not Level.L3_L4}
+    shown = shown_series(study, replace(levels, levels=few, points=()))
+    assert [series.series_id for series in shown] == ["11", "12", "13"]
+    captions = [item.caption.partition(", ")[2] for item in shown[-1].slices]
+    near = [f"near {level.label}" if level in few else "between levels" for level in reversed(LEVELS)]
+    assert sorted(captions) == sorted(near)
 
 
 def test_what_could_not_be_graded_is_said_in_words(tmp_path: Path, page: Page) -> None:
