@@ -37,6 +37,7 @@ from pipeline.service.receiver import Receiver
 from pipeline.service.run import set_up_log
 from pipeline.service.sender import Sender
 from pipeline.service.spool import Spool, SpoolFull, WaitingStudy
+from pipeline.service.tls import Tls
 from pipeline.service.worker import Worker
 from tests.pipeline.service.parts import STUDY, keep, store, worker
 from tests.pipeline.stand_in import CANARY, BrokenGrader, StraightSpine, stand_in_pipeline
@@ -67,6 +68,9 @@ def test_senseless_settings_are_refused(
 def test_a_destination_is_parsed() -> None:
     assert Peer.parse("PACS@archive.local:104") == Peer("PACS", "archive.local", 104)
     assert str(Peer.parse("PACS@[::1]:104")) == "PACS@::1:104"
+    hosts = ("archive.local", "127.0.0.1", "[::1]", "localhost")
+    assert [Peer.parse(f"PACS@{host}:104").is_open for host in hosts] == [True, False, False, False]
+    assert not Peer.parse("PACS@archive.local:104", Tls()).is_open
     for text in (
         "PACS",
         "PACS@host",

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from classifier.grade import Grade
+from classifier.measure.quantities import Measured, Quantity
 from data_prep.levels import PointSource, SpineLevels
 from data_prep.problems import Reason, Rejection
 from data_prep.read.find import find_studies
@@ -29,7 +30,7 @@ from pipeline.results.pictures.readings import reading_of_prediction
 from pipeline.results.report import images as report_images
 from pipeline.results.report.images import shown_series
 from pipeline.results.report.index import least_certain_words, write_index
-from pipeline.results.report.study_report import render_report, write_report
+from pipeline.results.report.study_report import _cell, render_report, write_report
 from pipeline.results.words import FLAG_WORDS, share_words
 from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_studies, write_study
 
@@ -312,6 +313,32 @@ def test_points_are_shown_on_their_slices_where_they_lie(tmp_path: Path) -> None
                 assert point.on_left == (target.condition.side is Side.RIGHT)
                 found.add(key)
     assert found == set(placed) and len(found) == 20
+
+
+def test_a_cell_says_what_is_said_of_its_own_target(tmp_path: Path) -> None:
+    (entry,) = find_studies(write_study(tmp_path, "501"))
+    prediction, _ = stand_in_pipeline().predict_entry(entry)
+    severe = Grade(np.array([0.0, 0.1, 0.9]), "seen")
+    measured = (
+        Measured(Quantity.CANAL_DEPTH, 15.0, 0.5, Level.L3_L4),
+        Measured(Quantity.SAC_AREA, 99.0, 5.0, Level.L4_L5),
+    )
+    grades = {
+        target: severe if grade.source == "seen" else grade for target, grade in prediction.grades.items()
+    }
+    said = replace(prediction, grades=grades, measurements=measured)
+    cells = {target: _cell(None, said, said.found, (), target.condition, target.level) for target in TARGETS}
+    assert {target for target, cell in cells.items() if cell.words == "Not graded"} == {
+        target for target in TARGETS if target.level is Level.L1_L2
+    }
+    canal = Condition.SPINAL_CANAL_STENOSIS
+    assert {target for target, cell in cells.items() if cell.contradicted} == {Target(canal, Level.L3_L4)}
+    assert {
+        target: [name for name, *_ in cell.measured] for target, cell in cells.items() if cell.measured
+    } == {
+        Target(canal, Level.L3_L4): ["sac depth"],
+        Target(canal, Level.L4_L5): ["sac area"],
+    }
 
 
 def test_series_without_points_are_shown_and_slices_away_from_levels_say_so(tmp_path: Path) -> None:
