@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from classifier.config import GraderName
+from classifier.config import GROUP_GRADERS, GraderName
 from data_prep.base.bundles import weights_folder
 from data_prep.base.files import locked_folder
 from data_prep.partition import Part, part_of
@@ -129,10 +129,7 @@ def calibrate(
             for part in figures.values():
                 del part["oracle_log_loss"]
         _print_groups("calibration, on the crops that it was fitted on", figures)
-        console.tell(
-            f"weights: {output or runs[0]}; next: lumbar predict INPUT -o OUT --classifier-weights …, "
-            "with all three graders in it"
-        )
+        console.tell(f"weights: {output or runs[0]}; next: {_next_step(output or runs[0])}")
 
 
 @app.command(epilog="Example: lumbar classifier evaluate path/to/rsna --json")
@@ -233,6 +230,14 @@ def _trained(runs: list[Path]) -> list[GraderName]:
     """The graders that some run holds, in their order: the sagittal canal before the axial one."""
     stems = {name: f"{name.value}.safetensors" for name in GraderName}
     return [name for name in GraderName if any((run / stems[name]).is_file() for run in runs)]
+
+
+def _next_step(weights: Path) -> str:
+    """What to do with calibrated graders: one of each condition group is needed to grade."""
+    lacking = [name.value for name in GROUP_GRADERS if not (weights / f"{name.value}.safetensors").is_file()]
+    if lacking:
+        return f"calibrate {' and '.join(lacking)} into it, too"
+    return f"lumbar predict INPUT -o OUT --classifier-weights {weights}"
 
 
 def _print_scores(figures: Mapping[str, Any]) -> None:

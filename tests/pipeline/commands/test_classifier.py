@@ -20,7 +20,7 @@ from data_prep.base.files import FolderInUse, locked_folder
 from data_prep.base.manifest import write_manifest
 from data_prep.partition import Part, part_of
 from data_prep.phantom import write_dataset
-from pipeline.commands.classifier import app
+from pipeline.commands.classifier import _next_step, app
 from pipeline.commands.grading_steps import _note_models
 from pipeline.commands.summaries import learned_from_all
 from pipeline.model_facts import ModelFacts
@@ -53,6 +53,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = ("--phantoms", 1, "--seed", 5, "--enriched", "--config", folder / "config.json")
     assert lumbar("train", *arguments, "-o", folder / "run")[0] == 0
     return folder / "run"
+
+
+def test_what_comes_after_a_calibration_is_what_works(tmp_path: Path) -> None:
+    for name in ("spinal", "subarticular", "spinal_axial"):
+        (tmp_path / f"{name}.safetensors").touch()
+    assert _next_step(tmp_path) == "calibrate foraminal into it, too"
+    (tmp_path / "foraminal.safetensors").touch()
+    assert _next_step(tmp_path) == f"lumbar predict INPUT -o OUT --classifier-weights {tmp_path}"
 
 
 def test_train_calibrate_and_evaluate_on_phantoms(
