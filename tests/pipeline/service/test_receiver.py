@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +31,15 @@ from pipeline.service.config import ServiceConfig
 from pipeline.service.receiver import Receiver
 from pipeline.service.spool import Spool
 from tests.pipeline.service.parts import STUDY, VERIFICATION, associate, store, worker
+
+
+def soon(is_so: Callable[[], object]) -> bool:
+    """Whether something comes true within seconds: the receiver ends associations in threads of its own."""
+    for _ in range(100):
+        if is_so():
+            return True
+        time.sleep(0.05)
+    return False
 
 
 @contextmanager
@@ -192,10 +201,7 @@ def test_enhanced_objects_are_kept(
 def test_a_refused_association_is_logged(config: ServiceConfig) -> None:
     with logged() as said:
         assert not associate(config, called="OTHER").is_established
-        for _ in range(50):
-            if said:
-                break
-            time.sleep(0.1)
+        assert soon(lambda: said)
     assert "an association from 'SCANNER' to 'OTHER' was refused; this node is 'LUMBAR'" in said
 
 
@@ -276,6 +282,7 @@ def test_deflated_images_are_not_negotiated(config: ServiceConfig) -> None:
         association = associate(config, syntax=DeflatedExplicitVRLittleEndian)
         assert {context.abstract_syntax for context in association.accepted_contexts} <= {VERIFICATION}
         association.release()
+        assert soon(lambda: said)
     (line,) = (line for line in said if "not accepted" in line)
     assert MRImageStorage in line
 
@@ -296,8 +303,9 @@ def test_nothing_of_an_association_stays_when_it_has_ended(
         association.send_c_store(images[3])
         association.abort()
         running.stop()
-    assert "1 objects that are no MR images were taken and dropped" in said
-    assert not any((running._received, running._starts, running._dropped, running._transfers))
+        assert soon(lambda: "1 objects that are no MR images were taken and dropped" in said)
+    kept = running._received, running._starts, running._dropped, running._transfers
+    assert soon(lambda: not any(kept))
 
 
 def test_an_image_that_cannot_be_written_is_sent_again_later(
@@ -423,6 +431,7 @@ def test_what_was_refused_is_told_once_with_its_reason_until_it_comes(
         assert association.send_c_store(broken).Status == 0xC000  # it ends too early
         statuses = [association.send_c_store(path).Status for path in paths]
         association.send_c_store(long)
+    assert soon(lambda: spool.settled(0.0))
     assert statuses == [0xA900, 0xC000, *[0] * (len(images) - 3)]
     for _ in range(2):
         worker(config, spool).grade_settled()

@@ -51,6 +51,11 @@ from tests.pipeline.stand_in import CANARY, BrokenGrader, StraightSpine, stand_i
         ("ae_title", "A\\B", "AE title"),
         ("allowed_callers", ("GOOD", "\n"), "AE title"),
         ("port", 0, "port"),
+        ("port", 65536, "port"),
+        ("keep_s", -1.0, "keep_s"),
+        ("retry_s", 0.0, "retry_s"),
+        ("objects", (), "something to send"),
+        ("tls", Tls(), "certificate of its own"),
         ("max_associations", 0, "max_associations"),
         ("max_pdu_bytes", 100, "max_pdu_bytes"),
         ("quiet_s", -1.0, "quiet_s"),
@@ -82,6 +87,10 @@ def test_a_destination_is_parsed() -> None:
     ):
         with pytest.raises(ValueError):
             Peer.parse(text)
+
+
+def test_titles_of_callers_are_taken_without_their_padding(config: ServiceConfig) -> None:
+    assert replace(config, allowed_callers=("SCANNER ", " A")).allowed_callers == ("SCANNER", "A")
 
 
 def test_it_listens_to_this_machine_alone_unless_told() -> None:
