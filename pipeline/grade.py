@@ -23,6 +23,7 @@ from data_prep.read.opening import opened_input
 from data_prep.rsna.known import known_studies
 from data_prep.study import TURNED, Series, Study
 from data_prep.vocabulary import ConditionGroup, Flag, SeriesKind, Target
+from detector.spine.fat import with_fat_doubted
 from detector.spine.fluid import kinds_as_seen
 from detector.spine.order import with_order_doubted
 from pipeline.learned import have_seen_rsna
@@ -238,7 +239,8 @@ def find_levels(detector: LevelFinder, study: Study) -> tuple[Study, SpineLevels
     levels = detector.predict(study)
     if (seen := kinds_as_seen(study, levels)) is not study:
         study, levels = seen, detector.predict(seen)
-    return with_order_doubted(study.with_unused(levels.turned, TURNED)), levels
+    study = study.with_unused(levels.turned, TURNED)
+    return with_order_doubted(with_fat_doubted(study, levels)), levels
 
 
 def failure_of(error: Exception, stage: str, study_id: str) -> Rejection:
