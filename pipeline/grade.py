@@ -240,7 +240,7 @@ def find_levels(detector: LevelFinder, study: Study) -> tuple[Study, SpineLevels
     if (seen := kinds_as_seen(study, levels)) is not study:
         study, levels = seen, detector.predict(seen)
     study = study.with_unused(levels.turned, TURNED)
-    return with_order_doubted(with_fat_doubted(study, levels)), levels
+    return with_order_doubted(with_fat_doubted(study, levels), levels.flags), levels
 
 
 def failure_of(error: Exception, stage: str, study_id: str) -> Rejection:

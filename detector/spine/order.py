@@ -8,6 +8,7 @@ like another one is that of a neighbour.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.study import Series, Slice, Study
-from data_prep.vocabulary import SeriesKind
+from data_prep.vocabulary import Flag, SeriesKind
 from detector.spine.neighbours import small_image
 
 # How unlike each image is to its nearest neighbour's, over how unlike to the one most like it, in the mean of
@@ -30,11 +31,16 @@ _LARGEST = 1e9
 _ASKED = (SeriesKind.AXIAL_T2, SeriesKind.SAGITTAL_T1)
 
 
-def with_order_doubted(study: Study) -> Study:
-    """The study, and ``positions_doubtful`` for series whose images do not follow each other."""
+def with_order_doubted(study: Study, flags: Collection[str] = ()) -> Study:
+    """The study, and ``positions_doubtful`` for series whose images do not follow each other.
+
+    Args:
+        flags: what is said of the study already. Of axial images that lie elsewhere this says nothing more.
+    """
     notes = [
         Rejection(Reason.POSITIONS_DOUBTFUL, message, series.study_id, series.series_id)
         for kind in _ASKED
+        if not (kind is SeriesKind.AXIAL_T2 and Flag.AXIAL_DISAGREES in flags)
         for series in study.of_kind(kind)
         if (message := order_doubt(series))
     ]
@@ -49,7 +55,7 @@ def order_doubt(series: Series) -> str:
     if repeated := sum(_are_one_image(item, other) for item, other in pairwise(slices)):
         return f"{repeated} of its {len(slices)} images are the one before once more: positions were followed"
     if _out_of_order(series):
-        return "its images do not follow each other as its slices do: positions were followed"
+        return "its images do not follow each other as its slices do, or the patient moved: positions were followed"
     return ""
 
 
