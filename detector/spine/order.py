@@ -55,7 +55,7 @@ def order_doubt(series: Series) -> str:
     if repeated := sum(_are_one_image(item, other) for item, other in pairwise(slices)):
         return f"{repeated} of its {len(slices)} images are the one before once more: positions were followed"
     if _out_of_order(series):
-        return "its images do not follow each other as its slices do, or the patient moved: positions were followed"
+        return "its images do not follow each other as its slices do: positions were followed"
     return ""
 
 
