@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +30,14 @@ def problems(content: Any) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(content)]
 
 
+def fields_of(part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every field of every object in a schema, by its name."""
+    if isinstance(part, dict):
+        yield from part.get("properties", {}).items()
+    for below in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from fields_of(below)
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Studies of every fate: graded, with a bad file, without a series, rejected, only listed."""
@@ -49,6 +58,9 @@ def test_the_schema_is_a_schema_and_describes_everything() -> None:
         assert part["description"], name
         if part.get("type") == "object":
             assert part["additionalProperties"] is False, name
+    fields = list(fields_of(SCHEMA))
+    assert len(fields) > 70
+    assert not [name for name, field in fields if not field.get("description") and "$ref" not in field]
 
 
 def test_every_fate_of_a_study_fits(written: dict[str, Any]) -> None:
