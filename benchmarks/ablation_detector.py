@@ -138,14 +138,14 @@ def trained(row: Row, external: Path, runs: Path, *, epochs: int, samples: int, 
         wanted = SliceSources(
             external=external if row.external else None, external_mm_per_px=MM_PER_PX, phantoms=row.phantoms
         )
-        sources, choosing = training_slices(wanted, DetectorKind.SAGITTAL, jobs=jobs, cache=runs / "slices")
+        sources, validation = training_slices(wanted, DetectorKind.SAGITTAL, jobs=jobs, cache=runs / "slices")
         config = TrainConfig(
             epochs=epochs,
             samples_per_epoch=samples,
             threads=1,
             augment=AugmentConfig() if row.synthesis else AugmentConfig(synthesis=NO_SYNTHESIS),
         )
-        train_detector(config, sources, choosing, folder, resume=True)
+        train_detector(config, sources, validation, folder, resume=True)
     write_manifest(folder)
     return folder
 

@@ -83,7 +83,7 @@ def draw_point(study: Study, truth: LevelPoint, found: LevelPoint | None) -> NDA
 
 
 def draw_training(results: Path, path: Path) -> None:
-    """Plot a training log (``results.csv`` of ultralytics): losses, and the share of choosing points found.
+    """Plot a training log (``results.csv`` of ultralytics): losses, and the share of validation points found.
 
     Args:
         results: CSV with the columns ``epoch``, ``train/…`` and ``metrics/within_6mm``.

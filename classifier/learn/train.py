@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import time
@@ -28,7 +27,7 @@ from classifier.model import GraderNetwork
 from classifier.prior import competition_log_loss
 from classifier.storage import read_grader, save_grader
 from data_prep.base.csv_files import write_table
-from data_prep.base.files import arrays_digest, write_whole
+from data_prep.base.files import arrays_digest, write_checkpoint
 from data_prep.base.manifest import WeightsRejected, file_sha256
 from data_prep.problems import LumbarError
 from data_prep.vocabulary import SEVERITIES
@@ -69,7 +68,7 @@ class Machine:
 def train_grader(
     config: GraderConfig,
     train: CropCache,
-    choosing: CropCache | None,
+    validation: CropCache | None,
     folder: Path,
     *,
     report: Callable[[EpochReport], None] = lambda _: None,
@@ -87,7 +86,7 @@ def train_grader(
 
     Args:
         train: crops to learn from.
-        choosing: crops to watch, apart from ``train``; never learnt from.
+        validation: crops to watch, apart from ``train``; never learnt from.
         report: called after every epoch.
         on_step: told after every step how many epochs are done: 0.5 for half of the first.
         machine: device and threads; the processor if left out.
@@ -129,7 +128,7 @@ def train_grader(
             total_loss += loss
             done += 1
             on_step(epoch + done / steps)
-        choosing_loss, prior_loss = _choosing_losses(learner.kept, choosing, config)
+        choosing_loss, prior_loss = _validation_losses(learner.kept, validation, config)
         reports.append(
             EpochReport(
                 epoch=epoch,
@@ -220,10 +219,7 @@ class _Learner:
             **{name: part.state_dict() for name, part in self._parts().items()},
             "reports": [vars(row) for row in reports],
         }
-        # In memory first: into a file torch writes without saying that the disk is full.
-        content = io.BytesIO()
-        torch.save(state, content)
-        write_whole(checkpoint, content.getvalue())
+        write_checkpoint(checkpoint, state)
 
     def resume(self, checkpoint: Path, origin: str) -> list[EpochReport]:
         """Go on from what ``save`` wrote; the reports so far.
@@ -310,17 +306,17 @@ def grade_cache(
     return logits
 
 
-def _choosing_losses(
-    network: GraderNetwork, choosing: CropCache | None, config: GraderConfig
+def _validation_losses(
+    network: GraderNetwork, validation: CropCache | None, config: GraderConfig
 ) -> tuple[float | None, float | None]:
-    """Loss on the choosing crops, with fixed jitter, and the level prior's; None without such crops."""
-    if choosing is None:
+    """Loss on the validation crops, with fixed jitter, and the level prior's; None without such crops."""
+    if validation is None:
         return None, None
-    logits = grade_cache(network, choosing, config, jitter_seed=0)
-    truth = choosing.truth.astype(np.float64)
+    logits = grade_cache(network, validation, config, jitter_seed=0)
+    truth = validation.truth.astype(np.float64)
     return (
-        competition_log_loss(Calibration().probabilities(logits, choosing.log_prior), truth),
-        competition_log_loss(np.exp(choosing.log_prior.astype(np.float64)), truth),
+        competition_log_loss(Calibration().probabilities(logits, validation.log_prior), truth),
+        competition_log_loss(np.exp(validation.log_prior.astype(np.float64)), truth),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -11,7 +12,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeGuard
@@ -62,6 +63,16 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def write_json(path: Path, content: Any, **options: Any) -> None:
     """Write JSON and a line end as ``atomic_write`` does; the options are those of ``json.dumps``."""
     write_whole(path, json.dumps(content, **options) + "\n")
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write the state of a training as torch does, whole or not at all."""
+    import torch
+
+    # In memory first: into a file torch writes without saying that the disk is full.
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_whole(path, content.getvalue())
 
 
 def file_state(path: Path) -> tuple[int, int, str]:

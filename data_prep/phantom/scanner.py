@@ -35,20 +35,20 @@ class Scanner:
         fat_shift_px: displacement of fat along the other direction (chemical shift).
     """
 
-    coil_reach_mm: float = 120.0
-    coil_corrected: float = 0.5
-    coil_centre_mm: float = 0.0
-    coil_half_mm: float = 250.0
-    shading: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    blur_px: float = 0.45
-    bandwidth: float = 1.0
-    noise: float = 0.02
-    white: float = 900.0
-    band_mm: float | None = None
-    ghost: float = 0.0
-    ghost_px: int = 20
-    ghost_rows: bool = True
-    fat_shift_px: float = 0.0
+    coil_reach_mm: float
+    coil_corrected: float
+    coil_centre_mm: float
+    coil_half_mm: float
+    shading: tuple[float, float, float]
+    blur_px: float
+    bandwidth: float
+    noise: float
+    white: float
+    band_mm: float | None
+    ghost: float
+    ghost_px: int
+    ghost_rows: bool
+    fat_shift_px: float
 
     def acquire(
         self, signal: Float32Array, plane: SlicePlane, body: Body, contrast: Contrast, noise_seed: list[int]

@@ -65,7 +65,7 @@ class PhantomStudy:
     severities: dict[Target, Severity]
     oracle: dict[Target, FloatArray]
     latents: dict[Target, float]
-    transitional: bool = False
+    transitional: bool
 
 
 def make_study(

@@ -25,8 +25,8 @@ class Problem:
     code: str
     message: str
     count: int
-    examples: tuple[str, ...] = ()
-    fatal: bool = False
+    examples: tuple[str, ...]
+    fatal: bool
 
     @property
     def said(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data_prep.base.files import arrays_digest, write_json, write_whole
+from data_prep.base.files import arrays_digest, write_checkpoint, write_json
 from data_prep.base.version import git_revision
 from data_prep.crops import normalise, seen_rows
 from detector.learn.point_crops import PointCrops
@@ -165,10 +164,7 @@ def train_refiner(
             "schedule": schedule.state_dict(),
             "done": epoch + 1,
         }
-        # In memory first: into a file torch writes without saying that the disk is full.
-        content = io.BytesIO()
-        torch.save(state, content)
-        write_whole(checkpoint, content.getvalue())
+        write_checkpoint(checkpoint, state)
         report(epoch + 1, errors)
     network.eval()
     save_network(network, folder / f"{spec.stem}.safetensors")

@@ -242,5 +242,5 @@ def canal_point(series: Series, instance_number: int, level: Level, xy_px: tuple
 
 def split_patients(patients: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str]]:
     """Patients that train, and every fifth that only chooses (thresholds, epochs, calibration)."""
-    choosing = frozenset(patients[2::5])
-    return frozenset(patients) - choosing, choosing
+    validation = frozenset(patients[2::5])
+    return frozenset(patients) - validation, validation

@@ -85,7 +85,7 @@ def training_slices(
     sources: list[list[LabelledSlice]] = []
     validation: list[LabelledSlice] = []
     if wanted.external is not None:
-        training, chosen = _training_and_choosing(wanted.external, wanted.external_mm_per_px)
+        training, chosen = _training_and_validation(wanted.external, wanted.external_mm_per_px)
         for average in (1, 4):  # as they are, and as thick as clinical slices
             found = external_slices(wanted.external, wanted.external_mm_per_px, average)
             sources.append(_counting(found.load(training), wanted))
@@ -147,11 +147,11 @@ def _split(folder: Path, part: str) -> tuple[str, ...]:
     return tuple(table.loc[table["part"] == part, "patient"])
 
 
-def _training_and_choosing(folder: Path, mm_per_px: float) -> tuple[frozenset[str], frozenset[str]]:
+def _training_and_validation(folder: Path, mm_per_px: float) -> tuple[frozenset[str], frozenset[str]]:
     """The training part in two, without patients whose levels were counted wrong."""
     wrong = external_slices(folder, mm_per_px, 1).misnumbered()
-    training, choosing = split_patients(_split(folder, "train"))
-    return training - wrong, choosing - wrong
+    training, validation = split_patients(_split(folder, "train"))
+    return training - wrong, validation - wrong
 
 
 def external_cases(folder: Path, mm_per_px: float, part: str) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
@@ -178,7 +178,7 @@ def external_slice_cases(
 
 def _patients(folder: Path, mm_per_px: float, part: str) -> tuple[str, ...]:
     if part == "choosing":
-        return tuple(sorted(_training_and_choosing(folder, mm_per_px)[1]))
+        return tuple(sorted(_training_and_validation(folder, mm_per_px)[1]))
     return _split(folder, part)
 
 

@@ -70,11 +70,11 @@ class LevelTrainer(PoseTrainer):
         self,
         config: TrainConfig,
         sources: list[tuple[float, list[LabelledSlice]]],
-        choosing: list[LabelledSlice],
+        validation: list[LabelledSlice],
         overrides: dict[str, Any],
         start_from: bytes | None,
     ) -> None:
-        self.config, self.sources, self.choosing = config, sources, choosing
+        self.config, self.sources, self.validation = config, sources, validation
         self.spec: DetectorSpec = SPECS[config.kind]
         self.start_from = start_from
         super().__init__(overrides=overrides)
@@ -125,9 +125,11 @@ class LevelTrainer(PoseTrainer):
         return model
 
     def validate(self) -> tuple[dict[str, float], float]:
-        """Share of annotated keypoints of the choosing slices found within 6 mm by single maxima."""
+        """Share of annotated keypoints of the validation slices found within 6 mm by single maxima."""
         assert self.ema is not None
-        share = share_within(self.ema.ema, self.choosing, self.spec, radius_mm=6.0) if self.choosing else 0.0
+        share = 0.0
+        if self.validation:
+            share = share_within(self.ema.ema, self.validation, self.spec, radius_mm=6.0)
         if self.best_fitness is None or self.best_fitness < share:
             self.best_fitness = share
         return {"metrics/within_6mm": share}, share
@@ -185,7 +187,7 @@ def share_within(
 def train_detector(
     config: TrainConfig,
     sources: list[tuple[float, list[LabelledSlice]]],
-    choosing: list[LabelledSlice],
+    validation: list[LabelledSlice],
     run: Path,
     *,
     resume: bool = False,
@@ -198,7 +200,7 @@ def train_detector(
 
     Args:
         sources: (weight, slices) pairs to draw training views from.
-        choosing: slices of other patients; scored after every epoch, never trained on.
+        validation: slices of other patients; scored after every epoch, never trained on.
         resume: go on from the last checkpoint in ``run`` when there is one; a finished training stays as it
             is.
         start_from: a safetensors file of the same kind to begin with, instead of random weights.
@@ -237,7 +239,7 @@ def train_detector(
         overrides["resume"] = str(checkpoint)
     write_whole(run / _BEGUN_FILE, described)
     with _library_at(logging.INFO if talkative else logging.WARNING):
-        trainer = LevelTrainer(config, sources, choosing, overrides, start_from)
+        trainer = LevelTrainer(config, sources, validation, overrides, start_from)
         _train(trainer, on_epoch, on_batch)
     if RANK in {-1, 0}:
         _export(trainer, run)
@@ -354,7 +356,7 @@ def _export(trainer: LevelTrainer, run: Path) -> None:
             for weight, slices in trainer.sources
         ],
         "started_from_sha256": hashlib.sha256(trainer.start_from).hexdigest() if trainer.start_from else None,
-        "choosing_patients": sorted({item.patient for item in trainer.choosing}),
+        "choosing_patients": sorted({item.patient for item in trainer.validation}),
         "within_6mm_choosing_single_maxima": trainer.fitness,
         "git_revision": git_revision(),
         "versions": {"torch": torch.__version__, "ultralytics": ultralytics.__version__},

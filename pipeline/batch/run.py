@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,11 +89,11 @@ class BatchReport:
     n_resumed: int
     n_rejected: int
     rejections: tuple[Rejection, ...]
-    index: Path | None = None
-    reports: tuple[Path, ...] = ()
-    counts: Mapping[str, int] = field(default_factory=dict)
-    flags: Mapping[str, int] = field(default_factory=dict)
-    n_graded: int = 0
+    index: Path | None
+    reports: tuple[Path, ...]
+    counts: Mapping[str, int]
+    flags: Mapping[str, int]
+    n_graded: int
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``: counts, what was rejected, and where the files are."""

@@ -92,7 +92,7 @@ def train(
         tuple(data or ()), external, external_mm_per_px, tuple(slices or ()), phantoms, seed
     )
     with told_of_left_out() as left_out, progress("reading slices", None) as read:
-        sources, choosing = training_slices(
+        sources, validation = training_slices(
             wanted,
             kind,
             jobs=jobs,
@@ -117,14 +117,14 @@ def train(
     )
     if not resume and (output / "training" / "weights" / "last.pt").is_file():
         tell(f"note: the training that {output.name}/ holds is begun anew; --resume goes on with it")
-    weights = _trained(config, sources, choosing, output, resume=resume, start_from=first)
+    weights = _trained(config, sources, validation, output, resume=resume, start_from=first)
     err.print(f"weights: {weights.name} in {output}; next: lumbar detector bundle {output} -o WEIGHTS")
 
 
 def _trained(
     config: TrainConfig,
     sources: WeightedSlices,
-    choosing: list[LabelledSlice],
+    validation: list[LabelledSlice],
     output: Path,
     *,
     resume: bool,
@@ -139,11 +139,11 @@ def _trained(
         def on_epoch(done: int, metrics: dict[str, float]) -> None:
             nonlocal last
             share = metrics.get("metrics/within_6mm", 0.0)
-            last = f"{share:.0%} within 6 mm" if choosing else ""
+            last = f"{share:.0%} within 6 mm" if validation else ""
             at(done, last)
             if not err.is_terminal:  # a bar is drawn on terminals alone; a log wants lines
                 said = f"{share:.1%} of kept apart points within 6 mm"
-                said = said if choosing else "no patient is kept apart"
+                said = said if validation else "no patient is kept apart"
                 err.print(f"epoch {done} of {config.epochs}: {said}")
 
         # torchrun's processes share the folder.
@@ -151,7 +151,7 @@ def _trained(
             return train_detector(
                 config,
                 sources,
-                choosing,
+                validation,
                 output,
                 resume=resume,
                 start_from=start_from,

@@ -55,14 +55,16 @@ def print_batch(report: BatchReport) -> None:
 
 def print_training(figures: Mapping[str, Any], run: Path) -> None:
     """The out-of-fold score, and where the weights and the report are."""
+    from pipeline.training.cards import with_interval
+
     score = figures["score"]
     if score["out_of_fold"] is not None:
         rows = [
             {
                 "": term.replace("_", " "),
-                "out of fold": _with_interval(item),
+                "out of fold": with_interval(item, 4),
                 "level prior": f"{score['level_prior'][term]['value']:.4f}",
-                "saved": _with_interval(score["saved"][term]),
+                "saved": with_interval(score["saved"][term], 4),
             }
             for term, item in score["out_of_fold"].items()
         ]
@@ -70,12 +72,6 @@ def print_training(figures: Mapping[str, Any], run: Path) -> None:
     out.print(f"report      {run / 'report.html'}")
     out.print(f"weights     {run / 'weights'}")
     out.print(f"next        lumbar predict INPUT -o OUT --models {run}")
-
-
-def _with_interval(item: Mapping[str, Any]) -> str:
-    if item["interval"] is None:
-        return f"{item['value']:.4f}"
-    return f"{item['value']:.4f} ({item['interval'][0]:.4f} to {item['interval'][1]:.4f})"
 
 
 def print_check(report: CheckReport) -> None:

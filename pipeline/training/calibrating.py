@@ -43,7 +43,7 @@ class Calibrated:
     p: Mapping[GraderName, FloatArray]
     final: Mapping[GraderName, Calibration]
     pulls: Mapping[int, float]
-    joint: JointCalibration | None = None
+    joint: JointCalibration | None
 
 
 def calibrate(oof: Mapping[GraderName, OutOfFold]) -> Calibrated:

@@ -127,7 +127,7 @@ def _graders(figures: Mapping[str, Any], files: str) -> str:
 
 
 def with_interval(item: Mapping[str, Any] | None, digits: int = 3) -> str:
-    """``.512 (.498–.527)``, or a dash where a figure is not defined."""
+    """``0.512 (0.498 to 0.527)``, or a dash where a figure is not defined."""
     if item is None or item["value"] is None:
         return "–"
     text = _number(item["value"], digits)

@@ -42,7 +42,7 @@ class TrainingData:
     cache: DecodedCache
     points_taken: Mapping[str, int]
     rules: PointRules
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...]
 
     @property
     def study_ids(self) -> list[str]:

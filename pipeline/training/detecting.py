@@ -129,11 +129,11 @@ def train_one(
     names = sorted(slices)
     watching = names[_CHOOSING_EVERY // 2 :: _CHOOSING_EVERY]
     training = [item for name in names if name not in watching for item in load_slices(slices[name])]
-    choosing = [item for name in watching for item in load_slices(slices[name])]
+    validation = [item for name in watching for item in load_slices(slices[name])]
     if not training:
         say(f"{folder.name}: no annotated point, so no {kind.value} detector of these studies")
         return
-    step = max(1, -(-len(choosing) // plan.choosing_slices))
+    step = max(1, -(-len(validation) // plan.choosing_slices))
     sources = [(1.0, training)]
     if phantoms is not None:
         sources.append((settings.phantom_weight, load_slices(phantoms)))
@@ -161,7 +161,7 @@ def train_one(
     train_detector(
         config,
         sources,
-        choosing[::step],
+        validation[::step],
         folder,
         resume=True,
         start_from=start_weights(settings, kind),

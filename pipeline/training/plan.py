@@ -148,11 +148,11 @@ class TrainSettings:
     data: Path
     run: Path
     plan: TrainPlan
-    cache: Path | None = None
-    device: str = "auto"
-    processes: int = 1
-    workers: int = 0
-    pretrained: Path | None = None
+    cache: Path | None
+    device: str
+    processes: int
+    workers: int
+    pretrained: Path | None
 
 
 # The RSNA set of 1,975 studies on one GPU.

@@ -52,8 +52,8 @@ class Cell:
     crop: str | None
     place: tuple[int, int] | None
     where: str
-    measured: tuple[tuple[str, str, str], ...] = ()
-    contradicted: tuple[str, ...] = ()
+    measured: tuple[tuple[str, str, str], ...]
+    contradicted: tuple[str, ...]
 
     @property
     def is_graded(self) -> bool:
