@@ -51,9 +51,11 @@ def predict(path: Path, out: Path, *, exit_code: int) -> tuple[list[dict[str, An
     assert result.exit_code == exit_code, result.output
     records = json.loads((out / "predictions.json").read_text())["studies"]
     validate_submission(read_submission(out / "submission.csv"), [record["study_id"] for record in records])
+    refused = out / "refused.csv"
+    named = result.stderr + (refused.read_text() if refused.exists() else "")
     for record in records:
         for item in record["rejections"]:
-            assert f"[{item['reason']}]" in result.stderr and item["file"] in result.stderr
+            assert f"[{item['reason']}]" in result.stderr and item["file"] in named
     return records, result
 
 
