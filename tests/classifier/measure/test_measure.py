@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from classifier.grade import Grade
 from classifier.measure.agreement import LIMITS, contradictions, target_of
+from classifier.measure.around import sac_area
 from classifier.measure.borders import _best_path, border_scores, find_border
 from classifier.measure.extents import Extent
 from classifier.measure.planar import PlanarSlice
@@ -21,6 +23,7 @@ from classifier.measure.strips import (
     RADII_MM,
     Strip,
     canal_strip,
+    disc_strip,
     round_strip,
 )
 from classifier.measure.study import lordosis, measure_study
@@ -29,6 +32,7 @@ from data_prep.levels import SpineFrame, SpineLevel, SpineLevels
 from data_prep.phantom.posture import FIRST_LUMBAR
 from data_prep.phantom.spine import SAMPLES_PER_LEVEL
 from data_prep.phantom.study import PhantomStudy, make_study
+from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, SeriesKind, Severity, Target
 
@@ -214,6 +218,67 @@ def test_without_levels_or_series_nothing_is_measured(phantom: PhantomStudy) -> 
     assert measure_study(Study("1", ()), levels_of(phantom)) == ()
 
 
+def test_two_levels_are_too_few_for_a_spine(phantom: PhantomStudy) -> None:
+    levels = levels_of(phantom)
+    two = {level: levels.levels[level] for level in (Level.L3_L4, Level.L4_L5)}
+    found = measure_study(phantom.study, replace(levels, levels=two))
+    assert {(item.quantity, item.level) for item in found} == {(Quantity.SAC_AREA, level) for level in two}
+
+
+@pytest.mark.parametrize("is_decoded", [False, True])
+def test_sagittal_slices_that_show_nothing_keep_nothing_else_from_being_measured(
+    phantom: PhantomStudy, is_decoded: bool
+) -> None:
+    def noise() -> NDArray[np.float32]:
+        if not is_decoded:
+            raise DicomRejected(Rejection(Reason.BAD_PIXELS, "broken"))
+        return np.random.default_rng(0).normal(100, 1, (400, 400)).astype(np.float32)
+
+    def shown(series: Series) -> Series:
+        if series.kind is not SeriesKind.SAGITTAL_T2:
+            return series
+        return series.changed(lambda item: replace(item, read_pixels=noise))
+
+    study = replace(phantom.study, series=tuple(map(shown, phantom.study.series)))
+    assert {item.quantity for item in measure_study(study, levels_of(phantom))} == {Quantity.SAC_AREA}
+
+
+def test_an_oblique_slice_cuts_a_canal_wider_than_it_is(phantom: PhantomStudy) -> None:
+    (series, *_) = phantom.study.of_kind(SeriesKind.AXIAL_T2)
+    canal_mm = levels_of(phantom).levels[Level.L3_L4].canal_mm
+    planar = PlanarSlice.of(series.nearest(canal_mm)[0])
+    straight, oblique = (sac_area(planar, canal_mm, cosine) for cosine in (1.0, 0.9))
+    assert straight is not None and oblique is not None
+    assert 0.85 < oblique[0] / straight[0] < 0.93
+
+
+def test_what_is_usual_and_what_is_not() -> None:
+    for quantity, level, value, verdict in (
+        (Quantity.CANAL_DEPTH, Level.L4_L5, 9.9, "low"),
+        (Quantity.CANAL_DEPTH, Level.L4_L5, 10.0, "usual"),
+        (Quantity.SLIP, Level.L4_L5, 3.1, "high"),
+        (Quantity.SLIP, Level.L4_L5, -3.1, "low"),
+        (Quantity.DISC_HEIGHT, Level.L1_L2, 14.5, "high"),
+        (Quantity.DISC_HEIGHT, Level.L4_L5, 14.5, "usual"),
+        (Quantity.CSF_SHARE, Level.L4_L5, 1.0, ""),
+        (Quantity.LORDOSIS, None, 20.0, "low"),
+    ):
+        assert Measured(quantity, value, 1.0, level).verdict == verdict
+
+
+def test_slip_is_not_measured_at_the_sacrum(measured: tuple[Measured, ...]) -> None:
+    assert Level.L5_S1 not in values(measured, Quantity.SLIP) and Level.L4_L5 in values(
+        measured, Quantity.SLIP
+    )
+
+
+@pytest.mark.parametrize("turn", [1.0, -1.0])
+def test_a_disc_is_read_from_front_to_back_whichever_way_an_image_runs(turn: float) -> None:
+    back = np.array([turn, 0.0])
+    strip = disc_strip(np.zeros(2), np.array([0.0, -1.0]), back)
+    assert (strip.centres_mm[-1] - strip.centres_mm[0]) @ back > 40
+
+
 def test_the_scores_are_convolutions_that_repeat_the_edge_and_go_round() -> None:
     rng = np.random.default_rng(0)
     weights = {
@@ -293,6 +358,8 @@ def test_grades_that_their_measurement_contradicts_are_named() -> None:
     assert contradictions(grades(Severity.SEVERE, "prior"), (wide, narrow)) == ()
     unsure = Measured(Quantity.CANAL_DEPTH, 13.0, 1.0, Level.L4_L5)
     assert contradictions(grades(Severity.SEVERE), (unsure,)) == ()
+    nearly = Measured(Quantity.CANAL_DEPTH, 7.0, 1.0, Level.L4_L5)
+    assert contradictions(grades(Severity.NORMAL_MILD), (nearly,)) == ()
     small = [Measured(Quantity.SAC_AREA, 50.0, 5.0, level) for level in (Level.L4_L5, Level.L5_S1)]
     (found,) = contradictions(grades(Severity.NORMAL_MILD), small)
     assert found.target.level is Level.L4_L5  # the sac tapers at the sacrum
