@@ -8,19 +8,29 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from data_prep.crops import resample
 from data_prep.geometry import SlicePlane
-from data_prep.levels import SpineLevels
+from data_prep.levels import PointSource, SpineLevels
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.find import find_studies
 from data_prep.rsna.tables import read_tables
-from data_prep.study import Slice
+from data_prep.study import Slice, Study
+from data_prep.vocabulary import SeriesKind
 from pipeline.extras import what_is_missing
+from pipeline.prediction import StudyPrediction
 from pipeline.results.pictures import canvas
 from pipeline.results.pictures.canvas import Page
 from pipeline.results.pictures.displayed import displayed, edge_letters
-from pipeline.results.pictures.montage import draw_montage, draw_readings, middle_slice
+from pipeline.results.pictures.montage import (
+    COLUMNS,
+    _draw_reading,
+    crop_at,
+    draw_montage,
+    draw_readings,
+    middle_slice,
+)
 from pipeline.results.pictures.overlays import draw_overlays
 from pipeline.results.pictures.readings import reading_of_annotations, reading_of_prediction
 from pipeline.results.words import numbering_words
@@ -198,3 +208,56 @@ def test_pictures_without_their_typeface_say_what_is_missing(
         page.save(tmp_path / "page.png")
     assert "pip install 'lumbar[pictures]'" in (what_is_missing(missing.value.name, "show") or "")
     assert not (tmp_path / "page.png").exists()
+
+
+def test_a_montage_calls_the_patient_s_sides_by_their_names(images: Path) -> None:
+    """The right side stands on the left, in the order of columns and on axial tiles."""
+    assert [title.split()[0] for _, title in COLUMNS if "canal" not in title] == ["right"] * 2 + ["left"] * 2
+    for condition, title in COLUMNS:
+        assert condition.side is None or title.startswith(condition.side.value.lower())
+    prediction, study = graded_first(images)
+    page = Page.blank(1540, 1030)
+    _draw_reading(page, study, reading_of_prediction(prediction), 0.0, None)
+    sides = [(text.text, text.place) for text in page.texts if text.text in ("R", "L") and text.outlined]
+    axial = [(word, place) for word, place in sides if place[0] > 620]
+    by_row: dict[float, list[tuple[float, str]]] = {}
+    for word, (x, y) in axial:
+        by_row.setdefault(y, []).append((x, word))
+    assert len(by_row) == 4  # L1/L2 is out of view
+    for row in by_row.values():
+        # right foramen, right recess (R … L), left recess (R … L), left foramen
+        assert "".join(word for _, word in sorted(row)) == "RRLRLL"
+
+
+def test_a_crop_beside_its_image_or_of_a_broken_one_is_not_shown(images: Path) -> None:
+    prediction, study = graded_first(images)
+    point = next(p for p in prediction.found.points if p.sight is not None)
+    assert crop_at(study, point, 64) is not None
+    for away_mm in ([0.0, 500.0, 0.0], [0.0, 0.0, -500.0]):
+        assert crop_at(study, replace(point, xyz_mm=point.xyz_mm + away_mm), 64) is None
+
+    def broken() -> NDArray[np.float32]:
+        raise DicomRejected(Rejection(Reason.BAD_PIXELS, "broken"))
+
+    assert crop_at(study.changed(lambda item: replace(item, read_pixels=broken)), point, 64) is None
+
+
+def test_a_point_that_geometry_placed_is_open_and_one_that_was_seen_is_filled(images: Path) -> None:
+    _, study = graded_first(images)
+    (series, *_) = study.of_kind(SeriesKind.SAGITTAL_T2)
+    item = series.slices[2]
+    marked = {}
+    for source in (PointSource.SEEN, PointSource.PREDICTED):
+        page = Page.blank(500, 500)
+        panel = page.panel(item, 0, 0, 500, 500)
+        assert panel is not None
+        panel.mark(item.plane.centre_mm, "#00FF00", source, size=20)
+        x, y = panel.at(item.plane.centre_mm)
+        marked[source] = tuple(page.picture[round(y), round(x)].tolist())
+    assert marked[PointSource.SEEN] == (0, 255, 0) != marked[PointSource.PREDICTED]
+
+
+def graded_first(images: Path) -> tuple[StudyPrediction, Study]:
+    prediction, study = stand_in_pipeline().predict_entry(find_studies(images)[0])
+    assert study is not None
+    return prediction, study

@@ -29,7 +29,7 @@ from pipeline.results.pictures.montage import crop_at, read_at
 from pipeline.results.pictures.readings import reading_of_prediction
 from pipeline.results.report import images as report_images
 from pipeline.results.report.images import shown_series
-from pipeline.results.report.index import least_certain_words, write_index
+from pipeline.results.report.index import least_certain_words, worst_words, write_index
 from pipeline.results.report.study_report import _cell, render_report, write_report
 from pipeline.results.words import FLAG_WORDS, share_words
 from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_studies, write_study
@@ -467,6 +467,9 @@ def test_the_index_says_which_grade_of_a_study_is_the_least_certain() -> None:
     ]
     assert least_certain_words(rows) == (0.6, "L4/L5 left foramen, 60%")
     assert least_certain_words(rows[2:]) == (2.0, "")
+    severe = [{**row, "severity": "Severe"} for row in rows[:2]]
+    assert worst_words(severe) == worst_words(severe[::-1]) == (2, "Severe, L1/L2")  # the surer one
+    assert worst_words(rows[2:]) == (-1, "not graded")
 
 
 def test_the_index_sorts_filters_and_links(tmp_path: Path, page: Page) -> None:
