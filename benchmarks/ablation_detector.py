@@ -28,12 +28,12 @@ from rich.progress import track
 
 from data_prep.base.manifest import write_manifest
 from data_prep.geometry import FloatArray
-from data_prep.levels import LevelPoint
 from data_prep.phantom import make_study
-from data_prep.study import Series, Study
+from data_prep.study import Series
 from data_prep.vocabulary import SeriesKind
 from detector.config import PredictConfig
 from detector.finder import SpineFinder
+from detector.learn.slices import AnnotatedStudy
 from detector.learn.sources import SliceSources, external_cases, external_slice_cases, training_slices
 from detector.learn.synthesis import NO_SYNTHESIS
 from detector.learn.train import TrainConfig, train_detector
@@ -52,7 +52,6 @@ MM_PER_PX = 0.47
 NEAR_MM = 6.0
 FIRST_CHOOSING_SEED = 130_000  # apart from those that calibrate the numbering
 
-Case = tuple[Study, tuple[LevelPoint, ...]]
 Canal = dict[str, FloatArray]
 
 
@@ -150,7 +149,7 @@ def trained(row: Row, external: Path, runs: Path, *, epochs: int, samples: int, 
     return folder
 
 
-def share_right(finder: SpineFinder, cases: list[Case], decoding: str) -> tuple[float, int]:
+def share_right(finder: SpineFinder, cases: list[AnnotatedStudy], decoding: str) -> tuple[float, int]:
     """Share of canal points found at the right level, and how many there are."""
     hits = total = 0
     for study, points in cases:
@@ -162,7 +161,7 @@ def share_right(finder: SpineFinder, cases: list[Case], decoding: str) -> tuple[
     return hits / max(total, 1), total
 
 
-def phantom_cases(count: int) -> list[Case]:
+def phantom_cases(count: int) -> list[AnnotatedStudy]:
     """Choosing phantoms, every second one in a cut view, with their canal points."""
     cases = []
     for seed in range(FIRST_CHOOSING_SEED, FIRST_CHOOSING_SEED + count):
@@ -198,7 +197,7 @@ def main() -> None:
     }
     if arguments.only is not None:
         return
-    data: dict[str, list[Case]] = {
+    data: dict[str, list[AnnotatedStudy]] = {
         "choosing": external_cases(arguments.external, MM_PER_PX, "choosing"),
         "report": external_cases(arguments.external, MM_PER_PX, "report"),
         "report_slices": external_slice_cases(arguments.external, MM_PER_PX, "report"),

@@ -12,12 +12,12 @@ import pandas as pd
 from data_prep.levels import LevelPoint
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import LEVELS, Level, SeriesKind
-from detector.learn.slices import ExternalSlices, canal_point, picture_plane
+from detector.learn.slices import AnnotatedStudy, ExternalSlices, canal_point, picture_plane
 
 
 def external_study(
     source: ExternalSlices, patient: str, *, slice_gap_mm: float, every: int
-) -> tuple[Study, tuple[LevelPoint, ...]]:
+) -> AnnotatedStudy:
     """A sagittal T2 series from a patient's slices, labelled or not, and canal points of its middle slices.
 
     Args:
@@ -44,9 +44,7 @@ def external_study(
     return Study(patient, (series,)), tuple(annotated)
 
 
-def external_slice_studies(
-    source: ExternalSlices, patient: str
-) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+def external_slice_studies(source: ExternalSlices, patient: str) -> list[AnnotatedStudy]:
     """Every labelled slice of a patient as a study of its own, with its canal points."""
     points = source.points()
     points = points[(points["patient"].astype(str) == patient) & points["canal_x"].notna()]

@@ -18,11 +18,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data_prep.geometry import SlicePlane
-from data_prep.levels import LevelPoint
 from data_prep.partition import Part, part_of
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import LEVELS, Level, SeriesKind
 from detector.learn.slices import (
+    AnnotatedStudy,
     LabelledSlice,
     SlicesUnusable,
     canal_point,
@@ -105,7 +105,7 @@ def labelled_point_slices(folder: Path, part: Part) -> list[LabelledSlice]:
     return found
 
 
-def point_slice_cases(folder: Path, part: Part | None) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+def point_slice_cases(folder: Path, part: Part | None) -> list[AnnotatedStudy]:
     """Every slice as a study of its own, with its points as canal points. Raises SlicesUnusable."""
     cases = []
     for name, rows in point_slice_table(folder, part).groupby("slice", sort=True):

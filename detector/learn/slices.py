@@ -18,10 +18,13 @@ from data_prep.base.csv_files import trouble_with_table
 from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.levels import LevelPoint, PointSource, Sight
 from data_prep.problems import LumbarError
-from data_prep.study import Series
+from data_prep.study import Series, Study
 from data_prep.vocabulary import Condition, Level
 from detector.look.canonical import canonical_image
 from detector.spec import SAGITTAL, DetectorSpec
+
+# A study and its annotated points.
+AnnotatedStudy = tuple[Study, tuple[LevelPoint, ...]]
 
 DISC_LABEL = 1
 PIXEL_COLUMNS = ("disc_x", "disc_y", "canal_x", "canal_y", "spacing_mm")

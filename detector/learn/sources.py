@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 from data_prep.geometry import FloatArray
-from data_prep.levels import LevelPoint
 from data_prep.partition import Part, part_of
 from data_prep.phantom import PHANTOM_VERSION, make_study
 from data_prep.pixel_cache import PixelCache
@@ -20,7 +19,14 @@ from detector.learn.external_studies import external_slice_studies, external_stu
 from detector.learn.numbering import NumberedCase, numbered_case
 from detector.learn.point_slices import labelled_point_slices, patient_id, point_slice_cases
 from detector.learn.slice_cache import cached_slices
-from detector.learn.slices import ExternalSlices, LabelledSlice, SlicesUnusable, slice_table, split_patients
+from detector.learn.slices import (
+    AnnotatedStudy,
+    ExternalSlices,
+    LabelledSlice,
+    SlicesUnusable,
+    slice_table,
+    split_patients,
+)
 from detector.learn.study_slices import (
     MIXTURE,
     LeftOut,
@@ -154,7 +160,7 @@ def _training_and_validation(folder: Path, mm_per_px: float) -> tuple[frozenset[
     return training - wrong, validation - wrong
 
 
-def external_cases(folder: Path, mm_per_px: float, part: str) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+def external_cases(folder: Path, mm_per_px: float, part: str) -> list[AnnotatedStudy]:
     """Patients of a part of ``split.csv`` as studies with annotated canal points.
 
     ``choosing`` is the share of the training part that no training sees.
@@ -166,9 +172,7 @@ def external_cases(folder: Path, mm_per_px: float, part: str) -> list[tuple[Stud
     ]
 
 
-def external_slice_cases(
-    folder: Path, mm_per_px: float, part: str
-) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+def external_slice_cases(folder: Path, mm_per_px: float, part: str) -> list[AnnotatedStudy]:
     """Every labelled slice of a part (``all``: of both parts) as a study of one slice."""
     source = external_slices(folder, mm_per_px, 4)
     parts = ("train", "report") if part == "all" else (part,)
@@ -184,7 +188,7 @@ def _patients(folder: Path, mm_per_px: float, part: str) -> tuple[str, ...]:
 
 def annotated_cases(
     data: Path | None, part: Part | None = None, left_out: LeftOut | None = None
-) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+) -> list[AnnotatedStudy]:
     """Studies of a data set in the RSNA layout that have both images and annotated points.
 
     Args:

@@ -25,7 +25,7 @@ from data_prep.rsna.tables import read_tables
 from data_prep.study import Series, Slice, Study
 from data_prep.synthetic import Appearance, Size
 from data_prep.vocabulary import LEVELS, ConditionGroup, Level, SeriesKind
-from detector.learn.slices import LabelledSlice, SlicesUnusable
+from detector.learn.slices import AnnotatedStudy, LabelledSlice, SlicesUnusable
 from detector.look.canonical import canonical_image
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, SPECS, UNLABELLED, DetectorKind, DetectorSpec
 from detector.spine.anatomy import OFFSETS
@@ -260,7 +260,7 @@ def annotated_studies(
     *,
     part: Part | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
-) -> Iterator[tuple[Study, tuple[LevelPoint, ...]]]:
+) -> Iterator[AnnotatedStudy]:
     """Studies of a data set in the RSNA layout that can be used, and that have annotated points.
 
     Args:

@@ -25,10 +25,10 @@ from pipeline.commands.options import (
 from pipeline.commands.summaries import tell_of_known, told_of_left_out
 
 if TYPE_CHECKING:
-    from data_prep.levels import LevelPoint, SpineLevels
+    from data_prep.levels import SpineLevels
     from data_prep.problems import Rejection
     from data_prep.read.entry import StudyEntry
-    from data_prep.study import Study
+    from detector.learn.slices import AnnotatedStudy
     from detector.learn.study_slices import LeftOut
     from detector.predict import LevelDetector
 
@@ -187,7 +187,7 @@ def _annotated(
     slices: list[Path] | None,
     part: str | None,
     left_out: LeftOut,
-) -> list[tuple[Study, tuple[LevelPoint, ...]]]:
+) -> list[AnnotatedStudy]:
     """The annotated studies that the options of ``evaluate`` name."""
     from data_prep.partition import Part
     from detector.learn.point_slices import point_slice_cases
