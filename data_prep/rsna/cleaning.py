@@ -18,10 +18,10 @@ class PointRules:
         placeholders: points in the image corner, near (5, 5): 13 canal rows of the RSNA table.
         wrong_series: points on a series of another kind than the condition is read on: 5 canal rows, study
             3637444890.
-        level_order: the canal points of a series whose levels do not go down the image: study 1973833645.
-        displaced: the canal points of a series with one far from the curve of the other four: 12 rows.
+        level_order: the canal points of a series whose levels do not go down the image: two series.
+        displaced: the canal points of a series with one far from the curve of the other four: four series.
         sides_disagree: the foramen or recess points of a series whose left and right ones are numbered a
-            level apart: 51 and 7 series, 580 rows.
+            level apart: 51 and 7 series, 579 rows.
     """
 
     placeholders: bool = True
@@ -47,6 +47,11 @@ def clean_points(
         taken[rule] = int(bad.sum())
         kept = kept[~bad]
 
+    def on(series: list[tuple[str, str]], conditions: list[str]) -> pd.Series:
+        """Which of the rows that are left are of some conditions and on some series."""
+        places = pd.Series(list(zip(kept["study_id"], kept["series_id"], strict=True)), index=kept.index)
+        return kept["condition"].isin(conditions) & places.isin(series)
+
     if rules.placeholders:
         drop("placeholders", is_placeholder(kept))
     if rules.wrong_series and series is not None:
@@ -57,20 +62,15 @@ def clean_points(
         drop("wrong_series", pd.Series(pd.notna(listed) & (listed != usual), index=kept.index))
     if rules.level_order or rules.displaced:
         inverted, displaced = canal_curve_faults(kept[~is_placeholder(kept)])
-        canal = kept["condition"] == Condition.SPINAL_CANAL_STENOSIS.value
-        places = pd.Series(list(zip(kept["study_id"], kept["series_id"], strict=True)), index=kept.index)
-        wrong = canal & places.isin(inverted)
-        off = canal & places.isin(displaced)
+        canal = [Condition.SPINAL_CANAL_STENOSIS.value]
         if rules.level_order:
-            drop("level_order", wrong)
+            drop("level_order", on(inverted, canal))
         if rules.displaced:
-            drop("displaced", off.loc[kept.index])
+            drop("displaced", on(displaced, canal))
     if rules.sides_disagree:
-        places = pd.Series(list(zip(kept["study_id"], kept["series_id"], strict=True)), index=kept.index)
         bad = pd.Series(False, index=kept.index)
         for group in (ConditionGroup.FORAMINAL, ConditionGroup.SUBARTICULAR):
             both = [Condition.of(group, side).value for side in Side]
-            faults = side_faults(kept[~is_placeholder(kept)], group)
-            bad |= kept["condition"].isin(both) & places.isin(faults)
+            bad |= on(side_faults(kept[~is_placeholder(kept)], group), both)
         drop("sides_disagree", bad)
     return kept.reset_index(drop=True), taken
