@@ -191,7 +191,7 @@ class Pipeline:
             study, levels = find_levels(self.detector, study)
             stage = "grading"
             on_stage(stage)
-            grades, (measurements, failed) = self._graded(study, levels)
+            study, grades, seen = self._graded(study, levels)
         except BackendUnusable:  # no study's fault
             raise
         except Exception as error:  # one study must never end a batch
@@ -209,14 +209,14 @@ class Pipeline:
                 *levels.flags,
                 *study.flags,
                 *_missing(study, levels, grades),
-                *_doubts(study, grades),
-                *failed,
+                *_doubts(study, grades, is_degraded=seen.is_degraded),
+                *seen.flags,
                 *self._known(study),
             ),
             rejections,
             series=series_rows(study, levels, grades, rejections),
             provenance=self.provenance,
-            measurements=measurements,
+            measurements=seen.measurements,
         )
         return prediction, study
 
@@ -225,13 +225,29 @@ class Pipeline:
         seen = study.study_id in known_studies() and have_seen_rsna(self.provenance.models)
         return (Flag.KNOWN_STUDY,) if seen else ()
 
-    def _graded(
-        self, study: Study, levels: SpineLevels
-    ) -> tuple[Mapping[Target, Grade], tuple[tuple[Measured, ...], tuple[str, ...]]]:
-        """Grades and measurements."""
+    def _graded(self, study: Study, levels: SpineLevels) -> tuple[Study, Mapping[Target, Grade], _Seen]:
+        """The study with what its images leave in doubt, grades, and what is seen of the images beside."""
         with beside(self.has_threads) as thread:
             measured = thread.begin(_measured, study, levels)
-            return self.grader.grade(study, levels), measured()
+            doubted = thread.begin(with_images_doubted, study, levels)
+            degraded = thread.begin(_is_degraded, study)
+            grades = self.grader.grade(study, levels)
+            measurements, flags = measured()
+            return doubted(), grades, _Seen(measurements, degraded(), flags)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is seen of the images of a study while it is graded.
+
+    Attributes:
+        is_degraded: they are not as they were acquired.
+        flags: that measuring failed.
+    """
+
+    measurements: tuple[Measured, ...]
+    is_degraded: bool
+    flags: tuple[str, ...]
 
 
 def find_levels(detector: LevelFinder, study: Study) -> tuple[Study, SpineLevels]:
@@ -239,8 +255,12 @@ def find_levels(detector: LevelFinder, study: Study) -> tuple[Study, SpineLevels
     levels = detector.predict(study)
     if (seen := kinds_as_seen(study, levels)) is not study:
         study, levels = seen, detector.predict(seen)
-    study = study.with_unused(levels.turned, TURNED)
-    return with_order_doubted(with_fat_doubted(study, levels), levels.flags), levels
+    return study.with_unused(levels.turned, TURNED), levels
+
+
+def with_images_doubted(study: Study, levels: SpineLevels) -> Study:
+    """The study, and notes on series whose images lie in another order or lack fat, and nothing says so."""
+    return with_order_doubted(with_fat_doubted(study, levels), levels.flags)
 
 
 def failure_of(error: Exception, stage: str, study_id: str) -> Rejection:
@@ -293,7 +313,18 @@ def _reach(series: Sequence[Series], levels: SpineLevels, group: ConditionGroup)
     return False
 
 
-def _doubts(study: Study, grades: Mapping[Target, Grade]) -> tuple[str, ...]:
+def _is_degraded(study: Study) -> bool:
+    """Whether images of a series that is graded are not as they were acquired."""
+    # A few slices beside a series of their kind, as of a scout, are mostly graded by nobody.
+    used = [
+        series
+        for best, *others in filter(None, map(study.of_kind, SeriesKind))
+        for series in (best, *(item for item in others if 2 * len(item.slices) >= len(best.slices)))
+    ]
+    return any(series.traits.is_degraded or are_edited(series) for series in used)
+
+
+def _doubts(study: Study, grades: Mapping[Target, Grade], *, is_degraded: bool) -> tuple[str, ...]:
     """Flags of a study for what no network says: a guessed kind of series, poor images, voids."""
     doubted = {item.series_id for item in study.rejections if item.reason is Reason.KIND_DISAGREES}
     guessed = any(
@@ -301,17 +332,10 @@ def _doubts(study: Study, grades: Mapping[Target, Grade]) -> tuple[str, ...]:
         for series in study.series
     )
     void = any(Flag.NO_SIGNAL in grade.flags for grade in grades.values())
-    # A few slices beside a series of their kind, as of a scout, are mostly graded by nobody.
-    used = [
-        series
-        for best, *others in filter(None, map(study.of_kind, SeriesKind))
-        for series in (best, *(item for item in others if 2 * len(item.slices) >= len(best.slices)))
-    ]
-    degraded = any(series.traits.is_degraded or are_edited(series) for series in used)
     said = {
         Flag.SERIES_KIND_DOUBTFUL: bool(doubted),
         Flag.SERIES_KIND_GUESSED: guessed,
-        Flag.DEGRADED_INPUT: degraded,
+        Flag.DEGRADED_INPUT: is_degraded,
         Flag.NO_SIGNAL: void,
     }
     return tuple(flag for flag, is_so in said.items() if is_so)

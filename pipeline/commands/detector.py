@@ -96,7 +96,7 @@ def _levels_of(
     from data_prep.base.backend import BackendUnusable
     from data_prep.pixel_cache import PixelCache
     from data_prep.problems import DicomRejected
-    from pipeline.grade import failure_of, find_levels
+    from pipeline.grade import failure_of, find_levels, with_images_doubted
 
     try:
         cache = PixelCache(entry.load())
@@ -107,6 +107,7 @@ def _levels_of(
     study = cache.study
     try:
         study, levels = find_levels(detector, study)
+        study = with_images_doubted(study, levels)
     except BackendUnusable:  # no study's fault
         raise
     except Exception as error:

@@ -24,7 +24,7 @@ from data_prep.read.find import find_studies
 from data_prep.rsna.known import known_studies
 from data_prep.study import PLAIN, Study
 from data_prep.vocabulary import TARGETS, Condition, Flag, Level, SeriesKind, Target
-from pipeline.grade import Pipeline, _doubts
+from pipeline.grade import Pipeline, _doubts, _is_degraded
 from pipeline.prediction import StudyPrediction, probabilities_in
 from tests.pipeline.stand_in import (
     CANARY,
@@ -270,7 +270,8 @@ def test_a_few_slices_beside_a_series_of_their_kind_make_no_study_degraded(
         series = replace(given, traits=PLAIN, **change)  # type: ignore[arg-type]
         coarse = replace(PLAIN, is_degraded=True)
         few = replace(given, series_id="99", stacks=(given.main_stack[:slices],), traits=coarse)
-        return _doubts(replace(study, series=(series, few)), {})
+        changed = replace(study, series=(series, few))
+        return _doubts(changed, {}, is_degraded=_is_degraded(changed))
 
     assert "degraded_input" not in doubts(slices=2) and "degraded_input" in doubts(slices=3)
     assert "series_kind_guessed" in doubts(slices=2, kind_source="assumed")
