@@ -117,8 +117,7 @@ class Spool:
         path = self._studies / key / "images" / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}.dcm"
         with self._lock:
             earlier = _sizes(path.parent, name)
-            wanted = len(content) - sum(earlier.values())
-            if self._bytes + wanted > self._max_bytes:
+            while self._bytes + (wanted := len(content) - sum(earlier.values())) > self._max_bytes:
                 self._make_room(wanted)
                 earlier = _sizes(path.parent, name)  # perhaps they made the room
             write_whole(path, content)

@@ -251,6 +251,8 @@ def test_an_image_whose_room_its_own_correction_takes_goes_once(tmp_path: Path) 
     spool.store("1.1", "1.1.1", b"x" * 600)
     spool.finish(spool.settled(0.0)[0], "graded")
     spool.store("1.2", "1.2.1", b"x" * 300)
+    with pytest.raises(SpoolFull):
+        spool.store("1.1", "1.1.1", b"y" * 750)  # the room is its own, and not enough
     spool.store("1.1", "1.1.1", b"y" * 700)
     with pytest.raises(SpoolFull):
         spool.store("1.3", "1.3.1", b"x")
