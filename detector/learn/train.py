@@ -237,7 +237,8 @@ def train_detector(
                 "epoch left; begin anew without --resume"
             )
         overrides["resume"] = str(checkpoint)
-    write_whole(run / _BEGUN_FILE, described)
+    if RANK in {-1, 0}:
+        write_whole(run / _BEGUN_FILE, described)
     with _library_at(logging.INFO if talkative else logging.WARNING):
         trainer = LevelTrainer(config, sources, validation, overrides, start_from)
         _train(trainer, on_epoch, on_batch)

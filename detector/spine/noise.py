@@ -30,7 +30,7 @@ def signal_to_noise(pixels: NDArray[np.float32]) -> float:
     smooth = np.asarray(cv2.blur(pixels, (5, 5)), dtype=np.float32)[1:-1, 1:-1]
     dark, signal = percentiles(smooth, (50, 95))
     noise = percentiles(np.abs(rough[smooth >= dark]), (50,))[0] * _SD_OF_MEDIAN / 6
-    zero = min(0.0, float(pixels.min()))  # a rescale intercept moves it
+    zero = min(0.0, float(smooth.min()))  # a rescale intercept moves it
     return (signal - zero) / noise if noise > 0 else float("inf")
 
 

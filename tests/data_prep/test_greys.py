@@ -15,8 +15,8 @@ from data_prep.greys import are_edited
 from data_prep.phantom import make_study
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.study import Series, Slice, Study
-from data_prep.vocabulary import Flag, SeriesKind
-from pipeline.grade import _doubts
+from data_prep.vocabulary import SeriesKind
+from pipeline.grade import _is_degraded
 
 Pixels = NDArray[np.float32]
 
@@ -101,9 +101,9 @@ def test_edited_greys_are_told(kind: SeriesKind, change: Callable[[Pixels], Pixe
     edited = changed(series, change)
     assert are_edited(edited)
     others = [item for item in study().series if item is not series]
-    assert Flag.DEGRADED_INPUT in _doubts(replace(study(), series=(*others, edited)), {})
+    assert _is_degraded(replace(study(), series=(*others, edited)))
     unused = replace(edited, unused="repeated")
-    assert _doubts(replace(study(), series=(*others, unused)), {}) == _doubts(study(), {}) == ()
+    assert not _is_degraded(replace(study(), series=(*others, unused))) and not _is_degraded(study())
 
 
 def test_what_shows_nothing_is_not_called_edited() -> None:

@@ -30,6 +30,7 @@ TWO_RANKS = """
     import torch.distributed as dist
     import ultralytics.models.yolo.pose
 
+    import detector.learn.train
     from detector.learn.dataset import LevelDataset
     from detector.learn.train import LevelTrainer, TrainConfig, train_detector
     from detector.spec import DetectorKind
@@ -61,6 +62,14 @@ TWO_RANKS = """
             begin(self, *arguments, **options)
             self.world_size = 2
 
+        write = detector.learn.train.write_whole
+
+        def written(path, content):
+            with (run / f"wrote-{rank}.txt").open("a") as said:
+                said.write(path.name + " ")
+            write(path, content)
+
+        detector.learn.train.write_whole = written
         LevelDataset.__getitem__ = recorded
         LevelTrainer.__init__ = started
         LevelTrainer._setup_ddp = lambda self: dist.init_process_group("gloo")
@@ -103,6 +112,8 @@ def test_two_processes_share_an_epoch_and_write_one_detector(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr[-2000:]
     seen = [set((tmp_path / f"seen-{rank}.txt").read_text().split()) for rank in (0, 1)]
     assert not seen[0] & seen[1] and len(seen[0] | seen[1]) == 4, "each view is trained on by one process"
+    # Two that write one file at a time take it away from each other.
+    assert (tmp_path / "wrote-0.txt").is_file() and not (tmp_path / "wrote-1.txt").exists()
     assert json.loads((tmp_path / "axial.json").read_text())["training"]["batch_size_slices"] == 4
     assert (tmp_path / "axial.safetensors").is_file()
     assert (tmp_path / "axial_results.png").stat().st_size > 5000
