@@ -17,7 +17,7 @@ from data_prep.geometry import FloatArray
 from data_prep.levels import SpineLevel, SpineLevels
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.study import Series, Slice, Study
-from data_prep.vocabulary import LEVELS, Level, SeriesKind
+from data_prep.vocabulary import LEVELS, Flag, Level, SeriesKind
 
 # Over discs, on T1 of 600 RSNA studies at detected levels, none of which is without fat: the brightest fat
 # behind the canal 1.39 and more (4.1 in the median), vertebrae 1.06 and more (1.6).
@@ -29,7 +29,12 @@ _BLUR_MM = 2.0
 
 
 def with_fat_doubted(study: Study, levels: SpineLevels) -> Study:
-    """The study, and ``series_kind_disagrees`` for T1 on which fat is dark."""
+    """The study, and ``series_kind_disagrees`` for T1 on which fat is dark.
+
+    Of a patient who seems to lie otherwise than the coordinates say, nobody knows what is behind the canal.
+    """
+    if Flag.ORIENTATION_DOUBTFUL in levels.flags:
+        return study
     said = {note.series_id for note in study.rejections if note.reason is Reason.KIND_DISAGREES}
     message = "called Sagittal T1, but fat is dark, as where it is suppressed: read as it is called"
     notes = [

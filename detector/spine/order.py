@@ -27,6 +27,7 @@ _OUT_OF_ORDER = 1.28
 # Farther apart, left and right halves of a body are more alike than neighbours.
 _FARTHEST_MM, _FEWEST = 6.5, 6
 _LARGEST = 1e9
+_APART_MM = 0.1
 # T2 is read on its middle slices, and those in another order are told by the levels.
 _ASKED = (SeriesKind.AXIAL_T2, SeriesKind.SAGITTAL_T1)
 
@@ -80,6 +81,8 @@ def _out_of_order(series: Series) -> bool:
 
 
 def _are_one_image(item: Slice, other: Slice) -> bool:
+    if float(np.linalg.norm(item.plane.centre_mm - other.plane.centre_mm)) < _APART_MM:
+        return False  # a copy of it, which changes nothing
     try:
         pixels, others = item.pixels(), other.pixels()
     except DicomRejected:

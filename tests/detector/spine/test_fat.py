@@ -15,7 +15,7 @@ from data_prep.phantom import make_study
 from data_prep.problems import Reason
 from data_prep.read.find import find_studies
 from data_prep.study import Slice, Study
-from data_prep.vocabulary import SeriesKind
+from data_prep.vocabulary import Flag, SeriesKind
 from detector.predict import LevelDetector
 from detector.spine.fat import with_fat_doubted
 
@@ -60,6 +60,13 @@ def front_alone(item: Slice) -> Slice:
     return replace(
         item, plane=replace(item.plane, shape=(rows, half)), read_pixels=lambda: item.pixels()[:, :half]
     )
+
+
+def test_nothing_is_said_where_nobody_knows_what_is_behind() -> None:
+    study, levels = phantom(152_000)
+    dark = with_t1(study, without_fat)
+    assert with_fat_doubted(dark, levels) is not dark
+    assert with_fat_doubted(dark, replace(levels, flags=(Flag.ORIENTATION_DOUBTFUL,))) is dark
 
 
 @pytest.mark.parametrize("seed", [152_000, 152_001, 152_002])

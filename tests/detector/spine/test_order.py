@@ -66,6 +66,13 @@ def test_one_image_at_several_places(kind: SeriesKind) -> None:
     assert "are the one before once more" in order_doubt(with_images_of(series, order))
 
 
+def test_copies_at_one_place_are_no_image_at_several() -> None:
+    (series,) = study(152_001).of_kind(SeriesKind.AXIAL_T2)
+    (first, *rest) = series.stacks
+    twice = tuple(copy for item in first for copy in (item, replace(item, instance_number=9000)))
+    assert order_doubt(replace(series, stacks=(twice, *rest))) == ""
+
+
 def test_images_of_one_grey_are_no_copies() -> None:
     (series,) = study(152_001).of_kind(SeriesKind.SAGITTAL_T1)
     black = np.zeros(series.slices[0].plane.shape, np.float32)
