@@ -550,7 +550,7 @@ def _greys() -> list[Row]:
         instead=DEGRADED.instead | {"degraded_input"},
         may_flag=DEGRADED.may_flag
         | {"axial_disagrees", "canal_at_edge", "noisy", "orientation_doubtful", "series_kind_doubtful"},
-        may_code={"series_kind_disagrees"},
+        may_code={"positions_doubtful", "series_kind_disagrees"},
     )
     moved, noisy = (more.taken_again(T1, change, "095900") for change in (greys.moved, greys.noisy))
     later = partial(more.taken_again, change=greys.moved, time="115900")
