@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,6 @@ from classifier.measure.quantities import Measured
 from classifier.measure.study import measure_study
 from data_prep.base.backend import Backend, BackendUnusable, available_threads, resolve_backend
 from data_prep.base.beside import beside
-from data_prep.greys import are_edited
 from data_prep.levels import SpineLevels
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected, Reason, Rejection
@@ -21,16 +20,15 @@ from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_all_studies
 from data_prep.read.opening import opened_input
 from data_prep.rsna.known import known_studies
-from data_prep.study import TURNED, Series, Study
-from data_prep.vocabulary import ConditionGroup, Flag, SeriesKind, Target
-from detector.spine.fat import with_fat_doubted
+from data_prep.study import TURNED, Study
+from data_prep.vocabulary import Flag, Target
 from detector.spine.fluid import kinds_as_seen
-from detector.spine.order import with_order_doubted
 from pipeline.learned import have_seen_rsna
 from pipeline.model_facts import ModelFacts, resolve_device
 from pipeline.models import model_folders
 from pipeline.prediction import Provenance, StudyPrediction
 from pipeline.series_seen import series_rows
+from pipeline.study_flags import doubts_of_images, is_degraded, missing_series, with_images_doubted
 
 
 class LevelFinder(Protocol):
@@ -208,8 +206,8 @@ class Pipeline:
             (
                 *levels.flags,
                 *study.flags,
-                *_missing(study, levels, grades),
-                *_doubts(study, grades, is_degraded=seen.is_degraded),
+                *missing_series(study, levels, grades),
+                *doubts_of_images(study, grades, degraded=seen.is_degraded),
                 *seen.flags,
                 *self._known(study),
             ),
@@ -230,7 +228,7 @@ class Pipeline:
         with beside(self.has_threads) as thread:
             measured = thread.begin(_measured, study, levels)
             doubted = thread.begin(with_images_doubted, study, levels)
-            degraded = thread.begin(_is_degraded, study)
+            degraded = thread.begin(is_degraded, study)
             grades = self.grader.grade(study, levels)
             measurements, flags = measured()
             return doubted(), grades, _Seen(measurements, degraded(), flags)
@@ -258,11 +256,6 @@ def find_levels(detector: LevelFinder, study: Study) -> tuple[Study, SpineLevels
     return study.with_unused(levels.turned, TURNED), levels
 
 
-def with_images_doubted(study: Study, levels: SpineLevels) -> Study:
-    """The study, and notes on series whose images lie in another order or lack fat, and nothing says so."""
-    return with_order_doubted(with_fat_doubted(study, levels), levels.flags)
-
-
 def failure_of(error: Exception, stage: str, study_id: str) -> Rejection:
     """What is said of a study that failed within the program: one study must never end a batch."""
     # The type only: messages of foreign code may quote headers or paths.
@@ -275,70 +268,6 @@ def _measured(study: Study, levels: SpineLevels) -> tuple[tuple[Measured, ...], 
         return measure_study(study, levels), ()
     except Exception:
         return (), (Flag.MEASURING_FAILED,)
-
-
-def _missing(study: Study, levels: SpineLevels, grades: Mapping[Target, Grade]) -> tuple[str, ...]:
-    """Flags for kinds of series that are not there, or show another part of the patient.
-
-    The detector flags those that it needs.
-    """
-    kinds = {
-        ConditionGroup.FORAMINAL: (SeriesKind.SAGITTAL_T1, Flag.NO_SAGITTAL_T1),
-        ConditionGroup.SUBARTICULAR: (SeriesKind.AXIAL_T2, Flag.NO_AXIAL_T2),
-    }
-    found = []
-    for group, (kind, flag) in kinds.items():
-        series = [item for item in study.of_kind(kind) if item.series_id not in levels.set_aside]
-        own = [grade for target, grade in grades.items() if target.condition.group is group]
-        unseen = bool(levels.levels) and all(Flag.NO_SLICE in grade.flags for grade in own)
-        if not series or (unseen and not _reach(series, levels, group)):
-            found.append(flag)
-    return tuple(found)
-
-
-def _reach(series: Sequence[Series], levels: SpineLevels, group: ConditionGroup) -> bool:
-    """Whether a slice lies at a point that is looked for, though it may end before it or behind it.
-
-    Such series show the same part of the patient: their slices are cut, or the levels lie wrong.
-    """
-    points_mm = [point.xyz_mm for point in levels.points if point.condition.group is group]
-    for item, gap_mm in ((item, one.gap_mm(item)) for one in series for item in one.slices):
-        plane = item.plane
-        to_the_back = int(abs(plane.y_axis[1]) > abs(plane.x_axis[1]))
-        for point_mm in points_mm:
-            at = plane.to_px(point_mm)
-            at[to_the_back] = 0.0
-            if abs(float(plane.distance_mm(point_mm))) <= gap_mm and bool(plane.contains_px(at)):
-                return True
-    return False
-
-
-def _is_degraded(study: Study) -> bool:
-    """Whether images of a series that is graded are not as they were acquired."""
-    # A few slices beside a series of their kind, as of a scout, are mostly graded by nobody.
-    used = [
-        series
-        for best, *others in filter(None, map(study.of_kind, SeriesKind))
-        for series in (best, *(item for item in others if 2 * len(item.slices) >= len(best.slices)))
-    ]
-    return any(series.traits.is_degraded or are_edited(series) for series in used)
-
-
-def _doubts(study: Study, grades: Mapping[Target, Grade], *, is_degraded: bool) -> tuple[str, ...]:
-    """Flags of a study for what no network says: a guessed kind of series, poor images, voids."""
-    doubted = {item.series_id for item in study.rejections if item.reason is Reason.KIND_DISAGREES}
-    guessed = any(
-        series.kind_source in ("image", "assumed") and series.series_id not in doubted
-        for series in study.series
-    )
-    void = any(Flag.NO_SIGNAL in grade.flags for grade in grades.values())
-    said = {
-        Flag.SERIES_KIND_DOUBTFUL: bool(doubted),
-        Flag.SERIES_KIND_GUESSED: guessed,
-        Flag.DEGRADED_INPUT: is_degraded,
-        Flag.NO_SIGNAL: void,
-    }
-    return tuple(flag for flag, is_so in said.items() if is_so)
 
 
 def _limit_threads(threads: int, backend: Backend) -> None:

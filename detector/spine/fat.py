@@ -75,11 +75,10 @@ def _over_discs(item: Slice, levels: list[SpineLevel]) -> tuple[float, float] | 
         return np.where(inside, image[rows * inside, columns * inside], np.nan)
 
     discs_mm = np.stack([level.disc_mm for level in levels])
-    backward = np.stack([level.canal_mm for level in levels]) - discs_mm
+    canal_mm = np.stack([level.canal_mm for level in levels])
+    backward = canal_mm - discs_mm
     backward /= np.linalg.norm(backward, axis=1, keepdims=True)
-    behind_mm = (
-        np.stack([level.canal_mm for level in levels])[:, None] + _BEHIND_MM[:, None] * backward[:, None]
-    )
+    behind_mm = canal_mm[:, None] + _BEHIND_MM[:, None] * backward[:, None]
     discs = at(discs_mm)
     vertebrae = at(np.stack([(one + other) / 2 for one, other in pairwise(discs_mm)]))
     behind = at(behind_mm.reshape(-1, 3)).reshape(len(levels), -1)

@@ -96,7 +96,8 @@ def _levels_of(
     from data_prep.base.backend import BackendUnusable
     from data_prep.pixel_cache import PixelCache
     from data_prep.problems import DicomRejected
-    from pipeline.grade import failure_of, find_levels, with_images_doubted
+    from pipeline.grade import failure_of, find_levels
+    from pipeline.study_flags import with_images_doubted
 
     try:
         cache = PixelCache(entry.load())

@@ -16,7 +16,7 @@ from data_prep.phantom import make_study
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import SeriesKind
-from pipeline.grade import _is_degraded
+from pipeline.study_flags import is_degraded
 
 Pixels = NDArray[np.float32]
 
@@ -101,9 +101,9 @@ def test_edited_greys_are_told(kind: SeriesKind, change: Callable[[Pixels], Pixe
     edited = changed(series, change)
     assert are_edited(edited)
     others = [item for item in study().series if item is not series]
-    assert _is_degraded(replace(study(), series=(*others, edited)))
+    assert is_degraded(replace(study(), series=(*others, edited)))
     unused = replace(edited, unused="repeated")
-    assert not _is_degraded(replace(study(), series=(*others, unused))) and not _is_degraded(study())
+    assert not is_degraded(replace(study(), series=(*others, unused))) and not is_degraded(study())
 
 
 def test_what_shows_nothing_is_not_called_edited() -> None:

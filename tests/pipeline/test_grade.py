@@ -24,8 +24,9 @@ from data_prep.read.find import find_studies
 from data_prep.rsna.known import known_studies
 from data_prep.study import PLAIN, Study
 from data_prep.vocabulary import TARGETS, Condition, Flag, Level, SeriesKind, Target
-from pipeline.grade import Pipeline, _doubts, _is_degraded
+from pipeline.grade import Pipeline
 from pipeline.prediction import StudyPrediction, probabilities_in
+from pipeline.study_flags import doubts_of_images, is_degraded
 from tests.pipeline.stand_in import (
     CANARY,
     BrightnessGrader,
@@ -262,7 +263,7 @@ def test_a_few_slices_beside_a_series_of_their_kind_make_no_study_degraded(
     images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of a scout: nobody grades them."""
-    monkeypatch.setattr("pipeline.grade.are_edited", lambda _: False)  # noise looks so
+    monkeypatch.setattr("pipeline.study_flags.are_edited", lambda _: False)  # noise looks so
     study = find_studies(images / "501")[0].load()
 
     def doubts(*, slices: int, **change: str) -> tuple[str, ...]:
@@ -271,7 +272,7 @@ def test_a_few_slices_beside_a_series_of_their_kind_make_no_study_degraded(
         coarse = replace(PLAIN, is_degraded=True)
         few = replace(given, series_id="99", stacks=(given.main_stack[:slices],), traits=coarse)
         changed = replace(study, series=(series, few))
-        return _doubts(changed, {}, is_degraded=_is_degraded(changed))
+        return doubts_of_images(changed, {}, degraded=is_degraded(changed))
 
     assert "degraded_input" not in doubts(slices=2) and "degraded_input" in doubts(slices=3)
     assert "series_kind_guessed" in doubts(slices=2, kind_source="assumed")
