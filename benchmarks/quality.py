@@ -1,4 +1,4 @@
-"""Every quality figure that README and the model cards state, measured in one run on reporting data.
+"""Every quality figure that docs/quality.md and the model cards state, measured in one run on reporting data.
 
     python -m benchmarks.quality --jobs 2 --shared ../shared -o benchmarks/results
 
