@@ -9,10 +9,10 @@ from pathlib import Path
 
 from data_prep.names import input_label
 from data_prep.problems import DicomRejected, Reason, Rejection
-from data_prep.read.belonging import of_one_patient
 from data_prep.read.division import divided
 from data_prep.read.entry import StudyEntry, read_headers
 from data_prep.read.find import find_studies
+from data_prep.read.identity import of_one_patient
 from data_prep.read.slice_header import SliceHeader
 
 # They say once more what others say of each file or series.

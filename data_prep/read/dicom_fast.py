@@ -19,8 +19,8 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.tag import Tag
 from pydicom.uid import UID
 
-from data_prep.read.dicom_bits import stored_values
 from data_prep.read.dicom_limits import EXPLICIT_LITTLE, IMPLICIT_LITTLE, RLE, Stated
+from data_prep.read.dicom_pixels import stored_values
 
 # What the texts of a kind of element stand for.
 _OF_TEXT: dict[str, type] = {"DS": float, "IS": int} | dict.fromkeys(

@@ -20,9 +20,6 @@ from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
 
 from data_prep.problems import Reason
-from data_prep.read.dicom_bits import stored_values
-from data_prep.read.dicom_codestream import check_codestream
-from data_prep.read.dicom_cut import breaks_off, ends_in_zeros
 from data_prep.read.dicom_fast import Elements, decoded, plain_pixels
 from data_prep.read.dicom_header import HEADER_KEYWORDS, header_of
 from data_prep.read.dicom_limits import (
@@ -40,6 +37,7 @@ from data_prep.read.dicom_limits import (
     whole_number,
 )
 from data_prep.read.dicom_parse import BoundedFile, parsed
+from data_prep.read.dicom_pixels import breaks_off, check_codestream, ends_in_zeros, stored_values
 from data_prep.read.enhanced import GROUP_KEYWORDS, Frame, frames_of, group_limits
 from data_prep.read.slice_header import PixelPlace, SliceHeader
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from data_prep.names import safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.acquisitions import acquisitions_of, conflicts
-from data_prep.read.belonging import of_one_patient
 from data_prep.read.choosing import chosen, differing, without_empty
 from data_prep.read.dicom_file import read_slices
 from data_prep.read.division import divided
-from data_prep.read.identity import identity_of
+from data_prep.read.identity import identity_of, of_one_patient
 from data_prep.read.listing import (
     Others,
     files_below,

@@ -21,9 +21,18 @@ from data_prep.names import folder_id, numbered, safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.acquisitions import Acquisition, acquisitions_of, conflict, conflicts
 from data_prep.read.dicom_file import read_pixels
-from data_prep.read.fragments import fragments_joined, say, say_of_pieces, studies_completed
 from data_prep.read.identity import clusters, disagree, identity_of, real_patient_id
-from data_prep.read.parts import MANY, Found, Part, fit, grouped
+from data_prep.read.parts import (
+    MANY,
+    Found,
+    Part,
+    fit,
+    fragments_joined,
+    grouped,
+    say,
+    say_of_pieces,
+    studies_completed,
+)
 from data_prep.read.slice_header import SliceHeader
 from data_prep.vocabulary import Flag
 

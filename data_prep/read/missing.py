@@ -17,9 +17,8 @@ import numpy as np
 
 from data_prep.geometry import FloatArray, Orientation
 from data_prep.problems import Reason, Rejection
-from data_prep.read.missing_ends import along, begin_late, fewer_than_beside, stated_beyond
 from data_prep.read.missing_numbers import Numbering, Numbers, holes_in, leave_room, numberings_of
-from data_prep.read.missing_shuffled import lost_of_shuffled
+from data_prep.read.missing_signs import along, begin_late, fewer_than_beside, lost_of_shuffled, stated_beyond
 from data_prep.read.slice_header import SliceHeader
 from data_prep.study import Series, Slice
 

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from data_prep.read.dicom_bits import stored_values
 from data_prep.read.dicom_file import read_pixels, read_slices
+from data_prep.read.dicom_pixels import stored_values
 from tests.dicom_files import write_slice
 
 

@@ -13,8 +13,8 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
 from data_prep.problems import DicomRejected, Reason
-from data_prep.read.dicom_cut import breaks_off
 from data_prep.read.dicom_file import read_pixels, read_slices
+from data_prep.read.dicom_pixels import breaks_off
 from data_prep.read.slice_header import SliceHeader
 from tests.dicom_files import write_slice
 

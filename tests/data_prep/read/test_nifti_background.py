@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from data_prep.read.dicom_limits import Refused
-from data_prep.read.nifti_background import without_nan
+from data_prep.read.nifti import without_nan
 
 ROWS, COLUMNS = 160, 120
 BODY = (slice(None), slice(25, 95))
