@@ -17,11 +17,10 @@ from typing import Any
 import typer
 import typer.core
 
-import pipeline.commands.annotations
 from data_prep.base.workers import spare_threads
 from data_prep.names import input_label, printable
 from data_prep.problems import LumbarError
-from pipeline.commands import about, classifier, console, data, detector, exporting, grading, learning, serve
+from pipeline.commands import about, classifier, console, data, detector, grading, learning, serve
 from pipeline.commands.options import ReportCommand
 from pipeline.extras import what_is_missing
 from pipeline.quiet import failure_in_words, say_failures_without_values, silence_libraries
@@ -95,7 +94,7 @@ _COMMANDS = (
         learning.train,
         "lumbar train rsna-2024-lumbar -o runs/rsna --preset full --device cuda",
     ),
-    (_LEARN, "export", exporting.export, "lumbar export runs/rsna -o runs/rsna/onnx"),
+    (_LEARN, "export", learning.export, "lumbar export runs/rsna -o runs/rsna/onnx"),
     (_LEARN, "score", learning.score, "lumbar score submission.csv train.csv --json"),
     (_DATA, "phantom", data.phantom, "lumbar phantom synthetic --studies 100 --seed 0 --jobs 2"),
     (_DATA, "phantom-check", data.phantom_check, "lumbar phantom-check --studies 200"),
@@ -109,7 +108,7 @@ for panel, name, command, example in _COMMANDS:
 for group, name, panel in (
     (detector.app, "detector", _LEARN),
     (classifier.app, "classifier", _LEARN),
-    (pipeline.commands.annotations.app, "annotations", _DATA),
+    (data.annotations_app, "annotations", _DATA),
 ):
     app.add_typer(group, name=name, rich_help_panel=panel)
 

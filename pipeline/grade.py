@@ -22,7 +22,7 @@ from data_prep.read.opening import opened_input
 from data_prep.rsna.known import known_studies
 from data_prep.study import TURNED, Study
 from data_prep.vocabulary import Flag, Target
-from detector.spine.fluid import kinds_as_seen
+from detector.spine.contrast import kinds_as_seen
 from pipeline.learned import have_seen_rsna
 from pipeline.model_facts import ModelFacts, resolve_device
 from pipeline.models import model_folders

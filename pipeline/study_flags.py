@@ -10,8 +10,8 @@ from data_prep.levels import SpineLevels
 from data_prep.problems import Reason
 from data_prep.study import Series, Study
 from data_prep.vocabulary import ConditionGroup, Flag, SeriesKind, Target
-from detector.spine.fat import with_fat_doubted
-from detector.spine.order import with_order_doubted
+from detector.spine.contrast import with_fat_doubted
+from detector.spine.neighbours import with_order_doubted
 
 
 def with_images_doubted(study: Study, levels: SpineLevels) -> Study:

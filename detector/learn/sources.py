@@ -15,9 +15,14 @@ from data_prep.pixel_cache import PixelCache
 from data_prep.rsna.annotations import contradict_themselves
 from data_prep.study import Study
 from data_prep.synthetic import FIRST_CHOOSING_SEED
-from detector.learn.external_studies import external_slice_studies, external_study
 from detector.learn.numbering import NumberedCase, numbered_case
-from detector.learn.point_slices import labelled_point_slices, patient_id, point_slice_cases
+from detector.learn.point_slices import (
+    external_slice_studies,
+    external_study,
+    labelled_point_slices,
+    patient_id,
+    point_slice_cases,
+)
 from detector.learn.slice_cache import cached_slices
 from detector.learn.slices import (
     AnnotatedStudy,

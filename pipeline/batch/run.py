@@ -49,7 +49,7 @@ from pipeline.batch.study_work import (
 from pipeline.grade import Pipeline
 from pipeline.model_facts import ModelFacts
 from pipeline.prediction import StudyPrediction
-from pipeline.results.report.index import remove_index, write_index
+from pipeline.results.report.pages import remove_index, write_index
 
 if TYPE_CHECKING:
     from pipeline.results.dicom.write import DicomResults

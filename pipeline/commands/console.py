@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -37,10 +40,11 @@ _LONGEST_NAME = 30
 NAMED_OF_A_CODE = 20
 NOTHING_DONE = 1
 SOME_REJECTED = 3
-
 # No markup: square brackets in identifiers and reason codes are text.
 out = Console(highlight=False, markup=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+# SIGHUP is not everywhere.
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Verbosity(IntEnum):
@@ -201,3 +205,24 @@ def print_rows(title: str, rows: Sequence[Mapping[str, str]]) -> None:
     for row in rows:
         table.add_row(*map(printable, row.values()))
     out.print(table)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block by an exception, so that what was unpacked is removed."""
+    owner = os.getpid()
+
+    def end(number: int, _: object) -> None:
+        if os.getpid() != owner:  # a worker that inherited this has nothing to remove
+            os._exit(128 + number)
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, end) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -255,8 +255,8 @@ def local_app(
 
     chosen = ChosenModels.of(models, detector_weights, classifier_weights)
     from pipeline.app.server import listen, serve
+    from pipeline.commands.console import ended_by_signals
     from pipeline.commands.grading_steps import load_pipeline
-    from pipeline.commands.signals import ended_by_signals
 
     def ready(address: str) -> None:
         # The address is the result: it is printed even when quiet.

@@ -24,8 +24,8 @@ from pipeline.batch.processes import LocalPool, jobs_for
 from pipeline.batch.ray_engine import RayEngine
 from pipeline.batch.run import BatchReport, run_batch
 from pipeline.commands import console
+from pipeline.commands.console import ended_by_signals
 from pipeline.commands.options import DEFAULT_MODELS, ChosenModels
-from pipeline.commands.signals import ended_by_signals
 from pipeline.extras import what_is_missing
 from pipeline.grade import Pipeline
 from pipeline.model_facts import ModelFacts

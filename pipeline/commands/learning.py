@@ -1,8 +1,9 @@
-"""``train`` and ``score``: both stages on a data set, and the official metric."""
+"""``train``, ``export`` and ``score``: both stages on a data set, their networks, and the official metric."""
 
 from __future__ import annotations
 
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,7 +11,7 @@ import typer
 
 from data_prep.problems import LumbarError
 from pipeline.commands import console, summaries
-from pipeline.commands.options import AsJson, BatchThreads, Data, Device, Pretrained, Resamples, Run
+from pipeline.commands.options import AsJson, BatchThreads, Data, Device, Output, Pretrained, Resamples, Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,7 +143,7 @@ def score(
     except ValueError as error:
         console.fail(str(error))
     if cases is not None:
-        from classifier.judge.cases import worst_cases
+        from classifier.judge.rows import worst_cases
         from data_prep.base.files import write_whole
 
         write_whole(cases, worst_cases(rows).to_csv(index=False, lineterminator="\n"))
@@ -201,3 +202,40 @@ def _submission_and_labels(
             raise ValueError(f"{refused}\nwhat to do: {_OF_BOTH}") from None
         raise
     return frame, table
+
+
+def export(
+    output: Output,
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RUN",
+            help="A run of `lumbar train`, or a folder of weights; the bundled weights if left out.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write detectors and graders as ONNX files, with a manifest of inputs, outputs and calibration.
+
+    Each file is compared with torch by ONNX Runtime, where that is installed.
+    """
+    if find_spec("onnx") is None:  # before torch is waited for
+        raise typer.BadParameter("onnx is not installed: pip install 'lumbar[export]'")
+    from pipeline.export.bundle import count_models, export_weights, find_weights
+
+    source = find_weights(run)
+    with console.progress("networks", count_models(source)) as done:
+        manifest = export_weights(source, output, progress=done)
+    if as_json:
+        console.print_json(manifest)
+        return
+    checked = manifest["checked_with_onnxruntime"]
+    if checked is None:
+        console.say("not compared with torch: onnxruntime is not installed")
+    else:
+        largest = max(checked["largest_difference"].values())
+        console.say(f"compared    largest difference from torch {largest:.1e}")
+    console.say(f"networks    {', '.join(manifest['models'])}")
+    console.say(f"manifest    {output / 'manifest.json'}")

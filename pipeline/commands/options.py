@@ -17,8 +17,8 @@ from pipeline.commands import console
 from pipeline.results.dicom import ResultObject
 
 if TYPE_CHECKING:
+    from pipeline.service.config import Tls
     from pipeline.service.dicomweb import Archive
-    from pipeline.service.tls import Tls
 
 
 # Options of a group in `--help`.
@@ -206,7 +206,7 @@ def tls_of(
     authority: Path | None, certificate: Path | None, key: Path | None, *, is_asked: bool
 ) -> Tls | None:
     """Encryption as the options ask for it; None where no option does. Raises ValueError."""
-    from pipeline.service.tls import Tls
+    from pipeline.service.config import Tls
 
     check_files(authority, certificate, key)
     if not (is_asked or authority or certificate or key):

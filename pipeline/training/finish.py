@@ -34,13 +34,11 @@ from pipeline.results.submission import (
     write_submission,
 )
 from pipeline.training.calibrating import Calibrated
-from pipeline.training.cards import write_cards
-from pipeline.training.data import TrainingData
+from pipeline.training.cards import write_cards, write_report
+from pipeline.training.data import TrainingData, share_of_severe
 from pipeline.training.detecting import read_points
-from pipeline.training.folds import share_of_severe
 from pipeline.training.grading import OutOfFold
 from pipeline.training.plan import TrainSettings
-from pipeline.training.report import write_report
 from pipeline.training.stages import Stages, seconds_of
 
 Probabilities = dict[str, dict[Target, NDArray[np.float64]]]

@@ -22,10 +22,9 @@ from data_prep.base.version import git_revision
 from data_prep.base.workers import end_with_parent
 from pipeline.training import grading
 from pipeline.training.calibrating import calibrate
-from pipeline.training.data import TrainingData, read_training_data
+from pipeline.training.data import TrainingData, assign_folds, read_training_data, without_severe
 from pipeline.training.finish import finish
 from pipeline.training.first_stage import DetectorTrainings, find_all_points
-from pipeline.training.folds import assign_folds, without_severe
 from pipeline.training.plan import TrainSettings
 from pipeline.training.ranks import RankFailed, Ranks
 from pipeline.training.second_stage import GraderTrainings, cut_all_crops

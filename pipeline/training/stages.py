@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from data_prep.base.files import write_whole
-from pipeline.training.peers import Peers
-from pipeline.training.ranks import Ranks
+from pipeline.training.ranks import Peers, Ranks
 
 _Item = TypeVar("_Item")
 

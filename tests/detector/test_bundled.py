@@ -18,7 +18,7 @@ from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, ConditionGroup, SeriesKind
 from detector import BUNDLED_WEIGHTS
 from detector.evaluate import point_errors
-from detector.learn.external_studies import external_study
+from detector.learn.point_slices import external_study
 from detector.learn.slices import ExternalSlices
 from detector.levels_table import LEVELS_COLUMNS, levels_table
 from detector.predict import LevelDetector

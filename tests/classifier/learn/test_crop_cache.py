@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from classifier.config import GROUP_GRADERS, CropConfig, GraderName, default_config
+from classifier.learn.batches import central_crop
 from classifier.learn.crop_cache import CropCache, CropsUnusable, build_cache, cut_study, load_cache
-from classifier.learn.jitter import central_crop
 from classifier.learn.sources import phantom_sources, rsna_sources
 from classifier.prior import level_prior
 from classifier.target_crops import target_crop

@@ -12,7 +12,7 @@ import torch
 
 from classifier.calibration import Calibration
 from classifier.config import GraderName
-from classifier.learn.jitter import central_crop, jittered_crop
+from classifier.learn.batches import central_crop, jittered_crop
 from classifier.learn.train import EpochReport, TrainingFailed, grade_cache, train_grader
 from classifier.model import GraderNetwork
 from classifier.storage import load_grader, save_grader

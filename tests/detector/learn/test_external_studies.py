@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from detector.learn.external_studies import external_study
+from detector.learn.point_slices import external_study
 from detector.learn.slices import ExternalSlices, SlicesUnusable, split_patients
 
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detector.look.candidates import CandidateConfig, SliceCandidate, merge_candidates
-from detector.look.tilted import SeenDisc, halves
+from detector.look.candidates import CandidateConfig, SeenDisc, SliceCandidate, halves, merge_candidates
 
 ACROSS = (-14.0, -10.0, 12.0, 16.0)
 

@@ -17,7 +17,7 @@ from data_prep.read.find import find_studies
 from data_prep.study import Slice, Study
 from data_prep.vocabulary import Flag, SeriesKind
 from detector.predict import LevelDetector
-from detector.spine.fat import with_fat_doubted
+from detector.spine.contrast import with_fat_doubted
 
 
 @cache

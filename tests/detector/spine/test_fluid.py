@@ -10,7 +10,7 @@ from data_prep.levels import SpineFrame, SpineLevel, SpineLevels
 from data_prep.problems import Reason
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import LEVELS, SeriesKind
-from detector.spine.fluid import kinds_as_seen
+from detector.spine.contrast import kinds_as_seen
 
 T1, T2 = SeriesKind.SAGITTAL_T1, SeriesKind.SAGITTAL_T2
 FRAME = SpineFrame(up=np.array([0.0, 0, 1]), left=np.array([1.0, 0, 0]), back=np.array([0.0, 1, 0]))

@@ -9,9 +9,8 @@ from data_prep.base.bundles import Bundle
 from data_prep.phantom import PhantomStudy, make_study
 from data_prep.study import Slice, Study
 from data_prep.vocabulary import SeriesKind
-from detector.doubts import noisy_or_turned
+from detector.doubts import noisy_or_turned, signal_to_noise
 from detector.predict import LevelDetector
-from detector.spine.noise import signal_to_noise
 
 CHOOSING_SEED = 152_400
 

@@ -15,7 +15,7 @@ from data_prep.problems import Reason
 from data_prep.read.find import find_studies
 from data_prep.study import Series, Study
 from data_prep.vocabulary import SeriesKind
-from detector.spine.order import order_doubt, with_order_doubted
+from detector.spine.neighbours import order_doubt, with_order_doubted
 
 KINDS = (SeriesKind.AXIAL_T2, SeriesKind.SAGITTAL_T1)
 OTHER_ORDER = "its images do not follow each other"

@@ -153,7 +153,7 @@ _INTERRUPTED = """
 import sys, time
 from pathlib import Path
 from pipeline.batch.ray_engine import RayEngine
-from pipeline.commands.signals import ended_by_signals
+from pipeline.commands.console import ended_by_signals
 from tests.pipeline.stand_in import stand_in_pipeline
 from tests.pipeline.batch.test_engines import run
 

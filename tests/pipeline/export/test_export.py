@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-import pipeline.commands.exporting
+import pipeline.commands.learning
 import pipeline.export.bundle
 from classifier.config import GROUP_GRADERS, GraderName
 from classifier.predict import Grader
@@ -255,7 +255,7 @@ def test_a_graph_that_differs_leaves_no_manifest(
 def test_without_onnx_the_command_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.commands.exporting, "find_spec", lambda _: None)
+    monkeypatch.setattr(pipeline.commands.learning, "find_spec", lambda _: None)
     result = lumbar("export", "-o", tmp_path / "out")
     assert result.exit_code == 2 and "lumbar[export]" in result.stderr
 

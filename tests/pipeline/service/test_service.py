@@ -31,13 +31,12 @@ from data_prep.vocabulary import TARGETS, Target
 from pipeline.cli import app
 from pipeline.grade import Pipeline
 from pipeline.results.dicom import ResultObject
-from pipeline.service.config import Peer, ServiceConfig
+from pipeline.service.config import Peer, ServiceConfig, Tls
 from pipeline.service.dicomweb import Archive, ArchiveFailed
 from pipeline.service.receiver import Receiver
 from pipeline.service.run import set_up_log
 from pipeline.service.sender import Sender
 from pipeline.service.spool import Spool, SpoolFull, WaitingStudy
-from pipeline.service.tls import Tls
 from pipeline.service.worker import Worker
 from tests.pipeline.service.parts import STUDY, keep, store, worker
 from tests.pipeline.stand_in import CANARY, BrokenGrader, StraightSpine, stand_in_pipeline

@@ -20,12 +20,11 @@ from pynetdicom import AE
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.service.config import Peer, ServiceConfig
+from pipeline.service.config import Peer, ServiceConfig, Tls
 from pipeline.service.dicomweb import Archive, ArchiveFailed, fetch_study, find_study_uids, store
 from pipeline.service.receiver import Receiver
 from pipeline.service.sender import Sender
 from pipeline.service.spool import Spool
-from pipeline.service.tls import Tls
 from tests.pipeline.service.parts import STUDY, keep, worker
 from tests.pipeline.viewers.viewers import Orthanc, needs_dicomweb
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.training import peers
+from pipeline.training import ranks
 from pipeline.training.ranks import RankFailed, Ranks
 from pipeline.training.stages import Job, Stages
 
@@ -22,11 +22,11 @@ WORKER = """
     import time
     from pathlib import Path
 
-    from pipeline.training import peers
+    import pipeline.training.ranks
     from pipeline.training.ranks import Ranks
     from pipeline.training.stages import Job, Stages
 
-    peers.GRACE_S = 2.0
+    pipeline.training.ranks.GRACE_S = 2.0
     ranks = Ranks.taken_from_environment()
     stages = Stages(Path(sys.argv[1]), ranks, lambda text: None)
 
@@ -75,7 +75,7 @@ def test_two_nodes_share_the_jobs_and_one_that_fails_ends_both(tmp_path: Path) -
 
 
 def test_a_process_that_is_done_is_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "GRACE_S", 0.0)
+    monkeypatch.setattr(ranks, "GRACE_S", 0.0)
     with Stages(tmp_path, Ranks(0, 2), lambda _: None) as first:
         first.ranks.check()  # the other one has not come yet
         with Stages(tmp_path, Ranks(1, 2), lambda _: None):

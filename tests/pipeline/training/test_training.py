@@ -39,13 +39,11 @@ from pipeline.results.submission import build_submission, read_submission, valid
 from pipeline.training import detecting
 from pipeline.training.calibrating import calibrate, study_numbers
 from pipeline.training.cards import with_interval
-from pipeline.training.data import read_training_data
+from pipeline.training.data import assign_folds, read_training_data, share_of_severe, without_severe
 from pipeline.training.detecting import read_points, save_points
-from pipeline.training.folds import assign_folds, share_of_severe, without_severe
 from pipeline.training.grading import OutOfFold, cleaned, find_doubts
-from pipeline.training.peers import RunInUse
 from pipeline.training.plan import FULL, LAPTOP, CleaningPlan, TrainPlan, load_plan
-from pipeline.training.ranks import RankFailed, Ranks
+from pipeline.training.ranks import RankFailed, Ranks, RunInUse
 from pipeline.training.stages import Job, Stages, seconds_of
 from tests.classifier.synthetic import disc_cache, tiny_config
 

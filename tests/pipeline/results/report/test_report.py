@@ -29,7 +29,7 @@ from pipeline.results.pictures.montage import crop_at, read_at
 from pipeline.results.pictures.readings import reading_of_prediction
 from pipeline.results.report import images as report_images
 from pipeline.results.report.images import shown_series
-from pipeline.results.report.index import least_certain_words, worst_words, write_index
+from pipeline.results.report.pages import least_certain_words, worst_words, write_index
 from pipeline.results.report.study_report import _cell, render_report, write_report
 from pipeline.results.words import FLAG_WORDS, share_words
 from tests.pipeline.stand_in import CANARY, stand_in_pipeline, write_studies, write_study
