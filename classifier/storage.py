@@ -16,9 +16,10 @@ from safetensors import SafetensorError, deserialize
 
 from classifier.calibration import Calibration, JointCalibration
 from classifier.config import GROUP_GRADERS, GraderConfig, GraderName
-from data_prep.base.files import write_json, write_whole
+from data_prep.base.files import write_json
 from data_prep.base.graph import SUFFIX
 from data_prep.base.manifest import WeightsRejected, read_listed, read_verified, write_manifest
+from data_prep.base.networks import save_network
 from data_prep.base.version import git_revision
 
 if TYPE_CHECKING:
@@ -100,13 +101,7 @@ def save_grader(
     stem = member_stem(config.name, member)
     if member == 1:
         _remove_further(folder, config.name)
-    from safetensors.torch import save as save_safetensors
-
-    tensors = {
-        name: (value.half() if value.dtype.is_floating_point else value).contiguous().cpu()
-        for name, value in network.state_dict().items()
-    }
-    write_whole(folder / f"{stem}.safetensors", save_safetensors(tensors))
+    save_network(network, folder / f"{stem}.safetensors")
     description = {
         "config": config.to_dict(),
         "calibration": calibration.to_dict(),

@@ -189,7 +189,7 @@ class Pipeline:
             study, levels = find_levels(self.detector, study)
             stage = "grading"
             on_stage(stage)
-            study, grades, seen = self._graded(study, levels)
+            study, grades, measurements, doubts = self._graded(study, levels)
         except BackendUnusable:  # no study's fault
             raise
         except Exception as error:  # one study must never end a batch
@@ -207,14 +207,13 @@ class Pipeline:
                 *levels.flags,
                 *study.flags,
                 *missing_series(study, levels, grades),
-                *doubts_of_images(study, grades, degraded=seen.is_degraded),
-                *seen.flags,
+                *doubts,
                 *self._known(study),
             ),
             rejections,
             series=series_rows(study, levels, grades, rejections),
             provenance=self.provenance,
-            measurements=seen.measurements,
+            measurements=measurements,
         )
         return prediction, study
 
@@ -223,29 +222,19 @@ class Pipeline:
         seen = study.study_id in known_studies() and have_seen_rsna(self.provenance.models)
         return (Flag.KNOWN_STUDY,) if seen else ()
 
-    def _graded(self, study: Study, levels: SpineLevels) -> tuple[Study, Mapping[Target, Grade], _Seen]:
-        """The study with what its images leave in doubt, grades, and what is seen of the images beside."""
+    def _graded(
+        self, study: Study, levels: SpineLevels
+    ) -> tuple[Study, Mapping[Target, Grade], tuple[Measured, ...], tuple[str, ...]]:
+        """The study with what its images leave in doubt, grades, measurements, and flags of the images."""
         with beside(self.has_threads) as thread:
             measured = thread.begin(_measured, study, levels)
             doubted = thread.begin(with_images_doubted, study, levels)
             degraded = thread.begin(is_degraded, study)
             grades = self.grader.grade(study, levels)
-            measurements, flags = measured()
-            return doubted(), grades, _Seen(measurements, degraded(), flags)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What is seen of the images of a study while it is graded.
-
-    Attributes:
-        is_degraded: they are not as they were acquired.
-        flags: that measuring failed.
-    """
-
-    measurements: tuple[Measured, ...]
-    is_degraded: bool
-    flags: tuple[str, ...]
+            measurements, failed = measured()
+            study = doubted()
+            flags = (*doubts_of_images(study, grades, degraded=degraded()), *failed)
+            return study, grades, measurements, flags
 
 
 def find_levels(detector: LevelFinder, study: Study) -> tuple[Study, SpineLevels]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +24,7 @@ from classifier.prior import level_prior
 from classifier.target_crops import grader_point, target_crop
 from data_prep.base.files import atomic_write, write_json
 from data_prep.base.rows import Rows
+from data_prep.base.workers import in_order
 from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.names import safe_id
 from data_prep.pixel_cache import PixelCache
@@ -221,11 +221,7 @@ def build_cache(
         )
     waiting = [source for source in sources if not _is_cut(source, folder)]
     work = partial(_cut_and_save, folder=folder, configs=configs)
-    if jobs == 1:
-        yield from map(work, waiting)
-        return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap(work, waiting)
+    yield from in_order(work, waiting, jobs)
 
 
 def _is_cut(source: Source, folder: Path) -> bool:
@@ -299,20 +295,6 @@ def studies_with_crops(folder: Path, grader: GraderName, crop: CropConfig) -> se
     return {split_row_id(str(part[0]))[0] for part in rows if len(part)}
 
 
-def _with_defaults(description: dict[str, Any]) -> dict[str, Any]:
-    """A cache's description; options that did not exist when it was cut have their default.
-
-    Raises:
-        KeyError: it does not say whether its studies are divided into parts: test studies could be there.
-    """
-    default = asdict(CropConfig())
-    cuts = {
-        name: default | {key: value for key, value in cut.items() if key in default}
-        for name, cut in description["crops"].items()
-    }
-    return {**description, "parted": description["parted"], "crops": cuts}
-
-
 def is_parted(folder: Path) -> bool:
     """Whether a cache's studies are divided by their identifiers. Raises ValueError for no cache."""
     return bool(_description(folder)["parted"])
@@ -344,11 +326,15 @@ def _serves(cut: CropConfig, wanted: CropConfig) -> bool:
 
 
 def _description(folder: Path) -> dict[str, Any]:
+    """How a cache was cut; options that did not exist then have their default."""
     path = folder / _CACHE_FILE
     if not path.exists():
         raise ValueError(f"'{folder.name}' is no crop cache ({_CACHE_FILE} is missing)")
     try:
-        return _with_defaults(json.loads(path.read_text(encoding="utf-8")))
+        described = json.loads(path.read_text(encoding="utf-8"))
+        cuts = {name: asdict(CropConfig(**cut)) for name, cut in described["crops"].items()}
+        # Whether studies of the test part could be there has no default.
+        return {**described, "parted": described["parted"], "crops": cuts}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CropsUnusable(
             f"'{folder.name}/{_CACHE_FILE}' does not say how crops were cut ({type(error).__name__}): "

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -19,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.base.backend import BackendUnusable, available_threads
+from data_prep.base.files import write_whole
 from data_prep.base.graph import Constants, assembled, is_of
+from data_prep.base.manifest import WeightsRejected
 
 Arrays = Sequence[NDArray[Any]]
 
@@ -167,6 +170,39 @@ def load_network(
             "run `python -m pipeline.export.graphs FOLDER` where it is, or pip install 'lumbar[train]'"
         )
     return CompiledNetwork(convert(), threads=threads)
+
+
+def with_weights(network: Any, weights: bytes, name: str) -> Any:
+    """A torch module with the weights of a safetensors file (fp16 there, fp32 here), ready for inference.
+
+    Args:
+        name: of the file, for messages.
+
+    Raises:
+        WeightsRejected: no safetensors, whatever a manifest says of them, or of another network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(weights)
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    except (SafetensorError, RuntimeError) as error:
+        raise WeightsRejected(
+            f"'{name}' does not fit its network ({type(error).__name__}): run `make models`"
+        ) from None
+    return network.eval().requires_grad_(False)
+
+
+def save_network(network: Any, path: Path) -> None:
+    """Write the weights of a torch module as fp16 safetensors. Buffers that are counters stay integers."""
+    from safetensors.torch import save
+
+    tensors = {
+        name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+        for name, value in network.state_dict().items()
+    }
+    write_whole(path, save(tensors))
 
 
 def torch_outputs(network: Any, inputs: Iterable[Arrays]) -> list[NDArray[np.float32]]:

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from data_prep.base.files import arrays_digest, write_checkpoint, write_json
+from data_prep.base.networks import save_network
 from data_prep.base.version import git_revision
 from data_prep.crops import normalise, seen_rows
 from detector.learn.point_crops import PointCrops
 from detector.learn.slices import SlicesUnusable
-from detector.look.network import save_network
 from detector.look.refiner_network import RefinerNetwork
 from detector.spec import RefinerSpec
 

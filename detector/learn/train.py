@@ -21,12 +21,13 @@ from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.utils import LOGGER, RANK
 
 from data_prep.base.files import arrays_digest, write_whole
+from data_prep.base.networks import save_network
 from data_prep.base.version import git_revision
 from detector.figures import draw_training
 from detector.learn.dataset import LevelDataset, views_ahead
 from detector.learn.slices import LabelledSlice, SlicesUnusable
 from detector.learn.views import IGNORED, AugmentConfig, plain_view
-from detector.look.network import LevelPoseModel, build_network, network_from_bytes, save_network
+from detector.look.network import LevelPoseModel, build_network, network_from_bytes
 from detector.spec import SPECS, DetectorKind, DetectorSpec
 
 _BEGUN_FILE = Path("training") / "begun.json"

@@ -8,7 +8,6 @@ labelled ``disc`` alone.
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from ultralytics.utils.loss import v8PoseLoss
 from ultralytics.utils.tal import TaskAlignedAssigner
 
 from data_prep.base.graph import convert_torch
-from data_prep.base.manifest import WeightsRejected
+from data_prep.base.networks import with_weights
 from detector.spec import STRIDE, DetectorSpec
 
 
@@ -187,34 +186,6 @@ def build_network(spec: DetectorSpec) -> LevelPoseModel:
 
 
 def network_from_bytes(spec: DetectorSpec, content: bytes) -> LevelPoseModel:
-    """Network with the weights of a safetensors file's bytes (fp16 there, fp32 here), ready for inference.
-
-    Raises:
-        WeightsRejected: no safetensors, whatever a manifest says of them, or not of the spec's architecture.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    model = build_network(spec)
-    try:
-        tensors = load(content)
-        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-    except (SafetensorError, RuntimeError) as error:
-        name = f"{spec.kind.value}.safetensors"
-        raise WeightsRejected(
-            f"'{name}' does not fit its network ({type(error).__name__}): run `make models`"
-        ) from None
-    return model.eval().requires_grad_(False)
-
-
-def save_network(model: torch.nn.Module, path: Path) -> None:
-    """Write weights as fp16 safetensors. Buffers that are counters stay integers."""
-    from safetensors.torch import save
-
-    from data_prep.base.files import write_whole
-
-    tensors = {
-        name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
-        for name, value in model.state_dict().items()
-    }
-    write_whole(path, save(tensors))
+    """The network of a safetensors file's bytes, ready for inference. Raises WeightsRejected."""
+    model: LevelPoseModel = with_weights(build_network(spec), content, f"{spec.kind.value}.safetensors")
+    return model

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from data_prep.base.graph import convert_torch
-from data_prep.base.manifest import WeightsRejected
+from data_prep.base.networks import with_weights
 from data_prep.vocabulary import LEVELS
 from detector.spec import RefinerSpec
 
@@ -68,24 +68,8 @@ class RefinerNetwork(nn.Module):
 
 
 def refiner_from_bytes(spec: RefinerSpec, content: bytes) -> RefinerNetwork:
-    """Network with the weights of a safetensors file's bytes, ready for inference.
-
-    Raises:
-        WeightsRejected: no safetensors, or of another network.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    network = RefinerNetwork(spec)
-    try:
-        network.load_state_dict(
-            {k: v.float() if v.is_floating_point() else v for k, v in load(content).items()}
-        )
-    except (SafetensorError, RuntimeError) as error:
-        raise WeightsRejected(
-            f"'{spec.stem}.safetensors' does not fit its network ({type(error).__name__}): run `make models`"
-        ) from None
-    return network.eval().requires_grad_(False)
+    """The network of a safetensors file's bytes, ready for inference. Raises WeightsRejected."""
+    return cast(RefinerNetwork, with_weights(RefinerNetwork(spec), content, f"{spec.stem}.safetensors"))
 
 
 def converted_refiner(spec: RefinerSpec, content: bytes) -> bytes:

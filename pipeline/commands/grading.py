@@ -131,7 +131,7 @@ def predict(
         raise typer.BadParameter("give INPUT, or an archive with --from, and not both")
     if engine == "ray":
         _check_ray(paths or [], address)
-    from pipeline.commands.grading_steps import Workers, fetched_from, grade_all
+    from pipeline.commands.grading_steps import fetched_from, grade_all
 
     chosen = ChosenModels.of(models, detector_weights, classifier_weights, backend, device)
     if bids:
@@ -151,7 +151,8 @@ def predict(
             reports=report,
             threads=threads,
             objects=result_objects(sr, sc=sc, gsps=gsps, kos=kos),
-            workers=Workers(jobs, address),
+            jobs=jobs,
+            address=address,
         )
     if bids:
         write_derivatives(json.loads(done.predictions.read_text(encoding="utf-8")), output / "bids")

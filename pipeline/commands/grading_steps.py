@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +17,7 @@ from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_all_studies
 from data_prep.read.opening import archives_in, opened_input
 from data_prep.study import Study
-from pipeline.batch.engines import Engine, LoadPipeline
+from pipeline.batch.engines import Engine
 from pipeline.batch.output import check_output, others_in
 from pipeline.batch.processes import LocalPool, jobs_for
 from pipeline.batch.ray_engine import RayEngine
@@ -29,7 +28,7 @@ from pipeline.commands.options import DEFAULT_MODELS, ChosenModels
 from pipeline.extras import what_is_missing
 from pipeline.grade import Pipeline
 from pipeline.model_facts import ModelFacts
-from pipeline.prediction import Provenance, StudyPrediction
+from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import ResultObject
 
 if TYPE_CHECKING:
@@ -113,36 +112,6 @@ def draw_report(study: Study | None, prediction: StudyPrediction, path: Path) ->
     write_report(study, prediction, path)
 
 
-@dataclass(frozen=True)
-class Workers:
-    """Where studies are done.
-
-    Attributes:
-        jobs: workers with models of their own; None: what suits the studies and this machine, or as many as a
-            Ray cluster has processors.
-        address: they are actors of the Ray cluster there.
-    """
-
-    jobs: int | None = None
-    address: str | None = None
-
-    @property
-    def are_open(self) -> bool:
-        """Whether nobody said how many there should be on this machine."""
-        return self.address is None and self.jobs is None
-
-    @property
-    def are_others(self) -> bool:
-        """Whether other processes do the studies, and this one need not load the models."""
-        return self.address is not None or (self.jobs or 1) > 1
-
-    def engine(self, load: LoadPipeline, provenance: Provenance) -> Engine:
-        """The other processes; ``provenance`` is of the models that they have to load."""
-        if self.address is not None:
-            return RayEngine(load, provenance, self.address, self.jobs, say=console.tell)
-        return LocalPool(load, self.jobs or 1, say=console.tell)
-
-
 def grade_all(
     paths: Path | Sequence[Path],
     output: Path,
@@ -153,11 +122,16 @@ def grade_all(
     reports: bool = True,
     threads: int | None = None,
     objects: Collection[ResultObject] = (),
-    workers: Workers = Workers(jobs=1),
+    jobs: int | None = 1,
+    address: str | None = None,
 ) -> BatchReport:
     """Grade every study under one path or several, or in a zip, into a folder; what was rejected is printed.
 
-    ``objects`` are the DICOM objects that each study gets; ``workers`` says where studies are done.
+    Args:
+        objects: the DICOM objects that each study gets.
+        jobs: workers with models of their own, of which 1 is this process; None: what suits the studies and
+            this machine, or as many as a Ray cluster has processors.
+        address: the workers are actors of the Ray cluster there.
     """
     dicom = None
     if objects:
@@ -170,7 +144,7 @@ def grade_all(
         pictures = False
     named = [paths] if isinstance(paths, Path) else paths
     with ExitStack() as stack:
-        if workers.address is not None:
+        if address is not None:
             stack.enter_context(ended_by_signals())
         inputs = [stack.enter_context(opened(path)) for path in named]
         rejections = tuple(item for _, refused in inputs for item in refused)
@@ -184,14 +158,17 @@ def grade_all(
         make_writable(output)
         check_output(output)
         models: Pipeline | ModelFacts
-        engine = None
-        if workers.are_open and threads is None and chosen.device == "cpu":
-            workers = replace(workers, jobs=jobs_for(len(entries), drawn=pictures or reports))
-        if workers.are_others:
+        engine: Engine | None = None
+        if address is None and jobs is None and threads is None and chosen.device == "cpu":
+            jobs = jobs_for(len(entries), drawn=pictures or reports)
+        if address is not None or (jobs or 1) > 1:
             models = ModelFacts.read(**vars(chosen))
             _note_models(models)
             load = partial(Pipeline.load, **vars(chosen.absolute()), threads=1)
-            engine = workers.engine(load, models.provenance)
+            if address is not None:
+                engine = RayEngine(load, models.provenance, address, jobs, say=console.tell)
+            else:
+                engine = LocalPool(load, jobs or 1, say=console.tell)
         else:
             models = load_pipeline(chosen, threads=threads, wait=False)
         with locked_folder(output), console.progress_of_parts("studies", len(entries)) as told:

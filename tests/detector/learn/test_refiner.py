@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from data_prep.base.manifest import WeightsRejected, write_manifest
+from data_prep.base.networks import save_network
 from data_prep.levels import LevelPoint, PointSource
 from data_prep.partition import Part, part_of
 from data_prep.phantom import make_study, write_dataset
@@ -25,7 +26,6 @@ from detector.learn.refiner import (
 )
 from detector.learn.slices import SlicesUnusable
 from detector.learn.study_slices import LeftOut
-from detector.look.network import save_network
 from detector.look.refiner import PointRefiner
 from detector.look.refiner_network import RefinerNetwork
 from detector.spec import REFINERS

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
+from data_prep.base.networks import save_network
 from detector.learn.dataset import LevelDataset, views_ahead
 from detector.learn.slices import SlicesUnusable
 from detector.learn.study_slices import phantom_slices
 from detector.learn.train import LevelTrainer, TrainConfig, train_detector
 from detector.learn.views import AugmentConfig
-from detector.look.network import build_network, network_from_bytes, save_network
+from detector.look.network import build_network, network_from_bytes
 from detector.spec import AXIAL, SAGITTAL, DetectorKind
 from tests.running_out import files_of_at_most
 

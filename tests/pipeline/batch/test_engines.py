@@ -203,11 +203,11 @@ def test_the_process_that_gives_out_the_studies_loads_no_network_library(tmp_pat
     code = f"""
         import sys
         from pathlib import Path
-        from pipeline.commands.grading_steps import Workers, grade_all
+        from pipeline.commands.grading_steps import grade_all
 
         if __name__ == "__main__":
             report = grade_all(Path({str(tmp_path / "test_images")!r}), Path({str(tmp_path / "out")!r}),
-                               workers=Workers(jobs=2))
+                               jobs=2)
             heavy = "torch onnxruntime timm ultralytics matplotlib"
             print(len(report.reports), [name for name in heavy.split() if name in sys.modules])
     """
