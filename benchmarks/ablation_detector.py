@@ -32,13 +32,12 @@ from data_prep.phantom import make_study
 from data_prep.study import Series
 from data_prep.vocabulary import SeriesKind
 from detector.config import PredictConfig
-from detector.finder import SpineFinder
+from detector.finder import SpineFinder, sagittal_series
 from detector.learn.slices import AnnotatedStudy
 from detector.learn.sources import SliceSources, external_cases, external_slice_cases, training_slices
 from detector.learn.synthesis import NO_SYNTHESIS
 from detector.learn.train import TrainConfig, train_detector
 from detector.learn.views import AugmentConfig
-from detector.look.choice import sagittal_series
 from detector.look.inference import SlicePredictor
 from detector.look.sightings import SliceSighting
 from detector.predict import LevelDetector

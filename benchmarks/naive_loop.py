@@ -22,8 +22,7 @@ from benchmarks.speed import FURTHER_MEMBERS
 from benchmarks.stopwatch import Stopwatch
 from classifier.predict import Grader
 from classifier.storage import StoredGrader
-from data_prep.base.bundles import DEFAULT_BUNDLE
-from data_prep.base.manifest import read_verified
+from data_prep.base.manifest import DEFAULT_BUNDLE, read_verified
 from data_prep.vocabulary import LEVELS, SEVERITIES, SUBMISSION_COLUMNS, TARGETS, SeriesKind, Target
 from detector import BUNDLED_WEIGHTS
 from detector.look.network import network_from_bytes

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.base.bundles import DEFAULT_BUNDLE
+from data_prep.base.manifest import DEFAULT_BUNDLE
 from data_prep.phantom import make_study
 from data_prep.study import Series, Slice, Study
 from detector import BUNDLED_WEIGHTS
+from detector.finder import central_slices, sagittal_series
 from detector.learn.sources import external_cases
 from detector.learn.study_slices import hard_phantom
-from detector.look.choice import central_slices, sagittal_series
 from detector.predict import LevelDetector
 from detector.spine.orientation import order_seen, orientation_is_doubtful
 from pipeline.commands import console

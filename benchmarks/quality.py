@@ -30,8 +30,8 @@ from rich.progress import track
 from classifier.judge.evaluate import GradedTarget, grade_labelled
 from classifier.judge.evaluate import evaluate as grading_figures
 from classifier.learn.crop_cache import LabelledStudy
-from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.files import without_nan, write_json, write_whole
+from data_prep.base.manifest import DEFAULT_BUNDLE
 from data_prep.levels import SpineLevels
 from data_prep.phantom import PHANTOM_VERSION, SCANNER_RANGES, make_study
 from data_prep.read.find import find_studies

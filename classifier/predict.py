@@ -12,15 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classifier import BUNDLED_WEIGHTS
-from classifier.compiled import CROPS_OF_A_PASS, compiled_grader
 from classifier.config import GROUP_GRADERS, CropConfig, GraderName
 from classifier.grade import Grade, GradeSource
 from classifier.prior import level_prior, prior_grade
 from classifier.readings import Probabilities, averaged, other_readings
-from classifier.storage import StoredGrader, graders_of, load_grader, read_grader
+from classifier.storage import (
+    CROPS_OF_A_PASS,
+    StoredGrader,
+    compiled_grader,
+    graders_of,
+    load_grader,
+    read_grader,
+)
 from classifier.target_crops import grader_point, reading_point, target_crop
 from data_prep.base.backend import Backend, resolve_backend
-from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
+from data_prep.base.manifest import DEFAULT_BUNDLE, Bundle
 from data_prep.base.networks import CompiledNetwork, torch_outputs
 from data_prep.crops import Crop
 from data_prep.levels import PointSource, SpineLevels

@@ -1,4 +1,7 @@
-"""A grader on disk: fp16 safetensors, a JSON beside it that describes it, and a manifest over both."""
+"""A grader on disk: fp16 safetensors, a JSON beside it that describes it, and a manifest over both.
+
+Importable without torch.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,17 @@ from safetensors import SafetensorError, deserialize
 from classifier.calibration import Calibration, JointCalibration
 from classifier.config import GROUP_GRADERS, GraderConfig, GraderName
 from data_prep.base.files import write_json
-from data_prep.base.graph import SUFFIX
+from data_prep.base.graph import SUFFIX, convert_torch
 from data_prep.base.manifest import WeightsRejected, read_listed, read_verified, write_manifest
-from data_prep.base.networks import save_network
+from data_prep.base.networks import CompiledNetwork, load_network, save_network
 from data_prep.base.version import git_revision
 
 if TYPE_CHECKING:
     from classifier.model import GraderNetwork
 
 _VERSIONED = ("torch", "timm", "numpy", "opencv-python")
+# Crops of one pass: large enough to keep a core busy, small enough to be shared among cores.
+CROPS_OF_A_PASS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,3 +187,25 @@ def _unfit(place: str, grader: GraderName, error: Exception) -> WeightsRejected:
         f"'{place}' does not fit the network that '{grader.value}.json' describes "
         f"({type(error).__name__}): run `make models`"
     )
+
+
+def compiled_grader(stored: StoredGrader, threads: int | None = None) -> CompiledNetwork:
+    """The grader prepared for this processor: pixels (b, S, H, W), valid (b, S), level (b,) in, logits out.
+
+    Raises:
+        WeightsRejected: the weights are not those of the described network.
+    """
+    return load_network(stored.weights, stored.graph, lambda: converted_grader(stored), threads=threads)
+
+
+def converted_grader(stored: StoredGrader) -> bytes:
+    """The network of a grader as ONNX, for any number of crops; needs torch."""
+    import torch
+
+    from classifier.model import for_graph
+
+    crop = stored.config.crop
+    network = for_graph(stored.network, crop)
+    pixels = torch.zeros(2, crop.slices, crop.size_px, crop.size_px)
+    view = pixels, torch.ones(2, crop.slices, dtype=torch.bool)
+    return convert_torch(network, (*view, torch.zeros(2, dtype=torch.int64)), [(0,)] * 3, (0,))

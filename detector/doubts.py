@@ -15,9 +15,8 @@ from data_prep.problems import DicomRejected
 from data_prep.study import Series, Slice, Study, places_mm
 from data_prep.vocabulary import Flag, Level, SeriesKind
 from detector.config import PredictConfig
-from detector.finder import LumbarView
+from detector.finder import LumbarView, central_slices
 from detector.look.canonical import without_border
-from detector.look.choice import central_slices
 from detector.look.inference import SlicePredictor
 from detector.spine.agreement import lie_elsewhere
 from detector.spine.chain import ChainDisc

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_prep.base.backend import Backend, available_threads
-from data_prep.base.beside import Beside, beside
-from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
+from data_prep.base.manifest import DEFAULT_BUNDLE, Bundle
+from data_prep.base.workers import Beside, beside
 from data_prep.levels import SpineLevels
 from data_prep.pixel_cache import PixelCache
 from data_prep.study import TURNED, Study

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_prep.base.beside import Beside
+from data_prep.base.workers import Beside
 from data_prep.levels import LevelPoint, SpineLevel, aside_along_a_line_mm, seen_aside_mm
 from data_prep.study import Series, Study
 from data_prep.vocabulary import ConditionGroup, Level

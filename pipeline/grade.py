@@ -12,7 +12,7 @@ from classifier.grade import Grade
 from classifier.measure.quantities import Measured
 from classifier.measure.study import measure_study
 from data_prep.base.backend import Backend, BackendUnusable, available_threads, resolve_backend
-from data_prep.base.beside import beside
+from data_prep.base.workers import beside
 from data_prep.levels import SpineLevels
 from data_prep.pixel_cache import PixelCache
 from data_prep.problems import DicomRejected, Reason, Rejection
@@ -23,9 +23,8 @@ from data_prep.rsna.known import known_studies
 from data_prep.study import TURNED, Study
 from data_prep.vocabulary import Flag, Target
 from detector.spine.contrast import kinds_as_seen
-from pipeline.learned import have_seen_rsna
 from pipeline.model_facts import ModelFacts, resolve_device
-from pipeline.models import model_folders
+from pipeline.models import have_seen_rsna, model_folders
 from pipeline.prediction import Provenance, StudyPrediction
 from pipeline.series_seen import series_rows
 from pipeline.study_flags import doubts_of_images, is_degraded, missing_series, with_images_doubted

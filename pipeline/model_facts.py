@@ -12,8 +12,7 @@ from data_prep.base.manifest import read_verified, verify_manifest
 from data_prep.levels import SpineLevels
 from data_prep.problems import Rejection
 from data_prep.vocabulary import TARGETS, Flag
-from pipeline.learned import read_learned
-from pipeline.models import model_folders
+from pipeline.models import model_folders, read_learned
 from pipeline.prediction import Provenance, StudyPrediction
 from pipeline.series_seen import series_rows
 

@@ -16,9 +16,9 @@ from data_prep.base.version import version_of
 from data_prep.levels import SpineLevels, level_of, level_record, point_of, point_record
 from data_prep.problems import Rejection
 from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, GradeSource, Level, Target
-from detector.spine.anatomy import frames_along
+from detector.spine.levels import frames_along
 from pipeline import __version__
-from pipeline.learned import Learned, learned_words
+from pipeline.models import Learned, learned_words
 from pipeline.series_seen import SeriesRow
 
 _PACKAGES = ("torch", "ultralytics", "onnxruntime", "timm", "numpy", "opencv-python", "pydicom")

@@ -17,7 +17,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from classifier import BUNDLED_WEIGHTS as GRADERS
-from data_prep.base.bundles import Bundle
+from data_prep.base.manifest import Bundle
 from data_prep.phantom import write_dataset
 from detector import BUNDLED_WEIGHTS as DETECTORS
 from pipeline.cli import app

@@ -18,8 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from classifier import BUNDLED_WEIGHTS as GRADERS
-from data_prep.base.bundles import DEFAULT_BUNDLE
-from data_prep.base.manifest import verify_manifest, write_manifest
+from data_prep.base.manifest import DEFAULT_BUNDLE, verify_manifest, write_manifest
 from data_prep.phantom import write_dataset
 from detector import BUNDLED_WEIGHTS as DETECTORS
 

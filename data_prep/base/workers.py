@@ -1,4 +1,4 @@
-"""Processes that work beside others."""
+"""Processes and threads that work beside others."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 _POLL_S = 0.5
 _T = TypeVar("_T")
@@ -17,6 +19,8 @@ _GROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def in_order(work: Callable[[_T], _R], items: Iterable[_T], jobs: int) -> Iterator[_R]:
@@ -78,3 +82,31 @@ def _left_mb(most: Path, used: Path) -> float:
         return (int(most.read_text(encoding="ascii")) - int(used.read_text(encoding="ascii"))) / 2**20
     except (OSError, ValueError):
         return float("inf")
+
+
+class Beside:
+    """One thread beside the caller's; calls that are begun run in it one after the other.
+
+    Networks and most of what prepares their images leave Python's lock to others: two such calls take little
+    longer than the longer one.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor | None) -> None:
+        self._pool = pool
+
+    def begin(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
+        """Begin a call, or make it now without a thread; what is returned waits for its result, or raises."""
+        if self._pool is None:
+            done = call(*args, **kwargs)
+            return lambda: done
+        return self._pool.submit(call, *args, **kwargs).result
+
+
+@contextmanager
+def beside(several: bool) -> Iterator[Beside]:
+    """A thread beside the caller's, if ``several`` may compute; it is waited for at the end."""
+    if not several:
+        yield Beside(None)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="beside") as pool:
+        yield Beside(pool)

@@ -12,9 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_prep.geometry import Float32Array, FloatArray
-from data_prep.phantom.posture import FIRST_LUMBAR, LUMBOSACRAL, N_PLANES, Posture, draw_posture
+from data_prep.phantom.posture import (
+    FIRST_LUMBAR,
+    LUMBOSACRAL,
+    N_PLANES,
+    Posture,
+    draw_discs,
+    draw_haemangioma,
+    draw_posture,
+)
 from data_prep.phantom.spine import SAMPLES_PER_LEVEL, Spine, make_spine, slip_forward
-from data_prep.phantom.wear import draw_discs, draw_haemangioma
 from data_prep.synthetic import Transitional
 from data_prep.vocabulary import Condition, ConditionGroup, Level, Side, Target
 

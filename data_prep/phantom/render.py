@@ -10,17 +10,116 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from data_prep.geometry import Float32Array, SlicePlane
 from data_prep.phantom.body import Body
 from data_prep.phantom.canal import paint_canal
-from data_prep.phantom.painter import Painter, warped
-from data_prep.phantom.posterior import paint_posterior
+from data_prep.phantom.painter import Painter, RealArray, ellipse, tunnel, warped
+from data_prep.phantom.posture import FIRST_LUMBAR, LUMBOSACRAL
 from data_prep.phantom.soft_tissue import inside_torso, paint_soft_tissue
+from data_prep.phantom.spine import SpineCoordinates
 from data_prep.phantom.tissue import Contrast
-from data_prep.phantom.vertebrae import paint_vertebrae
+from data_prep.phantom.vertebrae import CORTEX_MM, marrow_signal, paint_vertebrae
 
 FINEST_MM = 0.7
+
+
+def paint_posterior(painter: Painter) -> None:
+    """Paint the neural arches over the muscles."""
+    at = painter.at
+    behind = painter.behind_mm
+    where = np.flatnonzero((np.abs(at.left_mm) < 48) & (behind > -16) & (behind < 50))
+    if not len(where):
+        return
+    at, behind = at.take(where), behind.take(where)
+    scale = painter.body.spine.stature
+    fraction = at.position % 1.0
+    side = np.abs(at.left_mm)
+    sac = painter.profile("sac_depth_normal", at)
+    bone = _pedicle(painter, at, behind, side, fraction, scale)
+    bone = np.minimum(bone, _lamina(behind, side, fraction, sac, scale))
+    bone = np.minimum(bone, _spinous(painter, at, behind, sac, fraction))
+    bone = np.minimum(bone, _transverse(at, behind, side, fraction, scale))
+    upper, lower = _facets(painter, at, behind, side, scale)
+    bone = np.minimum(bone, np.minimum(upper, lower))
+    painter.paint(bone, painter.signals["cortex"], where)
+    painter.paint(bone + CORTEX_MM * 1.2, lambda inside: marrow_signal(painter, at.take(inside)), where)
+    joint = np.maximum(np.abs(upper - lower) - 1.1, np.minimum(upper, lower) - 0.5)
+    painter.paint(np.maximum(joint, np.maximum(upper, lower) - 2.5), painter.signals["ligament"], where)
+    _paint_flavum(painter, at, where, behind, side, sac)
+
+
+def _facets(
+    painter: Painter, at: SpineCoordinates, behind: RealArray, side: RealArray, scale: float
+) -> tuple[RealArray, RealArray]:
+    """The articular processes of the vertebrae below (in front) and above (behind) a disc."""
+    size = painter.body.soft["facet"] * scale
+    lean = np.float32(0.12) * at.above_mm
+    front = tunnel(side - 18.0 * scale, behind - 2.0 + lean, 6.0 * size, 4.8 * size, at.above_mm + 3.0, 13.0)
+    rear = tunnel(side - 15.0 * scale, behind - 8.8 + lean, 6.2 * size, 4.8 * size, at.above_mm - 4.0, 15.0)
+    lumbar = at.position < LUMBOSACRAL + 0.25
+    return np.where(lumbar, front, np.float32(9.0)), np.where(lumbar, rear, np.float32(9.0))
+
+
+def _pedicle(
+    painter: Painter,
+    at: SpineCoordinates,
+    behind: RealArray,
+    side: RealArray,
+    fraction: RealArray,
+    scale: float,
+) -> RealArray:
+    # Height 12.9 of a 36 mm segment, width 6 at L1 to 16 at L5 (docs/phantom.md); just under the upper disc.
+    half_width = np.clip(3.5 + 0.9 * (at.position - FIRST_LUMBAR), 3.2, 7.5) * scale
+    middle = painter.profile("sac_width_normal", at) + 3.0 * scale + half_width
+    return tunnel(
+        side - middle, (fraction - 0.335) * 36.0, half_width, 7.2 * scale, behind + 2.0, 12.5 * scale
+    )
+
+
+def _transverse(
+    at: SpineCoordinates, behind: RealArray, side: RealArray, fraction: RealArray, scale: float
+) -> RealArray:
+    bone = tunnel(
+        behind - 3.0, (fraction - 0.42) * 36.0, 3.0 * scale, 5.5 * scale, side - 30.0 * scale, 15.0 * scale
+    )
+    return np.where(at.position < LUMBOSACRAL, bone, np.float32(9.0))
+
+
+def _lamina(
+    behind: RealArray, side: RealArray, fraction: RealArray, sac: RealArray, scale: float
+) -> RealArray:
+    line = behind - sac - 7.5 * scale + 0.62 * side
+    plate = np.maximum(np.abs(line) - 2.9 * scale, side - 17.0 * scale)
+    return np.maximum(plate, (np.abs(fraction - 0.66) - 0.21) * 30.0)
+
+
+def _spinous(
+    painter: Painter, at: SpineCoordinates, behind: RealArray, sac: RealArray, fraction: RealArray
+) -> RealArray:
+    length = painter.body.soft["spinous"] * np.where(
+        at.position > LUMBOSACRAL, np.float32(0.35), np.float32(1)
+    )
+    out = behind - sac - 6.0
+    # The process slants to the feet.
+    height = ellipse(out - length / 2, (fraction - 0.70 - 0.004 * out) * 33.0, length / 2, 10.5)
+    return np.maximum(height, np.abs(at.left_mm) - 3.0)
+
+
+def _paint_flavum(
+    painter: Painter,
+    at: SpineCoordinates,
+    where: NDArray[np.intp],
+    behind: RealArray,
+    side: RealArray,
+    sac: RealArray,
+) -> None:
+    thick = painter.body.soft["flavum"]
+    line = behind - sac - 4.6 + 0.60 * side
+    band = np.maximum(np.abs(line) - thick / 2, np.abs(side - 6.5) - 5.5)
+    band = np.maximum(band, np.abs(at.above_mm) - 12.0)
+    painter.paint(band, painter.signals["ligament"], where)
 
 
 def render_tissue(

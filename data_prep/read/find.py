@@ -20,7 +20,6 @@ from pathlib import Path
 
 from data_prep.names import input_label
 from data_prep.problems import DicomRejected, Reason, Rejection
-from data_prep.read.dicomdir import is_dicomdir
 from data_prep.read.entry import StudyEntry, read_headers
 from data_prep.read.listing import (
     DICOM,
@@ -36,7 +35,7 @@ from data_prep.read.nifti_sidecar import is_nifti
 from data_prep.read.nifti_studies import volume_studies
 from data_prep.read.own import is_of_output
 from data_prep.read.series_table import IMAGE_FOLDERS, SeriesTable, find_series_table
-from data_prep.read.tree import Tree, entry_of_volumes
+from data_prep.read.tree import Tree, entry_of_volumes, is_dicomdir
 from data_prep.read.weighting import shown_label
 from data_prep.vocabulary import SeriesKind
 

@@ -15,6 +15,7 @@ from data_prep.pixel_cache import PixelCache
 from data_prep.rsna.annotations import contradict_themselves
 from data_prep.study import Study
 from data_prep.synthetic import FIRST_CHOOSING_SEED
+from detector.finder import sagittal_series
 from detector.learn.numbering import NumberedCase, numbered_case
 from detector.learn.point_slices import (
     external_slice_studies,
@@ -43,7 +44,6 @@ from detector.learn.study_slices import (
     rsna_key,
     rsna_slices,
 )
-from detector.look.choice import sagittal_series
 from detector.predict import LevelDetector
 from detector.spec import SAGITTAL, DetectorKind
 

@@ -28,7 +28,7 @@ from data_prep.vocabulary import LEVELS, ConditionGroup, Level, SeriesKind
 from detector.learn.slices import AnnotatedStudy, LabelledSlice, SlicesUnusable
 from detector.look.canonical import canonical_image
 from detector.spec import AXIAL, FORAMEN, SAGITTAL, SPECS, UNLABELLED, DetectorKind, DetectorSpec
-from detector.spine.anatomy import OFFSETS
+from detector.spine.levels import OFFSETS
 
 SAGITTAL_KINDS = (SeriesKind.SAGITTAL_T2, SeriesKind.SAGITTAL_T1)
 MIXTURE = 2  # of the studies that phantom_slices makes; what was cached of another one is made anew
@@ -194,7 +194,7 @@ def canal_objects(points: tuple[LevelPoint, ...]) -> list[LabelledObject]:
 def foraminal_levels(points: tuple[LevelPoint, ...]) -> list[LabelledObject]:
     """Levels of a study without canal points, from the middle of their two foramina: for slices beside it.
 
-    The canal point lies from there as the anatomy says (``detector.spine.anatomy``), good to about 3 mm.
+    The canal point lies from there as the anatomy says (``detector.spine.levels``), good to about 3 mm.
     Where left and right are numbered a level apart the middle lies in a vertebra: nothing is learned from it.
     """
     has_canal = any(point.condition.group is ConditionGroup.SPINAL for point in points)

@@ -13,7 +13,7 @@ from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import TARGETS, ConditionGroup, Level, SeriesKind
 from detector.look.canonical import around
 from detector.look.sightings import Part
-from detector.spine.anatomy import UNCERTAINTY_MM, condition_point_mm
+from detector.spine.levels import UNCERTAINTY_MM, condition_point_mm
 
 
 def all_points(study: Study, levels: Mapping[Level, SpineLevel], sagittal: Series) -> tuple[LevelPoint, ...]:

@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from classifier.config import GROUP_GRADERS, GraderName
-from data_prep.base.bundles import weights_folder
 from data_prep.base.files import locked_folder
+from data_prep.base.manifest import weights_folder
 from data_prep.partition import Part, part_of
 from data_prep.synthetic import FIRST_REPORTING_SEED
 from data_prep.vocabulary import SEVERITIES
 from pipeline.commands import classifier_training, console
 from pipeline.commands.classifier_training import Graders, Phantoms, Scanners, Seed, studies_of
-from pipeline.commands.console_tables import print_review, print_tables
 from pipeline.commands.options import AsJson, NamedWeights, Resamples
-from pipeline.commands.summaries import learned_from_all, tell_of_known, tell_of_points
+from pipeline.commands.summaries import (
+    learned_from_all,
+    print_review,
+    print_tables,
+    tell_of_known,
+    tell_of_points,
+)
 
 if TYPE_CHECKING:
     from data_prep.problems import Rejection

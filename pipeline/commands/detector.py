@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from data_prep.base.bundles import weights_folder
 from data_prep.base.files import without_nan, write_whole
+from data_prep.base.manifest import weights_folder
 from pipeline.commands import console, detector_training
 from pipeline.commands.options import (
     AsJson,

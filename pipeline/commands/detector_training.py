@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data_prep.base.bundles import weights_folder
 from data_prep.base.files import locked_folder
-from data_prep.base.manifest import MANIFEST_NAME, read_verified, write_manifest
+from data_prep.base.manifest import MANIFEST_NAME, read_verified, weights_folder, write_manifest
 from data_prep.synthetic import FIRST_CHOOSING_SEED
 from data_prep.vocabulary import ConditionGroup
 from detector.spec import REFINERS, DetectorKind

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from data_prep.base.backend import Backend
-from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
+from data_prep.base.manifest import DEFAULT_BUNDLE, Bundle
 from pipeline.commands import console, summaries
 from pipeline.commands.options import (
     ArchiveAuthority,

@@ -129,7 +129,7 @@ def score(
     from classifier.judge.rows import GradedRows
     from classifier.metric import score as official_score
     from data_prep.rsna.known import said_of_known
-    from pipeline.commands.console_tables import print_review, print_tables
+    from pipeline.commands.summaries import print_review, print_tables
 
     label_file = labels / "train.csv" if labels.is_dir() else labels
     if cases is not None and cases.resolve() in (submission.resolve(), label_file.resolve()):

@@ -11,8 +11,7 @@ import typer
 import typer.core
 
 from data_prep.base.backend import Backend
-from data_prep.base.bundles import DEFAULT_BUNDLE
-from data_prep.base.manifest import WeightsRejected
+from data_prep.base.manifest import DEFAULT_BUNDLE, WeightsRejected
 from pipeline.commands import console
 from pipeline.results.dicom import ResultObject
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from data_prep.base.bundles import DEFAULT_BUNDLE
+from data_prep.base.manifest import DEFAULT_BUNDLE
 from pipeline.commands import console
 from pipeline.commands.options import (
     ArchiveAuthority,

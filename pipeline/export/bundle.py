@@ -15,10 +15,15 @@ from classifier.config import GraderName
 from classifier.prior import level_prior
 from classifier.storage import StoredGrader, load_grader, member_stem
 from data_prep import crops
-from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.files import write_json, write_whole
 from data_prep.base.graph import OPSET
-from data_prep.base.manifest import MANIFEST_NAME, WeightsRejected, read_verified, verify_manifest
+from data_prep.base.manifest import (
+    DEFAULT_BUNDLE,
+    MANIFEST_NAME,
+    WeightsRejected,
+    read_verified,
+    verify_manifest,
+)
 from data_prep.base.version import git_revision, version_of
 from data_prep.problems import LumbarError
 from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, SeriesKind, Target

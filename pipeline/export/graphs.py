@@ -12,9 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from classifier.compiled import converted_grader
 from classifier.config import GraderName
-from classifier.storage import member_stem, read_grader
+from classifier.storage import converted_grader, member_stem, read_grader
 from data_prep.base.files import write_whole
 from data_prep.base.graph import SUFFIX, graph_of, is_of
 from data_prep.base.manifest import read_verified, write_manifest

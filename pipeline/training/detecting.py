@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from data_prep.base.backend import Backend
-from data_prep.base.bundles import Bundle
 from data_prep.base.files import write_whole
-from data_prep.base.manifest import read_verified, write_manifest
+from data_prep.base.manifest import Bundle, read_verified, write_manifest
 from data_prep.levels import LevelPoint, SpineLevels, point_of, point_record
 from data_prep.names import safe_id
 from data_prep.problems import DicomRejected

@@ -16,7 +16,7 @@ from classifier.config import GraderConfig, GraderName
 from classifier.learn.crop_cache import CropCache, LabelledStudy, NoCrops, Source, build_cache, load_cache
 from classifier.learn.train import EpochReport, Machine, first_network, grade_cache, train_grader
 from classifier.storage import StoredGrader, graders_of, load_grader
-from data_prep.base.bundles import Bundle
+from data_prep.base.manifest import Bundle
 from data_prep.base.rows import Rows
 from data_prep.levels import LevelPoint
 from data_prep.names import safe_id

@@ -13,15 +13,13 @@ from scipy.special import softmax
 
 from classifier import BUNDLED_WEIGHTS
 from classifier.calibration import JointCalibration
-from classifier.compiled import compiled_grader, converted_grader
 from classifier.config import GraderName
 from classifier.grade import Grade
 from classifier.predict import Grader
 from classifier.prior import level_prior
-from classifier.storage import graders_of, member_stem, read_grader
-from data_prep.base.bundles import Bundle
+from classifier.storage import compiled_grader, converted_grader, graders_of, member_stem, read_grader
 from data_prep.base.graph import is_of
-from data_prep.base.manifest import WeightsRejected, write_manifest
+from data_prep.base.manifest import Bundle, WeightsRejected, write_manifest
 from data_prep.levels import SpineLevels
 from data_prep.vocabulary import TARGETS, ConditionGroup, Flag, SeriesKind
 from tests.classifier.synthetic import all_points, textured_study, write_tiny

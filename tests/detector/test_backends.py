@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from data_prep.base.backend import Backend
-from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
-from data_prep.base.manifest import read_verified
+from data_prep.base.manifest import DEFAULT_BUNDLE, Bundle, read_verified
 from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.phantom import PhantomStudy, make_study
 from data_prep.pixel_cache import PixelCache

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.base.bundles import DEFAULT_BUNDLE
-from data_prep.base.manifest import WeightsRejected
+from data_prep.base.manifest import DEFAULT_BUNDLE, WeightsRejected
 from data_prep.levels import PointSource
 from data_prep.phantom import PhantomStudy, make_study
 from data_prep.read.find import find_studies

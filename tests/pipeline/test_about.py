@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import classifier
 import pipeline.cli
 from data_prep.base.backend import BackendUnusable
-from data_prep.base.bundles import DEFAULT_BUNDLE
+from data_prep.base.manifest import DEFAULT_BUNDLE
 from data_prep.problems import LumbarError, Reason
 from pipeline.cli import app
 from pipeline.extras import EXTRAS, what_is_missing

@@ -9,10 +9,15 @@ import pytest
 
 import classifier.storage
 import detector.predict
-from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
-from data_prep.base.manifest import WeightsRejected, read_manifest, verify_manifest, write_manifest
-from pipeline.learned import read_learned
-from pipeline.models import model_folders
+from data_prep.base.manifest import (
+    DEFAULT_BUNDLE,
+    Bundle,
+    WeightsRejected,
+    read_manifest,
+    verify_manifest,
+    write_manifest,
+)
+from pipeline.models import model_folders, read_learned
 
 
 @pytest.mark.parametrize("bundle", list(Bundle))

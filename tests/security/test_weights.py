@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 import classifier.storage
 import detector.predict
 from classifier.predict import Grader
-from data_prep.base.bundles import DEFAULT_BUNDLE
-from data_prep.base.manifest import WeightsRejected, write_manifest
+from data_prep.base.manifest import DEFAULT_BUNDLE, WeightsRejected, write_manifest
 from detector.predict import LevelDetector
 from pipeline.cli import app
 from tests.pipeline.stand_in import write_study

@@ -1,4 +1,8 @@
-"""The DICOM objects of a graded study as files."""
+"""The DICOM objects of a graded study as files; a capture and key images are made here.
+
+The montage is a Secondary Capture Image (PS3.3 section A.8.1), RGB; the slices with a Moderate or Severe
+finding are a Key Object Selection (PS3.16 TID 2010).
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pydicom
+from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
+from highdicom.sc import SCImage
+from PIL import Image
 from pydicom.dataset import Dataset
 
 from data_prep.base.files import atomic_write, is_disk_error
+from data_prep.levels import LevelPoint
 from data_prep.names import safe_id
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.study import Study
+from data_prep.vocabulary import TARGETS, Severity, Target
+from pipeline import __version__
 from pipeline.prediction import StudyPrediction
-from pipeline.results.dicom import ResultObject
-from pipeline.results.dicom.capture import build_capture
-from pipeline.results.dicom.key_images import build_key_images, key_points
+from pipeline.results.dicom import ResultObject, codes
+from pipeline.results.dicom.identity import NAME, identify, note, set_times
 from pipeline.results.dicom.presentation import build_presentations, presented_series
-from pipeline.results.dicom.source import read_source
-from pipeline.results.dicom.structured_report import build_report
+from pipeline.results.dicom.source import SourceStudy, read_source
+from pipeline.results.dicom.structured_report import build_report, observer
 from pipeline.results.pictures.montage import draw_montage
+from pipeline.results.words import flag_lines, target_words
 
 # One file a study, in the order in which they are made; of presentation states there is one a series.
 _ONE_A_STUDY = (ResultObject.SR, ResultObject.COMPREHENSIVE_SR, ResultObject.SC, ResultObject.KOS)
@@ -125,3 +136,73 @@ def write_object(dataset: Dataset, path: Path) -> None:
     """Write a DICOM file (PS3.10) so that a killed run leaves none or a whole one."""
     with atomic_write(path, binary=True) as stream:
         pydicom.dcmwrite(stream, dataset, enforce_file_format=True)
+
+
+def build_key_images(source: SourceStudy, prediction: StudyPrediction) -> Dataset | None:
+    """The selection of one study, or None where nothing is worse than mild."""
+    images, words = {}, []
+    for target, point in key_points(prediction).items():
+        image = source.image_of(point)
+        if image is not None:
+            images[image.sop_instance_uid] = image
+            words.append(f"{target_words(target)}: {prediction.grades[target].severity.value}")
+    if not images:
+        return None
+    evidence = source.evidence(images.values())
+    selection: Dataset = KeyObjectSelectionDocument(
+        evidence=evidence,
+        content=KeyObjectSelection(
+            document_title=codes.KEY_IMAGES.code,
+            referenced_objects=evidence,
+            observer_device_context=observer(prediction),
+            description="; ".join([*flag_lines(prediction.flags), *words, note(prediction.provenance)]),
+        ),
+        **identify("ko", source, prediction),
+    )
+    source.fill(selection)
+    selection.SeriesDescription = "lumbar key images - not a medical device"
+    set_times(selection, source)
+    return selection
+
+
+def key_points(prediction: StudyPrediction) -> dict[Target, LevelPoint]:
+    """Points on slices of what is graded Moderate or Severe; a study without any gets no selection."""
+    found = {}
+    for target in TARGETS:
+        grade, point = prediction.grades[target], prediction.found.point(target.condition, target.level)
+        is_worse = grade.source != "prior" and grade.severity is not Severity.NORMAL_MILD
+        if is_worse and point is not None and point.sight is not None:
+            found[target] = point
+    return found
+
+
+def build_capture(source: SourceStudy, prediction: StudyPrediction, picture: Path) -> Dataset:
+    """The capture of one study; the same input gives the same bytes.
+
+    Args:
+        picture: PNG that ``draw_montage`` wrote.
+    """
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    capture: Dataset = SCImage(
+        pixel_array=pixels,
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        patient_orientation=("L", "F"),
+        study_instance_uid=source.study_instance_uid,
+        **identify("sc", source, prediction),
+        manufacturer_model_name=NAME,
+        software_versions=__version__,
+        series_description="lumbar montage - not a medical device",
+    )
+    source.fill(capture)
+    # Many images on one page have no one orientation (Type 2C: empty); the lumbar spine is no paired organ.
+    capture.PatientOrientation, capture.BodyPartExamined = None, "LSPINE"
+    capture.ConversionType = "WSD"
+    # The page shows the identifier of the study.
+    capture.BurnedInAnnotation = "YES"
+    capture.ImageComments = note(prediction.provenance)
+    capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = source.content_date, source.content_time
+    set_times(capture, source)
+    return capture

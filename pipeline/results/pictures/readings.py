@@ -12,7 +12,7 @@ import numpy as np
 from data_prep.levels import LevelPoint, PointSource, SpineFrame, SpineLevel, SpineLevels
 from data_prep.study import Study
 from data_prep.vocabulary import TARGETS, Condition, Level, Severity, Target
-from pipeline.learned import caption
+from pipeline.models import caption
 from pipeline.prediction import StudyPrediction
 from pipeline.results.words import NOT_A_DEVICE, numbering_words, share_words
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from data_prep.base.beside import beside
+from data_prep.base.workers import beside
 
 
 @pytest.mark.parametrize("several", [True, False])

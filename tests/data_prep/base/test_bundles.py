@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle, weights_folder
+from data_prep.base.manifest import DEFAULT_BUNDLE, Bundle, weights_folder
 
 BUNDLED = {bundle: Path("bundled") / bundle.value for bundle in Bundle}
 

@@ -18,9 +18,9 @@ from pydicom.uid import (
 
 from data_prep.problems import DicomRejected, Reason
 from data_prep.read.dicom_header import name_digests
-from data_prep.read.dicomdir import missing_images
 from data_prep.read.find import find_all_studies, find_studies
 from data_prep.read.opening import opened_input
+from data_prep.read.tree import missing_images
 from data_prep.study import Study
 from data_prep.vocabulary import SeriesKind
 from tests.dicom_files import AXIAL, SAGITTAL, write_series, write_slice, write_study

@@ -16,7 +16,7 @@ from detector.learn.study_slices import foraminal_levels, phantom_slices
 from detector.learn.views import IGNORED, plain_view
 from detector.look.network import LevelAssigner, build_network
 from detector.spec import FORAMEN, UNLABELLED, DetectorKind
-from detector.spine.anatomy import OFFSETS
+from detector.spine.levels import OFFSETS
 
 
 def assigner(classes: int) -> LevelAssigner:

@@ -14,7 +14,7 @@ from data_prep.phantom import make_study
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import Flag, SeriesKind
-from detector.look.choice import central_slices
+from detector.finder import central_slices
 from detector.predict import LevelDetector
 
 

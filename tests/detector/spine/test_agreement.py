@@ -21,7 +21,7 @@ from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import Condition, SeriesKind
-from detector.look.choice import central_slices
+from detector.finder import central_slices
 from detector.spine.agreement import AgreementConfig, Meeting, lie_elsewhere
 
 SEED = 152_003

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.vocabulary import CONDITIONS, LEVELS, Condition, ConditionGroup, Level, Side
-from detector.spine.anatomy import condition_point_mm, frames_along
+from detector.spine.levels import condition_point_mm, frames_along
 
 CANAL = np.array([[0, 0, 0], [0, -6, -33], [0, -10, -66], [0, -8, -97], [0, 0, -121]], float)
 DISC = CANAL - [0, 24, 0]

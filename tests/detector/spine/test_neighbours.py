@@ -15,7 +15,7 @@ from data_prep.phantom import make_study
 from data_prep.read.find import find_studies
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import SeriesKind
-from detector.look.choice import central_slices
+from detector.finder import central_slices
 from detector.spine.neighbours import Neighbours, neighbours
 
 

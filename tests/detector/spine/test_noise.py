@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_prep.base.bundles import Bundle
+from data_prep.base.manifest import Bundle
 from data_prep.phantom import PhantomStudy, make_study
 from data_prep.study import Slice, Study
 from data_prep.vocabulary import SeriesKind

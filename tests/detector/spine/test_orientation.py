@@ -13,9 +13,9 @@ from data_prep.phantom import make_study
 from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.study import Slice, Study
 from data_prep.vocabulary import SeriesKind
+from detector.finder import central_slices
 from detector.learn.study_slices import hard_phantom
 from detector.look.candidates import DiscCandidate
-from detector.look.choice import central_slices
 from detector.predict import LevelDetector
 from detector.spine.chain import ChainDisc
 from detector.spine.orientation import OrientationConfig, is_clearly_better, level_evidence, plausibility

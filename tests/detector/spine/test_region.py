@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep.base.bundles import DEFAULT_BUNDLE, Bundle
+from data_prep.base.manifest import DEFAULT_BUNDLE, Bundle
 from data_prep.phantom import make_study
 from data_prep.study import Series, Slice, Study
 from data_prep.traits import Traits

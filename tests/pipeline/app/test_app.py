@@ -29,7 +29,7 @@ from data_prep.study import Study
 from pipeline.app.jobs import Job, Jobs, Refused, UploadLimits, unpack_all
 from pipeline.app.server import TOKEN_HEADER, create_app, listen
 from pipeline.grade import Pipeline
-from pipeline.learned import Learned
+from pipeline.models import Learned
 from pipeline.prediction import Provenance
 from tests.pipeline.running_program import said
 from tests.pipeline.stand_in import (

@@ -17,8 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 import detector.predict
-from data_prep.base.bundles import DEFAULT_BUNDLE
 from data_prep.base.files import temporary_folder
+from data_prep.base.manifest import DEFAULT_BUNDLE
 from data_prep.problems import Reason
 from data_prep.read.find import find_studies
 from pipeline.batch.engines import Engine, EngineFailed

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import detector.learn.sources
-from data_prep.base.bundles import Bundle
+from data_prep.base.manifest import Bundle
 from data_prep.levels import SpineLevels
 from data_prep.partition import Part, part_of
 from data_prep.phantom import write_dataset

@@ -23,8 +23,13 @@ from classifier.config import GROUP_GRADERS, GraderName
 from classifier.predict import Grader
 from classifier.storage import StoredGrader, load_grader, member_stem
 from classifier.target_crops import reading_point, target_crop
-from data_prep.base.bundles import DEFAULT_BUNDLE
-from data_prep.base.manifest import WeightsRejected, read_verified, verify_manifest, write_manifest
+from data_prep.base.manifest import (
+    DEFAULT_BUNDLE,
+    WeightsRejected,
+    read_verified,
+    verify_manifest,
+    write_manifest,
+)
 from data_prep.crops import Crop
 from data_prep.levels import SpineLevels
 from data_prep.read.find import find_studies

@@ -18,8 +18,8 @@ from pynetdicom import AE
 
 from pipeline.grade import Pipeline
 from pipeline.service.config import ServiceConfig
+from pipeline.service.run import Worker
 from pipeline.service.spool import Spool
-from pipeline.service.worker import Worker
 from tests.pipeline.stand_in import stand_in_pipeline
 
 STUDY, VERIFICATION = "1.2.3.4", "1.2.840.10008.1.1"

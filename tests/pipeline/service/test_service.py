@@ -34,10 +34,9 @@ from pipeline.results.dicom import ResultObject
 from pipeline.service.config import Peer, ServiceConfig, Tls
 from pipeline.service.dicomweb import Archive, ArchiveFailed
 from pipeline.service.receiver import Receiver
-from pipeline.service.run import set_up_log
+from pipeline.service.run import Worker, set_up_log
 from pipeline.service.sender import Sender
 from pipeline.service.spool import Spool, SpoolFull, WaitingStudy
-from pipeline.service.worker import Worker
 from tests.pipeline.service.parts import STUDY, keep, store, worker
 from tests.pipeline.stand_in import CANARY, BrokenGrader, StraightSpine, stand_in_pipeline
 
@@ -526,7 +525,7 @@ def test_what_finding_says_of_a_study_is_said_beside_what_is_missing(
     config: ServiceConfig, spool: Spool, images: list[Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [replace(entry, flags=("identifiers_missing",)) for entry in find_studies(kept_in(spool, images))]
-    monkeypatch.setattr("pipeline.service.worker.find_studies", lambda _: found)
+    monkeypatch.setattr("pipeline.service.run.find_studies", lambda _: found)
     spool.note_cut(STUDY, "1.2")
     worker(config, spool).grade_settled()
     assert "flag identifiers_missing" in said_in(spool) and "flag transfer_incomplete" in said_in(spool)

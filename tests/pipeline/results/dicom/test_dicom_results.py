@@ -27,11 +27,10 @@ from pipeline.grade import Pipeline
 from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import ResultObject, codes
 from pipeline.results.dicom.groups import measurement
-from pipeline.results.dicom.key_images import build_key_images
 from pipeline.results.dicom.presentation import build_presentations
 from pipeline.results.dicom.source import read_source
 from pipeline.results.dicom.structured_report import build_report
-from pipeline.results.dicom.write import DicomResults, write_object
+from pipeline.results.dicom.write import DicomResults, build_key_images, write_object
 from pipeline.results.words import place_words
 from tests.command_line import lumbar
 from tests.dicom_tools import dciodvfy_errors, dsrdump, is_valid_uid

@@ -22,7 +22,7 @@ from data_prep.read.find import find_studies
 from data_prep.study import Study
 from data_prep.vocabulary import CONDITIONS, LEVELS, TARGETS, Condition, Level, Side, Target
 from pipeline.grade import Pipeline
-from pipeline.learned import OWN_WEIGHTS, SYNTHETIC_ONLY, Learned, learned_words, read_learned
+from pipeline.models import OWN_WEIGHTS, SYNTHETIC_ONLY, Learned, learned_words, read_learned
 from pipeline.prediction import Provenance, StudyPrediction
 from pipeline.results.dicom.identity import note
 from pipeline.results.pictures.montage import crop_at, read_at
