@@ -25,7 +25,7 @@ def phantom(
     size: Annotated[Size, typer.Option(help="full: real matrix sizes and slice counts.")] = "small",
     jobs: Annotated[int, typer.Option(help="Processes; the files are the same.", min=1)] = 1,
     appearance: Annotated[
-        Appearance, typer.Option(help="randomised: every tissue as bright as chance has it.")
+        Appearance, typer.Option(help="randomised: every tissue of random brightness.")
     ] = "physics",
     view: Annotated[View, typer.Option(help="cut: sagittal images lack levels; mixed: in 15 %.")] = "whole",
     scanners: Annotated[
@@ -38,7 +38,7 @@ def phantom(
         Transitional, typer.Option(help="Transitional vertebrae; natural: in 10 %.")
     ] = "natural",
     quirks: Annotated[
-        QuirkMode, typer.Option(help="Oddities of real data: never, at their real rates, or all soon.")
+        QuirkMode, typer.Option(help="Oddities of real data; real: at their real rates, all: often.")
     ] = "none",
     headers: Annotated[
         HeaderVariant, typer.Option(help="pacs: valid UIDs and complete modules, which an archive accepts.")

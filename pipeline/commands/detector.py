@@ -252,10 +252,10 @@ def calibrate(
         Path,
         typer.Argument(metavar="WEIGHTS", help="Weights folder; gets numbering.json and a new manifest."),
     ],
-    phantoms: Annotated[int, typer.Option(help="Synthetic studies of choosing seeds.")] = 150,
+    phantoms: Annotated[int, typer.Option(help="Usual synthetic studies, of validation seeds.")] = 150,
     hard: Annotated[int, typer.Option(help="Cut views and transitional anatomy, half each.")] = 800,
     seed: Annotated[
-        int, typer.Option(help="First seed, in the choosing range; the hard ones start 10,000 above.")
+        int, typer.Option(help="First seed, a validation one; the hard ones start 10,000 above.")
     ] = 153_000,
     external: External = None,
     external_mm_per_px: ExternalScale = 0.47,

@@ -54,6 +54,7 @@ def train(
         other_option(
             " /--no-synthesis",
             help="Do not bend slices that have a tissue map, nor render them in other contrasts.",
+            show_default=False,
         ),
     ] = True,
     threads: Annotated[int, machine_option(help="CPU threads of the training.")] = 2,
@@ -163,9 +164,11 @@ def _trained(
 def train_points(
     data: Annotated[list[Path], _DATA_SETS],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
-    group: Annotated[ConditionGroup, typer.Option(help="Whose points.")] = ConditionGroup.SPINAL,
+    group: Annotated[
+        ConditionGroup, typer.Option(help="Condition group whose points it moves.")
+    ] = ConditionGroup.SPINAL,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the annotated points.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of weights, order and moves.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and moves.")] = 0,
     threads: Annotated[int, machine_option(help="CPU threads of the training.")] = 2,
     jobs: Annotated[int, machine_option(help="Processes that cut crops.")] = 2,
 ) -> None:

@@ -72,9 +72,8 @@ def predict(
             "--jobs",
             "-j",
             min=1,
-            help="Studies at a time, each by a worker with its own models. Left out: as many as pay for so "
-            "many studies on the processors and memory there are, 1 for a few; with ray, the processors of "
-            "the cluster.",
+            help="Studies at a time, each by a worker with its own models. Left out: by processors, memory "
+            "and how many studies there are, 1 for a few; with ray, the processors of the cluster.",
         ),
     ] = None,
     address: Annotated[

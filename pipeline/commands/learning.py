@@ -35,7 +35,7 @@ def train(
             dir_okay=False,
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of folds, trainings and intervals.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of folds, trainings and intervals.")] = None,
     device: Device = "auto",
     processes: Annotated[
         int, typer.Option(min=1, help="Share the trainings among processes (not under torchrun).")

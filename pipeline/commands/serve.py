@@ -68,14 +68,17 @@ def serve(
     settle: Annotated[
         float, limit_option(help="Seconds without a new image after which a study is graded.")
     ] = 30.0,
-    associations: Annotated[int, limit_option(help="At once.")] = 8,
+    associations: Annotated[int, limit_option(help="Associations at one time.")] = 8,
     max_pdu_kib: Annotated[int, limit_option(help="Longest PDU received, KiB.")] = 128,
     max_file_mib: Annotated[int, limit_option(help="Longest image received, MiB.")] = 64,
     max_spool_gib: Annotated[float, limit_option(help="Images in the spool, GiB.")] = 20.0,
     keep_hours: Annotated[
-        float, limit_option(help="Images of graded studies are kept so long, for late ones that join them.")
+        float,
+        limit_option(help="Hours that images of graded studies are kept, for late ones that join them."),
     ] = 24.0,
-    retry: Annotated[float, limit_option(help="Seconds before a failed delivery is tried again.")] = 5.0,
+    retry: Annotated[
+        float, limit_option(help="Seconds before a failed delivery is first tried again.")
+    ] = 5.0,
     sr: ReportOption = "3d",
     sc: Annotated[bool, result_option(help="Send the picture as a secondary capture.")] = True,
     gsps: Annotated[bool, result_option("--gsps", help="Send a presentation state per series.")] = False,
