@@ -1,4 +1,4 @@
-"""Pages are true where that can be tested: what they link is there, and what architecture.md names."""
+"""Pages are true where that can be tested: links, options of commands, and what architecture.md names."""
 
 from __future__ import annotations
 
@@ -7,14 +7,43 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_readme import click_commands
+
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md")), *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def outside_blocks(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link into the page may end in: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.*)$", outside_blocks(page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_file_that_a_page_links_is_there(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        assert "://" in link or (page.parent / link).exists(), link
+def test_every_file_and_heading_that_a_page_links_is_there(page: Path) -> None:
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+        target = page.parent / link if link else page
+        assert "://" in link or target.exists(), link
+        assert not anchor or "://" in link or anchor in anchors(target), f"{link}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_a_page_has_the_options_that_it_shows(page: Path) -> None:
+    known = dict(click_commands())
+    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
+        if not (command := re.match(r"\s*(?:\.venv/bin/)?lumbar ([^#]*)", line)):
+            continue
+        words = command[1].split()
+        name = max((name for name in known if f"{command[1]} ".startswith(f"{name} ")), key=len, default="")
+        assert name and not hasattr(known[name], "commands"), line
+        options = {"--help"} | {option for parameter in known[name].params for option in parameter.opts}
+        options |= {option for parameter in known[name].params for option in parameter.secondary_opts}
+        assert {word.partition("=")[0] for word in words if re.match("--?[a-z]", word)} <= options, line
 
 
 def test_the_way_from_path_to_submission_has_at_most_ten_hops_and_each_is_there() -> None:
