@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.phantom import make_study
+from data_prep.phantom import make_study, write_dataset
 from data_prep.problems import Reason
 from data_prep.read.find import find_studies
 from data_prep.study import Series, Study
@@ -71,6 +71,24 @@ def test_copies_at_one_place_are_no_image_at_several() -> None:
     (first, *rest) = series.stacks
     twice = tuple(copy for item in first for copy in (item, replace(item, instance_number=9000)))
     assert order_doubt(replace(series, stacks=(twice, *rest))) == ""
+
+
+def test_copies_do_not_hide_another_order() -> None:
+    (series,) = study(152_001).of_kind(SeriesKind.AXIAL_T2)
+    wrong = with_images_of(series, odd_before_even(len(series.slices)))
+    twice = [
+        tuple(copy for item in stack for copy in (item, replace(item, instance_number=9000)))
+        for stack in wrong.stacks
+    ]
+    assert order_doubt(replace(wrong, stacks=tuple(twice))).startswith(OTHER_ORDER)
+
+
+def test_neighbours_on_one_side_alone_are_alike(tmp_path: Path) -> None:
+    """As where the first slice beside the joints follows the last one through them."""
+    write_dataset(tmp_path, studies=1, seed=200_951, size="small", headers="pacs")
+    (entry,) = find_studies(tmp_path / "train_images")
+    (series,) = entry.load().of_kind(SeriesKind.SAGITTAL_T1)
+    assert order_doubt(series) == ""
 
 
 def test_images_of_one_grey_are_no_copies() -> None:
