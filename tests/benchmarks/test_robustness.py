@@ -129,6 +129,10 @@ def test_the_document_holds_the_table_that_was_measured() -> None:
     assert [(line["row"], line["expected"]) for line in measured] == [
         (r.name, r.expected.words) for r in ROWS
     ]
+    whole = sum(line["holds"] == line["studies"] for line in measured)
+    held, tried = (sum(line[name] for line in measured) for name in ("holds", "studies"))
+    words = " ".join(text.split())
+    assert f"{whole} of {len(measured)} rows hold in all" in words and f"({held:,} of {tried:,})" in words
 
 
 def test_quirks_leave_the_study_that_they_are_given_as_it_is(stored: StoredStudy) -> None:
