@@ -7,18 +7,16 @@ command, before or after its name.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import sys
-from pathlib import Path
 from typing import Any
 
 import typer
 import typer.core
 
 from data_prep.base.workers import spare_threads
-from data_prep.names import input_label, printable
+from data_prep.names import input_label
 from data_prep.problems import LumbarError
 from pipeline.commands import about, classifier, console, data, detector, grading, learning, serve
 from pipeline.commands.options import ReportCommand
@@ -127,27 +125,9 @@ def main() -> None:
         console.err.print(missing)
         sys.exit(console.NOTHING_DONE)
     except OSError as error:  # a full disk, a folder that must not be written
-        # The last part alone: the folders above may be named after a patient.
-        place = input_label(Path(str(error.filename)).name) if error.filename else "input or output"
-        console.err.print(printable(f"{error.strerror or type(error).__name__}: {place}"))
-        advice = _ADVICE.get(error.errno or 0)
-        if advice is not None:
-            console.err.print(f"what to do: {advice}")
-        sys.exit(console.NOTHING_DONE)
+        sys.exit(console.say_what_files_lack(error))
     except Exception as error:
         if os.environ.get("LUMBAR_TRACEBACK"):
             raise
         console.err.print(failure_in_words(type(error), error.__traceback__))
         sys.exit(console.NOTHING_DONE)
-
-
-_ADVICE = {
-    errno.ENOSPC: "make room on the disk, or write to another one with -o",
-    errno.EDQUOT: "make room on the disk, or write to another one with -o",
-    errno.EACCES: "choose a place that you may read and write",
-    errno.EPERM: "choose a place that you may read and write",
-    errno.EROFS: "choose a folder on a disk that can be written, with -o",
-    errno.ENOTDIR: "a file is in the way: choose another folder with -o",
-    errno.EISDIR: "a folder is in the way: choose another name with -o",
-    errno.ENOENT: "check that it is still there",
-}

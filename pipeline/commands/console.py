@@ -8,6 +8,7 @@ Imports nothing heavy: it is loaded by ``lumbar --help``.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -32,7 +33,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from data_prep.names import printable
+from data_prep.names import input_label, printable
 from data_prep.problems import LumbarError, Reason, Rejection, counted
 
 _LONGEST_NAME = 30
@@ -43,6 +44,17 @@ SOME_REJECTED = 3
 # No markup: square brackets in identifiers and reason codes are text.
 out = Console(highlight=False, markup=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+_ADVICE = {
+    errno.ENOSPC: "make room on the disk, or write to another one",
+    errno.EDQUOT: "make room on the disk, or write to another one",
+    errno.EACCES: "choose a place that you may read and write",
+    errno.EPERM: "choose a place that you may read and write",
+    errno.EROFS: "choose a folder on a disk that can be written",
+    errno.ENOTDIR: "a file is in the way: choose another folder",
+    errno.EEXIST: "a file is in the way: choose another folder",
+    errno.EISDIR: "a folder is in the way: choose another name",
+    errno.ENOENT: "check that it is still there",
+}
 # SIGHUP is not everywhere.
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -184,6 +196,17 @@ def fail_because(error: LumbarError) -> NoReturn:
     """End with exit code 1: what led to it, why, and what to do."""
     list_rejections(error.rejections)
     fail(f"{error}\nwhat to do: {error.advice}" if error.advice else str(error))
+
+
+def say_what_files_lack(error: OSError) -> int:
+    """Say on stderr what a full disk or a folder that must not be written is; returns exit code 1."""
+    # The last part alone: the folders above may be named after a patient.
+    place = input_label(Path(str(error.filename)).name) if error.filename else "input or output"
+    err.print(printable(f"{error.strerror or type(error).__name__}: {place}"))
+    advice = _ADVICE.get(error.errno or 0)
+    if advice is not None:
+        err.print(f"what to do: {advice}")
+    return NOTHING_DONE
 
 
 def exit_by(rejections: Iterable[Rejection]) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from data_prep.base.files import write_json
+from data_prep.names import printable
 from data_prep.problems import LumbarError
 from data_prep.vocabulary import GradeSource
 from pipeline.batch.run import BatchReport
 from pipeline.commands import console
-from pipeline.commands.grading_steps import grade_all
+from pipeline.commands.grading_steps import grade_all, make_writable
+from pipeline.quiet import silence_libraries
 from pipeline.results.dicom import ResultObject
 from pipeline.results.words import FLAG_WORDS
 
@@ -32,31 +35,45 @@ def run_mercure(inside: Path, outside: Path) -> int:
     ``process.settings`` of ``task.json`` says which objects are made (``sr`` and ``sc`` if it says nothing,
     ``gsps``, ``kos``) and whether the images are passed on (``forward``).
     """
-    try:
-        settings = mercure_settings(inside / TASK_FILE)
-        objects = tuple(item for item in ResultObject if settings.get(item.value))
-        with tempfile.TemporaryDirectory(prefix="lumbar-module-") as scratch:
-            report = grade_all(inside, Path(scratch), reports=False, pictures=False, objects=objects)
-            for kind in objects:
-                for path in sorted((Path(scratch) / kind.folder).rglob("*.dcm")):
-                    name = "-".join(path.relative_to(scratch).parts)
-                    _copy(path, outside / f"lumbar-{name}")
-            write_json(outside / RESULT_FILE, _result(report), indent=1)
-        if settings["forward"]:
-            for path in sorted(inside.rglob("*.dcm")):
-                _copy(path, outside / path.relative_to(inside))
-    except LumbarError as error:
-        return _failed(error)
-    return 0 if report.n_graded else 1
+    return _ended(partial(_graded_for_mercure, inside, outside))
 
 
 def run_monai(inside: Path, outside: Path) -> int:
     """Grade what an application runner put into a folder: all that ``predict`` writes goes out, and SR."""
+    return _ended(partial(grade_all, inside, outside, objects=(ResultObject.SR,)))
+
+
+def _ended(grade: Callable[[], BatchReport]) -> int:
+    """The exit code; failures are said, and whoever ends the program leaves nothing of a patient behind."""
+    silence_libraries()
     try:
-        report = grade_all(inside, outside, objects=(ResultObject.SR,))
+        with console.ended_by_signals():
+            report = grade()
     except LumbarError as error:
-        return _failed(error)
-    return 0 if report.n_graded else 1
+        console.err.print(printable(str(error)))
+        if error.advice:
+            console.err.print(f"what to do: {error.advice}")
+        return console.NOTHING_DONE
+    except OSError as error:
+        return console.say_what_files_lack(error)
+    return 0 if report.n_graded else console.NOTHING_DONE
+
+
+def _graded_for_mercure(inside: Path, outside: Path) -> BatchReport:
+    settings = mercure_settings(inside / TASK_FILE)
+    objects = tuple(item for item in ResultObject if settings.get(item.value))
+    make_writable(outside)
+    with tempfile.TemporaryDirectory(prefix="lumbar-module-") as scratch:
+        report = grade_all(inside, Path(scratch), reports=False, pictures=False, objects=objects)
+        for kind in objects:
+            for path in sorted((Path(scratch) / kind.folder).rglob("*.dcm")):
+                name = "-".join(path.relative_to(scratch).parts)
+                _copy(path, outside / f"lumbar-{name}")
+        write_json(outside / RESULT_FILE, _result(report), indent=1)
+    if settings["forward"]:
+        for path in sorted(inside.rglob("*.dcm")):
+            _copy(path, outside / path.relative_to(inside))
+    return report
 
 
 def mercure_settings(task: Path) -> Mapping[str, bool]:
@@ -111,13 +128,6 @@ def _result(report: BatchReport) -> dict[str, Any]:
 def _graded(row: Mapping[str, Any]) -> str | None:
     """The severity of a target; None where it was not graded, whatever is most frequent at its level."""
     return None if row["source"] == GradeSource.PRIOR.value else str(row["severity"])
-
-
-def _failed(error: LumbarError) -> int:
-    console.err.print(str(error))
-    if error.advice:
-        console.err.print(f"what to do: {error.advice}")
-    return console.NOTHING_DONE
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pydicom
 import pytest
 
 from pipeline.container.modules import SettingsRejected, mercure_settings
-from tests.pipeline.warm_program import run_warm
+from tests.pipeline.test_privacy import canary_elements
+from tests.pipeline.warm_program import run_warm, start_warm
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -124,6 +127,64 @@ def test_an_input_without_images_ends_with_an_error(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert b"no readable" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "names", [("MERCURE_IN_DIR", "MERCURE_OUT_DIR"), ("MONAI_INPUTPATH", "MONAI_OUTPUTPATH")]
+)
+def test_an_output_that_cannot_be_written_is_said_before_anything_is_graded(
+    names: tuple[str, str], delivered: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "Doe_John").write_text("a file where the folder should be")
+
+    done = start(**{names[0]: delivered, names[1]: tmp_path / "Doe_John"})
+
+    assert done.returncode == 1
+    assert b"what to do: a file is in the way" in done.stderr
+    assert b"internal failure" not in done.stderr
+    assert b"John" not in done.stderr
+    assert b"1/1" not in done.stderr
+
+
+def test_who_ends_a_module_leaves_nothing_of_the_patient_behind(delivered: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    environment = {"MERCURE_IN_DIR": str(delivered), "MERCURE_OUT_DIR": str(tmp_path / "out")}
+    environment |= {"TMPDIR": str(scratch)}
+    said = tmp_path / "said.txt"
+    process = start_warm("pipeline.container", [], out=said, err=said, environment=environment, cwd=ROOT)
+    until = time.monotonic() + 60
+    while not list(scratch.glob("lumbar-module-*/*")) and time.monotonic() < until:
+        time.sleep(0.01)
+
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore:Found unknown escape sequence")
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_nothing_of_a_header_is_said(delivered: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "in"
+    inside.mkdir()
+    canary = canary_elements()
+    for path in delivered.glob("*.dcm"):
+        dataset = pydicom.dcmread(path)
+        description = dataset.SeriesDescription
+        uids = {element.tag: element for element in dataset if element.VR == "UI"}
+        dataset._dict.update(canary._dict)
+        dataset._dict.update(uids)
+        dataset.SeriesDescription = f"{description} CANARY"
+        dataset.save_as(inside / path.name)
+
+    done = start(MERCURE_IN_DIR=inside, MERCURE_OUT_DIR=tmp_path / "out")
+
+    assert done.returncode == 0, done.stderr
+    told = done.stdout + done.stderr + (tmp_path / "out" / "result.json").read_bytes()
+    assert b"canary" not in told.lower()
+    (report,) = (tmp_path / "out").glob("lumbar-sr-*.dcm")
+    assert pydicom.dcmread(report).PatientID == "CANARY-1"
 
 
 def test_an_output_folder_must_be_named(tmp_path: Path) -> None:
