@@ -249,6 +249,14 @@ def really_computed(networks_computed_once: Callable[..., Any]) -> Iterator[None
 
 
 @pytest.fixture(scope="session", autouse=True)
+def disk_is_not_waited_for() -> Iterator[None]:
+    """What a file system does when the power fails is tested nowhere; thousands of files are written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def commands_built_once() -> Iterator[None]:
     """Typer makes all commands anew for every call of one, which takes longer than many of them."""
     import typer.testing
@@ -259,14 +267,18 @@ def commands_built_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def training_imported() -> None:
-    """What ultralytics imports while it trains; in every training it would look through it for garbage."""
+def training_imported() -> Iterator[None]:
+    """What ultralytics imports while it trains; and it looks for no garbage, which takes it seconds."""
     import torch._inductor
     import ultralytics.models.yolo.pose
+    from ultralytics.engine.trainer import BaseTrainer
 
     assert ultralytics.models.yolo.pose and torch._inductor
     gc.collect()
     gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseTrainer, "_clear_memory", lambda *_: None)
+        yield
 
 
 def _existing(folder: Path) -> Path:

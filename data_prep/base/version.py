@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
+@cache  # a file of text is read and understood for it, and each study asks for several
 def version_of(package: str) -> str | None:
     """Of a package that is installed; None for one that is not."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,15 @@ def page(tab: Page) -> Iterator[Page]:
 def images(tmp_path: Path) -> Path:
     """One small study with its series table."""
     return write_studies(tmp_path / "test_images", ["501"])
+
+
+@pytest.fixture
+def small_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Detectors train on a quarter of the pixels; for tests of what becomes of a training."""
+    import detector.learn.train as training
+
+    small = {kind: replace(spec, train_canvas_px=(128, 160)) for kind, spec in training.SPECS.items()}
+    monkeypatch.setattr(training, "SPECS", small)
 
 
 @pytest.fixture

@@ -14,6 +14,11 @@ from tests.command_line import lumbar
 from tests.pipeline.stand_in import write_study
 
 OBJECTS = ("--sr", "comprehensive", "--sc", "--gsps", "--kos", "--bids")
+NAMES = (
+    *("submission.csv", "targets.csv", "refused.csv", "predictions.json", "index.html"),
+    *("pictures/501.png", "reports/501/report.html", "studies/501.json"),
+    *("sc/501.dcm", "kos/501.dcm", "gsps/501/11.dcm"),
+)
 
 
 def write_patient(folder: Path, study_id: str) -> None:
@@ -77,25 +82,16 @@ def test_results_of_another_patient_never_stay_under_a_study_s_name(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("stand_in")
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("submission.csv", "targets.csv", "refused.csv", "predictions.json", "index.html"),
-        *("pictures/501.png", "reports/501/report.html", "studies/501.json"),
-        *("sc/501.dcm", "kos/501.dcm", "gsps/501/11.dcm"),
-    ],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_file_of_somebody_else_is_never_overwritten(tmp_path: Path, name: str) -> None:
-    """A submission of one's own beside ``train_images``, say; what an earlier run wrote is written anew."""
+    """A submission of one's own beside ``train_images``, say."""
     write_study(tmp_path / "in", "501")
     out = tmp_path / "out"
     (out / name).parent.mkdir(parents=True)
     (out / name).write_text("row_id,normal_mild,moderate,severe\n")
 
-    def predict() -> Result:
-        return lumbar("predict", tmp_path / "in", "-o", out, *OBJECTS[2:-1])
-
-    done = predict()
+    with_objects = ("predict", tmp_path / "in", "-o", out, *OBJECTS[2:-1])
+    done = lumbar(*with_objects)
     assert done.exit_code == 1
     assert f"'out' holds a {name} that this program did not write" in " ".join(done.stderr.split())
     assert "what to do: choose another folder, or move the file away" in done.stderr
@@ -105,9 +101,23 @@ def test_a_file_of_somebody_else_is_never_overwritten(tmp_path: Path, name: str)
     if name.startswith(("sc", "kos", "gsps")):
         assert lumbar("predict", tmp_path / "in", "-o", out).exit_code == 0
         assert (out / name).read_text() == "row_id,normal_mild,moderate,severe\n"
-    (out / name).unlink()
+        (out / name).unlink()
+        assert lumbar(*with_objects).exit_code == 0
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_what_an_earlier_run_wrote_is_written_anew(tmp_path: Path) -> None:
+    """Every file that the test before puts in the way."""
+    write_study(tmp_path / "in", "501")
+    out = tmp_path / "out"
+
+    def predict() -> Result:
+        return lumbar("predict", tmp_path / "in", "-o", out, *OBJECTS[2:-1])
+
     for _ in range(2):
         assert predict().exit_code == 0
+    written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert written >= set(NAMES)
     # Without the records, which somebody may remove, and after a run that was killed before its last table.
     shutil.rmtree(out / "studies")
     assert predict().exit_code == 0

@@ -210,6 +210,7 @@ def _become(
     os.chdir(cwd)
     if (kept := environment.get(KEPT_VARIABLE)) is not None:
         compute_once(Kept(Path(kept)), lazily=True)
+    os.fsync = lambda _: None  # see tests/conftest.py
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

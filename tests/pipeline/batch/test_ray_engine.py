@@ -47,7 +47,7 @@ from tests.pipeline.stand_in import (
 _STORE_BYTES = 80 * 1024**2
 _HEALTH = {
     "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 1000,
+    "health_check_period_ms": 200,
     "health_check_failure_threshold": 5,
 }
 

@@ -193,7 +193,7 @@ def test_what_a_training_cannot_begin_with_is_refused_before_anything_is_read(
     assert "reading slices" not in result.stderr
 
 
-@pytest.mark.usefixtures("training_imported")
+@pytest.mark.usefixtures("training_imported", "small_views")
 def test_a_run_is_no_weights_folder_and_where_nothing_is_found_nothing_is_numbered(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

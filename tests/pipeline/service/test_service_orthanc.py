@@ -31,6 +31,8 @@ from tests.pipeline.warm_program import WarmProcess, start_warm
 ROOT = Path(__file__).resolve().parents[3]
 SEED = 5
 PATIENCE_S = 240.0
+# Short: while an association is open, a study waits in any case.
+SETTLE_S = 0.3
 
 
 def wait_for(what: str, happened: Callable[[], Any]) -> Any:
@@ -40,7 +42,7 @@ def wait_for(what: str, happened: Callable[[], Any]) -> Any:
         found = happened()
         if found:
             return found
-        time.sleep(0.2)
+        time.sleep(0.1)
     raise AssertionError(f"waited in vain for {what}")
 
 
@@ -68,7 +70,7 @@ class Archive:
             "DicomCheckCalledAet": True,
             "DicomModalities": {"lumbar": ["LUMBAR", "127.0.0.1", self.node_port]},
             "LuaScripts": [str(script) for script in self.scripts],
-            "LuaHeartBeatPeriod": 2,
+            "LuaHeartBeatPeriod": 1,
             "StableAge": 1,
         }
         self.folder.mkdir(exist_ok=True)
@@ -141,7 +143,7 @@ class Node:
         starts = self.log.count(said) if (self.folder / "node.log").is_file() else 0
         log = self.folder / "node.log"
         command = ["serve", str(self.folder / "spool"), *self.arguments, "--port", str(self.port)]
-        command += ["--settle", "1.5", "--retry", "0.5", "--allow", "ORTHANC"]
+        command += ["--settle", str(SETTLE_S), "--retry", "0.5", "--allow", "ORTHANC"]
         self.process = start_warm("pipeline", command, out=log, err=log, cwd=ROOT)
         wait_for("the node to be ready", lambda: self.log.count(said) > starts)
 
@@ -248,7 +250,7 @@ def test_studies_come_back_graded_and_nothing_is_lost_or_done_twice(
 
     # Sent again, results and all: there is no second result.
     archive.forward(name)
-    time.sleep(4.0)  # quiet period and two looks
+    time.sleep(SETTLE_S + 2.5)  # quiet period and two looks
     assert archive.results(uid_of(first)).keys() == results.keys() and node.waiting() == 0
     assert node.log.count("grading") == 1
 

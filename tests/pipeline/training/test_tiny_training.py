@@ -15,7 +15,7 @@ from data_prep.vocabulary import ConditionGroup
 from pipeline.cli import app
 from pipeline.results.submission import read_submission, validate_submission
 
-pytestmark = pytest.mark.usefixtures("training_imported")
+pytestmark = pytest.mark.usefixtures("training_imported", "small_views")
 
 TINY_GRADERS = {
     "network": {"backbone_channels": [8, 8, 8], "attention_heads": 2, "hidden_channels": 8},

@@ -64,6 +64,7 @@ TINY: dict[str, Any] = {
 }
 
 
+@pytest.mark.usefixtures("small_views")
 def test_a_killed_training_goes_on_and_ends_with_weights_that_grade(
     phantom_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
