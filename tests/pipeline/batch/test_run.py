@@ -252,6 +252,25 @@ def test_what_is_not_made_again_is_gone_when_grades_may_have_changed(images: Pat
     assert not (out / "index.html").exists() and not list((out / "reports" / "502").glob("*.html"))
 
 
+def test_what_cannot_be_made_again_leaves_nothing_of_an_earlier_run(images: Path, tmp_path: Path) -> None:
+    """The folder may hold another patient by now."""
+    out = tmp_path / "out"
+
+    def fail(*_: Any) -> None:
+        raise ValueError("broken report")
+
+    run_batch(stand_in_pipeline(), find_studies(images), out, report=write_report)
+    assert all(list((out / "reports" / study_id).glob("*.html")) for study_id in STUDIES)
+    shutil.rmtree(images / "502" / "12")
+    run_batch(stand_in_pipeline(), find_studies(images), out, report=fail)
+
+    assert [bool(list((out / "reports" / study_id).glob("*.html"))) for study_id in STUDIES] == [
+        True,
+        False,
+        True,
+    ]
+
+
 def test_a_page_of_another_program_stays(images: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "index.html").write_text("<title>mine</title>")
