@@ -57,7 +57,7 @@ def test_as_a_mercure_module(delivered: Path, tmp_path: Path) -> None:
     (study,) = result["studies"]
     assert len(study["grades"]) == 25
     assert not study["rejected"]
-    assert "1 of 1" in result["__mercure_notification"]["text"]
+    assert result["__mercure_notification"] == {"requested": False, "text": "1 of 1 studies graded."}
     written = sorted(path.name for path in (tmp_path / "out").glob("lumbar-*.dcm"))
     assert [name.split("-")[1] for name in written] == ["sr"]
     report = pydicom.dcmread(tmp_path / "out" / written[0])
@@ -101,6 +101,7 @@ def test_a_study_of_which_nothing_was_graded_is_not_called_graded(delivered: Pat
 
     assert done.returncode == 1
     result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["__mercure_notification"]["requested"] is True
     assert result["__mercure_notification"]["text"].startswith("0 of 1 studies graded. There is no sagittal")
 
 
@@ -210,6 +211,22 @@ def test_settings_that_are_not_known_are_refused(content: str, tmp_path: Path) -
 
     with pytest.raises(SettingsRejected):
         mercure_settings(tmp_path / "task.json")
+
+
+def test_of_several_modules_the_first_is_this_one(tmp_path: Path) -> None:
+    first, second = {"settings": {"sr": False}}, {"settings": {"forward": True}}
+    (tmp_path / "task.json").write_text(json.dumps({"process": [first, second]}))
+
+    settings = mercure_settings(tmp_path / "task.json")
+
+    assert [name for name, wanted in settings.items() if wanted] == ["sc"]
+
+
+@pytest.mark.parametrize("content", ["{}", '{"process": null}', '{"process": []}', '{"process": {}}'])
+def test_a_task_that_says_nothing_of_settings_is_no_error(content: str, tmp_path: Path) -> None:
+    (tmp_path / "task.json").write_text(content)
+
+    assert mercure_settings(tmp_path / "task.json") == mercure_settings(tmp_path / "none.json")
 
 
 def test_without_a_task_there_are_report_and_capture(tmp_path: Path) -> None:
