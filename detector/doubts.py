@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -37,47 +36,27 @@ _SIDE_PX = 192  # of the middle of the image, which tells enough
 _SD_OF_MEDIAN = 1 / 0.6745  # of a normal distribution, whose median absolute value is 0.6745 sd
 
 
-@dataclass(frozen=True, slots=True)
-class ViewDoubts:
-    """What the sagittal series alone leave in doubt.
-
-    Attributes:
-        flags: in the order in which they are told.
-        of_numbering: whether they make the numbering uncertain.
-        shows_no_lumbar_spine: nothing of it can be numbered.
-    """
-
-    flags: tuple[str, ...]
-    of_numbering: bool = False
-    shows_no_lumbar_spine: bool = False
-
-
-def view_doubts(view: LumbarView, predictor: SlicePredictor, config: PredictConfig) -> ViewDoubts:
-    """The doubts about the view of a study, before its discs are numbered."""
+def view_doubts(
+    view: LumbarView, predictor: SlicePredictor, config: PredictConfig
+) -> tuple[tuple[str, ...], bool]:
+    """Flags of the view of a study, before its discs are numbered, and whether they leave that in doubt."""
     series, discs = view.series, view.sighting.discs
-    leading, flags = series[0], list[str]()
-    if leading.kind is not SeriesKind.SAGITTAL_T2:
-        flags.append(Flag.NO_SAGITTAL_T2)
-    if len(leading.slices) < config.few_slices:
-        flags.append(Flag.FEW_SLICES)
+    leading = series[0]
     (middle,) = central_slices(leading, 1, config.max_offset_mm)
     of_image, uncertain = noisy_or_turned(middle, discs, predictor, config)
-    flags.extend(of_image)
     region = region_seen(discs, middle, predictor, config.region, config.candidates, config.chain)
     # Of a patient who lies otherwise than the coordinates say, no size tells the part of the body.
-    doubtful = region is Region.DOUBTFUL and Flag.ORIENTATION_DOUBTFUL not in flags
-    if is_named_otherwise(series) or doubtful:
-        flags.append(Flag.REGION_DOUBTFUL)
-        uncertain = True
-    if not discs:
-        flags.append(Flag.NO_LEVEL_FOUND)
-    elif not shows_lumbar_spine(series, discs, region):
-        flags.append(Flag.NO_LUMBAR_SPINE)
-    return ViewDoubts(
-        flags=tuple(flags),
-        of_numbering=uncertain or _sees_beside_the_canal_alone(leading, config),
-        shows_no_lumbar_spine=bool({Flag.NO_LEVEL_FOUND, Flag.NO_LUMBAR_SPINE} & set(flags)),
-    )
+    doubtful = region is Region.DOUBTFUL and Flag.ORIENTATION_DOUBTFUL not in of_image
+    said: dict[str, bool] = {
+        Flag.NO_SAGITTAL_T2: leading.kind is not SeriesKind.SAGITTAL_T2,
+        Flag.FEW_SLICES: len(leading.slices) < config.few_slices,
+        **dict.fromkeys(of_image, True),
+        Flag.REGION_DOUBTFUL: is_named_otherwise(series) or doubtful,
+        Flag.NO_LEVEL_FOUND: not discs,
+        Flag.NO_LUMBAR_SPINE: bool(discs) and not shows_lumbar_spine(series, discs, region),
+    }
+    uncertain |= said[Flag.REGION_DOUBTFUL] or _sees_beside_the_canal_alone(leading, config)
+    return tuple(flag for flag, holds in said.items() if holds), uncertain
 
 
 def noisy_or_turned(

@@ -115,9 +115,9 @@ class LevelDetector:
         view = self.finder.lumbar_view(study)
         if view is None:
             return SpineLevels(study.study_id, flags=(Flag.NO_SAGITTAL, Flag.NUMBERING_UNCERTAIN))
-        doubts = view_doubts(view, self.sagittal, self.config)
-        if doubts.shows_no_lumbar_spine:
-            flags = (*doubts.flags, Flag.NUMBERING_UNCERTAIN)
+        doubts, uncertain = view_doubts(view, self.sagittal, self.config)
+        if {Flag.NO_LEVEL_FOUND, Flag.NO_LUMBAR_SPINE} & set(doubts):
+            flags = (*doubts, Flag.NUMBERING_UNCERTAIN)
             return SpineLevels(study.study_id, flags=flags, set_aside=view.set_aside)
         config, leading = self.config, view.series[0]
         chain = number_chain(view.sighting.discs, config.chain, view_z_mm=view.sighting.view_z_mm)
@@ -129,7 +129,7 @@ class LevelDetector:
             Flag.SERIES_DISAGREE: view.sighting.disagreeing or moved_between_slices(leading, config),
             Flag.TRANSITIONAL_SUSPECTED: chain.suspects_transition(config.transitional_score),
             Flag.SACRUM_UNSEEN: not chain.reaches_sacrum,
-            Flag.NUMBERING_UNCERTAIN: doubts.of_numbering or chain.confidence < config.uncertain_below,
+            Flag.NUMBERING_UNCERTAIN: uncertain or chain.confidence < config.uncertain_below,
             Flag.LEVEL_ABSENT: len(seen) < len(LEVELS),
             Flag.LEVEL_AT_EDGE: not all(is_shown(level, leading) for level in seen.values()),
         }
@@ -170,7 +170,7 @@ class LevelDetector:
             numbering_confidence=chain.confidence,
             other_readings=chain.other_readings(config.least_reading),
             voters=_voters(chain),
-            flags=(*doubts.flags, *(flag for flag, holds in said.items() if holds)),
+            flags=(*doubts, *(flag for flag, holds in said.items() if holds)),
             set_aside=view.set_aside,
         )
 

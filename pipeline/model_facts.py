@@ -8,11 +8,11 @@ from pathlib import Path
 
 from classifier.prior import prior_grade
 from data_prep.base.backend import Backend, BackendUnusable, resolve_backend
-from data_prep.base.manifest import read_verified, verify_manifest
+from data_prep.base.manifest import read_told, read_verified, verify_manifest
 from data_prep.levels import SpineLevels
 from data_prep.problems import Rejection
 from data_prep.vocabulary import TARGETS, Flag
-from pipeline.models import model_folders, read_learned
+from pipeline.models import model_folders
 from pipeline.prediction import Provenance, StudyPrediction
 from pipeline.series_seen import series_rows
 
@@ -66,11 +66,12 @@ class ModelFacts:
         backend = resolve_backend(backend, device=resolve_device(device))
         configuration = {"detector": asdict(config), "backend": backend.value}
         pull = graders[GraderName.SPINAL].calibration.any_severe_pull
-        learned = read_learned(folders["classifier"])
         uncalibrated = tuple(
             name.value for name, stored in graders.items() if stored.calibration == Calibration()
         )
-        return cls(Provenance(hashes, configuration, learned=learned), pull, uncalibrated)
+        return cls(
+            Provenance(hashes, configuration, learned=read_told(folders["classifier"])), pull, uncalibrated
+        )
 
     def rejected(
         self,

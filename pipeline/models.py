@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Final
 
 import classifier
 import detector
-from data_prep.base.manifest import DEFAULT_BUNDLE, MANIFEST_NAME, Bundle, WeightsRejected, read_told
+from data_prep.base.manifest import DEFAULT_BUNDLE, MANIFEST_NAME, Bundle, WeightsRejected
 
 _BUNDLED = {"detector": detector.BUNDLED_WEIGHTS, "classifier": classifier.BUNDLED_WEIGHTS}
 SYNTHETIC_ONLY: Final = (
@@ -73,37 +72,24 @@ def _in_folder(folder: Path) -> dict[str, Path]:
     )
 
 
-@dataclass(frozen=True)
-class Learned:
-    """What a weights folder says of itself; empty where it does not."""
-
-    source: str = ""
-    licence: str = ""
-
-
-def read_learned(folder: Path) -> Learned:
-    """What the manifest of a weights folder says; nothing where it cannot be read."""
-    told = read_told(folder)
-    return Learned(told.get("learned_from", ""), told.get("licence", ""))
-
-
-def learned_words(models: Mapping[str, str], learned: Learned) -> str:
+def learned_words(models: Mapping[str, str], learned: Mapping[str, str]) -> str:
     """One or two sentences for people.
 
     Args:
         models: ``classifier/spinal.safetensors`` → SHA-256 …, of the weights that were used.
-        learned: what their manifest says.
+        learned: what their manifest says, as ``read_told`` has it.
     """
-    if learned.source:
-        under = f" Licence of the weights: {learned.licence}." if learned.licence else ""
-        return f"The graders learned from {learned.source}.{under}"
+    if source := learned.get("learned_from"):
+        licence = learned.get("licence")
+        under = f" Licence of the weights: {licence}." if licence else ""
+        return f"The graders learned from {source}.{under}"
     return SYNTHETIC_ONLY if are_bundled(models) else OWN_WEIGHTS
 
 
-def caption(models: Mapping[str, str], learned: Learned) -> str:
+def caption(models: Mapping[str, str], learned: Mapping[str, str]) -> str:
     """The same for a line below a picture."""
-    if learned.source:
-        return f"Graders learned from {learned.source} - not a medical device"
+    if source := learned.get("learned_from"):
+        return f"Graders learned from {source} - not a medical device"
     what = "trained on synthetic anatomy" if are_bundled(models) else "with weights of your own"
     return f"Graders {what} - not a medical device"
 

@@ -18,7 +18,7 @@ from data_prep.problems import Rejection
 from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, GradeSource, Level, Target
 from detector.spine.levels import frames_along
 from pipeline import __version__
-from pipeline.models import Learned, learned_words
+from pipeline.models import learned_words
 from pipeline.series_seen import SeriesRow
 
 _PACKAGES = ("torch", "ultralytics", "onnxruntime", "timm", "numpy", "opencv-python", "pydicom")
@@ -40,7 +40,7 @@ class Provenance:
     models: Mapping[str, str] = field(default_factory=dict)
     configuration: Mapping[str, Any] = field(default_factory=dict)
     software: Mapping[str, str] = field(default_factory=lambda: installed_versions())
-    learned: Learned = field(default_factory=Learned)
+    learned: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def learned_from(self) -> str:

@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -60,17 +59,13 @@ class LocalPool(WorkerEngine):
             crew.close()
 
 
-@dataclass(frozen=True, eq=False)
-class _Worker:
-    process: SpawnProcess
-    connection: Connection
-
-
 class _ProcessCrew:
+    """A worker is the connection to its process."""
+
     def __init__(self, load: LoadPipeline, work: StudyWork, size: int) -> None:
         self._load, self._work, self.size = load, work, size
-        self._workers: dict[Connection, _Worker] = {}
-        self._busy: set[_Worker] = set()
+        self._processes: dict[Connection, SpawnProcess] = {}
+        self._busy: set[Connection] = set()
 
     def hire(self) -> Hashable:
         ours, theirs = _CONTEXT.Pipe()
@@ -80,42 +75,40 @@ class _ProcessCrew:
         process.start()
         # So that ours is at its end when the process is.
         theirs.close()
-        worker = _Worker(process, ours)
-        self._workers[ours] = worker
-        return worker
+        self._processes[ours] = process
+        return ours
 
     def give(self, worker: Hashable, entry: StudyEntry) -> None:
-        assert isinstance(worker, _Worker)
+        assert isinstance(worker, Connection)
         self._busy.add(worker)
         with suppress(OSError):  # dead already: ``wait`` will say so
-            worker.connection.send(entry)
+            worker.send(entry)
 
     def wait(self) -> Sequence[tuple[Hashable, Event]]:
         events: list[tuple[Hashable, Event]] = []
-        for connection in wait(list(self._workers)):
-            assert isinstance(connection, Connection)
-            worker = self._workers[connection]
+        for worker in wait(list(self._processes)):
+            assert isinstance(worker, Connection)
             self._busy.discard(worker)
             try:
-                event = connection.recv()
+                event = worker.recv()
             except (EOFError, OSError):
-                worker.process.join(_PATIENCE_S)
-                del self._workers[connection]
-                connection.close()
-                event = Died(f"its process ended with code {worker.process.exitcode}")
+                process = self._processes.pop(worker)
+                process.join(_PATIENCE_S)
+                worker.close()
+                event = Died(f"its process ended with code {process.exitcode}")
             if isinstance(event, Exception):
                 raise event
             events.append((worker, event))
         return events
 
     def close(self) -> None:
-        for worker in self._workers.values():
-            worker.connection.close()  # who waits for a study ends by itself
+        for worker, process in self._processes.items():
+            worker.close()  # who waits for a study ends by itself
             if worker in self._busy:
-                worker.process.terminate()
-        for worker in self._workers.values():
-            worker.process.join(_PATIENCE_S)
-            worker.process.kill()
+                process.terminate()
+        for process in self._processes.values():
+            process.join(_PATIENCE_S)
+            process.kill()
 
 
 def _serve(connection: Connection, load: LoadPipeline, work: StudyWork, parent: int) -> None:

@@ -14,10 +14,11 @@ from data_prep.base.manifest import (
     Bundle,
     WeightsRejected,
     read_manifest,
+    read_told,
     verify_manifest,
     write_manifest,
 )
-from pipeline.models import model_folders, read_learned
+from pipeline.models import model_folders
 
 
 @pytest.mark.parametrize("bundle", list(Bundle))
@@ -25,13 +26,13 @@ def test_every_bundle_is_whole_and_says_what_it_learned_from(bundle: Bundle) -> 
     folders = model_folders(bundle)
     for folder in folders.values():
         assert folder.name == bundle.value and verify_manifest(folder)
-        learned = read_learned(folder)
-        assert learned.source and learned.licence
+        learned = read_told(folder)
+        assert learned["learned_from"] and learned["licence"]
         # Of `open`, calibration constants alone may come from RSNA patients, and the brackets say so.
-        networks, _, _ = learned.source.partition("(foramina and recesses calibrated")
+        networks, _, _ = learned["learned_from"].partition("(foramina and recesses calibrated")
         says_rsna = "RSNA" in networks
         assert says_rsna is (bundle is Bundle.RESEARCH), "the open bundle's networks never see RSNA images"
-        assert ("non-commercial" in learned.licence) is says_rsna
+        assert ("non-commercial" in learned["licence"]) is says_rsna
 
 
 def test_both_bundles_together_stay_small() -> None:
@@ -66,5 +67,4 @@ def test_a_new_manifest_keeps_what_the_old_one_told(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text("{}")
     write_manifest(tmp_path)
     assert set(read_manifest(tmp_path)) == {"a.json", "b.json"}
-    learned = read_learned(tmp_path)
-    assert (learned.source, learned.licence) == ("spines of glass", "none")
+    assert read_told(tmp_path) == {"learned_from": "spines of glass", "licence": "none"}

@@ -29,7 +29,6 @@ from data_prep.study import Study
 from pipeline.app.jobs import Job, Jobs, Refused, UploadLimits, unpack_all
 from pipeline.app.server import TOKEN_HEADER, create_app, listen
 from pipeline.grade import Pipeline
-from pipeline.models import Learned
 from pipeline.prediction import Provenance
 from tests.pipeline.running_program import said
 from tests.pipeline.stand_in import (
@@ -350,7 +349,7 @@ def test_what_could_not_be_graded_is_no_study_that_is_done(
 
 
 def test_the_page_says_what_the_graders_of_this_run_learned_from(tmp_path: Path) -> None:
-    provenance = Provenance(learned=Learned("X & Y", "CC BY 4.0"))
+    provenance = Provenance(learned={"learned_from": "X & Y", "licence": "CC BY 4.0"})
     app = Running(Pipeline(StraightSpine(), BrightnessGrader(), provenance), tmp_path / "app")
     try:
         text = app.request("GET", "/")[1]

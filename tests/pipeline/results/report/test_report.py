@@ -16,13 +16,14 @@ import pytest
 
 from classifier.grade import Grade
 from classifier.measure.quantities import Measured, Quantity
+from data_prep.base.manifest import read_told
 from data_prep.levels import PointSource, SpineLevels
 from data_prep.problems import Reason, Rejection
 from data_prep.read.find import find_studies
 from data_prep.study import Study
 from data_prep.vocabulary import CONDITIONS, LEVELS, TARGETS, Condition, Level, Side, Target
 from pipeline.grade import Pipeline
-from pipeline.models import OWN_WEIGHTS, SYNTHETIC_ONLY, Learned, learned_words, read_learned
+from pipeline.models import OWN_WEIGHTS, SYNTHETIC_ONLY, learned_words
 from pipeline.prediction import Provenance, StudyPrediction
 from pipeline.results.dicom.identity import note
 from pipeline.results.pictures.montage import crop_at, read_at
@@ -419,18 +420,18 @@ def test_nothing_from_outside_becomes_markup() -> None:
 def test_weights_of_ones_own_are_not_called_synthetic(bundled_pipeline: Pipeline) -> None:
     models = dict(bundled_pipeline.provenance.models)
     models["classifier/spinal.safetensors"] = "0" * 64
-    assert learned_words(models, Learned()) == OWN_WEIGHTS
+    assert learned_words(models, {}) == OWN_WEIGHTS
     prediction = stand_in_pipeline().predict_study(Study("501", ()))
     text = render_report(None, replace(prediction, provenance=Provenance(models=models)))
     assert OWN_WEIGHTS in text and SYNTHETIC_ONLY not in text
 
 
 def test_what_a_manifest_says_that_the_graders_learned_from_is_what_every_result_says(tmp_path: Path) -> None:
-    assert read_learned(tmp_path) == Learned()
+    assert read_told(tmp_path) == {}
     (tmp_path / "manifest.json").write_text(
         '{"files": {}, "learned_from": "X and Y", "licence": "CC BY 4.0"}'
     )
-    learned = read_learned(tmp_path)
+    learned = read_told(tmp_path)
     words = learned_words({}, learned)
     assert words == "The graders learned from X and Y. Licence of the weights: CC BY 4.0."
     prediction = stand_in_pipeline().predict_study(Study("501", ()))
