@@ -26,7 +26,7 @@ from rich.progress import track
 from classifier.calibration import fit_calibration
 from classifier.config import GraderConfig, GraderName, default_config, merged
 from classifier.grade import SEVERITY_WEIGHTS
-from classifier.judge.bootstrap import StudyDraws, ratio, value_and_interval
+from classifier.judge.rows import StudyDraws, ratio, value_and_interval
 from classifier.learn.crop_cache import CropCache, build_cache, load_cache
 from classifier.learn.sources import phantom_sources
 from classifier.learn.train import grade_cache, train_grader

@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 
 from classifier.calibration import CALIBRATION_BINS, equal_groups
 from classifier.grade import SEVERITY_WEIGHTS
-from classifier.judge.bootstrap import DEFAULT_RESAMPLES, FloatArray, StudyDraws, ratio, value_and_interval
-from classifier.judge.rows import GradedRows
+from classifier.judge.rows import (
+    DEFAULT_RESAMPLES,
+    FloatArray,
+    GradedRows,
+    StudyDraws,
+    ratio,
+    value_and_interval,
+)
 from classifier.metric import by_study
 from classifier.prior import competition_weighted
 from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, ConditionGroup, Level, Severity

@@ -25,9 +25,8 @@ from data_prep.base.workers import in_order
 from data_prep.geometry import SlicePlane
 from data_prep.levels import LevelPoint, Sight
 from data_prep.names import input_label
-from data_prep.phantom.pacs_headers import complete_headers
 from data_prep.phantom.plan import SeriesPlan
-from data_prep.phantom.quirks import Quirks, draw_quirks, renumber
+from data_prep.phantom.quirks import Quirks, complete_headers, draw_quirks, renumber
 from data_prep.phantom.scanner import MAX_STORED, SCANNER_RANGES
 from data_prep.phantom.severity import READER_NOISE
 from data_prep.phantom.study import PhantomStudy, make_study, repeat_series

@@ -17,8 +17,18 @@ import numpy as np
 
 from data_prep.geometry import FloatArray, Orientation
 from data_prep.problems import Reason, Rejection
-from data_prep.read.missing_numbers import Numbering, Numbers, holes_in, leave_room, numberings_of
-from data_prep.read.missing_signs import along, begin_late, fewer_than_beside, lost_of_shuffled, stated_beyond
+from data_prep.read.missing_signs import (
+    Numbering,
+    Numbers,
+    along,
+    begin_late,
+    fewer_than_beside,
+    holes_in,
+    leave_room,
+    lost_of_shuffled,
+    numberings_of,
+    stated_beyond,
+)
 from data_prep.read.slice_header import SliceHeader
 from data_prep.study import Series, Slice
 

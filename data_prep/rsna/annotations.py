@@ -10,8 +10,7 @@ import pandas as pd
 
 from data_prep.geometry import FloatArray
 from data_prep.levels import LevelPoint, PointSource, Sight
-from data_prep.rsna.table_problems import Problem, problem
-from data_prep.rsna.table_quirks import are_a_level_apart, is_placeholder
+from data_prep.rsna.table_quirks import Problem, are_a_level_apart, is_placeholder, problem
 from data_prep.study import Series, Slice, Study
 from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, Side, Target
 

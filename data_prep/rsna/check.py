@@ -16,7 +16,7 @@ from data_prep.problems import DicomRejected, Reason, Rejection
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
-from data_prep.rsna.table_problems import Problem, TablesInvalid, problem
+from data_prep.rsna.table_quirks import Problem, TablesInvalid, problem
 from data_prep.rsna.tables import RsnaTables, read_tables
 from data_prep.study import Series, Study
 from data_prep.vocabulary import CONDITIONS

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from data_prep.geometry import FloatArray
-from data_prep.rsna.table_problems import Problem, problem, quirk
+from data_prep.problems import LumbarError
 from data_prep.vocabulary import LEVELS, TARGETS, Condition, ConditionGroup, SeriesKind, Side
 
+_EXAMPLES = 5
 # Real placeholder points lie within 6 px of the corner; no true point is nearer than 40 px.
 PLACEHOLDER_MAX_PX = 10.0
 # Off the curve of the other four, in mean level gaps, L1/L2 … L5/S1: one and a half times what 99.5 % of the
@@ -23,8 +25,58 @@ _LEAST_LEVELS, _LEAST_SERIES = 3, 3
 AXES_EXCHANGED = "axes_exchanged"
 # Between levels, for recesses: on fewer, neighbouring slices are a level apart.
 _LEAST_SLICES = 3.0
-
 _POINT_KEY = ["study_id", "series_id", "instance_number", "condition", "level"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A kind of problem.
+
+    Attributes:
+        code: for programs.
+        message: for people.
+        count: how often it occurs.
+        examples: where, at most 5.
+        fatal: the data cannot be used; otherwise a quirk that the program survives.
+    """
+
+    code: str
+    message: str
+    count: int
+    examples: tuple[str, ...]
+    fatal: bool
+
+    @property
+    def said(self) -> str:
+        """Code, number and examples."""
+        shown = f" ({', '.join(self.examples)}{', …' if self.count > len(self.examples) else ''})"
+        return f"[{self.code}] {self.count} x {self.message}{shown if self.examples else ''}"
+
+    def __str__(self) -> str:
+        return f"{'error' if self.fatal else 'quirk'} {self.said}"
+
+
+class TablesInvalid(LumbarError, ValueError):
+    """Tables that cannot be used; ``problems`` holds all that was found, fatal or not."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(str(item) for item in problems if item.fatal))
+        self.problems = problems
+
+    def __reduce__(self) -> tuple[type[TablesInvalid], tuple[tuple[Problem, ...]]]:
+        return type(self), (self.problems,)
+
+
+def problem(code: str, message: str, places: Iterable[object], *, fatal: bool = False) -> Problem:
+    """A problem counted by its places, the first of which are its examples."""
+    named = [str(place) for place in places]
+    return Problem(code, message, len(named), tuple(named[:_EXAMPLES]), fatal)
+
+
+def quirk(code: str, message: str, places: Iterable[object]) -> list[Problem]:
+    """The same of what can be survived; nothing without a place."""
+    found = problem(code, message, places)
+    return [found] if found.count else []
 
 
 def label_quirks(train: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:

@@ -11,12 +11,14 @@ from pandera.errors import SchemaErrors
 
 from data_prep.base.csv_files import EMPTY, read_text_table
 from data_prep.read.series_table import SERIES_TABLES
-from data_prep.rsna.table_problems import Problem, TablesInvalid, problem
 from data_prep.rsna.table_quirks import (
     AXES_EXCHANGED,
+    Problem,
+    TablesInvalid,
     coordinate_quirks,
     label_quirks,
     point_and_label_quirks,
+    problem,
     series_quirks,
 )
 from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, TARGETS, Condition, Level

@@ -49,8 +49,10 @@ def models_digest(models: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def set_times(dataset: Dataset, source: SourceStudy, *, has_content_time: bool = True) -> None:
-    """Put the study's date and time where the library put the clock's."""
+def finish(dataset: Dataset, source: SourceStudy, what: str, *, has_content_time: bool = True) -> None:
+    """Whose a result is, what its series is called, and the study's time in place of the clock's."""
+    source.fill(dataset)
+    dataset.SeriesDescription = f"lumbar {what} - not a medical device"
     for prefix in ("Content", "InstanceCreation") if has_content_time else ("InstanceCreation",):
         setattr(dataset, f"{prefix}Date", source.content_date)
         setattr(dataset, f"{prefix}Time", source.content_time)

@@ -29,7 +29,7 @@ from data_prep.study import Series, Study
 from data_prep.vocabulary import Target
 from pipeline import __version__
 from pipeline.prediction import StudyPrediction
-from pipeline.results.dicom.identity import NAME, identify, set_times
+from pipeline.results.dicom.identity import NAME, finish, identify
 from pipeline.results.dicom.source import SourceImage, SourceStudy
 from pipeline.results.words import target_words
 
@@ -65,13 +65,11 @@ def build_presentations(source: SourceStudy, prediction: StudyPrediction, study:
             graphic_annotations=_annotations(source, prediction, points, headers, layer),
             voi_lut_transformations=[window] if window is not None else None,
         )
-        source.fill(state)
+        finish(state, source, "overlays", has_content_time=False)
         _name_classes(state, {image.sop_instance_uid: image.sop_class_uid for image in images})
-        state.SeriesDescription = "lumbar overlays - not a medical device"
         state.ContentCreatorName = f"{NAME}^software"
         state.BodyPartExamined = "LSPINE"
         state.GraphicLayerSequence[0].GraphicLayerRecommendedDisplayGrayscaleValue = 0xFFFF
-        set_times(state, source, has_content_time=False)
         state.PresentationCreationDate, state.PresentationCreationTime = (
             source.content_date,
             source.content_time,

@@ -32,7 +32,7 @@ from data_prep.vocabulary import CONDITIONS, LEVELS, Level, Target
 from pipeline import __version__
 from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import ResultObject, codes, groups
-from pipeline.results.dicom.identity import MANUFACTURER, NAME, identify, models_digest, note, set_times
+from pipeline.results.dicom.identity import MANUFACTURER, NAME, finish, identify, models_digest, note
 from pipeline.results.dicom.source import SourceImage, SourceStudy
 from pipeline.results.words import (
     NUMBERING_IN_DOUBT,
@@ -70,7 +70,6 @@ def build_report(
         **identify("sr" if three_d else "sr88.33", source, prediction),
         manufacturer_model_name=NAME,
         software_versions=__version__,
-        series_description="lumbar stenosis grades - not a medical device",
         is_complete=True,
         is_final=False,
         record_evidence=False,
@@ -83,8 +82,7 @@ def build_report(
         ],
     )
     report.ContentSequence = tree
-    source.fill(report)
-    set_times(report, source)
+    finish(report, source, "stenosis grades")
     return report
 
 

@@ -27,7 +27,7 @@ from data_prep.vocabulary import TARGETS, Severity, Target
 from pipeline import __version__
 from pipeline.prediction import StudyPrediction
 from pipeline.results.dicom import ResultObject, codes
-from pipeline.results.dicom.identity import NAME, identify, note, set_times
+from pipeline.results.dicom.identity import NAME, finish, identify, note
 from pipeline.results.dicom.presentation import build_presentations, presented_series
 from pipeline.results.dicom.source import SourceStudy, read_source
 from pipeline.results.dicom.structured_report import build_report, observer
@@ -159,9 +159,7 @@ def build_key_images(source: SourceStudy, prediction: StudyPrediction) -> Datase
         ),
         **identify("ko", source, prediction),
     )
-    source.fill(selection)
-    selection.SeriesDescription = "lumbar key images - not a medical device"
-    set_times(selection, source)
+    finish(selection, source, "key images")
     return selection
 
 
@@ -194,9 +192,8 @@ def build_capture(source: SourceStudy, prediction: StudyPrediction, picture: Pat
         **identify("sc", source, prediction),
         manufacturer_model_name=NAME,
         software_versions=__version__,
-        series_description="lumbar montage - not a medical device",
     )
-    source.fill(capture)
+    finish(capture, source, "montage")
     # Many images on one page have no one orientation (Type 2C: empty); the lumbar spine is no paired organ.
     capture.PatientOrientation, capture.BodyPartExamined = None, "LSPINE"
     capture.ConversionType = "WSD"
@@ -204,5 +201,4 @@ def build_capture(source: SourceStudy, prediction: StudyPrediction, picture: Pat
     capture.BurnedInAnnotation = "YES"
     capture.ImageComments = note(prediction.provenance)
     capture.DateOfSecondaryCapture, capture.TimeOfSecondaryCapture = source.content_date, source.content_time
-    set_times(capture, source)
     return capture

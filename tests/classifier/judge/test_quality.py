@@ -10,7 +10,6 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_auc_score
 
 from classifier.calibration import expected_calibration_error
-from classifier.judge.bootstrap import StudyDraws, value_and_interval
 from classifier.judge.evaluate import as_rows, evaluate
 from classifier.judge.plots import save_figures
 from classifier.judge.quality import (
@@ -22,7 +21,7 @@ from classifier.judge.quality import (
     review_curve,
     score_with_intervals,
 )
-from classifier.judge.rows import GradedRows
+from classifier.judge.rows import GradedRows, StudyDraws, value_and_interval
 from classifier.metric import PROBABILITY_COLUMNS, score
 from classifier.prior import competition_weighted
 from data_prep.vocabulary import CONDITIONS, LEVELS, SEVERITIES, TARGETS, ConditionGroup, Target

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.rsna.table_problems import TablesInvalid
-from data_prep.rsna.table_quirks import studies_left_out
+from data_prep.rsna.table_quirks import TablesInvalid, studies_left_out
 from data_prep.rsna.tables import RsnaTables, read_tables
 from data_prep.vocabulary import LEVELS, TARGETS
 
