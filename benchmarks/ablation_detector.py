@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
+from benchmarks.quality import external_slice_cases
 from data_prep.base.manifest import write_manifest
 from data_prep.geometry import FloatArray
 from data_prep.phantom import make_study
@@ -34,7 +35,7 @@ from data_prep.vocabulary import SeriesKind
 from detector.config import PredictConfig
 from detector.finder import SpineFinder, sagittal_series
 from detector.learn.slices import AnnotatedStudy
-from detector.learn.sources import SliceSources, external_cases, external_slice_cases, training_slices
+from detector.learn.sources import SliceSources, external_cases, training_slices
 from detector.learn.synthesis import NO_SYNTHESIS
 from detector.learn.train import TrainConfig, train_detector
 from detector.learn.views import AugmentConfig

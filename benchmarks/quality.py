@@ -37,9 +37,12 @@ from data_prep.phantom import PHANTOM_VERSION, SCANNER_RANGES, make_study
 from data_prep.read.find import find_studies
 from data_prep.rsna.annotations import annotated_points
 from data_prep.rsna.tables import read_tables
+from data_prep.study import Study
 from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, ConditionGroup, Severity, Target
 from detector.evaluate import numbering_report, point_errors, summarise
-from detector.learn.sources import external_cases, external_slice_cases
+from detector.learn.point_slices import annotated_row, external_series
+from detector.learn.slices import AnnotatedStudy, ExternalSlices
+from detector.learn.sources import external_cases, external_slices, patients_of
 from detector.learn.study_slices import hard_phantom
 from detector.predict import LevelDetector
 from pipeline import Pipeline
@@ -230,6 +233,31 @@ def on_spider(root: Path) -> Measured:
             level.value: [round(float(p), 3) for p in np.mean(canal, axis=0)[level.index]] for level in LEVELS
         },
     }, table
+
+
+def external_slice_cases(folder: Path, mm_per_px: float, part: str) -> list[AnnotatedStudy]:
+    """Every labelled slice of a part (``all``: of both parts) as a study of one slice."""
+    source = external_slices(folder, mm_per_px, 4)
+    parts = ("train", "report") if part == "all" else (part,)
+    patients = [patient for name in parts for patient in patients_of(folder, mm_per_px, name)]
+    return [case for patient in patients for case in _studies_of(source, patient)]
+
+
+def _studies_of(source: ExternalSlices, patient: str) -> list[AnnotatedStudy]:
+    """Every labelled slice of a patient as a study of its own, with its canal points."""
+    points = source.points()
+    points = points[(points["patient"].astype(str) == patient) & points["canal_x"].notna()]
+    cases = []
+    for file, rows in points.groupby("file", sort=True):
+        name = Path(str(file)).stem
+        index = int(rows["slice_index"].iloc[0])
+        series = external_series(source, name, f"{name}-t2", {index: str(file)}, 0.0)
+        by_level = {str(row["level"]): row for _, row in rows.iterrows()}
+        annotated = [
+            annotated_row(series, level, by_level[level.label]) for level in LEVELS if level.label in by_level
+        ]
+        cases.append((Study(name, (series,)), tuple(annotated)))
+    return cases
 
 
 def _right(errors: pd.DataFrame) -> str:

@@ -151,7 +151,7 @@ def external_study(
     labelled = sorted(points["slice_index"].unique())
     middle = labelled[len(labelled) // 2]
     kept = {index: file for index, file in files.items() if (index - middle) % every == 0}
-    series = _series(source, patient, f"{patient}-t2", kept, slice_gap_mm)
+    series = external_series(source, patient, f"{patient}-t2", kept, slice_gap_mm)
     annotated = []
     for level in LEVELS:
         rows = points[
@@ -159,31 +159,14 @@ def external_study(
         ]
         if not rows.empty:
             row = rows.iloc[int((rows["slice_index"] - middle).abs().argmin())]
-            annotated.append(_annotated(series, level, row))
+            annotated.append(annotated_row(series, level, row))
     return Study(patient, (series,)), tuple(annotated)
 
 
-def external_slice_studies(source: ExternalSlices, patient: str) -> list[AnnotatedStudy]:
-    """Every labelled slice of a patient as a study of its own, with its canal points."""
-    points = source.points()
-    points = points[(points["patient"].astype(str) == patient) & points["canal_x"].notna()]
-    cases = []
-    for file, rows in points.groupby("file", sort=True):
-        name = Path(str(file)).stem
-        index = int(rows["slice_index"].iloc[0])
-        series = _series(source, name, f"{name}-t2", {index: str(file)}, 0.0)
-        by_level = {str(row["level"]): row for _, row in rows.iterrows()}
-        annotated = [
-            _annotated(series, level, by_level[level.label]) for level in LEVELS if level.label in by_level
-        ]
-        cases.append((Study(name, (series,)), tuple(annotated)))
-    return cases
-
-
-def _series(
+def external_series(
     source: ExternalSlices, study_id: str, series_id: str, files: Mapping[int, str], slice_gap_mm: float
 ) -> Series:
-    """Slices by their index, as instance number, ``slice_gap_mm`` apart."""
+    """External slices by their index, as instance number, ``slice_gap_mm`` apart."""
     slices = []
     for index, file in files.items():
         image = source.read_averaged(file)
@@ -192,7 +175,7 @@ def _series(
     return Series(study_id, series_id, SeriesKind.SAGITTAL_T2, (tuple(slices),), "table")
 
 
-def _annotated(series: Series, level: Level, row: pd.Series) -> LevelPoint:
+def annotated_row(series: Series, level: Level, row: pd.Series) -> LevelPoint:
     """The canal point of a row of the table, on its slice."""
     xy_px = float(row["canal_x"]), float(row["canal_y"])
     return canal_point(series, int(row["slice_index"]), level, xy_px)

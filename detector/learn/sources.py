@@ -18,7 +18,6 @@ from data_prep.synthetic import FIRST_CHOOSING_SEED
 from detector.finder import sagittal_series
 from detector.learn.numbering import NumberedCase, numbered_case
 from detector.learn.point_slices import (
-    external_slice_studies,
     external_study,
     labelled_point_slices,
     patient_id,
@@ -173,19 +172,12 @@ def external_cases(folder: Path, mm_per_px: float, part: str) -> list[AnnotatedS
     source = external_slices(folder, mm_per_px, 4)
     return [
         external_study(source, patient, slice_gap_mm=0.9, every=4)
-        for patient in _patients(folder, mm_per_px, part)
+        for patient in patients_of(folder, mm_per_px, part)
     ]
 
 
-def external_slice_cases(folder: Path, mm_per_px: float, part: str) -> list[AnnotatedStudy]:
-    """Every labelled slice of a part (``all``: of both parts) as a study of one slice."""
-    source = external_slices(folder, mm_per_px, 4)
-    parts = ("train", "report") if part == "all" else (part,)
-    patients = [patient for name in parts for patient in _patients(folder, mm_per_px, name)]
-    return [case for patient in patients for case in external_slice_studies(source, patient)]
-
-
-def _patients(folder: Path, mm_per_px: float, part: str) -> tuple[str, ...]:
+def patients_of(folder: Path, mm_per_px: float, part: str) -> tuple[str, ...]:
+    """Patients of a part of ``split.csv``, or of ``choosing``."""
     if part == "choosing":
         return tuple(sorted(_training_and_validation(folder, mm_per_px)[1]))
     return _split(folder, part)

@@ -17,8 +17,7 @@ from classifier.metric import long_labels
 from data_prep.levels import LevelPoint
 from data_prep.read.entry import StudyEntry
 from data_prep.read.find import find_studies
-from data_prep.rsna.annotations import annotated_points
-from data_prep.rsna.cleaning import PointRules, clean_points
+from data_prep.rsna.annotations import PointRules, annotated_points, clean_points
 from data_prep.rsna.decoded_cache import DecodedCache
 from data_prep.rsna.table_quirks import studies_left_out
 from data_prep.rsna.tables import read_tables

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.config import GraderConfig, GraderName, default_config, merged
-from data_prep.rsna.cleaning import PointRules
+from data_prep.rsna.annotations import PointRules
 
 STARTS = ("bundled", "scratch")
 NOISE_RULES = ("off", "drop", "soften")

@@ -109,6 +109,7 @@ class Peers:
 
     def check(self) -> None:
         """Look after the others now and then. Raises RankFailed: one is gone and has not done its share."""
+        self._ranks.check()
         now = time.monotonic()
         if now - self._looked < min(_LOOK_EVERY_S, GRACE_S):
             return

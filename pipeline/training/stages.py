@@ -52,7 +52,7 @@ class Stages:
         self.run, self.say = run, say
         run.mkdir(parents=True, exist_ok=True)
         self._peers = Peers(run, ranks)
-        self.ranks = replace(ranks, check=self._check(ranks.check))
+        self.ranks = replace(ranks, check=self._peers.check)
 
     def do(self, jobs: Sequence[Job]) -> None:
         """Do this process's share of the jobs that are not done, then wait for the others."""
@@ -91,13 +91,6 @@ class Stages:
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         """Let another training into the folder; after a failure the others miss this process."""
         self._peers.leave(done=failure is None)
-
-    def _check(self, before: Callable[[], None]) -> Callable[[], None]:
-        def check() -> None:
-            before()
-            self._peers.check()
-
-        return check
 
 
 def seconds_of(run: Path) -> dict[str, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.rsna.cleaning import PointRules, clean_points
+from data_prep.rsna.annotations import PointRules, clean_points
 from data_prep.rsna.tables import read_tables
 from data_prep.vocabulary import LEVELS
 

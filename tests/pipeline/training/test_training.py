@@ -31,7 +31,7 @@ from data_prep.levels import (
     Sight,
     SpineLevels,
 )
-from data_prep.rsna.cleaning import PointRules
+from data_prep.rsna.annotations import PointRules
 from data_prep.vocabulary import LEVELS, TARGETS, Condition, ConditionGroup, Severity
 from pipeline.cli import app
 from pipeline.grade import Pipeline
