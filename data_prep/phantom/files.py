@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +37,8 @@ from data_prep.vocabulary import SEVERITIES, SUBMISSION_COLUMNS, TARGETS, Series
 PHANTOM_VERSION = "2.0"
 
 _Row = dict[str, object]
+# A series as it is written, and the instance numbers that its own become.
+_Written = tuple[Series, SeriesPlan, dict[int, int]]
 _POINT_COLUMNS = ["study_id", "series_id", "instance_number", "condition", "level", "x", "y"]
 _SERIES_COLUMNS = ["study_id", "series_id", "series_description"]
 
@@ -117,22 +118,23 @@ def write_dataset(
 class _StudyRows:
     """The rows that one study adds to the tables."""
 
-    def __init__(self, phantom: PhantomStudy, written: _Written, quirks: Quirks) -> None:
+    def __init__(self, phantom: PhantomStudy, written: Sequence[_Written], quirks: Quirks) -> None:
+        numbers = {item.series_id: new for item, _, new in written}
         study_id = phantom.study.study_id
         self.labels: _Row = {"study_id": study_id}
         for target in TARGETS:
             label = phantom.severities[target].value
             self.labels[target.column] = None if target in quirks.empty_labels else label
         self.points: list[_Row] = [
-            self._point(study_id, point, point.sight, written, quirks)
+            self._point(study_id, point, point.sight, numbers[point.sight.series_id], quirks)
             for point in phantom.points
             if point.sight is not None
-            and point.sight.series_id in written.numbers
+            and point.sight.series_id in numbers
             and Target(point.condition, point.level) not in quirks.unlocated
         ]
         self.series: list[_Row] = [
             dict(zip(_SERIES_COLUMNS, (study_id, item.series_id, item.kind), strict=True))
-            for item, _ in written.series
+            for item, *_ in written
         ]
         self.oracle: list[_Row] = [
             {
@@ -143,34 +145,29 @@ class _StudyRows:
         ]
 
     @staticmethod
-    def _point(study_id: str, point: LevelPoint, sight: Sight, written: _Written, quirks: Quirks) -> _Row:
+    def _point(
+        study_id: str, point: LevelPoint, sight: Sight, numbers: dict[int, int], quirks: Quirks
+    ) -> _Row:
         x, y = sight.xy_px
         if Target(point.condition, point.level) in quirks.misplaced:
             x, y = 5.0 + x % 1.0, 5.0 + y % 1.0
-        number = written.numbers[sight.series_id][sight.instance_number]
+        number = numbers[sight.instance_number]
         place = (study_id, sight.series_id, number, point.condition.label, point.level.label, x, y)
         return dict(zip(_POINT_COLUMNS, place, strict=True))
 
 
-@dataclass(frozen=True, eq=False)
-class _Written:
-    """The series of a study as they are written, and the instance numbers they get there."""
-
-    series: list[tuple[Series, SeriesPlan]]
-    numbers: dict[str, dict[int, int]]
-
-
-def _written(phantom: PhantomStudy, quirks: Quirks, rng: np.random.Generator) -> _Written:
+def _written(phantom: PhantomStudy, quirks: Quirks, rng: np.random.Generator) -> list[_Written]:
+    """The series of a study as they are written, and the instance numbers that theirs become there."""
     series = list(zip(phantom.study.series, phantom.plans, strict=True))
     if quirks.repeated is not None:
         first = next(number for number, (item, _) in enumerate(series) if item.kind is quirks.repeated)
         series.append(repeat_series(phantom, first, rng))
     series = [(item, plan) for item, plan in series if item.kind is not quirks.missing]
-    numbers = {}
-    for item, plan in series:
-        same = {number: number for number in plan.instance_numbers}
-        numbers[item.series_id] = renumber(plan.instance_numbers, rng) if quirks.renumbered else same
-    return _Written(series, numbers)
+    numbers = [
+        renumber(plan.instance_numbers, rng) if quirks.renumbered else {n: n for n in plan.instance_numbers}
+        for _, plan in series
+    ]
+    return [(*pair, new) for pair, new in zip(series, numbers, strict=True)]
 
 
 def _write_study(
@@ -185,14 +182,14 @@ def _write_study(
     rng = np.random.default_rng([seed, 6])
     compressed, full_headers = bool(rng.random() < 0.3), bool(rng.random() < 0.4)
     written = _written(phantom, odd, rng)
-    for series, plan in written.series:
+    for series, plan, numbers in written:
         folder = images / phantom.study.study_id / series.series_id
         folder.mkdir(parents=True, exist_ok=True)
         for place, item in enumerate(series.slices):
             pixels = item.pixels().astype(np.uint16)
             if odd.mixed_shapes and place == 0:
                 pixels = pixels[:-4, :-2]
-            number = written.numbers[series.series_id][item.instance_number]
+            number = numbers[item.instance_number]
             dataset = _dicom(phantom.study.study_id, plan, item.plane, number, full_headers)
             if headers == "pacs":
                 complete_headers(dataset, phantom.study.study_id, plan, number)

@@ -167,14 +167,14 @@ def _mean_of_cuts(
 
 def _cut(body: Body, body_mm: Float32Array, signals: dict[str, float], pixel_mm: float) -> Float32Array:
     image = np.zeros(body_mm.shape[1], dtype=np.float32)
-    torso = inside_torso(body, body_mm)
-    if not len(torso.index):
+    index, depth_mm = inside_torso(body, body_mm)
+    if not len(index):
         return image
-    coordinates = body.spine.coordinates(warped(body, body_mm.take(torso.index, axis=1)))
+    coordinates = body.spine.coordinates(warped(body, body_mm.take(index, axis=1)))
     painter = Painter(body, signals, coordinates, pixel_mm)
-    paint_soft_tissue(painter, torso)
+    paint_soft_tissue(painter, depth_mm)
     paint_vertebrae(painter)
     paint_posterior(painter)
     paint_canal(painter)
-    image[torso.index] = painter.signal
+    image[index] = painter.signal
     return image

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -14,14 +13,6 @@ from data_prep.phantom.posture import FIRST_LUMBAR, LUMBOSACRAL
 
 MUSCLE_BACK_MM = 40.0
 SPINE_BACK_MM = 24.0
-
-
-@dataclass(frozen=True, eq=False)
-class Torso:
-    """The points inside the skin: their index, and how deep (mm) each lies under the skin."""
-
-    index: NDArray[np.intp]
-    depth_mm: RealArray
 
 
 @lru_cache(maxsize=1)
@@ -36,8 +27,8 @@ def _back_line(body: Body) -> tuple[RealArray, RealArray]:
     return line[:, 2], level + body.spine.stature * MUSCLE_BACK_MM + body.soft["fat_back"] + 2.0
 
 
-def inside_torso(body: Body, body_mm: RealArray) -> Torso:
-    """Find the points (3, n) of body coordinates that are not air."""
+def inside_torso(body: Body, body_mm: RealArray) -> tuple[NDArray[np.intp], RealArray]:
+    """Of points (3, n) of body coordinates, which are inside the skin, and how deep (mm) under it."""
     heights, skin_y = _back_line(body)
     x, y, z = body_mm
     back = np.interp(z, heights, skin_y).astype(np.float32)
@@ -48,26 +39,26 @@ def inside_torso(body: Body, body_mm: RealArray) -> Torso:
     radius = np.sqrt(np.maximum(a + b - 0.55 * a * b, 0.0))
     depth = (1.0 - radius) * half
     index = np.flatnonzero((depth > 0) & (a < 1) & (b < 1))
-    return Torso(index, depth[index].astype(np.float32))
+    return index, depth[index].astype(np.float32)
 
 
-def paint_soft_tissue(painter: Painter, torso: Torso) -> None:
-    """Paint from the outside in: fat, skin, belly, muscles, vessels."""
+def paint_soft_tissue(painter: Painter, depth_mm: RealArray) -> None:
+    """Paint from the outside in: fat, skin, belly, muscles, vessels; ``depth_mm``: under the skin."""
     at, signals = painter.at, painter.signals
     painter.signal[:] = signals["fat"] * (0.97 + 0.04 * painter.noise(at.body_mm, 2.3))
-    painter.paint(torso.depth_mm - 2.0, signals["skin"])
-    _paint_belly(painter, torso)
-    _paint_back_muscles(painter, torso)
+    painter.paint(depth_mm - 2.0, signals["skin"])
+    _paint_belly(painter, depth_mm)
+    _paint_back_muscles(painter, depth_mm)
     _paint_psoas(painter)
     _paint_vessels(painter)
 
 
-def _paint_belly(painter: Painter, torso: Torso) -> None:
+def _paint_belly(painter: Painter, depth_mm: RealArray) -> None:
     at, signals, soft = painter.at, painter.signals, painter.body.soft
-    where = np.flatnonzero((torso.depth_mm > soft["fat_side"]) & (at.back_mm < 14.0))
+    where = np.flatnonzero((depth_mm > soft["fat_side"]) & (at.back_mm < 14.0))
     if not len(where):
         return
-    depth = torso.depth_mm.take(where)
+    depth = depth_mm.take(where)
     wall = soft["fat_side"] + 9.0
     painter.paint(np.abs(depth - wall) - 5.0, signals["muscle"], where)
     _paint_bowel(painter, depth - wall, where)
@@ -98,10 +89,10 @@ def _paint_kidneys(painter: Painter, where: NDArray[np.intp]) -> None:
         painter.paint((radius - 0.4) * 26, painter.signals["fat"], near)
 
 
-def _paint_back_muscles(painter: Painter, torso: Torso) -> None:
+def _paint_back_muscles(painter: Painter, depth_mm: RealArray) -> None:
     at, signals, soft = painter.at, painter.signals, painter.body.soft
     behind = painter.behind_mm
-    where = np.flatnonzero((behind > -9) & (np.abs(at.left_mm) < 96) & (torso.depth_mm > soft["fat_back"]))
+    where = np.flatnonzero((behind > -9) & (np.abs(at.left_mm) < 96) & (depth_mm > soft["fat_back"]))
     if not len(where):
         return
     scale = painter.body.spine.stature
@@ -112,7 +103,7 @@ def _paint_back_muscles(painter: Painter, torso: Torso) -> None:
     erector = np.minimum(erector, multifidus)
     quadratus = ellipse(side - 62.0 * scale, behind + 2.0, 16.0 * scale, 8.0 * scale)
     bundle = np.minimum(erector, np.where(at.position < LUMBOSACRAL - 0.3, quadratus, np.float32(9)))
-    bundle = np.maximum(bundle, soft["fat_back"] + 1.0 - torso.depth_mm.take(where))
+    bundle = np.maximum(bundle, soft["fat_back"] + 1.0 - depth_mm.take(where))
     # Between and behind the spinous processes: ligaments and small muscles in fat.
     midline = np.maximum(side - 5.0, np.abs(behind - 24.0 * scale) - 15.0 * scale)
     painted = painter.touched(np.minimum(bundle, midline))
