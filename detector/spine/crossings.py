@@ -8,8 +8,9 @@ places, whatever the weighting: they do so in one way round alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import cv2
 import numpy as np
@@ -32,23 +33,6 @@ _STEEPEST_COSINE = 0.7
 _LONG_STACK = 8
 
 
-class Images:
-    """Images with fewer pixels, each made once, of slices that stay alive."""
-
-    def __init__(self, pixel_mm: float) -> None:
-        self._pixel_mm = pixel_mm
-        self._made: dict[int, _Small | None] = {}
-
-    def of(self, item: Slice) -> _Small | None:
-        """The image of a slice; None of one that cannot be decoded."""
-        if id(item) not in self._made:
-            try:
-                self._made[id(item)] = _small(item, self._pixel_mm)
-            except DicomRejected:
-                self._made[id(item)] = None
-        return self._made[id(item)]
-
-
 @dataclass(frozen=True, eq=False)
 class _Small:
     """An image (rows, columns) whose pixels are the means of ``factor`` by ``factor`` of the whole one's.
@@ -60,6 +44,10 @@ class _Small:
     pixels: _Values
     factor: int
     shape: tuple[int, int]
+
+
+# The image of a slice with fewer pixels; None of one that cannot be decoded.
+Images = Callable[[Slice], _Small | None]
 
 
 class Crossings:
@@ -105,7 +93,7 @@ class Crossings:
             return False
         cosine = float(self._slices[place].plane.normal @ self._sagittal[0].plane.normal)
         sources = (self._slices[order[place]] for order in self._sources.values())
-        return abs(cosine) < _STEEPEST_COSINE and None not in map(self._images.of, sources)
+        return abs(cosine) < _STEEPEST_COSINE and None not in map(self._images, sources)
 
     def likenesses(self, ways: Sequence[Way], reach: Reach) -> dict[Way, FloatArray]:
         """Mean correlation of the edges on the lines of each axial slice (slices,), for every way round.
@@ -171,7 +159,7 @@ class Crossings:
         Args:
             start_mm, along: (shifts, lines, 3) and (lines, 3), of the lines.
         """
-        small = self._images.of(source)
+        small = self._images(source)
         assert small is not None  # only what can be decoded is compared
         ends = plane.to_px(start_mm[..., None, :] + self._inner_mm[:, None] * along[..., None, :])
         ends = way.stored_px(ends, small.shape)
@@ -203,7 +191,7 @@ def slices_beside(
         item for item, at_mm in zip(stack, away.tolist(), strict=True) if config.from_mm <= at_mm <= most_mm
     ]
     chosen = [beside[place] for place in _symmetric(len(beside), config.sagittal_slices)]
-    seen = [images.of(item) is not None for item in chosen]
+    seen = [images(item) is not None for item in chosen]
     return [item for item, one, other in zip(chosen, seen, seen[::-1], strict=True) if one and other]
 
 
@@ -269,9 +257,16 @@ def _meeting(
     return start_mm, np.where(along[..., 1:2] < 0, -along, along)
 
 
-def _small(item: Slice, pixel_mm: float) -> _Small:
-    """Raises DicomRejected."""
-    pixels = item.pixels()
+def small_images(pixel_mm: float) -> Images:
+    """Images with pixels of about this size, each made once."""
+    return cache(partial(_small, pixel_mm=pixel_mm))
+
+
+def _small(item: Slice, pixel_mm: float) -> _Small | None:
+    try:
+        pixels = item.pixels()
+    except DicomRejected:
+        return None
     rows, columns = pixels.shape
     factor = min(max(1, round(pixel_mm / float(np.mean(item.plane.spacing_mm)))), rows, columns)
     size = columns // factor, rows // factor

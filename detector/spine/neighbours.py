@@ -17,8 +17,9 @@ like another one is that of a neighbour.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 
 import cv2
@@ -48,7 +49,7 @@ _REGULAR = 1.3
 # Of them all, two neighbours lie 1.2 mm aside of each other at most, as near as 3 mm can tell.
 _LEAST_ASIDE_MM, _LIKE_ASIDE = 4.5, 0.6
 _Image = NDArray[np.float32]
-_Images = dict[int, _Image | None]
+_Images = Callable[[Slice], _Image | None]
 # How unlike each image is to that of its neighbours that is more like it, over how unlike to the one most
 # like it, in the mean of a series. As they lie: axial series of the two real studies and 116 synthetic ones
 # 1.01 and less, T1 1.05, 44 stacks of slices of SPIDER 1.002; crops of 568 axial series of RSNA 1.12, but for
@@ -99,7 +100,7 @@ def neighbours(stacks: Sequence[Sequence[Slice]], *, show_sides: bool = True) ->
     Args:
         show_sides: whether the sides of the images are those of the patient.
     """
-    images: _Images = {}
+    images: _Images = cache(small_image)
     rows = [[_pair(one, other, images, show_sides) for one, other in pairwise(stack)] for stack in stacks]
     between = [_pair(one, other, images, show_sides) for one, other in _between(stacks)]
     told = [pair for row in (*rows, between) for pair in row if pair is not None]
@@ -158,7 +159,7 @@ def _pair(one: Slice, other: Slice, images: _Images, show_sides: bool) -> _Pair 
     """None: the slices or their middles lie apart, columns or sizes differ, or one cannot be decoded."""
     if not _lie_alike(one, other):
         return None
-    first, second = _image_of(one, images), _image_of(other, images)
+    first, second = images(one), images(other)
     if first is None or second is None or first.shape != second.shape:
         return None
     aside = max(2, second.shape[1] // _MARGIN_SHARE) if show_sides else _MARGIN_ROWS
@@ -192,12 +193,6 @@ def _between(stacks: Sequence[Sequence[Slice]]) -> Iterator[tuple[Slice, Slice]]
             away = np.linalg.norm(apart, axis=-1)
             place, beside = np.unravel_index(int(away.argmin()), away.shape)
             yield stack[int(place)], other[int(beside)]
-
-
-def _image_of(item: Slice, images: _Images) -> _Image | None:
-    if id(item) not in images:
-        images[id(item)] = small_image(item)
-    return images[id(item)]
 
 
 def small_image(item: Slice) -> _Image | None:

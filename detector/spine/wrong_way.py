@@ -11,7 +11,14 @@ import numpy as np
 from data_prep.geometry import FloatArray
 from data_prep.study import Series
 from data_prep.vocabulary import SeriesKind
-from detector.spine.crossings import Crossings, Images, places_near, places_spread, slices_beside
+from detector.spine.crossings import (
+    Crossings,
+    Images,
+    places_near,
+    places_spread,
+    slices_beside,
+    small_images,
+)
 from detector.spine.in_plane import InPlaneConfig, lies_another_way
 from detector.spine.ways_round import GIVEN, LIKELY, SIDES, WAYS, CrossingConfig, Order, Reach, Way
 
@@ -56,7 +63,7 @@ def wrong_way_round(
     Args:
         canal_mm: (n, 3) canal points of the levels.
     """
-    images = Images(config.pixel_mm)
+    images = small_images(config.pixel_mm)
     told: dict[str, dict[str, Verdict]] = {}
     right: set[str] = set()  # sagittal ones that agree with an axial one
     for across in axial:
