@@ -1,13 +1,15 @@
 """How well lengths and areas are measured, and whether a flag contradicts right grades.
 
-    python -m benchmarks.measurements --phantoms 100 [--spider FOLDER] [--sudirman FOLDER] [-o FILE]
+    python -m benchmarks.measurements --phantoms 100 [--spider FOLDER] [--sudirman FOLDER] [--rsna DATA]
 
 Phantoms are of seeds that nothing was trained or chosen on, their points shifted by 1 mm at random; what is
 true is what was drawn. SPIDER, against the masks: one slice of each patient (``--part report`` or
 ``train``), or three of those that networks are chosen on (``apart``). Sudirman: T2 slices of one half of
 the patients (``--half report`` or ``develop``, by the SHA-256 of their identifiers), an expert's boxes;
 points lie on the rear edge of the disc and are moved 7 mm back. Slices are also measured on pixels of
-another size, shifted by a part of a pixel. Prints JSON, or writes it.
+another size, shifted by a part of a pixel. RSNA: foramina as ``lumbar predict`` finds and measures them,
+beside readers' grades, on the studies of one part of a data set with sagittal T1 (``--rsna-part``). Prints
+JSON, or writes it.
 """
 
 from __future__ import annotations
@@ -27,9 +29,11 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from classifier.grade import Grade
-from classifier.measure.agreement import contradictions
+from classifier.measure.agreement import contradictions, target_of
+from classifier.measure.foramen_training import phantom_foramina, share_in, upright
+from classifier.measure.foramina import room_of
 from classifier.measure.planar import PlanarSlice
-from classifier.measure.quantities import Quantity
+from classifier.measure.quantities import FORAMEN, Quantity
 from classifier.measure.sagittal import SagittalReading, read_sagittal
 from classifier.measure.strips import between
 from classifier.measure.study import measure_study
@@ -38,10 +42,25 @@ from classifier.measure.training import inside_of
 from data_prep.crops import resample
 from data_prep.geometry import FloatArray, SlicePlane
 from data_prep.levels import SpineFrame, SpineLevel, SpineLevels
+from data_prep.partition import Part, studies_of
 from data_prep.phantom.posture import FIRST_LUMBAR
 from data_prep.phantom.study import PhantomDisc, PhantomStudy, make_study
-from data_prep.vocabulary import LEVELS, GradeSource, Level, SeriesKind
+from data_prep.read.find import find_all_studies
+from data_prep.rsna.tables import LABELS_FILE
+from data_prep.vocabulary import (
+    LEVELS,
+    SEVERITIES,
+    TARGETS,
+    ConditionGroup,
+    GradeSource,
+    Level,
+    SeriesKind,
+    Severity,
+    Side,
+    Target,
+)
 from pipeline.commands import console
+from pipeline.grade import Pipeline
 
 FIRST_SEED = 410_000
 SPIDER_SPACING_MM = 0.47
@@ -49,6 +68,7 @@ SUDIRMAN_SPACING_MM, SUDIRMAN_BACK_MM = 0.6875, 7.0
 SHIFT_MM = 1.0
 # Of a phantom's disc in its middle plane: places to front and back, and across it.
 ALONG_MM, ACROSS_MM = np.arange(-9.0, 9.01, 1.0), np.arange(-13.0, 13.01, 0.1)
+Key = tuple[Quantity, Level | None, Side | None]
 # What is to tell a stenosis by itself.
 _TELLING = (Quantity.CSF_SHARE, Quantity.CANAL_DEPTH)
 
@@ -117,7 +137,8 @@ def shifted_levels(phantom: PhantomStudy, rng: np.random.Generator) -> SpineLeve
         disc, frame = disc_of(phantom, level)
         disc_mm, canal_mm = (at + rng.normal(0, SHIFT_MM, 3) for at in (disc.disc_mm, disc.canal_mm))
         found[level] = SpineLevel(disc_mm, canal_mm, frame, 1.0, 1.0)
-    return SpineLevels(phantom.study.study_id, found, phantom.points, 1.0)
+    points = (replace(item, xyz_mm=item.xyz_mm + rng.normal(0, SHIFT_MM, 3)) for item in phantom.points)
+    return SpineLevels(phantom.study.study_id, found, tuple(points), 1.0)
 
 
 def _shown_disc(phantom: PhantomStudy, level: Level) -> NDArray[np.bool_]:
@@ -164,6 +185,21 @@ def true_lordosis(phantom: PhantomStudy) -> float:
     return float(np.degrees(np.arccos(np.clip(lines[0] @ lines[1], -1, 1))))
 
 
+def true_foramina(phantom: PhantomStudy) -> dict[Key, float]:
+    """Height and width of each foramen's room as it is drawn on its slice, and right minus left."""
+    found: dict[Key, float] = {}
+    for item in phantom_foramina(phantom):
+        room = room_of(share_in(item, upright(item)))
+        if room is not None:
+            found[Quantity.FORAMEN_HEIGHT, item.level, item.side] = room.height_mm
+            found[Quantity.FORAMEN_WIDTH, item.level, item.side] = room.width_mm
+    for level in LEVELS:
+        right, left = (found.get((Quantity.FORAMEN_HEIGHT, level, side)) for side in (Side.RIGHT, Side.LEFT))
+        if right is not None and left is not None:
+            found[Quantity.FORAMEN_DIFFERENCE, level, None] = right - left
+    return found
+
+
 def measure_phantoms(count: int) -> dict[str, object]:
     """Errors, and how often a grade that is right is contradicted."""
     pairs: dict[str, Pairs] = defaultdict(Pairs)
@@ -171,14 +207,14 @@ def measure_phantoms(count: int) -> dict[str, object]:
     for seed in range(FIRST_SEED, FIRST_SEED + count):
         phantom = make_study(seed)
         measured = measure_study(phantom.study, shifted_levels(phantom, np.random.default_rng(seed)))
-        found = {(item.quantity, item.level): item for item in measured}
-        truth: dict[tuple[Quantity, Level | None], float] = {}
-        truth[Quantity.LORDOSIS, None] = true_lordosis(phantom)
+        found = {(item.quantity, item.level, item.side): item for item in measured}
+        truth: dict[Key, float] = {(Quantity.LORDOSIS, None, None): true_lordosis(phantom)}
+        truth |= true_foramina(phantom)
         for level in LEVELS:
-            truth[Quantity.CANAL_DEPTH, level] = true_depth_of(phantom, level)
-            truth[Quantity.DISC_HEIGHT, level] = true_disc_height(phantom, level)
+            truth[Quantity.CANAL_DEPTH, level, None] = true_depth_of(phantom, level)
+            truth[Quantity.DISC_HEIGHT, level, None] = true_disc_height(phantom, level)
             if phantom.study.of_kind(SeriesKind.AXIAL_T2):
-                truth[Quantity.SAC_AREA, level] = true_area(phantom, level)
+                truth[Quantity.SAC_AREA, level, None] = true_area(phantom, level)
         for key, value in truth.items():
             item = found.get(key)
             if item is None:
@@ -382,6 +418,67 @@ def stenosis(slices: list[OneSlice]) -> dict[str, object]:
     return figures
 
 
+# --- readers' grades ---
+
+
+def foramina_of_readers(data: Path, part: Part) -> dict[str, object]:
+    """How the room of foramina goes with readers' grades: all as ``lumbar predict`` finds it.
+
+    AUC for moderate or worse and for severe; percentiles of each grade; how often, of two sides that readers
+    grade differently, the worse has the lower room; grades that are contradicted, by what the reader said.
+    """
+    train = pd.read_csv(data / LABELS_FILE, dtype=str).set_index("study_id")
+    labels = {
+        str(study_id): {
+            target: Severity(row[target.column])
+            for target in TARGETS
+            if target.condition.group is ConditionGroup.FORAMINAL and isinstance(row[target.column], str)
+        }
+        for study_id, row in train.iterrows()
+    }
+    wanted = studies_of(labels, part)
+    pipeline = Pipeline.load(threads=1)
+    rows: list[tuple[str, str, Target, int, float]] = []
+    against: list[bool] = []
+    entries = [e for e in find_all_studies([data / "train_images"]) if e.study_id in wanted]
+    for entry in entries:
+        prediction, _ = pipeline.predict_entry(entry)
+        truth = labels[entry.study_id]
+        for item in prediction.measurements:
+            target = target_of(item)
+            if item.quantity in FORAMEN and target is not None and target in truth:
+                rows.append((entry.study_id, item.quantity.value, target, truth[target].index, item.value))
+        against += [
+            item.severity is truth[item.target]
+            for item in contradictions(prediction.grades, prediction.measurements)
+            if item.measured.quantity in FORAMEN and item.target in truth
+        ]
+    table = pd.DataFrame(rows, columns=["study", "quantity", "target", "label", "value"])
+    result: dict[str, object] = {"part": part, "studies": len(entries)}
+    for quantity, rows_of in table.groupby("quantity"):
+        score, label = -rows_of["value"].to_numpy(), rows_of["label"].to_numpy()
+        result[str(quantity)] = {
+            "n": len(rows_of),
+            "auc": [auc(score, label >= 1), auc(score, label == 2)],
+            "percentiles_5_10_50_90": {
+                severity.value: np.percentile(-score[label == severity.index], (5, 10, 50, 90))
+                .round(1)
+                .tolist()
+                for severity in SEVERITIES
+            },
+        }
+    result["worse_side_is_lower"] = _worse_is_lower(table[table["quantity"] == Quantity.FORAMEN_HEIGHT.value])
+    result["contradicted"] = {"n": len(against), "reader_agrees_with_the_grade": sum(against)}
+    return result
+
+
+def _worse_is_lower(heights: pd.DataFrame) -> dict[str, float]:
+    pairs = heights.assign(level=[target.level for target in heights["target"]]).groupby(["study", "level"])
+    sides = [group.sort_values("label") for _, group in pairs if group["label"].nunique() == 2]
+    lower = [group["value"].iloc[1] < group["value"].iloc[0] for group in sides]
+    return {"n": len(lower), "share": float(np.mean(lower))}
+
+
 def repeated(slices: list[OneSlice]) -> dict[str, object]:
     """Share of values that stay within their stated uncertainty on another grid."""
     inside: dict[str, list[bool]] = defaultdict(list)
@@ -406,6 +503,8 @@ def main() -> None:
     parser.add_argument("--part", choices=("report", "train", "apart"), default="report")
     parser.add_argument("--sudirman", type=Path)
     parser.add_argument("--half", choices=("report", "develop"), default="report")
+    parser.add_argument("--rsna", type=Path)
+    parser.add_argument("--rsna-part", type=Part, choices=tuple(Part), default=Part.TEST)
     parser.add_argument("-o", "--output", type=Path)
     given = parser.parse_args()
     results: dict[str, object] = {}
@@ -417,6 +516,8 @@ def main() -> None:
     if given.sudirman:
         slices = list(sudirman_slices(given.sudirman, given.half))
         results["sudirman"] = {"half": given.half, **stenosis(slices), "repeated": repeated(slices)}
+    if given.rsna:
+        results["rsna"] = foramina_of_readers(given.rsna, given.rsna_part)
     if given.output:
         given.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     console.print_json(results)

@@ -27,7 +27,13 @@ from pipeline.model_facts import ModelFacts, resolve_device
 from pipeline.models import have_seen_rsna, model_folders
 from pipeline.prediction import Provenance, StudyPrediction
 from pipeline.series_seen import series_rows
-from pipeline.study_flags import doubts_of_images, is_degraded, missing_series, with_images_doubted
+from pipeline.study_flags import (
+    doubts_of_images,
+    is_degraded,
+    missing_series,
+    with_images_doubted,
+    without_doubtful_fat,
+)
 
 
 class LevelFinder(Protocol):
@@ -232,6 +238,7 @@ class Pipeline:
             grades = self.grader.grade(study, levels)
             measurements, failed = measured()
             study = doubted()
+            measurements = without_doubtful_fat(study, measurements)
             flags = (*doubts_of_images(study, grades, degraded=degraded()), *failed)
             return study, grades, measurements, flags
 

@@ -15,7 +15,7 @@ from classifier.measure.quantities import Measured, Quantity
 from data_prep.base.version import version_of
 from data_prep.levels import SpineLevels, level_of, level_record, point_of, point_record
 from data_prep.problems import Rejection
-from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, GradeSource, Level, Target
+from data_prep.vocabulary import LEVELS, SEVERITIES, TARGETS, Condition, GradeSource, Level, Side, Target
 from detector.spine.levels import frames_along
 from pipeline import __version__
 from pipeline.models import learned_words
@@ -214,6 +214,7 @@ def _measurement_in(row: Mapping[str, Any]) -> Measured:
         row["value"],
         row["uncertainty"],
         None if row["level"] is None else Level(row["level"]),
+        None if row["side"] is None else Side(row["side"]),
         row["series_id"],
         row["instance_number"],
         None if row["ends_mm"] is None else np.array(row["ends_mm"]),
@@ -225,7 +226,7 @@ def _measurement_record(item: Measured) -> dict[str, Any]:
     return {
         "quantity": item.quantity.value,
         "level": None if item.level is None else item.level.value,
-        "side": None,  # no quantity is of one, so far
+        "side": None if item.side is None else item.side.value,
         "value": round(item.value, _DECIMALS),
         "uncertainty": round(item.uncertainty, _DECIMALS),
         "unit": item.kind.ucum,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from classifier.grade import Grade
+from classifier.measure.quantities import FORAMEN, Measured
 from data_prep.greys import are_edited
 from data_prep.levels import SpineLevels
 from data_prep.problems import Reason
@@ -81,3 +82,11 @@ def doubts_of_images(study: Study, grades: Mapping[Target, Grade], *, degraded: 
         Flag.NO_SIGNAL: void,
     }
     return tuple(flag for flag, is_so in said.items() if is_so)
+
+
+def without_doubtful_fat(study: Study, measurements: Iterable[Measured]) -> tuple[Measured, ...]:
+    """Without foramina of levels that were read on a T1 whose fat may be suppressed: they are fat, mostly."""
+    doubtful = {note.series_id for note in study.rejections if note.reason is Reason.KIND_DISAGREES}
+    measured = tuple(measurements)
+    levels = {item.level for item in measured if item.quantity in FORAMEN and item.series_id in doubtful}
+    return tuple(item for item in measured if item.quantity not in FORAMEN or item.level not in levels)

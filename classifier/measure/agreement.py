@@ -19,6 +19,8 @@ _SURE: Final = 2.0
 LIMITS: Final[Mapping[Quantity, tuple[float, float]]] = {
     Quantity.CANAL_DEPTH: (8.0, 12.0),
     Quantity.SAC_AREA: (75.0, 130.0),
+    # Of RSNA's foramina above 12 mm readers call none Severe, of those below 5 mm a sixth Normal/Mild.
+    Quantity.FORAMEN_HEIGHT: (8.0, 12.0),
 }
 
 # The sac tapers at the sacrum: a small one is no stenosis there.
@@ -59,4 +61,4 @@ def contradictions(grades: Mapping[Target, Grade], measured: Iterable[Measured])
 def target_of(item: Measured) -> Target | None:
     """The target that a measurement stands beside, or None: the disc, or the whole spine."""
     group, level = item.kind.beside, item.level
-    return None if group is None or level is None else Target(Condition.of(group, None), level)
+    return None if group is None or level is None else Target(Condition.of(group, item.side), level)

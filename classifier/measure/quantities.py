@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from data_prep.geometry import FloatArray
-from data_prep.vocabulary import ConditionGroup, Level
+from data_prep.vocabulary import ConditionGroup, Level, Side
 
 
 class Quantity(StrEnum):
@@ -19,9 +19,14 @@ class Quantity(StrEnum):
     CSF_SHARE = "csf_share"
     DISC_HEIGHT = "disc_height"
     DISC_HEIGHT_INDEX = "disc_height_index"
+    FORAMEN_HEIGHT = "foramen_height"
+    FORAMEN_WIDTH = "foramen_width"
+    FORAMEN_DIFFERENCE = "foramen_difference"
     SLIP = "slip"
     LORDOSIS = "lordosis"
 
+
+FORAMEN: Final = frozenset({Quantity.FORAMEN_HEIGHT, Quantity.FORAMEN_WIDTH, Quantity.FORAMEN_DIFFERENCE})
 
 Range = tuple[float | None, float | None]
 
@@ -63,7 +68,11 @@ class Kind:
 # Disc heights in the middle, healthy adults on MRI, ± 2 sd (2 mm), over a vertebral height of 27.8 mm.
 _DISC_MM: Final = dict(zip(Level, (10.0, 11.6, 12.5, 13.8, 13.0), strict=True))
 _BODY_MM: Final = 27.8
-_SPINAL = ConditionGroup.SPINAL
+# Nine of ten foramina that readers call Normal/Mild have a higher room: RSNA 2024, annotated T1 slices of 169
+# studies (validation part; docs/measurements.md).
+_FORAMEN_MM: Final = dict(zip(Level, (11.0, 11.0, 9.5, 9.0, 9.0), strict=True))
+_READ_AS_NORMAL: Final = "nine of ten that readers call Normal/Mild (RSNA 2024)"
+_SPINAL, _FORAMINAL = ConditionGroup.SPINAL, ConditionGroup.FORAMINAL
 
 KINDS: Final[Mapping[Quantity, Kind]] = {
     Quantity.CANAL_DEPTH: Kind(
@@ -90,6 +99,18 @@ KINDS: Final[Mapping[Quantity, Kind]] = {
         },
         source="healthy adults, mean ± 2 sd, over 27.8 mm",
     ),
+    Quantity.FORAMEN_HEIGHT: Kind(
+        "room of the neural foramen, height", "height", "mm", "mm", 1, _FORAMINAL,
+        usual_at={level: (mm, None) for level, mm in _FORAMEN_MM.items()}, source=_READ_AS_NORMAL,
+    ),
+    Quantity.FORAMEN_WIDTH: Kind(
+        "room of the neural foramen, width", "width", "mm", "mm", 1, _FORAMINAL, (5.5, None),
+        source=_READ_AS_NORMAL,
+    ),
+    Quantity.FORAMEN_DIFFERENCE: Kind(
+        "room of the neural foramina, height right minus left", "right − left", "mm", "mm", 1, None,
+        (-6.5, 6.5), source="nine of ten pairs that readers call Normal/Mild (RSNA 2024)",
+    ),
     Quantity.SLIP: Kind(
         "slip of the upper vertebra to the front", "slip", "mm", "mm", 1, None, (-3.0, 3.0),
         source="3 mm and more counts as listhesis",
@@ -111,7 +132,7 @@ class Measured:
     """One measurement.
 
     Attributes:
-        level: where; None: of the whole spine.
+        level, side: where; None: of the whole spine, or of no side. The PATIENT's side.
         value, uncertainty: in the unit of the quantity; the uncertainty is one standard deviation.
         series_id, instance_number: the slice that it was read from.
         ends_mm: (2, 3) patient points that it was measured between, where there are two.
@@ -121,6 +142,7 @@ class Measured:
     value: float
     uncertainty: float
     level: Level | None = None
+    side: Side | None = None
     series_id: str | None = None
     instance_number: int | None = None
     ends_mm: FloatArray | None = None

@@ -62,14 +62,14 @@ class Strip:
         finest = float(self.across_mm[1] - self.across_mm[0])
         sigma = max(0.0, 0.35 * finest / min(spacing_mm) - 0.2)
         if sigma > 0.1:
-            pixels, corner = _around(pixels, at, margin=int(4 * sigma) + 3)
+            pixels, corner = part_around(pixels, at, margin=int(4 * sigma) + 3)
             at = at - corner
             pixels = np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), dtype=np.float32)
         found = cv2.remap(pixels, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return stretched(np.asarray(found, dtype=np.float32), most=2.0)
 
 
-def _around(
+def part_around(
     pixels: NDArray[np.float32], at: NDArray[np.float32], margin: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The part of an image with all places (…, 2) px and a margin, and its first (column, row).

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 
 from classifier.measure.around import sac_area
+from classifier.measure.foramina import Place, find_rooms
 from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import NOT_MEASURED, Measured, Quantity
 from classifier.measure.sagittal import FLOOR_DEG, SagittalReading, read_sagittal
 from data_prep.geometry import FloatArray
-from data_prep.levels import SpineLevels
+from data_prep.levels import PointSource, Sight, SpineLevels
 from data_prep.problems import DicomRejected
 from data_prep.study import Series, Slice, Study
-from data_prep.vocabulary import LEVELS, Condition, Level, SeriesKind
+from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, SeriesKind, Side
 
 # An axial slice farther from the disc than this does not show its level.
 _AXIAL_REACH_MM = 4.0
@@ -27,7 +29,7 @@ def measure_study(study: Study, levels: SpineLevels) -> tuple[Measured, ...]:
     A slice that cannot be decoded is left out.
     """
     found: list[Measured] = []
-    for parts in (_sagittal, _axial):
+    for parts in (_sagittal, _axial, _foramina):
         try:
             found += parts(study, levels)
         except DicomRejected:
@@ -105,7 +107,7 @@ def _of_reading(
                 continue
             ends = None if found.ends_mm is None else planar.to_patient(found.ends_mm)
             yield Measured(
-                quantity, found.value, found.uncertainty, level, series_id, item.instance_number, ends
+                quantity, found.value, found.uncertainty, level, None, series_id, item.instance_number, ends
             )
 
 
@@ -123,5 +125,38 @@ def _axial(study: Study, levels: SpineLevels) -> Iterator[Measured]:
         if area is not None:
             value, uncertainty = area
             yield Measured(
-                Quantity.SAC_AREA, value, uncertainty, level, series.series_id, item.instance_number
+                Quantity.SAC_AREA, value, uncertainty, level, None, series.series_id, item.instance_number
             )
+
+
+def _foramina(study: Study, levels: SpineLevels) -> Iterator[Measured]:
+    """The room of each foramen that was seen on T1, on the slice that shows it best."""
+    by_id = {series.series_id: series for series in study.of_kind(SeriesKind.SAGITTAL_T1)}
+    planes: dict[Slice, PlanarSlice] = {}
+    wanted: list[tuple[Level, Side, Sight]] = []
+    places: list[Place] = []
+    for level, found in levels.levels.items():
+        for side in Side:
+            point = levels.point(Condition.of(ConditionGroup.FORAMINAL, side), level)
+            if point is None or point.source is PointSource.PREDICTED or point.sight is None:
+                continue
+            sight = point.sight
+            if sight.series_id in by_id:
+                item = by_id[sight.series_id].by_instance(sight.instance_number)
+                with suppress(DicomRejected):
+                    if item not in planes:
+                        planes[item] = PlanarSlice.of(item)
+                    places.append(Place(planes[item], point.xyz_mm, found.frame.up, found.frame.back))
+                    wanted.append((level, side, sight))
+    heights: dict[tuple[Level, Side], tuple[float, float]] = {}
+    for (level, side, sight), room in zip(wanted, find_rooms(places), strict=True):
+        if room is not None:
+            heights[level, side] = room.height_mm, room.height_sd_mm
+            at = level, side, sight.series_id, sight.instance_number
+            yield Measured(Quantity.FORAMEN_HEIGHT, room.height_mm, room.height_sd_mm, *at)
+            yield Measured(Quantity.FORAMEN_WIDTH, room.width_mm, room.width_sd_mm, *at)
+    for level in levels.levels:
+        if (level, Side.RIGHT) in heights and (level, Side.LEFT) in heights:
+            (right, right_sd), (left, left_sd) = heights[level, Side.RIGHT], heights[level, Side.LEFT]
+            off_sd = float(np.hypot(right_sd, left_sd))
+            yield Measured(Quantity.FORAMEN_DIFFERENCE, right - left, off_sd, level)

@@ -47,12 +47,14 @@ class UprightGrid:
         corner_mm: (2,) in-plane millimetres of the centre of the first pixel.
         right, down: (2,) in-plane unit vectors of increasing column and row.
         pixel_mm: distance of neighbouring rows and columns.
+        shape: rows and columns.
     """
 
     corner_mm: FloatArray
     right: FloatArray
     down: FloatArray
     pixel_mm: float = PIXEL_MM
+    shape: tuple[int, int] = SHAPE
 
     @classmethod
     def around(cls, canal_mm: FloatArray, disc_mm: FloatArray) -> UprightGrid:
@@ -89,7 +91,7 @@ class UprightGrid:
         found = cv2.warpAffine(
             pixels,
             affine,
-            SHAPE[::-1],
+            self.shape[::-1],
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
@@ -143,7 +145,7 @@ def phases(image: RealArray) -> RealArray:
 
 @cache
 def bundled(stem: str) -> CompiledNetwork:
-    """A bundled network, one of ``STEMS``, prepared for this processor."""
+    """A bundled network by the name of its files, prepared for this processor."""
     folder = files("classifier.measure")
     weights, graph = folder.joinpath(f"{stem}.safetensors"), folder.joinpath(f"{stem}{SUFFIX}")
     content = weights.read_bytes()

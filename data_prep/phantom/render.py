@@ -6,23 +6,26 @@ thick slices are the mean of several thin cuts. Both together are the partial vo
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.geometry import Float32Array, SlicePlane
+from data_prep.geometry import Float32Array, FloatArray, SlicePlane
 from data_prep.phantom.body import Body
 from data_prep.phantom.canal import paint_canal
 from data_prep.phantom.painter import Painter, RealArray, ellipse, tunnel, warped
 from data_prep.phantom.posture import FIRST_LUMBAR, LUMBOSACRAL
 from data_prep.phantom.soft_tissue import inside_torso, paint_soft_tissue
 from data_prep.phantom.spine import SpineCoordinates
-from data_prep.phantom.tissue import Contrast
+from data_prep.phantom.tissue import TISSUES, Contrast
 from data_prep.phantom.vertebrae import CORTEX_MM, marrow_signal, paint_vertebrae
 
 FINEST_MM = 0.7
+# A part of the marrow is fat: its water counts so much against it that no marrow is taken for fat.
+_WATER_OF_MARROW = -4.0
 
 
 def paint_posterior(painter: Painter) -> None:
@@ -134,6 +137,17 @@ def render_tissue(
     if acquired.shape == plane.shape:
         return signal
     return cv2.resize(signal, plane.shape[::-1], interpolation=cv2.INTER_CUBIC).clip(0.0)
+
+
+def share_of(body: Body, xyz_mm: FloatArray, tissues: Collection[str], pixel_mm: float) -> Float32Array:
+    """How much of some tissues there is at patient points (n, 3): about 1 within, about 0 elsewhere.
+
+    Marrow is none of them, though a part of it is fat. ``pixel_mm`` is the width of a border.
+    """
+    signals = {tissue: float(tissue in tissues) for tissue in TISSUES} | {"marrow_water": _WATER_OF_MARROW}
+    return _cut(
+        body, np.ascontiguousarray(body.spine.to_body(xyz_mm).astype(np.float32).T), signals, pixel_mm
+    )
 
 
 def _acquired(plane: SlicePlane) -> SlicePlane:

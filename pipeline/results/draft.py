@@ -23,6 +23,10 @@ _GRADE_WORDS: Final = {
     Severity.MODERATE: "Moderate",
     Severity.SEVERE: "Severe",
 }
+_PAIRED: Final = {
+    ConditionGroup.SUBARTICULAR: "lateral recess stenosis",
+    ConditionGroup.FORAMINAL: "neural foraminal narrowing",
+}
 # Beyond the uncertainty: a slip that is not surely one is not worth a sentence.
 _LISTHESIS_MM: Final = 3.0
 
@@ -72,8 +76,8 @@ def _level(prediction: StudyPrediction, level: Level, is_found: bool) -> list[st
     sentences = _disc(prediction.measurements, level)
     canal = Target(Condition.SPINAL_CANAL_STENOSIS, level)
     sentences.append(_canal(prediction, canal))
-    sentences += _pair(prediction, ConditionGroup.SUBARTICULAR, level, "lateral recess stenosis")
-    sentences += _pair(prediction, ConditionGroup.FORAMINAL, level, "neural foraminal narrowing")
+    for group in _PAIRED:
+        sentences += _pair(prediction, group, level)
     return sentences
 
 
@@ -102,32 +106,40 @@ def _canal(prediction: StudyPrediction, target: Target) -> str:
         _of(measured, quantity, target.level)
         for quantity in (Quantity.CANAL_DEPTH, Quantity.SAC_AREA, Quantity.CSF_SHARE)
     ]
-    figures = [f"{item.kind.short} {item.words}" for item in found if item is not None]
-    beside = f" ({', '.join(figures)})" if figures else ""
+    beside = _bracketed(", ".join(f"{item.kind.short} {item.words}" for item in found if item is not None))
     grade = prediction.grades[target]
     if grade.source == "prior":
         return f"Central canal not assessed{beside}."
     return f"{_GRADE_WORDS[grade.severity]} central canal stenosis{beside}."
 
 
-def _pair(prediction: StudyPrediction, group: ConditionGroup, level: Level, what: str) -> list[str]:
+def _pair(prediction: StudyPrediction, group: ConditionGroup, level: Level) -> list[str]:
     """One sentence for both sides where they agree, else one for each; right before left."""
+    what = _PAIRED[group]
     sides = (Side.RIGHT, Side.LEFT)
     said = []
     for side in sides:
         grade = prediction.grades[Target(Condition.of(group, side), level)]
         said.append(None if grade.source == "prior" else grade.severity)
-    if said[0] == said[1] and said[0] is not None:
-        return [f"{_GRADE_WORDS[said[0]]} {what} on both sides."]
     if said[0] is said[1] is None:
         return [f"{what.capitalize()} not assessed."]
-    sentences = []
-    for side, severity in zip(sides, said, strict=True):
-        if severity is None:
-            sentences.append(f"{side.value.capitalize()} {what} not assessed.")
-        else:
-            sentences.append(f"{_GRADE_WORDS[severity]} {what} on the {side.value}.")
-    return sentences
+    heights = ["", ""]
+    if group is ConditionGroup.FORAMINAL:
+        found = (_of(prediction.measurements, Quantity.FORAMEN_HEIGHT, level, side) for side in sides)
+        heights = ["" if item is None else f"height {item.words}" for item in found]
+    if said[0] == said[1] and said[0] is not None:
+        both = [f"{side} {height}" for side, height in zip(sides, heights, strict=True) if height]
+        return [f"{_GRADE_WORDS[said[0]]} {what} on both sides{_bracketed(', '.join(both))}."]
+    return [
+        f"{side.capitalize()} {what} not assessed."
+        if severity is None
+        else f"{_GRADE_WORDS[severity]} {what} on the {side}{_bracketed(height)}."
+        for side, severity, height in zip(sides, said, heights, strict=True)
+    ]
+
+
+def _bracketed(words: str) -> str:
+    return f" ({words})" if words else ""
 
 
 def _impression(prediction: StudyPrediction) -> list[str]:
@@ -154,5 +166,10 @@ def _place(condition: Condition) -> str:
     return " ".join(filter(None, (condition.side, names[condition.group.value])))
 
 
-def _of(measured: Sequence[Measured], quantity: Quantity, level: Level) -> Measured | None:
-    return next((item for item in measured if (item.quantity, item.level) == (quantity, level)), None)
+def _of(
+    measured: Sequence[Measured], quantity: Quantity, level: Level, side: Side | None = None
+) -> Measured | None:
+    for item in measured:
+        if (item.quantity, item.level, item.side) == (quantity, level, side):
+            return item
+    return None

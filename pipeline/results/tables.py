@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from data_prep.base.csv_files import write_table
 from data_prep.problems import Rejection
-from data_prep.vocabulary import LEVELS, SEVERITIES, Condition, GradeSource, Level, Target
+from data_prep.vocabulary import SEVERITIES, Condition, GradeSource, Level, Side, Target
 
-# Of the level's disc: what has a value for every side and condition of it.
+# Of the level, in all its rows; of one side, in the rows of that side.
 _MEASURED: Final = {
     "canal_depth": "canal_depth_mm",
     "sac_area": "sac_area_mm2",
@@ -23,6 +23,9 @@ _MEASURED: Final = {
     "disc_height_index": "disc_height_index",
     "slip": "slip_mm",
     "lordosis": "lordosis_deg",
+    "foramen_height": "foramen_height_mm",
+    "foramen_width": "foramen_width_mm",
+    "foramen_difference": "foramen_difference_mm",
 }
 TARGET_COLUMNS: Final = (
     "row_id", "study_id", "condition", "side", "level",
@@ -76,7 +79,6 @@ def _target_rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "study_refusals": " ".join(dict.fromkeys(row["reason"] for row in record["rejections"])),
     }
     kinds = {row["series_id"]: row["seen_as"] for row in record["series"]}
-    measured = {level: _measurements(record["measurements"], level) for level in LEVELS}
     for found in record["targets"]:
         condition, level = Condition(found["condition"]), Level(found["level"])
         graded = found["source"] != GradeSource.PRIOR.value
@@ -97,7 +99,7 @@ def _target_rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 if (row["condition"], row["level"]) == (condition.value, level.value)
             ),
             **_place(found["point"], kinds),
-            **measured[level],
+            **_measurements(record["measurements"], condition.side, level),
         }
 
 
@@ -113,10 +115,10 @@ def _place(point: Mapping[str, Any] | None, kinds: Mapping[str, str]) -> dict[st
     return columns | {"series_kind": kinds.get(point["series_id"], "")}
 
 
-def _measurements(rows: Iterable[Mapping[str, Any]], level: Level) -> dict[str, Any]:
+def _measurements(rows: Iterable[Mapping[str, Any]], side: Side | None, level: Level) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for row in rows:
         name = _MEASURED.get(row["quantity"])
-        if name is not None and row["level"] in (level.value, None):
+        if name is not None and row["level"] in (level.value, None) and row["side"] in (side, None):
             columns[name], columns[f"{name}_sd"] = row["value"], row["uncertainty"]
     return columns

@@ -114,6 +114,9 @@ QUANTITY_CODES: Final = {
         Quantity.CSF_SHARE: "CSF at the disc, share of that beside the vertebrae",
         Quantity.DISC_HEIGHT: "Disc height",
         Quantity.DISC_HEIGHT_INDEX: "Disc height index",
+        Quantity.FORAMEN_HEIGHT: "Foramen, height",
+        Quantity.FORAMEN_WIDTH: "Foramen, width",
+        Quantity.FORAMEN_DIFFERENCE: "Foramen height, right minus left",
         Quantity.SLIP: "Slip of the vertebra above, to the front",
         Quantity.LORDOSIS: "Lordosis, L1 lower to S1 upper endplate",
     }.items()

@@ -165,11 +165,17 @@ def _disc(
 
 
 def _doubts(prediction: StudyPrediction) -> list[str]:
-    """Grades that their measurements contradict, and what was measured of no single level, in words."""
+    """Grades that their measurements contradict, and what was measured on no single image, in words.
+
+    Of these the whole spine's, and of a level's what is not usual.
+    """
     found = contradictions(prediction.grades, prediction.measurements)
     doubts = [f"to be checked first: {target_words(item.target)} {item.words}" for item in found]
-    whole = [item for item in prediction.measurements if item.level is None]
-    said = [f"{item.kind.words}: {item.words}" for item in whole]
+    said = [
+        f"{'' if item.level is None else f'{item.level.label}: '}{item.kind.words}: {item.words}"
+        for item in prediction.measurements
+        if item.level is None or (item.series_id is None and item.verdict in ("low", "high"))
+    ]
     return [*doubts, *said, *([NOT_MEASURED_WORDS] if prediction.measurements else [])]
 
 

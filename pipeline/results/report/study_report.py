@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from classifier.measure.agreement import contradictions, target_of
-from classifier.measure.quantities import NOT_MEASURED_WORDS, Measured, Quantity
+from classifier.measure.quantities import KINDS, NOT_MEASURED_WORDS, Measured, Quantity
 from data_prep.base.files import write_whole
 from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.problems import counted
 from data_prep.study import Study
-from data_prep.vocabulary import LEVELS, SEVERITIES, Condition, Level, Severity, Target
+from data_prep.vocabulary import LEVELS, SEVERITIES, Condition, Level, Severity, Side, Target
 from pipeline.prediction import StudyPrediction
 from pipeline.results.draft import draft_text, usual_words
 from pipeline.results.pictures.displayed import LEVEL_COLOURS
@@ -28,6 +29,21 @@ from pipeline.results.words import (
     share_words,
     target_words,
 )
+
+
+@dataclass(frozen=True)
+class MeasuredRow:
+    """A quantity in the table of measurements.
+
+    Attributes:
+        name: with the side and the unit.
+        levels: a cell for each level, None where it was not measured.
+        whole: of the whole spine.
+    """
+
+    name: str
+    levels: tuple[tuple[str, str, str] | None, ...]
+    whole: tuple[str, str, str] | None
 
 
 @dataclass(frozen=True)
@@ -169,18 +185,34 @@ def _read_beside(study: Study, levels: SpineLevels, point: LevelPoint) -> int | 
     return None if instance == point.sight.instance_number else instance
 
 
-def _measured_rows(prediction: StudyPrediction) -> list[tuple[str, str, str, str, str]]:
-    """Every measurement for the table: level, name, value, what is usual, ``low``, ``usual`` or ``high``."""
+def _measured_rows(prediction: StudyPrediction) -> list[MeasuredRow]:
+    """A row for each quantity, and for each side where it has two; right before left."""
     rows = []
-    for item in sorted(prediction.measurements, key=_order):
-        level = "L1 – S1" if item.level is None else item.level.label
-        rows.append((level, item.kind.words, item.words, usual_words(item), item.verdict))
+    for quantity, side in product(Quantity, (None, Side.RIGHT, Side.LEFT)):
+        found = {
+            item.level: item
+            for item in prediction.measurements
+            if item.quantity is quantity and item.side is side
+        }
+        if found:
+            kind = KINDS[quantity]
+            name = kind.words if side is None else f"{kind.words}, {side}"
+            rows.append(
+                MeasuredRow(
+                    f"{name} ({kind.unit})" if kind.unit else name,
+                    tuple(_measured_cell(found.get(level)) for level in LEVELS),
+                    _measured_cell(found.get(None)),
+                )
+            )
     return rows
 
 
-def _order(item: Measured) -> tuple[int, int]:
-    level = -1 if item.level is None else item.level.index
-    return level, list(Quantity).index(item.quantity)
+def _measured_cell(item: Measured | None) -> tuple[str, str, str] | None:
+    """Value with its uncertainty, what is usual, and ``low`` or ``high`` where it is not."""
+    if item is None:
+        return None
+    figures = f"{item.kind.figure(item.value)} ± {item.kind.figure(item.uncertainty)}"
+    return figures, usual_words(item), "" if item.verdict == "usual" else item.verdict
 
 
 def _place_of(name: str, series: tuple[ShownSeries, ...]) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from classifier.measure.around import sac_area
 from classifier.measure.borders import _best_path, border_scores, find_border
 from classifier.measure.extents import Extent
 from classifier.measure.planar import PlanarSlice
-from classifier.measure.quantities import KINDS, Measured, Quantity
+from classifier.measure.quantities import FORAMEN, KINDS, Measured, Quantity
 from classifier.measure.sagittal import SagittalReading
 from classifier.measure.strips import (
     CANAL_ACROSS_MM,
@@ -129,23 +129,26 @@ def test_a_border_follows_what_it_is_drawn_along() -> None:
 
 
 def test_every_measurement_has_a_place_a_unit_and_an_uncertainty(measured: tuple[Measured, ...]) -> None:
-    assert len({(item.quantity, item.level) for item in measured}) == len(measured) > 20
+    assert len({(item.quantity, item.level, item.side) for item in measured}) == len(measured) > 40
     for item in measured:
         assert np.isfinite(item.value) and item.uncertainty > 0
         assert item.words.startswith(f"{item.value:.{item.kind.decimals}f} ± ".replace("-", "−"))
-        assert item.series_id is not None
+        assert (item.series_id is None) == (item.quantity is Quantity.FORAMEN_DIFFERENCE)
 
 
 def test_another_grid_of_the_same_slice_gives_the_same_within_the_uncertainty(phantom: PhantomStudy) -> None:
     levels = levels_of(phantom)
     first = measure_study(phantom.study, levels)
-    again = {(item.quantity, item.level): item for item in measure_study(_resampled(phantom.study), levels)}
+    again = {
+        (item.quantity, item.level, item.side): item
+        for item in measure_study(_resampled(phantom.study), levels)
+    }
     differences = [
-        abs(item.value - again[item.quantity, item.level].value) / item.uncertainty
+        abs(item.value - again[item.quantity, item.level, item.side].value) / item.uncertainty
         for item in first
-        if (item.quantity, item.level) in again
+        if (item.quantity, item.level, item.side) in again
     ]
-    assert len(differences) > 20
+    assert len(differences) > 40
     assert np.mean(np.array(differences) < 1.0) > 0.85 and np.mean(np.array(differences) < 2.0) > 0.95
 
 
@@ -222,7 +225,9 @@ def test_two_levels_are_too_few_for_a_spine(phantom: PhantomStudy) -> None:
     levels = levels_of(phantom)
     two = {level: levels.levels[level] for level in (Level.L3_L4, Level.L4_L5)}
     found = measure_study(phantom.study, replace(levels, levels=two))
-    assert {(item.quantity, item.level) for item in found} == {(Quantity.SAC_AREA, level) for level in two}
+    assert {(item.quantity, item.level) for item in found} == {
+        (quantity, level) for level in two for quantity in (Quantity.SAC_AREA, *FORAMEN)
+    }
 
 
 @pytest.mark.parametrize("is_decoded", [False, True])
@@ -240,7 +245,8 @@ def test_sagittal_slices_that_show_nothing_keep_nothing_else_from_being_measured
         return series.changed(lambda item: replace(item, read_pixels=noise))
 
     study = replace(phantom.study, series=tuple(map(shown, phantom.study.series)))
-    assert {item.quantity for item in measure_study(study, levels_of(phantom))} == {Quantity.SAC_AREA}
+    found = measure_study(study, levels_of(phantom))
+    assert {item.quantity for item in found} == {Quantity.SAC_AREA, *FORAMEN}
 
 
 def test_an_oblique_slice_cuts_a_canal_wider_than_it_is(phantom: PhantomStudy) -> None:

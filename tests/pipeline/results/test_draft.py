@@ -9,7 +9,7 @@ import numpy as np
 from classifier.grade import Grade
 from classifier.measure.quantities import Measured, Quantity
 from data_prep.levels import SpineFrame, SpineLevel, SpineLevels
-from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, Target
+from data_prep.vocabulary import LEVELS, TARGETS, Condition, Level, Side, Target
 from pipeline.prediction import StudyPrediction
 from pipeline.results.draft import HEADING, draft_text, usual_words
 
@@ -59,16 +59,24 @@ def test_measurements_stand_beside_grades_and_contradictions_come_first() -> Non
         Measured(Quantity.SLIP, 4.5, 1.0, Level.L4_L5),
         Measured(Quantity.DISC_HEIGHT, 8.5, 0.8, Level.L5_S1),
         Measured(Quantity.LORDOSIS, 48.0, 3.0),
+        Measured(Quantity.FORAMEN_HEIGHT, 11.0, 1.5, Level.L5_S1, Side.RIGHT),
+        Measured(Quantity.FORAMEN_HEIGHT, 14.0, 1.5, Level.L2_L3, Side.LEFT),
+        Measured(Quantity.FORAMEN_HEIGHT, 13.0, 1.5, Level.L2_L3, Side.RIGHT),
     )
     text = draft_text(replace(prediction(), measurements=measurements))
     assert "Severe central canal stenosis (sac depth 15.2 ± 0.9 mm)." in text
+    assert "Moderate neural foraminal narrowing on the right (height 11.0 ± 1.5 mm)." in text
+    assert "on the left." in text.split("L5/S1:")[1]
+    assert (
+        "foraminal narrowing on both sides (right height 13.0 ± 1.5 mm, left height 14.0 ± 1.5 mm)." in text
+    )
     assert "Disc height 5.0 ± 0.8 mm, low for its level." in text
     assert "The vertebra above stands 4.5 ± 1.0 mm forwards." in text
     assert "L5/S1: Disc height 8.5 ± 0.8 mm. Slip not measured." in text
     assert "Lordosis 48 ± 3°" in text
     assert "L4/L5 central canal: graded Severe, but dural sac, front to back is 15.2 ± 0.9 mm." in text
     assert usual_words(Measured(Quantity.SLIP, -1.2, 1.5, Level.L4_L5)) == "−3.0 to 3.0 mm"
-    assert usual_words(measurements[0]) == "10.0 mm and more" and usual_words(measurements[-1]) == "26 to 74°"
+    assert usual_words(measurements[0]) == "10.0 mm and more" and usual_words(measurements[4]) == "26 to 74°"
 
 
 def test_nothing_graded_gives_no_impression_of_health() -> None:

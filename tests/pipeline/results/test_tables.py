@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -52,6 +53,19 @@ def test_every_target_has_a_row_with_what_the_record_says(graded: Path) -> None:
         assert row["series_kind"] == kinds[row["series_id"]]
     depth = {m["level"]: m["value"] for m in record["measurements"] if m["quantity"] == "canal_depth"}
     assert depth and all(row["canal_depth_mm"] == depth.get(row["level"]) for row in rows)
+    of_side = {
+        (m["level"], m["side"]): m["value"]
+        for m in record["measurements"]
+        if m["quantity"] == "foramen_height"
+    }
+    assert {side for _, side in of_side} == {"left", "right"}
+    for row in rows:
+        height = row["foramen_height_mm"]
+        assert (
+            height == of_side[row["level"], row["side"]]
+            if row["side"] in ("left", "right")
+            else np.isnan(height)
+        )
 
 
 def test_what_a_measurement_contradicts_is_told_of_its_target_alone(graded: Path, tmp_path: Path) -> None:

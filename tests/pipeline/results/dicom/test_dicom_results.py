@@ -479,7 +479,7 @@ def test_a_disc_has_what_was_measured_there_and_no_other(images: Path) -> None:
     canal = next(p.sight for p in prediction.levels.points if p.sight is not None)
     heights = {level: 7.1 + level.index for level in LEVELS if level in prediction.levels.levels}
     measured = tuple(
-        Measured(Quantity.DISC_HEIGHT, mm, 0.8, level, canal.series_id, canal.instance_number)
+        Measured(Quantity.DISC_HEIGHT, mm, 0.8, level, None, canal.series_id, canal.instance_number)
         for level, mm in heights.items()
     )
     report = build_report(read_source(study), replace(prediction, measurements=measured))

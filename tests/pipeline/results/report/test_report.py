@@ -21,7 +21,7 @@ from data_prep.levels import PointSource, SpineLevels
 from data_prep.problems import Reason, Rejection
 from data_prep.read.find import find_studies
 from data_prep.study import Study
-from data_prep.vocabulary import CONDITIONS, LEVELS, TARGETS, Condition, Level, Side, Target
+from data_prep.vocabulary import CONDITIONS, LEVELS, TARGETS, Condition, ConditionGroup, Level, Side, Target
 from pipeline.grade import Pipeline
 from pipeline.models import OWN_WEIGHTS, SYNTHETIC_ONLY, learned_words
 from pipeline.prediction import Provenance, StudyPrediction
@@ -323,6 +323,7 @@ def test_a_cell_says_what_is_said_of_its_own_target(tmp_path: Path) -> None:
     measured = (
         Measured(Quantity.CANAL_DEPTH, 15.0, 0.5, Level.L3_L4),
         Measured(Quantity.SAC_AREA, 99.0, 5.0, Level.L4_L5),
+        Measured(Quantity.FORAMEN_HEIGHT, 16.5, 1.5, Level.L4_L5, Side.LEFT),
     )
     grades = {
         target: severe if grade.source == "seen" else grade for target, grade in prediction.grades.items()
@@ -333,12 +334,17 @@ def test_a_cell_says_what_is_said_of_its_own_target(tmp_path: Path) -> None:
         target for target in TARGETS if target.level is Level.L1_L2
     }
     canal = Condition.SPINAL_CANAL_STENOSIS
-    assert {target for target, cell in cells.items() if cell.contradicted} == {Target(canal, Level.L3_L4)}
+    left = Target(Condition.of(ConditionGroup.FORAMINAL, Side.LEFT), Level.L4_L5)
+    assert {target for target, cell in cells.items() if cell.contradicted} == {
+        Target(canal, Level.L3_L4),
+        left,
+    }
     assert {
         target: [name for name, *_ in cell.measured] for target, cell in cells.items() if cell.measured
     } == {
         Target(canal, Level.L3_L4): ["sac depth"],
         Target(canal, Level.L4_L5): ["sac area"],
+        left: ["height"],
     }
 
 
