@@ -111,6 +111,21 @@ def test_a_node_that_listens_encrypted_takes_images_of_known_callers_alone(
     assert len(study.instances) == 2
 
 
+def test_who_begins_to_greet_and_stops_is_hung_up_on(
+    config: ServiceConfig, spool: Spool, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.service.config._GREETING_S", 0.2)
+    receiver = Receiver(replace(config, tls=tls(keys, "node")), spool)
+    receiver.start()
+    try:
+        with socket.create_connection(("127.0.0.1", config.port)) as silent:
+            silent.sendall(bytes([22, 3, 1]))  # the beginning of a ClientHello
+            silent.settimeout(10.0)
+            assert silent.recv(1) == b""
+    finally:
+        receiver.stop()
+
+
 def test_without_an_authority_any_caller_may_send_encrypted(
     config: ServiceConfig, spool: Spool, images: list[Dataset], keys: Path
 ) -> None:
