@@ -20,7 +20,7 @@ from pipeline.extras import EXTRAS
 from pipeline.models import bundled_folders
 
 _PACKAGES = ("onnxruntime", "safetensors", "numpy", "pydicom", "highdicom", "matplotlib", "torch")
-# `lumbar phantom --studies 1 --seed 200001 --small`, without its tables but that of series.
+# `lumbar phantom --studies 1 --seed 200001`, without its tables but that of series.
 _SAMPLE = Path(__file__).with_name("self_test.zip")
 # Of the synthetic patient's 25 targets, those that a sound installation finds by sight.
 _LEAST_SEEN = 20
