@@ -8,6 +8,7 @@ import os
 import pickle
 import secrets
 import shutil
+import socketserver
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -253,6 +254,14 @@ def disk_is_not_waited_for() -> Iterator[None]:
     """What a file system does when the power fails is tested nowhere; thousands of files are written."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def servers_end_at_once() -> Iterator[None]:
+    """Servers of the standard library, of which tests start a hundred, look twice a second whether to end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socketserver.BaseServer.serve_forever, "__defaults__", (0.02,))
         yield
 
 

@@ -35,10 +35,10 @@ from tests.pipeline.service.parts import STUDY, VERIFICATION, associate, store, 
 
 def soon(is_so: Callable[[], object]) -> bool:
     """Whether something comes true within seconds: the receiver ends associations in threads of its own."""
-    for _ in range(100):
+    for _ in range(500):
         if is_so():
             return True
-        time.sleep(0.05)
+        time.sleep(0.01)
     return False
 
 
@@ -340,16 +340,19 @@ def test_a_full_spool_says_so_to_the_sender(
     small.close()
 
 
-@pytest.mark.usefixtures("receiver")
 def test_a_transfer_that_broke_off_is_told_until_the_series_is_sent_again(
-    config: ServiceConfig, spool: Spool, images: list[Dataset], monkeypatch: pytest.MonkeyPatch
+    config: ServiceConfig,
+    spool: Spool,
+    images: list[Dataset],
+    monkeypatch: pytest.MonkeyPatch,
+    receiver: Receiver,
 ) -> None:
     def send(some: list[Dataset], *, is_whole: bool) -> bool:
         association = associate(config)
         for dataset in some:
             assert association.send_c_store(dataset).Status == 0
         association.release() if is_whole else association.abort()
-        time.sleep(0.5)
+        assert soon(lambda: not receiver._ae.active_associations)
         (study,) = spool.settled(0.0)
         return study.is_incomplete
 

@@ -662,8 +662,10 @@ def test_an_archive_that_is_away_is_asked_once_a_round(
 
 
 def test_a_destination_that_ends_the_association_gets_the_rest_later(
-    config: ServiceConfig, spool: Spool, images: list[Dataset]
+    config: ServiceConfig, spool: Spool, images: list[Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Now and then the library misses the end, and waits for an answer.
+    monkeypatch.setattr("pipeline.service.sender._TIMEOUT_S", 5)
     keep(spool, images[:1])
     spool.finish(spool.settled(0.0)[0], "graded", [captured(image) for image in images[:3]])
     archive, taken = AE(ae_title=config.destination.ae_title), list[str]()
