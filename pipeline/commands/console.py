@@ -161,6 +161,8 @@ def _bar(counter: MofNCompleteColumn | TextColumn) -> Progress:
         # Before rich 15 a bar that is not shown ends with an empty line.
         console=Console(quiet=True) if is_quiet else err,
         disable=is_quiet,
+        # Elsewhere the end alone is written: nothing need be drawn ten times a second.
+        auto_refresh=err.is_terminal,
     )
 
 
