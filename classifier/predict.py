@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from classifier import BUNDLED_WEIGHTS
 from classifier.config import GROUP_GRADERS, CropConfig, GraderName
+from classifier.expected import Expectations, read_expectations
 from classifier.grade import Grade, GradeSource
 from classifier.prior import level_prior, prior_grade
 from classifier.readings import Probabilities, averaged, other_readings
@@ -53,10 +54,12 @@ class Grader:
     Attributes:
         graders: one per condition group, and the one that looks at the canal on axial slices if there is one.
         compiled: of these graders, those that ONNX Runtime runs; torch runs the others.
+        expectations: of what is not seen, from what is.
     """
 
     graders: Mapping[GraderName, StoredGrader]
     compiled: Mapping[GraderName, tuple[CompiledNetwork, ...]] = field(default_factory=dict)
+    expectations: Expectations = field(default_factory=Expectations)
 
     @classmethod
     def load(
@@ -79,17 +82,18 @@ class Grader:
             BackendUnusable: the backend cannot run here.
         """
         names = graders_of(Path(folder))
+        expectations = read_expectations(Path(folder))
         if resolve_backend(backend, device=device) is Backend.TORCH:
             loaded = {name: load_grader(Path(folder), name) for name in names}
             for stored in loaded.values():
                 stored.network.to(device)
-            return cls(loaded)
+            return cls(loaded, expectations=expectations)
         graders = {name: read_grader(Path(folder), name) for name in names}
         compiled = {
             name: tuple(compiled_grader(member, threads) for member in stored.members)
             for name, stored in graders.items()
         }
-        return cls(graders, compiled)
+        return cls(graders, compiled, expectations)
 
     @classmethod
     def load_bundled(
@@ -105,10 +109,12 @@ class Grader:
     def grade(self, study: Study, levels: SpineLevels) -> dict[Target, Grade]:
         """Grade all 25 targets of one study.
 
-        A target that cannot be looked at gets the level prior and a flag: ``level_absent`` (its level is not
-        in the image), ``no_point``, ``no_series`` (of the kind that shows it), ``no_slice`` (near the point),
-        ``no_signal`` (at the point: a blank slice, or a void as near metal). A canal that only axial slices
-        show is graded there and flagged ``axial_only``. A target that several slices show equally well
+        A target that cannot be looked at gets a flag, and what is expected from the other grades of its level
+        (``classifier.expected``); the level prior where the weights say nothing of it, nothing of the level
+        was graded, or the numbering is uncertain. Flags: ``level_absent`` (its level is not in the image),
+        ``no_point``, ``no_series`` (of the kind that shows it), ``no_slice`` (near the point), ``no_signal``
+        (at the point: a blank slice, or a void as near metal). A canal that only axial slices show is graded
+        there and flagged ``axial_only``. A target that several slices show equally well
         (``LevelPoint.also``) is read on each, beside the best by the grader's first member alone, and their
         probabilities are averaged by their shares.
 
@@ -137,7 +143,8 @@ class Grader:
             )
             source = _SOURCE[point.source] if point is not None else GradeSource.PREDICTED
             grades[target] = Grade(found[target], source, (Flag.AXIAL_ONLY,) if alone else ())
-        return grades
+        # What is usual at a level that may be another one would mislead.
+        return grades if Flag.NUMBERING_UNCERTAIN in levels.flags else self.expectations.completed(grades)
 
     def _begin_reading(self, study: Study, reading: SpineLevels) -> Callable[[], Probabilities]:
         """Look at the points of some targets alone; what is returned waits for their probabilities."""

@@ -148,13 +148,20 @@ SUBMISSION_COLUMNS: tuple[str, ...] = ("row_id", *(severity.column for severity 
 class GradeSource(StrEnum):
     """How a target was graded.
 
-    ``seen``: at a point that a detector saw; ``predicted``: at one that geometry placed; ``prior``: not at
-    all, its probabilities are how often each grade occurs at the level.
+    ``seen``: at a point that a detector saw; ``predicted``: at one that geometry placed; ``expected``: not at
+    all, its probabilities are what the other grades of the level let expect; ``prior``: not at all, they are
+    how often each grade occurs at the level.
     """
 
     SEEN = "seen"
     PREDICTED = "predicted"
+    EXPECTED = "expected"
     PRIOR = "prior"
+
+    @property
+    def is_graded(self) -> bool:
+        """Whether an image of the target itself was looked at."""
+        return self in (GradeSource.SEEN, GradeSource.PREDICTED)
 
 
 class Flag(StrEnum):

@@ -43,7 +43,7 @@ class LevelFinder(Protocol):
 
 
 class StudyGrader(Protocol):
-    """What the pipeline asks of the graders: all 25 targets, the level prior for what cannot be seen."""
+    """What the pipeline asks of the graders: all 25 targets, what is expected for what cannot be seen."""
 
     def grade(self, study: Study, levels: SpineLevels) -> Mapping[Target, Grade]: ...
 

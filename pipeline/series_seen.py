@@ -72,7 +72,7 @@ def _row(series: Series, levels: SpineLevels, grades: Mapping[Target, Grade]) ->
     graded = {
         point.condition.group
         for point in levels.points
-        if point.is_on(series) and grades[Target(point.condition, point.level)].source != "prior"
+        if point.is_on(series) and grades[Target(point.condition, point.level)].source.is_graded
     }
     used = [LEVELS_USE] if series.series_id in levels.voters else []
     used += [group.value for group in ConditionGroup if group in graded]

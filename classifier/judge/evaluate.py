@@ -98,7 +98,7 @@ def evaluate(graded: Iterable[GradedTarget]) -> dict[str, Any]:
         ``score`` with its terms (the official metric; None unless every group has a label),
         ``prior_score`` (the level prior's), ``oracle_score`` (the true probabilities' where they are known),
         ``groups`` and ``conditions`` (see ``group_figures``), ``n_studies``, ``n_targets``, ``n_not_graded``
-        (of these, counted with the level prior that they got), ``flags``.
+        (of these, counted with what is expected of them, or the level prior), ``flags``.
 
     Raises:
         ValueError: nothing to evaluate, or a target of a study is there twice.
@@ -128,7 +128,7 @@ def evaluate(graded: Iterable[GradedTarget]) -> dict[str, Any]:
         },
         "n_studies": len({row.study_id for row in rows}),
         "n_targets": len(rows),
-        "n_not_graded": sum(row.source is GradeSource.PRIOR for row in rows),
+        "n_not_graded": sum(not row.source.is_graded for row in rows),
         "flags": {flag: flags.count(flag) for flag in sorted(set(flags))},
     }
 

@@ -175,6 +175,19 @@ def _load_rsna(entry: StudyEntry, coordinates: pd.DataFrame, labels: pd.Series) 
     return LabelledStudy.of_labels(study, points, severities_in(labels), problems)
 
 
+def labels_in(data: Path) -> dict[str, dict[Target, int]]:
+    """Study → target → severity index, of the ``train.csv`` in a folder.
+
+    Raises:
+        ValueError: there is none.
+        TablesInvalid: the tables cannot be used.
+    """
+    table = read_tables(data).train
+    if table is None:
+        raise ValueError(f"'{data.name}' has no train.csv")
+    return {str(row["study_id"]): severities_in(row) for _, row in table.iterrows()}
+
+
 def severities_in(row: pd.Series) -> dict[Target, int]:
     """The severity index of every labelled target in a row of ``train.csv``."""
     return {

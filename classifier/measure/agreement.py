@@ -47,7 +47,7 @@ def contradictions(grades: Mapping[Target, Grade], measured: Iterable[Measured])
     for item in measured:
         target = target_of(item)
         limits = LIMITS.get(item.quantity)
-        if target is None or limits is None or grades[target].source == "prior":
+        if target is None or limits is None or not grades[target].source.is_graded:
             continue
         severity, margin = grades[target].severity, _SURE * item.uncertainty
         tells = (item.quantity, item.level) not in _TOO_SMALL_TELLS_NOTHING

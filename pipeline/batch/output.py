@@ -20,7 +20,8 @@ from pipeline.prediction import probabilities_in
 from pipeline.results.submission import submission_rows, validate_rows, write_rows
 from pipeline.results.tables import REFUSED_COLUMNS, TARGET_COLUMNS, write_refused, write_targets
 
-PREDICTIONS_FORMAT = "lumbar-predictions/1"
+PREDICTIONS_FORMAT = "lumbar-predictions/2"
+_ANY_FORMAT = PREDICTIONS_FORMAT.rpartition("/")[0]
 INDEX_FILE = "index.html"
 SUBMISSION_FILE, PREDICTIONS_FILE = "submission.csv", "predictions.json"
 TARGETS_FILE, REFUSED_FILE = "targets.csv", "refused.csv"
@@ -63,7 +64,7 @@ def check_output(out: Path) -> None:
         OutputTaken: one would be.
     """
     if any(map(is_record, (out / "studies").glob("*.json"))) or _begins_with(
-        out / PREDICTIONS_FILE, PREDICTIONS_FORMAT
+        out / PREDICTIONS_FILE, _ANY_FORMAT
     ):
         return
     own = {

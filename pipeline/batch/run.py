@@ -75,7 +75,7 @@ class BatchReport:
         n_resumed: of these, finished by an earlier run and taken over.
         n_rejected: of these, nothing could be graded (level prior).
         rejections: every file, series and study that was not used.
-        counts: targets by how they were graded: seen, predicted, prior.
+        counts: targets by how they were graded: seen, predicted, expected, prior.
         flags: studies by each of their flags.
         n_graded: studies of which a target was graded; the others are rejected, or show nothing to grade.
     """
@@ -186,7 +186,7 @@ def run_batch(
         counts=Counter(row["source"] for record in records for row in record["targets"]),
         flags=Counter(flag for record in records for flag in sorted(set(record["flags"]))),
         n_graded=sum(
-            any(row["source"] != GradeSource.PRIOR for row in record["targets"]) for record in records
+            any(GradeSource(row["source"]).is_graded for row in record["targets"]) for record in records
         ),
     )
 

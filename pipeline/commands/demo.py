@@ -48,7 +48,7 @@ def _row(target: Target, truth: dict[str, str], predicted: dict[str, dict[str, A
     found = predicted[target.column]
     severity = Severity(found["severity"])
     true = truth[target.column]
-    is_graded = found["source"] != GradeSource.PRIOR.value
+    is_graded = GradeSource(found["source"]).is_graded
     return {
         "level": target.level.label,
         "place": place_words(target.condition),

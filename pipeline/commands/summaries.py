@@ -49,10 +49,12 @@ def print_batch(report: BatchReport) -> None:
     say(f"{report.n_graded} of {report.n_studies} studies graded{resumed}")
     if nothing := report.n_studies - report.n_rejected - report.n_graded:
         say(f"nothing     in {nothing} more studies could be graded: their flags say why")
-    counts = report.counts
+    counts = Counter(report.counts)
+    beside = f" ({counts['expected']} expected from the other grades of their level)"
     say(
-        f"grades      {counts.get('seen', 0)} graded where a detector saw them, "
-        f"{counts.get('predicted', 0)} where geometry placed them, {counts.get('prior', 0)} not graded"
+        f"grades      {counts['seen']} graded where a detector saw them, "
+        f"{counts['predicted']} where geometry placed them, {counts['expected'] + counts['prior']} not graded"
+        f"{beside if counts['expected'] else ''}"
     )
     if report.flags:
         flags = ", ".join(f"{flag} × {count}" for flag, count in sorted(report.flags.items()))

@@ -127,7 +127,7 @@ def _result(report: BatchReport) -> dict[str, Any]:
 
 def _graded(row: Mapping[str, Any]) -> str | None:
     """The severity of a target; None where it was not graded, whatever is most frequent at its level."""
-    return None if row["source"] == GradeSource.PRIOR.value else str(row["severity"])
+    return str(row["severity"]) if GradeSource(row["source"]).is_graded else None
 
 
 def _copy(source: Path, target: Path) -> None:

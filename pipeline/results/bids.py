@@ -42,7 +42,8 @@ _GRADE_COLUMNS: Mapping[str, Any] = {
     "level": "the disc, named by the vertebrae above and below",
     **{severity.column: "calibrated probability, 0 to 1" for severity in SEVERITIES},
     "severity": "the most probable one; n/a for a target that was not graded",
-    "source": "seen or predicted: how the point was found; prior: not graded, its frequency at the level",
+    "source": "seen or predicted: how the point was found; expected: not graded, from the other grades of "
+    "the level; prior: not graded, its frequency at the level",
     "flags": "why a target was not graded",
 }
 
@@ -172,7 +173,7 @@ def _grades(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for target in record["targets"]:
         yield {
             **{key: target[key] for key in ("condition", "level", "source")},
-            "severity": None if target["source"] == GradeSource.PRIOR.value else target["severity"],
+            "severity": target["severity"] if GradeSource(target["source"]).is_graded else None,
             **target["probabilities"],
             "flags": ",".join(target["flags"]),
         }

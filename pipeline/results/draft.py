@@ -108,7 +108,7 @@ def _canal(prediction: StudyPrediction, target: Target) -> str:
     ]
     beside = _bracketed(", ".join(f"{item.kind.short} {item.words}" for item in found if item is not None))
     grade = prediction.grades[target]
-    if grade.source == "prior":
+    if not grade.source.is_graded:
         return f"Central canal not assessed{beside}."
     return f"{_GRADE_WORDS[grade.severity]} central canal stenosis{beside}."
 
@@ -120,7 +120,7 @@ def _pair(prediction: StudyPrediction, group: ConditionGroup, level: Level) -> l
     said = []
     for side in sides:
         grade = prediction.grades[Target(Condition.of(group, side), level)]
-        said.append(None if grade.source == "prior" else grade.severity)
+        said.append(grade.severity if grade.source.is_graded else None)
     if said[0] is said[1] is None:
         return [f"{what.capitalize()} not assessed."]
     heights = ["", ""]
@@ -149,11 +149,11 @@ def _impression(prediction: StudyPrediction) -> list[str]:
         places = [
             f"{target.level.label} {_place(target.condition)}"
             for target, grade in sorted(prediction.grades.items(), key=lambda pair: pair[0].level.index)
-            if grade.source != "prior" and grade.severity is severity
+            if grade.source.is_graded and grade.severity is severity
         ]
         if places:
             lines.append(f"{severity.value}: {', '.join(places)}.")
-    missing = sum(grade.source == "prior" for grade in prediction.grades.values())
+    missing = sum(not grade.source.is_graded for grade in prediction.grades.values())
     if not lines and missing < len(prediction.grades):
         lines.append("No stenosis that is more than mild where it was assessed.")
     if missing:

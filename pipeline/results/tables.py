@@ -81,7 +81,7 @@ def _target_rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     kinds = {row["series_id"]: row["seen_as"] for row in record["series"]}
     for found in record["targets"]:
         condition, level = Condition(found["condition"]), Level(found["level"])
-        graded = found["source"] != GradeSource.PRIOR.value
+        graded = GradeSource(found["source"]).is_graded
         yield {
             **study,
             "row_id": Target(condition, level).row_id(record["study_id"]),

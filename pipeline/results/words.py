@@ -94,7 +94,15 @@ USE_WORDS: Final[Mapping[str, str]] = {
 SOURCE_WORDS: Final[Mapping[str, str]] = {
     "seen": "Graded at a point that a detector saw in the images.",
     "predicted": "Graded at a point that geometry placed from the levels; no detector saw it.",
+    "expected": "Not graded: no slice shows it. The figures follow from the other grades of the level.",
     "prior": "Not graded. The figures only say how often each grade occurs at this level.",
+}
+# The same in a cell of a table or beside a picture.
+SOURCE_NAMES: Final[Mapping[str, str]] = {
+    "seen": "seen",
+    "predicted": "predicted",
+    "expected": "expected from its level",
+    "prior": "level prior",
 }
 PLACE_WORDS: Final[Mapping[ConditionGroup, str]] = {
     ConditionGroup.SPINAL: "canal",

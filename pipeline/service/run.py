@@ -135,7 +135,7 @@ class Worker:
         _list(waiting.key, prediction.rejections)
         if study is None or prediction.rejected:
             return "rejected", ()
-        if all(grade.source == "prior" for grade in prediction.grades.values()):
+        if not any(grade.source.is_graded for grade in prediction.grades.values()):
             log.info("%s: flags %s", waiting.key, ", ".join(prediction.flags) or "none")
             return "nothing to grade", ()
         try:

@@ -13,8 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from classifier.config import GROUP_GRADERS, GraderName
+from classifier.expected import Expectations
 from classifier.judge.quality import official_terms, quality_tables, score_terms, with_intervals
 from classifier.judge.rows import GradedRows
+from classifier.learn.expect import fit_expectations, save_expectations
+from classifier.learn.sources import severities_in
 from classifier.metric import PROBABILITY_COLUMNS
 from classifier.metric import score as official_score
 from classifier.prior import level_prior
@@ -93,7 +96,9 @@ def finish(
         "seconds": seconds_of(run),
     }
     figures = without_nan(figures)
-    _write_weights(run / "weights", calibrated, detectors[0], graders, figures)
+    labels = {str(row["study_id"]): severities_in(row) for _, row in data.labels.iterrows()}
+    expectations = fit_expectations(_seen(oof, calibrated), labels)
+    _write_weights(run / "weights", calibrated, detectors[0], graders, expectations, figures)
     write_cards(run / "weights", figures, graded)
     write_json(run / "report.json", figures, indent=1, allow_nan=False)
     write_report(run / "report.html", figures, graded)
@@ -104,12 +109,19 @@ def out_of_fold_probabilities(
     study_ids: list[str], oof: Mapping[GraderName, OutOfFold], calibrated: Calibrated
 ) -> Probabilities:
     """Study → target → p (3,): what the graders say, the level prior where they could not look."""
-    p: Probabilities = {study: {target: level_prior(target) for target in TARGETS} for study in study_ids}
+    priors = {target: level_prior(target) for target in TARGETS}
+    seen = _seen(oof, calibrated)
+    return {study: priors | seen.get(study, {}) for study in study_ids}
+
+
+def _seen(oof: Mapping[GraderName, OutOfFold], calibrated: Calibrated) -> Probabilities:
+    """Study → target → p (3,) of what some grader could look at."""
+    p: Probabilities = {}
     # The axial canal first: where the sagittal grader saw the target, too, that one has what both say.
     for name in sorted(oof, key=lambda name: name in GROUP_GRADERS):
         for row_id, probabilities in zip(oof[name].row_ids, calibrated.p[name], strict=True):
             study_id, target = split_row_id(str(row_id))
-            p[study_id][target] = probabilities
+            p.setdefault(study_id, {})[target] = probabilities
     return p
 
 
@@ -184,6 +196,7 @@ def _write_weights(
     calibrated: Calibrated,
     detectors: Path,
     graders: Mapping[GraderName, Path],
+    expectations: Expectations,
     figures: Mapping[str, Any],
 ) -> None:
     """Final weights in the layout that ``lumbar predict`` takes, and nothing of an earlier training."""
@@ -201,6 +214,7 @@ def _write_weights(
         save_grader(
             folder / "graders", stored.config, stored.network, calibrated.final[group], metrics, joint
         )
+    save_expectations(folder / "graders", expectations)
     for name in ("detector", "graders"):
         write_graphs(folder / name)
 

@@ -181,7 +181,7 @@ def prediction(shift: float = 0.0, *, flags: tuple[str, ...] = (), source: str =
             Expected(checked=frozenset({"level_order"})),
             "lumbar check does not name level_order",
         ),
-        (prediction(source="prior"), Expected(may_prior=True), "other figures than the level prior"),
+        (prediction(source="prior"), Expected(may_be_ungraded=True), "other figures than the level prior"),
         (prediction(source="prior"), Expected(), "spinal_canal_stenosis is not graded at L1/L2"),
     ],
 )

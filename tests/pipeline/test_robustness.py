@@ -5,21 +5,26 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import RLELossless
 from typer.testing import CliRunner, Result
 
-from data_prep.vocabulary import Condition, ConditionGroup, SeriesKind
+from classifier.expected import Expectations
+from classifier.prior import level_prior
+from data_prep.vocabulary import SEVERITIES, Condition, ConditionGroup, Level, SeriesKind, Target
 from pipeline.cli import app
 from pipeline.commands.console import NAMED_OF_A_CODE
 from pipeline.grade import Pipeline
 from pipeline.results.submission import read_submission, validate_submission
+from pipeline.results.words import SOURCE_NAMES, SOURCE_WORDS
 
 
 @pytest.fixture(autouse=True)
@@ -204,7 +209,7 @@ def test_a_series_that_shows_nothing_displaces_no_other(
         ([SeriesKind.AXIAL_T2], "no_axial_t2", {"subarticular"}),
     ],
 )
-def test_what_a_missing_series_would_show_gets_the_prior_and_a_flag(
+def test_what_a_missing_series_would_show_is_not_graded_and_gets_a_flag(
     data: Path, tmp_path: Path, left_out: list[SeriesKind], flag: str, unseen: set[str]
 ) -> None:
     study = studies_in(data)[0]
@@ -216,11 +221,59 @@ def test_what_a_missing_series_would_show_gets_the_prior_and_a_flag(
     assert not record["rejected"]
     for target in record["targets"]:
         group = Condition(target["condition"]).group
-        assert (target["source"] == "prior") == (group in unseen)
+        not_seen = "prior" if len(unseen) == len(ConditionGroup) else "expected"
+        assert (target["source"] == not_seen) == (group in unseen)
         # The canal is read on axial slices, too: where they alone show it, that is said.
         alone = group is ConditionGroup.SPINAL and SeriesKind.SAGITTAL_T2 in left_out
         assert bool(target["flags"]) == (group in unseen or alone)
         assert not alone or group in unseen or target["flags"] == ["axial_only"]
+
+
+def test_recesses_without_axial_slices_are_expected_from_what_was_graded(data: Path, tmp_path: Path) -> None:
+    """Every output says so, grades of what was seen do not change, and nobody calls it a finding."""
+    study = studies_in(data)[0]
+    shutil.rmtree(series_folder(study, SeriesKind.AXIAL_T2))
+    out = tmp_path / "out"
+    result = lumbar("predict", study, "-o", out, "--sr", "--kos", "--bids")
+    assert "not graded (10 expected from the other grades of their level)" in " ".join(result.output.split())
+    (record,) = json.loads((out / "predictions.json").read_text())["studies"]
+    plain = Pipeline.load()
+    without = Pipeline(plain.detector, replace(plain.grader, expectations=Expectations()))
+    before = without.predict(study)[0].grades
+    for target in record["targets"]:
+        place = Target(Condition(target["condition"]), Level(target["level"]))
+        p = np.array([target["probabilities"][severity.column] for severity in SEVERITIES])
+        assert target["flags"] == list(before[place].flags)
+        if place.condition.group is ConditionGroup.SUBARTICULAR:
+            assert (target["source"], before[place].source) == ("expected", "prior")
+            assert np.abs(p - level_prior(place)).max() > 0.001 and p.sum() == pytest.approx(1)
+        else:
+            assert target["source"] == before[place].source
+            np.testing.assert_allclose(p, before[place].probabilities, atol=1e-8)
+
+    with (out / "targets.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["source"] == "expected"]
+    assert len(rows) == 10 and {(row["grade"], row["probability"]) for row in rows} == {("", "")}
+    (report,) = (out / "reports").rglob("report.html")
+    page = report.read_text()
+    assert page.count(SOURCE_WORDS["expected"]) == 11  # ten cells, and how each grade was made
+    assert (
+        f"{SOURCE_NAMES['expected']} (10 of 25)" in page and "Lateral recess stenosis not assessed." in page
+    )
+    (tables,) = (out / "bids").rglob("*_grades.tsv")
+    with tables.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["source"] == "expected"]
+    assert len(rows) == 10 and {row["severity"] for row in rows} == {"n/a"}
+    (sr,) = (out / "sr").rglob("*.dcm")
+    said = [item.TextValue for item in walk(pydicom.dcmread(sr)) if "TextValue" in item]
+    assert sum("recess" in text and text.endswith("not graded (no_series)") for text in said) == 10
+
+
+def walk(part: Any) -> Iterator[Any]:
+    """A content tree, item by item."""
+    yield part
+    for item in part.get("ContentSequence", ()):
+        yield from walk(item)
 
 
 def test_a_bad_study_among_good_ones_and_a_listed_one_keep_their_rows(data: Path, tmp_path: Path) -> None:

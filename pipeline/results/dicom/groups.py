@@ -214,7 +214,7 @@ def evaluations(
     )
     items: list[ContentItem] = [comment(note) for note in notes]
     for target, grade in (*unplaced, *not_graded):
-        graded = grade.source != "prior"
+        graded = grade.source.is_graded
         value = codes.SEVERITY_CODES[grade.severity] if graded else codes.NOT_EVALUATED
         item = CodeContentItem(
             name=codes.SEVERITY.code,

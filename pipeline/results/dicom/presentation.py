@@ -151,7 +151,7 @@ def _label(point: LevelPoint, image: SourceImage, prediction: StudyPrediction) -
     """The name of a target and its grade, beside the ring and inside the image."""
     target = Target(point.condition, point.level)
     grade = prediction.grades[target]
-    graded = grade.source != "prior"
+    graded = grade.source.is_graded
     words = f"{target_words(target)}: {grade.severity.value if graded else 'not graded'}"
     column, row = (float(value) for value in _at(point))
     across, down = image.plane.spacing_mm

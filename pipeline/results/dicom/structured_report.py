@@ -2,7 +2,8 @@
 
 Every group names level, side and site, the grade as a code and in words, its calibrated and unweighted
 probabilities, the point on the image it was read from, and the algorithm. A target that was not graded says
-so instead of giving a grade: the level prior knows nothing of the patient.
+so instead of giving a grade: the level prior knows nothing of the patient, and what is expected from other
+grades of the level nothing that these do not say.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _content(
     not_graded, unplaced, used = [], [], set()
     for target in (Target(condition, level) for level in LEVELS for condition in CONDITIONS):
         grade, point = prediction.grades[target], prediction.found.point(target.condition, target.level)
-        if grade.source == "prior":
+        if not grade.source.is_graded:
             not_graded.append((target, grade))
             continue
         region = None if point is None else groups.region_of(source, point, only_images=only_images)

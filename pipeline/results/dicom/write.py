@@ -168,7 +168,7 @@ def key_points(prediction: StudyPrediction) -> dict[Target, LevelPoint]:
     found = {}
     for target in TARGETS:
         grade, point = prediction.grades[target], prediction.found.point(target.condition, target.level)
-        is_worse = grade.source != "prior" and grade.severity is not Severity.NORMAL_MILD
+        is_worse = grade.source.is_graded and grade.severity is not Severity.NORMAL_MILD
         if is_worse and point is not None and point.sight is not None:
             found[target] = point
     return found

@@ -14,7 +14,7 @@ from data_prep.study import Study
 from data_prep.vocabulary import TARGETS, Condition, Level, Severity, Target
 from pipeline.models import caption
 from pipeline.prediction import StudyPrediction
-from pipeline.results.words import NOT_A_DEVICE, numbering_words, share_words
+from pipeline.results.words import NOT_A_DEVICE, SOURCE_NAMES, numbering_words, share_words
 
 if TYPE_CHECKING:  # predictions are read without tables
     import pandas as pd
@@ -68,9 +68,9 @@ def reading_of_prediction(prediction: StudyPrediction) -> Reading:
     for target, grade in prediction.grades.items():
         words = f"{grade.severity.value} {share_words(float(grade.probabilities.max()))}"
         why = ", ".join(grade.flags).replace("_", " ") or "no image"
-        prior = grade.source == "prior"
+        graded = grade.source.is_graded
         opinions[target] = Opinion(
-            None if prior else grade.severity, "level prior" if prior else words, not prior, why
+            grade.severity if graded else None, words if graded else SOURCE_NAMES[grade.source], graded, why
         )
     return Reading(
         prediction.study_id,

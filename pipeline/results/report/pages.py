@@ -20,7 +20,7 @@ from markupsafe import Markup
 from data_prep.base.files import write_whole
 from data_prep.problems import Rejection
 from data_prep.read.own import is_result
-from data_prep.vocabulary import SEVERITIES, Condition, ConditionGroup, Level, Target
+from data_prep.vocabulary import SEVERITIES, Condition, ConditionGroup, GradeSource, Level, Target
 from pipeline.results.words import (
     NOT_A_DEVICE,
     flag_words,
@@ -74,7 +74,7 @@ def _text_of(name: str) -> str:
 
 def worst_words(targets: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
     """The worst grade of some target records, for sorting and in words; (-1, …) when none was graded."""
-    graded = [row for row in targets if row["source"] != "prior"]
+    graded = [row for row in targets if GradeSource(row["source"]).is_graded]
     if not graded:
         return -1, "not graded"
     rank = {severity.value: severity.index for severity in SEVERITIES}
@@ -90,7 +90,7 @@ def worst_words(targets: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
 
 def least_certain_words(targets: Sequence[Mapping[str, Any]]) -> tuple[float, str]:
     """The grade with the lowest probability, for sorting and in words; (2, "") when none was graded."""
-    graded = [row for row in targets if row["source"] != "prior"]
+    graded = [row for row in targets if GradeSource(row["source"]).is_graded]
     if not graded:
         return 2.0, ""
     least = min(graded, key=lambda row: max(row["probabilities"].values()))

@@ -12,7 +12,7 @@ from data_prep.base.files import write_whole
 from data_prep.levels import LevelPoint, SpineLevels
 from data_prep.problems import counted
 from data_prep.study import Study
-from data_prep.vocabulary import LEVELS, SEVERITIES, Condition, Level, Severity, Side, Target
+from data_prep.vocabulary import LEVELS, SEVERITIES, Condition, GradeSource, Level, Severity, Side, Target
 from pipeline.prediction import StudyPrediction
 from pipeline.results.draft import draft_text, usual_words
 from pipeline.results.pictures.displayed import LEVEL_COLOURS
@@ -20,6 +20,7 @@ from pipeline.results.pictures.montage import COLUMNS, read_at
 from pipeline.results.report.images import ShownSeries, shown_crop, shown_series
 from pipeline.results.report.pages import render
 from pipeline.results.words import (
+    SOURCE_NAMES,
     SOURCE_WORDS,
     flag_words,
     numbering_words,
@@ -63,7 +64,7 @@ class Cell:
     title: str
     severity: Severity
     shares: tuple[tuple[str, str, float], ...]
-    source: str
+    source: GradeSource
     flags: tuple[str, ...]
     crop: str | None
     place: tuple[int, int] | None
@@ -73,7 +74,7 @@ class Cell:
 
     @property
     def is_graded(self) -> bool:
-        return self.source != "prior"
+        return self.source.is_graded
 
     @property
     def words(self) -> str:
@@ -122,6 +123,7 @@ def render_report(study: Study | None, prediction: StudyPrediction) -> str:
         rows=rows,
         counts={source: sum(cell.source == source for cell in cells) for source in SOURCE_WORDS},
         source_words=SOURCE_WORDS,
+        source_names=SOURCE_NAMES,
         series=series,
         colours=LEVEL_COLOURS,
         learned_from=prediction.provenance.learned_from,

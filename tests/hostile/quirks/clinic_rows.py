@@ -142,7 +142,7 @@ def _ciss(study: StoredStudy, rng: np.random.Generator) -> StoredStudy:
 def _places() -> list[Row]:
     no_spine = but(
         EXACT,
-        prior=EVERYTHING,
+        ungraded=EVERYTHING,
         flags={"numbering_uncertain"},
         may_flag=UNSURE | {"no_lumbar_spine", "sacrum_unseen", "level_absent", "region_doubtful"},
     )

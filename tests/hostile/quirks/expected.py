@@ -43,8 +43,9 @@ class Expected:
         instead: one of these may stand for a difference beyond the limits: the program is unsure and says so.
         codes: each must be given as a reason code.
         may_code: may be given as well.
-        prior: conditions whose targets must get the level prior and a flag.
-        may_prior: any target may get the level prior and a flag.
+        ungraded: conditions whose targets must not be graded, and be flagged: they get what is expected from
+            other grades of the level, or the level prior.
+        may_be_ungraded: any target may be so.
         rejected: the study must be rejected: 25 level priors.
         checked: codes that ``lumbar check`` must name.
     """
@@ -57,8 +58,8 @@ class Expected:
     instead: frozenset[str] = frozenset()
     codes: frozenset[str] = frozenset()
     may_code: frozenset[str] = frozenset()
-    prior: frozenset[Condition] = frozenset()
-    may_prior: bool = False
+    ungraded: frozenset[Condition] = frozenset()
+    may_be_ungraded: bool = False
     rejected: bool = False
     checked: frozenset[str] = frozenset()
 
@@ -73,10 +74,10 @@ class Expected:
             parts = [f"grades within {self.probability:g}, levels within {self.levels_mm:g} mm"]
         if self.instead:
             parts[0] += f" or {' / '.join(sorted(self.instead))}"
-        if self.prior:
-            parts.append(f"level prior: {', '.join(sorted(item.label for item in self.prior))}")
-        if self.may_prior:
-            parts.append("level prior where nothing can be seen")
+        if self.ungraded:
+            parts.append(f"not graded: {', '.join(sorted(item.label for item in self.ungraded))}")
+        if self.may_be_ungraded:
+            parts.append("not graded where nothing can be seen")
         parts += sorted({*self.flags, *self.codes})
         parts += [f"check: {code}" for code in sorted(self.checked)]
         return "; ".join(parts)
@@ -132,7 +133,7 @@ def compare(
     differences = {
         target: float(np.abs(plain.grades[target].probabilities - changed.grades[target].probabilities).max())
         for target in TARGETS
-        if "prior" not in (plain.grades[target].source, changed.grades[target].source)
+        if plain.grades[target].source.is_graded and changed.grades[target].source.is_graded
     }
     levels_mm = max(_level_movements(plain, changed, turn), default=float("nan"))
     moved = [_movement(plain, changed, target, turn) for target in differences]
@@ -222,7 +223,7 @@ def _apart(before: np.ndarray, after: np.ndarray, turn: np.ndarray | None) -> fl
 
 
 def _invariants(changed: StudyPrediction) -> list[str]:
-    """What is true of every study: 25 sound rows, and what is not graded says so with the level prior.
+    """What is true of every study: 25 sound rows, and what is not graded says so, and whence its figures.
 
     A grade that is one says nothing, but that axial slices alone show its canal.
     """
@@ -231,28 +232,35 @@ def _invariants(changed: StudyPrediction) -> list[str]:
         grade = changed.grades[target]
         if not np.isfinite(grade.probabilities).all() or abs(grade.probabilities.sum() - 1) > 1e-6:
             why.append(f"{target.column} has no sound probabilities")
-        if (grade.source == "prior") != bool(set(grade.flags) - {Flag.AXIAL_ONLY}):
+        if grade.source.is_graded == bool(set(grade.flags) - {Flag.AXIAL_ONLY}):
             why.append(f"{target.column} is {grade.source} with flags {grade.flags}")
         if grade.source == "prior" and not np.allclose(grade.probabilities, level_prior(target), atol=1e-6):
             why.append(f"{target.column} is not graded, but has other figures than the level prior")
+        beside = [
+            other
+            for other in TARGETS
+            if other.level is target.level and changed.grades[other].source.is_graded
+        ]
+        if grade.source == "expected" and (not beside or changed.rejected):
+            why.append(f"{target.column} is expected from nothing")
     return why
 
 
 def _grades(plain: StudyPrediction, changed: StudyPrediction, expected: Expected) -> list[str]:
     """Targets that are graded and should not be, or the reverse."""
     if expected.rejected:
-        return [f"{t.column} was graded" for t in TARGETS if changed.grades[t].source != "prior"][:1]
+        return [f"{t.column} was graded" for t in TARGETS if changed.grades[t].source.is_graded][:1]
     why = []
     for condition in Condition:
         own = [target for target in TARGETS if target.condition is condition]
-        graded = [t.level.label for t in own if changed.grades[t].source != "prior"]
+        graded = [t.level.label for t in own if changed.grades[t].source.is_graded]
         lost = [
             t.level.label
             for t in own
-            if changed.grades[t].source == "prior" and plain.grades[t].source != "prior"
+            if plain.grades[t].source.is_graded and not changed.grades[t].source.is_graded
         ]
-        if condition in expected.prior and graded:
+        if condition in expected.ungraded and graded:
             why.append(f"{condition.value} is graded at {', '.join(graded)}")
-        elif condition not in expected.prior and lost and not expected.may_prior:
+        elif condition not in expected.ungraded and lost and not expected.may_be_ungraded:
             why.append(f"{condition.value} is not graded at {', '.join(lost)}")
     return why

@@ -43,21 +43,21 @@ DEGRADED = Expected(
     points_mm=12.0,
     may_flag=UNSURE | {"level_absent", "sacrum_unseen"},
     instead=UNSURE,
-    may_prior=True,
+    may_be_ungraded=True,
 )
 # Slices are lost, and what is left may show it.
 GAPS = replace(
     DEGRADED, may_flag=DEGRADED.may_flag | {"slices_missing"}, may_code=frozenset({"slices_missing"})
 )
-WITHOUT_T1 = replace(RESAMPLED, prior=FORAMINAL, flags=frozenset({"no_sagittal_t1"}))
+WITHOUT_T1 = replace(RESAMPLED, ungraded=FORAMINAL, flags=frozenset({"no_sagittal_t1"}))
 # The canal is graded on both views where both are there.
-WITHOUT_AXIAL = replace(DEGRADED, prior=SUBARTICULAR)
+WITHOUT_AXIAL = replace(DEGRADED, ungraded=SUBARTICULAR)
 TURNED = frozenset({"orientation_doubtful"})
 REGISTERED_WRONGLY = Expected(
     flags=TURNED | {"numbering_uncertain"},
     instead=TURNED,
     may_flag=UNSURE | {"level_absent", "sacrum_unseen"},
-    may_prior=True,
+    may_be_ungraded=True,
 )
 
 
@@ -100,6 +100,6 @@ def row(
 def but(base: Expected, **changes: object) -> Expected:
     """An expectation with other values; sets may be given as any collection."""
     values = {**base.__dict__, **changes}
-    for key in ("flags", "may_flag", "instead", "codes", "may_code", "prior", "checked"):
+    for key in ("flags", "may_flag", "instead", "codes", "may_code", "ungraded", "checked"):
         values[key] = frozenset(values[key])
     return Expected(**values)

@@ -149,7 +149,7 @@ def _order() -> list[Row]:
             "only-axial",
             "no sagittal series",
             files.without(T1, T2),
-            but(EXACT, prior=EVERYTHING, flags={"no_sagittal", "no_sagittal_t1", "numbering_uncertain"}),
+            but(EXACT, ungraded=EVERYTHING, flags={"no_sagittal", "no_sagittal_t1", "numbering_uncertain"}),
         ),
     ]
 
@@ -344,7 +344,7 @@ def _geometry() -> list[Row]:
             geometry.bad_geometry,
             but(
                 WITHOUT_AXIAL,
-                prior=FORAMINAL | SUBARTICULAR,
+                ungraded=FORAMINAL | SUBARTICULAR,
                 flags={"no_sagittal_t1", "no_axial_t2"},
                 codes={"bad_geometry", "no_readable_slices"},
             ),
@@ -438,7 +438,7 @@ def _pixels() -> list[Row]:
             "blank",
             "all images black",
             pixels.blank(*SeriesKind),
-            but(EXACT, prior=EVERYTHING, flags={"no_level_found", "numbering_uncertain"}),
+            but(EXACT, ungraded=EVERYTHING, flags={"no_level_found", "numbering_uncertain"}),
         ),
     ]
 

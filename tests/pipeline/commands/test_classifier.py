@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from classifier.config import GraderName, default_config
+from classifier.learn import expect
 from classifier.learn.crop_cache import load_cache
 from classifier.learn.teachers import Teachers
 from data_prep.base.files import FolderInUse, locked_folder
@@ -38,7 +39,7 @@ def lumbar(*arguments: object) -> tuple[int, str, str]:
 
 
 def test_help_shows_an_example_and_loads_no_torch() -> None:
-    for command in ("cut", "train", "teach", "calibrate", "evaluate"):
+    for command in ("cut", "train", "teach", "calibrate", "expect", "evaluate"):
         code, out, _ = lumbar(command, "--help")
         assert code == 0 and f"lumbar classifier {command}" in out
     check = "import sys, pipeline.commands.classifier; sys.exit(bool({'torch', 'pandas'} & set(sys.modules)))"
@@ -140,6 +141,34 @@ def test_train_and_evaluate_on_a_folder_in_the_rsna_layout(tmp_path: Path) -> No
     for arguments in (("evaluate", data, "--weights", run), ("cut", data, "-o", tmp_path / "crops")):
         code, _, err = lumbar(*arguments)
         assert code == 3 and f"rejected [not_dicom] {series.parent.name}/{series.name}/notes.dcm" in err
+
+
+def test_expectations_are_fitted_beside_graders(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, labels, weights = tmp_path / "data", tmp_path / "labels", tmp_path / "weights"
+    write_dataset(data, studies=6, seed=2, size="small")
+    shutil.copytree(run, weights)
+    labels.mkdir()
+    shutil.move(data / "train.csv", labels)
+    table = pd.read_csv(labels / "train.csv", dtype=str)
+    seen = [column for column in table if "spinal" in column or "foraminal" in column]
+    table[["study_id", *seen]].reindex(columns=table.columns).to_csv(data / "train.csv", index=False)
+    before = sorted(path.name for path in weights.iterdir())
+    given = ("expect", data, "--weights", weights, "--labels", labels, "--part", "train")
+    code, _, err = lumbar(*given)
+    assert code == 1 and "too few" in " ".join(err.split())
+    assert sorted(path.name for path in weights.iterdir()) == before
+    monkeypatch.setattr(expect, "_FEWEST", 1)
+    monkeypatch.setattr(expect, "_FOLDS", 2)
+    code, out, _ = lumbar(*given, "--json")
+    models = json.loads(out)["models"]
+    assert code == 0 and models == json.loads((weights / "expected.json").read_text())["models"]
+    # Recesses, which the data set has labels of elsewhere alone, are told of and tell nothing.
+    assert "subarticular" in {model["group"] for model in models}
+    assert all("subarticular" not in model["worse"]["weights"] for model in models)
+    code, out, _ = lumbar("evaluate", data, "--weights", weights, "--json")
+    assert code == 0 and json.loads(out)["n_not_graded"] == 0
 
 
 def test_graders_learn_from_teachers(tmp_path: Path) -> None:
