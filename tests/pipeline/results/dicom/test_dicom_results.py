@@ -224,6 +224,17 @@ def test_bare_headers_are_substituted_and_valid_ones_kept(images: Path) -> None:
     assert source.study_instance_uid == "1.2.3.4"
 
 
+@pytest.mark.parametrize("written", ["1.2.3.4", ""])
+def test_images_that_share_an_identifier_are_told_apart(images: Path, written: str) -> None:
+    """Else a finding would refer to any of them."""
+    _, study = graded(images)
+    edit(images / "501" / "12", SOPInstanceUID=written)
+    uids = {key: image.sop_instance_uid for key, image in read_source(study).images.items()}
+    assert len(set(uids.values())) == len(uids) == 15
+    assert all(map(is_valid_uid, uids.values())) and written not in uids.values()
+    assert uids == {key: image.sop_instance_uid for key, image in read_source(study).images.items()}
+
+
 def test_what_results_quote_of_an_image_is_what_its_file_says(images: Path) -> None:
     edit(images, SliceThickness="4.5", WindowCenter="600", WindowWidth="1200", RescaleSlope="2")
     edit(images / "501" / "12", RescaleIntercept="-7", PhotometricInterpretation="MONOCHROME1")
