@@ -94,4 +94,4 @@ def test_axial_images_with_dark_fluid_are_told(source: str, bundled_pipeline: Pi
     assert ("series_kind_doubtful" in prediction.flags) is not is_left_out
     assert ("no_axial_t2" in prediction.flags) is is_left_out
     recesses = [g for t, g in prediction.grades.items() if t.condition.group is ConditionGroup.SUBARTICULAR]
-    assert all((grade.source == "prior") is is_left_out for grade in recesses)
+    assert all(grade.source.is_graded is not is_left_out for grade in recesses)

@@ -101,7 +101,7 @@ def same(plain: StudyPrediction, found: list[StudyPrediction], limit: float) -> 
     )
     compared = compare(plain, changed, expected)
     assert compared.holds, compared.why
-    assert compared.compared == sum(grade.source != "prior" for grade in plain.grades.values()) >= 15
+    assert compared.compared == sum(grade.source.is_graded for grade in plain.grades.values()) >= 15
     return compared
 
 

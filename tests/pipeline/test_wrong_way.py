@@ -50,7 +50,7 @@ def check(found: StudyPrediction, aside: SeriesKind | None) -> None:
     group = {AXIAL: RECESSES, T1: FORAMINA}.get(aside) if aside is not None else None
     for target, grade in found.grades.items():
         if target.condition.group is group:
-            assert grade.source == "prior" and grade.flags == ("no_series",)
+            assert grade.source == "expected" and grade.flags == ("no_series",)
 
 
 @pytest.mark.parametrize("wrong", WRONG)

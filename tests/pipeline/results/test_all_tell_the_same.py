@@ -15,7 +15,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from data_prep.read.find import find_studies
-from data_prep.vocabulary import Condition, Level, SeriesKind
+from data_prep.vocabulary import Condition, GradeSource, Level, SeriesKind
 from pipeline.batch.run import run_batch
 from pipeline.results.bids import write_derivatives
 from pipeline.results.dicom import ResultObject
@@ -58,7 +58,9 @@ def name_of(row: Mapping[str, Any]) -> str:
 
 def told(record: Mapping[str, Any]) -> Graded:
     """Target → severity of what was graded."""
-    return {name_of(row): row["severity"] for row in record["targets"] if row["source"] != "prior"}
+    return {
+        name_of(row): row["severity"] for row in record["targets"] if GradeSource(row["source"]).is_graded
+    }
 
 
 def texts_in(items: Iterable[Dataset]) -> Iterator[str]:
@@ -119,4 +121,6 @@ def test_the_report_for_people(graded: Path) -> None:
     record = record_of(graded)
     page = html.unescape((graded / "reports" / "501" / "report.html").read_text())
     assert all(flag_words(flag) in page for flag in record["flags"])
-    assert page.count("Not graded.") >= sum(row["source"] == "prior" for row in record["targets"])
+    assert page.count("Not graded.") >= sum(
+        not GradeSource(row["source"]).is_graded for row in record["targets"]
+    )

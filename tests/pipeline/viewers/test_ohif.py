@@ -83,7 +83,7 @@ def labels_of(prediction: StudyPrediction) -> set[str]:
     return {
         f"{target.level.label} {place_words(target.condition)}: {grade.severity.value}"
         for target, grade in prediction.grades.items()
-        if grade.source != "prior"
+        if grade.source.is_graded
     }
 
 

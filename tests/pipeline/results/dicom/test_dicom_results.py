@@ -603,7 +603,7 @@ def test_key_images_are_those_with_moderate_or_severe(images: Path) -> None:
     wanted = set()
     for target, grade in prediction.grades.items():
         point = prediction.levels.point(target.condition, target.level)
-        if grade.source != "prior" and grade.severity.value != "Normal/Mild" and point is not None:
+        if grade.source.is_graded and grade.severity.value != "Normal/Mild" and point is not None:
             image = source.image_of(point)
             assert image is not None
             wanted.add(image.sop_instance_uid)
