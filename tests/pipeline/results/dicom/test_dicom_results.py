@@ -205,6 +205,18 @@ def test_the_same_study_gives_the_same_bytes_and_other_models_other_objects(
     assert first.SOPInstanceUID != other.SOPInstanceUID
 
 
+def test_no_object_has_the_date_of_the_day_on_which_it_is_made(images: Path) -> None:
+    """Else a result that is made again on another day would have other bytes under the same UID."""
+    edit(images, StudyDate="20240229", StudyTime="101500")
+    prediction, study = graded(images)
+    for made in DicomResults(set(ResultObject)).build(study, prediction):
+        dates = {element.value for element in made.iterall() if element.VR == "DA" and element.value}
+        times = {element.value for element in made.iterall() if element.VR == "TM" and element.value}
+        assert (dates, times) == ({"20240229"}, {"101500"}), made.SOPClassUID.name
+        assert made.InstanceCreationDate == "20240229"
+        assert not any(element.VR == "DT" and element.value for element in made.iterall())
+
+
 def test_bare_headers_are_substituted_and_valid_ones_kept(images: Path) -> None:
     study = images / "501"
     edit(study / "11", StudyInstanceUID="501", SeriesInstanceUID="501.11", FrameOfReferenceUID="1.2.3")
