@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from data_prep.phantom import make_study
 from data_prep.study import Slice, Study
 from data_prep.vocabulary import ConditionGroup, SeriesKind
 from pipeline.grade import Pipeline
+from pipeline.prediction import StudyPrediction
 from tests.command_line import lumbar
 from tests.detector.spine.test_region import elsewhere
 from tests.pipeline.stand_in import write_study
@@ -39,14 +41,20 @@ def test_what_shows_the_neck_is_no_lumbar_series(kind: SeriesKind, bundled_pipel
     assert graded == set(ConditionGroup) - {group}
 
 
-def without_and_with_a_cut_series(seed: int, kind: SeriesKind, *, cut_first: bool) -> tuple[Study, Study]:
-    """A patient, and the same with another series of a kind, whose field of view lacks levels."""
+@cache
+def graded_alone(seed: int, pipeline: Pipeline) -> StudyPrediction:
+    """A patient whose series show all levels."""
+    return pipeline.predict_study(make_study(seed, view="whole").study)
+
+
+def with_a_cut_series(seed: int, kind: SeriesKind, *, cut_first: bool) -> Study:
+    """The same patient with another series of a kind, whose field of view lacks levels."""
     whole, cut = (make_study(seed, view=view).study for view in ("whole", "cut"))
     (usual,), (lacking,) = whole.of_kind(kind), cut.of_kind(kind)
     others = [item for item in whole.series if item is not usual]
     ids = ("1", "2") if cut_first else ("2", "1")
     both = (replace(lacking, series_id=ids[0]), replace(usual, series_id=ids[1]), *others)
-    return whole, replace(whole, series=both)
+    return replace(whole, series=both)
 
 
 @pytest.mark.parametrize("seed", [208_000, 208_006], ids=["below the lumbar spine", "above the sacrum"])
@@ -55,8 +63,10 @@ def test_a_t2_of_all_levels_leads_beside_one_that_lacks_some(
     seed: int, first: bool, bundled_pipeline: Pipeline
 ) -> None:
     """As a study of the thoracic spine beside it gives one, whichever comes first."""
-    studies = without_and_with_a_cut_series(seed, SeriesKind.SAGITTAL_T2, cut_first=first)
-    alone, prediction = map(bundled_pipeline.predict_study, studies)
+    alone = graded_alone(seed, bundled_pipeline)
+    prediction = bundled_pipeline.predict_study(
+        with_a_cut_series(seed, SeriesKind.SAGITTAL_T2, cut_first=first)
+    )
     assert prediction.flags == alone.flags == ()
     assert len(prediction.measurements) == len(alone.measurements)
     for target, grade in prediction.grades.items():
@@ -66,8 +76,10 @@ def test_a_t2_of_all_levels_leads_beside_one_that_lacks_some(
 
 @pytest.mark.parametrize("first", [True, False])
 def test_foramina_are_looked_for_on_the_t1_that_shows_them(first: bool, bundled_pipeline: Pipeline) -> None:
-    studies = without_and_with_a_cut_series(208_000, SeriesKind.SAGITTAL_T1, cut_first=first)
-    alone, prediction = map(bundled_pipeline.predict_study, studies)
+    alone = graded_alone(208_000, bundled_pipeline)
+    prediction = bundled_pipeline.predict_study(
+        with_a_cut_series(208_000, SeriesKind.SAGITTAL_T1, cut_first=first)
+    )
     assert prediction.flags == alone.flags == ()
     assert {target: grade.source for target, grade in prediction.grades.items()} == {
         target: grade.source for target, grade in alone.grades.items()
