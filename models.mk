@@ -43,6 +43,7 @@ $(LUMBAR) classifier calibrate $(RUNS)/open/graders --grader foraminal --validat
     $(call crops,open,--validation) --shifted $(RUNS)/crops/shifted -o classifier/weights/open && \
 $(LUMBAR) classifier calibrate $(RUNS)/open/graders --grader subarticular $(call crops,open,--validation) \
     -o classifier/weights/open && \
+{ $(LUMBAR) classifier rooms $(RSNA) --weights classifier/weights/open || $(MOSTLY); } && \
 $(call expect,open)
 endef
 # What is expected of targets that no slice shows.

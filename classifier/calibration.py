@@ -29,7 +29,7 @@ CALIBRATION_BINS, _DRAWS_OF_CHANCE = 15, 200
 
 
 # By hand, because grading would otherwise need scipy, and wait for it.
-def _softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
+def softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
     """As ``scipy.special.softmax``, along the last axis."""
     raised = np.exp(z - z.max(axis=-1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
@@ -80,9 +80,9 @@ class Calibration:
         """Unweighted probabilities (n, 3) from evidence logits (n, 3) and log prior (n, 3)."""
         z = np.asarray(logits, dtype=np.float64) / self.temperature + np.array(self.bias)
         prior = np.asarray(log_prior, dtype=np.float64)
-        p = _softmax(z + prior)
+        p = softmax(z + prior)
         if self.prior_share:
-            p = (1 - self.prior_share) * p + self.prior_share * _softmax(prior)
+            p = (1 - self.prior_share) * p + self.prior_share * softmax(prior)
         return p
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class JointCalibration:
         z = self.weights[0] * np.asarray(sagittal, np.float64) + self.weights[1] * np.asarray(
             axial, np.float64
         )
-        return _softmax(z + np.array(self.bias) + np.asarray(log_prior, np.float64))
+        return softmax(z + np.array(self.bias) + np.asarray(log_prior, np.float64))
 
     def to_dict(self) -> dict[str, Any]:
         return {"weights": list(self.weights), "bias": list(self.bias)}

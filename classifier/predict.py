@@ -17,6 +17,7 @@ from classifier.expected import Expectations, read_expectations
 from classifier.grade import Grade, GradeSource
 from classifier.prior import level_prior, prior_grade
 from classifier.readings import Probabilities, averaged, other_readings
+from classifier.room_evidence import RoomEvidence, heights_of, read_room_evidence
 from classifier.storage import (
     CROPS_OF_A_PASS,
     StoredGrader,
@@ -55,11 +56,13 @@ class Grader:
         graders: one per condition group, and the one that looks at the canal on axial slices if there is one.
         compiled: of these graders, those that ONNX Runtime runs; torch runs the others.
         expectations: of what is not seen, from what is.
+        rooms: how the measured room of a foramen is joined with its grader's evidence; None: it is not.
     """
 
     graders: Mapping[GraderName, StoredGrader]
     compiled: Mapping[GraderName, tuple[CompiledNetwork, ...]] = field(default_factory=dict)
     expectations: Expectations = field(default_factory=Expectations)
+    rooms: RoomEvidence | None = None
 
     @classmethod
     def load(
@@ -82,18 +85,18 @@ class Grader:
             BackendUnusable: the backend cannot run here.
         """
         names = graders_of(Path(folder))
-        expectations = read_expectations(Path(folder))
+        expectations, rooms = read_expectations(Path(folder)), read_room_evidence(Path(folder))
         if resolve_backend(backend, device=device) is Backend.TORCH:
             loaded = {name: load_grader(Path(folder), name) for name in names}
             for stored in loaded.values():
                 stored.network.to(device)
-            return cls(loaded, expectations=expectations)
+            return cls(loaded, expectations=expectations, rooms=rooms)
         graders = {name: read_grader(Path(folder), name) for name in names}
         compiled = {
             name: tuple(compiled_grader(member, threads) for member in stored.members)
             for name, stored in graders.items()
         }
-        return cls(graders, compiled, expectations)
+        return cls(graders, compiled, expectations, rooms)
 
     @classmethod
     def load_bundled(
@@ -132,6 +135,7 @@ class Grader:
         others = [self._begin_reading(study, reading) for reading in other_readings(levels)]
         logits = {name: finish() for name, finish in begun.items()}
         found = averaged(levels, self._joined(logits), [finish() for finish in others])
+        found |= self._with_rooms(study, levels, logits.get(GraderName.FORAMINAL, {}))
         grades = {}
         for target in TARGETS:
             if target not in found:
@@ -145,6 +149,23 @@ class Grader:
             grades[target] = Grade(found[target], source, (Flag.AXIAL_ONLY,) if alone else ())
         # What is usual at a level that may be another one would mislead.
         return grades if Flag.NUMBERING_UNCERTAIN in levels.flags else self.expectations.completed(grades)
+
+    def logits(self, name: GraderName, study: Study, levels: SpineLevels) -> Logits:
+        """(3,) evidence of a grader for each target that it can look at, before calibration."""
+        return self._begin_views(name, PixelCache(study).study, levels, {})()
+
+    def _with_rooms(self, study: Study, levels: SpineLevels, logits: Logits) -> Probabilities:
+        """Foramina whose room was measured, where that is joined with the grader's evidence."""
+        heights = {} if self.rooms is None else heights_of(study, levels)
+        measured = [target for target in logits if target in heights]
+        if self.rooms is None or not measured:
+            return {}
+        p = self.rooms.probabilities(
+            np.stack([logits[target] for target in measured]),
+            [heights[target] for target in measured],
+            np.log([level_prior(target) for target in measured]),
+        )
+        return dict(zip(measured, p, strict=True))
 
     def _begin_reading(self, study: Study, reading: SpineLevels) -> Callable[[], Probabilities]:
         """Look at the points of some targets alone; what is returned waits for their probabilities."""

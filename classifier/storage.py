@@ -20,6 +20,7 @@ from safetensors import SafetensorError, deserialize
 from classifier.calibration import Calibration, JointCalibration
 from classifier.config import GROUP_GRADERS, GraderConfig, GraderName
 from classifier.expected import FILE_NAME as EXPECTED_FILE
+from classifier.room_evidence import FILE_NAME as ROOMS_FILE
 from data_prep.base.files import write_json
 from data_prep.base.graph import SUFFIX, convert_torch
 from data_prep.base.manifest import WeightsRejected, read_listed, read_verified, write_manifest
@@ -103,12 +104,13 @@ def save_grader(
     Args:
         member: from 2 on, a further member of the grader, written as ``{name}_{member}``. With the first one
             a grader begins anew: further members that the folder held are removed, and what is expected from
-            its grades.
+            its grades and joined with them.
     """
     stem = member_stem(config.name, member)
     if member == 1:
         _remove_further(folder, config.name)
-        (folder / EXPECTED_FILE).unlink(missing_ok=True)
+        for fitted in (EXPECTED_FILE, ROOMS_FILE):
+            (folder / fitted).unlink(missing_ok=True)
     save_network(network, folder / f"{stem}.safetensors")
     description = {
         "config": config.to_dict(),

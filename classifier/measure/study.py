@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 import numpy as np
 
 from classifier.measure.around import sac_area
-from classifier.measure.foramina import Place, find_rooms
 from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import NOT_MEASURED, Measured, Quantity
+from classifier.measure.rooms import foramen_rooms
 from classifier.measure.sagittal import FLOOR_DEG, SagittalReading, read_sagittal
 from data_prep.geometry import FloatArray
-from data_prep.levels import PointSource, Sight, SpineLevels
+from data_prep.levels import SpineLevels
 from data_prep.problems import DicomRejected
 from data_prep.study import Series, Slice, Study
-from data_prep.vocabulary import LEVELS, Condition, ConditionGroup, Level, SeriesKind, Side
+from data_prep.vocabulary import LEVELS, Condition, Level, SeriesKind, Side
 
 # An axial slice farther from the disc than this does not show its level.
 _AXIAL_REACH_MM = 4.0
@@ -131,30 +130,15 @@ def _axial(study: Study, levels: SpineLevels) -> Iterator[Measured]:
 
 def _foramina(study: Study, levels: SpineLevels) -> Iterator[Measured]:
     """The room of each foramen that was seen on T1, on the slice that shows it best."""
-    by_id = {series.series_id: series for series in study.of_kind(SeriesKind.SAGITTAL_T1)}
-    planes: dict[Slice, PlanarSlice] = {}
-    wanted: list[tuple[Level, Side, Sight]] = []
-    places: list[Place] = []
-    for level, found in levels.levels.items():
-        for side in Side:
-            point = levels.point(Condition.of(ConditionGroup.FORAMINAL, side), level)
-            if point is None or point.source is PointSource.PREDICTED or point.sight is None:
-                continue
-            sight = point.sight
-            if sight.series_id in by_id:
-                item = by_id[sight.series_id].by_instance(sight.instance_number)
-                with suppress(DicomRejected):
-                    if item not in planes:
-                        planes[item] = PlanarSlice.of(item)
-                    places.append(Place(planes[item], point.xyz_mm, found.frame.up, found.frame.back))
-                    wanted.append((level, side, sight))
-    heights: dict[tuple[Level, Side], tuple[float, float]] = {}
-    for (level, side, sight), room in zip(wanted, find_rooms(places), strict=True):
-        if room is not None:
-            heights[level, side] = room.height_mm, room.height_sd_mm
-            at = level, side, sight.series_id, sight.instance_number
-            yield Measured(Quantity.FORAMEN_HEIGHT, room.height_mm, room.height_sd_mm, *at)
-            yield Measured(Quantity.FORAMEN_WIDTH, room.width_mm, room.width_sd_mm, *at)
+    heights: dict[tuple[Level, Side | None], tuple[float, float]] = {}
+    for point, room in foramen_rooms(study, levels, seen_alone=True):
+        level, side = point.level, point.condition.side
+        if room is None or point.sight is None or level not in levels.levels:
+            continue
+        heights[level, side] = room.height_mm, room.height_sd_mm
+        at = level, side, point.sight.series_id, point.sight.instance_number
+        yield Measured(Quantity.FORAMEN_HEIGHT, room.height_mm, room.height_sd_mm, *at)
+        yield Measured(Quantity.FORAMEN_WIDTH, room.width_mm, room.width_sd_mm, *at)
     for level in levels.levels:
         if (level, Side.RIGHT) in heights and (level, Side.LEFT) in heights:
             (right, right_sd), (left, left_sd) = heights[level, Side.RIGHT], heights[level, Side.LEFT]

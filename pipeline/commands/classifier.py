@@ -15,7 +15,7 @@ from data_prep.base.manifest import weights_folder
 from data_prep.partition import Part, part_of
 from data_prep.synthetic import FIRST_REPORTING_SEED
 from data_prep.vocabulary import SEVERITIES
-from pipeline.commands import classifier_expectations, classifier_training, console
+from pipeline.commands import classifier_expectations, classifier_rooms, classifier_training, console
 from pipeline.commands.classifier_training import Graders, Phantoms, Scanners, Seed, studies_of
 from pipeline.commands.options import AsJson, NamedWeights, Resamples
 from pipeline.commands.summaries import (
@@ -31,13 +31,15 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
-    no_args_is_help=True, help="The graders alone: cut crops, teach, train, calibrate, expect, evaluate."
+    no_args_is_help=True,
+    help="The graders alone: cut crops, teach, train, calibrate, expect, join rooms, evaluate.",
 )
 for name, command, example in (
     ("cut", classifier_training.cut, "cut --phantoms 200 --seed 0 --enriched -o runs/crops --jobs 2"),
     ("train", classifier_training.train, "train --phantoms 100 --seed 0 -o runs/graders"),
     ("teach", classifier_training.teach, "teach runs/crops --grader foraminal -o runs/teachers/1"),
     ("expect", classifier_expectations.expect, "expect t2 t1 axial --labels rsna --weights runs/graders"),
+    ("rooms", classifier_rooms.rooms, "rooms t1 --weights runs/graders"),
 ):
     app.command(name, epilog=f"Example: lumbar classifier {example}")(command)
 

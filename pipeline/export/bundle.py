@@ -13,6 +13,7 @@ from classifier import BUNDLED_WEIGHTS as BUNDLED_GRADERS
 from classifier.calibration import Calibration, JointCalibration
 from classifier.config import GraderName
 from classifier.prior import level_prior
+from classifier.room_evidence import RoomEvidence, read_room_evidence
 from classifier.storage import StoredGrader, load_grader, member_stem
 from data_prep import crops
 from data_prep.base.files import write_json, write_whole
@@ -182,6 +183,7 @@ def _models(source: WeightsSource) -> Iterator[tuple[str, ExportedModel, dict[st
                 model = refiner_model(refiner_from_bytes(refiner, content), refiner)
                 yield refiner.stem, model, _refiner_description(refiner)
     if (folder := source.get("graders")) is not None:
+        rooms = read_room_evidence(folder)
         for name in GraderName:
             if not (folder / f"{name.value}.safetensors").is_file():
                 continue
@@ -192,6 +194,8 @@ def _models(source: WeightsSource) -> Iterator[tuple[str, ExportedModel, dict[st
                 described |= {"member": number, "members": len(stored.members)}
                 if stored.joint is not None:
                     described["joined"] = _joined(stored.joint)
+                if rooms is not None and name is GraderName.FORAMINAL:
+                    described["room"] = _room(rooms)
                 yield member_stem(name, number), model, described
 
 
@@ -298,6 +302,15 @@ def _joined(joint: JointCalibration) -> dict[str, Any]:
         "formula": "p = softmax(weights[0] * logits of that grader + weights[1] * logits of this one + bias "
         "+ log(prior)), of a canal that both see, in place of either calibration",
         **joint.to_dict(),
+    }
+
+
+def _room(rooms: RoomEvidence) -> dict[str, Any]:
+    return {
+        "formula": "p = softmax(weight * logits + bias + slope * height + log(prior)), in place of the "
+        "calibration, of a foramen with a point on sagittal T1; height in mm as lumbar measures it "
+        "(foramen_height), 0 where no room is seen",
+        **rooms.to_dict(),
     }
 
 

@@ -39,7 +39,7 @@ def lumbar(*arguments: object) -> tuple[int, str, str]:
 
 
 def test_help_shows_an_example_and_loads_no_torch() -> None:
-    for command in ("cut", "train", "teach", "calibrate", "expect", "evaluate"):
+    for command in ("cut", "train", "teach", "calibrate", "expect", "rooms", "evaluate"):
         code, out, _ = lumbar(command, "--help")
         assert code == 0 and f"lumbar classifier {command}" in out
     check = "import sys, pipeline.commands.classifier; sys.exit(bool({'torch', 'pandas'} & set(sys.modules)))"
@@ -169,6 +169,27 @@ def test_expectations_are_fitted_beside_graders(
     assert all("subarticular" not in model["worse"]["weights"] for model in models)
     code, out, _ = lumbar("evaluate", data, "--weights", weights, "--json")
     assert code == 0 and json.loads(out)["n_not_graded"] == 0
+
+
+def test_rooms_are_joined_with_the_evidence_of_graders(run: Path, tmp_path: Path) -> None:
+    data, weights = tmp_path / "data", tmp_path / "weights"
+    write_dataset(data, studies=5, seed=2, size="small")
+    shutil.copytree(run, weights)
+    given = ("rooms", data, "--weights", weights, "--part", "train")
+    code, out, err = lumbar(*given, "--phantoms", 0, "--json")
+    assert code == 0, err
+    written = json.loads((weights / "rooms.json").read_text())
+    assert json.loads(out) == written
+    (figures,) = written["cross_validated"]
+    assert figures["foramina"] == 10 * figures["studies"] >= 20
+    assert written["joint"]["slope"][0] > written["joint"]["slope"][2]
+    code, out, _ = lumbar(*given, "--phantoms", 2)
+    assert code == 0 and "synthetic patients" in out
+    assert len(json.loads((weights / "rooms.json").read_text())["cross_validated"]) == 2
+    shutil.rmtree(data / "train_images")
+    (data / "train_images").mkdir()
+    code, _, err = lumbar(*given, "--phantoms", 0)
+    assert code == 1 and "Traceback" not in err
 
 
 def test_graders_learn_from_teachers(tmp_path: Path) -> None:
