@@ -260,7 +260,7 @@ def store_all(port: int, source: Path) -> None:
 def test_a_node_whose_results_nobody_takes_names_nobody(source: Path, tmp_path: Path, kind: str) -> None:
     """STOW answers 500, C-STORE a failure with a comment; or the spool cannot be written any more."""
     log, port, spool = tmp_path / "node.log", free_port(), tmp_path / "spool"
-    settings = ["--port", str(port), "--settle", "0.3", "--retry", "2"]
+    settings = ["--port", str(port), "--settle", "1", "--retry", "2"]
     if kind != "c-store":
         settings.append("--no-sc")  # a picture is sent as a report is
 

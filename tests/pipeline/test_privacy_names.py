@@ -117,7 +117,7 @@ def test_the_node_names_nobody(tmp_path: Path) -> None:
     """Two patients are sent, graded and kept for an archive that is away; a third party is turned away."""
     source = plant(tmp_path / "made", uids=True)
     log, port = tmp_path / "node.log", free_port()
-    to = ["--to", f"ARCHIVE@127.0.0.1:{free_port()}", "--port", str(port), "--settle", "0.3", "--retry", "2"]
+    to = ["--to", f"ARCHIVE@127.0.0.1:{free_port()}", "--port", str(port), "--settle", "1", "--retry", "2"]
     with running(["serve", str(tmp_path / "spool"), *to, "--allow", "SCANNER"], log) as process:
         said(log, "ready: ")
         entity = AE(ae_title="SCANNER")
