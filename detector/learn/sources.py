@@ -196,7 +196,9 @@ def annotated_cases(
         raise SlicesUnusable("give DATA, a folder in the RSNA layout, or --external or --slices")
     cases = list(annotated_studies(data, left_out or LeftOut(), part=part))
     if not cases:
-        raise SlicesUnusable(f"{data.name}: no study has both images and annotated points")
+        of_part = "" if part is None else f" of the {part} part"
+        told = "" if part is None else "; a study's identifier decides its part, without --part all are used"
+        raise SlicesUnusable(f"{data.name}: no study{of_part} has both images and annotated points{told}")
     return cases
 
 

@@ -99,7 +99,7 @@ def check(
     if as_json:
         console.print_json(report.to_dict())
     else:
-        summaries.print_check(report)
+        summaries.print_check(report, images=images)
     console.list_rejections(report.rejections)
     if not report.is_usable:
         raise typer.Exit(console.NOTHING_DONE)

@@ -95,10 +95,11 @@ def print_training(figures: Mapping[str, Any], run: Path) -> None:
     out.print(f"next        lumbar predict INPUT -o OUT --models {run}")
 
 
-def print_check(report: CheckReport) -> None:
-    """What a data set holds, and every quirk in it."""
+def print_check(report: CheckReport, *, images: bool) -> None:
+    """What a data set holds, and every quirk in it; ``images``: whether they were looked at."""
     counts = f"{report.series} series, {report.slices} slices, {report.points} annotated points in images"
-    out.print(f"{report.studies_loaded} of {report.studies} studies can be used: {counts}")
+    usable = f"{report.studies_loaded} of {report.studies} studies can be used: {counts}"
+    out.print(usable if images else "the tables alone were checked, no image was read")
     for problem in report.problems:
         out.print(f"- {printable(str(problem))}")
     if report.problems and not any(problem.fatal for problem in report.problems):

@@ -265,7 +265,9 @@ def test_check_lists_quirks_and_rejections(images: Path) -> None:
     (images.parent / "train_images" / "501" / "11" / "3.dcm").write_text("no")
     broken = lumbar("check", images.parent)
     assert broken.exit_code == 3
-    assert "[not_dicom] 501/11/3.dcm" in broken.stderr
+    assert "[not_dicom] 501/11/3.dcm" in broken.stderr and "1 of 1 studies" in broken.stdout
+    unread = lumbar("check", images.parent, "--no-images")
+    assert unread.exit_code == 0 and "no image was read" in unread.stdout and " of 0" not in unread.stdout
 
 
 def test_a_folder_that_cannot_be_written_ends_with_1(

@@ -240,6 +240,8 @@ def test_evaluate_takes_a_part_of_the_studies(data: Path) -> None:
     for part in Part:
         result = runner.invoke(app, ["evaluate", str(data), "--json", "--part", part.value])
         studies[part] = json.loads(result.stdout)["studies"] if result.exit_code == 0 else 0
+        if result.exit_code:
+            assert f"no study of the {part} part" in str(result.exception)
     ids = pd.read_csv(data / "train.csv")["study_id"].astype(str)
     assert studies == {part: sum(part_of(name) is part for name in ids) for part in Part}
     result = runner.invoke(app, ["evaluate", str(data), "--part", "report"])
