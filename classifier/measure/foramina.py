@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 import cv2
@@ -32,6 +33,8 @@ _USUAL_MM: Final = 4.0
 _CLOSED_PX: Final = 5
 # Neighbouring columns (rows) whose mean is a height (width), so that no single pixel makes one.
 _WIDE: Final = 3
+# A slice of larger pixels, and a point nearer to the edge of the image, are not measured.
+_COARSEST_MM, _SURROUNDINGS_MM = 2.0, 10.0
 # Fewer square millimetres than that are not seen.
 _LEAST_MM2: Final = 6.0
 # Standard deviation of the logistic distribution in units of its scale, which the sum of s (1 - s) is.
@@ -66,8 +69,18 @@ class Place:
         rows, columns = (PIXEL_MM * (count - 1) / 2 for count in SHAPE)
         return UprightGrid(middle - columns * right + rows * up, right, -up, PIXEL_MM, SHAPE)
 
-    def read(self) -> RealArray:
-        """Grey values (rows, columns) as the network takes them."""
+    @property
+    def is_shown(self) -> bool:
+        """Whether the slice is fine enough, shows the point's surroundings, and shows something there."""
+        rows, columns = self.planar.pixels.shape
+        spacing = np.asarray(self.planar.spacing_mm)
+        at, reach = self.planar.to_mm2(self.point_mm) / spacing, _SURROUNDINGS_MM / spacing
+        inside = np.all(at >= reach) and np.all(at <= np.array([columns, rows]) - 1 - reach)
+        return bool(spacing.max() <= _COARSEST_MM and inside and self.window.any())
+
+    @cached_property
+    def window(self) -> RealArray:
+        """Grey values (rows, columns) as the network takes them; all 0 where there is but one grey."""
         grid, spacing = self.grid, np.asarray(self.planar.spacing_mm)
         rows, columns = SHAPE
         corners = np.array([[(0, 0), (columns - 1, 0)], [(0, rows - 1), (columns - 1, rows - 1)]]) * PIXEL_MM
@@ -91,7 +104,7 @@ def find_rooms(places: Sequence[Place]) -> list[Room | None]:
     """The room at each place, None where there is none to be seen."""
     if not places:
         return []
-    seen = np.stack([phases(place.read()) for place in places])
+    seen = np.stack([phases(place.window) for place in places])
     shares = [
         1.0 / (1.0 + np.exp(-scores[:, 0])) for (scores,) in (bundled(stem)([(seen,)]) for stem in STEMS)
     ]

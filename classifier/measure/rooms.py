@@ -21,7 +21,7 @@ _LEAST_APART_MM = 5.0
 def foramen_rooms(
     study: Study, levels: SpineLevels, *, seen_alone: bool
 ) -> list[tuple[LevelPoint, Room | None]]:
-    """Each foramen's point that lies on a T1 slice, and the room there, or None; from head to foot.
+    """Each foramen's point that a T1 slice shows, and the room there, or None; from head to foot.
 
     Args:
         levels: points alone suffice: the direction of the spine is then that from level to level.
@@ -42,8 +42,10 @@ def foramen_rooms(
             with suppress(DicomRejected):
                 if item not in planes:
                     planes[item] = PlanarSlice.of(item)
-                places.append(Place(planes[item], point.xyz_mm, *_directions(levels, point, planes[item])))
-                points.append(point)
+                place = Place(planes[item], point.xyz_mm, *_directions(levels, point, planes[item]))
+                if place.is_shown:
+                    places.append(place)
+                    points.append(point)
     return list(zip(points, find_rooms(places), strict=True))
 
 

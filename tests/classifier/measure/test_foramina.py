@@ -175,11 +175,37 @@ def test_a_window_has_its_point_in_the_middle_and_the_back_on_the_right(mirrored
     for at, grey in ((point, 200.0), (point + 9 * up, 300.0), (point + 9 * back, 400.0)):
         column, row = planar.to_mm2(at)
         pixels[np.hypot(x - column, y - row) < 3.0] = grey
-    window = Place(planar, point, up, back).read()
+    window = Place(planar, point, up, back).window
     assert window.shape == SHAPE
     middle, steps = (np.array(SHAPE) - 1) / 2, 9 / PIXEL_MM
     seen = [window[tuple(np.rint(middle + off).astype(int))] for off in ((0, 0), (-steps, 0), (0, steps))]
     assert np.diff(seen) == pytest.approx(np.full(2, seen[1] - seen[0]), rel=0.05) and seen[0] > 0.3
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "at_mm", "noise", "is_shown"),
+    [
+        ((0.5, 0.5), (60.0, -60.0), 20.0, True),
+        ((1.9, 1.9), (200.0, -200.0), 20.0, True),
+        ((2.1, 0.5), (200.0, -60.0), 20.0, False),
+        ((0.5, 2.1), (60.0, -200.0), 20.0, False),
+        ((0.5, 0.5), (9.0, -60.0), 20.0, False),
+        ((0.5, 0.5), (60.0, -112.0), 20.0, False),
+        ((0.5, 0.5), (60.0, 5.0), 20.0, False),
+        ((0.5, 0.5), (60.0, -60.0), 0.0, False),
+    ],
+)
+def test_where_nothing_fine_is_shown_nothing_is_measured(
+    spacing_mm: tuple[float, float], at_mm: tuple[float, float], noise: float, is_shown: bool
+) -> None:
+    plane = SlicePlane(
+        np.zeros(3), np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, -1.0]), spacing_mm, (240, 240)
+    )
+    pixels = np.random.default_rng(0).normal(100, noise, (240, 240)).astype(np.float32)
+    place = Place(
+        PlanarSlice(plane, pixels), np.array([0.0, *at_mm]), np.array([0.0, 0, 1]), np.array([0.0, 1, 0])
+    )
+    assert place.is_shown is is_shown
 
 
 def shares_of(*boxes: tuple[int, int, int, int]) -> NDArray[np.float32]:
