@@ -30,7 +30,7 @@ from scipy.stats import rankdata
 
 from classifier.grade import Grade
 from classifier.measure.agreement import contradictions, target_of
-from classifier.measure.foramen_training import phantom_foramina, share_in, upright
+from classifier.measure.foramen_samples import phantom_foramina, share_in, upright
 from classifier.measure.foramina import room_of
 from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import FORAMEN, Quantity

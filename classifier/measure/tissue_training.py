@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,18 +17,17 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional
 
-from classifier.measure.network import TissueNetwork, converted_tissues
+from classifier.measure.fitting import fit, write
+from classifier.measure.network import TissueNetwork
 from classifier.measure.strips import stretched
 from classifier.measure.tissue_samples import Labelled, phantom_slices, spider_slices
 from classifier.measure.tissues import BRIGHTEST, PIXEL_MM, TISSUES, RealArray, phases, upright_axes
-from data_prep.base.graph import SUFFIX, graph_of
 
 WINDOW: tuple[int, int] = (192, 112)
-BATCH, LEARNING_RATE, REAL_SHARE = 8, 3e-3, 0.62
+BATCH, REAL_SHARE = 8, 0.62
 # Largest standard deviation of the points by which a window is bent, and how often tissues are recoloured.
 BENT_MM, RECOLOURED_SHARE = 2.0, 0.4
 # Every fourth of the patients of SPIDER that may be learned from.
@@ -146,13 +144,6 @@ def loss_of(scores: Tensor, shares: Tensor, inside: Tensor, has_vertebrae: Tenso
     return (entropy * weight * edge).sum() / weight.sum() + 0.3 * overlap.mean() + thickness
 
 
-def learning_rate(step: int, steps: int) -> float:
-    """Warm-up, level, cosine."""
-    done = step / steps
-    level = 1.0 if done < 0.3 else 0.5 * (1 + np.cos(np.pi * (done - 0.3) / 0.7)) + 0.003
-    return LEARNING_RATE * min(1.0, step / min(100, steps / 8) + 0.02) * float(level)
-
-
 def train(
     real: Sequence[Labelled],
     made: Sequence[Labelled],
@@ -176,15 +167,10 @@ def train(
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    network = (TissueNetwork(is_trained=True) if start is None else copy.deepcopy(start)).train()
-    mean = copy.deepcopy(network)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=1e-3)
     counts = {item.patient: sum(other.patient == item.patient for other in real) for item in real}
     weights = np.array([counts[item.patient] ** -0.7 for item in real])
-    since = time.monotonic()
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = rate * learning_rate(step, steps)
+
+    def loss(network: TissueNetwork) -> Tensor:
         items = [
             real[int(rng.choice(len(real), p=weights / weights.sum()))]
             if rng.random() < REAL_SHARE or not made
@@ -194,34 +180,11 @@ def train(
         samples = [drawn(item, rng) for item in items]
         images = torch.from_numpy(np.stack([phases(window) for window, _, _ in samples]))
         shares, inside = (torch.from_numpy(np.stack([s[k] for s in samples])) for k in (1, 2))
-        loss = loss_of(network(images), shares, inside, torch.tensor([float(i.has_vertebrae) for i in items]))
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is no number at step {step}")
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
-        optimiser.step()
-        follow(mean, network, min(0.995, (step + 1) / (step + 21)))
-        if step % 100 == 0:
-            print(f"{step:6d} {time.monotonic() - since:6.0f} s {loss.item():.3f}", flush=True)
-    return mean.eval()
+        labelled = torch.tensor([float(item.has_vertebrae) for item in items])
+        return loss_of(network(images), shares, inside, labelled)
 
-
-@torch.no_grad()
-def follow(mean: TissueNetwork, network: TissueNetwork, keep: float) -> None:
-    """Move a running mean of networks towards another network."""
-    for old, new in zip(mean.state_dict().values(), network.state_dict().values(), strict=True):
-        if old.dtype.is_floating_point:
-            old.mul_(keep).add_(new, alpha=1 - keep)
-        else:
-            old.copy_(new)
-
-
-def write(network: TissueNetwork, path: Path) -> None:
-    """Weights in half precision, and the graph beside them."""
-    weights = save({name: tensor.half().contiguous() for name, tensor in network.state_dict().items()})
-    path.write_bytes(weights)
-    path.with_suffix(SUFFIX).write_bytes(graph_of(converted_tissues(weights), weights))
+    network = TissueNetwork(is_trained=True) if start is None else copy.deepcopy(start)
+    return fit(network, loss, steps=steps, rate=rate)
 
 
 def main() -> None:

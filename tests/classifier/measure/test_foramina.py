@@ -10,20 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from classifier.measure.foramen_training import (
-    drawn,
-    latents_of,
-    loss_of,
-    phantom_foramina,
-    share_in,
-    train,
-    upright,
-)
+from classifier.measure.fitting import write
+from classifier.measure.foramen_samples import latents_of, phantom_foramina, share_in, upright
+from classifier.measure.foramen_training import drawn, loss_of, train
 from classifier.measure.foramina import SHAPE, STEMS, Place, find_rooms, room_of
 from classifier.measure.planar import PlanarSlice
 from classifier.measure.quantities import FORAMEN, Measured, Quantity
 from classifier.measure.study import measure_study
-from classifier.measure.tissue_training import write
 from classifier.measure.tissues import PIXEL_MM, bundled, phases
 from data_prep.base.graph import is_of
 from data_prep.geometry import SlicePlane

@@ -176,8 +176,9 @@ def test_a_few_steps_of_training_on_masks_lower_the_loss_and_write_what_can_be_r
     import torch
 
     from classifier.measure import tissue_training
+    from classifier.measure.fitting import write
     from classifier.measure.tissue_samples import phantom_slices, spider_slices
-    from classifier.measure.tissue_training import drawn, loss_of, train, write
+    from classifier.measure.tissue_training import drawn, loss_of, train
 
     monkeypatch.setattr(tissue_training, "BATCH", 4)
     _write_like_spider(tmp_path)
