@@ -118,7 +118,8 @@ def room_of(shares: RealArray) -> Room | None:
         shares: (rows, columns) of a window, the point in its middle.
 
     Returns:
-        The longest run down its columns and along its rows; a pixel that a border crosses counts in part.
+        As high as the column, and as wide as the row, with most room; a pixel that a border crosses counts in
+        part.
     """
     values = room_around_middle(shares)
     if values.sum() * PIXEL_MM**2 < _LEAST_MM2:
@@ -127,9 +128,9 @@ def room_of(shares: RealArray) -> Room | None:
     found = []
     for axis, floor in ((0, _FLOOR_HEIGHT_MM), (1, _FLOOR_WIDTH_MM)):
         runs = np.convolve(values.sum(axis=axis), np.full(_WIDE, PIXEL_MM / _WIDE), mode="same")
-        longest = int(runs.argmax())
-        spread = float((doubt if axis == 0 else doubt.T)[:, longest].sum() * PIXEL_MM)
-        found.append((float(runs[longest]), float(np.hypot(floor, spread))))
+        most = int(runs.argmax())
+        spread = float((doubt if axis == 0 else doubt.T)[:, most].sum() * PIXEL_MM)
+        found.append((float(runs[most]), float(np.hypot(floor, spread))))
     (height, height_sd), (width, width_sd) = found
     return Room(height, width, height_sd, width_sd)
 

@@ -100,15 +100,15 @@ KINDS: Final[Mapping[Quantity, Kind]] = {
         source="healthy adults, mean ± 2 sd, over 27.8 mm",
     ),
     Quantity.FORAMEN_HEIGHT: Kind(
-        "room of the neural foramen, height", "height", "mm", "mm", 1, _FORAMINAL,
+        "neural foramen, height of its fat and root", "height", "mm", "mm", 1, _FORAMINAL,
         usual_at={level: (mm, None) for level, mm in _FORAMEN_MM.items()}, source=_READ_AS_NORMAL,
     ),
     Quantity.FORAMEN_WIDTH: Kind(
-        "room of the neural foramen, width", "width", "mm", "mm", 1, _FORAMINAL, (5.5, None),
+        "neural foramen, width of its fat and root", "width", "mm", "mm", 1, _FORAMINAL, (5.5, None),
         source=_READ_AS_NORMAL,
     ),
     Quantity.FORAMEN_DIFFERENCE: Kind(
-        "room of the neural foramina, height right minus left", "right − left", "mm", "mm", 1, None,
+        "neural foramina, height of fat and root, right minus left", "right − left", "mm", "mm", 1, None,
         (-6.5, 6.5), source="nine of ten pairs that readers call Normal/Mild (RSNA 2024)",
     ),
     Quantity.SLIP: Kind(
